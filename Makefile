@@ -1,0 +1,59 @@
+# make run · test · demo · bench · soak · lint · clean. Needs Python 3.11 or newer, nothing else.
+
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
+PYTHON ?= $(shell for candidate in $(CANDIDATES); do \
+	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$candidate && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+ARGS ?=
+
+.DEFAULT_GOAL := run
+.PHONY: run test demo bench soak lint clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/installed
+	@exec $(BIN)/ledger serve $(ARGS)
+
+demo: $(VENV)/installed
+	@exec $(BIN)/ledger demo $(ARGS)
+
+bench: $(VENV)/installed
+	@$(BIN)/ledger bench ingest $(ARGS)
+	@$(BIN)/ledger bench fold $(ARGS)
+
+test: $(VENV)/installed-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/installed-test
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+lint: $(VENV)/installed-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+		echo "callback-ledger needs Python 3.11 or newer: install it, or name it:" >&2; \
+		echo "  make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version) …"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make virtual environments: install its venv module" >&2; \
+		echo "(Debian, Ubuntu: apt-get install python3-venv) and try again" >&2; exit 1; }
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "installing callback-ledger into $(VENV) …"
+	@$(INSTALL) .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml $(VENV)/installed
+	@echo "installing what the tests need …"
+	@$(INSTALL) '.[test]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Meaning: one file per callback type, each translating a callback into a fact. See README.md."""

@@ -1,0 +1,150 @@
+"""GoKart conversions: a member completed an offer; revenue for us, points for the member.
+
+Shape: gokart callback-schema-v1 (camelCase) and the older documentation (PascalCase inside
+`conversion`); both occur, even mixed. No currency is named: the operator configures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from ledger.model import (
+    JSON,
+    CannotBeTrue,
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    SourceTerms,
+    as_money,
+    as_note,
+    as_text,
+    flags,
+    plain,
+)
+
+STATUSES: Final = frozenset({"Pending", "Success", "Rejected"})
+
+
+def matches(payload: Payload) -> bool:
+    """Tell conversions by their shape: an object `conversion` with a conversion id."""
+    conversion = payload.get("conversion")
+    return isinstance(conversion, dict) and (
+        "conversionId" in conversion or "ConversionId" in conversion
+    )
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: the callback record's id tells one event from another.
+
+    Without one, the event, the status and the time of sending do: statuses may go in circles.
+    """
+    conversion = _conversion(payload)
+    resource = _text(conversion, "conversionId")
+    if resource is None:
+        raise CannotBeTrue("missing_id", "the conversion has no conversionId")
+    status = _status(conversion)
+    sent_at = payload.instant("sent_at")
+    tail = payload.id or f"{_event(conversion)}/{status}/{_iso(sent_at)}"
+    known = not status.startswith("unknown:")
+    return Envelope("conversion", resource, status, None, sent_at, tail if known else None)
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate a conversion: revenue is the amount, reward points are kept beside it.
+
+    Raises CannotBeTrue for missing or negative revenue, negative points, points without a
+    member on Success, fields that stand there twice with two values, and
+    `currency_not_configured` when the source's settings name no currency.
+    """
+    conversion = _conversion(payload)
+    said = envelope(payload)
+    if not terms.currency:
+        message = f"give the source {terms.source} a currency: its callbacks name none"
+        raise CannotBeTrue("currency_not_configured", message)
+    revenue = _money(conversion, "revenue")
+    if revenue is None:
+        raise CannotBeTrue("missing_amount", "the conversion has no revenue")
+    points = _money(conversion, "rewardPoints")
+    member = _text(conversion, "pubMemberId")
+    if points and member is None and said.status == "Success":
+        raise CannotBeTrue("missing_member", "reward points are due, but no pubMemberId is named")
+    return said.fact(
+        amount=revenue,
+        currency=terms.currency.upper(),
+        details={
+            "reward_points": None if points is None else plain(points),
+            "member": member,
+            **_details(payload, conversion),
+        },
+        flags=flags(zero_amount=not revenue),
+    )
+
+
+def _details(payload: Payload, conversion: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {
+        "event": _event(conversion),
+        "callback_id": payload.id,
+        "sent_at": payload.text("sent_at"),
+        "offer_id": _text(conversion, "offerId"),
+        "rejection_reason": as_note(_field(conversion, "rejectionReason")),
+        "is_reward_sent": _field(conversion, "isRewardSent") is True,
+    }
+
+
+def _conversion(payload: Payload) -> Mapping[str, JSON]:
+    conversion = payload.get("conversion")
+    if not isinstance(conversion, dict):
+        raise CannotBeTrue("missing_conversion", "the callback has no conversion object")
+    return conversion
+
+
+def _field(conversion: Mapping[str, JSON], name: str) -> JSON:
+    """Return a field in either casing; two values for one field cannot be true."""
+    value = conversion.get(name)
+    twin = conversion.get(name[0].upper() + name[1:])
+    if value is not None and twin is not None and value != twin:
+        raise CannotBeTrue("two_values", f"{name} stands there in two casings with two values")
+    return twin if value is None else value
+
+
+def _text(conversion: Mapping[str, JSON], name: str) -> str | None:
+    return as_text(name, _field(conversion, name))
+
+
+def _money(conversion: Mapping[str, JSON], name: str) -> Decimal | None:
+    amount = as_money(name, _field(conversion, name))
+    if amount is not None and amount < 0:
+        raise CannotBeTrue("negative_amount", f"{name} is {amount}")
+    return amount
+
+
+def _event(conversion: Mapping[str, JSON]) -> str:
+    """Return which event of a multi-event offer this is; "" for offers with one event."""
+    return _text(conversion, "conversionEventId") or _text(conversion, "eventId") or ""
+
+
+def _status(conversion: Mapping[str, JSON]) -> str:
+    text = _text(conversion, "status")
+    if text is None:
+        raise CannotBeTrue("missing_status", "the conversion has no status")
+    word = text.capitalize()
+    return word if word in STATUSES else "unknown:" + text
+
+
+def _iso(moment: datetime | None) -> str:
+    return moment.isoformat() if moment else ""
+
+
+HANDLER = Handler(
+    provider="gokart",
+    kind="conversion",
+    events=frozenset(),
+    matches=matches,
+    envelope=envelope,
+    translate=translate,
+    statuses=STATUSES,
+)

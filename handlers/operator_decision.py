@@ -1,0 +1,53 @@
+"""An operator's decision on an exception: written by our own API, never by a provider."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.model import JSON, CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms
+
+ACTIONS: Final = frozenset({"keep", "acknowledge", "retry"})
+
+_TEXTS: Final = ("exception", "action", "kind", "resource", "reason", "note", "by")
+
+
+def matches(payload: Payload) -> bool:
+    """Refuse every callback: decisions are reached by their origin alone."""
+    return False
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: the stream decided on ("" for an event that has none) and the action.
+
+    Raises CannotBeTrue `bad_action`.
+    """
+    action = payload.need("action")
+    if action not in ACTIONS:
+        raise CannotBeTrue("bad_action", f"action is one of {', '.join(sorted(ACTIONS))}")
+    return Envelope("decision", payload.text("resource") or "", action)
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate a decision: its body becomes the details, `keep` being a position of the log.
+
+    Raises CannotBeTrue `missing_keep` when the action is to keep and no position is named.
+    """
+    said = envelope(payload)
+    keep = payload.get("keep")
+    if keep is not None and (not isinstance(keep, int) or isinstance(keep, bool) or keep < 1):
+        raise CannotBeTrue("bad_keep", "keep is a position of the log, from 1 on")
+    if said.status == "keep" and keep is None:
+        raise CannotBeTrue("missing_keep", "name in keep the position of the event that stands")
+    details: dict[str, JSON] = {name: payload.text(name) for name in _TEXTS}
+    return said.fact(details=details | {"keep": keep})
+
+
+HANDLER = Handler(
+    provider="*",
+    kind="decision",
+    events=frozenset(),
+    matches=matches,
+    envelope=envelope,
+    translate=translate,
+    statuses=ACTIONS,
+)

@@ -1,0 +1,55 @@
+"""StraitsX blockchain deposits: tokens that arrived at the merchant's address.
+
+Shape: straitsx-callback-samples, blockchain callbacks. The currency stands in `token`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, flags, identify
+
+STATUSES: Final = frozenset({"pending", "completed", "failed"})
+
+_NOTES: Final = ("transaction_hash", "blockchain", "network")
+
+
+def matches(payload: Payload) -> bool:
+    """Tell blockchain deposits by their type."""
+    return payload.type == "stablecoin_deposit_contract"
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: one event per contract and status."""
+    return identify(payload, "chain_deposit", payload.status("status", STATUSES))
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate a blockchain deposit; the fact's fees are the network's.
+
+    `network_fees` of a deposit are not expected (the documents disagree) and are flagged.
+    Raises CannotBeTrue for missing, negative or unreadable money, and `total_mismatch` when
+    `total_amount` is not amount plus network fees.
+    """
+    amount = payload.amount("amount")
+    fees = payload.fees("network_fees")
+    payload.check_total("total_amount", amount, fees)
+    return envelope(payload).fact(
+        customer_id=payload.text("customer_profile_id"),
+        amount=amount,
+        currency=payload.currency("token"),
+        fees=fees,
+        details={name: payload.note(name) for name in _NOTES},
+        flags=flags(zero_amount=not amount, network_fees_on_deposit=bool(fees)),
+    )
+
+
+HANDLER = Handler(
+    provider="straitsx",
+    kind="chain_deposit",
+    events=frozenset({"stablecoinDepositStatusUpdated"}),
+    matches=matches,
+    envelope=envelope,
+    translate=translate,
+    statuses=STATUSES,
+)

@@ -1,0 +1,100 @@
+"""StraitsX FX payouts: a wallet pays in its currency, the recipient gets another (IDR).
+
+Shape: straitsx-callback-samples, FX payouts. The API reference spells the type `fxTransaction`
+and the failure `cancelled`; both spellings mean the same here.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+from ledger.model import (
+    CannotBeTrue,
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    SourceTerms,
+    flags,
+    identify,
+    plain,
+)
+
+STATUSES: Final = frozenset({"pending", "completed", "failed"})
+
+_TYPES: Final = frozenset({"fxPayout", "fxTransaction"})
+_SPELLINGS: Final = STATUSES | {"cancelled"}
+
+
+def matches(payload: Payload) -> bool:
+    """Tell FX payouts by either spelling of their type."""
+    return payload.type in _TYPES
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: one event per payout and status; `cancelled` is `failed`."""
+    status = payload.status("status", _SPELLINGS)
+    return identify(payload, "fx_payout", "failed" if status == "cancelled" else status)
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate an FX payout: `from` plus `fee` leave the wallet, `to` reaches the recipient.
+
+    Raises CannotBeTrue for missing, negative or unreadable money, and `fee_currency` when the
+    fee is not in the source currency. The rate reproduces no amount and is not read.
+    """
+    source = _side(payload, "from")
+    target = _side(payload, "to")
+    amount = source.amount("amount")
+    currency = source.currency("currency")
+    return envelope(payload).fact(
+        customer_id=_customer(payload),
+        amount=amount,
+        currency=currency,
+        fees=_fees(payload, currency),
+        terms={
+            "to_amount": plain(target.amount("amount")),
+            "to_currency": target.currency("currency"),
+        },
+        details={"quote_id": payload.note("quote_id")},
+        flags=flags(zero_amount=not amount),
+    )
+
+
+def _side(payload: Payload, name: str) -> Payload:
+    side = payload.within(name)
+    if side is None:
+        raise CannotBeTrue("missing_amount", f"the callback has no {name} with an amount")
+    return side
+
+
+def _fees(payload: Payload, currency: str) -> Decimal | None:
+    if payload.get("fee") is None:
+        return None
+    fee = payload.within("fee")
+    if fee is None:
+        raise CannotBeTrue("bad_fee", "fee is not an object with amount and currency")
+    amount = fee.fees("amount")
+    if amount is not None and fee.currency("currency") != currency:
+        raise CannotBeTrue("fee_currency", f"the fee is not in {currency}, the source currency")
+    return amount
+
+
+def _customer(payload: Payload) -> str | None:
+    initiator = payload.within("initiator")
+    named = initiator.text("customer_profile_id") if initiator else None
+    return named or payload.text("customer_profile_id")
+
+
+HANDLER = Handler(
+    provider="straitsx",
+    kind="fx_payout",
+    events=frozenset(
+        {"userFxPayoutStatusUpdated", "cpFxPayoutStatusUpdated", "payoutStatusUpdated"}
+    ),
+    matches=matches,
+    envelope=envelope,
+    translate=translate,
+    statuses=STATUSES,
+)

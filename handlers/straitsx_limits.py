@@ -1,0 +1,71 @@
+"""StraitsX transaction limits of a customer: some of them per callback, without any time.
+
+Shape: straitsx-callback-samples, transaction limits; other pages show texts without a type.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ledger.model import (
+    CannotBeTrue,
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    SourceTerms,
+    as_money,
+    plain,
+)
+
+_ID_PREFIX: Final = "customer_profile_transaction_limit_"
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def matches(payload: Payload) -> bool:
+    """Tell limits by their type, or, when they have none, by their id."""
+    if payload.type is None:
+        return payload.id is not None and payload.id.startswith(_ID_PREFIX)
+    return payload.type == "transactionLimits"
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: no status and no time, so the body tells one event from another."""
+    if payload.id is None:
+        raise CannotBeTrue("missing_id", "the callback has no id")
+    return Envelope("limits", payload.id, "", provider_at=payload.told_at())
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate the limits that are present, as plain decimal texts; null says "no limit set".
+
+    Raises CannotBeTrue for a limit that is no amount, or stands there twice with two values.
+    """
+    return envelope(payload).fact(
+        customer_id=payload.text("customer_profile_id"),
+        details={"limits": _limits(payload)},
+    )
+
+
+def _limits(payload: Payload) -> dict[str, str | None]:
+    limits: dict[str, str | None] = {}
+    for key, value in payload.fields.items():
+        name = _HUMP.sub("_", key).lower()
+        if not name.endswith("_limit"):
+            continue
+        amount = as_money(name, value)
+        limit = None if amount is None else plain(amount)
+        if limits.setdefault(name, limit) != limit:
+            raise CannotBeTrue("two_values", f"{name} has two values")
+    return limits
+
+
+HANDLER = Handler(
+    provider="straitsx",
+    kind="limits",
+    events=frozenset({"cpTxnLimitsUpdated"}),
+    matches=matches,
+    envelope=envelope,
+    translate=translate,
+)

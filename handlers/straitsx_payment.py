@@ -1,0 +1,102 @@
+"""StraitsX payments: bank transfers into virtual accounts and PayNow collections.
+
+Statuses: StraitsX docs, transaction status. Shape: straitsx-callback-samples, payments.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from ledger.model import (
+    JSON,
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    SourceTerms,
+    as_note,
+    flags,
+    identify,
+)
+
+STATUSES: Final = frozenset({"pending", "completed", "refunded", "failed", "expired"})
+
+_SHARED_TYPES: Final = frozenset({"paynowTransaction", "bankTransferTransaction"})
+_RETURN: Final = re.compile(r"RTN\s+(\S+)")
+
+
+def matches(payload: Payload) -> bool:
+    """Tell payments by type; the types that payouts share, by their sender."""
+    if payload.type == "Direct bank transfer":
+        return True
+    if payload.type not in _SHARED_TYPES:
+        return False
+    return "sender_information" in payload.fields or "senderInformation" in payload.fields
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: one event per contract and status."""
+    return identify(payload, "payment", payload.status("status", STATUSES))
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate a payment: `amount` is gross of `fees`, in the wallet of `currency`.
+
+    Raises CannotBeTrue for a missing, negative or unreadable amount, fees or currency.
+    """
+    amount = payload.amount("amount")
+    return envelope(payload).fact(
+        customer_id=payload.text("customer_profile_id"),
+        amount=amount,
+        currency=payload.currency("currency"),
+        fees=payload.fees("fees"),
+        details=_details(payload),
+        flags=flags(zero_amount=not amount),
+    )
+
+
+def _details(payload: Payload) -> dict[str, JSON]:
+    method = payload.within("payment_method")
+    account = payload.note("bank_account_no") or (method and method.note("account_no"))
+    return {
+        "virtual_account_id": method and method.note("id"),
+        "account_no": account,
+        "merchant_ref": payload.note("merchant_ref"),
+        "end_to_end_ref": payload.note("end_to_end_ref"),
+        "blocked_reasons": list(_blocked_reasons(payload.get("blocked_reasons"))),
+        "return_of": _return_of(payload),
+    }
+
+
+def _blocked_reasons(reasons: JSON) -> Iterator[str]:
+    """Yield the codes (`NM-001`); the documents show objects with a code, and plain codes."""
+    for reason in reasons if isinstance(reasons, list) else ():
+        code = as_note(reason.get("code") if isinstance(reason, dict) else reason)
+        if code:
+            yield code
+
+
+def _return_of(payload: Payload) -> str | None:
+    """Return the idempotency id of the payout that the bank sent back, when this is one.
+
+    Such a return is a new payment whose remarks are `RTN <idempotency id>` (StraitsX docs,
+    payout FAQ).
+    """
+    for place in (payload, payload.within("sender_information")):
+        found = _RETURN.match((place and place.note("transaction_remarks")) or "")
+        if found:
+            return found[1]
+    return None
+
+
+HANDLER = Handler(
+    provider="straitsx",
+    kind="payment",
+    events=frozenset({"paymentStatusUpdated"}),
+    matches=matches,
+    envelope=envelope,
+    translate=translate,
+    statuses=STATUSES,
+)

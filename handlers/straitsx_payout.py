@@ -1,0 +1,58 @@
+"""StraitsX payouts: bank transfers out, on behalf of the merchant's customers or its own.
+
+Statuses: StraitsX docs, transaction status. Shape: straitsx-callback-samples, payouts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, flags, identify
+
+STATUSES: Final = frozenset({"pending", "completed", "failed"})
+
+_OWN_TYPES: Final = frozenset({"Withdrawal on behalf", "swiftTransaction"})
+_SHARED_TYPES: Final = frozenset({"paynowTransaction", "bankTransferTransaction"})
+_NOTES: Final = ("failure_reason", "arrival", "express", "charge_option", "external_reference")
+
+
+def matches(payload: Payload) -> bool:
+    """Tell payouts by type; the types that payments share, by the account paid or the invoice."""
+    if payload.type in _OWN_TYPES:
+        return True
+    if payload.type not in _SHARED_TYPES:
+        return False
+    return payload.get("account_no") is not None or payload.get("payout_invoice_id") is not None
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: one event per contract and status."""
+    return identify(payload, "payout", payload.status("status", STATUSES))
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate a payout: `amount` leaves for the recipient, `fees` come on top.
+
+    `currency` is the callback's; which wallet it moves is for the posting rules to say.
+    Raises CannotBeTrue for a missing, negative or unreadable amount, fees or currency.
+    """
+    amount = payload.amount("amount")
+    return envelope(payload).fact(
+        customer_id=payload.text("customer_profile_id"),
+        amount=amount,
+        currency=payload.currency("currency"),
+        fees=payload.fees("fees"),
+        details={name: payload.note(name) for name in _NOTES},
+        flags=flags(zero_amount=not amount),
+    )
+
+
+HANDLER = Handler(
+    provider="straitsx",
+    kind="payout",
+    events=frozenset({"payoutStatusUpdated"}),
+    matches=matches,
+    envelope=envelope,
+    translate=translate,
+    statuses=STATUSES,
+)

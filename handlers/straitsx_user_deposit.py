@@ -1,0 +1,48 @@
+"""StraitsX user deposits: the merchant's own bank transfers into its wallet.
+
+Statuses: StraitsX docs, transaction status. Shape: straitsx-callback-samples, user deposits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, flags, identify
+
+STATUSES: Final = frozenset({"pending", "completed", "refunded", "failed"})
+
+
+def matches(payload: Payload) -> bool:
+    """Tell user deposits by their type."""
+    return payload.type == "bankTransfer"
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: one event per contract and status."""
+    return identify(payload, "user_deposit", payload.status("status", STATUSES))
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate a deposit: `amount` is gross of `fees`, in the wallet of `currency`.
+
+    Raises CannotBeTrue for a missing, negative or unreadable amount, fees or currency.
+    """
+    amount = payload.amount("amount")
+    return envelope(payload).fact(
+        customer_id=payload.text("customer_profile_id"),
+        amount=amount,
+        currency=payload.currency("currency"),
+        fees=payload.fees("fees"),
+        flags=flags(zero_amount=not amount),
+    )
+
+
+HANDLER = Handler(
+    provider="straitsx",
+    kind="user_deposit",
+    events=frozenset({"userDepositStatusUpdated"}),
+    matches=matches,
+    envelope=envelope,
+    translate=translate,
+    statuses=STATUSES,
+)

@@ -1,0 +1,348 @@
+"""The answers of the query API, as types: what builds an answer also documents it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args
+
+import msgspec
+from msgspec import Meta
+
+from ledger.reading import plain
+
+Amount: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^-?\d+(\.\d+)?$",
+        description="Exact decimal, without exponent or trailing zeros.",
+        examples=["13304.95"],
+    ),
+]
+Moment: TypeAlias = Annotated[datetime, Meta(description="RFC 3339, UTC.")]
+Place: TypeAlias = Annotated[
+    dict[str, int],
+    Meta(
+        description="Source → log position at which the whole answer is true.",
+        examples=[{"straitsx": 25}],
+    ),
+]
+Cursor: TypeAlias = Annotated[
+    str | None, Meta(description="Pass as `cursor` for the next page; null on the last one.")
+]
+Parked: TypeAlias = Annotated[
+    int, Meta(description="Events set aside because folding them failed; not in these figures.")
+]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What every answer type shares: it is immutable."""
+
+
+A = TypeVar("A", bound=Answer)
+
+
+@lru_cache(maxsize=64)
+def _json_fields(kind: type[Answer]) -> frozenset[str]:
+    found = set()
+    for known in msgspec.structs.fields(kind):
+        if dict[str, Any] in (known.type, *get_args(known.type)):
+            found.add(known.name)
+    return frozenset(found)
+
+
+def build(kind: type[A], row: Mapping[str, Any], **more: Any) -> A:
+    """Make an answer from a database row: exact amounts as text, jsonb text as objects.
+
+    Columns that the type does not name are left out; `more` adds or replaces fields.
+    """
+    values: dict[str, Any] = {}
+    for name in kind.__struct_fields__:
+        if name in more:
+            values[name] = more[name]
+        elif name in row:
+            value = row[name]
+            if isinstance(value, Decimal):
+                value = plain(value)
+            elif isinstance(value, str) and name in _json_fields(kind):
+                value = msgspec.json.decode(value)
+            values[name] = value
+    return kind(**values)
+
+
+class Reconciliation(Answer, frozen=True):
+    """How far a wallet's balance is proved by the provider's statements."""
+
+    state: str = "INCOMPLETE"
+    through: Moment | None = None
+    statement_balance: Amount | None = None
+    difference: Amount | None = None
+    breaks: int | None = None
+
+
+class Wallet(Answer, frozen=True):
+    """One currency of one source."""
+
+    source: str
+    currency: str
+    available: Amount
+    held: Amount
+    pending_in: Annotated[Amount, Meta(description="Announced, not credited yet.")]
+    total: Annotated[Amount, Meta(description="available + held")]
+    reconciliation: Reconciliation
+
+
+class Wallets(Answer, frozen=True):
+    """Wallets by source and currency."""
+
+    wallets: list[Wallet]
+    next: Cursor
+    position: Place
+    parked: Parked
+
+
+class Balance(Answer, frozen=True):
+    """One account in one currency."""
+
+    source: str
+    account: str
+    currency: str
+    debits: Amount
+    credits: Amount
+    balance: Annotated[Amount, Meta(description="In the account's normal direction.")]
+    normal: Annotated[str, Meta(description="`debit` or `credit`.")]
+
+
+class Balances(Answer, frozen=True):
+    """Balances by source, account and currency."""
+
+    balances: list[Balance]
+    next: Cursor
+    position: Place
+    parked: Parked
+
+
+class Entry(Answer, frozen=True):
+    """One journal line."""
+
+    source: str
+    position: Annotated[int, Meta(description="Log position of the event that made it.")]
+    line: int
+    kind: str
+    transaction: str
+    account: str
+    currency: str
+    amount: Annotated[Amount, Meta(description="Greater than zero: debit.")]
+    effective_at: Moment
+    recorded_at: Moment
+
+
+class Entries(Answer, frozen=True):
+    """Journal lines by source, position and line."""
+
+    entries: list[Entry]
+    next: Cursor
+    position: Place
+
+
+class Step(Answer, frozen=True):
+    """One event in the life of a transaction or customer."""
+
+    position: int
+    event_id: str
+    status: str
+    idempotency_id: str | None
+    effective_at: Moment | None
+    received_at: Moment
+    recorded_at: Moment
+
+
+class Transaction(Answer, frozen=True):
+    """One money movement, as all its callbacks together tell it."""
+
+    source: str
+    kind: str
+    id: str
+    idempotency_id: str | None
+    status: str
+    amount: Amount | None
+    currency: str | None
+    fees: Annotated[Amount | None, Meta(description="null: not told yet.")]
+    customer_id: str | None
+    effective_at: Moment | None
+    flags: list[str]
+    conflict: Annotated[dict[str, Any] | None, Meta(description="What disagrees; money is held.")]
+    return_of: Annotated[str | None, Meta(description="Id of the payout that came back.")]
+    details: dict[str, Any] | None
+    history: list[Step]
+
+
+class Transactions(Answer, frozen=True):
+    """Transactions by source, the newest first."""
+
+    transactions: list[Transaction]
+    next: Cursor
+    position: Place
+
+
+class Mention(Answer, frozen=True):
+    """The envelope of an event that tells of a transaction."""
+
+    position: int
+    event_id: str
+    kind: str
+    status: str
+    path_event: str | None
+    received_at: Moment
+    verdict: str
+    idempotency_key: str
+
+
+class TransactionDetail(Transaction, frozen=True):
+    """A transaction with its journal lines and events."""
+
+    entries: list[Entry]
+    events: list[Mention]
+    position: Place
+
+
+class Customer(Answer, frozen=True):
+    """One customer and its verification."""
+
+    source: str
+    id: str
+    verification_status: Annotated[
+        str | None, Meta(description="null: known from other callbacks only.")
+    ]
+    updated_at: Moment | None
+    rejection: dict[str, Any] | None
+    registration_type: str | None
+    country: str | None
+
+
+class Customers(Answer, frozen=True):
+    """Customers by source and id."""
+
+    customers: list[Customer]
+    next: Cursor
+    position: Place
+
+
+class BankAccount(Answer, frozen=True):
+    """One bank account and its verification."""
+
+    source: str
+    id: str
+    customer_id: str | None
+    verification_status: str | None
+    disabled: bool | None
+    updated_at: Moment | None
+    details: dict[str, Any] | None
+
+
+class BankAccounts(Answer, frozen=True):
+    """Bank accounts by source and id."""
+
+    bank_accounts: list[BankAccount]
+    next: Cursor
+    position: Place
+
+
+class VirtualAccount(Answer, frozen=True):
+    """One virtual account."""
+
+    source: str
+    id: str
+    customer_id: str | None
+    status: str | None
+    currency: str | None
+    reference_id: str | None
+    updated_at: Moment | None
+    flags: list[str] | None
+    details: dict[str, Any] | None
+
+
+class VirtualAccounts(Answer, frozen=True):
+    """Virtual accounts by source and id."""
+
+    virtual_accounts: list[VirtualAccount]
+    next: Cursor
+    position: Place
+
+
+class Limit(Answer, frozen=True):
+    """The transaction limits of one customer, as last told."""
+
+    source: str
+    id: str
+    customer_id: str | None
+    limits: dict[str, Any] | None
+
+
+class Limits(Answer, frozen=True):
+    """Limits by source and id."""
+
+    limits: list[Limit]
+    next: Cursor
+    position: Place
+
+
+class LimitSet(Answer, frozen=True):
+    """Limits without the customer they stand under."""
+
+    id: str
+    limits: dict[str, Any] | None
+
+
+class LimitRequest(Answer, frozen=True):
+    """One request to change limits."""
+
+    source: str
+    id: str
+    customer_id: str | None
+    status: str | None
+    updated_at: Moment | None
+    conflict: dict[str, Any] | None
+
+
+class LimitRequests(Answer, frozen=True):
+    """Limit requests by source and id."""
+
+    limit_requests: list[LimitRequest]
+    next: Cursor
+    position: Place
+
+
+class Rfi(Answer, frozen=True):
+    """One request for information."""
+
+    source: str
+    id: str
+    customer_id: str | None
+    status: str | None
+    updated_at: Moment | None
+    expires_at: Moment | None
+    details: dict[str, Any] | None
+
+
+class Rfis(Answer, frozen=True):
+    """Requests for information by source and id."""
+
+    rfi: list[Rfi]
+    next: Cursor
+    position: Place
+
+
+class CustomerDetail(Customer, frozen=True):
+    """A customer with everything that names it."""
+
+    details: dict[str, Any] | None
+    history: list[Step]
+    limits: list[LimitSet]
+    limit_requests: list[LimitRequest]
+    rfi: list[Rfi]
+    bank_accounts: list[BankAccount]
+    virtual_accounts: list[VirtualAccount]
+    position: Place

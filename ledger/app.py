@@ -1,0 +1,176 @@
+"""The composition of a web process: which routes it has, what they work with, how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from aiohttp import web
+
+from ledger import database, decide, metrics, query
+from ledger.deliveries import Deliveries
+from ledger.errors import LedgerError
+from ledger.log import Log
+from ledger.receive import Receiver, add_receive_routes
+from ledger.registry import load
+from ledger.settings import Settings
+
+LOGGER = structlog.get_logger("ledger.app")
+
+BACKLOG: Final = 1_024
+READY_SECONDS_MAX: Final = 2.0
+SELECT_WRITABLE: Final = "SELECT NOT pg_is_in_recovery()"
+FULL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 24\r\n\r\n"
+    b'{"status":"unavailable"}'
+)
+
+RECEIVER: Final = web.AppKey("receiver", Receiver)
+
+
+def build(settings: Settings, dsn: str, role: str) -> web.Application:
+    """Compose the application of `role` (`all`, `receiver` or `query`) over one database."""
+    app = web.Application(client_max_size=settings.body_bytes_max + 1)
+    receiver = Receiver(settings, load(), Log(dsn, settings), Deliveries(dsn, settings))
+    app[RECEIVER] = receiver
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/readyz", _Readiness(dsn, receiver).handle)
+    app.router.add_get("/metrics", _metrics)
+    app.cleanup_ctx.append(_appending)
+    if role in ("all", "receiver"):
+        add_receive_routes(app, receiver)
+    if role in ("all", "query"):
+        app[query.DECIDE] = decide.decider(receiver)
+        query.add_query_routes(app)
+        app.cleanup_ctx.append(_querying(settings, dsn))
+    return app
+
+
+async def _appending(app: web.Application) -> AsyncIterator[None]:
+    """Run the lanes and the delivery records for as long as the application."""
+    receiver = app[RECEIVER]
+    lanes = asyncio.create_task(receiver.log.run())
+    records = asyncio.create_task(receiver.deliveries.run())
+    yield
+    receiver.log.stop()
+    await lanes
+    records.cancel()
+    await asyncio.wait([records])
+
+
+def _querying(settings: Settings, dsn: str) -> Any:
+    async def context(app: web.Application) -> AsyncIterator[None]:
+        async with asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=10,
+            timeout=database.CONNECT_SECONDS_MAX,
+            command_timeout=database.COMMAND_SECONDS_MAX,
+            server_settings=database.SESSION,
+        ) as pool:
+            app[query.QUERY] = query.QueryState(pool=pool, settings=settings)
+            yield
+
+    return context
+
+
+async def _healthz(_request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+async def _metrics(_request: web.Request) -> web.Response:
+    text = await asyncio.to_thread(metrics.render)
+    return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+@dataclass(slots=True)
+class _Readiness:
+    """Ready means: a callback posted now would be committed."""
+
+    dsn: str
+    receiver: Receiver
+    connection: Any = None
+
+    async def handle(self, _request: web.Request) -> web.Response:
+        reason = "stopping" if self.receiver.stopping else await self._reason()
+        if reason is None:
+            return web.json_response({"status": "ready"})
+        return web.json_response(
+            {"status": "not ready", "reason": reason}, status=503, headers={"Retry-After": "1"}
+        )
+
+    async def _reason(self) -> str | None:
+        try:
+            async with asyncio.timeout(READY_SECONDS_MAX):
+                if self.connection is None or self.connection.is_closed():
+                    self.connection = await database.connect(self.dsn)
+                    await database.assert_safe(self.connection)
+                if await self.connection.fetchval(SELECT_WRITABLE):
+                    return None
+                return "the database is a standby and cannot commit"
+        except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+            if self.connection is not None:
+                self.connection.terminate()
+                self.connection = None
+            return str(error) or "the database does not answer"
+
+
+class _Full(asyncio.Protocol):
+    """Answers 503 to a connection beyond the limit."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(FULL)
+        transport.close()
+
+
+@dataclass(slots=True)
+class Web:
+    """A running web process."""
+
+    settings: Settings
+    app: web.Application
+    runner: web.AppRunner
+    server: asyncio.AbstractServer
+
+    @classmethod
+    async def start(cls, settings: Settings, dsn: str, role: str, sock: socket.socket) -> Web:
+        """Serve `role` on a listening socket."""
+        app = build(settings, dsn, role)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=settings.header_seconds_max,
+            auto_decompress=False,
+            shutdown_timeout=settings.drain_seconds_max,
+        )
+        await runner.setup()
+        http = runner.server
+        assert http is not None
+
+        def accept() -> asyncio.BaseProtocol:
+            if len(http.connections) >= settings.connections_max:
+                return _Full()
+            return http()
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(accept, sock=sock, backlog=BACKLOG)
+        return cls(settings, app, runner, server)
+
+    async def stop(self) -> None:
+        """Refuse new callbacks with 503, finish those accepted, then close everything."""
+        receiver = self.app[RECEIVER]
+        receiver.stopping = True
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds_max):
+                await receiver.idle.wait()
+        except TimeoutError:
+            LOGGER.warning("drain_incomplete", events=receiver.in_flight)
+        self.server.close()
+        await self.runner.cleanup()

@@ -1,0 +1,310 @@
+"""The books: the projections' tables in one schema per generation, written batch by batch.
+
+A batch is one transaction with a compare-and-set of the source's checkpoint, so that every table
+is true at one position and no two workers can fold the same event twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+from ledger.errors import SomeoneElseFolds
+from ledger.fold import Batch, Change, Stream, encode
+from ledger.model import Table
+from ledger.registry import Registry
+
+FRAMEWORK: Final = {"first_position": "bigint", "position": "bigint", "state": "bytea"}
+"""Columns that every stream table gets besides its projection's."""
+
+BOOKKEEPING: Final = (
+    """
+CREATE TABLE checkpoints (source text PRIMARY KEY, position bigint NOT NULL)
+    WITH (fillfactor = 50)
+""",
+    """
+CREATE TABLE parked (
+    source text, position bigint, kind text NOT NULL, resource_id text NOT NULL,
+    reason text NOT NULL, PRIMARY KEY (source, position))
+""",
+    """
+CREATE TABLE links (
+    source text, link text, kind text, id text, PRIMARY KEY (source, link, kind, id))
+""",
+)
+SELECT_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1"
+INSERT_CHECKPOINT: Final = "INSERT INTO checkpoints VALUES ($1, 0) ON CONFLICT DO NOTHING"
+ADVANCE: Final = "UPDATE checkpoints SET position = $3 WHERE source = $1 AND position = $2"
+SELECT_PARKED: Final = """
+SELECT DISTINCT kind, resource_id FROM parked WHERE source = $1
+"""
+SELECT_LINKED: Final = """
+SELECT l.link, l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
+ CROSS JOIN LATERAL (SELECT * FROM links WHERE source = $1 AND links.link = wanted.link
+                      ORDER BY kind, id LIMIT 64) AS l
+"""
+
+SELECT_LIVE: Final = "SELECT generation, version FROM ledger.generations WHERE state = 'live'"
+SELECT_BUILDING: Final = """
+SELECT generation FROM ledger.generations WHERE state = 'building' AND version = $1
+"""
+NEXT_GENERATION: Final = "SELECT coalesce(max(generation), 0) + 1 FROM ledger.generations"
+INSERT_GENERATION: Final = """
+INSERT INTO ledger.generations (generation, version, state) VALUES ($1, $2, $3)
+"""
+LOCK_GENERATIONS: Final = "LOCK TABLE ledger.generations IN SHARE ROW EXCLUSIVE MODE"
+RETIRE_LIVE: Final = "UPDATE ledger.generations SET state = 'previous' WHERE state = 'live'"
+MAKE_LIVE: Final = "UPDATE ledger.generations SET state = 'live' WHERE generation = $1"
+SELECT_OBSOLETE: Final = """
+SELECT generation FROM ledger.generations
+ WHERE state = 'building' AND version <> $1
+    OR state = 'previous' AND generation < (
+       SELECT max(generation) FROM ledger.generations WHERE state = 'previous')
+"""
+FORGET_GENERATION: Final = "DELETE FROM ledger.generations WHERE generation = $1"
+
+_AS_TEXT: Final = frozenset({"jsonb", "text[]"})
+"""Types that travel through unnest as text and are cast in the statement."""
+
+
+def schema_of(generation: int) -> str:
+    """Name the schema of a generation."""
+    return f"books_{generation}"
+
+
+@dataclass(frozen=True, slots=True)
+class TableSql:
+    """The statements of one table, made from its declaration."""
+
+    table: Table
+    columns: Mapping[str, str]
+    """Everything stored, in order: name → type."""
+    create: tuple[str, ...]
+    load: str
+    update: str
+    add: str
+
+
+def statements(table: Table, *, stream: bool) -> TableSql:
+    """Write the SQL of a table. Names come from the projections' code, never from data."""
+    columns = {**table.columns, **FRAMEWORK} if stream else dict(table.columns)
+    body = ", ".join(_column(name, kind) for name, kind in columns.items())
+    keys = ", ".join(table.key)
+    create = [f"CREATE TABLE {table.name} ({body}, PRIMARY KEY ({keys}))"]
+    for index in table.indexes:
+        wanted, _, where = index.partition(" WHERE ")
+        condition = f" WHERE {where}" if where else ""
+        create.append(f"CREATE INDEX ON {table.name} ({wanted}){condition}")
+    if stream:
+        create.append(f"CREATE INDEX ON {table.name} (source, first_position)")
+    rest = [name for name in columns if name not in table.key]
+    arrays = ", ".join(
+        f"${n}::{'text' if kind in _AS_TEXT else kind}[]"
+        for n, kind in enumerate(columns.values(), 1)
+    )
+    named = ", ".join(columns)
+    sets = ", ".join(f"{name} = {_cast('u.' + name, columns[name])}" for name in rest)
+    sums = ", ".join(f"{name} = t.{name} + EXCLUDED.{name}" for name in rest)
+    match = " AND ".join(f"t.{name} = u.{name}" for name in table.key)
+    return TableSql(
+        table,
+        columns,
+        tuple(create),
+        load=(
+            f"SELECT t.id, t.first_position, t.position, t.state FROM {table.name} AS t "  # noqa: S608
+            "JOIN unnest($3::text[]) AS u(id) ON t.id = u.id WHERE t.source = $1 AND t.kind = $2"
+        ),
+        update=f"UPDATE {table.name} AS t SET {sets} FROM unnest({arrays}) AS u({named}) "  # noqa: S608
+        f"WHERE {match}",
+        add=f"INSERT INTO {table.name} AS t ({named}) SELECT {named} FROM unnest({arrays}) "  # noqa: S608
+        f"AS u({named}) ON CONFLICT ({keys}) DO UPDATE SET {sums}",
+    )
+
+
+def _cast(expression: str, kind: str) -> str:
+    return f"{expression}::{kind}" if kind in _AS_TEXT else expression
+
+
+def _column(name: str, kind: str) -> str:
+    """Declare a column. NaN sorts above every number, so one bound refuses it and infinity."""
+    check = f" CHECK (abs({name}) < 1e40)" if kind == "numeric" else ""
+    return f"{name} {kind}{check}"
+
+
+@lru_cache(maxsize=4)
+def tables(registry: Registry) -> Mapping[str, TableSql]:
+    """Return the statements of every table of the books, by name."""
+    found = {}
+    for projection in registry.streams.values():
+        found[projection.table.name] = statements(projection.table, stream=True)
+    for event_wise in registry.projections:
+        found[event_wise.table.name] = statements(event_wise.table, stream=False)
+    return found
+
+
+async def create_generation(connection: Any, registry: Registry, version: str, state: str) -> int:
+    """Make the empty tables of a new generation in state `building` or `live`; return its number.
+
+    Two services that start together make one generation: the table lock lets one of them find
+    the other's.
+    """
+    async with connection.transaction():
+        await connection.execute(LOCK_GENERATIONS)
+        live = await connection.fetchrow(SELECT_LIVE)
+        known = await connection.fetchval(SELECT_BUILDING, version)
+        if state == "live" and live is not None:
+            known = live["generation"]
+        if known is not None:
+            return int(known)
+        generation = int(await connection.fetchval(NEXT_GENERATION))
+        await connection.execute(f"CREATE SCHEMA {schema_of(generation)}")
+        await use_generation(connection, generation)
+        for statement in BOOKKEEPING:
+            await connection.execute(statement)
+        for table in tables(registry).values():
+            for statement in table.create:
+                await connection.execute(statement)
+        await connection.execute(INSERT_GENERATION, generation, version, state)
+        return generation
+
+
+async def drop_obsolete(connection: Any, version: str) -> None:
+    """Drop half-built generations of other versions and all but the newest previous one."""
+    async with connection.transaction():
+        await connection.execute(LOCK_GENERATIONS)
+        for row in await connection.fetch(SELECT_OBSOLETE, version):
+            generation = int(row["generation"])
+            await connection.execute(f"DROP SCHEMA IF EXISTS {schema_of(generation)} CASCADE")
+            await connection.execute(FORGET_GENERATION, generation)
+
+
+async def swap(connection: Any, generation: int) -> None:
+    """Make `generation` the one that answers, in one short transaction."""
+    async with connection.transaction():
+        await connection.execute(LOCK_GENERATIONS)
+        await connection.execute(RETIRE_LIVE)
+        await connection.execute(MAKE_LIVE, generation)
+
+
+async def use_generation(connection: Any, generation: int) -> None:
+    """Point the session's unqualified names at a generation."""
+    await connection.execute(f"SET search_path = {schema_of(generation)}, ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The books of one source in one generation, through one connection."""
+
+    connection: Any
+    registry: Registry
+    source: str
+
+    async def position(self) -> int:
+        """Return the checkpoint: the last position that the tables contain."""
+        found = await self.connection.fetchval(SELECT_CHECKPOINT, self.source)
+        if found is None:
+            await self.connection.execute(INSERT_CHECKPOINT, self.source)
+        return int(found or 0)
+
+    async def parked(self) -> set[tuple[str, str]]:
+        """Return the streams that wait for a better fold."""
+        rows = await self.connection.fetch(SELECT_PARKED, self.source)
+        return {(row["kind"], row["resource_id"]) for row in rows}
+
+    async def load(self, batch: Batch, keys: Iterable[tuple[str, str]]) -> None:
+        """Give `batch` the streams among `keys` that the books hold."""
+        by_kind: dict[str, list[str]] = {}
+        for kind, resource in keys:
+            if (kind, resource) not in batch.streams:
+                by_kind.setdefault(kind, []).append(resource)
+        known = tables(self.registry)
+        for kind, ids in by_kind.items():
+            sql = known[self.registry.streams[kind].table.name]
+            for row in await self.connection.fetch(sql.load, self.source, kind, ids):
+                batch.add_stream((kind, row[0]), row[1], row[2], row[3])
+
+    async def load_related(self, batch: Batch, links: set[str]) -> None:
+        """Give `batch` every stream that the books know under one of `links`."""
+        if not links:
+            return
+        found = await self.connection.fetch(SELECT_LINKED, self.source, sorted(links))
+        for row in found:
+            batch.relate(row["link"], (row["kind"], row["id"]))
+        await self.load(batch, {(row["kind"], row["id"]) for row in found})
+
+    async def write(self, change: Change, old: int, new: int) -> None:
+        """Write a batch and move the checkpoint from `old` to `new`, all or nothing.
+
+        Raises SomeoneElseFolds when the checkpoint was not at `old`.
+        """
+        async with self.connection.transaction():
+            if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":
+                raise SomeoneElseFolds
+            known = tables(self.registry)
+            for name, streams in _by_table(change.streams).items():
+                await self._write_streams(known[name], streams)
+            for name, rows in change.rows.items():
+                await self._copy(name, known[name].columns, rows)
+            for name, sums in change.sums.items():
+                if sums:
+                    rows = [(*key, *amounts) for key, amounts in sums.items()]
+                    await self.connection.execute(known[name].add, *_columns(rows))
+            links = [(self.source, *link) for link in change.links]
+            await self._copy("links", {"source": "", "link": "", "kind": "", "id": ""}, links)
+            parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
+            parked = {"source": "", "position": "", "kind": "", "resource_id": "", "reason": ""}
+            await self._copy("parked", parked, parks)
+
+    async def _write_streams(self, sql: TableSql, streams: Sequence[Stream]) -> None:
+        fresh = [self._row(sql, stream, copying=True) for stream in streams if stream.is_new]
+        await self._copy(sql.table.name, sql.columns, fresh)
+        changed = [self._row(sql, stream, copying=False) for stream in streams if not stream.is_new]
+        if changed:
+            await self.connection.execute(sql.update, *_columns(changed))
+
+    async def _copy(
+        self, name: str, columns: Mapping[str, str], rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        if rows:
+            await self.connection.copy_records_to_table(name, records=rows, columns=list(columns))
+
+    def _row(self, sql: TableSql, stream: Stream, *, copying: bool) -> tuple[Any, ...]:
+        given = stream.row or {}
+        fixed = {
+            "source": self.source,
+            "kind": stream.key[0],
+            "id": stream.key[1],
+            "first_position": stream.first_position,
+            "position": stream.position,
+            "state": encode(stream.stored),
+        }
+        return tuple(
+            fixed[name] if name in fixed else _value(given[name], kind, copying=copying)
+            for name, kind in sql.columns.items()
+        )
+
+
+def _by_table(streams: Iterable[Stream]) -> dict[str, list[Stream]]:
+    found: dict[str, list[Stream]] = {}
+    for stream in streams:
+        found.setdefault(stream.projection.table.name, []).append(stream)
+    return found
+
+
+def _value(value: Any, kind: str, *, copying: bool) -> Any:
+    if value is None:
+        return None
+    if kind == "jsonb":
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    if kind == "text[]" and not copying:
+        quoted = (str(word).replace("\\", r"\\").replace('"', r"\"") for word in value)
+        return "{" + ",".join(f'"{word}"' for word in quoted) + "}"
+    return list(value) if kind == "text[]" else value
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]

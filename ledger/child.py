@@ -1,0 +1,74 @@
+"""One supervised process: `python -m ledger.child ROLE LINK_FD [SOCKET_FD]`.
+
+The link is a socket to the supervisor: the child says `ready` on it and ends when it closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+import structlog
+
+from ledger import logs
+from ledger.app import Web
+from ledger.loop import runner
+from ledger.projector import Projector
+from ledger.settings import Settings, load
+
+LOGGER = structlog.get_logger("ledger.child")
+
+
+async def serve_web(
+    settings: Settings, role: str, link: socket.socket, sock: socket.socket
+) -> None:
+    """Serve HTTP until told to stop."""
+    stop = _stop_event(link)
+    web = await Web.start(settings, settings.database_url or "", role, sock)
+    link.send(b"ready\n")
+    await stop.wait()
+    await web.stop()
+
+
+async def serve_projector(settings: Settings, link: socket.socket) -> None:
+    """Fold until told to stop."""
+    stop = _stop_event(link)
+    task = asyncio.create_task(Projector(settings.database_url or "", settings).run())
+    link.send(b"ready\n")
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _stop_event(link: socket.socket) -> asyncio.Event:
+    """Set when SIGTERM comes or the supervisor is gone."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    link.setblocking(False)
+    loop.add_reader(link, stop.set)
+    return stop
+
+
+def main() -> None:
+    """Run the role named on the command line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    role, link_fd = sys.argv[1], int(sys.argv[2])
+    link = socket.socket(fileno=link_fd)
+    settings = load(os.environ)
+    logs.configure(settings.log_format)
+    if role == "projector":
+        runner()(serve_projector(settings, link))
+    else:
+        sock = socket.socket(fileno=int(sys.argv[3]))
+        runner()(serve_web(settings, role, link, sock))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""The command line. Exit status: 0 ok, 1 found a problem, 2 usage, 3 could not finish.
+
+Heavy modules are imported inside the commands, so that `--help` and `--version` are quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from ledger import __version__
+from ledger.cli_options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
+from ledger.cli_queries import COMMANDS, exceptions
+from ledger.errors import BadQuestion, LedgerError, NotFound, ServiceRefused, SettingsError
+
+OK: Final = 0
+PROBLEM: Final = 1
+USAGE: Final = 2
+UNFINISHED: Final = 3
+
+USAGE_STATUSES: Final = frozenset({400, 404, 405, 409, 422})
+"""HTTP answers that mean "ask differently"; every other refusal means "could not finish"."""
+
+app = App(
+    name="ledger",
+    help="Receives payment and reward callbacks durably and folds them into balances you can "
+    "prove. Exit status: 0 ok, 1 found a problem, 2 usage, 3 could not finish.",
+    version=__version__,
+    result_action="return_value",
+)
+
+
+@app.command(group=RUN)
+def serve(*, role: Literal["all", "receiver", "projector", "query"] = "all") -> int:
+    """Run the service: receive callbacks, fold them, answer questions. Ctrl-C stops it all.
+
+    Parameters
+    ----------
+    role
+        Run only this part; the parts share one database (LEDGER_DATABASE_URL).
+    """
+    from ledger.serve import run
+
+    return run(_settings(), role)
+
+
+@app.command(group=RUN)
+def migrate(*, json: Json = False) -> int:
+    """Bring the database to this version's schema.
+
+    Parameters
+    ----------
+    json
+        Print the names applied as JSON.
+    """
+    from ledger.serve import migrate_now
+
+    applied = migrate_now(_settings())
+    if json:
+        _json({"applied": applied})
+    else:
+        print("\n".join(applied) or "nothing to apply: the schema is up to date")
+    return OK
+
+
+for _command in COMMANDS:
+    app.command(_command, group=ASK)
+app.command(exceptions)
+
+
+@app.command(group=TRY)
+def send(
+    *kinds: str,
+    file: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", show_default=False, allow_leading_hyphen=True),
+    ] = (),
+    scenario: str | None = None,
+    count: int | None = None, sending: Sending = SENDING, json: Json = False,
+) -> int:  # fmt: skip
+    """Post signed callbacks to a running service, as StraitsX and GoKart would.
+
+    Without arguments: every sample of the documents, in order. With --count: made-up callbacks
+    of these kinds. With --scenario: stories of several callbacks that belong together.
+
+    Parameters
+    ----------
+    kinds
+        Kinds (payment, payout …) or globs over sample names (straitsx/0*); more files after --file.
+    file
+        Send this file instead, and those named after it; - is standard input.
+    scenario
+        refund, return, kyc, swap or everything; --count tells it that many times.
+    count
+        Send this many made-up callbacks of the kinds named, all kinds when none is.
+    json
+        Print every answer as JSON.
+    """
+    from ledger.cli_send import send_callbacks
+
+    files = (*file, *kinds) if file else ()
+    return send_callbacks(_settings(), kinds, files, scenario, count, sending, json=json)
+
+
+@app.command(group=TRY)
+def demo(*, json: Json = False, seed: int = 1) -> int:
+    """Run a service in a temporary folder, feed it every kind of callback, show the books.
+
+    Parameters
+    ----------
+    json
+        Print all answers as one JSON document.
+    seed
+        Which made-up stories to tell.
+    """
+    from ledger.demo import run
+
+    return run(seed=seed, json=json)
+
+
+@app.command(group=RUN)
+def doctor(*, json: Json = False) -> int:
+    """Check settings, secrets, database, log, books, clock and disk; say what to do next.
+
+    Parameters
+    ----------
+    json
+        Print the findings as JSON.
+    """
+    from ledger.doctor import run
+
+    return run(_settings(), os.environ, json=json)
+
+
+bench = App(
+    name="bench", help="Measure this machine: receiving or folding, durable, whole.", group=TRY
+)
+app.command(bench)
+
+
+@bench.command
+def ingest(*, seconds: float = 10.0, json: Json = False) -> int:
+    """Measure callbacks received per second, against a handler that does nothing.
+
+    Parameters
+    ----------
+    seconds
+        How long each part runs.
+    json
+        Print the figures as JSON.
+    """
+    from ledger.bench import ingest as measure
+
+    return measure(seconds=seconds, json=json)
+
+
+@bench.command
+def fold(*, seconds: float = 10.0, json: Json = False) -> int:
+    """Measure events folded into the books per second.
+
+    Parameters
+    ----------
+    seconds
+        How long it runs.
+    json
+        Print the figures as JSON.
+    """
+    from ledger.bench import fold as measure
+
+    return measure(seconds=seconds, json=json)
+
+
+@app.command(group=PROVE)
+def rebuild(*_arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
+    """Fold the log into a new generation of the books and compare. Not available yet."""
+    return _not_yet("rebuild")
+
+
+@app.command(group=PROVE)
+def verify(*_arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
+    """Check the log and that folding it gives the live books. Not available yet."""
+    return _not_yet("verify")
+
+
+@app.command(group=PROVE)
+def export(*_arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
+    """Write the log and the books to files. Not available yet."""
+    return _not_yet("export")
+
+
+def _not_yet(name: str) -> int:
+    print(f"ledger {name}: not available yet in this version", file=sys.stderr)
+    return UNFINISHED
+
+
+def _settings() -> Any:
+    from ledger.settings import load
+
+    return load(os.environ)
+
+
+def _json(document: object) -> None:
+    import orjson
+
+    sys.stdout.write(orjson.dumps(document).decode() + "\n")
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status; expected failures are one line on stderr."""
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _say(f"{' '.join(str(error).split())} See `ledger --help`.", USAGE)
+    except LedgerError as error:
+        return _say(str(error), _status(error))
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        return _say("stopped", UNFINISHED)
+    except OSError as error:
+        return _say(f"{error}; correct it and try again", UNFINISHED)
+    return result if isinstance(result, int) else OK
+
+
+def _status(error: LedgerError) -> int:
+    match error:
+        case ServiceRefused(status=404) | NotFound():
+            return PROBLEM
+        case ServiceRefused(status=code) if code in USAGE_STATUSES:
+            return USAGE
+        case SettingsError() | BadQuestion():
+            return USAGE
+        case _:
+            return UNFINISHED
+
+
+def _say(words: str, status: int) -> int:
+    print(f"ledger: {' '.join(words.split())}", file=sys.stderr)
+    return status
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    raise SystemExit(run(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""Connections: deadlines on every wait, and a refusal to trust an unsafe PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+
+from ledger.errors import DatabaseUnavailable, UnsafeDatabase
+
+CONNECT_SECONDS_MAX: Final = 4.0
+COMMAND_SECONDS_MAX: Final = 4.0
+VERSION_MIN: Final = 140_000
+
+SELECT_SAFETY: Final = """
+SELECT name, setting FROM pg_catalog.pg_settings
+ WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version_num')
+"""
+
+LOST: Final = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
+)
+"""What means "the database did not say": the outcome is unknown, never no."""
+
+SESSION: Final = {
+    "application_name": "callback-ledger",
+    "timezone": "UTC",
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "60s",
+    # Citus: keeps type look-ups cheap; PostgreSQL takes it as a placeholder.
+    "citus.override_table_visibility": "off",
+}
+
+
+async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **session: str) -> Any:
+    """Open one connection. Raises DatabaseUnavailable when there is none in time."""
+    try:
+        return await asyncpg.connect(
+            dsn,
+            timeout=CONNECT_SECONDS_MAX,
+            command_timeout=seconds_max,
+            server_settings={**SESSION, **session},
+        )
+    except LOST as error:
+        raise DatabaseUnavailable(f"cannot connect to the database: {error}") from error
+
+
+@asynccontextmanager
+async def connected(dsn: str, **options: Any) -> AsyncIterator[Any]:
+    """Open a connection for the length of a block."""
+    connection = await connect(dsn, **options)
+    try:
+        yield connection
+    finally:
+        await close(connection)
+
+
+async def close(connection: Any) -> None:
+    """Close a connection politely, or at once when the server does not answer."""
+    try:
+        await connection.close(timeout=1)
+    except LOST:
+        connection.terminate()
+
+
+async def safety_problems(connection: Any) -> list[str]:
+    """Return what makes a committed callback losable on this server, as sentences; [] is safe."""
+    found = dict(await connection.fetch(SELECT_SAFETY))
+    problems = [
+        f"{name} is off: a crash can lose acknowledged callbacks; set {name} = on in "
+        "postgresql.conf and reload"
+        for name in ("fsync", "full_page_writes")
+        if found.get(name) != "on"
+    ]
+    if found.get("synchronous_commit") not in ("on", "remote_apply"):
+        problems.append(
+            f"synchronous_commit is {found.get('synchronous_commit')}: an answer may precede "
+            "durability; set it to on for this role and database"
+        )
+    if int(found.get("server_version_num", "0")) < VERSION_MIN:
+        problems.append("PostgreSQL is older than 14; use 14 or newer")
+    return problems
+
+
+async def assert_safe(connection: Any) -> None:
+    """Raise UnsafeDatabase unless a commit on this connection is durable."""
+    problems = await safety_problems(connection)
+    if problems:
+        raise UnsafeDatabase("; ".join(problems))

@@ -1,0 +1,105 @@
+"""Every expected failure: one root, and the docstring says what happened and what to do next."""
+
+from __future__ import annotations
+
+
+class LedgerError(Exception):
+    """The ledger could not do what was asked. The message says what to do next."""
+
+    def __str__(self) -> str:
+        return super().__str__() or (self.__doc__ or "").strip()
+
+
+class SettingsError(LedgerError):
+    """A setting is missing, unknown or malformed. Correct it and start again."""
+
+
+class Unreadable(LedgerError):
+    """The body is not the strict JSON that the ledger reads; it is kept and listed."""
+
+
+class CannotBeTrue(LedgerError):
+    """A callback states something impossible; it moves no money and is listed as an exception.
+
+    `reason` is a stable word (`negative_fees`), the message explains it to a person.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class RegistryError(LedgerError):
+    """Two handlers or projections claim the same thing. Rename or remove one of them."""
+
+
+class DatabaseUnavailable(LedgerError):
+    """The database did not answer in time; the outcome is unknown. Send the callback again."""
+
+
+class Overloaded(LedgerError):
+    """The receiver's queue is full. Send the callback again after the time in Retry-After."""
+
+
+class MigrationError(LedgerError):
+    """The database's schema and this program's migrations disagree. See the message."""
+
+
+class UnsafeDatabase(LedgerError):
+    """PostgreSQL is configured so that a committed callback can be lost. See the message."""
+
+
+class PostgresError(LedgerError):
+    """The embedded PostgreSQL could not be found, created or started. See the message."""
+
+
+class SomeoneElseFolds(LedgerError):
+    """Another worker advanced this source's books; this one must reload and let it be."""
+
+
+class NotFound(LedgerError):
+    """There is no such thing here. Check the source and the id."""
+
+
+class BadQuestion(LedgerError):
+    """The query is malformed. The message names the parameter and what it accepts."""
+
+
+class NotAvailableYet(LedgerError):
+    """This version cannot answer that; nothing was guessed."""
+
+
+class ServiceUnreachable(LedgerError):
+    """No service answers there. Start one with `ledger serve`, or name another with --url."""
+
+
+class ServiceRefused(LedgerError):
+    """The running service answered with a problem. The message says which.
+
+    `status` is the HTTP status of its answer.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class NotYet(LedgerError):
+    """The books have not come that far. Ask again after the time in Retry-After."""
+
+
+class Conflicting(LedgerError):
+    """The request contradicts what is already so. The message says what stands in its way."""
+
+
+class Unauthenticated(LedgerError):
+    """The request carries no valid token. Send `Authorization: Bearer <one of the tokens>`."""
+
+
+class Refused(LedgerError):
+    """The request comes from where none may come from. The message says what would help."""
+
+
+class MeasurementFailed(LedgerError):
+    """The measurement could not be finished. The message says where it stopped."""

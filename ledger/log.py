@@ -1,0 +1,303 @@
+"""The event log: append by group commit, one round trip per batch, one lane per source.
+
+Nothing here reads before it writes: the database's unique key tells new from duplicate. An error
+from the database means *unknown*; the caller answers 503 and the provider's retry meets the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from ledger import database
+from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
+from ledger.settings import Settings
+
+LOGGER = structlog.get_logger("ledger.log")
+
+APPEND: Final = """
+SELECT base, positions, fresh FROM ledger.append(
+    $1, $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+    $8::timestamptz[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
+    $14::text[], $15::bytea[], $16::timestamptz[])
+"""
+RING: Final = "SELECT pg_notify('ledger_log', '')"
+RING_PACE_SECONDS: Final = 0.005
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One authentic callback on its way into the log."""
+
+    event_id: bytes
+    idempotency_key: str
+    kind: str
+    resource_id: str
+    status: str
+    idempotency_id: str | None
+    provider_at: datetime | None
+    path_event: str | None
+    origin: str
+    reason: str | None
+    detail: str | None
+    peer: str
+    headers: str
+    body: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where a callback is in the log, and whether this delivery put it there."""
+
+    position: int
+    fresh: bool
+
+
+@dataclass(slots=True)
+class _Waiting:
+    arrival: Arrival
+    entered: float
+    done: asyncio.Future[Appended]
+
+
+class AppendRefused(LedgerError):
+    """The database refused this one callback; nothing was stored. See the service's log."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """How much may wait in this process, in events and bytes, over all sources."""
+
+    events_max: int
+    bytes_max: int
+    events: int = 0
+    bytes: int = 0
+
+    def take(self, size: int) -> None:
+        """Reserve room. Raises Overloaded when there is none."""
+        if self.events >= self.events_max or self.bytes + size > self.bytes_max:
+            raise Overloaded
+        self.events += 1
+        self.bytes += size
+
+    def give(self, size: int) -> None:
+        """Return the room of one callback."""
+        self.events -= 1
+        self.bytes -= size
+
+
+class Lane:
+    """The appender of one source: collects what arrives while a batch commits, then commits it."""
+
+    def __init__(
+        self,
+        source: str,
+        dsn: str,
+        settings: Settings,
+        budget: Budget,
+        ring: Callable[[], None],
+    ) -> None:
+        self.source = source
+        self._dsn = dsn
+        self._settings = settings
+        self._budget = budget
+        self._ring = ring
+        self._queue: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._connection: Any = None
+
+    def append(self, arrival: Arrival) -> asyncio.Future[Appended]:
+        """Queue a callback. Its future resolves after the commit, or fails with a LedgerError.
+
+        Raises Overloaded when the process's budget is used up. The future is settled within
+        `answer_seconds_max`, whatever the database does.
+        """
+        if self._stopping:
+            raise Overloaded("the service is stopping; send the callback again")
+        self._budget.take(len(arrival.body))
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(arrival, loop.time(), loop.create_future())
+        self._queue.append(waiting)
+        self._wake.set()
+        return waiting.done
+
+    async def run(self) -> None:
+        """Commit batches until stopped and drained."""
+        while True:
+            while not self._queue:
+                if self._stopping:
+                    await self._drop_connection()
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+            await self._commit(self._take())
+
+    def stop(self) -> None:
+        """Take nothing new; `run` returns when all that was queued is settled."""
+        self._stopping = True
+        self._wake.set()
+
+    def _take(self) -> list[_Waiting]:
+        """Take the next batch; a second copy of an event in it is answered as a duplicate."""
+        batch: list[_Waiting] = []
+        size = 0
+        while self._queue and len(batch) < self._settings.batch_events_max:
+            size += len(self._queue[0].arrival.body)
+            if batch and size > self._settings.batch_bytes_max:
+                break
+            batch.append(self._queue.popleft())
+        return batch
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        left = batch[0].entered + self._settings.answer_seconds_max - loop.time()
+        try:
+            async with asyncio.timeout(max(left, 0.05)):
+                record = await self._append(batch)
+        except (LedgerError, *database.LOST) as error:
+            await self._fail_all(batch, error)
+        except asyncpg.PostgresError as error:
+            await self._refuse(batch, error)
+        else:
+            self._settle(batch, record)
+            self._ring()
+
+    async def _append(self, batch: list[_Waiting]) -> Any:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await database.connect(self._dsn)
+            await database.assert_safe(self._connection)
+        rows = [waiting.arrival for waiting in batch]
+        return await self._connection.fetchrow(
+            APPEND,
+            self.source,
+            [row.event_id for row in rows],
+            [row.idempotency_key for row in rows],
+            [row.kind for row in rows],
+            [row.resource_id for row in rows],
+            [row.status for row in rows],
+            [row.idempotency_id for row in rows],
+            [row.provider_at for row in rows],
+            [row.path_event for row in rows],
+            [row.origin for row in rows],
+            [row.reason for row in rows],
+            [row.detail for row in rows],
+            [row.peer for row in rows],
+            [row.headers for row in rows],
+            [row.body for row in rows],
+            [row.received_at for row in rows],
+        )
+
+    def _settle(self, batch: list[_Waiting], record: Any) -> None:
+        positions = record["positions"]
+        base = record["base"]
+        for n, waiting in enumerate(batch):
+            if positions is None:
+                result = Appended(base + n + 1, fresh=True)
+            else:
+                result = Appended(positions[n], fresh=record["fresh"][n])
+            self._finish(waiting, result)
+
+    def _finish(self, waiting: _Waiting, result: Appended | Exception) -> None:
+        self._budget.give(len(waiting.arrival.body))
+        if waiting.done.done():
+            return
+        if isinstance(result, Exception):
+            waiting.done.set_exception(result)
+        else:
+            waiting.done.set_result(result)
+
+    async def _fail_all(self, batch: list[_Waiting], error: BaseException) -> None:
+        """The database is away: whoever waits is told now, not after another deadline."""
+        LOGGER.warning("append_unknown", source=self.source, error=type(error).__name__)
+        for waiting in [*batch, *self._queue]:
+            self._finish(waiting, DatabaseUnavailable())
+        self._queue.clear()
+        await self._drop_connection()
+
+    async def _refuse(self, batch: list[_Waiting], error: asyncpg.PostgresError) -> None:
+        """A definite error: one callback must not take its neighbours down with it."""
+        if len(batch) > 1:
+            for waiting in batch:
+                await self._commit([waiting])
+            return
+        LOGGER.error("append_refused", source=self.source, sqlstate=error.sqlstate)
+        if error.sqlstate and error.sqlstate[:2] in ("22", "23", "54"):
+            self._finish(batch[0], AppendRefused())
+        else:
+            await self._fail_all(batch, error)
+
+    async def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+@dataclass(slots=True)
+class Log:
+    """All lanes of one process."""
+
+    dsn: str
+    settings: Settings
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    _rung: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        budget = Budget(self.settings.queue_events_max, self.settings.queue_bytes_max)
+        for source in self.settings.sources:
+            self.lanes[source] = Lane(source, self.dsn, self.settings, budget, self._rung.set)
+
+    async def run(self) -> None:
+        """Run every lane and the bell until `stop`."""
+        async with asyncio.TaskGroup() as tasks:
+            bell = tasks.create_task(self._ring())
+            lanes = [tasks.create_task(lane.run()) for lane in self.lanes.values()]
+            await asyncio.wait(lanes)
+            bell.cancel()
+
+    def stop(self) -> None:
+        """Drain and end every lane."""
+        for lane in self.lanes.values():
+            lane.stop()
+
+    async def _ring(self) -> None:
+        """Wake the projector; a lost ring costs it one poll, so failures are only waited out."""
+        connection: Any = None
+        while True:
+            await self._rung.wait()
+            self._rung.clear()
+            try:
+                if connection is None or connection.is_closed():
+                    connection = await database.connect(self.dsn)
+                await connection.execute(RING)
+            except (LedgerError, asyncpg.PostgresError, *database.LOST):
+                connection = None
+            await asyncio.sleep(RING_PACE_SECONDS)
+
+
+REGISTER_SOURCE: Final = """
+INSERT INTO ledger.sources (source, provider, currency, wallets) VALUES ($1, $2, $3, $4)
+ON CONFLICT (source) DO UPDATE
+   SET provider = EXCLUDED.provider, currency = EXCLUDED.currency, wallets = EXCLUDED.wallets
+"""
+REGISTER_HEAD: Final = "INSERT INTO ledger.heads (source) VALUES ($1) ON CONFLICT DO NOTHING"
+
+
+async def register(connection: Any, settings: Settings, encode: Callable[[Any], str]) -> None:
+    """Make every configured source known to the database; its log starts empty."""
+    for source in settings.sources.values():
+        terms = source.terms
+        wallets: Mapping[str, str] = terms.wallets
+        await connection.execute(
+            REGISTER_SOURCE, terms.source, terms.provider, terms.currency, encode(wallets)
+        )
+        await connection.execute(REGISTER_HEAD, terms.source)

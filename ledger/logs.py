@@ -1,0 +1,68 @@
+"""Structured logs: named events with allow-listed fields; never bodies, secrets or names."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import orjson
+import structlog
+
+FIELDS: Final = frozenset(
+    {
+        "event", "level", "timestamp", "logger", "exception", "source", "position", "generation",
+        "version", "error", "sqlstate", "role", "pid", "code", "host", "port", "seconds", "events",
+        "reason", "name", "origin", "database", "warning", "path", "signal", "attempt", "phase",
+        "answer", "state", "data_dir", "user", "major", "mechanism", "next",
+    }
+)  # fmt: skip
+"""Everything else is dropped before it is written."""
+
+
+def configure(log_format: str | None) -> None:
+    """Set up structlog for this process: `console`, `json`, or by whether stderr is a terminal."""
+    chosen = log_format or ("console" if sys.stderr.isatty() else "json")
+    renderer: Any = structlog.dev.ConsoleRenderer()
+    if chosen == "json":
+        renderer = structlog.processors.JSONRenderer(serializer=_dumps)
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if chosen == "json":
+        shared.append(structlog.processors.format_exc_info)
+    shared.append(_allow)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=shared,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for noisy in ("aiohttp.access", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _allow(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {
+        name: value
+        for name, value in event.items()
+        if name in FIELDS or name.startswith("_") or name == "exc_info"
+    }
+
+
+def _dumps(value: Any, default: Any = None, **_: Any) -> str:
+    return orjson.dumps(value, default=default or str).decode()

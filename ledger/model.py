@@ -1,0 +1,308 @@
+"""The vocabulary: the ledger's nouns, and (from `ledger.reading`) how a payload is read.
+
+`handlers/` and `projections/` import this module and pure stdlib, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from ledger.errors import CannotBeTrue
+from ledger.reading import (
+    JSON,
+    Number,
+    Payload,
+    as_instant,
+    as_money,
+    as_note,
+    as_text,
+    plain,
+    total,
+)
+
+__all__ = [
+    "JSON",
+    "CannotBeTrue",
+    "Decision",
+    "Entry",
+    "Envelope",
+    "Fact",
+    "Handler",
+    "Leg",
+    "Number",
+    "Outcome",
+    "Payload",
+    "Projection",
+    "Seen",
+    "SourceTerms",
+    "StreamProjection",
+    "Table",
+    "Trouble",
+    "View",
+    "as_instant",
+    "as_money",
+    "as_note",
+    "as_text",
+    "flags",
+    "identify",
+    "plain",
+    "total",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTerms:
+    """What the operator configured about one source that its facts and postings need."""
+
+    source: str
+    provider: str
+    currency: str | None = None
+    """The currency of a provider whose callbacks name none (GoKart's revenue)."""
+    wallets: Mapping[str, str] = field(default_factory=dict)
+    """`"<kind>.<currency, lower case>"` → the wallet's currency, upper case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the receiver needs to know of a callback to append it."""
+
+    kind: str
+    resource_id: str
+    status: str
+    """The ledger's word for the reported state; `unknown:<text>` for one no document names."""
+    idempotency_id: str | None = None
+    provider_at: datetime | None = None
+    tail: str | None = None
+    """What tells this callback from others of its stream; None = the digest of the body."""
+
+    def fact(
+        self,
+        *,
+        customer_id: str | None = None,
+        amount: Decimal | None = None,
+        currency: str | None = None,
+        fees: Decimal | None = None,
+        terms: Mapping[str, str] | None = None,
+        details: Mapping[str, JSON] | None = None,
+        flags: tuple[str, ...] = (),
+    ) -> Fact:
+        """Return the fact of this callback: what it says, under the identity read already."""
+        return Fact(
+            kind=self.kind,
+            resource_id=self.resource_id,
+            status=self.status,
+            effective_at=self.provider_at,
+            idempotency_id=self.idempotency_id,
+            customer_id=customer_id,
+            amount=amount,
+            currency=currency,
+            fees=fees,
+            terms=terms or {},
+            details=details or {},
+            flags=flags,
+        )
+
+
+def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -> Envelope:
+    """Return the envelope of a callback that names its resource in `id` and its state.
+
+    A stream has one callback per state, or, when `dated`, per state and updated time. A state
+    that no document names is told apart by the body. Raises CannotBeTrue `missing_id`.
+    """
+    if payload.id is None:
+        raise CannotBeTrue("missing_id", "the callback has no id")
+    updated = payload.instant("updated_at")
+    tail: str | None = status
+    if status.startswith("unknown:"):
+        tail = None
+    elif dated:
+        tail = f"{status}@{updated.isoformat() if updated else ''}"
+    told_at = updated or payload.instant("created_at")
+    return Envelope(kind, payload.id, status, payload.text("idempotency_id"), told_at, tail)
+
+
+def flags(**raised: bool) -> tuple[str, ...]:
+    """Return the names of the flags that are raised."""
+    return tuple(name for name, is_raised in raised.items() if is_raised)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What one callback says, in the ledger's words. Money is exact; absent is None, not zero.
+
+    Material (immutable within a stream): amount, currency, fees once known, customer, terms.
+    """
+
+    kind: str
+    resource_id: str
+    status: str
+    effective_at: datetime | None = None
+    idempotency_id: str | None = None
+    customer_id: str | None = None
+    amount: Decimal | None = None
+    currency: str | None = None
+    fees: Decimal | None = None
+    terms: Mapping[str, str] = field(default_factory=dict)
+    """Further material facts as canonical texts (`target_amount`, `target_currency` …)."""
+    details: Mapping[str, JSON] = field(default_factory=dict)
+    """Descriptive, JSON-able (str, int, bool, None, list, dict); may change within a stream."""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One callback type of one provider, found by its presence in `handlers/` as `HANDLER`."""
+
+    provider: str
+    kind: str
+    events: frozenset[str]
+    """The provider's event names, as they may stand in the callback URL."""
+    matches: Callable[[Payload], bool]
+    """Whether the body itself says that it is of this type."""
+    envelope: Callable[[Payload], Envelope]
+    """Raises CannotBeTrue when the callback cannot be identified."""
+    translate: Callable[[Payload, SourceTerms], Fact]
+    """Raises CannotBeTrue when what the callback says cannot be true."""
+    statuses: frozenset[str] | None = None
+    """Statuses the documents name; None = any (kinds that carry no status)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A fact with its place in the log."""
+
+    fact: Fact
+    position: int
+    event_id: str
+    received_at: datetime
+    recorded_at: datetime
+
+    @property
+    def effective_at(self) -> datetime:
+        """The provider's time, or ours where the provider gives none."""
+        return self.fact.effective_at or self.received_at
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An operator's word on a stream's trouble, itself an event of the log.
+
+    `keep` is the position of the event whose facts stand; None only acknowledges.
+    """
+
+    reason: str
+    keep: int | None
+    position: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Leg:
+    """One dated side of a posting: amount > 0 debits the account, < 0 credits it."""
+
+    effective_at: datetime
+    account: str
+    currency: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something an operator should look at; listed as an exception while it lasts."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a stream's facts say: one row of its table, its dated legs, its troubles."""
+
+    row: Mapping[str, Any]
+    legs: tuple[Leg, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One journal line: what an event changed in the legs of one transaction."""
+
+    line: int
+    kind: str
+    transaction: str
+    leg: Leg
+    debits: Decimal
+    """By how much the account's debits grew (may be negative when a leg is withdrawn)."""
+    credits: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What folding one event did; event-wise projections make their rows from it."""
+
+    source: str
+    position: int
+    event_id: str
+    kind: str
+    resource_id: str
+    status: str
+    received_at: datetime
+    recorded_at: datetime
+    fact: Fact | None
+    entries: Sequence[Entry] = ()
+    opened: Sequence[tuple[str, str, Trouble]] = ()
+    """(kind, resource id, trouble) of the troubles that this event brought."""
+    cleared: Sequence[tuple[str, str, str]] = ()
+    """(kind, resource id, reason) of the troubles that this event ended."""
+    decided: tuple[str, str, str] | None = None
+    """(exception id, action, note) when this event is an operator's decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the books: its columns in order (name → PostgreSQL type), key and indexes.
+
+    Every table starts with `source text`. `mode` says how rows meet those already there:
+    `append` (never meets), `replace` (by key) or `sum` (adds every column outside the key).
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    mode: str = "append"
+    indexes: tuple[str, ...] = ()
+    """Column lists, with an optional WHERE, each made an index: `source, status`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamProjection:
+    """A view with one row per stream, found by presence in `projections/` as `PROJECTION`.
+
+    `fold` adds a fact to a stream's state, `decide` an operator's decision; `view` says what the
+    state means. `state` is a dataclass that JSON can carry. Related streams (see `links`) are
+    given to `view`, so that a return can find its payout whichever came first.
+    """
+
+    name: str
+    kinds: frozenset[str]
+    table: Table
+    state: type[Any]
+    fold: Callable[[Any, Seen], Any]
+    """(state or None, fact with its place) → new state; must not change its argument."""
+    view: Callable[[Any, Sequence[Any], SourceTerms], View]
+    """(state, states of related streams, source's terms) → view."""
+    decide: Callable[[Any, Decision], Any] | None = None
+    links: Callable[[Any], tuple[str, ...]] | None = None
+    """The link keys of a state: streams that share one are related."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A view made event by event, found by presence in `projections/` as `PROJECTION`."""
+
+    name: str
+    table: Table
+    rows: Callable[[Outcome], Sequence[tuple[Any, ...]]]

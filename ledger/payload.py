@@ -1,0 +1,112 @@
+"""Strict JSON: what a body says, exactly once, or the reason why it is unreadable.
+
+Refused: bytes that are not UTF-8, a byte order mark, duplicate keys, NaN and infinities, NUL
+characters, lone surrogates, depth beyond DEPTH_MAX, numbers longer than NUMBER_MAX characters,
+and any root that is not an object. Floats never arise: a fraction stays its lexeme.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, NoReturn
+
+from ledger.errors import Unreadable
+from ledger.model import JSON, Number
+
+DEPTH_MAX: Final = 64
+NUMBER_MAX: Final = 64
+
+_LONG_DIGITS: Final = re.compile(rb"[0-9]{%d}" % (NUMBER_MAX + 1))
+_DEEP: Final = re.compile(r"[\[\]{}]|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+
+
+def parse(body: bytes) -> dict[str, JSON]:
+    """Return the object in `body`. Raises Unreadable with a reason a person can act on."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"not UTF-8 at byte {error.start}") from error
+    if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
+        _check_depth(text)
+    try:
+        root = _DECODER.decode(text)
+    except RecursionError as error:
+        raise Unreadable(f"nested deeper than {DEPTH_MAX}") from error
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"{error.msg} at line {error.lineno} column {error.colno}") from error
+    except ValueError as error:
+        raise Unreadable(f"a number is too long: {error}"[:200]) from error
+    if not isinstance(root, dict):
+        raise Unreadable("the body is not a JSON object")
+    if b"\\u" in body:
+        _check_texts(root)
+    if _LONG_DIGITS.search(body):
+        _check_numbers(root)
+    return root
+
+
+def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Unreadable("an object has the same key twice")
+    return found
+
+
+def _constant(word: str) -> NoReturn:
+    raise Unreadable(f"{word} is not a JSON number")
+
+
+def _number(lexeme: str) -> Number:
+    if len(lexeme) > NUMBER_MAX:
+        raise Unreadable(f"a number is longer than {NUMBER_MAX} characters")
+    return Number(lexeme)
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_number, parse_constant=_constant
+)
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for token in _DEEP.finditer(text):
+        mark = token.group()
+        if mark in "[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise Unreadable(f"nested deeper than {DEPTH_MAX}")
+        elif mark in "]}":
+            depth -= 1
+
+
+def _check_texts(root: Any) -> None:
+    """Refuse what an escape can smuggle in: NUL and halves of surrogate pairs."""
+    for text in _walk(root, str):
+        if "\x00" in text:
+            raise Unreadable("a text holds the NUL character")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise Unreadable("a text holds half of a surrogate pair") from error
+
+
+def _check_numbers(root: Any) -> None:
+    for number in _walk(root, int):
+        if abs(number) >= 10**NUMBER_MAX:
+            raise Unreadable(f"a number is longer than {NUMBER_MAX} characters")
+
+
+def _walk(value: Any, kind: type) -> list[Any]:
+    found = []
+    pending = [value]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            pending.extend(node)
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+        elif isinstance(node, kind):
+            found.append(node)
+    return found

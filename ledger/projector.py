@@ -1,0 +1,95 @@
+"""The projector role: keeps the live generation at the log's head, makes a new one when needed.
+
+A generation carries the version of the code that folded it. When this program's version is
+another, the books are folded anew beside the live ones and swapped in; until then the live ones
+answer, at the position that they have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from ledger import books, database, registry
+from ledger.errors import LedgerError
+from ledger.model import SourceTerms
+from ledger.settings import Settings
+from ledger.worker import SourceFolder, load_terms
+
+LOGGER = structlog.get_logger("ledger.projector")
+
+LISTEN: Final = "ledger_log"
+CHECK_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 0.5
+
+
+@dataclass(slots=True)
+class Projector:
+    """Folds every source of one database."""
+
+    dsn: str
+    settings: Settings
+    _rings: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Fold until cancelled, through every loss of the database."""
+        while True:
+            try:
+                await self._session()
+            except* (LedgerError, asyncpg.PostgresError, *database.LOST) as group:
+                LOGGER.warning("projector_waits", error=type(group.exceptions[0]).__name__)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _session(self) -> None:
+        async with database.connected(self.dsn, seconds_max=60) as connection:
+            await connection.add_listener(LISTEN, self._ring)
+            generation = await self._prepare(connection)
+            await self._fold_live(connection, generation)
+
+    async def _prepare(self, connection: Any) -> int:
+        """Return the generation to fold into; make it, and swap it in, when the code changed."""
+        version = registry.current_version(await load_terms(connection))
+        live = await connection.fetchrow(books.SELECT_LIVE)
+        if live is None:
+            return await books.create_generation(connection, registry.load(), version, "live")
+        if live["version"] == version:
+            return int(live["generation"])
+        generation = await books.create_generation(connection, registry.load(), version, "building")
+        LOGGER.info("books_rebuild_started", generation=generation, version=version)
+        async with asyncio.TaskGroup() as tasks:
+            for terms in await load_terms(connection):
+                tasks.create_task(self._folder(terms, generation, catch_up_only=True).run())
+        await books.swap(connection, generation)
+        await books.drop_obsolete(connection, version)
+        LOGGER.info("books_rebuild_swapped", generation=generation, version=version)
+        return generation
+
+    async def _fold_live(self, connection: Any, generation: int) -> None:
+        """Fold all sources, and new ones as they appear, until another generation is live."""
+        async with asyncio.TaskGroup() as tasks:
+            folders: dict[SourceTerms | str, asyncio.Task[None]] = {}
+            while True:
+                for terms in await load_terms(connection):
+                    if terms.source not in folders:
+                        folder = self._folder(terms, generation, catch_up_only=False)
+                        folders[terms.source] = tasks.create_task(folder.run())
+                live = await connection.fetchrow(books.SELECT_LIVE)
+                if live is None or live["generation"] != generation:
+                    break
+                await asyncio.sleep(CHECK_SECONDS)
+            for task in folders.values():
+                task.cancel()
+
+    def _folder(self, terms: SourceTerms, generation: int, *, catch_up_only: bool) -> SourceFolder:
+        ring = self._rings.setdefault(terms.source, asyncio.Event())
+        return SourceFolder(
+            self.dsn, self.settings, registry.load(), terms, generation, ring, catch_up_only
+        )
+
+    def _ring(self, *_: object) -> None:
+        for ring in self._rings.values():
+            ring.set()

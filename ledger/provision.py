@@ -1,0 +1,51 @@
+"""Brings up what every role needs first: a database, migrated, safe, that knows the sources."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import orjson
+
+from ledger import database, log
+from ledger.migrate import migrate
+from ledger.postgres import EmbeddedPostgres, Endpoint
+from ledger.settings import Settings
+
+GRANT_SERVICE: Final = """
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'ledger_service')
+       AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'ledger') THEN
+        GRANT ledger_service TO ledger;
+    END IF;
+END $$
+"""
+
+
+@asynccontextmanager
+async def provided(settings: Settings) -> AsyncIterator[tuple[Endpoint, EmbeddedPostgres | None]]:
+    """Provide the database: the configured one, or the embedded one for as long as the block."""
+    if settings.database_url:
+        yield Endpoint(settings.database_url, settings.database_url), None
+        return
+    embedded = EmbeddedPostgres(settings.data_dir, pg_bin=settings.pg_bin, pg_user=settings.pg_user)
+    endpoint = await embedded.start()
+    try:
+        yield endpoint, embedded
+    finally:
+        await embedded.stop()
+
+
+async def prepare(endpoint: Endpoint, settings: Settings) -> list[str]:
+    """Migrate, check that a commit is durable, register the sources.
+
+    Returns the migrations applied. Raises UnsafeDatabase or MigrationError.
+    """
+    async with database.connected(endpoint.owner_dsn, seconds_max=300) as owner:
+        await database.assert_safe(owner)
+        applied = await migrate(owner)
+        if endpoint.owner_dsn != endpoint.service_dsn:
+            await owner.execute(GRANT_SERVICE)
+        await log.register(owner, settings, lambda value: orjson.dumps(value).decode())
+    return applied

@@ -1,0 +1,236 @@
+"""The query API over HTTP: who may ask, what is asked, and the answer with its position."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import web
+
+from ledger import openapi, reads_log, reads_status
+from ledger.answers_log import Decision, Resolution, Status
+from ledger.errors import BadQuestion, NotFound, Refused, Unauthenticated
+from ledger.problems import PRIVATE, Handler, guarded, method_not_allowed
+from ledger.questions import Route, ask
+from ledger.reads import Pool, Snapshot, observe
+from ledger.routes import EVENT_BODY, RESOLVE, ROUTES, STATUS_ROUTE
+from ledger.settings import Settings
+
+DECISION_BYTES_MAX: Final = 16_384
+BODY_SECONDS_MAX: Final = 10.0
+PAGE_HEADERS: Final = {
+    **PRIVATE,
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+PAGES: Final[Mapping[str, tuple[str, str]]] = {
+    "/": ("index.html", "text/html"),
+    "/docs": ("docs.html", "text/html"),
+    "/docs/docs.js": ("docs.js", "text/javascript"),
+    "/docs/docs.css": ("docs.css", "text/css"),
+}
+
+Decide: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
+"""(source, decision) → position, event_id and status of the operator's event."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryState:
+    """What the query API answers from. The pool's connections have a command timeout."""
+
+    pool: Pool
+    settings: Settings
+
+
+QUERY: Final = web.AppKey("QUERY", QueryState)
+DECIDE: Final[web.AppKey[Decide]] = web.AppKey("DECIDE")
+
+
+def add_query_routes(app: web.Application) -> None:
+    """Register /v1/*, /openapi.json, /docs and /. The app provides QUERY and DECIDE."""
+    for route in ROUTES:
+        handler = _SPECIAL.get(route.path) or _answering(route)
+        _add(app, route.method, route.path, _admitted(handler))
+    app.router.add_route("*", "/v1/{rest:.*}", guarded(_admitted(_nowhere)))
+    for path, (name, content_type) in PAGES.items():
+        _add(app, "GET", path, _admitted(_page(name, content_type)))
+    _add(app, "GET", "/openapi.json", _openapi())
+
+
+def _add(app: web.Application, method: str, path: str, handler: Handler) -> None:
+    resource = app.router.add_resource(path)
+    allowed = ("GET", "HEAD") if method == "GET" else (method,)
+    for each in allowed:
+        resource.add_route(each, guarded(handler))
+    resource.add_route("*", method_not_allowed(", ".join(allowed)))
+
+
+def _admitted(handler: Handler) -> Handler:
+    """Wrap a handler so that only those who may ask reach it."""
+
+    async def admit(request: web.Request) -> web.StreamResponse:
+        tokens = request.app[QUERY].settings.api_tokens
+        if tokens:
+            _check_token(request, tokens)
+        else:
+            _check_is_local(request)
+        return await handler(request)
+
+    return admit
+
+
+def _check_token(request: web.Request, tokens: tuple[str, ...]) -> None:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    wanted = given.strip().encode("utf-8", "surrogateescape")
+    # Every token is compared, so that the time taken does not tell which one was near.
+    matches = [hmac.compare_digest(token.encode(), wanted) for token in tokens]
+    if scheme.lower() != "bearer" or not any(matches):
+        raise Unauthenticated
+
+
+def _check_is_local(request: web.Request) -> None:
+    """Refuse a web page elsewhere that reaches us by a name made to point at this machine."""
+    host = request.headers.get("Host")
+    origin = request.headers.get("Origin")
+    is_safe = request.method in ("GET", "HEAD")
+    if host is not None and not _is_loopback("//" + host):
+        raise Refused("without LEDGER_API_TOKENS only this machine may ask, by a loopback name")
+    if not is_safe and origin is not None and not _is_loopback(origin):
+        raise Refused("without LEDGER_API_TOKENS a page from elsewhere may not change anything")
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        name = urlsplit(url).hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _answering(route: Route) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        question = ask(route, request.match_info, request.query.items())
+
+        async def read(snapshot: Snapshot) -> tuple[Any, dict[str, int]]:
+            return await route.read(snapshot, question), snapshot.position
+
+        found, position = await observe(request.app[QUERY].pool, question.at_least, read)
+        return _json(found, position)
+
+    return answer
+
+
+def _json(answer: msgspec.Struct, position: Mapping[str, int]) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(answer),
+        content_type="application/json",
+        headers={**PRIVATE, "Ledger-Position": _written(position)},
+    )
+
+
+def _written(position: Mapping[str, int]) -> str:
+    return ",".join(f"{source}:{place}" for source, place in position.items())
+
+
+async def _status(request: web.Request) -> web.Response:
+    state = request.app[QUERY]
+    question = ask(STATUS_ROUTE, request.match_info, request.query.items())
+
+    async def read(snapshot: Snapshot) -> Status:
+        return await reads_status.status(snapshot, state.settings.warnings())
+
+    found = await observe(state.pool, question.at_least, read)
+    return _json(found, found.position)
+
+
+async def _event_body(request: web.Request) -> web.Response:
+    question = ask(EVENT_BODY, request.match_info, request.query.items())
+
+    async def read(snapshot: Snapshot) -> tuple[str, bytes]:
+        return await reads_log.body(snapshot, question)
+
+    event_id, body = await observe(request.app[QUERY].pool, question.at_least, read)
+    name = f"{question.text('source')}-{question.number('position')}.bin"
+    return web.Response(
+        body=body,
+        content_type="application/octet-stream",
+        headers={
+            **PRIVATE,
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Content-Security-Policy": "sandbox",
+            "Ledger-Event-Id": event_id,
+        },
+    )
+
+
+async def _resolve(request: web.Request) -> web.Response:
+    question = ask(RESOLVE, request.match_info, request.query.items())
+    decision = await _decision(request)
+
+    async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
+        return await reads_status.decision(
+            snapshot, question.need("id"), decision.action, decision.keep
+        )
+
+    source, about = await observe(request.app[QUERY].pool, {}, read)
+    told = {k: v for k, v in msgspec.structs.asdict(decision).items() if v is not None}
+    done = await request.app[DECIDE](source, {**about, **told})
+    answer = msgspec.convert(done, Resolution)
+    return _json(answer, {source: answer.position})
+
+
+async def _decision(request: web.Request) -> Decision:
+    if request.content_type != "application/json":
+        raise BadQuestion("send the decision as JSON, with Content-Type: application/json")
+    if (request.content_length or 0) > DECISION_BYTES_MAX:
+        raise BadQuestion(f"a decision has at most {DECISION_BYTES_MAX} bytes")
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            decision = msgspec.json.decode(await request.read(), type=Decision)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadQuestion(f"the decision cannot be read: {error}") from error
+    except TimeoutError as error:
+        raise BadQuestion("the decision took too long to arrive") from error
+    if (decision.action == "keep") != (decision.keep is not None):
+        raise BadQuestion('"keep" takes the position of an event, with the action "keep" only')
+    return decision
+
+
+async def _nowhere(request: web.Request) -> web.StreamResponse:
+    raise NotFound(f"there is no {request.path}; /openapi.json lists what there is")
+
+
+def _page(name: str, content_type: str) -> Handler:
+    body = resources.files("ledger.console").joinpath(name).read_bytes()
+
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(
+            body=body, content_type=content_type, charset="utf-8", headers=PAGE_HEADERS
+        )
+
+    return page
+
+
+def _openapi() -> Handler:
+    body = msgspec.json.encode(openapi.document(ROUTES))
+
+    async def describe(request: web.Request) -> web.Response:
+        headers = {"X-Content-Type-Options": "nosniff"}
+        return web.Response(body=body, content_type="application/json", headers=headers)
+
+    return describe
+
+
+_SPECIAL: Final[Mapping[str, Handler]] = {
+    STATUS_ROUTE.path: _status,
+    EVENT_BODY.path: _event_body,
+    RESOLVE.path: _resolve,
+}
+"""Addresses whose answer is not simply what their reading gives."""

@@ -1,0 +1,243 @@
+"""What may be asked of the query API: parameters, their checks, and cursors.
+
+Nothing is ignored: an unknown, repeated or malformed parameter is a BadQuestion.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import orjson
+
+from ledger.errors import BadQuestion, NotAvailableYet
+
+LIMIT_DEFAULT: Final = 100
+LIMIT_MAX: Final = 1000
+TEXT_MAX: Final = 512
+CURSOR_MAX: Final = 4096
+POSITION_MAX: Final = 2**63 - 1
+
+_DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+_LOST_PLUS = re.compile(r" (\d\d:\d\d)$", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One query parameter: what it accepts, and how it is described."""
+
+    name: str
+    about: str
+    kind: Literal["text", "currency", "time", "position", "choice"] = "text"
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A checked question. `values` holds path and query values by name, those given only."""
+
+    values: Mapping[str, str | int | datetime] = field(default_factory=dict)
+    limit: int = LIMIT_DEFAULT
+    cursor: tuple[str | int, ...] | None = None
+    at_least: Mapping[str, int] = field(default_factory=dict)
+
+    def text(self, name: str) -> str | None:
+        """Return a text value; None when it was not given."""
+        value = self.values.get(name)
+        return None if value is None else str(value)
+
+    def need(self, name: str) -> str:
+        """Return a text that the path always gives."""
+        return str(self.values[name])
+
+    def number(self, name: str) -> int | None:
+        """Return a position; None when it was not given."""
+        value = self.values.get(name)
+        return value if isinstance(value, int) else None
+
+    def time(self, name: str) -> datetime | None:
+        """Return a time in UTC; None when it was not given."""
+        value = self.values.get(name)
+        return value if isinstance(value, datetime) else None
+
+
+AT_LEAST: Final = Param(
+    "at_least",
+    "Wait up to 5 s until the books have reached these positions: `source:position[,…]`.",
+)
+PAGING: Final = (
+    Param("limit", f"Rows per page, 1 to {LIMIT_MAX}; {LIMIT_DEFAULT} when not given.", "position"),
+    Param("cursor", "The `next` of the page before."),
+)
+AS_OF: Final = (
+    Param("effective_at", "As of this provider's time. Not available yet: answers 501.", "time"),
+    Param("recorded_at", "As known at this time. Not available yet: answers 501.", "time"),
+    Param("position", "As known at this position. Not available yet: answers 501.", "position"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One address of the query API: the one table behind routing and documentation."""
+
+    path: str
+    summary: str
+    tag: str
+    answer: type[Any]
+    read: Callable[..., Awaitable[Any]]
+    """(snapshot, question) → answer; decisions and bodies have shapes of their own."""
+    params: tuple[Param, ...] = ()
+    is_list: bool = True
+    is_dated: bool = False
+    """Whether it takes the as-of parameters."""
+    method: str = "GET"
+    takes: type[Any] | None = None
+    """The type of the request's body."""
+    about: str = ""
+
+    @property
+    def query(self) -> tuple[Param, ...]:
+        """Every query parameter it accepts, the common ones included."""
+        if self.method != "GET":
+            return ()
+        paging = PAGING if self.is_list else ()
+        return (*self.params, *(AS_OF if self.is_dated else ()), *paging, AT_LEAST)
+
+
+def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]]) -> Question:
+    """Check a request against its route. Raises BadQuestion, or NotAvailableYet for an as-of."""
+    known = {param.name: param for param in route.query}
+    given: dict[str, str] = {}
+    for name, value in query:
+        if name not in known:
+            allowed = ", ".join(sorted(known)) or "none"
+            raise BadQuestion(f"unknown parameter {name!r}; this address takes: {allowed}")
+        if name in given:
+            raise BadQuestion(f"parameter {name} is given more than once; give it once")
+        given[name] = value
+    if route.is_dated and any(param.name in given for param in AS_OF):
+        raise NotAvailableYet("as-of answers are not available yet; ask without as-of parameters")
+    values: dict[str, str | int | datetime] = {}
+    for name, text in path.items():
+        values[name] = _position(name, text) if name == "position" else _text(name, text)
+    for param in route.params:
+        if param.name in given:
+            values[param.name] = _value(param, given[param.name])
+    return Question(
+        values=values,
+        limit=_limit(given.get("limit")),
+        cursor=_cursor(given.get("cursor")),
+        at_least=_at_least(given.get("at_least")),
+    )
+
+
+def _value(param: Param, text: str) -> str | int | datetime:
+    match param.kind:
+        case "position":
+            return _position(param.name, text)
+        case "time":
+            return _time(param.name, text)
+        case "currency":
+            return _text(param.name, text).upper()
+        case "choice" if text not in param.choices:
+            raise BadQuestion(f"{param.name} must be one of: {', '.join(param.choices)}")
+        case _:
+            return _text(param.name, text)
+
+
+def _text(name: str, text: str) -> str:
+    if not text:
+        raise BadQuestion(f"{name} is empty; leave it out or give it a value")
+    if len(text) > TEXT_MAX:
+        raise BadQuestion(f"{name} is longer than {TEXT_MAX} characters")
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise BadQuestion(f"{name} contains a character that no text may have")
+    return text
+
+
+def _position(name: str, text: str) -> int:
+    if not _DIGITS.fullmatch(text) or int(text) > POSITION_MAX:
+        raise BadQuestion(f"{name} must be a log position: digits only")
+    return int(text)
+
+
+def _time(name: str, text: str) -> datetime:
+    # A "+" that was not percent-encoded arrives as a blank.
+    text = _LOST_PLUS.sub(r"+\1", text) if "T" in text else text
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise BadQuestion(f"{name} must be a time like 2024-03-31T00:00:00Z: {error}") from error
+    raise BadQuestion(f"{name} names no time zone; write it like 2024-03-31T00:00:00Z")
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return LIMIT_DEFAULT
+    if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= LIMIT_MAX:
+        raise BadQuestion(f"limit must be a number from 1 to {LIMIT_MAX}")
+    return int(text)
+
+
+def _at_least(text: str | None) -> dict[str, int]:
+    wanted: dict[str, int] = {}
+    for part in text.split(",") if text is not None else ():
+        source, colon, position = part.strip().partition(":")
+        if not colon or not _SOURCE.fullmatch(source) or source in wanted:
+            raise BadQuestion("at_least must be like straitsx:25 or straitsx:25,gokart:3")
+        wanted[source] = _position("at_least", position)
+    return wanted
+
+
+def write_cursor(key: Sequence[str | int]) -> str:
+    """Make an opaque cursor of the last row's source and key."""
+    return base64.urlsafe_b64encode(orjson.dumps(list(key))).decode().rstrip("=")
+
+
+def _cursor(text: str | None) -> tuple[str | int, ...] | None:
+    if not text:
+        return None
+    bad = BadQuestion("cursor is not one that this address gave; start again without it")
+    if len(text) > CURSOR_MAX:
+        raise bad
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        key = orjson.loads(raw)
+    except (ValueError, binascii.Error) as error:
+        raise bad from error
+    if not isinstance(key, list) or not key or not isinstance(key[0], str):
+        raise bad
+    if not all(_is_key(part) for part in key):
+        raise bad
+    return tuple(key)
+
+
+def _is_key(part: object) -> bool:
+    if isinstance(part, str):
+        return "\x00" not in part
+    return (
+        isinstance(part, int)
+        and not isinstance(part, bool)
+        and -POSITION_MAX <= part <= POSITION_MAX
+    )
+
+
+def after(question: Question, source: str, kinds: Sequence[type]) -> list[str | int | None]:
+    """Return where the page starts within `source`: its cursor's key, or nothing but None.
+
+    Raises BadQuestion when the cursor's key has not the shape `kinds`.
+    """
+    if question.cursor is None:
+        return [None] * len(kinds)
+    first, *key = question.cursor
+    if len(key) != len(kinds) or any(type(k) is not t for k, t in zip(key, kinds, strict=True)):
+        raise BadQuestion("cursor belongs to another address; start again without it")
+    return list(key) if first == source else [None] * len(kinds)

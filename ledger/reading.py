@@ -1,0 +1,239 @@
+"""How a payload is read without guessing: either casing, exact money, zoned times.
+
+Money comes from its exact lexeme and is added without rounding; a text that is not plainly an
+amount, a time or a short word cannot be true. `ledger.model` hands all of this on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Context, Decimal, DefaultContext, Inexact, setcontext
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+from ledger.errors import CannotBeTrue
+
+JSON: TypeAlias = Any
+"""A strictly parsed JSON value: dict, list, str, int, bool, None or `Number`."""
+
+TEXT_MAX: Final = 512
+"""Characters that an identifier or status may have."""
+
+_MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
+_CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}", re.ASCII)
+_EXACT: Final = Context(prec=128, traps=[Inexact])
+
+# Python's default of 28 digits would round sums of amounts, which have up to 38.
+DefaultContext.prec = _EXACT.prec
+setcontext(Context(prec=_EXACT.prec))
+
+
+class Number(str):
+    """The exact lexeme of a JSON number that is not an integer (`13304.95`, `1e400`)."""
+
+    __slots__ = ()
+
+
+@lru_cache(maxsize=1024)
+def camel(name: str) -> str:
+    """Spell a snake_case field name in camelCase."""
+    head, *tail = name.split("_")
+    return head + "".join(part.title() for part in tail)
+
+
+class Payload:
+    """A callback's fields, whichever of the three envelopes they came in.
+
+    The envelopes are flat, `{"data": {id, type, attributes}}` and `{id, type, attributes}`
+    (straitsx-callback-samples). Fields are asked for in snake_case and found in either casing;
+    a field present in both casings with different values cannot be true.
+    """
+
+    __slots__ = ("fields", "id", "node", "path_event", "root", "type")
+
+    def __init__(self, root: Mapping[str, JSON], path_event: str | None = None) -> None:
+        data = root.get("data")
+        self.root = root
+        self.node: Mapping[str, JSON] = data if isinstance(data, dict) else root
+        attributes = self.node.get("attributes")
+        self.fields: Mapping[str, JSON] = attributes if isinstance(attributes, dict) else self.node
+        self.path_event = path_event
+        self.type: str | None = as_text("type", self.node.get("type"))
+        self.id: str | None = as_text("id", self.node.get("id"))
+
+    def get(self, name: str) -> JSON:
+        """Return the field `name` (snake_case) in either casing; None when absent or null."""
+        fields = self.fields
+        value = fields.get(name)
+        other = camel(name)
+        if other != name and other in fields:
+            twin = fields[other]
+            if value is not None and twin is not None and value != twin:
+                raise CannotBeTrue("two_values", f"{name} and {other} disagree")
+            value = twin if value is None else value
+        if value is None and fields is not self.node:
+            value = self.node.get(name)
+            return self.node.get(other) if value is None else value
+        return value
+
+    def within(self, name: str) -> Payload | None:
+        """Return the object in field `name` as a payload of its own; None when it is none."""
+        value = self.get(name)
+        return Payload.inner(value) if isinstance(value, dict) else None
+
+    @classmethod
+    def inner(cls, fields: Mapping[str, JSON]) -> Payload:
+        """Return an object inside a callback as a payload: always flat, no type and id read."""
+        payload = cls.__new__(cls)
+        payload.root = payload.node = payload.fields = fields
+        payload.path_event = payload.type = payload.id = None
+        return payload
+
+    def text(self, name: str) -> str | None:
+        """Return a short text or identifier; absent, null and "" are None; integers read as text.
+
+        Raises CannotBeTrue for other types and beyond `TEXT_MAX` characters.
+        """
+        return as_text(name, self.get(name))
+
+    def need(self, name: str) -> str:
+        """Return a text that must be there. Raises CannotBeTrue when it is not."""
+        value = self.text(name)
+        if value is None:
+            raise CannotBeTrue("missing_" + name, f"the callback has no {name}")
+        return value
+
+    def note(self, name: str) -> str | None:
+        """Return a descriptive text, cut to TEXT_MAX; what is no text is None, never refused."""
+        return as_note(self.get(name))
+
+    def status(self, name: str, known: frozenset[str]) -> str:
+        """Return the state in lower case, or `unknown:<text>` when it is not in `known`.
+
+        Raises CannotBeTrue `missing_status`.
+        """
+        text = self.text(name)
+        if text is None:
+            raise CannotBeTrue("missing_status", f"the callback has no {name}")
+        word = text.lower()
+        return word if word in known else "unknown:" + text
+
+    def amount(self, name: str) -> Decimal:
+        """Return an amount that must be there and not negative, from its exact lexeme.
+
+        Raises CannotBeTrue `missing_amount` or `negative_amount`: absent is not zero.
+        """
+        value = self.money(name)
+        if value is None:
+            raise CannotBeTrue("missing_amount", f"the callback has no {name}")
+        if value < 0:
+            raise CannotBeTrue("negative_amount", f"{name} is {value}")
+        return value
+
+    def fees(self, name: str) -> Decimal | None:
+        """Return fees, None when unknown. Raises CannotBeTrue `negative_fees`."""
+        value = self.money(name)
+        if value is not None and value < 0:
+            raise CannotBeTrue("negative_fees", f"{name} is {value}")
+        return value
+
+    def check_total(self, name: str, amount: Decimal, fees: Decimal | None) -> None:
+        """Check a stated total, where both it and the fees are known.
+
+        Raises CannotBeTrue `total_mismatch` when it is not amount plus fees.
+        """
+        stated = self.money(name)
+        if stated is None or fees is None or stated == total(amount, fees):
+            return
+        message = f"{name} is {stated}, but amount and fees are {amount} and {fees}"
+        raise CannotBeTrue("total_mismatch", message)
+
+    def currency(self, name: str) -> str:
+        """Return a currency in upper case. Raises CannotBeTrue `missing_` or `bad_currency`."""
+        text = self.text(name)
+        if text is None:
+            raise CannotBeTrue("missing_currency", f"the callback has no {name}")
+        if not _CURRENCY.fullmatch(text):
+            raise CannotBeTrue("bad_currency", f"{name} is no currency code: {text[:32]!r}")
+        return text.upper()
+
+    def money(self, name: str) -> Decimal | None:
+        """Return an amount from its exact lexeme, string or number; None when absent or null."""
+        return as_money(name, self.get(name))
+
+    def instant(self, name: str) -> datetime | None:
+        """Return a time with a zone, in UTC; None when absent, null or ""."""
+        return as_instant(name, self.get(name))
+
+    def told_at(self) -> datetime | None:
+        """Return the provider's time of this callback: updated, else created, in UTC."""
+        return self.instant("updated_at") or self.instant("created_at")
+
+
+def as_text(name: str, value: JSON) -> str | None:
+    """Read `value` as a short text: at most TEXT_MAX characters, integers allowed, "" is None."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value) if abs(value) < 10**TEXT_MAX else ""
+    if not isinstance(value, str) or not value:
+        raise CannotBeTrue("bad_" + name, f"{name} is not a text")
+    if len(value) > TEXT_MAX:
+        raise CannotBeTrue("bad_" + name, f"{name} is longer than {TEXT_MAX} characters")
+    return str(value)
+
+
+def as_note(value: JSON) -> str | None:
+    """Read a descriptive text, cut to TEXT_MAX; what is no text, or "", is None."""
+    return value[:TEXT_MAX] or None if isinstance(value, str) else None
+
+
+def as_money(name: str, value: JSON) -> Decimal | None:
+    """Read `value` as a Decimal: ASCII digits, at most 20 before and 18 after the point.
+
+    No exponent, sign other than "-", blank or currency sign passes; -0 reads as 0.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise CannotBeTrue("bad_" + name, f"{name} is not an amount")
+    text = value if isinstance(value, str) else (str(value) if abs(value) < 10**20 else "")
+    if not _MONEY.fullmatch(text):
+        raise CannotBeTrue("bad_" + name, f"{name} is not a plain decimal amount")
+    return Decimal(text) or Decimal(0)
+
+
+def as_instant(name: str, value: JSON) -> datetime | None:
+    """Read an RFC 3339 time with an offset, in UTC; more than 6 fractional digits are cut."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or isinstance(value, Number) or len(value) > 64:
+        raise CannotBeTrue("bad_" + name, f"{name} is not a time")
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise CannotBeTrue("bad_" + name, f"{name} names no time zone")
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise CannotBeTrue("bad_" + name, f"{name} is not a time: {error}") from error
+
+
+def total(*amounts: Decimal) -> Decimal:
+    """Add amounts exactly, beyond the 28 digits at which Python's default context rounds.
+
+    Unary minus and abs() round there too: negate with `copy_negate()`.
+    """
+    found = Decimal(0)
+    for amount in amounts:
+        found = _EXACT.add(found, amount)
+    return found
+
+
+def plain(amount: Decimal) -> str:
+    """Write an amount canonically: no exponent, no trailing zeros, -0 as 0."""
+    text = format(amount, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

@@ -1,0 +1,281 @@
+"""Reading money: wallets, balances, journal entries and transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ledger.answers import (
+    Balance,
+    Balances,
+    Entries,
+    Entry,
+    Mention,
+    Reconciliation,
+    Step,
+    Transaction,
+    TransactionDetail,
+    Transactions,
+    Wallet,
+    Wallets,
+    build,
+)
+from ledger.errors import Conflicting, NotFound
+from ledger.questions import Question
+from ledger.reading import plain
+from ledger.reads import Listing, Row, Snapshot, grouped
+
+REUSED: Final = "idempotency_id_reused"
+"""The flag of transactions that share their idempotency ID with another of the same kind."""
+
+SELECT_WALLETS: Final = """
+SELECT source, currency,
+       coalesce(sum(debits - credits) FILTER (WHERE account = 'assets:wallet:available'), 0)
+           AS available,
+       coalesce(sum(debits - credits) FILTER (WHERE account = 'assets:wallet:held'), 0) AS held,
+       coalesce(sum(debits - credits) FILTER (WHERE account = 'memo:incoming'), 0) AS pending_in
+  FROM balances
+ WHERE source = $1 AND ($3::text IS NULL OR currency > $3)
+   AND account IN ('assets:wallet:available', 'assets:wallet:held', 'memo:incoming')
+   AND ($4::text IS NULL OR currency = $4)
+ GROUP BY source, currency HAVING bool_or(debits <> 0 OR credits <> 0)
+ ORDER BY currency LIMIT $2
+"""
+SELECT_BALANCES: Final = """
+SELECT source, account, currency, debits, credits FROM balances
+ WHERE source = $1 AND ($3::text IS NULL OR (account, currency) > ($3, $4::text))
+   AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
+   AND ($7::text IS NULL OR currency = $7)
+   AND ($8::text IS NULL
+        OR account IN ('liabilities:customers:' || $8, 'liabilities:members:' || $8))
+   AND (debits <> 0 OR credits <> 0)
+ ORDER BY account, currency LIMIT $2
+"""
+SELECT_ENTRIES: Final = """
+SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
+       recorded_at
+  FROM entries
+ WHERE source = $1 AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
+   AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
+   AND ($7::text IS NULL OR currency = $7) AND ($8::text IS NULL OR transaction = $8)
+   AND ($9::timestamptz IS NULL OR effective_at >= $9)
+   AND ($10::timestamptz IS NULL OR effective_at < $10)
+ ORDER BY position, line LIMIT $2
+"""
+SELECT_TRANSACTIONS: Final = """
+SELECT t.source, t.kind, t.id, t.idempotency_id, t.status, t.amount, t.currency, t.fees,
+       t.customer_id, t.effective_at, t.flags, t.conflict, t.return_of, t.details,
+       t.first_position, reused.it AS reused
+  FROM transactions AS t
+ CROSS JOIN LATERAL (
+       SELECT EXISTS (SELECT FROM transactions AS o
+                       WHERE o.source = t.source AND o.idempotency_id = t.idempotency_id
+                         AND o.kind = t.kind AND o.id <> t.id) AS it) AS reused
+ WHERE t.source = $1 AND ($3::bigint IS NULL OR t.first_position < $3)
+   AND ($4::text IS NULL OR t.kind = $4) AND ($5::text IS NULL OR t.status = $5)
+   AND ($6::text IS NULL OR t.customer_id = $6) AND ($7::text IS NULL OR t.currency = $7)
+   AND ($8::text IS NULL OR t.idempotency_id = $8)
+   AND ($9::text IS NULL OR $9 = ANY (t.flags) OR $9 = 'idempotency_id_reused' AND reused.it)
+   AND ($10::timestamptz IS NULL OR t.effective_at >= $10)
+   AND ($11::timestamptz IS NULL OR t.effective_at < $11)
+   AND ($12::text IS NULL OR t.id = $12)
+ ORDER BY t.first_position DESC LIMIT $2
+"""
+# The kinds are walked through the key's index, not read from every row.
+SELECT_KINDS_OF: Final = """
+WITH RECURSIVE kinds(kind) AS (
+       (SELECT kind FROM transactions WHERE source = $1 ORDER BY kind LIMIT 1)
+        UNION ALL
+       SELECT (SELECT t.kind FROM transactions AS t
+                WHERE t.source = $1 AND t.kind > k.kind ORDER BY t.kind LIMIT 1)
+         FROM kinds AS k WHERE k.kind IS NOT NULL)
+SELECT k.kind FROM kinds AS k
+ WHERE EXISTS (SELECT FROM transactions AS t
+                WHERE t.source = $1 AND t.kind = k.kind AND t.id = $2)
+ ORDER BY k.kind
+"""
+SELECT_HISTORY: Final = """
+SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effective_at,
+       h.received_at, h.recorded_at
+  FROM unnest($2::text[], $3::text[]) AS u(kind, id)
+  JOIN history AS h ON h.source = $1 AND h.kind = u.kind AND h.id = u.id
+ ORDER BY h.position
+"""
+SELECT_ENTRIES_OF: Final = """
+SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
+       recorded_at
+  FROM entries WHERE source = $1 AND kind = $2 AND transaction = $3
+ ORDER BY position, line
+"""
+SELECT_EVENTS_OF: Final = """
+SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, received_at,
+       verdict, idempotency_key
+  FROM ledger.events
+ WHERE source = $1 AND position IN (
+       SELECT h.position FROM history AS h WHERE h.source = $1 AND h.kind = $2 AND h.id = $3
+        UNION
+       SELECT p.position FROM parked AS p
+        WHERE p.source = $1 AND p.kind = $2 AND p.resource_id = $3)
+ ORDER BY position
+"""
+
+UNPROVED: Final = Reconciliation()
+WALLETS: Final = Listing(SELECT_WALLETS, {"currency": str})
+BALANCES: Final = Listing(SELECT_BALANCES, {"account": str, "currency": str})
+ENTRIES: Final = Listing(SELECT_ENTRIES, {"position": int, "line": int})
+TRANSACTIONS: Final = Listing(SELECT_TRANSACTIONS, {"first_position": int})
+
+
+async def wallets(snapshot: Snapshot, question: Question) -> Wallets:
+    """Read what each wallet holds, and what is announced for it."""
+    rows, following = await WALLETS.page(snapshot, question, question.text("currency"))
+    found = [
+        build(Wallet, row, total=plain(row["available"] + row["held"]), reconciliation=UNPROVED)
+        for row in rows
+    ]
+    return Wallets(
+        wallets=found, next=following, position=snapshot.position, parked=snapshot.parked
+    )
+
+
+async def balances(snapshot: Snapshot, question: Question) -> Balances:
+    """Read what each account has been debited and credited."""
+    rows, following = await BALANCES.page(
+        snapshot,
+        question,
+        *_account(question),
+        question.text("currency"),
+        question.text("customer_id"),
+    )
+    found = []
+    for row in rows:
+        side = normal(row["account"])
+        balance = row["debits"] - row["credits"]
+        found.append(
+            build(
+                Balance,
+                row,
+                balance=plain(balance if side == "debit" else -balance),
+                normal=side,
+            )
+        )
+    return Balances(
+        balances=found, next=following, position=snapshot.position, parked=snapshot.parked
+    )
+
+
+def normal(account: str) -> str:
+    """Return the side on which an account grows: `debit` or `credit`."""
+    if account in ("memo:incoming", "suspense") or account.startswith(("assets:", "expenses:")):
+        return "debit"
+    return "credit"
+
+
+def _account(question: Question) -> tuple[str | None, str | None]:
+    """Return the exact account asked for, or the LIKE pattern of a prefix (`liabilities:*`)."""
+    account = question.text("account")
+    if account is None or not account.endswith("*"):
+        return account, None
+    escaped = account[:-1].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return None, escaped + "%"
+
+
+async def entries(snapshot: Snapshot, question: Question) -> Entries:
+    """Read journal lines in log order."""
+    rows, following = await ENTRIES.page(
+        snapshot,
+        question,
+        *_account(question),
+        question.text("currency"),
+        question.text("transaction"),
+        question.time("from"),
+        question.time("to"),
+    )
+    found = [build(Entry, row) for row in rows]
+    return Entries(entries=found, next=following, position=snapshot.position)
+
+
+async def transactions(snapshot: Snapshot, question: Question) -> Transactions:
+    """Read transactions, each with its history."""
+    rows, following = await TRANSACTIONS.page(
+        snapshot,
+        question,
+        question.text("kind"),
+        question.text("status"),
+        question.text("customer_id"),
+        question.text("currency"),
+        question.text("idempotency_id"),
+        question.text("flag"),
+        question.time("from"),
+        question.time("to"),
+        None,
+    )
+    found: list[Transaction] = []
+    for (source,), group in grouped(rows, "source").items():
+        steps = await histories(snapshot, source, [(row["kind"], row["id"]) for row in group])
+        found += [
+            build(
+                Transaction,
+                row,
+                flags=_flags(row),
+                history=steps.get((row["kind"], row["id"]), []),
+            )
+            for row in group
+        ]
+    return Transactions(transactions=found, next=following, position=snapshot.position)
+
+
+def _flags(row: Row) -> list[str]:
+    flags = list(row["flags"] or ())
+    return [*flags, REUSED] if row["reused"] and REUSED not in flags else flags
+
+
+async def histories(
+    snapshot: Snapshot, source: str, streams: Sequence[tuple[str, str]]
+) -> dict[tuple[Any, ...], list[Step]]:
+    """Read the history of many streams of one source, by (kind, id), in one statement."""
+    kinds = [kind for kind, _ in streams]
+    rows = await snapshot.rows(SELECT_HISTORY, source, kinds, [id_ for _, id_ in streams])
+    return {
+        stream: [build(Step, row) for row in group]
+        for stream, group in grouped(rows, "kind", "id").items()
+    }
+
+
+async def transaction(snapshot: Snapshot, question: Question) -> TransactionDetail:
+    """Read one transaction with its journal lines and events.
+
+    Raises NotFound, or Conflicting when several kinds share the id and none is named.
+    """
+    source, id_ = snapshot.check(question.need("source")), question.need("id")
+    kind = question.text("kind") or await _only_kind(snapshot, source, id_)
+    stream = (kind, id_)
+    rows = await snapshot.rows(SELECT_TRANSACTIONS, source, 1, None, kind, *(None,) * 7, id_)
+    if not rows:
+        raise NotFound(f"source {source} has no transaction {id_!r} of kind {kind}")
+    history = await histories(snapshot, source, [stream])
+    lines = await snapshot.rows(SELECT_ENTRIES_OF, source, *stream)
+    events = await snapshot.rows(SELECT_EVENTS_OF, source, *stream)
+    return build(
+        TransactionDetail,
+        rows[0],
+        flags=_flags(rows[0]),
+        history=history.get(stream, []),
+        entries=[build(Entry, line) for line in lines],
+        events=[build(Mention, event) for event in events],
+        position=snapshot.position,
+    )
+
+
+async def _only_kind(snapshot: Snapshot, source: str, id_: str) -> str:
+    kinds = [row["kind"] for row in await snapshot.rows(SELECT_KINDS_OF, source, id_)]
+    if not kinds:
+        raise NotFound(
+            f"source {source} has no transaction {id_!r}; /v1/exceptions lists what could not "
+            "be read"
+        )
+    if len(kinds) > 1:
+        raise Conflicting(
+            f"several transactions have the id {id_!r}; add ?kind= with one of: {', '.join(kinds)}"
+        )
+    return str(kinds[0])

@@ -1,0 +1,270 @@
+"""The receiver: authenticate the raw bytes, bound everything, append, answer after the commit."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+import structlog
+from aiohttp import web
+
+from ledger.deliveries import Deliveries
+from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
+from ledger.log import Arrival, Log
+from ledger.metrics import CALLBACK_SECONDS, CALLBACKS
+from ledger.model import Envelope
+from ledger.registry import UNREADABLE, Reading, Registry, identity
+from ledger.settings import Settings, Source
+from ledger.signature import HMAC_PROVIDERS, Verify, allowed, verifier
+
+LOGGER = structlog.get_logger("ledger.receive")
+
+EVENT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+KEPT_HEADERS: Final = ("Content-Type", "User-Agent")
+HEADER_CHARS_MAX: Final = 512
+RETRY_AFTER_SECONDS: Final = "5"
+FORM: Final = "application/x-www-form-urlencoded"
+POST: Final = "POST"
+
+
+class Refusal(LedgerError):
+    """A callback that is answered without entering the log."""
+
+    def __init__(self, answer: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.answer = answer
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Receiver:
+    """Everything one receiver process needs to take callbacks."""
+
+    settings: Settings
+    registry: Registry
+    log: Log
+    deliveries: Deliveries
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    stopping: bool = False
+    in_flight: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _verifiers: Mapping[str, Verify] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+        self._verifiers = {s.name: verifier(s) for s in self.settings.sources.values()}
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer one request under /callbacks, whatever happens to it."""
+        name = request.match_info["source"]
+        started = asyncio.get_running_loop().time()
+        self.in_flight += 1
+        self.idle.clear()
+        try:
+            outcome, response = await self._take(request, name)
+        except Refusal as error:
+            outcome = error.reason
+            response = self._refuse(request, name, error)
+        except (Overloaded, DatabaseUnavailable, TimeoutError) as error:
+            outcome = "unavailable"
+            response = self._unavailable(request, name, error)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            outcome = "error"
+            LOGGER.exception("callback_failed", source=name)
+            self._record(request, name, "failed", 500, type(error).__name__)
+            response = _answer(500, {"status": "error", "reason": "unexpected failure; resend"})
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self.idle.set()
+        label = name if name in self.settings.sources else "unknown"
+        CALLBACKS.labels(label, outcome, response.status).inc()
+        CALLBACK_SECONDS.observe(asyncio.get_running_loop().time() - started)
+        return response
+
+    async def _take(self, request: web.Request, name: str) -> tuple[str, web.Response]:
+        """Append a callback; return what became of it and the answer that says so."""
+        source, path_event = self._admit(request, name)
+        body = await self._body(request)
+        header = request.headers.get(source.header)
+        if not self._verifiers[name](header, body):
+            raise Refusal(401, "bad_signature" if header else "no_signature", "not authenticated")
+        reading = self._read(request, source, path_event, body)
+        arrival = self._arrival(request, source, path_event, body, reading)
+        appended = await self.log.lanes[name].append(arrival)
+        outcome = "accepted" if reading.reason is None else "quarantined"
+        if not appended.fresh:
+            outcome = "duplicate"
+        answer: dict[str, object] = {
+            "status": outcome,
+            "source": name,
+            "position": appended.position,
+            "event_id": arrival.event_id.hex(),
+        }
+        if outcome == "quarantined":
+            answer["reason"] = reading.reason
+            answer["detail"] = reading.detail
+        place = {"Ledger-Position": f"{name}:{appended.position}"}
+        return outcome, _answer(200, answer, place)
+
+    def _admit(self, request: web.Request, name: str) -> tuple[Source, str | None]:
+        """Check everything that needs no body. Raises Refusal, or Overloaded when stopping."""
+        if self.stopping:
+            raise Overloaded("the service is stopping; send the callback again")
+        source = self.settings.sources.get(name)
+        if source is None:
+            raise Refusal(404, "unknown_source", f"there is no source {name!r} here")
+        path_event = request.match_info.get("event")
+        if path_event is not None and not EVENT_NAME.fullmatch(path_event):
+            raise Refusal(404, "bad_event_name", "the event name in the URL is not one")
+        if request.method != POST:
+            raise Refusal(405, "method", "callbacks are posted")
+        if not allowed(source, self.peer(request)):
+            raise Refusal(403, "address", "this address may not post here")
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Refusal(415, "content_encoding", "send the body uncompressed")
+        if (request.content_length or 0) > self.settings.body_bytes_max:
+            raise self._too_large()
+        return source, path_event
+
+    def _too_large(self) -> Refusal:
+        return Refusal(413, "too_large", f"bodies end at {self.settings.body_bytes_max} bytes")
+
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            if request.content.is_eof():
+                return await request.read()
+            async with asyncio.timeout(self.settings.body_seconds_max):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise self._too_large() from error
+        except TimeoutError as error:
+            raise Overloaded("the body took too long; send the callback again") from error
+
+    def _read(
+        self, request: web.Request, source: Source, path_event: str | None, body: bytes
+    ) -> Reading:
+        if request.content_type == FORM or (not body and request.query_string):
+            detail = "the account sends query strings: choose JSON as its callback format"
+            return Reading(Envelope(UNREADABLE, "", UNREADABLE), "unsupported_encoding", detail)
+        return self.registry.read(source.provider, path_event, body)
+
+    def _arrival(
+        self,
+        request: web.Request,
+        source: Source,
+        path_event: str | None,
+        body: bytes,
+        reading: Reading,
+    ) -> Arrival:
+        key, event_id = identity(source.name, reading, path_event, body)
+        envelope = reading.envelope
+        return Arrival(
+            event_id,
+            key,
+            envelope.kind,
+            envelope.resource_id,
+            envelope.status,
+            envelope.idempotency_id,
+            envelope.provider_at,
+            path_event,
+            "callback",
+            reading.reason,
+            reading.detail,
+            self.peer(request) or "",
+            _kept_headers(request, source),
+            body,
+            self.now(),
+        )
+
+    def peer(self, request: web.Request) -> str | None:
+        """Return the sender's address; X-Forwarded-For counts only from a trusted proxy."""
+        peer = request.remote
+        if not self.settings.trusted_proxies:
+            return peer
+        hops = request.headers.get("X-Forwarded-For", "").split(",")
+        while hops and self._is_proxy(peer):
+            peer = hops.pop().strip() or peer
+        return peer
+
+    def _is_proxy(self, address: str | None) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address or "")
+        except ValueError:
+            return False
+        return any(
+            parsed in ipaddress.ip_network(block, strict=False)
+            for block in self.settings.trusted_proxies
+        )
+
+    def _refuse(self, request: web.Request, name: str, error: Refusal) -> web.Response:
+        self._record(request, name, "refused", error.answer, error.reason)
+        headers = {"Allow": POST} if error.answer == 405 else {}
+        if error.answer == 413 or not request.content.is_eof():
+            headers["Connection"] = "close"
+        message = "not authenticated" if error.answer == 401 else str(error)
+        return _answer(error.answer, {"status": "refused", "reason": message}, headers)
+
+    def _unavailable(self, request: web.Request, name: str, error: Exception) -> web.Response:
+        self._record(request, name, "failed", 503, type(error).__name__)
+        headers = {"Retry-After": RETRY_AFTER_SECONDS}
+        if self.stopping or not request.content.is_eof():
+            headers["Connection"] = "close"
+        return _answer(503, {"status": "unavailable", "reason": str(error)}, headers)
+
+    def _record(
+        self, request: web.Request, name: str, outcome: str, answer: int, reason: str
+    ) -> None:
+        event = request.match_info.get("event")
+        self.deliveries.record(
+            source=name,
+            at=self.now(),
+            outcome=outcome,
+            answer=answer,
+            path_event=event[:64] if event else None,
+            peer=self.peer(request) or "",
+            reason=f"{reason} {name[:64]!r}" if reason == "unknown_source" else reason,
+            body_bytes=request.content_length or 0,
+        )
+
+
+def _kept_headers(request: web.Request, source: Source) -> str:
+    names = (*KEPT_HEADERS, source.header) if source.provider in HMAC_PROVIDERS else KEPT_HEADERS
+    kept = {
+        name: value[:HEADER_CHARS_MAX] for name in names if (value := request.headers.get(name))
+    }
+    if request.query_string:
+        kept["Query"] = request.query_string[:HEADER_CHARS_MAX]
+    try:
+        return orjson.dumps(kept).decode()
+    except orjson.JSONEncodeError:
+        clean = {n: v.encode("ascii", "backslashreplace").decode() for n, v in kept.items()}
+        return orjson.dumps(clean).decode()
+
+
+def _answer(
+    status: int, content: Mapping[str, object], headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return web.Response(
+        status=status,
+        body=orjson.dumps(content),
+        content_type="application/json",
+        headers=headers,
+    )
+
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def add_receive_routes(app: web.Application, receiver: Receiver) -> None:
+    """Register the callback paths; every method is answered, so that every try is recorded."""
+    app.router.add_route("*", "/callbacks/{source}", receiver.handle)
+    app.router.add_route("*", "/callbacks/{source}/{event}", receiver.handle)

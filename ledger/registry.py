@@ -1,0 +1,180 @@
+"""Finds handlers and projections by their presence, and says which handler a callback is for."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, Final
+
+import handlers
+import projections
+from ledger import fold, journal, model, payload, reading
+from ledger.errors import CannotBeTrue, RegistryError, Unreadable
+from ledger.model import Envelope, Fact, Handler, Payload, Projection, SourceTerms, StreamProjection
+from ledger.payload import parse
+
+UNKNOWN: Final = "unknown"
+UNREADABLE: Final = "unreadable"
+OPERATOR: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the receiver makes of a body: its envelope, and why it is quarantined, if it is."""
+
+    envelope: Envelope
+    reason: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registry:
+    """All handlers by provider, all projections, and the version that they make together."""
+
+    handlers: Mapping[str, tuple[Handler, ...]]
+    streams: Mapping[str, StreamProjection]
+    """kind → the projection that folds its streams"""
+    projections: tuple[Projection, ...]
+
+    def read(self, provider: str, path_event: str | None, body: bytes) -> Reading:
+        """Read a callback's envelope for appending. Never raises for what a body may hold."""
+        try:
+            payload = Payload(parse(body), path_event)
+        except Unreadable as error:
+            return Reading(Envelope(UNREADABLE, "", UNREADABLE), UNREADABLE, str(error))
+        except CannotBeTrue as error:
+            return Reading(Envelope(UNREADABLE, "", UNREADABLE), UNREADABLE, error.detail)
+        try:
+            envelope = self.handler(provider, payload).envelope(payload)
+        except CannotBeTrue as error:
+            return Reading(Envelope(UNKNOWN, "", UNKNOWN), error.reason, error.detail)
+        if envelope.status.startswith("unknown:"):
+            detail = f"no document names the status {envelope.status[8:]!r}"
+            return Reading(envelope, "unknown_status", detail)
+        return Reading(envelope)
+
+    def translate(self, terms: SourceTerms, origin: str, path: str | None, body: bytes) -> Fact:
+        """Say in the ledger's words what a stored event means.
+
+        Raises Unreadable, or CannotBeTrue with the reason to list.
+        """
+        payload = Payload(parse(body), path)
+        if origin == "operator":
+            return self.handlers[OPERATOR][0].translate(payload, terms)
+        return self.handler(terms.provider, payload).translate(payload, terms)
+
+    def handler(self, provider: str, payload: Payload) -> Handler:
+        """Choose the handler by the URL's event name and the body; they must not disagree.
+
+        Raises CannotBeTrue `unknown` or `event_mismatch`.
+        """
+        known = self.handlers.get(provider, ())
+        fits = [handler for handler in known if handler.matches(payload)]
+        event = payload.path_event
+        named = [handler for handler in known if event in handler.events] if event else []
+        if named:
+            for handler in named:
+                if handler in fits:
+                    return handler
+            if fits:
+                raise CannotBeTrue(
+                    "event_mismatch", f"posted to {event}, but the body is a {fits[0].kind}"
+                )
+            if payload.type is None and len(named) == 1:
+                return named[0]
+        if len(fits) == 1:
+            return fits[0]
+        what = f"type {payload.type!r}" if payload.type else "a body without a type"
+        raise CannotBeTrue(UNKNOWN, f"no handler understands {what}")
+
+
+def identity(
+    source: str, reading: Reading, path_event: str | None, body: bytes
+) -> tuple[str, bytes]:
+    """Return a callback's idempotency key and its event id (128 bits of SHA-256 over key, body).
+
+    The key is source, kind, idempotency id, resource and the state reported; what is not
+    understood is keyed by its bytes and the URL's event name.
+    """
+    envelope = reading.envelope
+    tail = envelope.tail
+    if tail is None:
+        tail = hashlib.sha256(body).hexdigest()
+    if not envelope.resource_id:
+        tail = f"{path_event or ''}/{tail}"
+    key = "/".join(
+        (source, envelope.kind, envelope.idempotency_id or "", envelope.resource_id, tail)
+    )
+    return key, hashlib.sha256(key.encode() + b"\x00" + body).digest()[:16]
+
+
+def version_of(modules: Iterable[ModuleType]) -> str:
+    """Digest the modules' sources: a changed handler or projection is another version."""
+    digest = hashlib.sha256()
+    for module in sorted(modules, key=lambda m: m.__name__):
+        digest.update(module.__name__.encode())
+        with open(module.__file__ or "", "rb") as source:
+            digest.update(hashlib.sha256(source.read()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _modules(package: ModuleType) -> list[ModuleType]:
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+
+
+@lru_cache(maxsize=1)
+def load() -> Registry:
+    """Import every handler and projection. Raises RegistryError when two claim the same."""
+    found: dict[str, list[Handler]] = {}
+    for module in _modules(handlers):
+        handler = getattr(module, "HANDLER", None)
+        if isinstance(handler, Handler):
+            siblings = found.setdefault(handler.provider, [])
+            if any(other.kind == handler.kind for other in siblings):
+                raise RegistryError(f"two handlers of {handler.provider} translate {handler.kind}")
+            siblings.append(handler)
+    streams: dict[str, StreamProjection] = {}
+    events: list[Projection] = []
+    for module in _modules(projections):
+        for projection in _declared(module):
+            if isinstance(projection, Projection):
+                events.append(projection)
+                continue
+            for kind in projection.kinds:
+                if kind in streams:
+                    raise RegistryError(f"{streams[kind].name} and {projection.name} fold {kind}")
+                streams[kind] = projection
+    _check_tables([*streams.values(), *events])
+    return Registry({name: tuple(each) for name, each in found.items()}, streams, tuple(events))
+
+
+def current_version(terms: Iterable[SourceTerms]) -> str:
+    """Digest what the books depend on besides the log: the code of the fold, the sources' terms."""
+    code = version_of(
+        [*_modules(handlers), *_modules(projections), model, reading, payload, journal, fold]
+    )
+    settings = "|".join(
+        f"{t.source}:{t.provider}:{t.currency}:{sorted(t.wallets.items())}"
+        for t in sorted(terms, key=lambda t: t.source)
+    )
+    return hashlib.sha256(f"{code}|{settings}".encode()).hexdigest()[:16]
+
+
+def _declared(module: ModuleType) -> list[Projection | StreamProjection]:
+    one: Any = getattr(module, "PROJECTION", None)
+    several: Any = getattr(module, "PROJECTIONS", () if one is None else (one,))
+    return [each for each in several if isinstance(each, Projection | StreamProjection)]
+
+
+def _check_tables(found: Iterable[Projection | StreamProjection]) -> None:
+    tables: dict[str, Any] = {}
+    for projection in found:
+        table = projection.table
+        if tables.setdefault(table.name, table) != table:
+            raise RegistryError(f"two projections declare the table {table.name} differently")

@@ -1,0 +1,234 @@
+"""The table of the query API: every address, what it takes and what it answers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger import answers as a
+from ledger import answers_log as log
+from ledger import reads_log, reads_money, reads_people, reads_status
+from ledger.questions import Param, Route
+
+SOURCE: Final = Param("source", "Only this source.")
+CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
+ACCOUNT: Final = Param("account", "Only this account; `liabilities:*` is every one that starts so.")
+CUSTOMER: Final = Param("customer_id", "Only what belongs to this customer.")
+KIND: Final = Param("kind", "Only this kind.")
+STATUS: Final = Param("status", "Only this status.")
+EFFECTIVE: Final = (
+    Param("from", "Provider's time at or after this.", "time"),
+    Param("to", "Provider's time before this.", "time"),
+)
+RECORDED: Final = (
+    Param("from", "Recorded at or after this.", "time"),
+    Param("to", "Recorded before this.", "time"),
+)
+VERIFICATION: Final = Param("verification_status", "Only this verification status.")
+
+MONEY: Final = (
+    Route(
+        "/v1/wallets",
+        "What each wallet holds",
+        "money",
+        a.Wallets,
+        reads_money.wallets,
+        (SOURCE, CURRENCY),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/balances",
+        "The balance of each account",
+        "money",
+        a.Balances,
+        reads_money.balances,
+        (SOURCE, ACCOUNT, CURRENCY, Param("customer_id", "Only this customer's or member's.")),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/entries",
+        "Journal lines, in log order",
+        "money",
+        a.Entries,
+        reads_money.entries,
+        (SOURCE, ACCOUNT, CURRENCY, Param("transaction", "Only of this transaction."), *EFFECTIVE),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/transactions",
+        "Transactions, the newest first",
+        "money",
+        a.Transactions,
+        reads_money.transactions,
+        (
+            SOURCE,
+            KIND,
+            STATUS,
+            CUSTOMER,
+            CURRENCY,
+            Param("idempotency_id", "Only with this idempotency ID."),
+            Param("flag", "Only with this flag, e.g. `idempotency_id_reused`."),
+            *EFFECTIVE,
+        ),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/transactions/{source}/{id}",
+        "One transaction with its entries and events",
+        "money",
+        a.TransactionDetail,
+        reads_money.transaction,
+        (Param("kind", "Which one, where several kinds share the id (409 otherwise)."),),
+        is_list=False,
+        is_dated=True,
+    ),
+)
+PEOPLE: Final = (
+    Route(
+        "/v1/customers",
+        "Customers and their verification",
+        "people",
+        a.Customers,
+        reads_people.customers,
+        (SOURCE, VERIFICATION),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/customers/{source}/{id}",
+        "One customer with everything that names it",
+        "people",
+        a.CustomerDetail,
+        reads_people.customer,
+        is_list=False,
+        is_dated=True,
+    ),
+    Route(
+        "/v1/bank_accounts",
+        "Bank accounts and their verification",
+        "people",
+        a.BankAccounts,
+        reads_people.bank_accounts,
+        (SOURCE, CUSTOMER, VERIFICATION),
+    ),
+    Route(
+        "/v1/virtual_accounts",
+        "Virtual accounts",
+        "people",
+        a.VirtualAccounts,
+        reads_people.virtual_accounts,
+        (SOURCE, CUSTOMER, STATUS),
+    ),
+    Route(
+        "/v1/limits",
+        "Transaction limits",
+        "people",
+        a.Limits,
+        reads_people.limits,
+        (SOURCE, CUSTOMER),
+    ),
+    Route(
+        "/v1/limit_requests",
+        "Requests to change limits",
+        "people",
+        a.LimitRequests,
+        reads_people.limit_requests,
+        (SOURCE, CUSTOMER, STATUS),
+    ),
+    Route(
+        "/v1/rfi",
+        "Requests for information",
+        "people",
+        a.Rfis,
+        reads_people.rfi,
+        (SOURCE, CUSTOMER, STATUS),
+    ),
+)
+EVENT_BODY: Final = Route(
+    "/v1/events/{source}/{position}/body",
+    "An event's body, byte for byte as it arrived",
+    "log",
+    bytes,
+    reads_log.body,
+    is_list=False,
+)
+LOG: Final = (
+    Route(
+        "/v1/events",
+        "Events of the log, the newest first",
+        "log",
+        log.Events,
+        reads_log.events,
+        (
+            SOURCE,
+            KIND,
+            Param("resource_id", "Only of this resource."),
+            STATUS,
+            Param("verdict", "Only with this verdict.", "choice", ("accepted", "quarantined")),
+            *RECORDED,
+        ),
+    ),
+    Route(
+        "/v1/events/{source}/{position}",
+        "One event's envelope and headers",
+        "log",
+        log.EventDetail,
+        reads_log.event,
+        is_list=False,
+    ),
+    EVENT_BODY,
+    Route(
+        "/v1/deliveries",
+        "Every request that reached the receiver, the newest first",
+        "log",
+        log.Deliveries,
+        reads_log.deliveries,
+        (
+            SOURCE,
+            Param(
+                "outcome",
+                "Only with this outcome.",
+                "choice",
+                ("accepted", "quarantined", "duplicate", "refused", "failed"),
+            ),
+            Param("event", "Only those of the event at this position.", "position"),
+            *RECORDED,
+        ),
+        about="Requests to a URL that names no source stand under the source `unknown`.",
+    ),
+)
+RESOLVE: Final = Route(
+    "/v1/exceptions/{id}/resolve",
+    "Decide on an exception",
+    "operations",
+    log.Resolution,
+    reads_status.decision,
+    is_list=False,
+    method="POST",
+    takes=log.Decision,
+    about="The decision is an event of the log itself; the answer says where it stands.",
+)
+STATUS_ROUTE: Final = Route(
+    "/v1/status",
+    "How far each log and its books are",
+    "operations",
+    log.Status,
+    reads_status.status,
+    is_list=False,
+)
+OPERATIONS: Final = (
+    Route(
+        "/v1/exceptions",
+        "What an operator should look at, the newest first",
+        "operations",
+        log.Exceptions,
+        reads_status.exceptions,
+        (
+            SOURCE,
+            Param("reason", "Only with this reason."),
+            KIND,
+            Param("state", "Only in this state.", "choice", ("open", "cleared", "resolved")),
+        ),
+    ),
+    RESOLVE,
+    STATUS_ROUTE,
+)
+ROUTES: Final = (*MONEY, *PEOPLE, *LOG, *OPERATIONS)

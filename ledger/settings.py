@@ -1,0 +1,289 @@
+"""Settings: environment first, then the TOML file named by LEDGER_CONFIG, then defaults.
+
+Every limit of the program has its name and its default here; README.md lists them (a test
+compares). Unknown `LEDGER_*` variables and unknown TOML keys refuse to start.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from ledger.errors import SettingsError
+from ledger.model import SourceTerms
+
+PREFIX: Final = "LEDGER_"
+SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+PROVIDER_HEADERS: Final[Mapping[str, str]] = {
+    "straitsx": "Xfers-Signature",
+    "gokart": "X-Callback-Token",
+}
+"""Provider → the header that authenticates its callbacks unless the source names another."""
+
+PROVIDER_CURRENCIES: Final[Mapping[str, str]] = {"gokart": "USD"}
+"""Currency assumed, with a warning, for a provider whose callbacks name none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One provider account: its URL segment, its log, how its callbacks are authenticated."""
+
+    name: str
+    provider: str
+    secrets: tuple[str, ...] = ()
+    header: str = ""
+    allow_ips: tuple[str, ...] = ()
+    currency: str | None = None
+    wallets: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Source({self.name!r}, provider={self.provider!r}, secrets={len(self.secrets)})"
+
+    @property
+    def terms(self) -> SourceTerms:
+        """What facts and postings of this source need to know."""
+        currency = self.currency or PROVIDER_CURRENCIES.get(self.provider)
+        return SourceTerms(self.name, self.provider, currency, dict(self.wallets))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be configured. Times are seconds, sizes bytes, unless named so."""
+
+    database_url: str | None = None
+    data_dir: Path = Path("ledger-data")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    receivers: int = 1
+    body_bytes_max: int = 262_144
+    api_tokens: tuple[str, ...] = ()
+    log_format: str | None = None
+    pg_bin: str | None = None
+    pg_user: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    connections_max: int = 2_000
+    queue_events_max: int = 10_000
+    queue_bytes_max: int = 64 * 1024 * 1024
+    batch_events_max: int = 500
+    batch_bytes_max: int = 8 * 1024 * 1024
+    answer_seconds_max: float = 4.5
+    body_seconds_max: float = 10.0
+    header_seconds_max: float = 15.0
+    drain_seconds_max: float = 10.0
+    fold_events_max: int = 2_000
+    fold_bytes_max: int = 16 * 1024 * 1024
+    refused_per_second_max: int = 50
+    refused_rows_max: int = 100_000
+    url: str | None = None
+    sources: Mapping[str, Source] = field(default_factory=dict)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def warnings(self) -> list[str]:
+        """Return what is allowed but deserves a word at start and on /v1/status."""
+        found = []
+        for source in self.sources.values():
+            if not source.secrets:
+                found.append(
+                    f"source {source.name} has no secret: unsigned callbacks are accepted, because "
+                    f"the service is reachable from this machine only; set {secret_name(source)}"
+                )
+            if not source.currency and source.provider in PROVIDER_CURRENCIES:
+                found.append(
+                    f"source {source.name} has no currency: {source.terms.currency} is assumed; "
+                    f"set currency under [sources.{source.name}]"
+                )
+        return found
+
+
+def secret_name(source: Source) -> str:
+    """Name the variable that holds a source's secrets when no TOML file does."""
+    return f"{PREFIX}SECRET_{source.name.upper().replace('-', '_')}"
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the settings. Raises SettingsError, naming the setting, for anything not understood."""
+    table = _read_file(environ.get(PREFIX + "CONFIG"))
+    raw_sources = table.pop("sources", None)
+    names = {f.name for f in fields(Settings)} - {"sources"}
+    known = {PREFIX + name.upper() for name in names} | {PREFIX + "CONFIG", PREFIX + "SOURCES"}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.removeprefix(PREFIX).lower()
+        if name not in names:
+            raise SettingsError(f"unknown setting {key!r} in {environ.get(PREFIX + 'CONFIG')}")
+        values[name] = value
+    for name in names:
+        text = environ.get(PREFIX + name.upper())
+        if text is not None and text != "":
+            values[name] = text
+    sources = _sources(raw_sources, environ)
+    per_source = {PREFIX + word + s.upper().replace("-", "_") for s in sources
+                  for word in ("SECRET_", "CURRENCY_")}  # fmt: skip
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known and name not in per_source:
+            raise SettingsError(
+                f"unknown environment variable {name}; remove it or see the settings table in "
+                "README.md (a secret needs its source in LEDGER_SOURCES or the TOML file)"
+            )
+    settings = Settings(**{k: _coerce(k, v) for k, v in values.items()}, sources=sources)
+    _check(settings)
+    return settings
+
+
+def _read_file(name: str | None) -> dict[str, Any]:
+    if not name:
+        return {}
+    try:
+        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"LEDGER_CONFIG={name} cannot be read: {error}") from error
+
+
+def _coerce(name: str, value: Any) -> Any:
+    kind = next(f.type for f in fields(Settings) if f.name == name)
+    try:
+        match kind:
+            case "int":
+                number = int(value)
+                if number < 0 or isinstance(value, bool):
+                    raise ValueError("negative")
+                return number
+            case "float":
+                seconds = float(value)
+                if not 0 < seconds < 86_400:
+                    raise ValueError("out of range")
+                return seconds
+            case "Path":
+                return Path(value)
+            case "tuple[str, ...]":
+                return _words(value)
+            case _:
+                return str(value)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{PREFIX}{name.upper()}={value!r} is not valid: {error}") from error
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        raise ValueError("expected texts")
+    return tuple(word.strip() for word in value if word.strip())
+
+
+def _sources(raw: Any, environ: Mapping[str, str]) -> dict[str, Source]:
+    if raw is None or PREFIX + "SOURCES" in environ:
+        names = _words(environ.get(PREFIX + "SOURCES", "straitsx,gokart"))
+        table = raw if isinstance(raw, dict) else {}
+        raw = {name: table.get(name, {"provider": name}) for name in names}
+    if not isinstance(raw, dict) or not raw:
+        raise SettingsError("no sources: set LEDGER_SOURCES or add [sources.<name>] to the file")
+    return {name: _source(name, body, environ) for name, body in raw.items()}
+
+
+def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
+    if not SOURCE_NAME.fullmatch(name):
+        raise SettingsError(f"source name {name!r}: use lower case letters, digits, - and _")
+    allowed = {f.name for f in fields(Source)} - {"name"}
+    if not isinstance(body, dict) or set(body) - allowed:
+        raise SettingsError(f"[sources.{name}] takes only {', '.join(sorted(allowed))}")
+    provider = body.get("provider", name)
+    if provider not in PROVIDER_HEADERS:
+        raise SettingsError(
+            f"source {name!r}: provider {provider!r} is none of {', '.join(PROVIDER_HEADERS)}; "
+            f"name it under [sources.{name}] in the file that LEDGER_CONFIG names"
+        )
+    suffix = name.upper().replace("-", "_")
+    try:
+        given = environ.get(f"{PREFIX}SECRET_{suffix}")
+        secrets = _words(given) if given else _words(body.get("secrets", ()))
+        source = Source(
+            name=name,
+            provider=provider,
+            secrets=tuple(_secret(name, text, environ) for text in secrets),
+            header=str(body.get("header") or PROVIDER_HEADERS[provider]),
+            allow_ips=_words(body.get("allow_ips", ())),
+            currency=_currency(environ.get(f"{PREFIX}CURRENCY_{suffix}") or body.get("currency")),
+            wallets={str(k).lower(): _currency(v) or ""
+                     for k, v in dict(_flat(body.get("wallets", {}))).items()},
+        )  # fmt: skip
+        for block in source.allow_ips:
+            ipaddress.ip_network(block, strict=False)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"[sources.{name}]: {error}") from error
+    return source
+
+
+def _flat(table: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Accept both `"payout.sgd" = "XSGD"` and the bare TOML spelling `payout.sgd = "XSGD"`."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in dict(table).items():
+        if isinstance(value, dict):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            pairs.append((prefix + key, value))
+    return pairs
+
+
+def _currency(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z]{2,12}", value):
+        raise ValueError(f"{value!r} is not a currency")
+    return value.upper()
+
+
+def _secret(source: str, text: str, environ: Mapping[str, str]) -> str:
+    scheme, _, rest = text.partition(":")
+    if scheme == "env":
+        value = environ.get(rest, "")
+    elif scheme == "file":
+        try:
+            value = Path(rest).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(f"secret of source {source}: {error}") from error
+    else:
+        value = text
+    if not value:
+        raise SettingsError(f"secret of source {source} is empty: set what {scheme}:{rest} names")
+    return value
+
+
+def _check(settings: Settings) -> None:
+    if settings.port > 65_535:
+        raise SettingsError(f"LEDGER_PORT={settings.port} is not a port")
+    if not 1 <= settings.receivers <= 64:
+        raise SettingsError("LEDGER_RECEIVERS must be between 1 and 64")
+    if settings.log_format not in (None, "console", "json"):
+        raise SettingsError("LEDGER_LOG_FORMAT must be console or json")
+    for name in (f.name for f in fields(Settings) if f.name.endswith("_max")):
+        if getattr(settings, name) <= 0:
+            raise SettingsError(f"{PREFIX}{name.upper()} must be at least 1")
+    if settings.on_loopback:
+        return
+    if not settings.api_tokens:
+        raise SettingsError(
+            f"LEDGER_HOST={settings.host} can be reached from other machines: set "
+            "LEDGER_API_TOKENS, or bind to 127.0.0.1"
+        )
+    for source in settings.sources.values():
+        if not source.secrets:
+            raise SettingsError(
+                f"source {source.name} has no secret and LEDGER_HOST={settings.host} can be "
+                f"reached from other machines: set {secret_name(source)}, or bind to 127.0.0.1"
+            )

@@ -1,0 +1,74 @@
+"""Who sent this: raw-body signatures and static tokens, in constant time over all secrets."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from ledger.settings import Source
+
+Verify: TypeAlias = Callable[[str | None, bytes], bool]
+"""(the header's value or None, the raw body) → whether the sender knows a secret."""
+
+HMAC_PROVIDERS: Final = frozenset({"straitsx"})
+HEX_DIGEST_CHARS: Final = 64
+
+
+def sign(secret: str, body: bytes) -> str:
+    """Return StraitsX's signature of `body`: lower-case hex HMAC-SHA256, no prefix.
+
+    Source: StraitsX docs, securing your callback (header `Xfers-Signature`).
+    """
+    return hmac.digest(secret.encode(), body, "sha256").hex()
+
+
+def verifier(source: Source) -> Verify:
+    """Return the check for `source`. Every secret is tried, so time does not tell which fits."""
+    if not source.secrets:
+        return lambda _value, _body: True
+    keys = [secret.encode() for secret in source.secrets]
+    return _hmac(keys) if source.provider in HMAC_PROVIDERS else _token(keys)
+
+
+def _hmac(keys: list[bytes]) -> Verify:
+    def verify(value: str | None, body: bytes) -> bool:
+        claimed = _ascii(value).lower()
+        matched = False
+        for key in keys:
+            expected = hmac.digest(key, body, "sha256").hex().encode()
+            matched |= hmac.compare_digest(expected, claimed)
+        return matched and len(claimed) == HEX_DIGEST_CHARS
+
+    return verify
+
+
+def _token(keys: list[bytes]) -> Verify:
+    def verify(value: str | None, _body: bytes) -> bool:
+        claimed = _ascii(value)
+        matched = False
+        for key in keys:
+            matched |= hmac.compare_digest(key, claimed)
+        return matched
+
+    return verify
+
+
+def _ascii(value: str | None) -> bytes:
+    return (value or "").strip().encode("utf-8", "surrogateescape")
+
+
+def allowed(source: Source, peer: str | None) -> bool:
+    """Tell whether `peer` (an address) may post to `source`; an empty list allows everyone."""
+    if not source.allow_ips:
+        return True
+    try:
+        address = ipaddress.ip_address(peer or "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any(
+        (mapped or address) in ipaddress.ip_network(block, strict=False)
+        for block in source.allow_ips
+    )

@@ -1,0 +1,190 @@
+"""Answers as tables for people: boxes and colours on a terminal, plain columns elsewhere.
+
+Text from callbacks is never trusted: control characters are shown, not obeyed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH: Final = 10_000
+CELL_MAX: Final = 200
+
+STYLES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("ok", "completed", "verified", "approved", "enabled", "Success"), "green"),
+    **dict.fromkeys(("accepted", "cleared", "resolved"), "green"),
+    **dict.fromkeys(("warn", "pending", "Pending", "sent", "received", "duplicate"), "yellow"),
+    **dict.fromkeys(("quarantined", "refunded", "expired", "INCOMPLETE"), "yellow"),
+    **dict.fromkeys(("fail", "failed", "rejected", "Rejected", "disabled"), "red"),
+    **dict.fromkeys(("refused", "conflict", "open"), "bold red"),
+}
+"""Status words → how a terminal shows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its title, the path of its value (`event.position`), its alignment."""
+
+    title: str
+    path: str
+    right: bool = False
+    whole: bool = False
+    """Whether the value may not be folded: identifiers that people copy."""
+
+
+def _columns(*specs: str) -> tuple[Column, ...]:
+    """Read columns from `path`, `path=title`; a leading ">" aligns right, "!" keeps it whole."""
+    found = []
+    for spec in specs:
+        path, _, title = spec.lstrip(">!").partition("=")
+        marks = spec[: len(spec) - len(spec.lstrip(">!"))]
+        words = title or path.rpartition(".")[2].replace("_", " ")
+        found.append(Column(words, path, ">" in marks, "!" in marks))
+    return tuple(found)
+
+
+LAYOUTS: Final[Mapping[str, tuple[Column, ...]]] = {
+    "wallets": _columns("source", "currency", ">available", ">held", ">pending_in", ">total",
+                        "reconciliation.state=reconciliation"),
+    "balances": _columns("source", "!account", "currency", ">debits", ">credits", ">balance",
+                         "normal"),
+    "transactions": _columns("source", "kind", "!id", "status", ">amount", "currency", ">fees",
+                             "effective_at", "customer_id=customer", "flags"),
+    "customers": _columns("source", "!id", "verification_status=verification", "updated_at",
+                          "registration_type=type", "country", "rejection"),
+    "events": _columns("source", ">position", "kind", "!resource_id=resource", "status",
+                       "verdict", "reason", "received_at", ">body_bytes=bytes"),
+    "deliveries": _columns("source", "at", "outcome", ">answer", ">position", "path_event=event",
+                           "peer", "reason", ">body_bytes=bytes"),
+    "exceptions": _columns("!id", "source", "reason", "state", "kind", "!resource_id=resource",
+                           ">event.position=position", "detail", "opened_at", "note"),
+    "sources": _columns("source", ">head", ">books_position=books", ">lag_events=lag",
+                        ">lag_seconds=lag s", ">parked", ">exceptions"),
+    "entries": _columns(">position", ">line", "account", "currency", ">amount", "effective_at",
+                        "recorded_at"),
+    "history": _columns(">position", "status", "effective_at", "recorded_at", "!event_id=event"),
+    "checks": _columns("verdict=", "name=check", "found", "advice=what to do next"),
+    "settings": _columns("name=setting", "value", "origin"),
+    "answers": _columns(">count", "answer"),
+}  # fmt: skip
+"""Name of a list → its columns; a list without a layout shows the fields of its first row."""
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """Return where tables go: as wide as the terminal, or unfolded when it is none."""
+    stream = stream or sys.stdout
+    if stream.isatty():
+        return Console(file=stream, highlight=False, emoji=False)
+    return Console(
+        file=stream, width=PLAIN_WIDTH, no_color=True, highlight=False, emoji=False,
+        force_terminal=False, legacy_windows=False,
+    )  # fmt: skip
+
+
+def table(name: str, rows: Sequence[Mapping[str, Any]], out: Console) -> Table:
+    """Lay `rows` out by the layout of `name`."""
+    columns = LAYOUTS.get(name) or tuple(_columns(*rows[0]) if rows else ())
+    made = Table(
+        box=box.ROUNDED if out.is_terminal else None,
+        header_style="bold" if out.is_terminal else "",
+        pad_edge=out.is_terminal,
+    )
+    for column in columns:
+        made.add_column(
+            column.title, justify="right" if column.right else "left", no_wrap=column.right,
+            overflow="fold" if column.whole else "ellipsis",
+        )  # fmt: skip
+    for row in rows:
+        made.add_row(*(_cell(row, column) for column in columns))
+    return made
+
+
+def show(name: str, document: Mapping[str, Any], out: Console) -> None:
+    """Print the list `name` of an answer, and at which position it is true."""
+    rows = document.get(name)
+    rows = rows if isinstance(rows, list) else []
+    if rows:
+        out.print(table(name, rows, out))
+    else:
+        out.print(Text(f"no {name}"))
+    if not out.is_terminal:
+        return
+    position = document.get("position")
+    true_at = f"true at {text(position)}" if position else ""
+    more = "more: --all, or --cursor " + str(document["next"]) if document.get("next") else ""
+    out.print(Text("   ".join(part for part in (true_at, more) if part), style="dim"))
+
+
+def show_one(document: Mapping[str, Any], out: Console) -> None:
+    """Print one thing: its fields, then each of its lists as a table of its own."""
+    lists = {k: v for k, v in document.items() if isinstance(v, list) and v and _is_rows(v)}
+    fields = Table(box=None, show_header=False, pad_edge=False)
+    fields.add_column(justify="left", style="bold" if out.is_terminal else "")
+    fields.add_column(overflow="fold")
+    for name, value in document.items():
+        if name not in lists and value not in (None, [], {}):
+            fields.add_row(name.replace("_", " "), _styled(text(value)))
+    out.print(fields)
+    for name, rows in lists.items():
+        out.print(Text(f"\n{name.replace('_', ' ')}", style="bold" if out.is_terminal else ""))
+        out.print(table(name, rows, out))
+
+
+def line(out: Console, words: str, status: str = "") -> None:
+    """Print one line of text, coloured by the status word it is about."""
+    out.print(Text(visible(words), style=STYLES.get(status, status)), soft_wrap=True)
+
+
+def _is_rows(value: list[Any]) -> bool:
+    return all(isinstance(row, dict) for row in value)
+
+
+def _cell(row: Mapping[str, Any], column: Column) -> Text:
+    value: Any = row
+    for name in column.path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    shown = text(value)
+    if len(shown) > CELL_MAX and not column.whole:
+        shown = shown[: CELL_MAX - 1] + "…"
+    return _styled(shown)
+
+
+def _styled(words: str) -> Text:
+    return Text(words, style=STYLES.get(words, ""))
+
+
+def text(value: Any) -> str:
+    """Say a JSON value in one line; nothing for null, control characters spelled out."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return visible(value)
+        case list():
+            return ", ".join(text(item) for item in value)
+        case dict() if all(isinstance(item, int) for item in value.values()):
+            return " ".join(f"{visible(name)}:{item}" for name, item in value.items())
+        case dict():
+            return visible(json.dumps(value, ensure_ascii=False))
+        case _:
+            return str(value)
+
+
+def visible(words: str) -> str:
+    """Spell out what is not printable, so that no callback can move a terminal's cursor."""
+    if words.isprintable():
+        return words
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in words
+    )

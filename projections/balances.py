@@ -1,0 +1,42 @@
+"""Balances: debits and credits of every account and currency, summed over the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from ledger.model import Outcome, Projection, Table, total
+from projections.postings import ZERO
+
+
+def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+    """Return by how much an event changed the debits and credits of each account it touched."""
+    sums: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
+    for entry in outcome.entries:
+        key = (entry.leg.account, entry.leg.currency)
+        debits, credited = sums.get(key, (ZERO, ZERO))
+        sums[key] = (total(debits, entry.debits), total(credited, entry.credits))
+    return [
+        (outcome.source, account, currency, debits, credited)
+        for (account, currency), (debits, credited) in sums.items()
+        if debits or credited
+    ]
+
+
+PROJECTION = Projection(
+    name="balances",
+    table=Table(
+        name="balances",
+        columns={
+            "source": "text",
+            "account": "text",
+            "currency": "text",
+            "debits": "numeric",
+            "credits": "numeric",
+        },
+        key=("source", "account", "currency"),
+        mode="sum",
+    ),
+    rows=rows,
+)

@@ -1,0 +1,46 @@
+"""Bank accounts: the verification status of each, and whether it is disabled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ledger.model import SourceTerms, StreamProjection, Table, View
+from projections import unknown
+from projections.verification import Verification, fold, status_of
+
+
+def view(state: Verification, related: Sequence[Verification], terms: SourceTerms) -> View:
+    """Return the row of a bank account; nothing is posted."""
+    row = {
+        "customer_id": state.customer_id,
+        "verification_status": status_of(state),
+        "disabled": state.details.get("disabled"),
+        "updated_at": state.updated_at,
+        "details": {name: v for name, v in state.details.items() if name != "disabled"},
+    }
+    return View(row, (), unknown.troubles(state.unknown))
+
+
+PROJECTION = StreamProjection(
+    name="bank_accounts",
+    kinds=frozenset({"bank_account"}),
+    table=Table(
+        name="bank_accounts",
+        columns={
+            "source": "text",
+            "kind": "text",
+            "id": "text",
+            "customer_id": "text",
+            "verification_status": "text",
+            "disabled": "boolean",
+            "updated_at": "timestamptz",
+            "details": "jsonb",
+        },
+        key=("source", "kind", "id"),
+        mode="replace",
+        indexes=("source, customer_id WHERE customer_id IS NOT NULL",),
+    ),
+    state=Verification,
+    fold=fold,
+    view=view,
+)

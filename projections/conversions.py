@@ -1,0 +1,177 @@
+"""GoKart conversions, in the table of the transactions: revenue for us, points for the member.
+
+A conversion may have several events, and the status of each may go in circles (Success →
+Rejected → Success, GoKart status articles): the last by time of sending is what holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from ledger.model import (
+    CannotBeTrue,
+    Fact,
+    Leg,
+    Seen,
+    SourceTerms,
+    StreamProjection,
+    Trouble,
+    View,
+    as_money,
+    plain,
+    total,
+)
+from projections import unknown
+from projections.postings import TRANSACTIONS, ZERO, blank_row, exact, reward, settle, wallet
+
+STATUSES: Final = frozenset({"Pending", "Success", "Rejected"})
+
+EVENTS_MAX: Final = 64
+"""Events of one conversion that are kept; further ones move nothing and are an exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The last word on one event of a conversion."""
+
+    status: str
+    sent_at: datetime
+    callback_id: str
+    event_id: str
+    revenue: Decimal
+    currency: str
+    points: Decimal
+    member: str | None
+    idempotency_id: str | None
+    flags: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def order(self) -> tuple[datetime, str, str]:
+        """What the last word is decided by."""
+        return (self.sent_at, self.callback_id, self.event_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """The state of a conversion: the last word on each of its events."""
+
+    events: dict[str, Last] = field(default_factory=dict)
+    unknown: dict[str, datetime] = field(default_factory=dict)
+    dropped: int = 0
+
+
+def fold(state: Conversion | None, seen: Seen) -> Conversion:
+    """Keep a fact when it is the last of its event.
+
+    Raises CannotBeTrue when it names no currency, or no revenue.
+    """
+    state = state or Conversion()
+    fact = seen.fact
+    if fact.status not in STATUSES:
+        return replace(state, unknown=unknown.remember(state.unknown, seen))
+    name = _text(fact, "event") or ""
+    said, before = _last(seen), state.events.get(name)
+    if before is None and len(state.events) >= EVENTS_MAX:
+        return replace(state, dropped=state.dropped + 1)
+    if before is not None and before.order >= said.order:
+        return state
+    return replace(state, events=dict(sorted({**state.events, name: said}.items())))
+
+
+def view(state: Conversion, related: Sequence[Conversion], terms: SourceTerms) -> View:
+    """Return the row over all events, and the legs of those that succeeded."""
+    row = blank_row(state.unknown)
+    if not state.events:
+        return View(row, (), _troubles(state))
+    last = max(state.events.values(), key=lambda said: said.order)
+    row |= {
+        "status": last.status,
+        "amount": exact(total(*(said.revenue for said in state.events.values()))),
+        "currency": last.currency,
+        "idempotency_id": last.idempotency_id,
+        "effective_at": last.sent_at,
+        "flags": sorted({flag for said in state.events.values() for flag in said.flags}),
+        "details": _details(state, last),
+    }
+    return View(row, _legs(state, terms), _troubles(state))
+
+
+def _details(state: Conversion, last: Last) -> dict[str, Any]:
+    return {
+        **last.details,
+        "member": last.member,
+        "reward_points": plain(total(*(said.points for said in state.events.values()))),
+        "events": {
+            name: {
+                "status": said.status,
+                "revenue": plain(said.revenue),
+                "reward_points": plain(said.points),
+                "sent_at": said.sent_at.isoformat(),
+            }
+            for name, said in state.events.items()
+        },
+    }
+
+
+def _legs(state: Conversion, terms: SourceTerms) -> tuple[Leg, ...]:
+    lines = [
+        line
+        for said in state.events.values()
+        if said.status == "Success"
+        for line in reward(
+            said.sent_at,
+            revenue=said.revenue,
+            currency=wallet("conversion", said.currency, terms),
+            points=said.points,
+            member=said.member,
+        )
+    ]
+    return settle(lines)
+
+
+def _last(seen: Seen) -> Last:
+    fact = seen.fact
+    if fact.amount is None or fact.currency is None:
+        raise CannotBeTrue("missing_amount", "a conversion names no revenue or no currency")
+    points = as_money("reward_points", fact.details.get("reward_points"))
+    return Last(
+        status=fact.status,
+        sent_at=seen.effective_at,
+        callback_id=_text(fact, "callback_id") or "",
+        event_id=seen.event_id,
+        revenue=exact(fact.amount),
+        currency=fact.currency,
+        points=exact(points or ZERO),
+        member=_text(fact, "member"),
+        idempotency_id=fact.idempotency_id,
+        flags=sorted(fact.flags),
+        details=dict(fact.details),
+    )
+
+
+def _text(fact: Fact, name: str) -> str | None:
+    value = fact.details.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _troubles(state: Conversion) -> tuple[Trouble, ...]:
+    found = unknown.troubles(state.unknown)
+    if not state.dropped:
+        return found
+    detail = f"{state.dropped} callbacks on events beyond the first {EVENTS_MAX} moved nothing"
+    return (*found, Trouble("too_many_events", detail))
+
+
+PROJECTION = StreamProjection(
+    name="conversions",
+    kinds=frozenset({"conversion"}),
+    table=TRANSACTIONS,
+    state=Conversion,
+    fold=fold,
+    view=view,
+)

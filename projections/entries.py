@@ -1,0 +1,50 @@
+"""Entries: the journal. What each event changed in the dated legs, debits positive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ledger.model import Outcome, Projection, Table
+
+
+def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+    """Return the journal lines of an event, numbered from 1; they balance per currency."""
+    return [
+        (
+            outcome.source,
+            outcome.position,
+            entry.line,
+            entry.kind,
+            entry.transaction,
+            entry.leg.account,
+            entry.leg.currency,
+            entry.leg.amount,
+            entry.leg.effective_at,
+            outcome.recorded_at,
+        )
+        for entry in outcome.entries
+    ]
+
+
+PROJECTION = Projection(
+    name="entries",
+    table=Table(
+        name="entries",
+        columns={
+            "source": "text",
+            "position": "bigint",
+            "line": "int",
+            "kind": "text",
+            "transaction": "text",
+            "account": "text",
+            "currency": "text",
+            "amount": "numeric",
+            "effective_at": "timestamptz",
+            "recorded_at": "timestamptz",
+        },
+        key=("source", "position", "line"),
+        indexes=("source, kind, transaction", "source, account, currency, effective_at"),
+    ),
+    rows=rows,
+)

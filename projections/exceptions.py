@@ -1,0 +1,97 @@
+"""Exceptions: what an operator should look at, when it began, ended or was resolved.
+
+An exception's state is the action of its latest row. Its id is named by what it is about: a
+stream's trouble by stream and reason, so that it is one exception however often it comes back;
+an event's own (unreadable, unknown, mismatch, what cannot be true, parked) by its position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from ledger.model import Outcome, Projection, Table, Trouble
+
+
+def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+    """Return the exceptions that an event opened, cleared and, as a decision, resolved."""
+    found = [_opened(outcome, kind, resource, t) for kind, resource, t in outcome.opened]
+    for kind, resource, reason in outcome.cleared:
+        name = _stream_id(outcome.source, kind, resource, reason)
+        found.append(_row(outcome, name, "cleared", Trouble(reason, ""), kind, resource))
+    if outcome.decided is not None:
+        found.append(_resolved(outcome, *outcome.decided))
+    return found
+
+
+def _opened(outcome: Outcome, kind: str, resource: str, trouble: Trouble) -> tuple[Any, ...]:
+    if outcome.fact is None:
+        name = _digest(f"{outcome.source}|{outcome.position}|{trouble.reason}")
+    else:
+        name = _stream_id(outcome.source, kind, resource, trouble.reason)
+    return _row(outcome, name, "opened", trouble, kind, resource)
+
+
+def _resolved(outcome: Outcome, name: str, action: str, note: str) -> tuple[Any, ...]:
+    """Return the row of a decision; what it was about stands in its details."""
+    about = outcome.fact.details if outcome.fact else {}
+    trouble = Trouble(str(about.get("reason") or ""), action)
+    kind, resource = str(about.get("kind") or ""), str(about.get("resource") or "")
+    return _row(outcome, name, "resolved", trouble, kind, resource, note)
+
+
+def _row(
+    outcome: Outcome,
+    name: str,
+    action: str,
+    trouble: Trouble,
+    kind: str,
+    resource: str,
+    note: str | None = None,
+) -> tuple[Any, ...]:
+    return (
+        outcome.source,
+        name,
+        outcome.position,
+        action,
+        trouble.reason,
+        trouble.detail,
+        kind,
+        resource,
+        outcome.event_id,
+        outcome.recorded_at,
+        note,
+    )
+
+
+def _stream_id(source: str, kind: str, resource: str, reason: str) -> str:
+    return _digest(f"{source}|{kind}|{resource}|{reason}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+PROJECTION = Projection(
+    name="exceptions",
+    table=Table(
+        name="exceptions",
+        columns={
+            "source": "text",
+            "id": "text",
+            "position": "bigint",
+            "action": "text",
+            "reason": "text",
+            "detail": "text",
+            "kind": "text",
+            "resource_id": "text",
+            "event_id": "text",
+            "at": "timestamptz",
+            "note": "text",
+        },
+        key=("source", "id", "position", "action"),
+        indexes=("source, kind, resource_id",),
+    ),
+    rows=rows,
+)

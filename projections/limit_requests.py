@@ -1,0 +1,134 @@
+"""Limit requests: pending, then approved or rejected; both is a conflict for an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from ledger.model import Decision, Seen, SourceTerms, StreamProjection, Table, Trouble, View
+from projections import unknown
+
+STATUSES: Final = ("pending", "approved", "rejected")
+ENDS: Final = frozenset({"approved", "rejected"})
+
+POSITIONS_MAX: Final = 16
+"""Log positions remembered of one status: the first fifteen and the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One status of a request, however often it was told."""
+
+    updated_at: datetime
+    """The latest of its times."""
+    positions: list[int]
+    event_id: str
+    """The event at its first position."""
+    customer_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRequest:
+    """The state: every status that was told, and the operator's decision between two ends."""
+
+    said: dict[str, Said] = field(default_factory=dict)
+    unknown: dict[str, datetime] = field(default_factory=dict)
+    keep: int | None = None
+    decided_at: int = 0
+
+
+def fold(state: LimitRequest | None, seen: Seen) -> LimitRequest:
+    """Merge a fact into what was told in its status."""
+    state = state or LimitRequest()
+    fact = seen.fact
+    if fact.status not in STATUSES:
+        return replace(state, unknown=unknown.remember(state.unknown, seen))
+    new = Said(seen.effective_at, [seen.position], seen.event_id, fact.customer_id)
+    before = state.said.get(fact.status)
+    said = new if before is None else _merged(before, new)
+    return replace(state, said={**state.said, fact.status: said})
+
+
+def decide(state: LimitRequest, decision: Decision) -> LimitRequest:
+    """Let the end told at `keep` stand; without `keep` nothing changes."""
+    if decision.keep is None or decision.position < state.decided_at:
+        return state
+    return replace(state, keep=decision.keep, decided_at=decision.position)
+
+
+def view(state: LimitRequest, related: Sequence[LimitRequest], terms: SourceTerms) -> View:
+    """Return the row of a request; nothing is posted."""
+    ends = sorted(ENDS & state.said.keys(), key=lambda end: state.said[end].positions[0])
+    kept = next((end for end in ends if state.keep in state.said[end].positions), None)
+    troubles = unknown.troubles(state.unknown)
+    if len(ends) > 1 and kept is None:
+        detail = "both approved and rejected were told; decide which one to keep"
+        return View(_row(state, "conflict", ends), (), (*troubles, Trouble("conflict", detail)))
+    status = kept or (ends[0] if ends else None) or next(iter((*state.said, *state.unknown)))
+    late = [e for e in ends if e != status and state.said[e].positions[-1] > state.decided_at]
+    if late:
+        detail = f"{late[0]} was told again after it was decided to keep {status}"
+        troubles = (*troubles, Trouble("conflict_after_decision", detail))
+    return View(_row(state, status, ()), (), troubles)
+
+
+def _row(state: LimitRequest, status: str, ends: Sequence[str]) -> dict[str, Any]:
+    said = state.said.get(ends[0] if ends else status)
+    return {
+        "customer_id": said.customer_id if said else None,
+        "status": status,
+        "updated_at": said.updated_at if said else state.unknown[status],
+        "conflict": _conflict(state, ends) if ends else None,
+    }
+
+
+def _conflict(state: LimitRequest, ends: Sequence[str]) -> dict[str, Any]:
+    return {
+        "reason": "terminals_disagree",
+        "fields": ["status"],
+        "facts": [
+            {
+                "position": state.said[end].positions[0],
+                "event_id": state.said[end].event_id,
+                "status": end,
+                "customer_id": state.said[end].customer_id,
+            }
+            for end in ends
+        ],
+    }
+
+
+def _merged(one: Said, other: Said) -> Said:
+    newer = max(one, other, key=lambda said: (said.updated_at, said.event_id))
+    earlier = min(one, other, key=lambda said: said.positions[0])
+    positions = sorted({*one.positions, *other.positions})
+    if len(positions) > POSITIONS_MAX:
+        positions = [*positions[: POSITIONS_MAX - 1], positions[-1]]
+    return replace(newer, positions=positions, event_id=earlier.event_id)
+
+
+PROJECTION = StreamProjection(
+    name="limit_requests",
+    kinds=frozenset({"limits_request"}),
+    table=Table(
+        name="limit_requests",
+        columns={
+            "source": "text",
+            "kind": "text",
+            "id": "text",
+            "customer_id": "text",
+            "status": "text",
+            "updated_at": "timestamptz",
+            "conflict": "jsonb",
+        },
+        key=("source", "kind", "id"),
+        mode="replace",
+        indexes=("source, customer_id WHERE customer_id IS NOT NULL",),
+    ),
+    state=LimitRequest,
+    fold=fold,
+    view=view,
+    decide=decide,
+)

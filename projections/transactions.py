@@ -1,0 +1,205 @@
+"""Transactions: one row per money stream, its dated legs, conflicts and returns.
+
+What the facts of a stream say together is in `factset`, what is posted for it in `postings`.
+A payout that the bank sends back stays completed; the money returns as a new payment whose
+remarks are `RTN <idempotency id of the payout>` (StraitsX docs, payout FAQ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from ledger.model import SourceTerms, StreamProjection, View, plain, total
+from projections import unknown
+from projections.factset import RANKS, Case, Stream, decide, fold, judge
+from projections.postings import (
+    TRANSACTIONS,
+    ZERO,
+    Movement,
+    blank_row,
+    exact,
+    own,
+    park,
+    post,
+    wallet,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """What is known of a stream's part in a return: whose the money is, and what to note."""
+
+    owner: str
+    flags: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def view(state: Stream, related: Sequence[Stream], terms: SourceTerms) -> View:
+    """Return the row, the legs and the troubles of a stream; `related` share a link with it."""
+    case = judge(state)
+    if case is None:
+        return View(blank_row(state.unknown), (), unknown.troubles(state.unknown))
+    returned = _return(state, case, related, terms)
+    movement = _movement(state, case, returned.owner, terms)
+    legs = park(movement, case.told.effective_at) if case.differing else post(movement)
+    return View(_row(state, case, returned, movement), legs, tuple(case.troubles))
+
+
+def links(state: Stream) -> tuple[str, ...]:
+    """Return the links of a payout and of the payments that bring it back."""
+    if state.kind == "payout":
+        return tuple(f"payout:{name}" for name in state.idempotency_ids)
+    if state.kind == "payment":
+        return tuple(f"payout:{name}" for name in _returns_of(state))
+    return ()
+
+
+def _row(state: Stream, case: Case, returned: Return, movement: Movement) -> dict[str, Any]:
+    told = case.told
+    details = {**told.details, **returned.details}
+    if movement.currency != told.currency:
+        details["wallet"] = movement.currency
+    ids = state.idempotency_ids
+    if len(ids) > 1:
+        details["idempotency_ids"] = ids
+    return {
+        "status": case.status,
+        "amount": told.amount,
+        "currency": told.currency,
+        "fees": case.fees,
+        "idempotency_id": ids[0] if ids else None,
+        "customer_id": told.customer_id,
+        "effective_at": told.effective_at if case.differing else case.times[case.status],
+        "flags": sorted({*case.flags, *returned.flags}),
+        "conflict": _conflict(case),
+        "return_of": next(iter(_returns_of(state)), None),
+        "details": details,
+    }
+
+
+def _conflict(case: Case) -> dict[str, Any] | None:
+    if not case.differing:
+        return None
+    disagree = "status" in case.differing
+    return {
+        "reason": "terminals_disagree" if disagree else "material_differs",
+        "fields": list(case.differing),
+        "facts": [
+            {
+                "position": told.positions[0],
+                "event_id": told.event_id,
+                "status": told.status,
+                "amount": plain(told.amount),
+                "currency": told.currency,
+                "fees": None if told.fees is None else plain(told.fees),
+                "customer_id": told.customer_id,
+            }
+            for told in case.facts
+        ],
+    }
+
+
+def _movement(state: Stream, case: Case, owner: str, terms: SourceTerms) -> Movement:
+    told = case.told
+    bought = told.terms
+    target = bought.get("target_currency") or bought.get("to_currency") or ""
+    return Movement(
+        kind=state.kind,
+        status=case.status,
+        times=case.times,
+        amount=told.amount,
+        fees=case.fees or ZERO,
+        currency=wallet(state.kind, told.currency, terms),
+        owner=owner,
+        target_amount=Decimal(bought.get("target_amount") or bought.get("to_amount") or 0),
+        target_currency=wallet(state.kind, target, terms),
+    )
+
+
+def _returns_of(state: Stream) -> list[str]:
+    """Return the payouts that a payment names as brought back: one, unless it changed its mind."""
+    if state.kind != "payment":
+        return []
+    named = {told.details.get("return_of") for told in state.facts}
+    return sorted(name for name in named if isinstance(name, str) and name)
+
+
+def _return(state: Stream, case: Case, related: Sequence[Stream], terms: SourceTerms) -> Return:
+    """Find the other side of a returned payout."""
+    own_account = own(case.told.customer_id)
+    others = {other.id: other for other in related if other.facts}
+    payouts = [p for p in others.values() if p.kind == "payout" and p.id != state.id]
+    if state.kind == "payment" and (names := _returns_of(state)):
+        return _of_payout(case, _named(payouts, names), own_account, terms)
+    if state.kind == "payout":
+        twins = _named(payouts, state.idempotency_ids)
+        payments = [p for p in others.values() if {*_returns_of(p)} & {*state.idempotency_ids}]
+        return _brought_back(case, payments, own_account, terms, is_ambiguous=bool(twins))
+    return Return(own_account)
+
+
+def _named(payouts: Sequence[Stream], names: Sequence[str]) -> list[Stream]:
+    return [payout for payout in payouts if {*payout.idempotency_ids} & {*names}]
+
+
+def _of_payout(
+    case: Case, payouts: Sequence[Stream], own_account: str, terms: SourceTerms
+) -> Return:
+    """Credit a returning payment to the owner of the one payout it brings back."""
+    if len(payouts) > 1:
+        return Return(own_account, ["return", "return_ambiguous"])
+    payout = judge(payouts[0]) if payouts else None
+    if payout is None:
+        return Return(own_account, ["return", "return_unmatched"])
+    flags = ["return"]
+    sent = wallet("payout", payout.told.currency, terms)
+    if wallet("payment", case.told.currency, terms) != sent:
+        flags.append("return_currency_differs")
+    elif case.told.amount < payout.told.amount:
+        flags.append("partial_return")
+    elif case.told.amount > payout.told.amount:
+        flags.append("return_exceeds_payout")
+    return Return(own(payout.told.customer_id), flags)
+
+
+def _brought_back(
+    case: Case,
+    payments: Sequence[Stream],
+    own_account: str,
+    terms: SourceTerms,
+    *,
+    is_ambiguous: bool,
+) -> Return:
+    """Note on a payout which completed payments brought how much of it back."""
+    cases = [(payment.id, judge(payment)) for payment in payments]
+    done = {name: told for name, told in cases if told is not None and told.status == "completed"}
+    if not done:
+        return Return(own_account)
+    if is_ambiguous:
+        return Return(own_account, ["return_ambiguous"])
+    sent = wallet("payout", case.told.currency, terms)
+    amount = total(
+        *(
+            payment.told.amount
+            for payment in done.values()
+            if wallet("payment", payment.told.currency, terms) == sent
+        )
+    )
+    flags = ["returned", *(["return_exceeds_payout"] if amount > case.told.amount else [])]
+    details = {"returns": sorted(done), "returned_amount": plain(exact(amount))}
+    return Return(own_account, flags, details)
+
+
+PROJECTION = StreamProjection(
+    name="transactions",
+    kinds=frozenset(RANKS),
+    table=TRANSACTIONS,
+    state=Stream,
+    fold=fold,
+    view=view,
+    decide=decide,
+    links=links,
+)

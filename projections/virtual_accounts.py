@@ -1,0 +1,128 @@
+"""Virtual accounts: pending, enabled or disabled for ever (their numbers are not reused)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ledger.model import Seen, SourceTerms, StreamProjection, Table, View
+from projections import unknown
+
+RANKS: Final[Mapping[str, int]] = {"pending": 1, "enabled": 2, "disabled": 3}
+"""Status → rank; the highest told is the state (StraitsX docs, customer profile statuses)."""
+
+_NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What was last said of an account in one status, and when it was first and last said."""
+
+    first_at: datetime | None
+    last_at: datetime | None
+    first_position: int
+    last_position: int
+    event_id: str
+    """The event that `details` are from: the latest by the provider's time, then by id."""
+    customer_id: str | None
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualAccount:
+    """The state: the last word in each status."""
+
+    said: dict[str, Said] = field(default_factory=dict)
+    unknown: dict[str, datetime] = field(default_factory=dict)
+
+
+def fold(state: VirtualAccount | None, seen: Seen) -> VirtualAccount:
+    """Merge a fact into what was said in its status."""
+    state = state or VirtualAccount()
+    fact = seen.fact
+    if fact.status not in RANKS:
+        return replace(state, unknown=unknown.remember(state.unknown, seen))
+    at, before = fact.effective_at, state.said.get(fact.status)
+    new = Said(
+        first_at=at,
+        last_at=at,
+        first_position=seen.position,
+        last_position=seen.position,
+        event_id=seen.event_id,
+        customer_id=fact.customer_id,
+        details={name: value for name, value in fact.details.items() if value is not None},
+    )
+    said = new if before is None else _merged(before, new)
+    return replace(state, said={**state.said, fact.status: said})
+
+
+def view(state: VirtualAccount, related: Sequence[VirtualAccount], terms: SourceTerms) -> View:
+    """Return the row of a virtual account; nothing is posted."""
+    by_time = sorted(state.said.values(), key=_order)
+    details = {name: value for said in by_time for name, value in sorted(said.details.items())}
+    owners = [said.customer_id for said in by_time if said.customer_id]
+    status = max(state.said, key=RANKS.__getitem__, default=None)
+    row = {
+        "customer_id": owners[-1] if owners else None,
+        "status": status or next(iter(state.unknown)),
+        "currency": details.pop("currency", None),
+        "reference_id": details.pop("reference_id", None),
+        "updated_at": state.said[status].last_at if status else None,
+        "flags": ["enabled_after_disabled"] if _came_back(state.said) else [],
+        "details": details,
+    }
+    return View(row, (), unknown.troubles(state.unknown))
+
+
+def _order(said: Said) -> tuple[datetime, str]:
+    return (said.last_at or _NO_TIME, said.event_id)
+
+
+def _merged(one: Said, other: Said) -> Said:
+    times = [at for said in (one, other) for at in (said.first_at, said.last_at) if at]
+    return replace(
+        max(one, other, key=_order),
+        first_at=min(times, default=None),
+        last_at=max(times, default=None),
+        first_position=min(one.first_position, other.first_position),
+        last_position=max(one.last_position, other.last_position),
+    )
+
+
+def _came_back(said: Mapping[str, Said]) -> bool:
+    """Tell whether it was enabled after it was disabled; by our order where no time is given."""
+    enabled, disabled = said.get("enabled"), said.get("disabled")
+    if enabled is None or disabled is None:
+        return False
+    if enabled.last_at is not None and disabled.first_at is not None:
+        return enabled.last_at > disabled.first_at
+    return enabled.last_position > disabled.first_position
+
+
+PROJECTION = StreamProjection(
+    name="virtual_accounts",
+    kinds=frozenset({"virtual_account"}),
+    table=Table(
+        name="virtual_accounts",
+        columns={
+            "source": "text",
+            "kind": "text",
+            "id": "text",
+            "customer_id": "text",
+            "status": "text",
+            "currency": "text",
+            "reference_id": "text",
+            "updated_at": "timestamptz",
+            "flags": "text[]",
+            "details": "jsonb",
+        },
+        key=("source", "kind", "id"),
+        mode="replace",
+        indexes=("source, customer_id WHERE customer_id IS NOT NULL",),
+    ),
+    state=VirtualAccount,
+    fold=fold,
+    view=view,
+)

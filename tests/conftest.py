@@ -1,0 +1,103 @@
+"""Real PostgreSQL for every test that needs one: one cluster per run, one database per test.
+
+`LEDGER_TEST_PG_BIN` chooses other binaries than the embedded ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from ledger import database as db
+from ledger.postgres import EmbeddedPostgres, Endpoint
+from ledger.provision import prepare
+from ledger.settings import Settings, load
+
+TEMPLATE = "ledger_template"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One migrated database of its own; `owner` may do anything, `service` what the service may."""
+
+    owner_dsn: str
+    service_dsn: str
+    settings: Settings
+
+    @asynccontextmanager
+    async def owner(self) -> AsyncIterator[Any]:
+        async with db.connected(self.owner_dsn, seconds_max=60) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def service(self) -> AsyncIterator[Any]:
+        async with db.connected(self.service_dsn, seconds_max=60) as connection:
+            yield connection
+
+
+def with_database(dsn: str, name: str) -> str:
+    """Return `dsn` pointing at another database of the same server."""
+    parts = urlsplit(dsn)
+    return urlunsplit(parts._replace(path="/" + name))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """Run one PostgreSQL for the whole session and make the migrated template database."""
+    folder = tmp_path_factory.mktemp("cluster")
+    server = EmbeddedPostgres(Path(folder), pg_bin=os.environ.get("LEDGER_TEST_PG_BIN"))
+    endpoint = asyncio.run(server.start())
+    asyncio.run(_make_template(endpoint))
+    yield endpoint
+    asyncio.run(server.stop())
+
+
+async def _make_template(endpoint: Endpoint) -> None:
+    async with db.connected(endpoint.owner_dsn) as owner:
+        await owner.execute(f"CREATE DATABASE {TEMPLATE}")
+    template = Endpoint(
+        with_database(endpoint.owner_dsn, TEMPLATE), with_database(endpoint.service_dsn, TEMPLATE)
+    )
+    await prepare(template, load({}))
+
+
+@pytest.fixture
+async def database(cluster: Endpoint) -> AsyncIterator[Database]:
+    """Clone the template: a migrated database with the sources straitsx and gokart."""
+    name = f"t{next(_numbers)}_{os.getpid()}"
+    async with db.connected(cluster.owner_dsn, seconds_max=60) as owner:
+        await owner.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        await owner.execute(f"GRANT CREATE, CONNECT ON DATABASE {name} TO ledger")
+    service_dsn = with_database(cluster.service_dsn, name)
+    settings = replace(load({}), database_url=service_dsn)
+    yield Database(with_database(cluster.owner_dsn, name), service_dsn, settings)
+    async with db.connected(cluster.owner_dsn, seconds_max=60) as owner:
+        await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def eventually(check: Any, seconds: float = 20) -> Any:
+    """Await `check()` until it is true; fail with its last answer at the deadline."""
+    answer = None
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                answer = await check()
+                if answer:
+                    return answer
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        pytest.fail(f"not within {seconds} s; last answer: {answer!r}")
+
+
+__all__ = ["Database", "asyncpg", "eventually"]

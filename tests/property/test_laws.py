@@ -1,0 +1,215 @@
+"""The laws of the books, on the real fold, for whatever a provider may send."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ledger.model import Fact, SourceTerms, total
+from tests.property import naive
+from tests.property.driver import STRAITSX, Books, at, keep, money
+from tests.property.stories import (
+    REFUNDABLE,
+    batchings,
+    contradictions,
+    stories,
+    terms,
+    transactions,
+    troubled_stories,
+)
+
+law = settings(
+    max_examples=150,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+ENDED = {"completed", "refunded", "expired"}
+
+
+def _resource(stream: list[Fact]) -> str:
+    return stream[0].resource_id
+
+
+def fold(facts: Iterable[Fact], source: SourceTerms = STRAITSX, batches: Any = ()) -> Books:
+    return Books(source).tell(*facts, batches=batches)
+
+
+@law
+@given(stories(), terms, batchings, st.data())
+def test_any_order_and_duplication_and_batching_means_the_same_byte_for_byte(
+    facts: list[Fact], source: SourceTerms, batches: list[int], data: st.DataObject
+) -> None:
+    again = data.draw(st.lists(st.sampled_from(facts), max_size=4), label="duplicates")
+    other = data.draw(st.permutations(facts + again), label="order")
+    assert fold(other, source, batches).meaning() == fold(facts, source).meaning()
+
+
+@law
+@given(troubled_stories(), terms, batchings)
+def test_entries_balance_at_every_position_and_on_every_date(
+    facts: list[Fact], source: SourceTerms, batches: list[int]
+) -> None:
+    books = fold(facts, source, batches)
+    sums: dict[Any, Decimal] = defaultdict(Decimal)
+    dated: dict[Any, Decimal] = defaultdict(Decimal)
+    for _, position, _, _, _, _, currency, amount, effective_at, _ in books.tables["entries"]:
+        assert amount != 0
+        sums[position, effective_at, currency] += amount
+        dated[effective_at, currency] += amount
+    assert not any(sums.values())
+    assert not any(dated.values())
+
+
+@law
+@given(troubled_stories(), terms, batchings)
+def test_balances_and_legs_are_the_sums_of_the_journal(
+    facts: list[Fact], source: SourceTerms, batches: list[int]
+) -> None:
+    books = fold(facts, source, batches)
+    journal: dict[Any, Decimal] = defaultdict(Decimal)
+    lines: dict[Any, Decimal] = defaultdict(Decimal)
+    for _, _, _, kind, name, account, currency, amount, moment, _ in books.tables["entries"]:
+        journal[account, currency] += amount
+        lines[kind, name, moment, account, currency] += amount
+    assert {k: v for k, v in journal.items() if v} == {
+        key: books.balance(*key) for key in books.sums if books.balance(*key)
+    }
+    legs = {
+        (*key, moment, account, currency): amount
+        for key in books.saved
+        for moment, account, currency, amount in books.stored(key).legs
+    }
+    assert {k: v for k, v in lines.items() if v} == legs
+    assert all(debits >= 0 and credited >= 0 for debits, credited in books.sums.values())
+
+
+@law
+@given(troubled_stories(), terms, batchings, st.data())
+def test_a_rebuild_equals_the_live_books_byte_for_byte(
+    facts: list[Fact], source: SourceTerms, batches: list[int], data: st.DataObject
+) -> None:
+    for _ in range(data.draw(st.integers(0, 2), label="decisions")):
+        position = data.draw(st.integers(1, len(facts)), label="keep")
+        facts = [*facts, keep(facts[position - 1], position)]
+    live = fold(facts, source, [1] * len(facts))
+    assert fold(facts, source, batches).everything() == live.everything()
+    assert fold(facts, source).everything() == live.everything()
+
+
+@law
+@given(stories(), terms)
+def test_the_books_equal_those_of_a_bookkeeper_who_sees_the_whole_log(
+    facts: list[Fact], source: SourceTerms
+) -> None:
+    _same_books(facts, source)
+
+
+@law
+@given(troubled_stories(), terms)
+def test_the_bookkeeper_agrees_also_where_facts_contradict_each_other(
+    facts: list[Fact], source: SourceTerms
+) -> None:
+    _same_books(facts, source)
+
+
+def _same_books(facts: list[Fact], source: SourceTerms) -> None:
+    books = fold(facts, source)
+    found: dict[Any, Decimal] = defaultdict(Decimal)
+    for key in books.saved:
+        for moment, account, currency, amount in books.stored(key).legs:
+            found[moment, account, currency] += amount
+    assert {k: v for k, v in found.items() if v} == naive.write(facts, source.wallets)
+    assert books.parked == set()
+
+
+@law
+@given(st.lists(transactions(), max_size=4, unique_by=_resource), terms, st.data())
+def test_a_late_pending_changes_nothing_and_completed_alone_says_it_all(
+    streams: list[list[Fact]], source: SourceTerms, data: st.DataObject
+) -> None:
+    facts = [fact for stream in streams for fact in stream]
+    late = []
+    for stream in streams:
+        told = {fact.status for fact in stream}
+        base = stream[0]
+        if told & ENDED or (base.kind not in REFUNDABLE and "failed" in told):
+            moment = at(data.draw(st.integers(0, 20_000), label="late"))
+            late.append(replace(base, status="pending", effective_at=moment))
+        if base.kind in REFUNDABLE and "refunded" in told:
+            late.append(replace(base, status="failed", effective_at=at(30_000)))
+    before = [fact for fact in facts if fact not in late]
+    assert fold(before + late, source).meaning() == fold(before, source).meaning()
+    assert fold(late + before, source).meaning() == fold(before, source).meaning()
+
+
+@law
+@given(contradictions(), stories(), terms, batchings)
+def test_a_contradiction_parks_its_money_and_stops_nothing_else(
+    pair: list[Fact], others: list[Fact], source: SourceTerms, batches: list[int]
+) -> None:
+    others = [fact for fact in others if fact.kind != "payment" or not _returns(fact)]
+    pair = [replace(fact, idempotency_id=None) for fact in pair]
+    pair = [replace(f, details={}) for f in pair]
+    first = pair[0]
+    key = (first.kind, first.resource_id)
+    books = fold([*pair, *others], source, batches)
+    alone = fold(others, source)
+    assert books.rows[key]["status"] == "conflict"
+    assert books.troubles(key) == ["conflict"]
+    opened = [row[4] for row in books.tables["exceptions"] if row[3] == "opened"]
+    assert opened == ["conflict"]
+    currency = source.wallets.get(f"{first.kind}.{first.currency.lower()}", first.currency)
+    if first.kind in {"payment", "user_deposit", "chain_deposit"}:
+        where, amount = "memo:incoming", first.amount
+    else:
+        where, amount = "assets:wallet:held", total(first.amount, first.fees)
+    parked = {(account, c): Decimal(a) for _, account, c, a in books.legs(key)}
+    assert parked.get((where, currency), Decimal(0)) == amount
+    assert len(parked) == (2 if amount else 0)
+    assert {k: v for k, v in books.rows.items() if k != key} == alone.rows
+    assert [leg for k in sorted(alone.saved) for leg in books.legs(k)] == alone.legs()
+
+
+@law
+@given(contradictions(), st.integers(0, 1), terms)
+def test_a_decision_makes_the_books_of_the_facts_that_it_keeps(
+    pair: list[Fact], which: int, source: SourceTerms
+) -> None:
+    kept = pair[which]
+    key = (kept.kind, kept.resource_id)
+    books = fold([*pair, keep(kept, which + 1)], source)
+    alone = fold([kept], source)
+    assert books.rows[key]["status"] == kept.status
+    assert "decided" in books.rows[key]["flags"]
+    assert books.legs(key) == alone.legs(key)
+    assert books.troubles(key) == []
+    actions = [row[3] for row in books.tables["exceptions"]]
+    assert actions == ["opened", "cleared", "resolved"]
+
+
+@law
+@given(stories(), batchings, st.data())
+def test_a_fold_that_raises_parks_its_stream_and_only_that(
+    facts: list[Fact], batches: list[int], data: st.DataObject
+) -> None:
+    poison = money("swap", "completed", resource_id="poisoned", amount=None)
+    after = money("swap", "completed", 5, resource_id="poisoned")
+    place = data.draw(st.integers(0, len(facts)), label="place")
+    log = [*facts[:place], poison, *facts[place:], after]
+    books, healthy = fold(log, batches=batches), fold(facts)
+    assert books.parked == {("swap", "poisoned")}
+    assert books.rows == healthy.rows
+    assert books.legs() == healthy.legs()
+    assert books.sums == healthy.sums
+    assert [row[4] for row in books.tables["exceptions"]] == ["parked"]
+
+
+def _returns(fact: Fact) -> bool:
+    return bool(fact.details.get("return_of"))

@@ -1,0 +1,263 @@
+"""How payloads are read: envelopes, casings, texts, money and times, without guessing."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.errors import CannotBeTrue
+from ledger.model import (
+    Number,
+    Payload,
+    as_instant,
+    as_money,
+    as_note,
+    as_text,
+    flags,
+    identify,
+    plain,
+    total,
+)
+from ledger.payload import parse
+from tests.samples import utc
+
+ENVELOPES: list[dict[str, Any]] = [
+    {"id": "a1", "type": "t", "amount": "1.0"},
+    {"data": {"id": "a1", "type": "t", "attributes": {"amount": "1.0"}}},
+    {"id": "a1", "type": "t", "attributes": {"amount": "1.0"}},
+]
+AMOUNTS = st.decimals(
+    min_value=Decimal(-99999999999999999999),
+    max_value=Decimal(99999999999999999999),
+    allow_nan=False,
+    allow_infinity=False,
+    places=18,
+)
+
+
+def reason_of(call: Any, *args: Any) -> str:
+    with pytest.raises(CannotBeTrue) as caught:
+        call(*args)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("root", ENVELOPES)
+def test_the_three_envelopes_are_read_alike(root: dict[str, Any]) -> None:
+    said = Payload(root, "someEvent")
+    assert (said.id, said.type, said.path_event) == ("a1", "t", "someEvent")
+    assert said.amount("amount") == Decimal(1)
+
+
+def test_data_that_is_no_object_is_not_an_envelope() -> None:
+    said = Payload({"data": [1], "id": "a", "attributes": "x"})
+    assert (said.id, said.get("data"), said.get("attributes")) == ("a", [1], "x")
+
+
+def test_a_field_is_found_in_either_casing() -> None:
+    assert Payload({"customerProfileId": "c"}).text("customer_profile_id") == "c"
+    assert Payload({"customer_profile_id": "c"}).text("customer_profile_id") == "c"
+    assert Payload({"netAmount": None, "net_amount": "1"}).get("net_amount") == "1"
+
+
+def test_a_field_beside_the_attributes_is_found_when_they_lack_it() -> None:
+    said = Payload({"id": "r", "customerProfileId": "c", "attributes": {"status": "sent"}})
+    assert said.text("customer_profile_id") == "c"
+    both = Payload({"customerProfileId": "outer", "attributes": {"customerProfileId": "inner"}})
+    assert both.text("customer_profile_id") == "inner"
+
+
+def test_two_casings_with_two_values_cannot_be_true() -> None:
+    said = Payload({"net_amount": "1", "netAmount": "2"})
+    assert reason_of(said.get, "net_amount") == "two_values"
+    assert Payload({"net_amount": "1", "netAmount": "1"}).get("net_amount") == "1"
+
+
+def test_an_object_inside_is_flat_and_read_without_type_and_id() -> None:
+    inner = Payload({"fee": {"id": [], "type": {}, "data": {"a": 1}, "amount": "2"}}).within("fee")
+    assert inner is not None
+    assert (inner.id, inner.type, inner.amount("amount")) == (None, None, Decimal(2))
+    assert inner.get("data") == {"a": 1}
+    assert Payload({"fee": "2"}).within("fee") is None
+
+
+def test_texts_are_short_words_or_integers_and_empty_is_none() -> None:
+    assert as_text("x", "word") == "word"
+    assert as_text("x", 12) == "12"
+    assert as_text("x", "") is None
+    assert as_text("x", None) is None
+    assert type(as_text("x", Number("1.5"))) is str
+    for value in (True, [], {}, "x" * 513, 10**600):
+        assert reason_of(as_text, "x", value) == "bad_x"
+
+
+def test_a_text_that_is_needed_must_be_there() -> None:
+    assert Payload({"a": "b"}).need("a") == "b"
+    assert reason_of(Payload({"a": ""}).need, "a") == "missing_a"
+
+
+def test_notes_never_refuse() -> None:
+    assert as_note("x" * 600) == "x" * 512
+    for value in (None, "", 5, True, [], {}):
+        assert as_note(value) is None
+    assert type(as_note(Number("1.5"))) is str
+
+
+@pytest.mark.parametrize(
+    ("lexeme", "expected"),
+    [
+        ('"13304.95"', "13304.95"),
+        ("13304.95", "13304.95"),
+        ("13304.950", "13304.95"),
+        ('"10000"', "10000"),
+        ("10000", "10000"),
+        ("10000.0", "10000"),
+        ("-0.0", "0"),
+        ('"-0"', "0"),
+        ('"007"', "7"),
+        ("0.1", "0.1"),
+        ("9007199254740993.1", "9007199254740993.1"),
+        ("99999999999999999999.999999999999999999", "99999999999999999999.999999999999999999"),
+    ],
+)
+def test_money_is_its_exact_lexeme_whether_text_or_number(lexeme: str, expected: str) -> None:
+    amount = Payload(parse(b'{"amount":%s}' % lexeme.encode())).money("amount")
+    assert amount == Decimal(expected)
+    assert plain(amount or Decimal(0)) == expected
+
+
+@pytest.mark.parametrize(
+    "lexeme",
+    [
+        '""',
+        '"$12.71"',
+        '"1,000"',
+        '" 1"',
+        '"1 "',
+        '"+1"',
+        '".5"',
+        '"5."',
+        '"1e3"',
+        "1e3",
+        "1E-7",
+        '"NaN"',
+        '"Infinity"',
+        '"0x10"',
+        '"1_000"',
+        '"١٢"',
+        '"1\\n"',
+        "100000000000000000000",
+        '"0.1234567890123456789"',
+        "true",
+        "[]",
+        '{"value":1}',
+    ],
+)
+def test_what_is_not_plainly_an_amount_is_refused(lexeme: str) -> None:
+    said = Payload(parse(b'{"amount":%s}' % lexeme.encode()))
+    assert reason_of(said.money, "amount") == "bad_amount"
+
+
+def test_absent_money_is_none_and_not_zero() -> None:
+    assert as_money("x", None) is None
+    assert Payload({}).fees("fees") is None
+    assert reason_of(Payload({}).amount, "amount") == "missing_amount"
+
+
+def test_negative_money_cannot_be_true() -> None:
+    assert reason_of(Payload({"amount": "-1"}).amount, "amount") == "negative_amount"
+    assert reason_of(Payload({"fees": "-1"}).fees, "fees") == "negative_fees"
+    assert Payload({"amount": "-0.0"}).amount("amount") == Decimal(0)
+
+
+def test_a_total_is_checked_where_both_sides_are_known() -> None:
+    said = Payload({"total": "3"})
+    said.check_total("total", Decimal(1), Decimal(2))
+    said.check_total("total", Decimal(1), None)
+    said.check_total("absent", Decimal(1), Decimal(1))
+    assert reason_of(said.check_total, "total", Decimal(1), Decimal(1)) == "total_mismatch"
+
+
+def test_totals_keep_every_digit_beyond_the_default_precision() -> None:
+    large, small = Decimal(99999999999999999999), Decimal("0.000000000000000001")
+    assert plain(total(large, small)) == "99999999999999999999.000000000000000001"
+    assert total() == Decimal(0)
+
+
+@given(AMOUNTS)
+def test_plain_text_is_canonical_and_reads_back(amount: Decimal) -> None:
+    text = plain(amount)
+    assert Decimal(text) == amount
+    assert as_money("x", text) == amount
+    assert "E" not in text
+    assert text != "-0"
+    assert not ("." in text and text.endswith(("0", ".")))
+
+
+@given(AMOUNTS, AMOUNTS)
+def test_adding_and_taking_away_again_changes_nothing(first: Decimal, second: Decimal) -> None:
+    assert total(first, second, second.copy_negate()) == first
+
+
+def test_plain_text_has_no_exponent_and_no_trailing_zeros() -> None:
+    cases = {"1E+3": "1000", "10000.0": "10000", "0.50": "0.5", "-0.00": "0", "1E-7": "0.0000001"}
+    assert {text: plain(Decimal(text)) for text in cases} == cases
+
+
+def test_currencies_are_short_codes_in_upper_case() -> None:
+    assert Payload({"currency": "xsgd"}).currency("currency") == "XSGD"
+    assert reason_of(Payload({}).currency, "currency") == "missing_currency"
+    for text in ("S$", "x", "X SGD", "ſgd", "1SGD", "A" * 13):
+        assert reason_of(Payload({"currency": text}).currency, "currency") == "bad_currency", text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2025-04-16T08:15:42.681Z", "2025-04-16T08:15:42.681"),
+        ("2025-07-07T15:19:07.898+08:00", "2025-07-07T07:19:07.898"),
+        ("2025-06-13T04:24:39Z", "2025-06-13T04:24:39"),
+        ("2024-09-18T18:29:26.8469471+00:00", "2024-09-18T18:29:26.846947"),
+    ],
+)
+def test_times_are_read_in_utc(text: str, expected: str) -> None:
+    assert as_instant("x", text) == utc(expected)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2025-04-16T08:15:42", "2025-02-30T00:00:00Z", "14 May 2026 - 9:11 AM", 1700000000, [], "x"],
+)
+def test_what_is_not_a_time_with_a_zone_is_refused(value: Any) -> None:
+    assert reason_of(as_instant, "x", value) == "bad_x"
+
+
+def test_a_callback_was_told_when_it_was_updated_or_else_created() -> None:
+    created, updated = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    both = {"createdAt": created, "updatedAt": updated}
+    assert Payload(both).told_at() == utc("2026-01-02T00:00:00")
+    assert Payload({"created_at": created}).told_at() == utc("2026-01-01T00:00:00")
+    assert Payload({}).told_at() is None
+
+
+def test_a_status_is_a_known_word_or_kept_as_told() -> None:
+    known = frozenset({"pending"})
+    assert Payload({"status": "Pending"}).status("status", known) == "pending"
+    assert Payload({"status": "Held"}).status("status", known) == "unknown:Held"
+    assert reason_of(Payload({"status": ""}).status, "status", known) == "missing_status"
+
+
+def test_events_of_a_stream_differ_by_status_or_also_by_updated_time() -> None:
+    said = Payload({"id": 7, "updated_at": "2026-01-02T08:00:00+08:00"})
+    assert identify(said, "k", "done").tail == "done"
+    assert identify(said, "k", "done", dated=True).tail == "done@2026-01-02T00:00:00+00:00"
+    assert identify(said, "k", "unknown:x", dated=True).tail is None
+    assert identify(said, "k", "done").resource_id == "7"
+    assert reason_of(identify, Payload({}), "k", "done") == "missing_id"
+
+
+def test_flags_are_the_names_that_are_raised() -> None:
+    assert flags(one=True, two=False, three=True) == ("one", "three")

@@ -1,0 +1,258 @@
+"""Customers, bank accounts, virtual accounts, limits, limit requests, requests for information."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from ledger.model import Fact
+from projections import limit_requests, limits
+from tests.property.driver import Books, at, keep, one, told, word
+
+
+def row_of(books: Books) -> Any:
+    (row,) = books.rows.values()
+    return row
+
+
+def customer(status: str, minutes: int, **details: Any) -> Fact:
+    return word("customer", status, minutes, details=details)
+
+
+# customers
+
+
+def test_a_verified_customer_is_rejected_by_a_later_update_and_not_by_an_earlier_one() -> None:
+    for order in permutations([customer("verified", 5), customer("rejected", 9)]):
+        assert row_of(one(*order))["verification_status"] == "rejected"
+    for order in permutations([customer("verified", 5), customer("rejected", 2)]):
+        row = row_of(one(*order))
+        assert (row["verification_status"], row["updated_at"]) == ("verified", at(5))
+
+
+def test_a_resubmitting_customer_is_pending_again() -> None:
+    facts = [customer("rejected", 1), customer("pending", 2), customer("verified", 3)]
+    for order in permutations(facts):
+        assert row_of(one(*order))["verification_status"] == "verified"
+    assert row_of(one(*facts[:2]))["verification_status"] == "pending"
+
+
+def test_at_one_time_a_decision_on_a_customer_beats_waiting_for_it() -> None:
+    for status in ("verified", "rejected"):
+        for order in permutations([customer("pending", 1), customer(status, 1)]):
+            assert row_of(one(*order))["verification_status"] == status
+
+
+def test_at_one_time_the_later_received_of_two_decisions_holds() -> None:
+    for order in permutations([customer("verified", 1), customer("rejected", 1)]):
+        assert row_of(one(*order))["verification_status"] == order[-1].status
+
+
+def test_a_rejection_is_shown_while_it_holds() -> None:
+    why = {"summary": "policy", "retryable": True, "reasons": []}
+    books = one(customer("rejected", 1, rejection=why, country="SG"))
+    row = row_of(books)
+    assert (row["rejection"], row["details"]) == (why, {"country": "SG"})
+    books.tell(customer("verified", 2, country="SG"))
+    assert row_of(books)["rejection"] is None
+
+
+def test_an_unknown_status_of_a_customer_changes_nothing_and_is_an_exception() -> None:
+    books = one(customer("verified", 1), customer("unknown:frozen", 9))
+    assert row_of(books)["verification_status"] == "verified"
+    assert books.troubles(("customer", "thing_1")) == ["unknown_status"]
+    assert row_of(one(customer("unknown:frozen", 9)))["verification_status"] == "unknown:frozen"
+
+
+def test_a_customers_state_stays_small_however_often_it_changes() -> None:
+    facts = [customer(("pending", "rejected")[n % 2], n) for n in range(500)]
+    assert len(told(*facts).saved["customer", "thing_1"][2]) < 400
+
+
+# bank accounts
+
+
+def test_at_one_time_a_verified_bank_account_beats_a_pending_one() -> None:
+    facts = [
+        word("bank_account", "pending", 1, details={"disabled": False, "bank_abbrev": "BCA"}),
+        word("bank_account", "verified", 1, details={"disabled": False, "bank_abbrev": "BCA"}),
+    ]
+    for order in permutations(facts):
+        row = row_of(one(*order))
+        assert row["verification_status"] == "verified"
+        assert (row["disabled"], row["details"]) == (False, {"bank_abbrev": "BCA"})
+
+
+def test_an_edited_bank_account_is_pending_again_and_may_be_disabled() -> None:
+    facts = [
+        word("bank_account", "verified", 1, details={"disabled": False}),
+        word("bank_account", "pending", 2, details={"disabled": True}, customer_id="customer_7"),
+    ]
+    for order in permutations(facts):
+        row = row_of(one(*order))
+        assert (row["verification_status"], row["disabled"]) == ("pending", True)
+        assert row["customer_id"] == "customer_7"
+
+
+# virtual accounts
+
+
+def account(status: str, minutes: int | None = None, **given: Any) -> Fact:
+    return word("virtual_account", status, minutes, **given)
+
+
+def test_a_disabled_virtual_account_stays_disabled() -> None:
+    facts = [account("pending"), account("enabled"), account("disabled")]
+    for order in permutations(facts):
+        assert row_of(one(*order))["status"] == "disabled"
+
+
+def test_a_virtual_account_enabled_after_it_was_disabled_is_flagged() -> None:
+    flagged = {"flags": ["enabled_after_disabled"], "status": "disabled"}
+    for order in permutations([account("disabled", 5), account("enabled", 9)]):
+        assert row_of(one(*order)).items() >= flagged.items()
+    for order in permutations([account("disabled", 9), account("enabled", 5)]):
+        assert row_of(one(*order))["flags"] == []
+
+
+def test_without_a_time_the_order_received_tells_whether_it_was_enabled_again() -> None:
+    assert row_of(one(account("disabled"), account("enabled", 5)))["flags"] != []
+    assert row_of(one(account("enabled"), account("disabled")))["flags"] == []
+
+
+def test_details_of_a_virtual_account_are_merged_and_absent_ones_erase_nothing() -> None:
+    told_first = {"currency": "USD", "reference_id": "r1", "account_no": "885", "bank": None}
+    told_later = {"currency": "USD", "reference_id": "r2", "account_no": None, "bank": None}
+    facts = [account("enabled", 1, details=told_first), account("disabled", 2, details=told_later)]
+    for order in permutations(facts):
+        row = row_of(one(*order))
+        assert (row["currency"], row["reference_id"]) == ("USD", "r2")
+        assert row["details"] == {"account_no": "885"}
+        assert row["updated_at"] == at(2)
+
+
+def test_a_virtual_account_without_a_time_tells_none() -> None:
+    assert row_of(one(account("disabled")))["updated_at"] is None
+
+
+# limits
+
+
+def limit(**given: str | None) -> Fact:
+    return word("limits", "", None, customer_id="customer_7", details={"limits": given})
+
+
+def test_annual_and_daily_limits_do_not_overwrite_each_other() -> None:
+    annual = limit(total_annual_payment_limit="200000", transaction_size_limit=None)
+    daily = limit(total_daily_payment_limit="5000", transaction_size_limit=None)
+    for order in permutations([annual, daily]):
+        row = row_of(one(*order))
+        assert row == {
+            "customer_id": "customer_7",
+            "limits": {
+                "total_annual_payment_limit": "200000",
+                "total_daily_payment_limit": "5000",
+                "transaction_size_limit": None,
+            },
+        }
+
+
+def test_the_last_value_received_of_a_limit_holds_also_when_it_is_null() -> None:
+    books = one(limit(a_limit="1"), limit(a_limit="2"))
+    assert row_of(books)["limits"] == {"a_limit": "2"}
+    books.tell(limit(a_limit=None))
+    assert row_of(books)["limits"] == {"a_limit": None}
+
+
+def test_limits_are_bounded() -> None:
+    many = {f"n{n:03}_limit": "1" for n in range(limits.FIELDS_MAX + 1)}
+    books = one(limit(**many))
+    assert len(row_of(books)["limits"]) == limits.FIELDS_MAX
+    assert books.troubles(("limits", "thing_1")) == ["too_many_limits"]
+
+
+# limit requests
+
+
+def request(status: str, minutes: int) -> Fact:
+    return word("limits_request", status, minutes, customer_id="customer_7")
+
+
+def test_a_limit_request_takes_its_end_whatever_the_order() -> None:
+    for end in ("approved", "rejected"):
+        for order in permutations([request("pending", 1), request(end, 2)]):
+            assert row_of(one(*order)) == {
+                "customer_id": "customer_7",
+                "status": end,
+                "updated_at": at(2),
+                "conflict": None,
+            }
+
+
+def test_a_limit_request_both_approved_and_rejected_is_a_conflict() -> None:
+    books = one(request("rejected", 3), request("approved", 2))
+    row = row_of(books)
+    assert (row["status"], row["updated_at"]) == ("conflict", at(3))
+    assert row["conflict"]["reason"] == "terminals_disagree"
+    facts = [(f["position"], f["status"]) for f in row["conflict"]["facts"]]
+    assert facts == [(1, "rejected"), (2, "approved")]
+    assert books.troubles(("limits_request", "thing_1")) == ["conflict"]
+
+
+def test_a_decision_ends_the_conflict_of_a_limit_request() -> None:
+    books = one(request("rejected", 3), request("approved", 2))
+    books.tell(keep(request("approved", 2), 2))
+    assert (row_of(books)["status"], row_of(books)["conflict"]) == ("approved", None)
+    assert books.troubles(("limits_request", "thing_1")) == []
+    books.tell(request("rejected", 9))
+    assert row_of(books)["status"] == "approved"
+    assert books.troubles(("limits_request", "thing_1")) == ["conflict_after_decision"]
+
+
+def test_a_limit_request_told_often_stays_small() -> None:
+    books = told(*[request("approved", n) for n in range(100)])
+    said = books.stored(("limits_request", "thing_1")).state["said"]["approved"]
+    assert len(said["positions"]) == limit_requests.POSITIONS_MAX
+
+
+def test_an_unknown_status_of_a_limit_request_is_an_exception() -> None:
+    books = one(request("unknown:escalated", 1))
+    assert row_of(books)["status"] == "unknown:escalated"
+    books.tell(request("approved", 2))
+    assert row_of(books)["status"] == "approved"
+
+
+# requests for information
+
+
+def rfi(status: str, minutes: int | None = 0, **details: Any) -> Fact:
+    return word("rfi", status, minutes, customer_id="customer_7", details=details)
+
+
+def test_the_last_received_status_of_a_request_for_information_holds() -> None:
+    books = one(rfi("sent"), rfi("received"))
+    assert row_of(books)["status"] == "received"
+    books.tell(rfi("sent", counts={"pending": 1}))
+    assert (row_of(books)["status"], row_of(books)["details"]) == (
+        "sent",
+        {"counts": {"pending": 1}},
+    )
+
+
+@pytest.mark.parametrize("end", ["completed", "expired"])
+def test_an_ended_request_for_information_stays_ended(end: str) -> None:
+    for order in permutations([rfi("sent", 1), rfi(end, 1), rfi("received", 1)]):
+        assert row_of(one(*order))["status"] == end
+
+
+def test_a_completed_request_for_information_does_not_expire() -> None:
+    for order in permutations([rfi("completed"), rfi("expired")]):
+        assert row_of(one(*order))["status"] == "completed"
+
+
+def test_the_expiry_of_a_request_for_information_is_a_time() -> None:
+    row = row_of(one(rfi("sent", expires_at=at(90).isoformat(), questions=[])))
+    assert row["expires_at"] == at(90)
+    assert row["details"] == {"questions": []}

@@ -1,0 +1,446 @@
+"""What a set of facts says about one transaction: status, flags, conflicts, decisions, returns."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from ledger.model import Decision, Seen, SourceTerms
+from projections import factset
+from tests.property.driver import Books, again, at, event_id, keep, money, one, told
+
+AVAILABLE = "assets:wallet:available"
+HELD = "assets:wallet:held"
+IN = ("payment", "user_deposit")
+OUT = ("payout", "user_withdrawal", "fx_payout", "swap", "chain_withdrawal")
+
+
+def row_of(books: Books, kind: str = "payment", resource: str = "contract_1") -> Any:
+    return books.rows[kind, resource]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "flags"),
+    [
+        (("pending",), "pending", []),
+        (("pending", "failed"), "failed", []),
+        (("pending", "expired"), "expired", []),
+        (("failed", "expired"), "expired", []),
+        (("pending", "completed"), "completed", []),
+        (("completed", "expired"), "completed", ["completed_after_expiry"]),
+        (("completed", "failed"), "completed", ["completed_and_failed"]),
+        (("completed", "refunded"), "refunded", []),
+        (("completed", "failed", "refunded"), "refunded", []),
+        (("pending", "failed", "refunded"), "refunded", []),
+        (("refunded", "expired"), "refunded", []),
+    ],
+)
+@pytest.mark.parametrize("kind", IN)
+def test_incoming_money_takes_the_highest_status_whatever_the_order(
+    kind: str, statuses: tuple[str, ...], status: str, flags: list[str]
+) -> None:
+    facts = [money(kind, name, n, fees=Decimal(0)) for n, name in enumerate(statuses)]
+    for order in permutations(facts):
+        row = row_of(one(*order), kind)
+        assert (row["status"], row["flags"], row["conflict"]) == (status, flags, None)
+
+
+@pytest.mark.parametrize("end", ["completed", "failed"])
+@pytest.mark.parametrize("kind", [*OUT, "chain_deposit"])
+def test_a_late_pending_never_regresses_what_has_ended(kind: str, end: str) -> None:
+    done = one(money(kind, end, 5))
+    late = one(money(kind, end, 5), money(kind, "pending", 9))
+    assert late.rows == done.rows
+    assert late.legs() == done.legs()
+
+
+def test_completed_alone_equals_pending_then_completed_byte_for_byte() -> None:
+    for kind in ("payment", *OUT, "chain_deposit"):
+        alone = one(money(kind, "completed", 5))
+        both = one(money(kind, "pending", 1), money(kind, "completed", 5))
+        assert both.meaning() == alone.meaning()
+
+
+def test_the_row_tells_the_time_of_the_fact_that_gives_the_status() -> None:
+    books = told(money("payment", "completed", 7), money("payment", "pending", 30))
+    assert row_of(books)["effective_at"] == at(7)
+
+
+def test_a_restated_fact_keeps_its_earliest_time_and_its_latest_details() -> None:
+    early = money("payment", "completed", 3, details={"note": "old"}, flags=("zero_amount",))
+    late = money("payment", "completed", 9, details={"note": "new"})
+    for order in permutations([early, late]):
+        row = row_of(one(*order))
+        assert row["effective_at"] == at(3)
+        assert row["details"] == {"note": "new"}
+        assert row["flags"] == []
+
+
+def test_facts_of_one_time_agree_on_details_by_event_id() -> None:
+    one_way = money("payment", "completed", 3, details={"note": "a"})
+    other_way = money("payment", "completed", 3, details={"note": "b"})
+    last = max(one_way, other_way, key=event_id)
+    for order in permutations([one_way, other_way]):
+        assert row_of(one(*order))["details"] == last.details
+
+
+def test_the_handlers_flags_of_the_deciding_fact_are_shown() -> None:
+    books = told(money("chain_deposit", "completed", flags=("network_fees_on_deposit",)))
+    assert row_of(books, "chain_deposit")["flags"] == ["network_fees_on_deposit"]
+
+
+def test_the_same_amount_in_another_spelling_is_the_same_fact() -> None:
+    books = one(
+        money("payout", "pending", amount=Decimal("100.00")),
+        money("payout", "completed", amount=Decimal(100), fees=Decimal("2.0")),
+    )
+    row = row_of(books, "payout")
+    assert (row["status"], str(row["amount"]), str(row["fees"])) == ("completed", "100", "2")
+
+
+def test_a_changed_idempotency_id_is_a_flag_and_no_conflict() -> None:
+    facts = [
+        money("payout", "pending", 1, idempotency_id="b"),
+        money("payout", "completed", 2, idempotency_id="a"),
+    ]
+    for order in permutations(facts):
+        row = row_of(one(*order), "payout")
+        assert (row["status"], row["flags"]) == ("completed", ["idempotency_id_changed"])
+        assert row["idempotency_id"] == "a"
+        assert row["details"] == {"idempotency_ids": ["a", "b"]}
+
+
+def test_an_unknown_status_moves_nothing_and_is_an_exception() -> None:
+    books = one(money("payment", "unknown:On Hold", 4))
+    row = row_of(books)
+    assert (row["status"], row["amount"], row["effective_at"]) == ("unknown:On Hold", None, at(4))
+    assert books.legs() == []
+    assert books.troubles(("payment", "contract_1")) == ["unknown_status"]
+
+
+def test_an_unknown_status_does_not_hide_a_known_one() -> None:
+    books = one(money("payment", "completed", 1), money("payment", "unknown:Frozen", 9))
+    assert row_of(books)["status"] == "completed"
+    assert books.balance(AVAILABLE, "XSGD") == 98
+    assert books.troubles(("payment", "contract_1")) == ["unknown_status"]
+    assert [row[5] for row in books.tables["history"]] == ["completed", "unknown:Frozen"]
+
+
+def test_a_status_of_another_kind_is_unknown() -> None:
+    books = one(money("payout", "refunded"))
+    assert books.troubles(("payout", "contract_1")) == ["unknown_status"]
+
+
+# conflicts
+
+
+def test_completed_and_failed_of_outgoing_money_is_a_conflict_and_is_parked() -> None:
+    for kind in OUT:
+        for first, second in permutations(("completed", "failed")):
+            books = one(money(kind, first, 3), money(kind, second, 8))
+            row = row_of(books, kind)
+            assert row["status"] == "conflict"
+            assert row["effective_at"] == at(3)
+            assert row["conflict"]["reason"] == "terminals_disagree"
+            assert row["conflict"]["fields"] == ["status"]
+            assert books.balances() == {f"{AVAILABLE} XSGD": "-102", f"{HELD} XSGD": "102"}
+            assert {leg[0] for leg in books.legs()} == {at(3).isoformat()}
+
+
+def test_a_conflict_lists_its_facts_in_log_order() -> None:
+    first = money("fx_payout", "completed", 9)
+    second = money("fx_payout", "failed", 3, customer_id="customer_7", fees=None)
+    books = one(first, second)
+    assert row_of(books, "fx_payout")["conflict"] == {
+        "reason": "terminals_disagree",
+        "fields": ["status", "customer_id"],
+        "facts": [
+            {
+                "position": 1,
+                "event_id": event_id(first),
+                "status": "completed",
+                "amount": "100",
+                "currency": "XSGD",
+                "fees": "2",
+                "customer_id": None,
+            },
+            {
+                "position": 2,
+                "event_id": event_id(second),
+                "status": "failed",
+                "amount": "100",
+                "currency": "XSGD",
+                "fees": None,
+                "customer_id": "customer_7",
+            },
+        ],
+    }
+
+
+def test_a_blockchain_deposit_both_completed_and_failed_is_only_announced() -> None:
+    books = one(money("chain_deposit", "completed", 3), money("chain_deposit", "failed", 8))
+    assert row_of(books, "chain_deposit")["status"] == "conflict"
+    assert books.balances() == {"memo:incoming XSGD": "100", "memo:incoming:contra XSGD": "-100"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"amount": Decimal(101)}, "amount"),
+        ({"currency": "SGD"}, "currency"),
+        ({"fees": Decimal(3)}, "fees"),
+        ({"customer_id": "customer_7"}, "customer_id"),
+        ({"terms": {"target_amount": "75", "target_currency": "USDC"}}, "target_amount"),
+    ],
+)
+def test_other_material_is_a_conflict_and_the_first_fact_is_shown(
+    change: dict[str, Any], field: str
+) -> None:
+    first = money("swap", "pending", 1)
+    books = one(first, again(first, status="completed", **change))
+    row = row_of(books, "swap")
+    assert row["status"] == "conflict"
+    assert row["conflict"]["reason"] == "material_differs"
+    assert row["conflict"]["fields"] == [field]
+    assert (row["amount"], row["currency"], row["fees"]) == (100, "XSGD", 2)
+    assert row["customer_id"] is None
+    assert books.balances() == {f"{AVAILABLE} XSGD": "-102", f"{HELD} XSGD": "102"}
+    assert books.troubles(("swap", "contract_1")) == ["conflict"]
+
+
+def test_a_contradicted_payment_is_only_announced() -> None:
+    books = one(
+        money("payment", "completed", 1),
+        money("payment", "completed", 2, amount=50 + 0 * Decimal(1)),
+    )
+    assert row_of(books)["status"] == "conflict"
+    assert books.balances() == {"memo:incoming XSGD": "100", "memo:incoming:contra XSGD": "-100"}
+
+
+def test_fees_that_are_not_known_contradict_nothing() -> None:
+    books = one(money("payout", "pending", 1, fees=None), money("payout", "completed", 2))
+    row = row_of(books, "payout")
+    assert (row["status"], row["fees"], row["flags"]) == ("completed", 2, [])
+
+
+def test_a_conflict_stops_no_other_transaction() -> None:
+    other = money("payout", "completed", resource_id="contract_2")
+    books = one(money("payout", "completed"), money("payout", "failed"), other)
+    assert row_of(books, "payout", "contract_2")["status"] == "completed"
+    assert books.balance("equity:merchant", "XSGD") == 100
+
+
+def test_facts_beyond_the_bound_are_counted_and_not_kept() -> None:
+    facts = [
+        money("payment", "completed", n, amount=Decimal(n + 1))
+        for n in range(factset.FACTS_MAX + 3)
+    ]
+    books = told(*facts)
+    key = ("payment", "contract_1")
+    assert len(books.stored(key).state["facts"]) == factset.FACTS_MAX
+    assert books.stored(key).state["dropped"] == 3
+    assert books.troubles(key) == ["too_many_facts", "conflict"]
+
+
+def test_a_fact_told_a_thousand_times_stays_small() -> None:
+    books = told(*[money("payment", "completed", n) for n in range(1000)])
+    state = books.stored(("payment", "contract_1")).state
+    assert len(state["facts"]) == 1
+    positions = state["facts"][0]["positions"]
+    assert len(positions) == factset.POSITIONS_MAX
+    assert (positions[0], positions[-1]) == (1, 1000)
+
+
+# decisions
+
+
+def test_a_decision_lets_the_kept_end_stand() -> None:
+    completed, failed = money("payout", "completed", 3), money("payout", "failed", 8)
+    for position, status in ((1, "completed"), (2, "failed")):
+        books = one(completed, failed, keep(completed, position))
+        alone = one([completed, failed][position - 1])
+        row = row_of(books, "payout")
+        assert (row["status"], row["conflict"], row["flags"]) == (status, None, ["decided"])
+        assert books.legs() == alone.legs()
+        assert books.troubles(("payout", "contract_1")) == []
+
+
+def test_a_decision_drops_facts_of_other_material_only() -> None:
+    books = one(
+        money("payout", "pending", 1),
+        money("payout", "completed", 2, amount=Decimal(90)),
+        money("payout", "completed", 3),
+    )
+    books.tell(keep(money("payout", "pending"), 2))
+    row = row_of(books, "payout")
+    assert (row["status"], row["amount"], row["effective_at"]) == ("completed", 90, at(2))
+    assert books.balance(AVAILABLE, "XSGD") == -92
+
+
+def test_keeping_what_is_not_an_end_does_not_choose_between_two_ends() -> None:
+    books = one(
+        money("payout", "pending", 1), money("payout", "completed", 2), money("payout", "failed", 3)
+    )
+    books.tell(keep(money("payout", "pending"), 1))
+    assert row_of(books, "payout")["status"] == "conflict"
+
+
+def test_acknowledging_changes_no_money() -> None:
+    books = one(money("payout", "completed"), money("payout", "failed"))
+    before = (books.legs(), row_of(books, "payout"))
+    books.tell(keep(money("payout", "failed"), None))
+    assert (books.legs(), row_of(books, "payout")) == before
+
+
+def test_a_later_contradiction_of_a_decision_moves_nothing_and_is_an_exception() -> None:
+    completed, failed = money("payout", "completed", 3), money("payout", "failed", 8)
+    books = one(completed, failed, keep(completed, 1))
+    before = books.legs()
+    books.tell(money("payout", "failed", 8, details={"failure_reason": "told again"}))
+    assert books.legs() == before
+    assert row_of(books, "payout")["status"] == "completed"
+    assert books.troubles(("payout", "contract_1")) == ["conflict_after_decision"]
+
+
+def test_what_agrees_with_a_decision_later_still_counts() -> None:
+    kept = money("payment", "completed", 3)
+    books = one(kept, money("payment", "completed", 4, amount=Decimal(90)), keep(kept, 1))
+    books.tell(money("payment", "refunded", 9))
+    assert row_of(books)["status"] == "refunded"
+    assert books.balances() == {f"{AVAILABLE} XSGD": "-2", "expenses:fees XSGD": "2"}
+
+
+def test_a_second_decision_replaces_the_first() -> None:
+    completed, failed = money("payout", "completed", 3), money("payout", "failed", 8)
+    books = one(completed, failed, keep(completed, 1), keep(completed, 2))
+    assert row_of(books, "payout")["status"] == "failed"
+    assert books.balances() == {}
+
+
+def test_a_decision_on_no_event_of_the_stream_is_an_exception() -> None:
+    completed = money("payout", "completed")
+    books = one(completed, money("payout", "failed"), keep(completed, 99))
+    assert row_of(books, "payout")["status"] == "conflict"
+    assert books.troubles(("payout", "contract_1")) == ["decision_not_applied", "conflict"]
+
+
+def test_a_decision_may_name_any_telling_of_the_fact_it_keeps() -> None:
+    completed = money("payout", "completed", 3)
+    books = one(completed, money("payout", "failed", 8), again(completed, effective_at=at(9)))
+    books.tell(keep(completed, 3))
+    assert row_of(books, "payout")["status"] == "completed"
+
+
+def test_deciding_changes_a_copy_of_the_state() -> None:
+    fact = money("payout", "completed")
+    state = factset.fold(None, Seen(fact, 1, "e", at(0), at(0)))
+    decided = factset.decide(state, Decision("conflict", 1, 2))
+    assert (state.keep, decided.keep) == (None, 1)
+
+
+# returns of payouts
+
+
+def payout(**given: Any) -> Any:
+    known: dict[str, Any] = {"resource_id": "payout_1", "idempotency_id": "idem-1"}
+    return money("payout", "completed", 1, **{**known, **given})
+
+
+def returning(status: str = "completed", **given: Any) -> Any:
+    known: dict[str, Any] = {"resource_id": "payment_1", "details": {"return_of": "idem-1"}}
+    return money("payment", status, 60, **{**known, "fees": Decimal(0), **given})
+
+
+def test_a_return_credits_the_payouts_owner_whichever_came_first() -> None:
+    facts = [payout(customer_id="customer_7"), returning(customer_id="customer_8")]
+    for order in permutations(facts):
+        books = one(*order)
+        row = row_of(books, "payment", "payment_1")
+        assert (row["flags"], row["return_of"]) == (["return"], "idem-1")
+        assert row["customer_id"] == "customer_8"
+        assert books.balances() == {f"{AVAILABLE} XSGD": "-2", "expenses:fees XSGD": "2"}
+        sent = row_of(books, "payout", "payout_1")
+        assert (sent["status"], sent["flags"]) == ("completed", ["returned"])
+        assert sent["details"] == {"returns": ["payment_1"], "returned_amount": "100"}
+
+
+def test_a_return_of_the_merchants_payout_is_the_merchants() -> None:
+    books = one(payout(), returning(customer_id="customer_8"))
+    assert books.balance("equity:merchant", "XSGD") == 0
+    assert books.balance("liabilities:customers:customer_8", "XSGD") == 0
+
+
+def test_a_return_of_no_known_payout_is_flagged_and_its_own_owners() -> None:
+    books = one(returning(customer_id="customer_8"))
+    assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_unmatched"]
+    assert books.balance("liabilities:customers:customer_8", "XSGD") == -100
+
+
+def test_a_return_matches_its_payout_when_that_arrives() -> None:
+    books = one(returning(customer_id="customer_8"))
+    books.tell(payout(customer_id="customer_7"))
+    assert row_of(books, "payment", "payment_1")["flags"] == ["return"]
+    assert books.balance("liabilities:customers:customer_8", "XSGD") == 0
+    assert books.balance("liabilities:customers:customer_7", "XSGD") == 0
+
+
+@pytest.mark.parametrize(
+    ("amount", "flags"),
+    [("99.99", ["partial_return", "return"]), ("100.01", ["return", "return_exceeds_payout"])],
+)
+def test_a_return_of_another_amount_is_flagged(amount: str, flags: list[str]) -> None:
+    books = one(payout(), returning(amount=Decimal(amount)))
+    assert row_of(books, "payment", "payment_1")["flags"] == flags
+    assert books.balance("equity:merchant", "XSGD") == 100 - Decimal(amount)
+
+
+def test_a_return_in_another_wallets_currency_is_flagged() -> None:
+    books = one(payout(), returning(currency="XUSD"))
+    flags = row_of(books, "payment", "payment_1")["flags"]
+    assert flags == ["return", "return_currency_differs"]
+    assert row_of(books, "payout", "payout_1")["details"]["returned_amount"] == "0"
+
+
+def test_currencies_of_a_return_are_compared_as_wallets() -> None:
+    terms = SourceTerms("straitsx", "straitsx", wallets={"payout.sgd": "XSGD"})
+    books = told(payout(currency="SGD"), returning(), terms=terms)
+    assert row_of(books, "payment", "payment_1")["flags"] == ["return"]
+    assert books.balance("equity:merchant", "XSGD") == 0
+
+
+def test_a_return_of_two_payouts_is_ambiguous_and_its_own_owners() -> None:
+    twin = payout(resource_id="payout_2", customer_id="customer_9")
+    books = one(payout(customer_id="customer_7"), returning(), twin)
+    assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_ambiguous"]
+    assert books.balance("equity:merchant", "XSGD") == -100
+    for name in ("payout_1", "payout_2"):
+        assert row_of(books, "payout", name)["flags"] == ["return_ambiguous"]
+
+
+def test_partial_returns_add_up_on_the_payout() -> None:
+    books = one(
+        payout(),
+        returning(amount=Decimal("30.5")),
+        returning(resource_id="payment_2", amount=Decimal("69.6")),
+    )
+    sent = row_of(books, "payout", "payout_1")
+    assert sent["flags"] == ["return_exceeds_payout", "returned"]
+    assert sent["details"] == {"returns": ["payment_1", "payment_2"], "returned_amount": "100.1"}
+
+
+def test_a_return_that_is_pending_or_refunded_returns_nothing() -> None:
+    books = one(payout(), returning("pending"))
+    assert row_of(books, "payout", "payout_1")["flags"] == []
+    books.tell(returning(), returning("refunded"))
+    assert row_of(books, "payout", "payout_1")["flags"] == []
+    assert books.balance("equity:merchant", "XSGD") == 100
+
+
+def test_only_payouts_and_payments_are_linked() -> None:
+    fact = money("user_withdrawal", "completed", idempotency_id="idem-1", resource_id="w")
+    books = one(fact, returning())
+    assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_unmatched"]
+    assert set(books.links) == {"payout:idem-1"}
