@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -116,23 +117,11 @@ class Gauge:
         return str(await self.connection.fetchval(SHOW_VERSION))
 
 
-def gauge(dsn: str, source: str) -> Any:
+@asynccontextmanager
+async def gauge(dsn: str, source: str) -> AsyncIterator[Gauge]:
     """Open a Gauge for the length of a block."""
-    return _Opened(dsn, source)
-
-
-@dataclass(slots=True)
-class _Opened:
-    dsn: str
-    source: str
-    context: Any = None
-
-    async def __aenter__(self) -> Gauge:
-        self.context = database.connected(self.dsn, seconds_max=COMMAND_SECONDS_MAX)
-        return Gauge(await self.context.__aenter__(), self.source)
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self.context.__aexit__(*error)
+    async with database.connected(dsn, seconds_max=COMMAND_SECONDS_MAX) as connection:
+        yield Gauge(connection, source)
 
 
 @dataclass(slots=True)

@@ -98,19 +98,24 @@ class Deliveries:
     async def run(self) -> None:
         """Write records until cancelled; a database that is away keeps them waiting."""
         connection: Any = None
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                try:
-                    if connection is None or connection.is_closed():
-                        connection = await database.connect(self.dsn)
-                    await self._write(connection)
-                except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
-                    LOGGER.warning("deliveries_wait", error=type(error).__name__)
-                    connection = None
-                    await asyncio.sleep(1)
-            await asyncio.sleep(PACE_SECONDS)
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    try:
+                        if connection is None or connection.is_closed():
+                            connection = await database.connect(self.dsn)
+                        await self._write(connection)
+                    except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+                        LOGGER.warning("deliveries_wait", error=type(error).__name__)
+                        if connection is not None:
+                            connection.terminate()
+                        await asyncio.sleep(1)
+                await asyncio.sleep(PACE_SECONDS)
+        finally:
+            if connection is not None:
+                connection.terminate()
 
     async def _write(self, connection: Any) -> None:
         rows = list(self._queue)

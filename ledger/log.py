@@ -272,16 +272,21 @@ class Log:
     async def _ring(self) -> None:
         """Wake the projector; a lost ring costs it one poll, so failures are only waited out."""
         connection: Any = None
-        while True:
-            await self._rung.wait()
-            self._rung.clear()
-            try:
-                if connection is None or connection.is_closed():
-                    connection = await database.connect(self.dsn)
-                await connection.execute(RING)
-            except (LedgerError, asyncpg.PostgresError, *database.LOST):
-                connection = None
-            await asyncio.sleep(RING_PACE_SECONDS)
+        try:
+            while True:
+                await self._rung.wait()
+                self._rung.clear()
+                try:
+                    if connection is None or connection.is_closed():
+                        connection = await database.connect(self.dsn)
+                    await connection.execute(RING)
+                except (LedgerError, asyncpg.PostgresError, *database.LOST):
+                    if connection is not None:
+                        connection.terminate()
+                await asyncio.sleep(RING_PACE_SECONDS)
+        finally:
+            if connection is not None:
+                connection.terminate()
 
 
 REGISTER_SOURCE: Final = """

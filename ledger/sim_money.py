@@ -75,6 +75,8 @@ def payout(d: Deal, status: str, minutes: int) -> bytes:
             "description": f"Payout to {d.person} for services rendered under the framework "
             "agreement; please quote the invoice in every question about this transfer",
             "external_reference": f"payout-{d.idempotency_id}",
+            "beneficiary_bank_name": "Oversea-Chinese Banking Corporation Limited",
+            "beneficiary_bank_address": "65 CHULIA STREET, OCBC CENTRE, SINGAPORE 049513",
             "charge_option": "OUR",
             "created_at": instant(d.created),
             "updated_at": instant(d.created, minutes),

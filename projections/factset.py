@@ -149,7 +149,7 @@ def judge(state: Stream) -> Case | None:
         status = max(times, key=RANKS[state.kind].__getitem__)
         first = max((t for t in facts if t.status == status), key=lambda t: t.latest)
         fees = known_fees[0] if known_fees else None
-        flags |= _anomalies(state.kind, times)
+        flags |= _anomalies(state.kind, times, fees)
         flags |= {"decided"} if kept is not None else set()
     flags |= {*first.flags} | ({"fees_unknown"} if fees is None else set())
     return Case(status, first, facts, times, fees, differing, sorted(flags), troubles)
@@ -232,13 +232,15 @@ def _differing(kind: str, facts: Sequence[Told]) -> list[str]:
     return found + [name for name in terms if len({told.terms.get(name) for told in facts}) > 1]
 
 
-def _anomalies(kind: str, times: Mapping[str, datetime]) -> set[str]:
-    """Flag what may not follow each other on an incoming transaction."""
+def _anomalies(kind: str, times: Mapping[str, datetime], fees: Decimal | None) -> set[str]:
+    """Flag what no document explains about an incoming transaction that was completed."""
     if RANKS[kind] is not _INCOMING or "completed" not in times:
         return set()
     found = {"completed_after_expiry"} if "expired" in times else set()
     if "failed" in times and "refunded" not in times:
         found.add("completed_and_failed")
+    if "refunded" in times and fees:
+        found.add("fee_refund_unknown")
     return found
 
 

@@ -120,3 +120,36 @@ async def first_generation(database: Database) -> int:
     async with database.service() as connection:
         version = registry.current_version(await load_terms(connection))
         return await books.create_generation(connection, registry.load(), version, "live")
+
+
+def payment(number: int, **changes: Any) -> Json:
+    """Return a completed StraitsX payment of 10 XSGD, fee 0.5; changes replace fields."""
+    body: Json = {
+        "id": f"contract_{number:04}",
+        "type": "Direct bank transfer",
+        "idempotency_id": f"idem-{number:04}",
+        "amount": "10.0",
+        "fees": "0.5",
+        "status": "completed",
+        "currency": "xsgd",
+        "created_at": f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z",
+        "updated_at": f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z",
+    }
+    return body | changes
+
+
+def payout(number: int, **changes: Any) -> Json:
+    """Return a pending StraitsX payout of 20 XSGD, fee 1; changes replace fields."""
+    body: Json = {
+        "id": f"contract_{number:04}",
+        "type": "Withdrawal on behalf",
+        "idempotency_id": f"idem-{number:04}",
+        "amount": "20.0",
+        "fees": "1.0",
+        "status": "pending",
+        "account_no": "1234567890",
+        "currency": "xsgd",
+        "created_at": f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z",
+        "updated_at": f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z",
+    }
+    return body | changes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal, localcontext
 
@@ -19,7 +20,20 @@ Books = dict[tuple[datetime, str, str], Decimal]
 INCOMING = ("payment", "user_deposit", "chain_deposit")
 REFUNDABLE = ("payment", "user_deposit")
 ONE_END = ("payout", "fx_payout", "user_withdrawal", "swap", "chain_withdrawal", "chain_deposit")
-KNOWN = ("pending", "failed", "expired", "completed", "refunded")
+
+
+@dataclass
+class Deal:
+    """One transaction, read through to its end."""
+
+    kind: str
+    when: dict[str, datetime]
+    owner: str
+    currency: str
+    amount: Decimal
+    fees: Decimal
+    target_currency: str
+    target_amount: Decimal
 
 
 class Journal:
@@ -68,54 +82,66 @@ def _money(
             )
         return
     when = {s: min(f.effective_at for f in told if f.status == s) for s in {f.status for f in told}}
-    owner = _owner(kind, told, streams)
-    if kind in INCOMING:
-        _incoming(journal, kind, when, owner, currency, amount, fees)
-        return
-    target = (
-        first.terms.get("target_amount") or first.terms.get("to_amount") or "0",
-        _wallet(
-            kind, first.terms.get("target_currency") or first.terms.get("to_currency"), wallets
+    terms = first.terms
+    deal = Deal(
+        kind=kind,
+        when=when,
+        owner=_owner(kind, told, streams),
+        currency=currency,
+        amount=amount,
+        fees=fees,
+        target_currency=_wallet(
+            kind, terms.get("target_currency") or terms.get("to_currency"), wallets
         ),
+        target_amount=Decimal(terms.get("target_amount") or terms.get("to_amount") or 0),
     )
-    _outgoing(journal, kind, when, owner, currency, amount, fees, target)
+    if kind in INCOMING:
+        _incoming(journal, deal)
+    else:
+        _outgoing(journal, deal)
 
 
-def _incoming(journal, kind, when, owner, currency, amount, fees) -> None:
+def _incoming(journal: Journal, deal: Deal) -> None:
+    when, c = deal.when, deal.currency
     if "completed" in when:
         at = when["completed"]
-        journal.move(at, "assets:wallet:available", owner, currency, amount)
-        if kind != "chain_deposit":
-            journal.move(at, "expenses:fees", "assets:wallet:available", currency, fees)
+        journal.move(at, "assets:wallet:available", deal.owner, c, deal.amount)
+        if deal.kind in REFUNDABLE:
+            journal.move(at, "expenses:fees", "assets:wallet:available", c, deal.fees)
         if "refunded" in when:
-            journal.move(when["refunded"], owner, "assets:wallet:available", currency, amount)
-    elif "refunded" in when or "expired" in when or (kind == "chain_deposit" and "failed" in when):
-        return
-    else:
-        at = when.get("pending") or when["failed"]
-        journal.move(at, "memo:incoming", "memo:incoming:contra", currency, amount)
+            back = when["refunded"]
+            journal.move(back, deal.owner, "assets:wallet:available", c, deal.amount)
+    elif not _is_over(deal):
+        at = when["pending"] if "pending" in when else when["failed"]
+        journal.move(at, "memo:incoming", "memo:incoming:contra", c, deal.amount)
 
 
-def _outgoing(journal, kind, when, owner, currency, amount, fees, target) -> None:
+def _is_over(deal: Deal) -> bool:
+    over = {"refunded", "expired", *(["failed"] if deal.kind == "chain_deposit" else [])}
+    return bool(over & deal.when.keys())
+
+
+def _outgoing(journal: Journal, deal: Deal) -> None:
+    when, c = deal.when, deal.currency
     if "failed" in when:
         return
     if "completed" not in when:
-        total = amount + fees
-        at = when["pending"]
-        journal.move(at, "assets:wallet:held", "assets:wallet:available", currency, total)
+        held = deal.amount + deal.fees
+        journal.move(when["pending"], "assets:wallet:held", "assets:wallet:available", c, held)
         return
     at = when["completed"]
-    expense = "expenses:network_fees" if kind == "chain_withdrawal" else "expenses:fees"
-    journal.move(at, expense, "assets:wallet:available", currency, fees)
-    if kind == "swap":
-        via = "equity:conversion" if owner == "equity:merchant" else owner
-        journal.move(at, via, "assets:wallet:available", currency, amount)
-        journal.move(at, "assets:wallet:available", via, target[1], Decimal(target[0]))
+    expense = "network_fees" if deal.kind == "chain_withdrawal" else "fees"
+    journal.move(at, f"expenses:{expense}", "assets:wallet:available", c, deal.fees)
+    if deal.kind == "swap":
+        via = "equity:conversion" if deal.owner == "equity:merchant" else deal.owner
+        bought, worth = deal.target_currency, deal.target_amount
+        journal.move(at, via, "assets:wallet:available", c, deal.amount)
+        journal.move(at, "assets:wallet:available", via, bought, worth)
         return
-    journal.move(at, owner, "assets:wallet:available", currency, amount)
-    if kind == "fx_payout":
-        other, worth = target[1], Decimal(target[0])
-        journal.move(at, "equity:conversion", "memo:beneficiary", other, worth)
+    journal.move(at, deal.owner, "assets:wallet:available", c, deal.amount)
+    if deal.kind == "fx_payout":
+        bought, worth = deal.target_currency, deal.target_amount
+        journal.move(at, "equity:conversion", "memo:beneficiary", bought, worth)
 
 
 def _conversion(journal: Journal, told: list[Fact]) -> None:

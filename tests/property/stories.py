@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 from hypothesis import strategies as st
 
-from ledger.model import Fact, SourceTerms
+from ledger.model import Fact, SourceTerms, total
 from tests.property.driver import at, money, word
+
+_WIDE = Context(prec=99)
 
 MONEY_KINDS = (
     "payment",
@@ -25,7 +27,11 @@ MONEY_KINDS = (
 REFUNDABLE = ("payment", "user_deposit")
 
 minutes = st.integers(0, 10_000)
-amounts = st.decimals(min_value=0, max_value=10**9, places=6).map(lambda d: d.copy_abs())
+amounts = st.one_of(
+    st.decimals(min_value=0, max_value=10**9, places=6),
+    st.builds(lambda n: Decimal(n).scaleb(-18, _WIDE), st.integers(0, 10**38 - 1)),
+).map(lambda amount: amount.copy_abs())
+"""Amounts up to all the digits that a callback may have: 20 before the point, 18 after."""
 fees = st.decimals(min_value=0, max_value=50, places=2).map(lambda d: d.copy_abs())
 customers = st.sampled_from([None, "customer_1", "customer_2"])
 idempotency_ids = st.sampled_from(["idem-1", "idem-2", "idem-3"])
@@ -153,7 +159,7 @@ def contradictions(draw: Callable[..., Any], resource: str = "contract_x") -> li
     base = draw(bases(resource))
     base = replace(base, fees=base.fees if base.fees is not None else Decimal(1))
     ways: list[dict[str, Any]] = [
-        {"amount": (base.amount or Decimal(0)) + 1},
+        {"amount": total(base.amount or Decimal(0), Decimal(1))},
         {"currency": "USDT"},
         {"fees": (base.fees or Decimal(0)) + 1},
         {"customer_id": "customer_9"},

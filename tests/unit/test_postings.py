@@ -164,7 +164,7 @@ def test_thirty_eight_digits_are_posted_without_rounding() -> None:
         money("payout", "completed", 2, amount=amount, fees=fees),
     )
     assert str(books.balance(MERCHANT, "XSGD")) == str(amount)
-    assert str(books.balance("expenses:fees", "XSGD")) == format(fees, "f")
+    assert books.balance("expenses:fees", "XSGD") == fees
     assert books.balance(AVAILABLE, "XSGD") == -(10**20)
 
 

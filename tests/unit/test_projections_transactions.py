@@ -48,6 +48,12 @@ def test_incoming_money_takes_the_highest_status_whatever_the_order(
         assert (row["status"], row["flags"], row["conflict"]) == (status, flags, None)
 
 
+def test_a_fee_kept_at_a_refund_is_flagged() -> None:
+    books = one(money("payment", "completed", 1), money("payment", "refunded", 2))
+    assert row_of(books)["flags"] == ["fee_refund_unknown"]
+    assert row_of(one(money("payment", "refunded", 2)))["flags"] == []
+
+
 @pytest.mark.parametrize("end", ["completed", "failed"])
 @pytest.mark.parametrize("kind", [*OUT, "chain_deposit"])
 def test_a_late_pending_never_regresses_what_has_ended(kind: str, end: str) -> None:

@@ -28,7 +28,7 @@ def cursor_of(raw: bytes) -> str:
 
 
 def test_an_unknown_parameter_is_refused_and_the_allowed_ones_are_named() -> None:
-    with pytest.raises(BadQuestion, match="unknown parameter 'stat'.*customer_id.*status"):
+    with pytest.raises(BadQuestion, match=r"unknown parameter 'stat'.*customer_id.*status"):
         asked(stat="pending")
 
 
@@ -114,7 +114,8 @@ def test_at_least_names_a_position_per_source() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "straitsx", "straitsx:", "straitsx:x", ":3", "straitsx:1,straitsx:2", "S:1", "a:1,"]
+    "text",
+    ["", "straitsx", "straitsx:", "straitsx:x", ":3", "straitsx:1,straitsx:2", "S:1", "a:1,"],
 )
 def test_a_malformed_barrier_is_refused(text: str) -> None:
     with pytest.raises(BadQuestion, match="at_least"):

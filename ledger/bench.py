@@ -1,0 +1,299 @@
+"""`ledger bench`: the whole service measured on this machine, against doing nothing at all.
+
+The yardstick (an aiohttp handler that reads the body) and the service take turns under the same
+load generator, so that a machine that slows down shows itself in both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from ledger import __version__, bench_report
+from ledger.bench_fold import EVENTS, measure_fold
+from ledger.bench_load import LOST, Command, Figures
+from ledger.bench_machine import Process, describe, percentile, tree_cpu_seconds, tree_peak
+from ledger.bench_reads import Gauge, Visibility, gauge
+from ledger.bench_run import (
+    SOURCE,
+    TOOL_SECONDS_MAX,
+    Service,
+    Tool,
+    environment,
+    measured,
+    served,
+    tool,
+    workplace,
+)
+from ledger.errors import MeasurementFailed
+
+CONNECTIONS: Final = 64
+TURNS: Final = 3
+"""Turns of the service; the yardstick has one more, around them."""
+
+WARM_SECONDS: Final = 1.0
+CATCH_UP_SECONDS_MAX: Final = 60.0
+ANSWER_SECONDS_MAX: Final = 60.0
+MEMORY_SECONDS: Final = 0.25
+SAMPLES_MAX: Final = 50_000
+PATH: Final = f"/callbacks/{SOURCE}"
+OK: Final = 0
+PROBLEM: Final = 1
+
+
+def ingest(*, seconds: float, json: bool) -> int:
+    """Measure receiving; `seconds` is the length of the half-load part, the others share as much.
+
+    Returns 0, or 1 when the log does not hold what was answered. Raises MeasurementFailed.
+    """
+    found = measured(lambda: _ingest(seconds))
+    _print(found, json=json)
+    return OK if found["verified"]["ok"] else PROBLEM
+
+
+def fold(*, events: int = EVENTS, json: bool) -> int:
+    """Measure folding a log of `events` callbacks. Returns 0, or 1 when the books are wrong."""
+    found = measured(lambda: measure_fold(events))
+    _print(found, json=json)
+    return OK if found["verified"]["ok"] else PROBLEM
+
+
+def _print(found: Mapping[str, Any], *, json: bool) -> None:
+    if json:
+        sys.stdout.write(orjson.dumps(found).decode() + "\n")
+    else:
+        bench_report.show(found)
+
+
+@dataclass(slots=True)
+class Stage:
+    """Everything that one measurement of receiving works with."""
+
+    service: Service
+    load: Tool
+    noop: Tool
+    look: Gauge
+    port: int
+    noop_port: int
+    secret: str
+    answers: Counter[str] = field(default_factory=Counter)
+    rss: list[float] = field(default_factory=list)
+
+    async def phase(self, port: int, seconds: float, **options: Any) -> Figures:
+        """Load one of the two for some seconds."""
+        command = Command(port, PATH, self.secret, seconds, CONNECTIONS, **options)
+        line = await self.load.ask(msgspec.json.encode(command), seconds + ANSWER_SECONDS_MAX)
+        figures = msgspec.json.decode(line, type=Figures)
+        if port == self.port:
+            self.answers.update(figures.answers)
+        elif set(figures.answers) != {"200"}:
+            raise MeasurementFailed(f"the yardstick answered {figures.answers}")
+        return figures
+
+
+async def _ingest(seconds: float) -> dict[str, Any]:
+    async with workplace() as folder:
+        machine = describe(folder)
+        secret = secrets.token_hex(32)
+        environ = environment(folder, SECRET_STRAITSX=secret)
+        async with (
+            served(folder, environ, "all") as service,
+            tool(folder, "ledger.bench_noop", PATH) as noop,
+            tool(folder, "ledger.bench_load") as load,
+        ):
+            noop_port = orjson.loads(await noop.line(TOOL_SECONDS_MAX))["port"]
+            port = await service.port()
+            async with gauge(service.dsn, SOURCE) as look:
+                stage = Stage(service, load, noop, look, port, noop_port, secret)
+                machine["postgresql"] = await look.version()
+                return {
+                    "bench": "ingest",
+                    "version": __version__,
+                    "seconds": seconds,
+                    "machine": machine,
+                    **await _measure(stage, seconds),
+                }
+
+
+async def _measure(stage: Stage, seconds: float) -> dict[str, Any]:
+    for port in (stage.noop_port, stage.port):
+        await stage.phase(port, min(WARM_SECONDS, seconds))
+    await stage.look.caught_up(CATCH_UP_SECONDS_MAX)
+    async with _watching_memory(stage):
+        saturation = await _saturate(stage, seconds / TURNS)
+        half = await _half_load(stage, seconds, saturation["ledger_per_second"] / 2)
+        await stage.look.caught_up(CATCH_UP_SECONDS_MAX)
+    sizes = await stage.look.sizes()
+    return {
+        "load": {"connections": CONNECTIONS, "body_bytes": sizes["body_bytes_per_event"]},
+        "saturation": saturation,
+        "half_load": half,
+        "memory": _memory(stage),
+        "disk": sizes,
+        "verified": await _verify(stage, sizes["events"]),
+    }
+
+
+async def _saturate(stage: Stage, seconds: float) -> dict[str, Any]:
+    """Let yardstick and service take turns: as many callbacks as answers come."""
+    noop = [await _turn(stage, stage.noop_port, seconds)]
+    ours: list[Turn] = []
+    behind: list[int] = []
+    waits: list[float] = []
+    for _ in range(TURNS):
+        ours.append(await _turn(stage, stage.port, seconds))
+        behind.append(await stage.look.head() - (await stage.look.checkpoint() or 0))
+        waits.append(await stage.look.caught_up(CATCH_UP_SECONDS_MAX))
+        noop.append(await _turn(stage, stage.noop_port, seconds))
+    rate, noop_rate = (median(turn.rate for turn in turns) for turns in (ours, noop))
+    return {
+        "ledger_per_second": round(rate),
+        "noop_per_second": round(noop_rate),
+        "ratio": round(rate / noop_rate, 3),
+        "ledger_turns": [round(turn.rate) for turn in ours],
+        "noop_turns": [round(turn.rate) for turn in noop],
+        **_latencies("ledger", ours),
+        **_latencies("noop", noop),
+        "books_behind_events": max(behind),
+        "books_catch_up_seconds": round(max(waits), 3),
+        "cpu_us_per_callback": _cpu_each(ours, ("web", "projector", "postgresql", "generator")),
+        "noop_cpu_us_per_request": _cpu_each(noop, ("noop", "generator")),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn at saturation, and the CPU seconds that it took, by part."""
+
+    figures: Figures
+    cpu_seconds: Mapping[str, float]
+
+    @property
+    def rate(self) -> float:
+        """Answers per second."""
+        return self.figures.counted / self.figures.seconds
+
+
+async def _turn(stage: Stage, port: int, seconds: float) -> Turn:
+    before = _cpu(stage)
+    figures = await stage.phase(port, seconds, keep_every=10)
+    return Turn(figures, {name: spent - before[name] for name, spent in _cpu(stage).items()})
+
+
+def _cpu_each(turns: list[Turn], names: tuple[str, ...]) -> dict[str, int]:
+    """Return CPU time per answer in µs, by part; the scheduler's ticks make it a coarse figure."""
+    answers = max(1, sum(sum(turn.figures.answers.values()) for turn in turns))
+    return {
+        name: round(sum(turn.cpu_seconds[name] for turn in turns) / answers * 1e6) for name in names
+    }
+
+
+def _latencies(name: str, turns: list[Turn]) -> dict[str, float | None]:
+    times = [latency for turn in turns for latency in turn.figures.latencies]
+    return {f"{name}_p50_ms": milliseconds(times, 0.5), f"{name}_p99_ms": milliseconds(times, 0.99)}
+
+
+def milliseconds(times: list[float], share: float) -> float | None:
+    """Return a percentile of times in seconds as milliseconds; None without times."""
+    found = percentile(times, share)
+    return None if found is None else round(found * 1_000, 2)
+
+
+def _cpu(stage: Stage) -> dict[str, float]:
+    """Return the CPU seconds used so far, by part."""
+    return {
+        "web": stage.service.child("all").cpu_seconds(),
+        "projector": stage.service.child("projector").cpu_seconds(),
+        "postgresql": tree_cpu_seconds(stage.service.postgres),
+        "generator": stage.load.held.cpu_seconds(),
+        "noop": stage.noop.held.cpu_seconds(),
+    }
+
+
+async def _half_load(stage: Stage, seconds: float, rate: float) -> dict[str, Any]:
+    """Offer a fixed rate by the clock; a late answer does not make the next question later."""
+    keep_every = max(1, int(rate * seconds / SAMPLES_MAX))
+    seen = Visibility()
+    async with gauge(stage.service.dsn, SOURCE) as look:
+        watching = asyncio.create_task(seen.watch(look))
+        try:
+            figures = await stage.phase(stage.port, seconds, rate=rate, keep_every=keep_every)
+            await stage.look.caught_up(CATCH_UP_SECONDS_MAX)
+            # One more look, after the books are known to be complete, closes the record.
+            seen.saw(time.monotonic(), await stage.look.head())
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+    lags = seen.lags(figures.acks)
+    return {
+        "offered_per_second": round(rate),
+        "answered_per_second": round(figures.counted / figures.seconds),
+        "p50_ms": milliseconds(figures.latencies, 0.5),
+        "p99_ms": milliseconds(figures.latencies, 0.99),
+        "visible_p50_ms": milliseconds(lags, 0.5),
+        "visible_p99_ms": milliseconds(lags, 0.99),
+        "samples": len(lags),
+    }
+
+
+@asynccontextmanager
+async def _watching_memory(stage: Stage) -> AsyncIterator[None]:
+    web = stage.service.child("all")
+
+    async def look() -> None:
+        while True:
+            stage.rss.append(web.memory("VmRSS") or 0.0)
+            await asyncio.sleep(MEMORY_SECONDS)
+
+    task = asyncio.create_task(look())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _memory(stage: Stage) -> dict[str, Any]:
+    rss = stage.rss
+    first, middle, last = rss[0], rss[len(rss) // 2], rss[-1]
+    service = stage.service
+    peaks: Mapping[str, Process] = {
+        "supervisor": service.process,
+        "web": service.child("all"),
+        "projector": service.child("projector"),
+        "generator": stage.load.held,
+    }
+    return {
+        "web_start_mib": first,
+        "web_middle_mib": middle,
+        "web_end_mib": last,
+        "peak_mib": {name: process.memory("VmHWM") for name, process in peaks.items()}
+        | {"postgresql_largest": tree_peak(service.postgres)},
+    }
+
+
+async def _verify(stage: Stage, events: int) -> dict[str, Any]:
+    """Compare the log with the answers: what was not answered 200 may or may not be in it."""
+    accepted = stage.answers["200"]
+    unknown = sum(n for status, n in stage.answers.items() if status == LOST or status[0] == "5")
+    sound = await stage.look.books_are_sound()
+    return {
+        "answers": dict(stage.answers),
+        "accepted": accepted,
+        "events": events,
+        "in_books": await stage.look.checkpoint(),
+        **sound,
+        "ok": accepted <= events <= accepted + unknown
+        and not sound["parked"] and not sound["unbalanced_currencies"],
+    }  # fmt: skip

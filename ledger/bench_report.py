@@ -1,0 +1,129 @@
+"""The figures of a measurement for people: the machine, what was measured, what it used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ledger import tables
+
+Row = tuple[str, str, str]
+
+NONE: Final = "-"
+
+
+def show(found: Mapping[str, Any], out: Console | None = None) -> None:
+    """Print the figures of `ledger bench ingest` or `fold` as tables."""
+    out = out or tables.console()
+    _print(out, "machine", _machine(found["machine"]))
+    rows = _ingest(found) if found["bench"] == "ingest" else _fold(found)
+    _print(out, f"ledger bench {found['bench']}", rows)
+    verified = found["verified"]
+    words = ", ".join(f"{name} {tables.text(value)}" for name, value in verified.items()
+                      if name != "ok")  # fmt: skip
+    right = "verified" if verified["ok"] else "WRONG"
+    tables.line(out, f"{right}: {words}", "ok" if verified["ok"] else "fail")
+
+
+def _print(out: Console, title: str, rows: Iterable[Row]) -> None:
+    made = Table(
+        title=title, title_justify="left", box=box.ROUNDED if out.is_terminal else None,
+        show_header=False, pad_edge=out.is_terminal,
+    )  # fmt: skip
+    made.add_column()
+    made.add_column(justify="right")
+    made.add_column()
+    for row in rows:
+        made.add_row(*row)
+    out.print(made)
+    out.print()
+
+
+def _machine(machine: Mapping[str, Any]) -> list[Row]:
+    return [
+        ("processor", str(machine["cpu"]), f"{machine['cores']} cores"),
+        ("memory", number(machine["memory_mib"]), "MiB"),
+        ("system", str(machine["kernel"]), ""),
+        ("python", str(machine["python"]),
+         f"{machine['event_loop']}, aiohttp {machine['aiohttp']}, asyncpg {machine['asyncpg']}"),
+        ("postgresql", str(machine["postgresql"]), "embedded, fsync on"),
+        ("fdatasync of 8 KiB", number(machine["fdatasync_us"]), "µs"),
+        ("load average at start", tables.text(machine["load_average"]), "other work disturbs"),
+    ]  # fmt: skip
+
+
+def _ingest(found: Mapping[str, Any]) -> list[Row]:
+    full, half, memory = found["saturation"], found["half_load"], found["memory"]
+    return [
+        ("callbacks", number(found["load"]["body_bytes"]),
+         f"bytes each, signed, distinct, over {found['load']['connections']} connections"),
+        ("saturation: ledger", number(full["ledger_per_second"]),
+         f"callbacks/s  turns {_list(full['ledger_turns'])}"),
+        ("saturation: no-op handler", number(full["noop_per_second"]),
+         f"requests/s   turns {_list(full['noop_turns'])}"),
+        ("ratio", f"{full['ratio']:.2f}", "of the no-op handler (medians)"),
+        ("answer at saturation p50 / p99", _pair(full, "ledger_p50_ms", "ledger_p99_ms"),
+         f"ms  (no-op {_pair(full, 'noop_p50_ms', 'noop_p99_ms')})"),
+        ("books behind after a turn", number(full["books_behind_events"]),
+         f"events, caught up in {full['books_catch_up_seconds']} s"),
+        ("CPU per callback", number(full["cpu_us_per_callback"]["web"]),
+         f"µs in the receiver  (no-op {full['noop_cpu_us_per_request']['noop']})"),
+        ("CPU per callback elsewhere", "",
+         f"µs: {_pairs({n: v for n, v in full['cpu_us_per_callback'].items() if n != 'web'})}"),
+        ("half load: offered", number(half["offered_per_second"]),
+         f"callbacks/s  answered {number(half['answered_per_second'])}"),
+        ("answer p50 / p99", _pair(half, "p50_ms", "p99_ms"), "ms after the scheduled moment"),
+        ("answer → visible p50 / p99", _pair(half, "visible_p50_ms", "visible_p99_ms"),
+         f"ms  ({number(half['samples'])} samples)"),
+        ("receiver memory start / middle / end",
+         " / ".join(number(memory[f"web_{at}_mib"]) for at in ("start", "middle", "end")), "MiB"),
+        ("peak memory", "", f"{_pairs(memory['peak_mib'])} MiB"),
+        *_disk(found["disk"]),
+    ]  # fmt: skip
+
+
+def _fold(found: Mapping[str, Any]) -> list[Row]:
+    fold = found["fold"]
+    return [
+        ("log", number(found["log"]["events"]),
+         f"distinct callbacks, filled in {found['log']['fill_seconds']} s"),
+        ("fold", number(fold["events_per_second"]), f"events/s  ({fold['seconds']} s)"),
+        ("COPY of the log", number(fold["copy_per_second"]),
+         f"events/s  ratio {fold['ratio']:.3f}"),
+        ("projector", number(fold["projector_cpu_seconds"]),
+         f"CPU seconds, peak {number(fold['projector_peak_mib'])} MiB"),
+        ("postgresql", number(fold["postgresql_cpu_seconds"]),
+         f"CPU seconds, largest process {number(fold['postgresql_largest_peak_mib'])} MiB"),
+        *_disk(found["disk"]),
+    ]  # fmt: skip
+
+
+def _disk(disk: Mapping[str, Any]) -> list[Row]:
+    return [
+        ("log on disk", number(disk["log_bytes_per_event"]),
+         f"bytes per event, {number(disk['body_bytes_per_event'])} of them body"),
+        ("books on disk", number(disk["books_bytes_per_event"]), "bytes per event"),
+    ]  # fmt: skip
+
+
+def number(value: float | None) -> str:
+    """Spell a number with spaces between thousands; a dash where there is none."""
+    if value is None:
+        return NONE
+    return f"{value:,}".replace(",", " ")
+
+
+def _list(values: Iterable[float]) -> str:
+    return ", ".join(number(value) for value in values)
+
+
+def _pair(figures: Mapping[str, Any], first: str, second: str) -> str:
+    return f"{number(figures[first])} / {number(figures[second])}"
+
+
+def _pairs(figures: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {number(value)}" for name, value in figures.items())

@@ -1,0 +1,76 @@
+"""Whole books as text, to compare one fold of a log with another, table by table."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ledger import books, registry
+from ledger import database as db
+from ledger.registry import Registry
+from ledger.settings import Settings
+from ledger.worker import SourceFolder, load_terms
+
+TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY 1"
+FRAMEWORK = frozenset({"first_position", "position", "state"})
+COLUMNS = """
+SELECT column_name FROM information_schema.columns
+ WHERE table_schema = $1 AND table_name = $2 ORDER BY ordinal_position
+"""
+
+Dump = dict[str, list[str]]
+"""Table → its rows as text, sorted."""
+
+
+async def dump(connection: Any, generation: int, *, framework: bool = True) -> Dump:
+    """Return every table of a generation; `framework=False` leaves out what the fold keeps."""
+    schema = books.schema_of(generation)
+    found: Dump = {}
+    for (table,) in await connection.fetch(TABLES, schema):
+        names = [row[0] for row in await connection.fetch(COLUMNS, schema, table)]
+        if not framework and "state" in names:
+            names = [name for name in names if name not in FRAMEWORK]
+        wanted = ", ".join(names)
+        rows = await connection.fetch(f"SELECT ROW({wanted})::text FROM {schema}.{table}")
+        found[table] = sorted(row[0] for row in rows)
+    assert len(found) > len(books.BOOKKEEPING)
+    return found
+
+
+def differences(one: Dump, other: Dump) -> dict[str, list[str]]:
+    """Return up to five rows per table that only one of two dumps has; {} when equal."""
+    assert one.keys() == other.keys()
+    return {
+        table: sorted(set(one[table]) ^ set(other[table]))[:5] or ["another number of equal rows"]
+        for table in one
+        if one[table] != other[table]
+    }
+
+
+async def make_books(dsn: str, version: str, known: Registry | None = None) -> int:
+    """Make the empty tables of a generation apart from the live one; return its number."""
+    async with db.connected(dsn, seconds_max=60) as connection:
+        return await books.create_generation(
+            connection, known or registry.load(), version, "building"
+        )
+
+
+async def fold_all(
+    dsn: str, settings: Settings, generation: int, known: Registry | None = None
+) -> None:
+    """Fold every source into a generation, up to the head of its log."""
+    async with db.connected(dsn, seconds_max=60) as connection:
+        terms = await load_terms(connection)
+    for each in terms:
+        folder = SourceFolder(
+            dsn, settings, known or registry.load(), each, generation, asyncio.Event(),
+            catch_up_only=True,
+        )  # fmt: skip
+        await folder.run()
+
+
+async def fold_from_zero(dsn: str, settings: Settings, version: str = "from zero") -> int:
+    """Fold the whole log into a new generation; return its number."""
+    generation = await make_books(dsn, version)
+    await fold_all(dsn, settings, generation)
+    return generation

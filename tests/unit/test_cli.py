@@ -1,0 +1,310 @@
+"""The command line: exit statuses, one-line errors, tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+
+from ledger import cli, tables
+
+WALLETS = {
+    "wallets": [
+        {"source": "straitsx", "currency": currency, "available": available, "held": held,
+         "pending_in": "0", "total": available, "reconciliation": {"state": "INCOMPLETE"}}
+        for currency, available, held in (("XSGD", "-12269.37", "0.1"), ("XUSD", "28953.5", "0"))
+    ],
+    "next": None,
+    "position": {"straitsx": 25},
+    "parked": 0,
+}  # fmt: skip
+PAYOUT = {
+    "source": "straitsx", "kind": "payout", "id": "a/b", "status": "completed", "amount": "500",
+    "flags": [], "history": [
+        {"position": 1, "status": "pending", "event_id": "e1"},
+        {"position": 2, "status": "completed", "event_id": "e2"},
+    ],
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a finished command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def ledger(*arguments: str, stdin: bytes = b"", **settings: str) -> Done:
+    """Run the command line as its users do: another process, settings by environment."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LEDGER_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ledger", *arguments, env=kept | settings,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(stdin), 60)
+    return Done(process.returncode or 0, out.decode(), err.decode())
+
+
+Here = Callable[..., Done]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Run the command line in this process, for what needs neither stdin nor a service."""
+    for name in [name for name in os.environ if name.startswith("LEDGER_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments: str) -> Done:
+        code = cli.run(list(arguments))
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return run
+
+
+class Fake:
+    """A service that gives canned answers and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.asked: list[tuple[str, str, dict[str, str], str | None]] = []
+        self.bodies: list[bytes] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        token = request.headers.get("Authorization")
+        self.asked.append((request.method, request.raw_path.split("?")[0],
+                           dict(request.query), token))  # fmt: skip
+        self.bodies.append(await request.read())
+        answer = self.answers.get(request.query.get("cursor") or request.path)
+        if answer is None:
+            problem = {"type": "x", "title": "Not Found", "status": 404, "detail": "no such thing"}
+            return web.json_response(problem, status=404, content_type="application/problem+json")
+        status, document = answer if isinstance(answer, tuple) else (200, answer)
+        if isinstance(document, bytes):
+            return web.Response(status=status, body=document)
+        return web.json_response(document, status=status)
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[Fake]:
+    found = Fake()
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", found.handle)
+    server = TestServer(app)
+    await server.start_server()
+    found.url = str(server.make_url("")).rstrip("/")
+    yield found
+    await server.close()
+
+
+def test_help_and_version_load_nothing_heavy() -> None:
+    heavy = "{'aiohttp', 'asyncpg', 'msgspec', 'orjson', 'structlog'}"
+    code = f"import sys, ledger.cli; sys.exit(str({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "set()"
+
+
+async def test_version_is_printed_and_help_names_every_command() -> None:
+    assert await ledger("--version") == Done(0, "0.1.0\n", "")
+    helped = await ledger("--help")
+    commands = (
+        "serve migrate status balances wallets transactions customers events deliveries "
+        "exceptions send demo rebuild verify export doctor bench"
+    )
+    assert helped.code == 0
+    assert [word for word in commands.split() if f" {word} " not in helped.out] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], 'Unknown command "nonsense"'),
+        (["wallets", "--nonsense"], "Unknown option"),
+        (["wallets", "--limit", "many"], "many"),
+        (["serve", "--role", "boss"], "boss"),
+        (["send", "--duplicate", "3"], "share from 0 to 1"),
+        (["send", "--scenario", "nonsense"], "refund, return, kyc, swap, everything"),
+        (["send", "nonsense"], "no sample fits nonsense"),
+        (["send", "nonsense", "--count", "3"], "no kind 'nonsense'"),
+        (["send", "--file", "/nonexistent"], "cannot be read: No such file"),
+        (["exceptions", "resolve", "abc", "--action", "forget"], "forget"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], words: str, here: Here) -> None:
+    done = here(*arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert words in done.err
+
+
+def test_an_unknown_setting_is_usage_and_named(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGER_NONSENSE", "1")
+    done = here("wallets")
+    assert done.code == 2
+    assert "unknown environment variable LEDGER_NONSENSE" in done.err
+
+
+@pytest.mark.parametrize("arguments", [["wallets"], ["send", "payment"], ["status", "--json"]])
+def test_nobody_listening_is_exit_3_and_says_what_to_do(arguments: list[str], here: Here) -> None:
+    url = f"http://127.0.0.1:{unused_port()}"
+    done = here(*arguments, "--url", url)
+    assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)
+    assert f"no service answers at {url} (Connection refused); start one with" in done.err
+
+
+@pytest.mark.parametrize("command", ["rebuild", "verify", "export"])
+def test_what_is_not_available_yet_says_so_whatever_its_options(command: str, here: Here) -> None:
+    for arguments in ([], ["--verify-only", "x"]):
+        done = here(command, *arguments)
+        assert done == Done(3, "", f"ledger {command}: not available yet in this version\n")
+
+
+async def test_json_is_the_answer_as_it_came(fake: Fake) -> None:
+    raw = b'{"wallets": [ ],  "next":null}'
+    fake.answers["/v1/wallets"] = raw
+    done = await ledger("wallets", "--json", "--url", fake.url)
+    assert done == Done(0, raw.decode() + "\n", "")
+
+
+async def test_a_table_without_a_terminal_is_plain_aligned_text(fake: Fake) -> None:
+    fake.answers["/v1/wallets"] = WALLETS
+    done = await ledger("wallets", "--url", fake.url)
+    lines = [line.rstrip() for line in done.out.splitlines()]
+    assert lines == [
+        "source    currency  available  held  pending in      total  reconciliation",
+        "straitsx  XSGD      -12269.37   0.1           0  -12269.37  INCOMPLETE",
+        "straitsx  XUSD        28953.5     0           0    28953.5  INCOMPLETE",
+    ]
+
+
+async def test_options_become_the_contracts_parameters(fake: Fake) -> None:
+    fake.answers["/v1/transactions"] = {"transactions": [], "next": None, "position": {}}
+    done = await ledger(
+        "transactions", "--source", "straitsx", "--kind", "payout", "--status", "failed",
+        "--customer-id", "c1", "--flag", "returned", "--from", "2026-01-01T00:00:00+08:00",
+        "--to", "2026-02-01T00:00:00Z", "--limit", "5", "--at-least", "straitsx:25",
+        "--recorded-at", "2026-03-01T00:00:00Z", "--token", "secret", LEDGER_URL=fake.url,
+    )  # fmt: skip
+    assert done.out == "no transactions\n"
+    assert fake.asked == [
+        ("GET", "/v1/transactions", {
+            "source": "straitsx", "kind": "payout", "status": "failed", "customer_id": "c1",
+            "flag": "returned", "from": "2026-01-01T00:00:00+08:00",
+            "to": "2026-02-01T00:00:00Z", "limit": "5", "at_least": "straitsx:25",
+            "recorded_at": "2026-03-01T00:00:00Z",
+        }, "Bearer secret"),
+    ]  # fmt: skip
+
+
+async def test_the_first_configured_token_is_used(fake: Fake) -> None:
+    fake.answers["/v1/wallets"] = WALLETS
+    await ledger("wallets", LEDGER_URL=fake.url, LEDGER_API_TOKENS="first,second")
+    assert fake.asked[0][3] == "Bearer first"
+
+
+async def test_all_follows_every_page(fake: Fake) -> None:
+    first, second = WALLETS["wallets"]  # type: ignore[misc]
+    fake.answers["/v1/wallets"] = {"wallets": [first], "next": "c2", "position": {"s": 1}}
+    fake.answers["c2"] = {"wallets": [second], "next": None, "position": {"s": 2}}
+    done = await ledger("wallets", "--all", "--json", "--url", fake.url)
+    assert json.loads(done.out) == {
+        "wallets": [first, second], "next": None, "position": {"s": 2}
+    }  # fmt: skip
+    cut = await ledger("wallets", "--url", fake.url)
+    assert cut.err == "ledger: there are more rows; --all shows them\n"
+
+
+async def test_one_thing_is_asked_for_by_source_and_quoted_id(fake: Fake) -> None:
+    fake.answers["/v1/transactions/straitsx/a/b"] = PAYOUT
+    done = await ledger("transactions", "straitsx", "a/b", "--url", fake.url)
+    assert fake.asked[0][1] == "/v1/transactions/straitsx/a%2Fb"
+    lines = [line.split() for line in done.out.splitlines() if line.strip()]
+    assert ["status", "completed"] in lines
+    assert ["1", "pending", "e1"] in lines
+    assert ["2", "completed", "e2"] in lines
+
+
+async def test_an_events_body_is_written_byte_for_byte(fake: Fake) -> None:
+    fake.answers["/v1/events/straitsx/3/body"] = b'{data: "\x01"}'
+    done = await ledger("events", "straitsx", "3", "--body", "--url", fake.url)
+    assert done == Done(0, '{data: "\x01"}', "")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, 1), (400, 2), (401, 3), (500, 3), (501, 3), (503, 3)]
+)
+async def test_a_problem_document_is_one_line_with_its_exit_status(
+    fake: Fake, status: int, code: int
+) -> None:
+    problem = {"title": "Title", "detail": "what\nhappened", "status": status}
+    fake.answers["/v1/balances"] = (status, problem)
+    done = await ledger("balances", "--url", fake.url)
+    hint = "; give the token with --token or LEDGER_API_TOKENS" if status == 401 else ""
+    said = f"ledger: the service answered {status}: Title: what happened{hint}\n"
+    assert done == Done(code, "", said)
+
+
+async def test_resolving_posts_the_decision(fake: Fake) -> None:
+    fake.answers["/v1/exceptions/abc/resolve"] = {"position": 9, "status": "accepted"}
+    done = await ledger(
+        "exceptions", "resolve", "abc", "--action", "keep", "--keep", "7", "--note", "bank",
+        "--by", "me", "--json", "--url", fake.url,
+    )  # fmt: skip
+    assert (done.code, json.loads(done.out)) == (0, {"position": 9, "status": "accepted"})
+    assert json.loads(fake.bodies[0]) == {"action": "keep", "keep": 7, "note": "bank", "by": "me"}
+
+
+async def test_sending_prints_a_line_per_answer_and_fails_on_a_refusal(
+    fake: Fake, tmp_path: Path
+) -> None:
+    path = tmp_path / "callback.json"
+    path.write_bytes(b'{"id": "x"}')
+    fake.answers["/callbacks/straitsx/ping"] = {"status": "accepted", "position": 7}
+    good = await ledger("send", "--file", str(path), "--event", "ping", "--url", fake.url)
+    assert good == Done(0, f"200 accepted    straitsx:7       {path}\n", "")
+    bad = await ledger("send", "--file", "-", "--url", fake.url, stdin=b"{}")
+    assert bad == Done(1, "404 refused     straitsx         standard input no such thing\n", "")
+    assert fake.bodies == [b'{"id": "x"}', b"{}"]
+
+
+async def test_the_printed_seed_repeats_a_scenario_byte_for_byte(fake: Fake) -> None:
+    fake.answers |= {
+        f"/callbacks/straitsx/{event}": {"status": "accepted", "position": 1}
+        for event in ("payoutStatusUpdated", "paymentStatusUpdated")
+    }
+    common = ("--scenario", "return", "--concurrency", "1", "--json", "--url", fake.url)
+    first = json.loads((await ledger("send", *common)).out)
+    await ledger("send", *common, "--seed", str(first["seed"]))
+    assert first["counts"] == {"200 accepted": 3}
+    assert fake.bodies[:3] == fake.bodies[3:]
+
+
+def rendered(name: str, row: Mapping[str, Any]) -> str:
+    stream = io.StringIO()
+    tables.show(name, {name: [row]}, tables.console(stream))
+    return stream.getvalue()
+
+
+def test_text_from_a_callback_cannot_move_the_cursor_or_mark_up() -> None:
+    shown = rendered("exceptions", {"id": "1", "detail": "\x1b[2J[bold]\r\n\u202eevil", "note": ""})
+    assert "\\x1b[2J[bold]\\r\\n\\u202eevil" in shown
+    assert "\x1b" not in shown
+
+
+def test_an_unknown_list_shows_the_fields_of_its_rows() -> None:
+    lines = rendered("novelties", {"first_field": "a", "second": None}).splitlines()
+    assert [line.split() for line in lines] == [["first", "field", "second"], ["a"]]
