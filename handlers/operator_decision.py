@@ -6,7 +6,7 @@ from typing import Final
 
 from ledger.model import JSON, CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms
 
-ACTIONS: Final = frozenset({"keep", "acknowledge", "retry"})
+ACTIONS: Final = frozenset({"keep", "acknowledge"})
 
 _TEXTS: Final = ("exception", "action", "kind", "resource", "reason", "note", "by")
 

@@ -8,7 +8,6 @@ from msgspec import Meta
 
 from ledger.answers import Answer, Cursor, Moment, Place
 
-
 Said: TypeAlias = Annotated[str, Meta(max_length=400, pattern=r"^[^\x00]*$")]
 
 
@@ -108,10 +107,10 @@ class Decision(Answer, frozen=True, forbid_unknown_fields=True):
     """What an operator decides about an exception."""
 
     action: Annotated[
-        Literal["acknowledge", "keep", "retry"],
+        Literal["acknowledge", "keep"],
         Meta(
             description="acknowledge: seen, nothing changes; keep: the facts of the event at "
-            "`keep` stand; retry: fold the parked stream again."
+            "`keep` stand."
         ),
     ]
     keep: Annotated[int | None, Meta(description="Position of the event whose facts stand.")] = None

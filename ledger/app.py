@@ -36,7 +36,7 @@ RECEIVER: Final = web.AppKey("receiver", Receiver)
 
 def build(settings: Settings, dsn: str, role: str) -> web.Application:
     """Compose the application of `role` (`all`, `receiver` or `query`) over one database."""
-    app = web.Application(client_max_size=settings.body_bytes_max + 1)
+    app = web.Application(client_max_size=settings.body_bytes_max)
     receiver = Receiver(settings, load(), Log(dsn, settings), Deliveries(dsn, settings))
     app[RECEIVER] = receiver
     app.router.add_get("/healthz", _healthz)

@@ -6,6 +6,7 @@ The link is a socket to the supervisor: the child says `ready` on it and ends wh
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -36,14 +37,21 @@ async def serve_web(
 async def serve_projector(settings: Settings, link: socket.socket) -> None:
     """Fold until told to stop."""
     stop = _stop_event(link)
-    task = asyncio.create_task(Projector(settings.database_url or "", settings).run())
-    link.send(b"ready\n")
+    projector = Projector(settings.database_url or "", settings)
+    task = asyncio.create_task(projector.run())
+    telling = asyncio.create_task(_tell_ready(projector, link))
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
     task.cancel()
-    await asyncio.wait([task])
+    telling.cancel()
+    await asyncio.wait([task, telling])
+
+
+async def _tell_ready(projector: Projector, link: socket.socket) -> None:
+    await projector.answering.wait()
+    link.send(b"ready\n")
 
 
 def _stop_event(link: socket.socket) -> asyncio.Event:
@@ -59,6 +67,7 @@ def _stop_event(link: socket.socket) -> asyncio.Event:
 def main() -> None:
     """Run the role named on the command line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _tune_collector()
     role, link_fd = sys.argv[1], int(sys.argv[2])
     link = socket.socket(fileno=link_fd)
     settings = load(os.environ)
@@ -68,6 +77,13 @@ def main() -> None:
     else:
         sock = socket.socket(fileno=int(sys.argv[3]))
         runner()(serve_web(settings, role, link, sock))
+
+
+def _tune_collector() -> None:
+    """Look for garbage cycles rarely: batches of events are trees, freed by reference counts."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 if __name__ == "__main__":

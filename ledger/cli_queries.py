@@ -180,7 +180,7 @@ def exceptions_list(
 @exceptions.command
 def resolve(
     exception_id: Annotated[str, Parameter(name="id")], /, *,
-    action: Literal["acknowledge", "keep", "retry"], keep: int | None = None,
+    action: Literal["acknowledge", "keep"], keep: int | None = None,
     note: str | None = None, by: str | None = None, service: Service = NOW,
 ) -> int:  # fmt: skip
     """Decide on one exception; the decision itself becomes an event of the log.
@@ -190,8 +190,7 @@ def resolve(
     exception_id
         The exception's id, as `ledger exceptions` lists it.
     action
-        acknowledge: seen, nothing changes; keep: the facts of event --keep stand; retry: fold
-        the parked stream again.
+        acknowledge: seen, nothing changes; keep: the facts of event --keep stand.
     keep
         Position of the event whose facts stand.
     note

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger.errors import DatabaseUnavailable, UnsafeDatabase
+from ledger.errors import DatabaseRefused, DatabaseUnavailable, UnsafeDatabase
 
 CONNECT_SECONDS_MAX: Final = 4.0
 COMMAND_SECONDS_MAX: Final = 4.0
@@ -19,6 +19,14 @@ SELECT_SAFETY: Final = """
 SELECT name, setting FROM pg_catalog.pg_settings
  WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version_num')
 """
+
+REFUSED: Final = (
+    ValueError,
+    asyncpg.ClientConfigurationError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""What no waiting cures: a malformed DSN, a wrong password, a database that does not exist."""
 
 LOST: Final = (
     OSError,
@@ -44,7 +52,10 @@ SESSION: Final = {
 
 
 async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **session: str) -> Any:
-    """Open one connection. Raises DatabaseUnavailable when there is none in time."""
+    """Open one connection.
+
+    Raises DatabaseUnavailable when there is none in time, DatabaseRefused when none will be.
+    """
     try:
         return await asyncpg.connect(
             dsn,
@@ -52,6 +63,8 @@ async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **sessi
             command_timeout=seconds_max,
             server_settings={**SESSION, **session},
         )
+    except REFUSED as error:
+        raise DatabaseRefused(f"LEDGER_DATABASE_URL does not work: {error}") from error
     except LOST as error:
         raise DatabaseUnavailable(f"cannot connect to the database: {error}") from error
 

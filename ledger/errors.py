@@ -38,6 +38,10 @@ class DatabaseUnavailable(LedgerError):
     """The database did not answer in time; the outcome is unknown. Send the callback again."""
 
 
+class DatabaseRefused(LedgerError):
+    """PostgreSQL refuses this role, password or database. Correct LEDGER_DATABASE_URL."""
+
+
 class Overloaded(LedgerError):
     """The receiver's queue is full. Send the callback again after the time in Retry-After."""
 

@@ -214,6 +214,9 @@ class Batch:
         if key is None:
             self._outcome(event, opened=_own_troubles(event), decided=_decided(fact))
             return
+        if key in self.parked and event.fact is not None and event.fact.kind == DECISION:
+            self._outcome(event, decided=_decided(event.fact))
+            return
         if key in self.parked:
             self._park(event, key, "an earlier event of the stream is parked")
             return

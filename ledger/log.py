@@ -113,6 +113,7 @@ class Lane:
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._stopping = False
+        self._is_lost = False
         self._connection: Any = None
 
     def append(self, arrival: Arrival) -> asyncio.Future[Appended]:
@@ -168,6 +169,9 @@ class Lane:
         except asyncpg.PostgresError as error:
             await self._refuse(batch, error)
         else:
+            if self._is_lost:
+                LOGGER.info("append_resumed", source=self.source)
+            self._is_lost = False
             self._settle(batch, record)
             self._ring()
 
@@ -217,7 +221,9 @@ class Lane:
 
     async def _fail_all(self, batch: list[_Waiting], error: BaseException) -> None:
         """The database is away: whoever waits is told now, not after another deadline."""
-        LOGGER.warning("append_unknown", source=self.source, error=type(error).__name__)
+        if not self._is_lost:
+            LOGGER.warning("append_unknown", source=self.source, error=type(error).__name__)
+        self._is_lost = True
         for waiting in [*batch, *self._queue]:
             self._finish(waiting, DatabaseUnavailable())
         self._queue.clear()

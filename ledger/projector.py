@@ -33,6 +33,8 @@ class Projector:
 
     dsn: str
     settings: Settings
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once there are books to ask."""
     _rings: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -55,7 +57,10 @@ class Projector:
         version = registry.current_version(await load_terms(connection))
         live = await connection.fetchrow(books.SELECT_LIVE)
         if live is None:
-            return await books.create_generation(connection, registry.load(), version, "live")
+            first = await books.create_generation(connection, registry.load(), version, "live")
+            self.answering.set()
+            return first
+        self.answering.set()
         if live["version"] == version:
             return int(live["generation"])
         generation = await books.create_generation(connection, registry.load(), version, "building")

@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import asyncpg
 import orjson
 
 from ledger import database, log
+from ledger.errors import MigrationError
 from ledger.migrate import migrate
 from ledger.postgres import EmbeddedPostgres, Endpoint
 from ledger.settings import Settings
+
+ASK_OWNER: Final = "run `ledger migrate` once with the LEDGER_DATABASE_URL of the schema's owner"
 
 GRANT_SERVICE: Final = """
 DO $$ BEGIN
@@ -44,7 +48,10 @@ async def prepare(endpoint: Endpoint, settings: Settings) -> list[str]:
     """
     async with database.connected(endpoint.owner_dsn, seconds_max=300) as owner:
         await database.assert_safe(owner)
-        applied = await migrate(owner)
+        try:
+            applied = await migrate(owner)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise MigrationError(f"{error}; {ASK_OWNER}") from error
         if endpoint.owner_dsn != endpoint.service_dsn:
             await owner.execute(GRANT_SERVICE)
         await log.register(owner, settings, lambda value: orjson.dumps(value).decode())

@@ -18,8 +18,6 @@ from ledger.errors import BadQuestion, Conflicting, NotFound
 from ledger.questions import Question
 from ledger.reads import Listing, Row, Snapshot
 
-PARKED: Final = "parked"
-
 # An exception is its latest row; one that was opened again starts anew.
 SELECT_EXCEPTIONS: Final = """
 SELECT o.source, o.id, o.position, o.reason, o.detail, o.kind, o.resource_id, o.event_id,
@@ -95,8 +93,6 @@ async def decision(
     """
     row = await _open_exception(snapshot, exception_id)
     stream = row["source"], row["kind"], row["resource_id"]
-    if action == "retry" and row["reason"] != PARKED:
-        raise BadQuestion(f"only a parked stream can be tried again; this is {row['reason']}")
     if action == "keep":
         positions = [r["position"] for r in await snapshot.rows(SELECT_STREAM_POSITIONS, *stream)]
         if keep not in positions:

@@ -62,7 +62,7 @@ class Receiver:
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request under /callbacks, whatever happens to it."""
-        name = request.match_info["source"]
+        name = request.match_info.get("source", "")
         started = asyncio.get_running_loop().time()
         self.in_flight += 1
         self.idle.clear()
@@ -268,3 +268,5 @@ def add_receive_routes(app: web.Application, receiver: Receiver) -> None:
     """Register the callback paths; every method is answered, so that every try is recorded."""
     app.router.add_route("*", "/callbacks/{source}", receiver.handle)
     app.router.add_route("*", "/callbacks/{source}/{event}", receiver.handle)
+    app.router.add_route("*", "/callbacks", receiver.handle)
+    app.router.add_route("*", "/callbacks/{source:.*}", receiver.handle)

@@ -58,6 +58,8 @@ CREATE TABLE ledger.deliveries (
     PRIMARY KEY (source, id)
 );
 --;;
+CREATE INDEX deliveries_of_event ON ledger.deliveries (source, position);
+--;;
 CREATE TABLE ledger.generations (
     generation integer PRIMARY KEY,
     version    text NOT NULL,

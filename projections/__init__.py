@@ -1,0 +1,1 @@
+"""Sums: one file per view, each folding facts into rows and postings. See README.md."""

@@ -91,7 +91,7 @@ PROJECTION = Projection(
             "note": "text",
         },
         key=("source", "id", "position", "action"),
-        indexes=("source, kind, resource_id",),
+        indexes=("source, position, id WHERE action = 'opened'", "source, kind, resource_id"),
     ),
     rows=rows,
 )

@@ -183,10 +183,9 @@ def _check_sign(fact: Fact) -> None:
 
 
 def _same(one: Told, other: Told) -> bool:
-    return (
-        one.status == other.status
-        and one.terms == other.terms
-        and all(getattr(one, name) == getattr(other, name) for name in _MATERIAL)
+    return one.status == other.status and (
+        (one.amount, one.currency, one.fees, one.customer_id, one.terms)
+        == (other.amount, other.currency, other.fees, other.customer_id, other.terms)
     )
 
 
@@ -208,6 +207,8 @@ def _merged(one: Told, other: Told) -> Told:
 def _counting(state: Stream) -> tuple[Told | None, list[Told], list[Told]]:
     """Return the kept fact, the facts that count, and those that contradict it afterwards."""
     facts = sorted(state.facts, key=lambda told: told.positions[0])
+    if state.keep is None:
+        return None, facts, []
     kept = next((told for told in facts if state.keep in told.positions), None)
     if kept is None:
         return None, facts, []
@@ -221,6 +222,8 @@ def _differing(kind: str, facts: Sequence[Told]) -> list[str]:
 
     Fees that are not known contradict nothing.
     """
+    if len(facts) == 1:
+        return []
     found = []
     if RANKS[kind] is _ONE_END and {told.status for told in facts} >= _ENDS:
         found.append("status")
@@ -228,6 +231,8 @@ def _differing(kind: str, facts: Sequence[Told]) -> list[str]:
         values = {getattr(told, name) for told in facts}
         if len(values - {None} if name == "fees" else values) > 1:
             found.append(name)
+    if all(told.terms == facts[0].terms for told in facts):
+        return found
     terms = sorted({name for told in facts for name in told.terms})
     return found + [name for name in terms if len({told.terms.get(name) for told in facts}) > 1]
 

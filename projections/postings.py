@@ -142,13 +142,15 @@ def settle(lines: Iterable[tuple[datetime, str, str, Decimal]]) -> tuple[Leg, ..
     sums: dict[tuple[datetime, str, str], Decimal] = {}
     balance: dict[tuple[datetime, str], Decimal] = {}
     for at, account, currency, amount in lines:
-        key = (at, account, currency)
-        sums[key] = total(sums.get(key, ZERO), amount)
-        balance[at, currency] = total(balance.get((at, currency), ZERO), amount)
+        if not amount:
+            continue
+        place, day = (at, account, currency), (at, currency)
+        sums[place] = exact(total(sums[place], amount)) if place in sums else amount
+        balance[day] = total(balance[day], amount) if day in balance else amount
     for (at, currency), difference in balance.items():
         if difference:
             raise CannotBeTrue("unbalanced", f"{currency} at {at} is off by {plain(difference)}")
-    return tuple(sorted(Leg(*key, exact(amount)) for key, amount in sums.items() if amount))
+    return tuple(Leg(*place, sums[place]) for place in sorted(sums) if sums[place])
 
 
 def _move(at: datetime, debit: str, credit: str, currency: str, amount: Decimal) -> Lines:
@@ -162,7 +164,7 @@ def _announce(m: Movement, at: datetime) -> Lines:
 
 
 def _hold(m: Movement, at: datetime) -> Lines:
-    return _move(at, HELD, AVAILABLE, m.currency, total(m.amount, m.fees))
+    return _move(at, HELD, AVAILABLE, m.currency, exact(total(m.amount, m.fees)))
 
 
 def _incoming(m: Movement) -> Lines:

@@ -130,9 +130,12 @@ def _returns_of(state: Stream) -> list[str]:
 def _return(state: Stream, case: Case, related: Sequence[Stream], terms: SourceTerms) -> Return:
     """Find the other side of a returned payout."""
     own_account = own(case.told.customer_id)
+    names = _returns_of(state)
+    if not names and not related:
+        return Return(own_account)
     others = {other.id: other for other in related if other.facts}
     payouts = [p for p in others.values() if p.kind == "payout" and p.id != state.id]
-    if state.kind == "payment" and (names := _returns_of(state)):
+    if names:
         return _of_payout(case, _named(payouts, names), own_account, terms)
     if state.kind == "payout":
         twins = _named(payouts, state.idempotency_ids)

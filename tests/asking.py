@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -78,8 +79,6 @@ class Service:
 
 def folder(database: Database, terms: Any, generation: int) -> SourceFolder:
     """Return what folds one source into one generation, and stops at the head."""
-    import asyncio
-
     return SourceFolder(
         database.service_dsn,
         database.settings,

@@ -51,7 +51,6 @@ class Storm:
     firsts: Counter[Delivery] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
-    recoveries: list[tuple[str, float]] = field(default_factory=list)
     calm: asyncio.Event = field(default_factory=asyncio.Event)
 
     def callbacks(self) -> Iterator[Callback]:
@@ -91,9 +90,8 @@ class Storm:
         victim = self.rng.choice(("all", "projector", "postmaster"))
         await eventually(lambda: self._kill(service, victim))
         self.kills[victim] += 1
-        before, at = self.answers["200"], asyncio.get_running_loop().time()
+        before = self.answers["200"]
         await eventually(lambda: self._since(before), 30)
-        self.recoveries.append((victim, asyncio.get_running_loop().time() - at))
 
     async def _kill(self, service: Service, victim: str) -> bool:
         """Kill one process of a role; it may be just on its way down or up."""
@@ -182,7 +180,6 @@ async def survive(folder: Path, cycles: int) -> None:
     with serving(folder, LEDGER_RECEIVERS="2") as service:
         found = await storm(service, seed, cycles)
         print(dict(found.kills), dict(found.answers))
-        print([(v, round(t, 2)) for v, t in found.recoveries])
         await caught_up(service)
         assert await asyncio.to_thread(service.stop) == 0
         await check_books(service.data_dir, found)

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from tests import samples
-from tests.service import Caller, Json, Reply, Service, calling, serving
+from tests.service import Json, Reply, Service, calling, serving
 
 NAMES = samples.names("straitsx")
 FX = "d4d1da72-111e-4d52-bdbf-2e74a2d803d5"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ledger import books
 from tests.asking import Json, Service, payout, problem, serving
 from tests.conftest import Database
 
@@ -104,7 +105,7 @@ async def test_a_decision_that_does_not_suit_appends_nothing(service: Service) -
         ({"action": "keep", "keep": 99}, "keep must be the position of one of its events: 1, 2"),
         ({"action": "keep", "keep": "1"}, "keep"),
         ({"action": "acknowledge", "keep": 1}, "keep"),
-        ({"action": "retry"}, "only a parked stream can be tried again; this is conflict"),
+        ({"action": "retry"}, "retry"),
         ({"action": "acknowledge", "note": "x" * 401}, "note"),
         ({"action": "acknowledge", "by": "\x00"}, "by"),
         ({"action": "acknowledge", "colour": "red"}, "colour"),
@@ -150,3 +151,54 @@ async def test_exceptions_are_filtered(service: Service) -> None:
     assert await reasons(state="cleared") == []
     sources = (await service.ask("/v1/status"))["sources"]
     assert {row["source"]: row["exceptions"] for row in sources} == {"gokart": 1, "straitsx": 2}
+
+
+async def test_parked_events_are_counted_where_balances_are_given(service: Service) -> None:
+    await service.post_json("straitsx", payout(1))
+    await service.fold()
+    await service.post_json("straitsx", payout(1, status="completed"))
+    async with service.database.service() as connection:
+        await books.use_generation(connection, service.generation)
+        park = "INSERT INTO parked VALUES ('straitsx', 2, 'payout', 'contract_0001', 'a bug')"
+        await connection.execute(park)
+        await connection.execute("UPDATE checkpoints SET position = 2 WHERE source = 'straitsx'")
+    assert (await service.ask("/v1/wallets"))["parked"] == 1
+    assert (await service.ask("/v1/balances"))["parked"] == 1
+    sources = (await service.ask("/v1/status"))["sources"]
+    assert {row["source"]: row["parked"] for row in sources} == {"gokart": 0, "straitsx": 1}
+    answer = await service.ask("/v1/transactions/straitsx/contract_0001")
+    assert [step["position"] for step in answer["history"]] == [1]
+    assert [event["position"] for event in answer["events"]] == [1, 2]
+
+
+async def test_a_parked_stream_may_be_acknowledged(service: Service) -> None:
+    await service.post_json("straitsx", payout(1))
+    await service.fold()
+    async with service.database.service() as connection:
+        await books.use_generation(connection, service.generation)
+        await connection.execute(
+            "INSERT INTO exceptions VALUES ('straitsx', 'aaaa', 1, 'opened', 'parked', 'a bug', "
+            "'payout', 'contract_0001', 'e', now(), NULL)"
+        )
+    status, answer = await resolve(service, "aaaa", action="acknowledge")
+    assert (status, answer["position"]) == (200, 2)
+
+
+async def test_an_exception_that_came_back_is_open_again(service: Service) -> None:
+    await service.post("straitsx", b"not json")
+    await service.fold()
+    async with service.database.service() as connection:
+        await books.use_generation(connection, service.generation)
+        for position, action in ((1, "opened"), (2, "cleared"), (3, "opened")):
+            await connection.execute(
+                "INSERT INTO exceptions VALUES ('straitsx', 'aaaa', $1, $2, 'conflict', 'd', "
+                "'payout', 'contract_0001', 'e', now(), NULL)",
+                position,
+                action,
+            )
+    (again,) = (await service.ask("/v1/exceptions", reason="conflict"))["exceptions"]
+    assert (again["state"], again["event"]["position"], again["closed_at"]) == ("open", 3, None)
+    opened = (await service.ask("/v1/exceptions", state="open"))["exceptions"]
+    assert [row["reason"] for row in opened] == ["conflict", "unreadable"]
+    sources = (await service.ask("/v1/status"))["sources"]
+    assert {row["source"]: row["exceptions"] for row in sources} == {"gokart": 0, "straitsx": 2}

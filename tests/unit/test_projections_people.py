@@ -117,6 +117,11 @@ def test_a_virtual_account_enabled_after_it_was_disabled_is_flagged() -> None:
         assert row_of(one(*order))["flags"] == []
 
 
+def test_a_virtual_account_whose_callbacks_tell_one_time_of_creation_is_not_flagged() -> None:
+    for order in permutations([account("disabled", 5), account("enabled", 5)]):
+        assert row_of(one(*order))["flags"] == []
+
+
 def test_without_a_time_the_order_received_tells_whether_it_was_enabled_again() -> None:
     assert row_of(one(account("disabled"), account("enabled", 5)))["flags"] != []
     assert row_of(one(account("enabled"), account("disabled")))["flags"] == []
