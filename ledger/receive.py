@@ -28,6 +28,7 @@ LOGGER = structlog.get_logger("ledger.receive")
 EVENT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 KEPT_HEADERS: Final = ("Content-Type", "User-Agent")
 HEADER_CHARS_MAX: Final = 512
+PEER_CHARS_MAX: Final = 64
 RETRY_AFTER_SECONDS: Final = "5"
 FORM: Final = "application/x-www-form-urlencoded"
 POST: Final = "POST"
@@ -190,10 +191,11 @@ class Receiver:
         peer = request.remote
         if not self.settings.trusted_proxies:
             return peer
-        hops = request.headers.get("X-Forwarded-For", "").split(",")
+        # Every line counts: a sender can write the first, its proxy then adds another.
+        hops = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
         while hops and self._is_proxy(peer):
             peer = hops.pop().strip() or peer
-        return peer
+        return ascii(peer)[1:-1][:PEER_CHARS_MAX] if peer else peer
 
     def _is_proxy(self, address: str | None) -> bool:
         try:
