@@ -8,11 +8,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 import orjson
 import structlog
 from aiohttp import web
+from prometheus_client import Counter
 
 from ledger.deliveries import Deliveries
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
@@ -87,7 +89,7 @@ class Receiver:
             if not self.in_flight:
                 self.idle.set()
         label = name if name in self.settings.sources else "unknown"
-        CALLBACKS.labels(label, outcome, response.status).inc()
+        _counter(label, outcome, response.status).inc()
         CALLBACK_SECONDS.observe(asyncio.get_running_loop().time() - started)
         return response
 
@@ -236,6 +238,11 @@ class Receiver:
             reason=f"{reason} {name[:64]!r}" if reason == "unknown_source" else reason,
             body_bytes=request.content_length or 0,
         )
+
+
+@lru_cache(maxsize=1024)
+def _counter(source: str, outcome: str, answer: int) -> Counter:
+    return CALLBACKS.labels(source, outcome, answer)
 
 
 def _kept_headers(request: web.Request, source: Source) -> str:

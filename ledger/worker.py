@@ -38,6 +38,8 @@ SELECT position, event_id, kind, resource_id, status, path_event, origin, reason
 """
 
 POLL_SECONDS: Final = 0.25
+PACE_SECONDS: Final = 0.025
+"""Small batches follow each other no faster than this: a steady trickle shares its commits."""
 PAUSE_SECONDS_MIN: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
 PLAIN_PLANS: Final = {
@@ -102,6 +104,8 @@ class SourceFolder:
                 LOGGER.warning(
                     "fold_interrupted", source=self.terms.source, error=type(error).__name__
                 )
+            except* Exception:
+                LOGGER.exception("fold_failed", source=self.terms.source)
             if not done:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, PAUSE_SECONDS_MAX)
@@ -140,12 +144,16 @@ class SourceFolder:
 
     async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
         limits = (self.settings.fold_events_max, self.settings.fold_bytes_max)
+        loop = asyncio.get_running_loop()
         while True:
             self.rung.clear()
+            started = loop.time()
             rows = await connection.fetch(SELECT_BATCH, self.terms.source, position, *limits)
             if rows:
                 position = rows[-1]["position"]
                 yield rows
+                if len(rows) < self.settings.fold_events_max:
+                    await asyncio.sleep(started + PACE_SECONDS - loop.time())
             elif self.catch_up_only:
                 return
             else:

@@ -146,7 +146,7 @@ async def is_at_head(database: Database, generation: int) -> bool:
     return all(row["head"] == (row["books"] or 0) for row in rows)
 
 
-@pytest.mark.parametrize("size", [1, 3, 50])
+@pytest.mark.parametrize("size", [1, 50])
 async def test_the_size_of_batches_leaves_no_trace(database: Database, size: int) -> None:
     await fill(database, seeded(), 3)
     settings = replace(database.settings, fold_events_max=size)
@@ -202,7 +202,7 @@ async def test_a_worker_stopped_anywhere_resumes_exactly_once(database: Database
             asyncio.create_task(folder.run())
             for folder in folders(database, generation, terms, settings)
         ]
-        await asyncio.wait(tasks, timeout=rng.random() * 0.08)
+        await asyncio.wait(tasks, timeout=0.05 + rng.random() * 0.25)
         for task in tasks:
             stops += task.cancel()
         for task in tasks:
@@ -228,7 +228,7 @@ async def test_a_worker_whose_connections_are_cut_resumes_exactly_once(
     cuts = 0
     async with db.connected(database.owner_dsn) as owner:
         while not all(task.done() for task in tasks):
-            await asyncio.wait(tasks, timeout=0.05 + rng.random() * 0.1)
+            await asyncio.wait(tasks, timeout=0.15 + rng.random() * 0.25)
             cuts += len(await owner.fetch(KILL_OTHERS))
     assert cuts > 2
     for task in tasks:
@@ -346,7 +346,7 @@ async def test_a_stream_whose_fold_raises_is_parked_and_no_other(
     assert await is_at_head(database, generation)
     assert len(actual["parked"]) == 2
     assert all(POISON in row for row in actual["parked"])
-    assert "a bug in the" in actual["parked"][0]
+    assert any("a bug in the" in row for row in actual["parked"])
     assert [row for row in actual["entries"] if POISON in row] == []
     opened = [row for row in actual["exceptions"] if POISON in row]
     assert len(opened) == 1
@@ -369,7 +369,8 @@ async def test_rows_that_the_database_refuses_are_listed_and_stop_nobody(
     def view(state: Any, related: Sequence[Any], terms: Any) -> Any:
         found = sound.view(state, related, terms)
         if found.row["amount"] == 666:
-            return replace(found, row={**found.row, "status": "a\x00b"})
+            row = {**found.row, "status": "a\x00b"}
+            return type(found)(row, found.legs, found.troubles)
         return found
 
     broken = replace(known, streams={**known.streams, "payout": replace(sound, view=view)})
