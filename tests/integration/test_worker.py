@@ -19,7 +19,7 @@ from ledger import worker as workers
 from ledger.decide import decider
 from ledger.deliveries import Deliveries
 from ledger.log import Arrival, Log
-from ledger.model import Seen
+from ledger.model import Outcome, Projection, Seen
 from ledger.projector import Projector
 from ledger.receive import Receiver
 from ledger.registry import Registry, identity
@@ -323,8 +323,21 @@ def poisoned(where: str) -> Registry:
             raise ZeroDivisionError("a bug in the view")
         return found
 
+    if where == "rows":
+        return replace(known, projections=tuple(map(_failing, known.projections)))
     change: dict[str, Any] = {"fold": fold} if where == "fold" else {"view": view}
     return replace(known, streams={**known.streams, "payout": replace(sound, **change)})
+
+
+def _failing(projection: Projection) -> Projection:
+    """Make the history raise for what was folded of one resource."""
+
+    def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+        if outcome.fact is not None and outcome.resource_id == POISON:
+            raise ZeroDivisionError("a bug in the rows")
+        return projection.rows(outcome)
+
+    return replace(projection, rows=rows) if projection.name == "history" else projection
 
 
 def poison_of(rng: random.Random) -> list[Callback]:
@@ -348,7 +361,7 @@ def without(found: Dump, marks: Sequence[str]) -> Dump:
     }
 
 
-@pytest.mark.parametrize("where", ["fold", "view"])
+@pytest.mark.parametrize("where", ["fold", "view", "rows"])
 @pytest.mark.parametrize("size", [1, 7, 2_000])
 async def test_a_stream_whose_fold_raises_is_parked_and_no_other(
     database: Database, where: str, size: int
