@@ -33,7 +33,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """
     amount = payload.amount("amount")
     fees = payload.fees("network_fees")
-    payload.check_total("total_amount", amount, fees)
+    fees = payload.fees_within("total_amount", amount, fees)
     return envelope(payload).fact(
         customer_id=payload.text("customer_profile_id"),
         amount=amount,

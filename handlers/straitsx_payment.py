@@ -97,6 +97,7 @@ HANDLER = Handler(
     events=frozenset({"paymentStatusUpdated"}),
     matches=matches,
     types=frozenset({"Direct bank transfer"}),
+    shared_types=frozenset(_SHARED_TYPES),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

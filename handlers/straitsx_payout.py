@@ -53,6 +53,7 @@ HANDLER = Handler(
     events=frozenset({"payoutStatusUpdated"}),
     matches=matches,
     types=frozenset(_OWN_TYPES),
+    shared_types=frozenset(_SHARED_TYPES),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

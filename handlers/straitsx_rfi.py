@@ -24,6 +24,9 @@ from ledger.model import (
 
 STATUSES: Final = frozenset({"sent", "received", "completed", "expired"})
 
+COUNT_MAX: Final = 1_000_000
+"""A larger count is no count; it stays in the log."""
+
 _COUNTS: Final = ("total", "pending", "rejected", "accepted", "submitted")
 
 
@@ -64,7 +67,7 @@ def _counts(active: Payload) -> dict[str, int]:
     found: dict[str, int] = {}
     for word in _COUNTS:
         count = active.get(f"{word}_questions")
-        if isinstance(count, int) and not isinstance(count, bool):
+        if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= COUNT_MAX:
             found[word] = count
     return found
 

@@ -44,7 +44,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     amount = payload.amount("source_currency_amount")
     currency = payload.currency("source_currency")
     fees = _fees(payload, currency)
-    payload.check_total("total_source_currency_amount", amount, fees)
+    fees = payload.fees_within("total_source_currency_amount", amount, fees)
     return envelope(payload).fact(
         customer_id=payload.text("customer_profile_id"),
         amount=amount,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
@@ -101,6 +101,7 @@ class _Readiness:
     dsn: str
     receiver: Receiver
     connection: Any = None
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def handle(self, _request: web.Request) -> web.Response:
         reason = "stopping" if self.receiver.stopping else await self._reason()
@@ -112,7 +113,7 @@ class _Readiness:
 
     async def _reason(self) -> str | None:
         try:
-            async with asyncio.timeout(READY_SECONDS_MAX):
+            async with asyncio.timeout(READY_SECONDS_MAX), self.asking:
                 if self.connection is None or self.connection.is_closed():
                     self.connection = await database.connect(self.dsn)
                     await database.assert_safe(self.connection)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from ledger.errors import SomeoneElseFolds
-from ledger.fold import Batch, Change, Stream, encode
+from ledger.fold import RELATED_MAX, Batch, Change, Stream, encode
 from ledger.model import Table
 from ledger.registry import Registry
 
@@ -37,6 +37,7 @@ CREATE TABLE links (
 """,
 )
 SELECT_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1"
+SELECT_POSITIONS: Final = "SELECT source, position FROM checkpoints"
 INSERT_CHECKPOINT: Final = "INSERT INTO checkpoints VALUES ($1, 0) ON CONFLICT DO NOTHING"
 ADVANCE: Final = "UPDATE checkpoints SET position = $3 WHERE source = $1 AND position = $2"
 SELECT_PARKED: Final = """
@@ -45,9 +46,10 @@ SELECT DISTINCT kind, resource_id FROM parked WHERE source = $1
 SELECT_LINKED: Final = """
 SELECT l.link, l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
  CROSS JOIN LATERAL (SELECT * FROM links WHERE source = $1 AND links.link = wanted.link
-                      ORDER BY kind, id LIMIT 64) AS l
+                      ORDER BY kind DESC, id COLLATE "C" LIMIT $3) AS l
 """
 
+SELECT_EXISTS: Final = "SELECT EXISTS (SELECT FROM ledger.generations WHERE generation = $1)"
 SELECT_LIVE: Final = "SELECT generation, version FROM ledger.generations WHERE state = 'live'"
 SELECT_BUILDING: Final = """
 SELECT generation FROM ledger.generations WHERE state = 'building' AND version = $1
@@ -61,7 +63,8 @@ RETIRE_LIVE: Final = "UPDATE ledger.generations SET state = 'previous' WHERE sta
 MAKE_LIVE: Final = "UPDATE ledger.generations SET state = 'live' WHERE generation = $1"
 SELECT_OBSOLETE: Final = """
 SELECT generation FROM ledger.generations
- WHERE state = 'building' AND version <> $1
+ WHERE state = 'building' AND generation < (
+       SELECT generation FROM ledger.generations WHERE state = 'live')
     OR state = 'previous' AND generation < (
        SELECT max(generation) FROM ledger.generations WHERE state = 'previous')
 """
@@ -179,22 +182,37 @@ async def create_generation(connection: Any, registry: Registry, version: str, s
         return generation
 
 
-async def drop_obsolete(connection: Any, version: str) -> None:
-    """Drop half-built generations of other versions and all but the newest previous one."""
+async def drop_obsolete(connection: Any) -> None:
+    """Drop what was given up half-built before the live generation, and older previous ones."""
     async with connection.transaction():
         await connection.execute(LOCK_GENERATIONS)
-        for row in await connection.fetch(SELECT_OBSOLETE, version):
+        for row in await connection.fetch(SELECT_OBSOLETE):
             generation = int(row["generation"])
             await connection.execute(f"DROP SCHEMA IF EXISTS {schema_of(generation)} CASCADE")
             await connection.execute(FORGET_GENERATION, generation)
 
 
-async def swap(connection: Any, generation: int) -> None:
-    """Make `generation` the one that answers, in one short transaction."""
+async def try_swap(connection: Any, generation: int) -> bool:
+    """Make `generation` the one that answers, in one short transaction.
+
+    False when it is behind the live one in any source: no answer may go back in time.
+    """
     async with connection.transaction():
         await connection.execute(LOCK_GENERATIONS)
+        live = await connection.fetchrow(SELECT_LIVE)
+        mine = await _positions(connection, generation)
+        theirs = await _positions(connection, live["generation"])
+        if any(mine.get(source, -1) < position for source, position in theirs.items()):
+            return False
         await connection.execute(RETIRE_LIVE)
-        await connection.execute(MAKE_LIVE, generation)
+        if await connection.execute(MAKE_LIVE, generation) != "UPDATE 1":
+            raise SomeoneElseFolds(f"generation {generation} was dropped by another process")
+        return True
+
+
+async def _positions(connection: Any, generation: int) -> dict[str, int]:
+    await use_generation(connection, generation)
+    return dict(await connection.fetch(SELECT_POSITIONS))
 
 
 async def use_generation(connection: Any, generation: int) -> None:
@@ -238,7 +256,12 @@ class Books:
         """Give `batch` every stream that the books know under one of `links`."""
         if not links:
             return
-        found = await self.connection.fetch(SELECT_LINKED, self.source, sorted(links))
+        await self._load_linked(batch, links)
+        # What a related stream says may hang on streams that it alone names.
+        await self._load_linked(batch, batch.links() - links)
+
+    async def _load_linked(self, batch: Batch, links: set[str]) -> None:
+        found = await self.connection.fetch(SELECT_LINKED, self.source, sorted(links), RELATED_MAX)
         for row in found:
             batch.relate(row["link"], (row["kind"], row["id"]))
         await self.load(batch, {(row["kind"], row["id"]) for row in found})

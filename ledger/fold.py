@@ -35,6 +35,8 @@ StreamKey: TypeAlias = tuple[str, str]
 
 DECISION: Final = "decision"
 PARKED: Final = "parked"
+RELATED_MAX: Final = 16
+"""Streams looked at under one link, the same ones however events are cut into batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,17 @@ class Batch:
             self._related[link].add((kind, resource))
         self.parked.update(park.key for park in earlier.parked)
 
+    def links(self) -> set[str]:
+        """Return the links of every stream that was loaded."""
+        return {link for stream in self.streams.values() for link in stream.stored.links}
+
+    def _under(self, link: str) -> list[StreamKey]:
+        """Return the first RELATED_MAX streams under a link, payouts before payments."""
+        keys = self._related.get(link)
+        if not keys:
+            return []
+        return sorted(sorted(keys), key=lambda key: key[0], reverse=True)[:RELATED_MAX]
+
     def relate(self, link: str, key: StreamKey) -> None:
         """Tell the batch that the books know `key` under `link`."""
         self._related[link].add(key)
@@ -239,6 +252,9 @@ class Batch:
         if isinstance(state, Exception):
             self._park(event, key, f"{type(state).__name__}: {state}")
             return
+        if event.trouble is not None:
+            self._park(event, key, f"{event.trouble.reason}: {event.trouble.detail}")
+            return
         try:
             evaluated = self._evaluate(event, key, state)
             rows = self._rows(self._difference(event, evaluated))
@@ -261,8 +277,8 @@ class Batch:
         if not links and not stream.stored.links:
             return [self._viewed(stream, state, (), [])]
         affected = {key: stream}
-        for link in {*links, *stream.stored.links}:
-            for other in self._related.get(link, ()):
+        for link in sorted({*links, *stream.stored.links}):
+            for other in self._under(link):
                 if other != key and other in self.streams and other not in self.parked:
                     affected[other] = self.streams[other]
         states = {k: (state if k == key else s.stored.state) for k, s in affected.items()}
@@ -287,7 +303,7 @@ class Batch:
     ) -> list[Any]:
         if not links:
             return []
-        keys = {k for link in links for k in self._related.get(link, ())} | states.keys()
+        keys = {k for link in links for k in self._under(link)} | states.keys()
         return [
             states[k] if k in states else self.streams[k].stored.state
             for k in sorted(keys)

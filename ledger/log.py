@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -30,6 +31,8 @@ SELECT base, positions, fresh FROM ledger.append(
     $14::text[], $15::bytea[], $16::timestamptz[])
 """
 RING: Final = "SELECT pg_notify('ledger_log', '')"
+REFUSALS: Final = ("22", "23", "54")
+"""SQLSTATE classes: data, integrity, program limits."""
 RING_PACE_SECONDS: Final = 0.01
 
 
@@ -90,6 +93,15 @@ class Budget:
         """Return the room of one callback."""
         self.events -= 1
         self.bytes -= size
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Reserve room for the length of a block. Raises Overloaded when there is none."""
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
 
 
 class Lane:
@@ -162,10 +174,8 @@ class Lane:
         try:
             async with asyncio.timeout(max(left, 0.05)):
                 record = await self._append(batch)
-        except (LedgerError, *database.LOST) as error:
-            await self._fail_all(batch, error)
-        except asyncpg.PostgresError as error:
-            await self._refuse(batch, error)
+        except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever failed
+            await self._failed(batch, error)
         else:
             if self._is_lost:
                 LOGGER.info("append_resumed", source=self.source)
@@ -227,22 +237,28 @@ class Lane:
         self._queue.clear()
         await self._drop_connection()
 
-    async def _refuse(self, batch: list[_Waiting], error: asyncpg.PostgresError) -> None:
-        """A definite error: one callback must not take its neighbours down with it."""
-        if len(batch) > 1:
+    async def _failed(self, batch: list[_Waiting], error: Exception) -> None:
+        """A callback that the database refuses must not take its neighbours down with it."""
+        if not _is_refusal(error):
+            await self._fail_all(batch, error)
+        elif len(batch) > 1:
             for waiting in batch:
                 await self._commit([waiting])
-            return
-        LOGGER.error("append_refused", source=self.source, sqlstate=error.sqlstate)
-        if error.sqlstate and error.sqlstate[:2] in ("22", "23", "54"):
-            self._finish(batch[0], AppendRefused())
         else:
-            await self._fail_all(batch, error)
+            LOGGER.error("append_refused", source=self.source, error=type(error).__name__)
+            self._finish(batch[0], AppendRefused())
 
     async def _drop_connection(self) -> None:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell a definite no to what a row holds from "unknown" and from "not now"."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in REFUSALS
+    return isinstance(error, ValueError | TypeError | OverflowError)
 
 
 @dataclass(slots=True)
@@ -252,13 +268,14 @@ class Log:
     dsn: str
     settings: Settings
     lanes: dict[str, Lane] = field(default_factory=dict)
+    budget: Budget = field(init=False)
     _rung: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
 
     def __post_init__(self) -> None:
-        budget = Budget(self.settings.queue_events_max, self.settings.queue_bytes_max)
+        self.budget = Budget(self.settings.queue_events_max, self.settings.queue_bytes_max)
         for source in self.settings.sources:
-            self.lanes[source] = Lane(source, self.dsn, self.settings, budget, self._rung.set)
+            self.lanes[source] = Lane(source, self.dsn, self.settings, self.budget, self._rung.set)
 
     async def run(self) -> None:
         """Run every lane and the bell until `stop`."""
@@ -293,6 +310,10 @@ class Log:
                 connection.terminate()
 
 
+ADD_SOURCE: Final = """
+INSERT INTO ledger.sources (source, provider, currency, wallets) VALUES ($1, $2, $3, $4)
+ON CONFLICT (source) DO NOTHING
+"""
 REGISTER_SOURCE: Final = """
 INSERT INTO ledger.sources (source, provider, currency, wallets) VALUES ($1, $2, $3, $4)
 ON CONFLICT (source) DO UPDATE
@@ -301,12 +322,18 @@ ON CONFLICT (source) DO UPDATE
 REGISTER_HEAD: Final = "INSERT INTO ledger.heads (source) VALUES ($1) ON CONFLICT DO NOTHING"
 
 
-async def register(connection: Any, settings: Settings, encode: Callable[[Any], str]) -> None:
-    """Make every configured source known to the database; its log starts empty."""
+async def register(
+    connection: Any, settings: Settings, encode: Callable[[Any], str], *, decides: bool
+) -> None:
+    """Make every configured source known to the database; its log starts empty.
+
+    Only a service that projects `decides` the terms of a source that is known already.
+    """
+    statement = REGISTER_SOURCE if decides else ADD_SOURCE
     for source in settings.sources.values():
         terms = source.terms
         wallets: Mapping[str, str] = terms.wallets
         await connection.execute(
-            REGISTER_SOURCE, terms.source, terms.provider, terms.currency, encode(wallets)
+            statement, terms.source, terms.provider, terms.currency, encode(wallets)
         )
         await connection.execute(REGISTER_HEAD, terms.source)

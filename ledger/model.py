@@ -179,6 +179,8 @@ class Handler:
     """Raises CannotBeTrue when what the callback says cannot be true."""
     types: frozenset[str] = frozenset()
     """Body types that alone say so: no other handler of the provider matches them."""
+    shared_types: frozenset[str] = frozenset()
+    """Body types of several handlers: where the body's shape does not decide, the URL does."""
     statuses: frozenset[str] | None = None
     """Statuses the documents name; None = any (kinds that carry no status)."""
 

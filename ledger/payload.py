@@ -8,7 +8,6 @@ and any root that is not an object. Floats never arise: a fraction stays its lex
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Final, NoReturn
 
 from ledger.errors import Unreadable
@@ -17,8 +16,6 @@ from ledger.model import JSON, Number
 DEPTH_MAX: Final = 64
 NUMBER_MAX: Final = 64
 
-_DEEP: Final = re.compile(r"[\[\]{}]|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-
 
 def parse(body: bytes) -> dict[str, JSON]:
     """Return the object in `body`. Raises Unreadable with a reason a person can act on."""
@@ -26,8 +23,6 @@ def parse(body: bytes) -> dict[str, JSON]:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Unreadable(f"not UTF-8 at byte {error.start}") from error
-    if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
-        _check_depth(text)
     try:
         root = _DECODER.decode(text)
     except RecursionError as error:
@@ -36,6 +31,8 @@ def parse(body: bytes) -> dict[str, JSON]:
         raise Unreadable(f"{error.msg} at line {error.lineno} column {error.colno}") from error
     if not isinstance(root, dict):
         raise Unreadable("the body is not a JSON object")
+    if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
+        _check_depth(root)
     if b"\\u" in body:
         _check_texts(root)
     return root
@@ -70,16 +67,19 @@ _DECODER: Final = json.JSONDecoder(
 )
 
 
-def _check_depth(text: str) -> None:
-    depth = 0
-    for token in _DEEP.finditer(text):
-        mark = token.group()
-        if mark in "[{":
-            depth += 1
-            if depth > DEPTH_MAX:
-                raise Unreadable(f"nested deeper than {DEPTH_MAX}")
-        elif mark in "]}":
-            depth -= 1
+def _check_depth(root: Any) -> None:
+    """Walk the decoded tree level by level; the decoder itself ends at Python's own limit."""
+    level = [root]
+    for _ in range(DEPTH_MAX):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise Unreadable(f"nested deeper than {DEPTH_MAX}")
 
 
 def _check_texts(root: Any) -> None:

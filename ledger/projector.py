@@ -27,6 +27,10 @@ CHECK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.5
 
 
+class OtherVersion(LedgerError):
+    """Another version of the program made its books live; this one stands by."""
+
+
 @dataclass(slots=True)
 class Projector:
     """Folds every source of one database."""
@@ -35,6 +39,8 @@ class Projector:
     settings: Settings
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once there are books to ask."""
+    _served: set[str] = field(default_factory=set)
+    """Versions that this process made live once: it never takes over from a newer one."""
     _rings: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -62,31 +68,39 @@ class Projector:
             return first
         self.answering.set()
         if live["version"] == version:
+            self._served.add(version)
             return int(live["generation"])
+        if version in self._served:
+            raise OtherVersion
         generation = await books.create_generation(connection, registry.load(), version, "building")
         LOGGER.info("books_rebuild_started", generation=generation, version=version)
-        async with asyncio.TaskGroup() as tasks:
-            for terms in await load_terms(connection):
-                tasks.create_task(self._folder(terms, generation, catch_up_only=True).run())
-        await books.swap(connection, generation)
-        await books.drop_obsolete(connection, version)
+        # Sources end at different times; go round until none is behind the books that answer.
+        while not await books.try_swap(connection, generation):
+            async with asyncio.TaskGroup() as tasks:
+                for terms in await load_terms(connection):
+                    tasks.create_task(self._folder(terms, generation, catch_up_only=True).run())
+        self._served.add(version)
+        await books.drop_obsolete(connection)
         LOGGER.info("books_rebuild_swapped", generation=generation, version=version)
         return generation
 
     async def _fold_live(self, connection: Any, generation: int) -> None:
         """Fold all sources, and new ones as they appear, until another generation is live."""
         async with asyncio.TaskGroup() as tasks:
-            folders: dict[SourceTerms | str, asyncio.Task[None]] = {}
+            folders: dict[str, tuple[SourceTerms, asyncio.Task[None]]] = {}
             while True:
-                for terms in await load_terms(connection):
+                known = await load_terms(connection)
+                for terms in known:
                     if terms.source not in folders:
                         folder = self._folder(terms, generation, catch_up_only=False)
-                        folders[terms.source] = tasks.create_task(folder.run())
+                        folders[terms.source] = terms, tasks.create_task(folder.run())
                 live = await connection.fetchrow(books.SELECT_LIVE)
                 if live is None or live["generation"] != generation:
                     break
+                if any(folders[terms.source][0] != terms for terms in known):
+                    break
                 await asyncio.sleep(CHECK_SECONDS)
-            for task in folders.values():
+            for _, task in folders.values():
                 task.cancel()
 
     def _folder(self, terms: SourceTerms, generation: int, *, catch_up_only: bool) -> SourceFolder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 import orjson
@@ -27,6 +27,10 @@ END $$
 """
 
 
+def _encoded(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
 @asynccontextmanager
 async def provided(settings: Settings) -> AsyncIterator[tuple[Endpoint, EmbeddedPostgres | None]]:
     """Provide the database: the configured one, or the embedded one for as long as the block."""
@@ -41,7 +45,7 @@ async def provided(settings: Settings) -> AsyncIterator[tuple[Endpoint, Embedded
         await embedded.stop()
 
 
-async def prepare(endpoint: Endpoint, settings: Settings) -> list[str]:
+async def prepare(endpoint: Endpoint, settings: Settings, role: str = "all") -> list[str]:
     """Migrate, check that a commit is durable, register the sources.
 
     Returns the migrations applied. Raises UnsafeDatabase or MigrationError.
@@ -54,5 +58,6 @@ async def prepare(endpoint: Endpoint, settings: Settings) -> list[str]:
             raise MigrationError(f"{error}; {ASK_OWNER}") from error
         if endpoint.owner_dsn != endpoint.service_dsn:
             await owner.execute(GRANT_SERVICE)
-        await log.register(owner, settings, lambda value: orjson.dumps(value).decode())
+        decides = role in ("all", "projector")
+        await log.register(owner, settings, _encoded, decides=decides)
     return applied

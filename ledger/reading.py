@@ -139,14 +139,16 @@ class Payload:
             raise CannotBeTrue("negative_fees", f"{name} is {value}")
         return value
 
-    def check_total(self, name: str, amount: Decimal, fees: Decimal | None) -> None:
-        """Check a stated total, where both it and the fees are known.
+    def fees_within(self, name: str, amount: Decimal, fees: Decimal | None) -> Decimal | None:
+        """Return the fees, which a stated total tells where no field does.
 
-        Raises CannotBeTrue `total_mismatch` when it is not amount plus fees.
+        Raises CannotBeTrue `total_mismatch` when the total is not amount plus fees.
         """
         stated = self.money(name)
-        if stated is None or fees is None or stated == total(amount, fees):
-            return
+        if stated is None or (fees is not None and stated == total(amount, fees)):
+            return fees
+        if fees is None and stated >= amount:
+            return total(stated, amount.copy_negate())
         message = f"{name} is {stated}, but amount and fees are {amount} and {fees}"
         raise CannotBeTrue("total_mismatch", message)
 

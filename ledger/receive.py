@@ -34,6 +34,13 @@ PEER_CHARS_MAX: Final = 64
 RETRY_AFTER_SECONDS: Final = "5"
 FORM: Final = "application/x-www-form-urlencoded"
 POST: Final = "POST"
+LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+UNSUPPORTED: Final = Reading(
+    Envelope(UNREADABLE, "", UNREADABLE),
+    "unsupported_encoding",
+    "the account sends query strings: choose JSON as its callback format",
+)
+"""A form or a query string is kept as it came; no document says how it nests."""
 
 
 class Refusal(LedgerError):
@@ -100,7 +107,13 @@ class Receiver:
         header = request.headers.get(source.header)
         if not self._verifiers[name](header, body):
             raise Refusal(401, "bad_signature" if header else "no_signature", "not authenticated")
-        reading = self._read(request, source, path_event, body)
+        is_query = not body and bool(request.query_string)
+        if is_query:
+            body = request.rel_url.raw_query_string.encode()
+        if is_query or request.content_type == FORM:
+            reading = UNSUPPORTED
+        else:
+            reading = self.registry.read(source.provider, path_event, body)
         arrival = self._arrival(request, source, path_event, body, reading)
         appended = await self.log.lanes[name].append(arrival)
         outcome = "accepted" if reading.reason is None else "quarantined"
@@ -132,6 +145,8 @@ class Receiver:
             raise Refusal(405, "method", "callbacks are posted")
         if not allowed(source, self.peer(request)):
             raise Refusal(403, "address", "this address may not post here")
+        if not source.secrets and not _is_local(request):
+            raise Refusal(403, "origin", "unsigned callbacks come from programs on this machine")
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refusal(415, "content_encoding", "send the body uncompressed")
         if (request.content_length or 0) > self.settings.body_bytes_max:
@@ -145,20 +160,14 @@ class Receiver:
         try:
             if request.content.is_eof():
                 return await request.read()
-            async with asyncio.timeout(self.settings.body_seconds_max):
-                return await request.read()
+            size = request.content_length or self.settings.body_bytes_max
+            with self.log.budget.held(size):
+                async with asyncio.timeout(self.settings.body_seconds_max):
+                    return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise self._too_large() from error
         except TimeoutError as error:
             raise Overloaded("the body took too long; send the callback again") from error
-
-    def _read(
-        self, request: web.Request, source: Source, path_event: str | None, body: bytes
-    ) -> Reading:
-        if request.content_type == FORM or (not body and request.query_string):
-            detail = "the account sends query strings: choose JSON as its callback format"
-            return Reading(Envelope(UNREADABLE, "", UNREADABLE), "unsupported_encoding", detail)
-        return self.registry.read(source.provider, path_event, body)
 
     def _arrival(
         self,
@@ -268,7 +277,7 @@ def _all_headers(request: web.Request, source: Source) -> str:
         name: value[:HEADER_CHARS_MAX] for name in names if (value := request.headers.get(name))
     }
     if request.query_string:
-        kept["Query"] = request.query_string[:HEADER_CHARS_MAX]
+        kept["Query"] = request.rel_url.raw_query_string
     try:
         return orjson.dumps(kept).decode()
     except orjson.JSONEncodeError:
@@ -284,6 +293,16 @@ def _answer(
         body=orjson.dumps(content),
         headers={"Content-Type": "application/json", **(headers or {})},
     )
+
+
+def _is_local(request: web.Request) -> bool:
+    """Tell a program on this machine from a web page that a browser on it shows.
+
+    A page may post anywhere without asking, but it cannot hide its Origin, nor reach this
+    machine under its own name without that name in Host.
+    """
+    host = request.headers.get("Host", "").rsplit(":", 1)[0].strip("[]")
+    return "Origin" not in request.headers and host in LOCAL_HOSTS
 
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]

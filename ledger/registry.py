@@ -8,12 +8,12 @@ import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import handlers
 import projections
-from ledger import fold, journal, model, payload, reading
 from ledger.errors import CannotBeTrue, RegistryError, Unreadable
 from ledger.model import Envelope, Fact, Handler, Payload, Projection, SourceTerms, StreamProjection
 from ledger.payload import parse
@@ -21,6 +21,11 @@ from ledger.payload import parse
 UNKNOWN: Final = "unknown"
 UNREADABLE: Final = "unreadable"
 OPERATOR: Final = "*"
+MACHINE: Final = (
+    "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "fold.py", "books.py",
+    "worker.py",
+)  # fmt: skip
+"""The modules of this package that books depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,9 @@ class Registry:
                 )
             if payload.type is None and len(named) == 1:
                 return named[0]
+            for handler in named:
+                if payload.type in handler.shared_types:
+                    return handler
         if len(fits) == 1:
             return fits[0]
         what = f"type {payload.type!r}" if payload.type else "a body without a type"
@@ -124,13 +132,12 @@ def identity(
     return key, hashlib.sha256(key.encode() + b"\x00" + body).digest()[:16]
 
 
-def version_of(modules: Iterable[ModuleType]) -> str:
-    """Digest the modules' sources: a changed handler or projection is another version."""
+def version_of(files: Iterable[Path]) -> str:
+    """Digest source files by name and content: changed code is another version of the books."""
     digest = hashlib.sha256()
-    for module in sorted(modules, key=lambda m: m.__name__):
-        digest.update(module.__name__.encode())
-        with open(module.__file__ or "", "rb") as source:
-            digest.update(hashlib.sha256(source.read()).digest())
+    for file in sorted(files, key=lambda file: (file.parent.name, file.name)):
+        digest.update(f"{file.parent.name}/{file.name}".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
@@ -178,9 +185,9 @@ def _typed(known: Mapping[str, tuple[Handler, ...]]) -> dict[tuple[str, str], Ha
 
 def current_version(terms: Iterable[SourceTerms]) -> str:
     """Digest what the books depend on besides the log: the code of the fold, the sources' terms."""
-    code = version_of(
-        [*_modules(handlers), *_modules(projections), model, reading, payload, journal, fold]
-    )
+    modules = [*_modules(handlers), *_modules(projections)]
+    files = [Path(module.__file__ or "") for module in modules]
+    code = version_of([*files, *(Path(__file__).with_name(name) for name in MACHINE)])
     settings = "|".join(
         f"{t.source}:{t.provider}:{t.currency}:{sorted(t.wallets.items())}"
         for t in sorted(terms, key=lambda t: t.source)

@@ -142,12 +142,12 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
 
 
 async def _prepare_when_up(
-    endpoint: Endpoint, settings: Settings, stopping: asyncio.Event
+    endpoint: Endpoint, settings: Settings, role: str, stopping: asyncio.Event
 ) -> list[str]:
     """Prepare; a database that is away is waited for, since providers retry for hours."""
     while True:
         try:
-            return await prepare(endpoint, settings)
+            return await prepare(endpoint, settings, role)
         except (DatabaseUnavailable, asyncpg.PostgresConnectionError, OSError) as error:
             LOGGER.warning("database_awaited", error=str(error))
             if stopping.is_set():
@@ -180,7 +180,7 @@ async def serve(settings: Settings, role: str) -> int:
     sock = listen(settings) if role != "projector" else None
     try:
         async with provided(settings) as (endpoint, embedded):
-            applied = await _prepare_when_up(endpoint, settings, stopping)
+            applied = await _prepare_when_up(endpoint, settings, role, stopping)
             LOGGER.info("database_ready", origin="embedded" if embedded else "external",
                         events=len(applied))  # fmt: skip
             for warning in settings.warnings():

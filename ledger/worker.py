@@ -119,6 +119,9 @@ class SourceFolder:
             ) as writing,
             database.connected(self.dsn, seconds_max=60, **PLAIN_PLANS) as looking,
         ):
+            if not await reading.fetchval(books.SELECT_EXISTS, self.generation):
+                LOGGER.warning("generation_gone", generation=self.generation)
+                return
             await books.use_generation(writing, self.generation)
             await books.use_generation(looking, self.generation)
             own = books.Books(writing, self.registry, self.terms.source)
@@ -191,7 +194,9 @@ class _Pipe:
         writing, self._writing, self._written = self._writing, None, None
         try:
             await writing
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        except Exception as error:
+            if _may_pass(error):
+                raise
             await self._isolate(events, error)
             return False
         self._advance(events, change)
@@ -230,14 +235,25 @@ class _Pipe:
             raise error
         if len(events) == 1:
             LOGGER.error("rows_refused", source=self.own.source, position=events[0].position)
-            trouble = Trouble("rows_refused", f"{type(error).__name__}: {error}"[:300])
-            parts = [[dataclasses.replace(events[0], fact=None, trouble=trouble)]]
+            if events[0].trouble is not None:
+                raise error
+            trouble = Trouble("rows_refused", type(error).__name__)
+            parts = [[dataclasses.replace(events[0], trouble=trouble)]]
         else:
             half = len(events) // 2
             parts = [list(events[:half]), list(events[half:])]
         for part in parts:
             await self.fold(part)
             await self.settle()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Tell whether trying again may help: the database was lost, or someone else folds.
+
+    An argument that cannot be encoded is an InterfaceError too, but no trying again helps it.
+    """
+    lost = isinstance(error, database.LOST) and not isinstance(error, ValueError | TypeError)
+    return lost or isinstance(error, LedgerError)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -60,6 +60,8 @@ CREATE TABLE ledger.deliveries (
 --;;
 CREATE INDEX deliveries_of_event ON ledger.deliveries (source, position);
 --;;
+CREATE INDEX deliveries_refused ON ledger.deliveries (source, id) WHERE outcome <> 'duplicate';
+--;;
 CREATE TABLE ledger.generations (
     generation integer PRIMARY KEY,
     version    text NOT NULL,
@@ -208,6 +210,8 @@ BEGIN
         END;
     END IF;
     GRANT USAGE ON SCHEMA ledger TO ledger_service;
+    -- Books are schemas of the service's own.
+    EXECUTE format('GRANT CREATE ON DATABASE %I TO ledger_service', current_database());
     GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO ledger_service;
     GRANT INSERT, UPDATE ON ledger.sources TO ledger_service;
     GRANT INSERT (source) ON ledger.heads TO ledger_service;

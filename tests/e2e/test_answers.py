@@ -257,6 +257,26 @@ async def test_a_form_is_quarantined_with_advice(caller: Caller) -> None:
     assert "choose JSON" in reply.json["detail"]
 
 
+async def test_callbacks_that_are_only_a_query_are_kept_each(caller: Caller) -> None:
+    headers = {"Xfers-Signature": sign(OLD, b"")}
+    places = set()
+    for n in (1, 2):
+        event = f"paymentStatusUpdated?id=contract_{n}&status=completed"
+        reply = await caller.post("straitsx", b"", event=event, headers=headers)
+        assert (reply.status, reply.json["reason"]) == (200, "unsupported_encoding")
+        places.add(reply.json["position"])
+    assert len(places) == 2
+
+
+async def test_a_payment_without_a_sender_is_known_by_its_url(caller: Caller) -> None:
+    body = encode(payment(77, type="paynowTransaction", status="expired", sender_information=None))
+    assert b"sender_information" in body
+    stripped = body.replace(b'"sender_information"', b'"no_sender"')
+    said = await caller.tell("straitsx", stripped, event="paymentStatusUpdated")
+    assert said["status"] == "accepted"
+    assert (await caller.tell("straitsx", stripped))["reason"] == "unknown"
+
+
 async def test_an_unknown_status_is_kept_and_moves_nothing(caller: Caller) -> None:
     said = await caller.tell("straitsx", encode(payout(5, status="teleported", id="contract_tel")))
     assert (said["status"], said["reason"]) == ("quarantined", "unknown_status")

@@ -125,8 +125,8 @@ async def test_a_swap_of_the_books_is_not_noticed(database: Database) -> None:
                     connection, loaded, version, "building"
                 )
                 await service.fold()
-                await books.swap(connection, service.generation)
-                await books.drop_obsolete(connection, version)
+                assert await books.try_swap(connection, service.generation)
+                await books.drop_obsolete(connection)
                 assert await service.ask("/v1/transactions") == before
                 status = await service.ask("/v1/status")
                 assert status["generation"] == service.generation

@@ -389,7 +389,7 @@ async def test_a_stream_whose_fold_raises_is_parked_and_no_other(
     assert differences(without(actual, [POISON]), without(sound, [POISON])) == {}
 
 
-async def test_rows_that_the_database_refuses_are_listed_and_stop_nobody(
+async def test_rows_that_the_database_refuses_park_their_stream_and_stop_nobody(
     database: Database,
 ) -> None:
     known = registry.load()
@@ -408,7 +408,8 @@ async def test_rows_that_the_database_refuses_are_listed_and_stop_nobody(
     await fold_all(database.service_dsn, database.settings, generation, broken)
     actual, whole = await tables(database, generation), await one_fold(database)
     assert await is_at_head(database, generation)
-    assert len([row for row in actual["exceptions"] if "rows_refused" in row]) == 2
+    assert len([row for row in actual["exceptions"] if "rows_refused" in row]) == 1
+    assert [POISON in row for row in actual["parked"]] == [True, True]
     assert [row for row in actual["entries"] if POISON in row] == []
     marks = [POISON, "rows_refused"]
     assert differences(without(actual, marks), without(whole, marks)) == {}

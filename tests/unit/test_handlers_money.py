@@ -369,8 +369,11 @@ def test_a_swap_without_fees_costs_none_and_without_a_list_is_unknown() -> None:
     said = fact(SWAP, "more/straitsx/swap-failed-without-fees")
     assert (said.status, said.fees) == ("failed", Decimal(0))
     assert said.terms == {"target_amount": "13.7445", "target_currency": "XSGD"}
-    assert fact(SWAP, "straitsx/13-swap-completed", fees=None).fees is None
-    assert fact(SWAP, "straitsx/13-swap-completed", fees=ABSENT).fees is None
+    assert fact(SWAP, "straitsx/13-swap-completed", fees=None).fees == Decimal("13.3")
+    unstated = {"fees": None, "totalSourceCurrencyAmount": None}
+    assert fact(SWAP, "straitsx/13-swap-completed", **unstated).fees is None
+    unlisted = unstated | {"fees": ABSENT}
+    assert fact(SWAP, "straitsx/13-swap-completed", **unlisted).fees is None
 
 
 @pytest.mark.parametrize(
@@ -447,7 +450,8 @@ def test_a_blockchain_withdrawal_states_the_networks_fees() -> None:
 )
 def test_a_blockchain_total_is_amount_and_network_fees(handler: Handler, name: str) -> None:
     assert refusal(handler, name, total_amount="2.01") == "total_mismatch"
-    assert fact(handler, name, total_amount="2.01", network_fees=None).fees is None
+    told = fact(handler, name, total_amount="2.01", network_fees=None)
+    assert told.fees == Decimal("2.01") - (told.amount or 0)
     assert fact(handler, name, total_amount=ABSENT).amount == fact(handler, name).amount
 
 
@@ -499,7 +503,8 @@ def test_absent_fees_are_unknown_and_not_zero(
     handler: Handler, name: str, amount: str, fees: str, currency: str
 ) -> None:
     for unknown in (None, ABSENT):
-        assert fact(handler, name, **{fees: unknown}).fees is None
+        unstated = {"total_amount": None, fees: unknown}
+        assert fact(handler, name, **unstated).fees is None
 
 
 @each_simple

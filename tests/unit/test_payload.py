@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from time import process_time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.errors import CannotBeTrue
+from ledger.errors import CannotBeTrue, Unreadable
 from ledger.model import (
     Number,
     Payload,
@@ -175,10 +176,24 @@ def test_negative_money_cannot_be_true() -> None:
 
 def test_a_total_is_checked_where_both_sides_are_known() -> None:
     said = Payload({"total": "3"})
-    said.check_total("total", Decimal(1), Decimal(2))
-    said.check_total("total", Decimal(1), None)
-    said.check_total("absent", Decimal(1), Decimal(1))
-    assert reason_of(said.check_total, "total", Decimal(1), Decimal(1)) == "total_mismatch"
+    assert said.fees_within("total", Decimal(1), Decimal(2)) == Decimal(2)
+    assert said.fees_within("absent", Decimal(1), Decimal(1)) == Decimal(1)
+    assert said.fees_within("absent", Decimal(1), None) is None
+    assert reason_of(said.fees_within, "total", Decimal(1), Decimal(1)) == "total_mismatch"
+
+
+def test_a_stated_total_tells_the_fees_that_no_field_names() -> None:
+    said = Payload({"total": "3"})
+    assert said.fees_within("total", Decimal("2.98"), None) == Decimal("0.02")
+    assert reason_of(said.fees_within, "total", Decimal(4), None) == "total_mismatch"
+
+
+def test_an_unterminated_text_full_of_escapes_is_refused_in_linear_time() -> None:
+    body = b'{"a":[' + b"[]," * 70 + b'"' + b'\\"' * 120_000
+    started = process_time()
+    with pytest.raises(Unreadable):
+        parse(body)
+    assert process_time() - started < 2
 
 
 def test_totals_keep_every_digit_beyond_the_default_precision() -> None:
