@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from ledger.reading import plain
 
@@ -72,6 +72,21 @@ def build(kind: type[A], row: Mapping[str, Any], **more: Any) -> A:
     return kind(**values)
 
 
+class AsOf(Answer, frozen=True):
+    """Which earlier state of things an answer is about."""
+
+    effective_at: Annotated[Moment | None, Meta(description="Nothing dated later is in it.")]
+    recorded_at: Annotated[Moment | None, Meta(description="Nothing recorded later is in it.")]
+    position: Annotated[
+        dict[str, int], Meta(description="Source → the log position up to which it was known.")
+    ]
+
+
+Earlier: TypeAlias = Annotated[
+    AsOf | UnsetType, Meta(description="There when an as-of was asked for.")
+]
+
+
 class Reconciliation(Answer, frozen=True):
     """How far a wallet's balance is proved by the provider's statements."""
 
@@ -101,6 +116,7 @@ class Wallets(Answer, frozen=True):
     next: Cursor
     position: Place
     parked: Parked
+    as_of: Earlier = UNSET
 
 
 class Balance(Answer, frozen=True):
@@ -122,6 +138,7 @@ class Balances(Answer, frozen=True):
     next: Cursor
     position: Place
     parked: Parked
+    as_of: Earlier = UNSET
 
 
 class Entry(Answer, frozen=True):
@@ -145,6 +162,7 @@ class Entries(Answer, frozen=True):
     entries: list[Entry]
     next: Cursor
     position: Place
+    as_of: Earlier = UNSET
 
 
 class Step(Answer, frozen=True):
@@ -185,6 +203,7 @@ class Transactions(Answer, frozen=True):
     transactions: list[Transaction]
     next: Cursor
     position: Place
+    as_of: Earlier = UNSET
 
 
 class Mention(Answer, frozen=True):
@@ -206,6 +225,7 @@ class TransactionDetail(Transaction, frozen=True):
     entries: list[Entry]
     events: list[Mention]
     position: Place
+    as_of: Earlier = UNSET
 
 
 class Customer(Answer, frozen=True):
@@ -228,6 +248,7 @@ class Customers(Answer, frozen=True):
     customers: list[Customer]
     next: Cursor
     position: Place
+    as_of: Earlier = UNSET
 
 
 class BankAccount(Answer, frozen=True):
@@ -346,3 +367,4 @@ class CustomerDetail(Customer, frozen=True):
     bank_accounts: list[BankAccount]
     virtual_accounts: list[VirtualAccount]
     position: Place
+    as_of: Earlier = UNSET

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from ledger import cells
 from ledger.errors import SomeoneElseFolds
 from ledger.fold import Batch, Change, Stream, encode
 from ledger.model import Table
@@ -35,6 +36,7 @@ CREATE TABLE parked (
 CREATE TABLE links (
     source text, link text, kind text, id text, PRIMARY KEY (source, link, kind, id))
 """,
+    *cells.TABLES,
 )
 SELECT_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1"
 INSERT_CHECKPOINT: Final = "INSERT INTO checkpoints VALUES ($1, 0) ON CONFLICT DO NOTHING"
@@ -102,8 +104,10 @@ def statements(table: Table, *, stream: bool) -> TableSql:
     ]
     for index in table.indexes:
         wanted, _, where = index.partition(" WHERE ")
+        keyed, _, more = wanted.partition(" INCLUDE ")
+        included = f" INCLUDE ({more})" if more else ""
         condition = f" WHERE {where}" if where else ""
-        create.append(f"CREATE INDEX ON {table.name} ({wanted}){condition}")
+        create.append(f"CREATE INDEX ON {table.name} ({keyed}){included}{condition}")
     if stream:
         create.append(f"CREATE INDEX ON {table.name} (source, first_position)")
     rest = [name for name in columns if name not in table.key]

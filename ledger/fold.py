@@ -114,6 +114,21 @@ encode = msgspec.json.Encoder().encode
 """Encode a `Stored` for its row."""
 
 
+def advance(projection: StreamProjection, state: Any, event: Translated) -> Any:
+    """Return the state of a stream after an event of it: a fact, or an operator's decision."""
+    fact = event.fact
+    if fact is None:
+        return state
+    if fact.kind != DECISION:
+        seen = Seen(fact, event.position, event.event_id, event.received_at, event.recorded_at)
+        return projection.fold(state, seen)
+    if state is None or projection.decide is None or fact.status != "keep":
+        return state
+    keep = fact.details.get("keep")
+    decision = Decision(str(fact.details.get("reason")), keep, event.position)
+    return projection.decide(state, decision)
+
+
 @dataclass(slots=True)
 class Batch:
     """One batch of one source on its way through the fold."""
@@ -159,7 +174,7 @@ class Batch:
                 stream = self.streams.get(key)
                 before = latest.get(key, stream.stored.state if stream else None)
                 try:
-                    state = self._advance(projection, before, event)
+                    state = advance(projection, before, event)
                     if projection.links is not None and state is not None:
                         links.update(projection.links(state))
                 except Exception as error:  # noqa: BLE001 - a fold's bug parks its stream only
@@ -212,19 +227,6 @@ class Batch:
         if fact.kind == DECISION:
             key = (str(fact.details.get("kind")), str(fact.details.get("resource")))
         return key if key[0] in self.streams_of else None
-
-    def _advance(self, projection: StreamProjection, state: Any, event: Translated) -> Any:
-        fact = event.fact
-        if fact is None:
-            return state
-        if fact.kind != DECISION:
-            seen = Seen(fact, event.position, event.event_id, event.received_at, event.recorded_at)
-            return projection.fold(state, seen)
-        if state is None or projection.decide is None or fact.status != "keep":
-            return state
-        keep = fact.details.get("keep")
-        decision = Decision(str(fact.details.get("reason")), keep, event.position)
-        return projection.decide(state, decision)
 
     def _event(self, event: Translated, state: Any) -> None:
         key = self._key(event)

@@ -16,7 +16,7 @@ import asyncpg
 import orjson
 import structlog
 
-from ledger import books, database
+from ledger import books, cells, database
 from ledger.errors import CannotBeTrue, LedgerError, Unreadable
 from ledger.fold import Batch, Change, StreamKey, Translated
 from ledger.metrics import FOLDED
@@ -119,6 +119,7 @@ class SourceFolder:
             ) as writing,
             database.connected(self.dsn, seconds_max=60, **PLAIN_PLANS) as looking,
         ):
+            await books.use_generation(reading, self.generation)
             await books.use_generation(writing, self.generation)
             await books.use_generation(looking, self.generation)
             own = books.Books(writing, self.registry, self.terms.source)
@@ -145,6 +146,7 @@ class SourceFolder:
     async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
         limits = (self.settings.fold_events_max, self.settings.fold_bytes_max)
         loop = asyncio.get_running_loop()
+        due = await cells.due(connection, self.terms.source)
         while True:
             self.rung.clear()
             started = loop.time()
@@ -152,12 +154,16 @@ class SourceFolder:
             if rows:
                 position = rows[-1]["position"]
                 yield rows
-                if len(rows) < self.settings.fold_events_max:
-                    await asyncio.sleep(started + PACE_SECONDS - loop.time())
-            elif self.catch_up_only:
+            was_due = due
+            if due <= position:
+                due = await cells.advance(connection, self.terms.source)
+            if rows and len(rows) < self.settings.fold_events_max:
+                await asyncio.sleep(started + PACE_SECONDS - loop.time())
+            if rows or due > was_due:
+                continue
+            if self.catch_up_only:
                 return
-            else:
-                await _wait(self.rung, POLL_SECONDS)
+            await _wait(self.rung, POLL_SECONDS)
 
 
 @dataclass(slots=True)
