@@ -46,11 +46,12 @@ A = TypeVar("A", bound=Answer)
 
 @lru_cache(maxsize=64)
 def _json_fields(kind: type[Answer]) -> frozenset[str]:
-    found = set()
-    for known in msgspec.structs.fields(kind):
-        if dict[str, Any] in (known.type, *get_args(known.type)):
-            found.add(known.name)
-    return frozenset(found)
+    return frozenset(known.name for known in msgspec.structs.fields(kind) if _is_json(known.type))
+
+
+def _is_json(kind: Any) -> bool:
+    """Whether a field holds an object: as it is, or null, or with a description."""
+    return kind == dict[str, Any] or any(_is_json(part) for part in get_args(kind))
 
 
 def build(kind: type[A], row: Mapping[str, Any], **more: Any) -> A:

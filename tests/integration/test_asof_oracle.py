@@ -94,7 +94,12 @@ class Oracle:
         """Ask everything again as of `place`."""
         position = ",".join(f"{source}:{at}" for source, at in place.items())
         for name in LISTS:
-            assert await self.get(f"/v1/{name}", limit=1000, position=position) == was[name], name
+            assert (
+                _differing(
+                    await self.get(f"/v1/{name}", limit=1000, position=position), was[name], name
+                )
+                == []
+            ), place
         for path, answer in was.items():
             if path.startswith("/"):
                 source = path.split("/")[3]
@@ -102,6 +107,15 @@ class Oracle:
                 now = await self.get(path, position=place[source], **kind)
                 # The other source's place is not asked about, and has moved on.
                 assert _here(now, source) == _here(answer, source), path
+
+
+def _differing(now: Json, was: Json, name: str) -> list[tuple[str, Any, Any]]:
+    """Return what differs of two answers, so that a failure shows it."""
+    found = [(key, now[key], was[key]) for key in now.keys() | was.keys() if key != name]
+    found += [(name, len(now[name]), len(was[name]))]
+    for one, other in zip(now[name], was[name], strict=False):
+        found += [(key, one[key], other[key]) for key in one.keys() | other.keys()]
+    return [each for each in found if each[1] != each[2]]
 
 
 def _here(answer: Json, source: str) -> Json:
@@ -114,7 +128,7 @@ async def decide(service: Service, rng: Random) -> bool:
     if not rows:
         return False
     row = rng.choice(rows)
-    events = (await service.ask("/v1/events", kind=row["kind"], resource_id=row["resource_id"]))
+    events = await service.ask("/v1/events", kind=row["kind"], resource_id=row["resource_id"])
     keep = rng.choice([event["position"] for event in events["events"]])
     path = f"/v1/exceptions/{row['id']}/resolve"
     async with service.client.post(path, json={"action": "keep", "keep": keep}) as response:
