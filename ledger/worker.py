@@ -156,7 +156,7 @@ class SourceFolder:
                 yield rows
             was_due = due
             if due <= position:
-                due = await cells.advance(connection, self.terms.source)
+                due = await self._sum(connection, position)
             if rows and len(rows) < self.settings.fold_events_max:
                 await asyncio.sleep(started + PACE_SECONDS - loop.time())
             if rows or due > was_due:
@@ -164,6 +164,14 @@ class SourceFolder:
             if self.catch_up_only:
                 return
             await _wait(self.rung, POLL_SECONDS)
+
+    async def _sum(self, connection: Any, position: int) -> int:
+        """Sum a span of the journal; return where the next is due. Folding never waits for it."""
+        try:
+            return await cells.advance(connection, self.terms.source)
+        except (asyncpg.PostgresError, TimeoutError) as error:
+            LOGGER.warning("span_not_summed", source=self.terms.source, error=type(error).__name__)
+            return position + cells.SPAN
 
 
 @dataclass(slots=True)
