@@ -112,9 +112,7 @@ SELECT_TAIL: Final = """
 SELECT account, currency, sum(debits) AS debits, sum(debits - amount) AS credits
   FROM entries
  WHERE source = $1 AND position > $4 AND position <= $5 AND effective_at <= $6
-   AND (account || ' ' || currency) IN (
-       SELECT u.account || ' ' || u.currency
-         FROM unnest($2::text[], $3::text[]) AS u(account, currency))
+   AND account = ANY ($2::text[]) AND currency = ANY ($3::text[])
  GROUP BY account, currency
 """
 SELECT_LINES: Final = """
@@ -174,7 +172,8 @@ async def sums(connection: Any, bound: Bound, accounts: Sequence[Account]) -> Su
     cold = [account for account in accounts if account not in set(hot)]
     if cold:
         within = (bound.position, bound.effective_at)
-        _add(found, await connection.fetch(SELECT_LINES, bound.source, *_columns(cold), *within))
+        rows = await connection.fetch(SELECT_LINES, bound.source, *_columns(cold), *within)
+        _add(found, cold, rows)
     return found
 
 
@@ -183,14 +182,15 @@ async def _add_hot(
 ) -> None:
     given = (bound.source, *_columns(hot))
     at = bound.effective_at
-    _add(found, await connection.fetch(SELECT_COVERED, *given, spans, covered, at))
-    _add(found, await connection.fetch(SELECT_TAIL, *given, covered, bound.position, at))
+    _add(found, hot, await connection.fetch(SELECT_COVERED, *given, spans, covered, at))
+    _add(found, hot, await connection.fetch(SELECT_TAIL, *given, covered, bound.position, at))
 
 
-def _add(found: Sums, rows: Iterable[Mapping[str, Any]]) -> None:
+def _add(found: Sums, wanted: Sequence[Account], rows: Iterable[Mapping[str, Any]]) -> None:
+    accounts = set(wanted)
     for row in rows:
-        if row["debits"] is not None:
-            account = (row["account"], row["currency"])
+        account = (row["account"], row["currency"])
+        if row["debits"] is not None and account in accounts:
             debits, credited = found[account]
             found[account] = (debits + row["debits"], credited + row["credits"])
 
