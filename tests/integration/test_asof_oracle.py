@@ -141,6 +141,7 @@ async def test_as_of_a_position_is_what_was_answered_there(
 ) -> None:
     monkeypatch.setattr(cells, "SPAN", 4 + seed)
     monkeypatch.setattr(cells, "HOT_ENTRIES", 3)
+    monkeypatch.setattr(cells, "WIDE", 2)
     rng = Random(seed)
     told = stories(rng)
     people = sorted({part for each in told for part in _customers(each.body)})

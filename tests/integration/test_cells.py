@@ -73,6 +73,7 @@ async def test_cells_change_no_sum(
     database: Database, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cells, "SPAN", 64)
+    monkeypatch.setattr(cells, "WIDE", 3)
     monkeypatch.setattr(cells, "HOT_ENTRIES", 12)
     rng = Random(seed)
     every = [(account, currency) for account in ACCOUNTS for currency in ("XSGD", "USD", "EUR")]
@@ -95,7 +96,8 @@ async def test_cells_change_no_sum(
                 found = await cells.sums(connection, within, every)
                 assert found == {account: known.get(account, (0, 0)) for account in every}, within
         assert await connection.fetchval("SELECT count(*) FROM hot") > 2
-        assert await connection.fetchval("SELECT count(DISTINCT span) FROM cells") > 3
+        assert await connection.fetchval("SELECT max(span) FROM cells WHERE width = 1") > 3
+        assert await connection.fetchval("SELECT max(span) FROM cells WHERE width = 3") > 0
 
 
 async def test_a_span_is_summed_once_it_is_complete(
