@@ -20,13 +20,13 @@ Account: TypeAlias = tuple[str, str]
 Sums: TypeAlias = dict[Account, tuple[Decimal, Decimal]]
 """(account, currency) → debits, credits"""
 
-SPAN: Final = 8_192
+SPAN: Final = 16_384
 """Positions that share their cells; books keep the size that they began with."""
 
-WIDE: Final = 32
+WIDE: Final = 16
 """Spans that share wide cells; kept like the size."""
 
-HOT_ENTRIES: Final = 64
+HOT_ENTRIES: Final = 128
 """Entries within one span from which on an account has cells."""
 
 FOREVER: Final = datetime.max.replace(tzinfo=UTC)
