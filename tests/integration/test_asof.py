@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ledger import registry
+from ledger import books, reads_asof, registry
 from ledger.model import Fact
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
@@ -171,6 +171,33 @@ async def test_filters_and_pages_are_about_the_earlier_state(service: Service) -
     detail = await service.ask("/v1/transactions/straitsx/contract_0001", position=7)
     assert (detail["status"], {line["position"] for line in detail["entries"]}) == ("pending", {1})
     assert [event["position"] for event in detail["events"]] == [1]
+
+
+async def test_a_page_that_looked_at_enough_ends_early_and_goes_on(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads_asof, "STREAMS_AT_ONCE", 2)
+    monkeypatch.setattr(reads_asof, "LOOKED_AT_MAX", 4)
+    for number in range(1, 10):
+        status = "completed" if number == 2 else "pending"
+        await service.post_json("straitsx", payout(number, status=status))
+    await service.fold()
+    pages = await service.pages(
+        "/v1/transactions", "transactions", source="straitsx", position=9, status="completed"
+    )
+    assert [[row["id"] for row in page] for page in pages] == [[], ["contract_0002"], []]
+
+
+async def test_what_was_parked_later_is_not_counted(service: Service) -> None:
+    for number in (1, 2):
+        await service.post_json("straitsx", payment(number))
+    await service.fold()
+    async with service.database.service() as connection:
+        await books.use_generation(connection, service.generation)
+        await connection.execute("INSERT INTO parked VALUES ('straitsx', 2, 'payment', 'x', 'y')")
+    for position, parked in ((1, 0), (2, 1)):
+        answer = await service.ask("/v1/wallets", source="straitsx", position=position)
+        assert answer["parked"] == parked
 
 
 def facts(seed: int) -> list[tuple[str, bytes, str | None, Fact | None]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger import cells
+from ledger import cells, reads_asof
 from ledger.sim_deal import Deal, deal
 from ledger.simulate import SCRIPTS, Callback
 from tests.asking import Json, Service, problem, serving
@@ -142,6 +142,7 @@ async def test_as_of_a_position_is_what_was_answered_there(
     monkeypatch.setattr(cells, "SPAN", 4 + seed)
     monkeypatch.setattr(cells, "HOT_ENTRIES", 3)
     monkeypatch.setattr(cells, "WIDE", 2)
+    monkeypatch.setattr(reads_asof, "EVENTS_AT_ONCE", 3)
     rng = Random(seed)
     told = stories(rng)
     people = sorted({part for each in told for part in _customers(each.body)})
