@@ -124,8 +124,7 @@ def advance(projection: StreamProjection, state: Any, event: Translated) -> Any:
         return projection.fold(state, seen)
     if state is None or projection.decide is None or fact.status != "keep":
         return state
-    keep = fact.details.get("keep")
-    decision = Decision(str(fact.details.get("reason")), keep, event.position)
+    decision = Decision(str(fact.details.get("reason")), fact.details.get("keep"), event.position)
     return projection.decide(state, decision)
 
 
