@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from ledger.reading import plain
 
@@ -46,11 +46,12 @@ A = TypeVar("A", bound=Answer)
 
 @lru_cache(maxsize=64)
 def _json_fields(kind: type[Answer]) -> frozenset[str]:
-    found = set()
-    for known in msgspec.structs.fields(kind):
-        if dict[str, Any] in (known.type, *get_args(known.type)):
-            found.add(known.name)
-    return frozenset(found)
+    return frozenset(known.name for known in msgspec.structs.fields(kind) if _is_json(known.type))
+
+
+def _is_json(kind: Any) -> bool:
+    """Whether a field holds an object: as it is, or null, or with a description."""
+    return kind == dict[str, Any] or any(_is_json(part) for part in get_args(kind))
 
 
 def build(kind: type[A], row: Mapping[str, Any], **more: Any) -> A:
@@ -70,6 +71,21 @@ def build(kind: type[A], row: Mapping[str, Any], **more: Any) -> A:
                 value = msgspec.json.decode(value)
             values[name] = value
     return kind(**values)
+
+
+class AsOf(Answer, frozen=True):
+    """Which earlier state of things an answer is about."""
+
+    effective_at: Annotated[Moment | None, Meta(description="Nothing dated later is in it.")]
+    recorded_at: Annotated[Moment | None, Meta(description="Nothing recorded later is in it.")]
+    position: Annotated[
+        dict[str, int], Meta(description="Source → the log position up to which it was known.")
+    ]
+
+
+Earlier: TypeAlias = Annotated[
+    AsOf | UnsetType, Meta(description="There when an as-of was asked for.")
+]
 
 
 class Reconciliation(Answer, frozen=True):
@@ -101,6 +117,7 @@ class Wallets(Answer, frozen=True):
     next: Cursor
     position: Place
     parked: Parked
+    as_of: Earlier = UNSET
 
 
 class Balance(Answer, frozen=True):
@@ -122,6 +139,7 @@ class Balances(Answer, frozen=True):
     next: Cursor
     position: Place
     parked: Parked
+    as_of: Earlier = UNSET
 
 
 class Entry(Answer, frozen=True):
@@ -145,6 +163,7 @@ class Entries(Answer, frozen=True):
     entries: list[Entry]
     next: Cursor
     position: Place
+    as_of: Earlier = UNSET
 
 
 class Step(Answer, frozen=True):
@@ -185,6 +204,7 @@ class Transactions(Answer, frozen=True):
     transactions: list[Transaction]
     next: Cursor
     position: Place
+    as_of: Earlier = UNSET
 
 
 class Mention(Answer, frozen=True):
@@ -206,6 +226,7 @@ class TransactionDetail(Transaction, frozen=True):
     entries: list[Entry]
     events: list[Mention]
     position: Place
+    as_of: Earlier = UNSET
 
 
 class Customer(Answer, frozen=True):
@@ -228,6 +249,7 @@ class Customers(Answer, frozen=True):
     customers: list[Customer]
     next: Cursor
     position: Place
+    as_of: Earlier = UNSET
 
 
 class BankAccount(Answer, frozen=True):
@@ -346,3 +368,4 @@ class CustomerDetail(Customer, frozen=True):
     bank_accounts: list[BankAccount]
     virtual_accounts: list[VirtualAccount]
     position: Place
+    as_of: Earlier = UNSET

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 import orjson
 
+from ledger import cells
 from ledger.errors import SomeoneElseFolds
-from ledger.fold import RELATED_MAX, Batch, Change, Stream, encode
+from ledger.fold import RELATED_MAX, Batch, Change, Stream
 from ledger.model import Table
 from ledger.registry import Registry
+from ledger.stored import encode
 
 FRAMEWORK: Final = {"first_position": "bigint", "position": "bigint", "state": "bytea"}
 """Columns that every stream table gets besides its projection's."""
@@ -35,6 +37,7 @@ CREATE TABLE parked (
 CREATE TABLE links (
     source text, link text, kind text, id text, PRIMARY KEY (source, link, kind, id))
 """,
+    *cells.TABLES,
 )
 SELECT_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1"
 SELECT_POSITIONS: Final = "SELECT source, position FROM checkpoints"
@@ -105,8 +108,10 @@ def statements(table: Table, *, stream: bool) -> TableSql:
     ]
     for index in table.indexes:
         wanted, _, where = index.partition(" WHERE ")
+        keyed, _, more = wanted.partition(" INCLUDE ")
+        included = f" INCLUDE ({more})" if more else ""
         condition = f" WHERE {where}" if where else ""
-        create.append(f"CREATE INDEX ON {table.name} ({wanted}){condition}")
+        create.append(f"CREATE INDEX ON {table.name} ({keyed}){included}{condition}")
     if stream:
         create.append(f"CREATE INDEX ON {table.name} (source, first_position)")
     rest = [name for name in columns if name not in table.key]

@@ -59,11 +59,11 @@ class AsOf:
     """Which moment the answer is about."""
 
     effective_at: str | None = None
-    """As of this time of the provider, RFC 3339."""
+    """Only what the provider dates at or before this time, RFC 3339."""
     recorded_at: str | None = None
     """As the ledger knew it at this time, RFC 3339."""
-    position: int | None = None
-    """As the ledger knew it at this position of the log."""
+    position: str | None = None
+    """As the ledger knew it at this position: 25 for one source, or straitsx:25,gokart:3."""
 
     def params(self) -> dict[str, Any]:
         """Return the as-of parameters of a question."""

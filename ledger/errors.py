@@ -70,10 +70,6 @@ class BadQuestion(LedgerError):
     """The query is malformed. The message names the parameter and what it accepts."""
 
 
-class NotAvailableYet(LedgerError):
-    """This version cannot answer that; nothing was guessed."""
-
-
 class ServiceUnreachable(LedgerError):
     """No service answers there. Start one with `ledger serve`, or name another with --url."""
 

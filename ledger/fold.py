@@ -11,12 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-import msgspec
-
-from ledger.journal import PostedLeg, add_entries, check_balanced
+from ledger.journal import add_entries, check_balanced
 from ledger.model import (
     Decision,
     Entry,
@@ -29,6 +26,7 @@ from ledger.model import (
     Trouble,
     View,
 )
+from ledger.stored import Stored, decoder
 
 StreamKey: TypeAlias = tuple[str, str]
 """(kind, resource id)"""
@@ -52,15 +50,6 @@ class Translated:
     recorded_at: datetime
     fact: Fact | None
     trouble: Trouble | None = None
-
-
-class Stored(msgspec.Struct, array_like=True):
-    """What a stream's row keeps for the fold: its state, what it has posted, what troubles it."""
-
-    state: Any
-    legs: list[PostedLeg]
-    troubles: list[str]
-    links: list[str]
 
 
 @dataclass(slots=True)
@@ -96,24 +85,18 @@ class Change:
     parked: list[Park]
 
 
-@lru_cache(maxsize=64)
-def decoder(projection: StreamProjection) -> msgspec.json.Decoder[Stored]:
-    """Return the decoder of the streams that `projection` folds."""
-    shape = msgspec.defstruct(
-        "Stored",
-        [
-            ("state", projection.state),
-            ("legs", list[PostedLeg]),
-            ("troubles", list[str]),
-            ("links", list[str]),
-        ],
-        array_like=True,
-    )
-    return msgspec.json.Decoder(shape)
-
-
-encode = msgspec.json.Encoder().encode
-"""Encode a `Stored` for its row."""
+def advance(projection: StreamProjection, state: Any, event: Translated) -> Any:
+    """Return the state of a stream after an event of it: a fact, or an operator's decision."""
+    fact = event.fact
+    if fact is None:
+        return state
+    if fact.kind != DECISION:
+        seen = Seen(fact, event.position, event.event_id, event.received_at, event.recorded_at)
+        return projection.fold(state, seen)
+    if state is None or projection.decide is None or fact.status != "keep":
+        return state
+    decision = Decision(str(fact.details.get("reason")), fact.details.get("keep"), event.position)
+    return projection.decide(state, decision)
 
 
 @dataclass(slots=True)
@@ -161,7 +144,7 @@ class Batch:
                 stream = self.streams.get(key)
                 before = latest.get(key, stream.stored.state if stream else None)
                 try:
-                    state = self._advance(projection, before, event)
+                    state = advance(projection, before, event)
                     if projection.links is not None and state is not None:
                         links.update(projection.links(state))
                 except Exception as error:  # noqa: BLE001 - a fold's bug parks its stream only
@@ -225,19 +208,6 @@ class Batch:
         if fact.kind == DECISION:
             key = (str(fact.details.get("kind")), str(fact.details.get("resource")))
         return key if key[0] in self.streams_of else None
-
-    def _advance(self, projection: StreamProjection, state: Any, event: Translated) -> Any:
-        fact = event.fact
-        if fact is None:
-            return state
-        if fact.kind != DECISION:
-            seen = Seen(fact, event.position, event.event_id, event.received_at, event.recorded_at)
-            return projection.fold(state, seen)
-        if state is None or projection.decide is None or fact.status != "keep":
-            return state
-        keep = fact.details.get("keep")
-        decision = Decision(str(fact.details.get("reason")), keep, event.position)
-        return projection.decide(state, decision)
 
     def _event(self, event: Translated, state: Any) -> None:
         key = self._key(event)

@@ -282,7 +282,7 @@ class Table:
     key: tuple[str, ...]
     mode: str = "append"
     indexes: tuple[str, ...] = ()
-    """Column lists, with an optional WHERE, each made an index: `source, status`."""
+    """Column lists, with optional INCLUDE columns and WHERE, each made an index."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

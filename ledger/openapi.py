@@ -10,7 +10,7 @@ import msgspec
 
 from ledger import __version__
 from ledger.answers_log import NotReceived, Problem, Received
-from ledger.questions import LIMIT_DEFAULT, LIMIT_MAX, POSITION_MAX, Param, Route
+from ledger.questions import LIMIT_DEFAULT, LIMIT_MAX, PLACES, POSITION_MAX, Param, Route
 
 _REF: Final = "#/components/schemas/"
 _IN_PATH: Final = re.compile(r"\{(\w+)\}")
@@ -34,7 +34,6 @@ PROBLEMS: Final = {
     "403": "The request comes from where none may come from.",
     "404": "There is no such thing.",
     "409": "The request contradicts what is already so.",
-    "501": "This version cannot answer that.",
     "503": "The books or the database are not there yet; ask again after Retry-After.",
 }
 EVENT_PARAM: Final = {
@@ -146,6 +145,8 @@ def _schema(param: Param) -> dict[str, Any]:
             return _named_schema("position")
         case "time":
             return {"type": "string", "format": "date-time"}
+        case "places":
+            return {"type": "string", "pattern": PLACES}
         case "choice":
             return {"type": "string", "enum": list(param.choices)}
         case _:
@@ -164,8 +165,6 @@ def _answer(route: Route) -> dict[str, Any]:
 
 def _problems(route: Route) -> dict[str, Any]:
     wanted = {"400", "401", "403", "404", "503"}
-    if route.is_dated:
-        wanted.add("501")
     if route.method == "POST" or route.path == "/v1/transactions/{source}/{id}":
         wanted.add("409")
     content = {"application/problem+json": {"schema": _ref(Problem)}}

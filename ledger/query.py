@@ -119,7 +119,8 @@ def _answering(route: Route) -> Handler:
         question = ask(route, request.match_info, request.query.items())
 
         async def read(snapshot: Snapshot) -> tuple[Any, dict[str, int]]:
-            return await route.read(snapshot, question), snapshot.position
+            found = await route.read(snapshot, question)
+            return found, snapshot.position if question.as_of is None else found.position
 
         found, position = await observe(request.app[QUERY].pool, question.at_least, read)
         return _json(found, position)

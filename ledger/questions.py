@@ -15,13 +15,16 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from ledger.errors import BadQuestion, NotAvailableYet
+from ledger.errors import BadQuestion
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1000
 TEXT_MAX: Final = 512
 CURSOR_MAX: Final = 4096
 POSITION_MAX: Final = 2**63 - 1
+
+PLACES: Final = r"^(\d{1,19}|[a-z0-9][a-z0-9_-]*:\d{1,19}(,[a-z0-9][a-z0-9_-]*:\d{1,19})*)$"
+"""How positions of sources are written, as a pattern for the documentation."""
 
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
@@ -34,8 +37,22 @@ class Param:
 
     name: str
     about: str
-    kind: Literal["text", "currency", "time", "position", "choice"] = "text"
+    kind: Literal["text", "currency", "time", "position", "places", "choice"] = "text"
     choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """Which earlier state of things is asked for; everything given has to hold at once."""
+
+    effective_at: datetime | None = None
+    """Only what the provider dates at or before this."""
+    recorded_at: datetime | None = None
+    """Only what the log contained at this time."""
+    position: int | None = None
+    """Only what the log of the one source asked for contained up to here."""
+    positions: Mapping[str, int] = field(default_factory=dict)
+    """The same, where the question names the sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,7 @@ class Question:
     limit: int = LIMIT_DEFAULT
     cursor: tuple[str | int, ...] | None = None
     at_least: Mapping[str, int] = field(default_factory=dict)
+    as_of: AsOf | None = None
 
     def text(self, name: str) -> str | None:
         """Return a text value; None when it was not given."""
@@ -76,9 +94,14 @@ PAGING: Final = (
     Param("cursor", "The `next` of the page before."),
 )
 AS_OF: Final = (
-    Param("effective_at", "As of this provider's time. Not available yet: answers 501.", "time"),
-    Param("recorded_at", "As known at this time. Not available yet: answers 501.", "time"),
-    Param("position", "As known at this position. Not available yet: answers 501.", "position"),
+    Param("effective_at", "Only what the provider dates at or before this.", "time"),
+    Param("recorded_at", "As known then: only what the log contained at this time.", "time"),
+    Param(
+        "position",
+        "As known then: only what the log contained up to here. A number for the one source that "
+        "is asked for, or `source:position[,…]`.",
+        "places",
+    ),
 )
 
 
@@ -111,7 +134,7 @@ class Route:
 
 
 def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]]) -> Question:
-    """Check a request against its route. Raises BadQuestion, or NotAvailableYet for an as-of."""
+    """Check a request against its route. Raises BadQuestion."""
     known = {param.name: param for param in route.query}
     given: dict[str, str] = {}
     for name, value in query:
@@ -121,8 +144,6 @@ def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]])
         if name in given:
             raise BadQuestion(f"parameter {name} is given more than once; give it once")
         given[name] = value
-    if route.is_dated and any(param.name in given for param in AS_OF):
-        raise NotAvailableYet("as-of answers are not available yet; ask without as-of parameters")
     values: dict[str, str | int | datetime] = {}
     for name, text in path.items():
         values[name] = _position(name, text) if name == "position" else _text(name, text)
@@ -133,7 +154,23 @@ def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]])
         values=values,
         limit=_limit(given.get("limit")),
         cursor=_cursor(given.get("cursor")),
-        at_least=_at_least(given.get("at_least")),
+        at_least=_places("at_least", given.get("at_least")),
+        as_of=_as_of(given) if route.is_dated else None,
+    )
+
+
+def _as_of(given: Mapping[str, str]) -> AsOf | None:
+    """Read the as-of parameters; None when there are none."""
+    if not any(param.name in given for param in AS_OF):
+        return None
+    effective, recorded = given.get("effective_at"), given.get("recorded_at")
+    text = given.get("position")
+    is_number = text is not None and ":" not in text
+    return AsOf(
+        None if effective is None else _time("effective_at", effective),
+        None if recorded is None else _time("recorded_at", recorded),
+        _position("position", text) if text is not None and is_number else None,
+        {} if is_number else _places("position", text),
     )
 
 
@@ -187,13 +224,13 @@ def _limit(text: str | None) -> int:
     return int(text)
 
 
-def _at_least(text: str | None) -> dict[str, int]:
+def _places(name: str, text: str | None) -> dict[str, int]:
     wanted: dict[str, int] = {}
     for part in text.split(",") if text is not None else ():
         source, colon, position = part.strip().partition(":")
         if not colon or not _SOURCE.fullmatch(source) or source in wanted:
-            raise BadQuestion("at_least must be like straitsx:25 or straitsx:25,gokart:3")
-        wanted[source] = _position("at_least", position)
+            raise BadQuestion(f"{name} must be like straitsx:25 or straitsx:25,gokart:3")
+        wanted[source] = _position(name, position)
     return wanted
 
 

@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
+from msgspec import UNSET, UnsetType
 
 from ledger import database
+from ledger.answers import AsOf
+from ledger.cells import FOREVER
 from ledger.errors import DatabaseUnavailable, NotFound, NotYet
 from ledger.questions import Question, after, write_cursor
 
@@ -49,6 +53,10 @@ Row: TypeAlias = Mapping[str, Any]
 A = TypeVar("A")
 
 
+class Behind(NotYet):
+    """The books have not reached the positions in the message; waiting a little may help."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourcePlace:
     """Where one source's log and books are."""
@@ -65,6 +73,15 @@ class Snapshot:
     connection: Any
     generation: int
     places: Mapping[str, SourcePlace]
+    as_of: AsOf | UnsetType = UNSET
+    """What an earlier state was asked for by; `places` then are those that it is read at."""
+
+    @property
+    def effective_at(self) -> datetime:
+        """The time up to which the provider may have dated what is read."""
+        as_of = self.as_of
+        at = None if isinstance(as_of, UnsetType) else as_of.effective_at
+        return FOREVER if at is None else at
 
     @property
     def position(self) -> dict[str, int]:
@@ -158,8 +175,9 @@ async def observe(
 ) -> A:
     """Run `read` in one snapshot whose books are at `at_least` or beyond.
 
-    Waits up to 5 s for them. Raises NotYet when they do not get there, NotFound for an unknown
-    source, DatabaseUnavailable when the database does not answer.
+    Waits up to 5 s for them, and for what `read` raises Behind about. Raises NotYet when they do
+    not get there, NotFound for an unknown source, DatabaseUnavailable when the database does not
+    answer.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + BARRIER_SECONDS_MAX
@@ -171,6 +189,8 @@ async def observe(
                 behind = _behind(snapshot, at_least)
                 if not behind:
                     return await read(snapshot)
+        except Behind as error:
+            behind = str(error)
         except SWAPPED as error:
             swaps += 1
             if swaps > SWAPS_MAX:

@@ -143,7 +143,7 @@ async def balances(snapshot: Snapshot, question: Question) -> Balances:
     rows, following = await BALANCES.page(
         snapshot,
         question,
-        *_account(question),
+        *account_asked(question),
         question.text("currency"),
         question.text("customer_id"),
     )
@@ -171,7 +171,7 @@ def normal(account: str) -> str:
     return "credit"
 
 
-def _account(question: Question) -> tuple[str | None, str | None]:
+def account_asked(question: Question) -> tuple[str | None, str | None]:
     """Return the exact account asked for, or the LIKE pattern of a prefix (`liabilities:*`)."""
     account = question.text("account")
     if account is None or not account.endswith("*"):
@@ -185,7 +185,7 @@ async def entries(snapshot: Snapshot, question: Question) -> Entries:
     rows, following = await ENTRIES.page(
         snapshot,
         question,
-        *_account(question),
+        *account_asked(question),
         question.text("currency"),
         question.text("transaction"),
         question.time("from"),

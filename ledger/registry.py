@@ -22,8 +22,8 @@ UNKNOWN: Final = "unknown"
 UNREADABLE: Final = "unreadable"
 OPERATOR: Final = "*"
 MACHINE: Final = (
-    "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "fold.py", "books.py",
-    "worker.py",
+    "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "stored.py", "fold.py",
+    "books.py", "worker.py",
 )  # fmt: skip
 """The modules of this package that books depend on."""
 

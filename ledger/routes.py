@@ -6,8 +6,16 @@ from typing import Final
 
 from ledger import answers as a
 from ledger import answers_log as log
-from ledger import reads_log, reads_money, reads_people, reads_status
+from ledger import (
+    reads_asof_money,
+    reads_asof_people,
+    reads_log,
+    reads_money,
+    reads_people,
+    reads_status,
+)
 from ledger.questions import Param, Route
+from ledger.reads_asof import dated
 
 SOURCE: Final = Param("source", "Only this source.")
 CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
@@ -31,7 +39,7 @@ MONEY: Final = (
         "What each wallet holds",
         "money",
         a.Wallets,
-        reads_money.wallets,
+        dated(reads_money.wallets, reads_asof_money.wallets),
         (SOURCE, CURRENCY),
         is_dated=True,
     ),
@@ -40,7 +48,7 @@ MONEY: Final = (
         "The balance of each account",
         "money",
         a.Balances,
-        reads_money.balances,
+        dated(reads_money.balances, reads_asof_money.balances),
         (SOURCE, ACCOUNT, CURRENCY, Param("customer_id", "Only this customer's or member's.")),
         is_dated=True,
     ),
@@ -49,7 +57,7 @@ MONEY: Final = (
         "Journal lines, in log order",
         "money",
         a.Entries,
-        reads_money.entries,
+        dated(reads_money.entries, reads_asof_money.entries),
         (SOURCE, ACCOUNT, CURRENCY, Param("transaction", "Only of this transaction."), *EFFECTIVE),
         is_dated=True,
     ),
@@ -58,7 +66,7 @@ MONEY: Final = (
         "Transactions, the newest first",
         "money",
         a.Transactions,
-        reads_money.transactions,
+        dated(reads_money.transactions, reads_asof_money.transactions),
         (
             SOURCE,
             KIND,
@@ -76,7 +84,7 @@ MONEY: Final = (
         "One transaction with its entries and events",
         "money",
         a.TransactionDetail,
-        reads_money.transaction,
+        dated(reads_money.transaction, reads_asof_money.transaction),
         (Param("kind", "Which one, where several kinds share the id (409 otherwise)."),),
         is_list=False,
         is_dated=True,
@@ -88,7 +96,7 @@ PEOPLE: Final = (
         "Customers and their verification",
         "people",
         a.Customers,
-        reads_people.customers,
+        dated(reads_people.customers, reads_asof_people.customers),
         (SOURCE, VERIFICATION),
         is_dated=True,
     ),
@@ -97,7 +105,7 @@ PEOPLE: Final = (
         "One customer with everything that names it",
         "people",
         a.CustomerDetail,
-        reads_people.customer,
+        dated(reads_people.customer, reads_asof_people.customer),
         is_list=False,
         is_dated=True,
     ),

@@ -120,6 +120,8 @@ def show(name: str, document: Mapping[str, Any], out: Console) -> None:
         return
     position = document.get("position")
     true_at = f"true at {text(position)}" if position else ""
+    dated = (document.get("as_of") or {}).get("effective_at")
+    true_at += f", dated up to {text(dated)}" if dated else ""
     more = "more: --all, or --cursor " + str(document["next"]) if document.get("next") else ""
     out.print(Text("   ".join(part for part in (true_at, more) if part), style="dim"))
 

@@ -16,7 +16,7 @@ import asyncpg
 import orjson
 import structlog
 
-from ledger import books, database
+from ledger import books, cells, database
 from ledger.errors import CannotBeTrue, LedgerError, Unreadable
 from ledger.fold import Batch, Change, StreamKey, Translated
 from ledger.metrics import FOLDED
@@ -122,6 +122,7 @@ class SourceFolder:
             if not await reading.fetchval(books.SELECT_EXISTS, self.generation):
                 LOGGER.warning("generation_gone", generation=self.generation)
                 return
+            await books.use_generation(reading, self.generation)
             await books.use_generation(writing, self.generation)
             await books.use_generation(looking, self.generation)
             own = books.Books(writing, self.registry, self.terms.source)
@@ -148,6 +149,7 @@ class SourceFolder:
     async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
         limits = (self.settings.fold_events_max, self.settings.fold_bytes_max)
         loop = asyncio.get_running_loop()
+        due = await cells.due(connection, self.terms.source)
         while True:
             self.rung.clear()
             started = loop.time()
@@ -155,12 +157,24 @@ class SourceFolder:
             if rows:
                 position = rows[-1]["position"]
                 yield rows
-                if len(rows) < self.settings.fold_events_max:
-                    await asyncio.sleep(started + PACE_SECONDS - loop.time())
-            elif self.catch_up_only:
+            was_due = due
+            if due <= position:
+                due = await self._sum(connection, position)
+            if rows and len(rows) < self.settings.fold_events_max:
+                await asyncio.sleep(started + PACE_SECONDS - loop.time())
+            if rows or due > was_due:
+                continue
+            if self.catch_up_only:
                 return
-            else:
-                await _wait(self.rung, POLL_SECONDS)
+            await _wait(self.rung, POLL_SECONDS)
+
+    async def _sum(self, connection: Any, position: int) -> int:
+        """Sum a span of the journal; return where the next is due. Folding never waits for it."""
+        try:
+            return await cells.advance(connection, self.terms.source)
+        except (asyncpg.PostgresError, TimeoutError) as error:
+            LOGGER.warning("span_not_summed", source=self.terms.source, error=type(error).__name__)
+            return position + cells.SPAN
 
 
 @dataclass(slots=True)

@@ -1,4 +1,8 @@
-"""Entries: the journal. What each event changed in the dated legs, debits positive."""
+"""Entries: the journal. What each event changed in the dated legs, debits positive.
+
+`debits` is by how much the debits in force grew; credits are `debits - amount`. So an earlier
+balance has the same debits and credits as it had when it was the latest.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
             entry.leg.amount,
             entry.leg.effective_at,
             outcome.recorded_at,
+            entry.debits,
         )
         for entry in outcome.entries
     ]
@@ -42,9 +47,13 @@ PROJECTION = Projection(
             "amount": "numeric",
             "effective_at": "timestamptz",
             "recorded_at": "timestamptz",
+            "debits": "numeric",
         },
         key=("source", "position", "line"),
-        indexes=("source, kind, transaction", "source, account, currency, effective_at"),
+        indexes=(
+            "source, kind, transaction",
+            "source, account, currency, effective_at INCLUDE position, debits, amount",
+        ),
     ),
     rows=rows,
 )

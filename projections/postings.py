@@ -63,6 +63,8 @@ TRANSACTIONS: Final = Table(
         "source, status",
         "source, customer_id WHERE customer_id IS NOT NULL",
         "source, idempotency_id WHERE idempotency_id IS NOT NULL",
+        "source, first_position WHERE conflict IS NOT NULL"
+        " OR flags && '{decided,idempotency_id_changed}'",
     ),
 )
 """One row per money stream; `transactions` and `conversions` both write it."""

@@ -30,10 +30,13 @@ PURE_STDLIB = {
 }  # fmt: skip
 RANKS = [
     {"__init__", "errors", "reading", "model"},
-    {"payload", "settings", "signature", "registry", "journal", "fold", "metrics", "logs", "loop"},
-    {"database", "migrate", "log", "books", "deliveries", "questions", "answers", "answers_log",
+    {"payload", "settings", "signature", "registry", "journal", "stored", "fold",
+     "metrics", "logs", "loop"},
+    {"database", "migrate", "log", "books", "cells", "deliveries", "questions", "asof", "answers",
+     "answers_log",
      "reads", "reads_money", "reads_people", "reads_log", "reads_status", "problems"},
-    {"receive", "worker", "projector", "decide", "openapi", "routes", "query"},
+    {"receive", "worker", "projector", "decide", "reads_asof", "reads_asof_money",
+     "reads_asof_people", "openapi", "routes", "query"},
     {"postgres_binaries", "postgres_cluster", "postgres_process", "postgres_userns", "postgres",
      "provision", "app", "child", "serve"},
 ]  # fmt: skip

@@ -44,13 +44,22 @@ async def test_an_unknown_parameter_is_never_ignored(service: Service) -> None:
         assert "at_least" in found["detail"]
 
 
-async def test_an_as_of_is_not_available_yet(service: Service) -> None:
+async def test_a_malformed_as_of_is_refused_and_named(service: Service) -> None:
     assert len(DATED) == 7
     for path in DATED:
         for name in ("effective_at", "recorded_at", "position"):
+            for text in ("", "yesterday", "2024-03-31", "-1", "straitsx:", "straitsx:1,straitsx:2"):
+                status, found = await service.refused(filled(path), **{name: text})
+                assert (path, name, text, status) == (path, name, text, 400)
+                assert name in found["detail"]
+
+
+async def test_what_takes_no_as_of_refuses_one(service: Service) -> None:
+    for path in (path for path in GETS if path not in DATED):
+        for name in ("effective_at", "recorded_at", "position"):
             status, found = await service.refused(filled(path), **{name: "2024-03-31T00:00:00Z"})
-            assert (path, name, status) == (path, name, 501)
-            assert "as-of answers are not available yet" in found["detail"]
+            assert (path, name, status) == (path, name, 400)
+            assert f"unknown parameter '{name}'" in found["detail"]
 
 
 async def test_a_source_that_is_none_is_not_found(service: Service) -> None:

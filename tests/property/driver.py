@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from ledger import registry
-from ledger.fold import Batch, Stored, StreamKey, Translated, encode
+from ledger.fold import Batch, StreamKey, Translated
 from ledger.model import Fact, SourceTerms, StreamProjection, changed, plain, total
+from ledger.stored import Stored, encode
 
 STRAITSX = SourceTerms("straitsx", "straitsx")
 GOKART = SourceTerms("gokart", "gokart", "USD")

@@ -58,11 +58,27 @@ def test_entries_balance_at_every_position_and_on_every_date(
     books = fold(facts, source, batches)
     sums: dict[Any, list[Decimal]] = defaultdict(list)
     dated: dict[Any, list[Decimal]] = defaultdict(list)
-    for _, position, _, _, _, _, currency, amount, effective_at, _ in books.tables["entries"]:
+    for _, position, _, _, _, _, currency, amount, effective_at, *_ in books.tables["entries"]:
         assert amount != 0
         sums[position, effective_at, currency].append(amount)
         dated[effective_at, currency].append(amount)
     assert not any(total(*amounts) for amounts in (*sums.values(), *dated.values()))
+
+
+@law
+@given(troubled_stories(), terms, batchings)
+def test_the_journal_knows_the_debits_and_credits_of_every_balance(
+    facts: list[Fact], source: SourceTerms, batches: list[int]
+) -> None:
+    books = fold(facts, source, batches)
+    sums: dict[Any, tuple[Decimal, Decimal]] = defaultdict(lambda: (Decimal(0), Decimal(0)))
+    for *_, account, currency, amount, _, _, debits in books.tables["entries"]:
+        known = sums[account, currency]
+        credited = total(debits, amount.copy_negate())
+        sums[account, currency] = (total(known[0], debits), total(known[1], credited))
+    assert {k: v for k, v in sums.items() if any(v)} == {
+        k: v for k, v in books.sums.items() if any(v)
+    }
 
 
 @law
@@ -73,7 +89,7 @@ def test_balances_and_legs_are_the_sums_of_the_journal(
     books = fold(facts, source, batches)
     journal: dict[Any, list[Decimal]] = defaultdict(list)
     lines: dict[Any, list[Decimal]] = defaultdict(list)
-    for _, _, _, kind, name, account, currency, amount, moment, _ in books.tables["entries"]:
+    for _, _, _, kind, name, account, currency, amount, moment, *_ in books.tables["entries"]:
         journal[account, currency].append(amount)
         lines[kind, name, moment, account, currency].append(amount)
     assert _added(journal) == {

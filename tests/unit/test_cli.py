@@ -210,6 +210,24 @@ async def test_options_become_the_contracts_parameters(fake: Fake) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "command", ["wallets", "balances", "entries", "transactions", "customers", "customers s c1"]
+)
+async def test_an_as_of_is_handed_on(fake: Fake, command: str) -> None:
+    name, *one = command.split()
+    path = "/".join(["/v1", name, *one])
+    fake.answers[path] = {"id": "c1"} if one else {name: [], "next": None, "position": {}}
+    done = await ledger(
+        name, *one, "--effective-at", "2026-03-31T00:00:00Z", "--recorded-at",
+        "2026-04-05T00:00:00+08:00", "--position", "straitsx:25,gokart:3", LEDGER_URL=fake.url,
+    )  # fmt: skip
+    assert done.code == 0
+    assert fake.asked[0][2] == {
+        "effective_at": "2026-03-31T00:00:00Z", "recorded_at": "2026-04-05T00:00:00+08:00",
+        "position": "straitsx:25,gokart:3",
+    }  # fmt: skip
+
+
 async def test_the_first_configured_token_is_used(fake: Fake) -> None:
     fake.answers["/v1/wallets"] = WALLETS
     await ledger("wallets", LEDGER_URL=fake.url, LEDGER_API_TOKENS="first,second")

@@ -33,7 +33,7 @@ COLUMNS = {
     "history": "source kind id position event_id status idempotency_id effective_at received_at "
     "recorded_at",
     "entries": "source position line kind transaction account currency amount effective_at "
-    "recorded_at",
+    "recorded_at debits",
     "balances": "source account currency debits credits",
     "exceptions": "source id position action reason detail kind resource_id event_id at note",
 }

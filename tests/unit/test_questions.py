@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from ledger.errors import BadQuestion, NotAvailableYet
-from ledger.questions import Question, Route, after, ask, write_cursor
+from ledger.asof import positions_asked
+from ledger.errors import BadQuestion
+from ledger.questions import AsOf, Question, Route, after, ask, write_cursor
 from ledger.routes import ROUTES
 
 BY_PATH = {route.path: route for route in ROUTES}
@@ -76,7 +77,6 @@ def test_a_time_without_zone_or_out_of_range_is_refused(text: str) -> None:
         asked(from_=text)
 
 
-@pytest.mark.parametrize("name", ["effective_at", "recorded_at", "position"])
 @pytest.mark.parametrize(
     "path",
     [
@@ -89,9 +89,29 @@ def test_a_time_without_zone_or_out_of_range_is_refused(text: str) -> None:
         "/v1/customers/{source}/{id}",
     ],
 )
-def test_an_as_of_that_cannot_be_answered_is_never_ignored(path: str, name: str) -> None:
-    with pytest.raises(NotAvailableYet, match="as-of answers are not available yet"):
-        asked(BY_PATH[path], **{name: "2024-03-31T00:00:00Z"})
+def test_an_as_of_is_read_wherever_it_is_taken(path: str) -> None:
+    moment = "2024-03-31T08:00:00+08:00"
+    found = asked(BY_PATH[path], effective_at=moment, recorded_at=moment, position="25").as_of
+    assert found == AsOf(datetime(2024, 3, 31, tzinfo=UTC), datetime(2024, 3, 31, tzinfo=UTC), 25)
+    assert asked(BY_PATH[path]).as_of is None
+
+
+def test_an_as_of_names_the_positions_of_several_sources() -> None:
+    found = asked(position="straitsx:25,gokart:3").as_of
+    assert found == AsOf(positions={"straitsx": 25, "gokart": 3})
+    assert positions_asked(found, ["gokart", "straitsx"]) == {"straitsx": 25, "gokart": 3}
+
+
+def test_a_bare_position_is_about_one_source() -> None:
+    found = AsOf(position=25)
+    assert positions_asked(found, ["straitsx"]) == {"straitsx": 25}
+    with pytest.raises(BadQuestion, match="add source=, or write gokart:25,straitsx:25"):
+        positions_asked(found, ["gokart", "straitsx"])
+
+
+def test_a_position_of_a_source_that_is_not_asked_about_is_refused() -> None:
+    with pytest.raises(BadQuestion, match="position names gokart"):
+        positions_asked(AsOf(positions={"gokart": 3}), ["straitsx"])
 
 
 def test_currencies_are_asked_for_in_any_case() -> None:

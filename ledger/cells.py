@@ -1,0 +1,257 @@
+"""Cells: sums over the journal, so that an earlier balance of a busy account is read in no time.
+
+A balance as known at position P and dated up to E is a sum over entries with `position <= P` and
+`effective_at <= E`. The log is cut into spans of `SPAN` positions. For every account that once
+had `HOT_ENTRIES` entries in one span, a span that is complete leaves sums by hour and by day, and
+`WIDE` spans leave them once more together; the other accounts have few entries. Cells are an index
+and not a view: they may lag behind or be missing, and the answers stay the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+Account: TypeAlias = tuple[str, str]
+"""(account, currency)"""
+Sums: TypeAlias = dict[Account, tuple[Decimal, Decimal]]
+"""(account, currency) → debits, credits"""
+
+SPAN: Final = 16_384
+"""Positions that share their cells; books keep the size that they began with."""
+
+WIDE: Final = 16
+"""Spans that share wide cells; kept like the size."""
+
+HOT_ENTRIES: Final = 128
+"""Entries within one span from which on an account has cells."""
+
+FOREVER: Final = datetime.max.replace(tzinfo=UTC)
+"""The effective time of a question that names none: no entry is dated later."""
+
+TABLES: Final = (
+    """
+CREATE TABLE spans (
+    source text PRIMARY KEY, size bigint NOT NULL, wide bigint NOT NULL, done bigint NOT NULL)
+""",
+    """
+CREATE TABLE hot (
+    source text, account text, currency text, wide bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (source, account, currency))
+""",
+    """
+CREATE TABLE cells (
+    source text, account text, currency text, unit text, width bigint, span bigint,
+    moment timestamptz, debits numeric NOT NULL, credits numeric NOT NULL,
+    PRIMARY KEY (source, account, currency, unit, width, span, moment)
+        INCLUDE (debits, credits))
+""",
+)
+SELECT_DUE: Final = """
+SELECT c.position, coalesce(s.size, $2) AS size, coalesce(s.wide, $3) AS wide,
+       coalesce(s.done, 0) AS done
+  FROM checkpoints AS c LEFT JOIN spans AS s ON s.source = c.source
+ WHERE c.source = $1
+"""
+INSERT_SPANS: Final = "INSERT INTO spans VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING"
+ADVANCE_SPANS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND done = $2"
+# $2 < position <= $3
+INSERT_HOT: Final = """
+INSERT INTO hot
+SELECT $1, e.account, e.currency, 0 FROM entries AS e
+ WHERE e.source = $1 AND e.position > $2 AND e.position <= $3
+ GROUP BY e.account, e.currency HAVING count(*) >= $4
+ON CONFLICT DO NOTHING
+RETURNING account, currency
+"""
+# The slice is read first, by position: an account's own index would lead through all it ever had.
+INSERT_CELLS: Final = """
+WITH slice AS MATERIALIZED (
+       SELECT account, currency, effective_at, position, debits, amount FROM entries
+        WHERE source = $1 AND position > $2 AND position <= $3),
+     hours AS MATERIALIZED (
+       SELECT e.account, e.currency, (e.position - 1) / $4::bigint AS span,
+              date_trunc('hour', e.effective_at, 'UTC') AS moment,
+              sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
+         FROM slice AS e JOIN hot AS h
+           ON h.source = $1 AND h.account = e.account AND h.currency = e.currency
+        GROUP BY 1, 2, 3, 4)
+INSERT INTO cells
+SELECT $1, account, currency, 'hour', 1, span, moment, debits, credits FROM hours
+ UNION ALL
+SELECT $1, account, currency, 'day', 1, span, date_trunc('day', moment, 'UTC'),
+       sum(debits), sum(credits)
+  FROM hours GROUP BY account, currency, span, date_trunc('day', moment, 'UTC')
+"""
+# What accounts that have just become hot had in the spans before, up to position $4.
+INSERT_EARLIER_CELLS: Final = """
+WITH hours AS MATERIALIZED (
+       SELECT u.account, u.currency, e.span, e.moment, e.debits, e.credits
+         FROM unnest($2::text[], $3::text[]) AS u(account, currency)
+        CROSS JOIN LATERAL (
+              SELECT (position - 1) / $5::bigint AS span,
+                     date_trunc('hour', effective_at, 'UTC') AS moment,
+                     sum(debits) AS debits, sum(debits - amount) AS credits
+                FROM entries
+               WHERE source = $1 AND account = u.account AND currency = u.currency
+                 AND position <= $4
+               GROUP BY 1, 2) AS e)
+INSERT INTO cells
+SELECT $1, account, currency, 'hour', 1, span, moment, debits, credits FROM hours
+ UNION ALL
+SELECT $1, account, currency, 'day', 1, span, date_trunc('day', moment, 'UTC'),
+       sum(debits), sum(credits)
+  FROM hours GROUP BY account, currency, span, date_trunc('day', moment, 'UTC')
+"""
+# $2 spans make a wide one, of which $3 are complete.
+INSERT_WIDE_CELLS: Final = """
+INSERT INTO cells
+SELECT c.source, c.account, c.currency, c.unit, $2::bigint, c.span / $2, c.moment,
+       sum(c.debits), sum(c.credits)
+  FROM hot AS h
+  JOIN cells AS c ON c.source = h.source AND c.account = h.account AND c.currency = h.currency
+ WHERE h.source = $1 AND h.wide < $3 AND c.width = 1
+   AND c.span >= h.wide * $2 AND c.span < $3 * $2
+ GROUP BY c.source, c.account, c.currency, c.unit, c.span / $2, c.moment
+"""
+UPDATE_HOT: Final = "UPDATE hot SET wide = $2 WHERE source = $1 AND wide < $2"
+SELECT_SPANS: Final = "SELECT size, wide, done FROM spans WHERE source = $1"
+SELECT_HOT: Final = """
+SELECT h.account, h.currency FROM unnest($2::text[], $3::text[]) AS u(account, currency)
+  JOIN hot AS h ON h.source = $1 AND h.account = u.account AND h.currency = u.currency
+"""
+# $4 spans, $5 of which make a wide one. Whole days, then the whole hours of the last day, then
+# the last hour line by line. The inner sums make every span a look-up of its own.
+SELECT_COVERED: Final = """
+WITH pieces AS MATERIALIZED (
+       SELECT $5::bigint AS width, generate_series(0, $4::bigint / $5 - 1) AS span
+        UNION ALL
+       SELECT 1, generate_series($4::bigint / $5 * $5, $4::bigint - 1))
+SELECT u.account, u.currency, s.debits, s.credits
+  FROM unnest($2::text[], $3::text[]) AS u(account, currency)
+ CROSS JOIN LATERAL (
+       SELECT sum(part.debits) AS debits, sum(part.credits) AS credits FROM (
+              SELECT whole.debits, whole.credits FROM pieces AS p
+               CROSS JOIN LATERAL (
+                     SELECT sum(c.debits) AS debits, sum(c.credits) AS credits FROM cells AS c
+                      WHERE c.source = $1 AND c.account = u.account AND c.currency = u.currency
+                        AND c.unit = 'day' AND c.width = p.width AND c.span = p.span
+                        AND c.moment < date_trunc('day', $7::timestamptz, 'UTC')) AS whole
+               UNION ALL
+              SELECT whole.debits, whole.credits FROM pieces AS p
+               CROSS JOIN LATERAL (
+                     SELECT sum(c.debits) AS debits, sum(c.credits) AS credits FROM cells AS c
+                      WHERE c.source = $1 AND c.account = u.account AND c.currency = u.currency
+                        AND c.unit = 'hour' AND c.width = p.width AND c.span = p.span
+                        AND c.moment >= date_trunc('day', $7::timestamptz, 'UTC')
+                        AND c.moment < date_trunc('hour', $7::timestamptz, 'UTC')) AS whole
+               UNION ALL
+              SELECT e.debits, e.debits - e.amount FROM entries AS e
+               WHERE e.source = $1 AND e.account = u.account AND e.currency = u.currency
+                 AND e.effective_at >= date_trunc('hour', $7::timestamptz, 'UTC')
+                 AND e.effective_at <= $7 AND e.position <= $6) AS part) AS s
+"""
+SELECT_TAIL: Final = """
+SELECT account, currency, sum(debits) AS debits, sum(debits - amount) AS credits
+  FROM entries
+ WHERE source = $1 AND position > $4 AND position <= $5 AND effective_at <= $6
+   AND account = ANY ($2::text[]) AND currency = ANY ($3::text[])
+ GROUP BY account, currency
+"""
+SELECT_LINES: Final = """
+SELECT u.account, u.currency, s.debits, s.credits
+  FROM unnest($2::text[], $3::text[]) AS u(account, currency)
+ CROSS JOIN LATERAL (
+       SELECT sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits FROM entries AS e
+        WHERE e.source = $1 AND e.account = u.account AND e.currency = u.currency
+          AND e.effective_at <= $5 AND e.position <= $4) AS s
+"""
+_ZERO: Final = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Which part of one source's journal counts: recorded up to `position`, dated up to a time."""
+
+    source: str
+    position: int
+    effective_at: datetime = FOREVER
+
+
+async def due(connection: Any, source: str) -> int:
+    """Return the position at which the next span is complete."""
+    row = await connection.fetchrow(SELECT_DUE, source, SPAN, WIDE)
+    return int((row["done"] + 1) * row["size"]) if row else SPAN
+
+
+async def advance(connection: Any, source: str) -> int:
+    """Sum the next span if the books have completed it; return where the one after it ends."""
+    row = await connection.fetchrow(SELECT_DUE, source, SPAN, WIDE)
+    if row is None:
+        return SPAN
+    size, wide, done = int(row["size"]), int(row["wide"]), int(row["done"])
+    if row["position"] < (done + 1) * size:
+        return (done + 1) * size
+    async with connection.transaction():
+        await connection.execute(INSERT_SPANS, source, size, wide)
+        if await connection.execute(ADVANCE_SPANS, source, done) == "UPDATE 1":
+            low, high = done * size, (done + 1) * size
+            fresh = await connection.fetch(INSERT_HOT, source, low, high, HOT_ENTRIES)
+            await connection.execute(INSERT_CELLS, source, low, high, size)
+            if fresh and low:
+                names = _columns([(row["account"], row["currency"]) for row in fresh])
+                await connection.execute(INSERT_EARLIER_CELLS, source, *names, low, size)
+            await connection.execute(INSERT_WIDE_CELLS, source, wide, (done + 1) // wide)
+            await connection.execute(UPDATE_HOT, source, (done + 1) // wide)
+    return (done + 2) * size
+
+
+async def sums(connection: Any, bound: Bound, accounts: Sequence[Account]) -> Sums:
+    """Return debits and credits of accounts within `bound`; accounts without entries have zero."""
+    found: Sums = dict.fromkeys(accounts, (_ZERO, _ZERO))
+    names = _columns(accounts)
+    spans = await connection.fetchrow(SELECT_SPANS, bound.source)
+    hot: list[Account] = []
+    if spans is not None:
+        rows = await connection.fetch(SELECT_HOT, bound.source, *names)
+        hot = [(row["account"], row["currency"]) for row in rows]
+    if hot and spans is not None:
+        usable = min(spans["done"], bound.position // spans["size"])
+        await _add_hot(connection, found, bound, hot, spans, usable)
+    cold = [account for account in accounts if account not in set(hot)]
+    if cold:
+        within = (bound.position, bound.effective_at)
+        rows = await connection.fetch(SELECT_LINES, bound.source, *_columns(cold), *within)
+        _add(found, cold, rows)
+    return found
+
+
+async def _add_hot(
+    connection: Any,
+    found: Sums,
+    bound: Bound,
+    hot: Sequence[Account],
+    spans: Mapping[str, Any],
+    usable: int,
+) -> None:
+    given = (bound.source, *_columns(hot))
+    covered, at = usable * spans["size"], bound.effective_at
+    rows = await connection.fetch(SELECT_COVERED, *given, usable, spans["wide"], covered, at)
+    _add(found, hot, rows)
+    _add(found, hot, await connection.fetch(SELECT_TAIL, *given, covered, bound.position, at))
+
+
+def _add(found: Sums, wanted: Sequence[Account], rows: Iterable[Mapping[str, Any]]) -> None:
+    accounts = set(wanted)
+    for row in rows:
+        account = (row["account"], row["currency"])
+        if row["debits"] is not None and account in accounts:
+            debits, credited = found[account]
+            found[account] = (debits + row["debits"], credited + row["credits"])
+
+
+def _columns(accounts: Sequence[Account]) -> tuple[list[str], list[str]]:
+    return [name for name, _ in accounts], [currency for _, currency in accounts]

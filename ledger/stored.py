@@ -1,0 +1,40 @@
+"""What a stream's row keeps for the fold, and how it is written down."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from ledger.journal import PostedLeg
+from ledger.model import StreamProjection
+
+
+class Stored(msgspec.Struct, array_like=True):
+    """What a stream's row keeps for the fold: its state, what it has posted, what troubles it."""
+
+    state: Any
+    legs: list[PostedLeg]
+    troubles: list[str]
+    links: list[str]
+
+
+@lru_cache(maxsize=64)
+def decoder(projection: StreamProjection) -> msgspec.json.Decoder[Stored]:
+    """Return the decoder of the streams that `projection` folds."""
+    shape = msgspec.defstruct(
+        "Stored",
+        [
+            ("state", projection.state),
+            ("legs", list[PostedLeg]),
+            ("troubles", list[str]),
+            ("links", list[str]),
+        ],
+        array_like=True,
+    )
+    return msgspec.json.Decoder(shape)
+
+
+encode = msgspec.json.Encoder().encode
+"""Encode a `Stored` for its row."""
