@@ -107,3 +107,11 @@ class Refused(LedgerError):
 
 class MeasurementFailed(LedgerError):
     """The measurement could not be finished. The message says where it stopped."""
+
+
+class BadNote(LedgerError):
+    """A signed note, checkpoint or key is malformed or its signature is wrong. See the message."""
+
+
+class CannotSeal(LedgerError):
+    """The log does not continue what was sealed; nothing was signed. Run `ledger verify`."""
