@@ -26,6 +26,7 @@ DELIVERIES_DROPPED: Final = Counter(
     "ledger_deliveries_dropped_total", "Refused or failed deliveries beyond the recording bounds"
 )
 FOLDED: Final = Counter("ledger_events_folded_total", "Events folded into books", ["source"])
+SEALED: Final = Counter("ledger_events_sealed_total", "Events under signed checkpoints", ["source"])
 
 
 def render() -> bytes:

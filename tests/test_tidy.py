@@ -30,10 +30,12 @@ PURE_STDLIB = {
 }  # fmt: skip
 RANKS = [
     {"__init__", "errors", "reading", "model"},
-    {"payload", "settings", "signature", "registry", "journal", "fold", "metrics", "logs", "loop"},
+    {"payload", "settings", "signature", "registry", "journal", "fold", "metrics", "logs", "loop",
+     "merkle", "leaf", "note", "keys", "sealfile"},
     {"database", "migrate", "log", "books", "deliveries", "questions", "answers", "answers_log",
-     "reads", "reads_money", "reads_people", "reads_log", "reads_status", "problems"},
-    {"receive", "worker", "projector", "decide", "openapi", "routes", "query"},
+     "reads", "reads_money", "reads_people", "reads_log", "reads_status", "problems",
+     "seals", "reads_seals", "compare"},
+    {"receive", "worker", "projector", "seal", "decide", "openapi", "routes", "query"},
     {"postgres_binaries", "postgres_cluster", "postgres_process", "postgres_userns", "postgres",
      "provision", "app", "child", "serve"},
 ]  # fmt: skip
