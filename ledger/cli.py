@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from ledger import __version__
 from ledger.cli_options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
+from ledger.cli_prove import prove, seal
 from ledger.cli_queries import COMMANDS, exceptions
 from ledger.errors import BadQuestion, LedgerError, NotFound, ServiceRefused, SettingsError
 
@@ -171,6 +172,10 @@ def fold(*, events: int = 100_000, json: Json = False) -> int:
     from ledger.bench import fold as measure
 
     return measure(events=events, json=json)
+
+
+app.command(prove, group=PROVE)
+app.command(seal)
 
 
 @app.command(group=PROVE)

@@ -59,7 +59,11 @@ class SourceSealer:
             seal = self._sign(frontier, previous, leaves)
             try:
                 await seals.write(connection, seal, tiles)
-            except asyncpg.UniqueViolationError:
+            except asyncpg.UniqueViolationError as error:
+                if error.constraint_name == "tiles_pkey":
+                    raise CannotSeal(
+                        f"{self.source} has tiles that no checkpoint signed; run `ledger verify`"
+                    ) from error
                 return 0  # another sealer was first; its seal is read before the next step
             await self._keep([seal.note])
             SEALED.labels(self.source).inc(len(rows))
