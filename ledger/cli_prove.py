@@ -8,10 +8,37 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ledger.cli_options import PROVE, Json
+from ledger.cli_options import PROVE, Flag, Json
 from ledger.errors import BadQuestion
 
 Against = Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)]
+
+
+def verify(
+    *, against: Against = (), trusted: Path | None = None, skip_books: Flag = False,
+    json: Json = False,
+) -> int:  # fmt: skip
+    """Recompute log, seals and books from the events and say what holds; name the first bad one.
+
+    Exit status: 0 everything holds, 1 something does not, 3 something could not be checked.
+
+    Parameters
+    ----------
+    against
+        File with signed checkpoints kept elsewhere; may be given more than once.
+    trusted
+        File of trusted public keys, one a line; otherwise keys/trusted.txt of LEDGER_DATA_DIR.
+    skip_books
+        Do not fold the log again; the result is then INCOMPLETE.
+    json
+        Print the findings as JSON.
+    """
+    import os
+
+    from ledger.settings import load
+    from ledger.verify import Options, run
+
+    return run(load(os.environ), Options(against, trusted, skip_books, json))
 
 
 def prove(

@@ -115,3 +115,15 @@ class BadNote(LedgerError):
 
 class CannotSeal(LedgerError):
     """The log does not continue what was sealed; nothing was signed. Run `ledger verify`."""
+
+
+class Tampered(LedgerError):
+    """The evidence does not fit together. The message says where.
+
+    `check` names what was looked at, `position` the first bad one (None when there is none).
+    """
+
+    def __init__(self, check: str, position: int | None, detail: str) -> None:
+        super().__init__(detail)
+        self.check = check
+        self.position = position

@@ -244,8 +244,9 @@ class Batch:
             stream = Stream(key, projection, empty, event.position, event.position, is_new=True)
         links = list(projection.links(state)) if projection.links is not None else []
         affected = {key: stream}
-        for link in {*links, *stream.stored.links}:
-            for other in self._related.get(link, ()):
+        # Sorted: sets have no order, and journal lines are numbered in this one.
+        for link in sorted({*links, *stream.stored.links}):
+            for other in sorted(self._related.get(link, ())):
                 if other != key and other in self.streams and other not in self.parked:
                     affected[other] = self.streams[other]
         states = {k: (state if k == key else s.stored.state) for k, s in affected.items()}

@@ -36,7 +36,8 @@ def arrival(source: str, body: bytes, path_event: str | None = None) -> Arrival:
 def stories(count: int) -> list[dict[str, Any]]:
     """Return payments and payouts of their own, every fifth a payout."""
     numbers = [next(_numbers) for _ in range(count)]
-    return [payout(n) if n % 5 == 0 else payment(n) for n in numbers]
+    at = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:01Z"}
+    return [payout(n, **at) if n % 5 == 0 else payment(n, **at) for n in numbers]
 
 
 async def append(database: Database, count: int, source: str = "straitsx") -> None:

@@ -35,7 +35,8 @@ RANKS = [
     {"database", "migrate", "log", "books", "deliveries", "questions", "answers", "answers_log",
      "reads", "reads_money", "reads_people", "reads_log", "reads_status", "problems",
      "seals", "reads_seals", "answers_seals", "compare"},
-    {"receive", "worker", "projector", "seal", "decide", "openapi", "routes", "query"},
+    {"receive", "worker", "projector", "seal", "verify_log", "verify_books", "decide", "openapi",
+     "routes", "query"},
     {"postgres_binaries", "postgres_cluster", "postgres_process", "postgres_userns", "postgres",
      "provision", "app", "child", "serve"},
 ]  # fmt: skip
