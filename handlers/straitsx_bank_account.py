@@ -6,10 +6,9 @@ families number their accounts separately: only the event name in the URL tells 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
-from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, identify
+from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, changed, identify
 
 STATUSES: Final = frozenset({"pending", "verified", "rejected"})
 
@@ -33,7 +32,7 @@ def envelope(payload: Payload) -> Envelope:
     status = payload.status("verification_status", STATUSES)
     said = identify(payload, "bank_account", status, dated=True)
     if (payload.path_event or "").startswith("uba"):
-        return replace(said, resource_id=f"user:{said.resource_id}")
+        return changed(said, resource_id=f"user:{said.resource_id}")
     return said
 
 

@@ -7,7 +7,6 @@ among the attributes. What is asked and answered stays in the log.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -19,6 +18,7 @@ from ledger.model import (
     Handler,
     Payload,
     SourceTerms,
+    changed,
     identify,
 )
 
@@ -36,7 +36,7 @@ def envelope(payload: Payload) -> Envelope:
     """Read the envelope: a status may recur, so the body tells one event from another."""
     active = _active(payload)
     said = identify(payload, "rfi", active.status("status", STATUSES))
-    return replace(said, provider_at=said.provider_at or active.told_at(), tail=None)
+    return changed(said, provider_at=said.provider_at or active.told_at(), tail=None)
 
 
 def translate(payload: Payload, terms: SourceTerms) -> Fact:

@@ -23,6 +23,9 @@ from ledger.settings import Settings
 LOGGER = structlog.get_logger("ledger.app")
 
 BACKLOG: Final = 1_024
+LINGER_SECONDS: Final = 2.0
+"""For how long the rest of a refused body is read, so that its sender gets to see the answer."""
+
 READY_SECONDS_MAX: Final = 2.0
 SELECT_WRITABLE: Final = "SELECT NOT pg_is_in_recovery()"
 FULL: Final = (
@@ -60,7 +63,7 @@ async def _appending(app: web.Application) -> AsyncIterator[None]:
     yield
     receiver.log.stop()
     await lanes
-    records.cancel()
+    receiver.deliveries.stop()
     await asyncio.wait([records])
 
 
@@ -149,6 +152,7 @@ class Web:
             keepalive_timeout=settings.header_seconds_max,
             auto_decompress=False,
             shutdown_timeout=settings.drain_seconds_max,
+            lingering_time=LINGER_SECONDS,
         )
         await runner.setup()
         http = runner.server

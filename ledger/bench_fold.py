@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, Final
 
 from ledger import __version__, registry
-from ledger.bench_machine import describe, tree_cpu_seconds, tree_peak
+from ledger.bench_machine import busy_seconds, describe, tree_cpu_seconds, tree_peak
 from ledger.bench_mix import mixed
 from ledger.bench_reads import POLL_SECONDS, Gauge, gauge
 from ledger.bench_run import (
@@ -124,12 +124,15 @@ async def _fold(folder: Path, environ: dict[str, str], look: Gauge, events: int)
         first = await _books_made(look, service)
         projector = service.child("projector")
         before = projector.cpu_seconds(), tree_cpu_seconds(server)
+        busy, own = busy_seconds(), time.process_time()
         started = time.monotonic()
         seconds_max = max(FOLD_SECONDS_MIN, events / EVENTS_PER_SECOND_MIN)
         await look.caught_up(seconds_max)
         seconds = time.monotonic() - started
         used = projector.cpu_seconds() - before[0], tree_cpu_seconds(server) - before[1]
+        others = busy_seconds() - busy - sum(used) - (time.process_time() - own)
         return {
+            "others_cores": round(max(0.0, others / seconds), 2),
             "events_per_second": round((events - first) / seconds),
             "seconds": round(seconds, 2),
             "projector_cpu_seconds": round(used[0], 2),

@@ -44,7 +44,6 @@ def describe(folder: Path) -> dict[str, Any]:
         "aiohttp": aiohttp.__version__,
         "asyncpg": asyncpg.__version__,
         "fdatasync_us": round(sync_seconds(folder) * 1e6),
-        "load_average": [round(value, 2) for value in os.getloadavg()],
     }  # fmt: skip
 
 
@@ -110,6 +109,15 @@ class Process:
             return []
 
 
+def busy_seconds() -> float:
+    """Return the CPU time that everything on this machine has used since it started."""
+    line = _line(PROC / "stat", "cpu ", after=" ")
+    if line is None:
+        return 0.0
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, line.split()[:8])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def tree_cpu_seconds(root: Process) -> float:
     """Return the CPU time of a process and all its children, ended ones included."""
     return root.cpu_seconds() + sum(child.cpu_seconds() for child in root.children())
@@ -134,10 +142,10 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _line(path: Path, name: str) -> str | None:
+def _line(path: Path, name: str, after: str = ":") -> str | None:
     try:
         lines = path.read_text("utf-8", "replace").splitlines()
     except OSError:
         return None
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}"))
+    found = (line.partition(after)[2].strip() for line in lines if line.startswith(name))
     return next(found, None)

@@ -21,6 +21,8 @@ def show(found: Mapping[str, Any], out: Console | None = None) -> None:
     out = out or tables.console()
     _print(out, "machine", _machine(found["machine"]))
     rows = _ingest(found) if found["bench"] == "ingest" else _fold(found)
+    others = found["others_cores"] if found["bench"] == "ingest" else found["fold"]["others_cores"]
+    rows.append(("other work on this machine", number(others), "cores; it disturbs the figures"))
     _print(out, f"ledger bench {found['bench']}", rows)
     verified = found["verified"]
     words = ", ".join(f"{name} {tables.text(value)}" for name, value in verified.items()
@@ -52,7 +54,6 @@ def _machine(machine: Mapping[str, Any]) -> list[Row]:
          f"{machine['event_loop']}, aiohttp {machine['aiohttp']}, asyncpg {machine['asyncpg']}"),
         ("postgresql", str(machine["postgresql"]), "embedded, fsync on"),
         ("fdatasync of 8 KiB", number(machine["fdatasync_us"]), "µs"),
-        ("load average at start", tables.text(machine["load_average"]), "other work disturbs"),
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -18,8 +19,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
-
-import orjson
 
 from ledger import logs
 from ledger.bench_machine import Process
@@ -36,6 +35,7 @@ LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 LOG_CHARS: Final = 600
 KEPT: Final = ("LEDGER_PG_BIN", "LEDGER_PG_USER")
 SOURCE: Final = "straitsx"
+ANNOUNCED: Final = re.compile(r"is ready on http://127\.0\.0\.1:(\d+)\s")
 
 T = TypeVar("T")
 
@@ -84,6 +84,7 @@ class Service:
     """A running `ledger serve`."""
 
     process: Process
+    announcement: Path
     log: Path
     environ: Mapping[str, str]
 
@@ -112,9 +113,8 @@ class Service:
         """Wait until it is ready; return its port. Raises MeasurementFailed at the deadline."""
         deadline = time.monotonic() + READY_SECONDS_MAX
         while True:
-            for line in self.log.read_text("utf-8", "replace").splitlines():
-                if '"service_ready"' in line:
-                    return int(orjson.loads(line)["port"])
+            if found := ANNOUNCED.search(self.announcement.read_text("utf-8", "replace")):
+                return int(found[1])
             if time.monotonic() > deadline or not self.process.alive:
                 raise MeasurementFailed(f"the service did not become ready: {self.said()}")
             await asyncio.sleep(POLL_SECONDS)
@@ -132,18 +132,18 @@ def server_of(data_dir: Path) -> Process:
 @asynccontextmanager
 async def served(folder: Path, environ: Mapping[str, str], role: str) -> AsyncIterator[Service]:
     """Run `ledger serve` for the length of a block; its processes have ended afterwards."""
-    log = folder / f"{role}.log"
-    with log.open("wb") as output:
+    log, announcement = folder / f"{role}.log", folder / f"{role}.out"
+    with log.open("wb") as errors, announcement.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "ledger", "serve", "--role", role,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=output,
+            stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=errors,
             env=dict(environ), start_new_session=True,
         )  # fmt: skip
     held = Process.of(process.pid)
     try:
         if held is None:
             raise MeasurementFailed("the service ended at once, or this system has no /proc")
-        yield Service(held, log, environ)
+        yield Service(held, announcement, log, environ)
     finally:
         children = held.children() if held else []
         await _end(process)

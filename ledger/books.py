@@ -83,6 +83,8 @@ class TableSql:
     table: Table
     columns: Mapping[str, str]
     """Everything stored, in order: name → type."""
+    structured: tuple[str, ...]
+    """The columns whose values need an encoding of their own."""
     create: tuple[str, ...]
     load: str
     update: str
@@ -94,7 +96,10 @@ def statements(table: Table, *, stream: bool) -> TableSql:
     columns = {**table.columns, **FRAMEWORK} if stream else dict(table.columns)
     body = ", ".join(_column(name, kind) for name, kind in columns.items())
     keys = ", ".join(table.key)
-    create = [f"CREATE TABLE {table.name} ({body}, PRIMARY KEY ({keys}))"]
+    create = [
+        f"CREATE TABLE {table.name} ({body}, PRIMARY KEY ({keys}))",
+        f"ALTER TABLE {table.name} ALTER COLUMN source SET STATISTICS 0",
+    ]
     for index in table.indexes:
         wanted, _, where = index.partition(" WHERE ")
         condition = f" WHERE {where}" if where else ""
@@ -113,10 +118,12 @@ def statements(table: Table, *, stream: bool) -> TableSql:
     return TableSql(
         table,
         columns,
+        tuple(name for name, kind in columns.items() if kind in _AS_TEXT),
         tuple(create),
         load=(
-            f"SELECT t.id, t.first_position, t.position, t.state FROM {table.name} AS t "  # noqa: S608
-            "JOIN unnest($3::text[]) AS u(id) ON t.id = u.id WHERE t.source = $1 AND t.kind = $2"
+            "SELECT t.* FROM unnest($3::text[]) AS u(id) CROSS JOIN LATERAL ("  # noqa: S608
+            f"SELECT id, first_position, position, state FROM {table.name} "
+            "WHERE source = $1 AND kind = $2 AND id = u.id LIMIT 1) AS t"
         ),
         update=f"UPDATE {table.name} AS t SET {sets} FROM unnest({arrays}) AS u({named}) "  # noqa: S608
         f"WHERE {match}",
@@ -245,7 +252,7 @@ class Books:
             if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":
                 raise SomeoneElseFolds
             known = tables(self.registry)
-            for name, streams in _by_table(change.streams).items():
+            for name, streams in by_table(change.streams).items():
                 await self._write_streams(known[name], streams)
             for name, rows in change.rows.items():
                 await self._copy(name, known[name].columns, rows)
@@ -274,7 +281,8 @@ class Books:
 
     def _row(self, sql: TableSql, stream: Stream, *, copying: bool) -> tuple[Any, ...]:
         given = stream.row or {}
-        fixed = {
+        values = {
+            **given,
             "source": self.source,
             "kind": stream.key[0],
             "id": stream.key[1],
@@ -282,13 +290,13 @@ class Books:
             "position": stream.position,
             "state": encode(stream.stored),
         }
-        return tuple(
-            fixed[name] if name in fixed else _value(given[name], kind, copying=copying)
-            for name, kind in sql.columns.items()
-        )
+        for name in sql.structured:
+            values[name] = _value(values[name], sql.columns[name], copying=copying)
+        return tuple([values[name] for name in sql.columns])
 
 
-def _by_table(streams: Iterable[Stream]) -> dict[str, list[Stream]]:
+def by_table(streams: Iterable[Stream]) -> dict[str, list[Stream]]:
+    """Group streams by the table that holds them."""
     found: dict[str, list[Stream]] = {}
     for stream in streams:
         found.setdefault(stream.projection.table.name, []).append(stream)

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from typing import Final
 
 import structlog
 
@@ -20,6 +21,9 @@ from ledger.loop import runner
 from ledger.projector import Projector
 from ledger.seal import Sealer
 from ledger.settings import Settings, load
+
+PROJECTOR_NICENESS: Final = 10
+"""Under pressure answering callbacks comes first; the books catch up."""
 
 LOGGER = structlog.get_logger("ledger.child")
 
@@ -76,6 +80,7 @@ def main() -> None:
     settings = load(os.environ)
     logs.configure(settings.log_format)
     if role == "projector":
+        os.nice(PROJECTOR_NICENESS)
         runner()(serve_projector(settings, link))
     else:
         sock = socket.socket(fileno=int(sys.argv[3]))
@@ -86,7 +91,7 @@ def _tune_collector() -> None:
     """Look for garbage cycles rarely: batches of events are trees, freed by reference counts."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(1_000_000, 5, 5)
 
 
 if __name__ == "__main__":

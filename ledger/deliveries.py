@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -37,8 +38,12 @@ DELETE FROM ledger.deliveries AS d
 """
 QUEUE_MAX: Final = 5_000
 PACE_SECONDS: Final = 0.1
+RETRY_SECONDS: Final = 1.0
 TRIM_EVERY: Final = 10_000
 OTHER: Final = "unknown"
+INTEGER_MAX: Final = 2**31 - 1
+REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""What no second try writes: one such record must not keep the others waiting for ever."""
 
 
 @dataclass(slots=True)
@@ -71,6 +76,7 @@ class Deliveries:
     _buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _written: int = 0
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def record(
         self,
@@ -91,42 +97,69 @@ class Deliveries:
         if len(self._queue) >= QUEUE_MAX or not bucket.take():
             DELIVERIES_DROPPED.inc()
             return
-        row = (known, at, outcome, answer, _clean(path_event), peer, reason, body_bytes)
+        size = min(body_bytes, INTEGER_MAX)  # a sender may announce anything
+        row = (known, at, outcome, answer, _clean(path_event), peer, reason, size)
         self._queue.append(row)
         self._wake.set()
 
+    def stop(self) -> None:
+        """Take nothing new; `run` returns when all is written, or the database is away."""
+        self._stopping.set()
+        self._wake.set()
+
     async def run(self) -> None:
-        """Write records until cancelled; a database that is away keeps them waiting."""
+        """Write records until stopped; until then a database that is away keeps them waiting."""
         connection: Any = None
         try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._queue:
-                    try:
-                        if connection is None or connection.is_closed():
-                            connection = await database.connect(self.dsn)
-                        await self._write(connection)
-                    except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
-                        LOGGER.warning("deliveries_wait", error=type(error).__name__)
-                        if connection is not None:
-                            connection.terminate()
-                        await asyncio.sleep(1)
-                await asyncio.sleep(PACE_SECONDS)
+            while self._queue or not self._stopping.is_set():
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                try:
+                    if connection is None or connection.is_closed():
+                        connection = await database.connect(self.dsn)
+                    await self._write(connection)
+                    await self._pause(PACE_SECONDS)
+                except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+                    LOGGER.warning("deliveries_wait", error=type(error).__name__)
+                    if connection is not None:
+                        connection.terminate()
+                    if self._stopping.is_set():
+                        return
+                    await self._pause(RETRY_SECONDS)
         finally:
             if connection is not None:
                 connection.terminate()
 
+    async def _pause(self, seconds: float) -> None:
+        """Collect more records for a while; a stop needs no more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
     async def _write(self, connection: Any) -> None:
         rows = list(self._queue)
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        await connection.execute(INSERT_DELIVERIES, *columns)
+        try:
+            await _insert(connection, rows)
+        except REFUSED:
+            for row in rows:
+                try:
+                    await _insert(connection, [row])
+                except REFUSED as error:
+                    LOGGER.error("delivery_refused", sqlstate=error.sqlstate)
+                    DELIVERIES_DROPPED.inc()
         for _ in rows:
             self._queue.popleft()
         before, self._written = self._written, self._written + len(rows)
         if before // TRIM_EVERY != self._written // TRIM_EVERY:
             for source in {row[0] for row in rows}:
                 await connection.execute(TRIM_DELIVERIES, source, self.settings.refused_rows_max)
+
+
+async def _insert(connection: Any, rows: Sequence[tuple[Any, ...]]) -> None:
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    await connection.execute(INSERT_DELIVERIES, *columns)
 
 
 def _clean(text: str | None) -> str | None:

@@ -165,6 +165,21 @@ class Batch:
             self._after.append(state)
         return links
 
+    def follow(self, earlier: Change) -> None:
+        """Take what an earlier batch changed and the books may not show yet."""
+        for stream in earlier.streams:
+            self.streams[stream.key] = Stream(
+                stream.key,
+                stream.projection,
+                stream.stored,
+                stream.first_position,
+                stream.position,
+                is_new=False,
+            )
+        for link, kind, resource in earlier.links:
+            self._related[link].add((kind, resource))
+        self.parked.update(park.key for park in earlier.parked)
+
     def relate(self, link: str, key: StreamKey) -> None:
         """Tell the batch that the books know `key` under `link`."""
         self._related[link].add(key)
@@ -243,6 +258,8 @@ class Batch:
             empty = Stored(None, [], [], [])
             stream = Stream(key, projection, empty, event.position, event.position, is_new=True)
         links = list(projection.links(state)) if projection.links is not None else []
+        if not links and not stream.stored.links:
+            return [self._viewed(stream, state, (), [])]
         affected = {key: stream}
         # Sorted: sets have no order, and journal lines are numbered in this one.
         for link in sorted({*links, *stream.stored.links}):
@@ -254,16 +271,17 @@ class Batch:
         for k, each in affected.items():
             their_links = links if k == key else each.stored.links
             related = self._states_under(their_links, k, states)
-            view = each.projection.view(states[k], related, self.terms)
-            check_balanced(view.legs)
-            stored = Stored(
-                states[k],
-                [(leg.effective_at, leg.account, leg.currency, leg.amount) for leg in view.legs],
-                [trouble.reason for trouble in view.troubles],
-                their_links,
-            )
-            found.append((each, stored, view))
+            found.append(self._viewed(each, states[k], related, their_links))
         return found
+
+    def _viewed(
+        self, stream: Stream, state: Any, related: Sequence[Any], links: list[str]
+    ) -> tuple[Stream, Stored, View]:
+        view = stream.projection.view(state, related, self.terms)
+        check_balanced(view.legs)
+        legs = [(leg.effective_at, leg.account, leg.currency, leg.amount) for leg in view.legs]
+        stored = Stored(state, legs, [trouble.reason for trouble in view.troubles], links)
+        return stream, stored, view
 
     def _states_under(
         self, links: Sequence[str], key: StreamKey, states: Mapping[StreamKey, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -23,9 +22,10 @@ class Unbalanced(LedgerError):
 
 def check_balanced(legs: Iterable[Leg]) -> None:
     """Raise Unbalanced unless the legs of every currency and date sum to zero."""
-    sums: dict[tuple[datetime, str], Decimal] = defaultdict(Decimal)
+    sums: dict[tuple[datetime, str], Decimal] = {}
     for leg in legs:
-        sums[leg.effective_at, leg.currency] += leg.amount
+        place = (leg.effective_at, leg.currency)
+        sums[place] = sums[place] + leg.amount if place in sums else leg.amount
     for (moment, currency), rest in sums.items():
         if rest:
             raise Unbalanced(f"{currency} legs of {moment.isoformat()} leave {rest}")
@@ -37,21 +37,29 @@ def add_entries(
     before: Sequence[PostedLeg],
     after: Sequence[Leg],
 ) -> None:
-    """Append to `entries` what turns the legs `before` into the legs `after`."""
-    old: dict[tuple[datetime, str, str], Decimal] = {}
-    for moment, account, currency, amount in before:
-        old[moment, account, currency] = old.get((moment, account, currency), _ZERO) + amount
-    new: dict[tuple[datetime, str, str], Decimal] = {}
-    for leg in after:
-        place = (leg.effective_at, leg.account, leg.currency)
-        new[place] = new.get(place, _ZERO) + leg.amount
+    """Append to `entries` what turns the legs `before` into the legs `after`.
+
+    `key` is the transaction's (kind, id). Debits and credits are the changes of the positive and
+    the negative parts, so their sums over a journal do not depend on the order of events.
+    """
+    old = _summed(before)
+    new = _summed((leg.effective_at, leg.account, leg.currency, leg.amount) for leg in after)
     if old == new:
         return
-    for place in sorted(old.keys() | new.keys()):
+    kind, transaction = key
+    for place in sorted(old.keys() | new.keys()) if old else sorted(new):
         was, now = old.get(place, _ZERO), new.get(place, _ZERO)
         if was == now:
             continue
-        leg = Leg(place[0], place[1], place[2], now - was)
-        debits = max(now, _ZERO) - max(was, _ZERO)
-        credits_ = max(-now, _ZERO) - max(-was, _ZERO)
-        entries.append(Entry(len(entries) + 1, key[0], key[1], leg, debits, credits_))
+        debits = (now if now > 0 else _ZERO) - (was if was > 0 else _ZERO)
+        credits_ = (-now if now < 0 else _ZERO) - (-was if was < 0 else _ZERO)
+        leg = Leg(*place, now - was)
+        entries.append(Entry(len(entries) + 1, kind, transaction, leg, debits, credits_))
+
+
+def _summed(legs: Iterable[PostedLeg]) -> dict[tuple[datetime, str, str], Decimal]:
+    sums: dict[tuple[datetime, str, str], Decimal] = {}
+    for moment, account, currency, amount in legs:
+        place = (moment, account, currency)
+        sums[place] = sums[place] + amount if place in sums else amount
+    return sums

@@ -29,7 +29,7 @@ SELECT base, positions, fresh FROM ledger.append(
     $14::text[], $15::bytea[], $16::timestamptz[])
 """
 RING: Final = "SELECT pg_notify('ledger_log', '')"
-RING_PACE_SECONDS: Final = 0.005
+RING_PACE_SECONDS: Final = 0.01
 
 
 @dataclass(slots=True)

@@ -8,11 +8,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 import orjson
 import structlog
 from aiohttp import web
+from prometheus_client import Counter
 
 from ledger.deliveries import Deliveries
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
@@ -28,6 +30,7 @@ LOGGER = structlog.get_logger("ledger.receive")
 EVENT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 KEPT_HEADERS: Final = ("Content-Type", "User-Agent")
 HEADER_CHARS_MAX: Final = 512
+PEER_CHARS_MAX: Final = 64
 RETRY_AFTER_SECONDS: Final = "5"
 FORM: Final = "application/x-www-form-urlencoded"
 POST: Final = "POST"
@@ -86,7 +89,7 @@ class Receiver:
             if not self.in_flight:
                 self.idle.set()
         label = name if name in self.settings.sources else "unknown"
-        CALLBACKS.labels(label, outcome, response.status).inc()
+        _counter(label, outcome, response.status).inc()
         CALLBACK_SECONDS.observe(asyncio.get_running_loop().time() - started)
         return response
 
@@ -190,10 +193,11 @@ class Receiver:
         peer = request.remote
         if not self.settings.trusted_proxies:
             return peer
-        hops = request.headers.get("X-Forwarded-For", "").split(",")
+        # Every line counts: a sender can write the first, its proxy then adds another.
+        hops = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
         while hops and self._is_proxy(peer):
             peer = hops.pop().strip() or peer
-        return peer
+        return ascii(peer)[1:-1][:PEER_CHARS_MAX] if peer else peer
 
     def _is_proxy(self, address: str | None) -> bool:
         try:
@@ -234,6 +238,11 @@ class Receiver:
             reason=f"{reason} {name[:64]!r}" if reason == "unknown_source" else reason,
             body_bytes=request.content_length or 0,
         )
+
+
+@lru_cache(maxsize=1024)
+def _counter(source: str, outcome: str, answer: int) -> Counter:
+    return CALLBACKS.labels(source, outcome, answer)
 
 
 def _kept_headers(request: web.Request, source: Source) -> str:

@@ -53,6 +53,9 @@ class Registry:
             envelope = self.handler(provider, payload).envelope(payload)
         except CannotBeTrue as error:
             return Reading(Envelope(UNKNOWN, "", UNKNOWN), error.reason, error.detail)
+        except Exception as error:  # noqa: BLE001 - a handler's bug must not cost a callback
+            detail = f"reading the envelope raised {type(error).__name__}"
+            return Reading(Envelope(UNKNOWN, "", UNKNOWN), "handler_failed", detail)
         if envelope.status.startswith("unknown:"):
             detail = f"no document names the status {envelope.status[8:]!r}"
             return Reading(envelope, "unknown_status", detail)

@@ -211,8 +211,10 @@ async def _supervise(
     ready = asyncio.create_task(_all_ready(supervisor.children))
     stop = asyncio.create_task(supervisor.stopping.wait())
     await asyncio.wait([ready, stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    if ready.done() and sock is not None:
-        _announce(supervisor.settings, sock)
+    if ready.done():
+        LOGGER.info("service_ready", role=supervisor.role)
+        if sock is not None:
+            _announce(supervisor.settings, sock)
     await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
     supervisor.stopping.set()
     LOGGER.info("service_stopping")
@@ -227,7 +229,6 @@ def _announce(settings: Settings, sock: socket.socket) -> None:
     """Say where the service is and what to type next."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
-    LOGGER.info("service_ready", host=settings.host, port=sock.getsockname()[1])
     suffix = "" if url == "http://127.0.0.1:8080" else f" --url {url}"
     name = next(iter(settings.sources))
     sys.stdout.write(

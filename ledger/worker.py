@@ -7,8 +7,9 @@ milliseconds; polling alone would do. Several may run: the checkpoint lets only 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
@@ -17,7 +18,7 @@ import structlog
 
 from ledger import books, database
 from ledger.errors import CannotBeTrue, LedgerError, Unreadable
-from ledger.fold import Batch, Change, Translated
+from ledger.fold import Batch, Change, StreamKey, Translated
 from ledger.metrics import FOLDED
 from ledger.model import SourceTerms, Trouble
 from ledger.registry import Registry
@@ -37,6 +38,8 @@ SELECT position, event_id, kind, resource_id, status, path_event, origin, reason
 """
 
 POLL_SECONDS: Final = 0.25
+PACE_SECONDS: Final = 0.025
+"""Small batches follow each other no faster than this: a steady trickle shares its commits."""
 PAUSE_SECONDS_MIN: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
 PLAIN_PLANS: Final = {
@@ -101,29 +104,36 @@ class SourceFolder:
                 LOGGER.warning(
                     "fold_interrupted", source=self.terms.source, error=type(error).__name__
                 )
+            except* Exception:
+                LOGGER.exception("fold_failed", source=self.terms.source)
             if not done:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, PAUSE_SECONDS_MAX)
 
     async def _session(self) -> None:
-        """Fold through one pair of connections, from the checkpoint the books show."""
+        """Fold through connections of its own, from the checkpoint that the books show."""
         async with (
             database.connected(self.dsn, seconds_max=60) as reading,
             database.connected(
                 self.dsn, seconds_max=60, synchronous_commit="off", **PLAIN_PLANS
             ) as writing,
+            database.connected(self.dsn, seconds_max=60, **PLAIN_PLANS) as looking,
         ):
             await books.use_generation(writing, self.generation)
+            await books.use_generation(looking, self.generation)
             own = books.Books(writing, self.registry, self.terms.source)
             position = await own.position()
-            parked = await own.parked()
             queue: asyncio.Queue[Sequence[Translated] | None] = asyncio.Queue(maxsize=1)
             async with asyncio.TaskGroup() as tasks:
-                reader = tasks.create_task(self._read(reading, position, queue))
-                while (events := await queue.get()) is not None:
-                    await self._fold(own, parked, position, events)
-                    position = events[-1].position
-                await reader
+                tasks.create_task(self._read(reading, position, queue))
+                pipe = _Pipe(self, own, dataclasses.replace(own, connection=looking), position)
+                pipe.parked = await own.parked()
+                try:
+                    while (events := await queue.get()) is not None:
+                        await pipe.fold(events)
+                    await pipe.settle()
+                finally:
+                    await pipe.abandon()
 
     async def _read(
         self, connection: Any, position: int, queue: asyncio.Queue[Sequence[Translated] | None]
@@ -134,71 +144,100 @@ class SourceFolder:
 
     async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
         limits = (self.settings.fold_events_max, self.settings.fold_bytes_max)
+        loop = asyncio.get_running_loop()
         while True:
             self.rung.clear()
+            started = loop.time()
             rows = await connection.fetch(SELECT_BATCH, self.terms.source, position, *limits)
             if rows:
                 position = rows[-1]["position"]
                 yield rows
+                if len(rows) < self.settings.fold_events_max:
+                    await asyncio.sleep(started + PACE_SECONDS - loop.time())
             elif self.catch_up_only:
                 return
             else:
                 await _wait(self.rung, POLL_SECONDS)
 
-    async def _fold(
-        self,
-        own: books.Books,
-        parked: set[tuple[str, str]],
-        position: int,
-        events: Sequence[Translated],
-    ) -> None:
-        change = await self._change(own, parked, events)
-        try:
-            await own.write(change, position, events[-1].position)
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
-            await self._isolate(own, parked, position, events, error)
-        else:
-            parked.update(park.key for park in change.parked)
-            FOLDED.labels(self.terms.source).inc(len(events))
 
-    async def _change(
-        self, own: books.Books, parked: set[tuple[str, str]], events: Sequence[Translated]
-    ) -> Change:
-        batch = Batch(
-            self.terms,
-            self.registry.streams,
-            self.registry.projections,
-            events,
-            parked=set(parked),
+@dataclass(slots=True)
+class _Pipe:
+    """Folds one batch while the one before it is being written."""
+
+    folder: SourceFolder
+    own: books.Books
+    looking: books.Books
+    """The same books through a connection that no write keeps busy."""
+    position: int
+    parked: set[StreamKey] = field(default_factory=set)
+    _writing: asyncio.Task[None] | None = None
+    _written: tuple[Sequence[Translated], Change] | None = None
+
+    async def fold(self, events: Sequence[Translated]) -> None:
+        """Fold `events` and start writing them, after the batch before them is written."""
+        change = await self._change(events, self._written[1] if self._written else None)
+        if not await self.settle():
+            change = await self._change(events, None)
+        self._written = (events, change)
+        self._writing = asyncio.create_task(
+            self.own.write(change, self.position, events[-1].position)
         )
-        await own.load(batch, batch.keys())
-        await own.load_related(batch, batch.fold_states())
+
+    async def settle(self) -> bool:
+        """Wait for the batch that is being written; False when it had to be taken apart."""
+        if self._writing is None or self._written is None:
+            return True
+        events, change = self._written
+        writing, self._writing, self._written = self._writing, None, None
+        try:
+            await writing
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            await self._isolate(events, error)
+            return False
+        self._advance(events, change)
+        return True
+
+    async def abandon(self) -> None:
+        """Give up a write that is still under way; its transaction rolls back."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
+            self._writing = None
+
+    def _advance(self, events: Sequence[Translated], change: Change) -> None:
+        self.position = events[-1].position
+        self.parked.update(park.key for park in change.parked)
+        FOLDED.labels(self.own.source).inc(len(events))
+
+    async def _change(self, events: Sequence[Translated], before: Change | None) -> Change:
+        registry = self.folder.registry
+        batch = Batch(
+            self.folder.terms,
+            registry.streams,
+            registry.projections,
+            events,
+            parked=set(self.parked),
+        )
+        if before is not None:
+            batch.follow(before)
+        await self.looking.load(batch, batch.keys())
+        await self.looking.load_related(batch, batch.fold_states())
         return batch.finish()
 
-    async def _isolate(
-        self,
-        own: books.Books,
-        parked: set[tuple[str, str]],
-        position: int,
-        events: Sequence[Translated],
-        error: Exception,
-    ) -> None:
+    async def _isolate(self, events: Sequence[Translated], error: Exception) -> None:
         """Find the one event whose rows the database refuses, and list it instead."""
-        if len(events) > 1:
-            half = len(events) // 2
-            await self._fold(own, parked, position, events[:half])
-            await self._fold(own, parked, events[half - 1].position, events[half:])
-            return
-        event = events[0]
-        if event.fact is None:
+        if len(events) == 1 and events[0].fact is None:
             raise error
-        LOGGER.error("rows_refused", source=self.terms.source, position=event.position)
-        trouble = Trouble("rows_refused", f"{type(error).__name__}: {error}"[:300])
-        refused = Translated(
-            event.position, event.event_id, event.kind, event.resource_id, event.status,
-            event.received_at, event.recorded_at, None, trouble,
-        )  # fmt: skip
-        await self._fold(own, parked, position, [refused])
+        if len(events) == 1:
+            LOGGER.error("rows_refused", source=self.own.source, position=events[0].position)
+            trouble = Trouble("rows_refused", f"{type(error).__name__}: {error}"[:300])
+            parts = [[dataclasses.replace(events[0], fact=None, trouble=trouble)]]
+        else:
+            half = len(events) // 2
+            parts = [list(events[:half]), list(events[half:])]
+        for part in parts:
+            await self.fold(part)
+            await self.settle()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

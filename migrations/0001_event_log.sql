@@ -82,6 +82,21 @@ CREATE TRIGGER events_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.ev
 -- ALWAYS: session_replication_role = replica switches ordinary triggers off.
 ALTER TABLE ledger.events ENABLE ALWAYS TRIGGER events_immutable;
 --;;
+-- Where known events are. Planned anew for every call: a plan kept from when the table was small
+-- would walk a whole log.
+CREATE FUNCTION ledger.positions_of(p_source text, p_event_ids bytea[]) RETURNS bigint[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+    v_positions bigint[];
+BEGIN
+    SELECT array_agg((SELECT e.position FROM ledger.events e
+                       WHERE e.source = p_source AND e.event_id = u.id) ORDER BY u.n)
+      INTO v_positions
+      FROM unnest(p_event_ids) WITH ORDINALITY AS u(id, n);
+    RETURN v_positions;
+END $$;
+--;;
 -- Lock order: one head row, then its events. One source per call, in autocommit, READ COMMITTED.
 -- The lock is a statement of its own, so the insert's snapshot is younger than the lock.
 CREATE FUNCTION ledger.append(
@@ -92,7 +107,6 @@ CREATE FUNCTION ledger.append(
     OUT base bigint, OUT positions bigint[], OUT fresh boolean[]
 ) LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
-  SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     v_count integer := cardinality(p_event_ids);
@@ -146,11 +160,9 @@ BEGIN
     IF v_fresh IS NULL THEN
         RETURN;
     END IF;
-    SELECT array_agg((SELECT e.position FROM ledger.events e
-                       WHERE e.source = p_source AND e.event_id = u.id) ORDER BY u.n),
-           array_agg(u.n::integer = ANY (v_fresh) ORDER BY u.n)
-      INTO positions, fresh
-      FROM unnest(p_event_ids) WITH ORDINALITY AS u(id, n);
+    positions := ledger.positions_of(p_source, p_event_ids);
+    SELECT array_agg(n = ANY (v_fresh) ORDER BY n) INTO fresh
+      FROM generate_series(1, v_count) AS n;
     INSERT INTO ledger.deliveries
            (source, at, outcome, answer, position, path_event, peer, body_bytes)
     SELECT p_source, p_received_ats[n], 'duplicate', 200, positions[n], p_path_events[n],

@@ -8,12 +8,11 @@ which of two contradicting facts came first, and what came after an operator's d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger.model import CannotBeTrue, Decision, Fact, Seen, Trouble
+from ledger.model import CannotBeTrue, Decision, Fact, Record, Seen, Trouble, changed
 from projections import unknown
 from projections.postings import exact
 
@@ -45,8 +44,7 @@ _ENDS: Final = frozenset({"completed", "failed"})
 _MATERIAL: Final = ("amount", "currency", "fees", "customer_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Record, frozen=True):
     """One distinct fact, however often it was told. Times and details merge by rule."""
 
     status: str
@@ -62,19 +60,18 @@ class Told:
     """The event at its first position."""
     latest: tuple[datetime, str]
     """(effective time, event id) of the telling that `details` and `flags` are from."""
-    details: dict[str, Any] = field(default_factory=dict)
-    flags: list[str] = field(default_factory=list)
+    details: dict[str, Any] = {}
+    flags: list[str] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(Record, frozen=True):
     """The state of a money stream: its distinct facts and the operator's decision on them."""
 
     kind: str
     id: str
-    facts: list[Told] = field(default_factory=list)
-    idempotency_ids: list[str] = field(default_factory=list)
-    unknown: dict[str, datetime] = field(default_factory=dict)
+    facts: list[Told] = []
+    idempotency_ids: list[str] = []
+    unknown: dict[str, datetime] = {}
     """Unknown status → the earliest time it was told."""
     dropped: int = 0
     """Facts beyond FACTS_MAX."""
@@ -83,8 +80,7 @@ class Stream:
     """Position of the decision that named `keep`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Record, frozen=True):
     """What a set of facts says. With `differing` it is a conflict, and `first` stands for it."""
 
     status: str
@@ -105,7 +101,7 @@ def fold(state: Stream | None, seen: Seen) -> Stream:
     if state is None:
         state = Stream(fact.kind, fact.resource_id)
     if fact.status not in RANKS[fact.kind]:
-        return replace(state, unknown=unknown.remember(state.unknown, seen))
+        return changed(state, unknown=unknown.remember(state.unknown, seen))
     told = _told(seen)
     ids = state.idempotency_ids
     if fact.idempotency_id and fact.idempotency_id not in ids:
@@ -114,17 +110,17 @@ def fold(state: Stream | None, seen: Seen) -> Stream:
         if _same(known_fact, told):
             facts = [*state.facts]
             facts[place] = _merged(known_fact, told)
-            return replace(state, facts=facts, idempotency_ids=ids)
+            return changed(state, facts=facts, idempotency_ids=ids)
     if len(state.facts) >= FACTS_MAX:
-        return replace(state, dropped=state.dropped + 1)
-    return replace(state, facts=[*state.facts, told], idempotency_ids=ids)
+        return changed(state, dropped=state.dropped + 1)
+    return changed(state, facts=[*state.facts, told], idempotency_ids=ids)
 
 
 def decide(state: Stream, decision: Decision) -> Stream:
     """Let the facts that agree with the one at `keep` stand; without `keep` nothing changes."""
     if decision.keep is None or decision.position < state.decided_at:
         return state
-    return replace(state, keep=decision.keep, decided_at=decision.position)
+    return changed(state, keep=decision.keep, decided_at=decision.position)
 
 
 def judge(state: Stream) -> Case | None:
@@ -196,7 +192,7 @@ def _merged(one: Told, other: Told) -> Told:
     positions = sorted({*one.positions, *other.positions})
     if len(positions) > POSITIONS_MAX:
         positions = [*positions[: POSITIONS_MAX - 1], positions[-1]]
-    return replace(
+    return changed(
         newer,
         effective_at=min(one.effective_at, other.effective_at),
         positions=positions,

@@ -9,17 +9,17 @@ as a table. Arithmetic is exact: nothing is ever rounded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from ledger.model import CannotBeTrue, Leg, SourceTerms, Table, plain, total
+from ledger.model import CannotBeTrue, Leg, Record, SourceTerms, Table, plain
 
 Lines: TypeAlias = list[tuple[datetime, str, str, Decimal]]
 """(effective time, account, currency, signed amount), before they are added up."""
 
 ZERO: Final = Decimal(0)
+_ONE: Final = Decimal(1)
 
 AVAILABLE: Final = "assets:wallet:available"
 HELD: Final = "assets:wallet:held"
@@ -68,8 +68,7 @@ TRANSACTIONS: Final = Table(
 """One row per money stream; `transactions` and `conversions` both write it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Movement:
+class Movement(Record, frozen=True):
     """What one money stream says, ready to be posted. Currencies are those of the wallets."""
 
     kind: str
@@ -105,7 +104,9 @@ def wallet(kind: str, currency: str, terms: SourceTerms) -> str:
 
 def exact(value: Decimal) -> Decimal:
     """Return the one spelling of an amount: no trailing zeros, no exponent, no minus zero."""
-    return Decimal(plain(value))
+    if value == value.to_integral_value():
+        return value.quantize(_ONE) or ZERO
+    return value.normalize()
 
 
 def post(movement: Movement) -> tuple[Leg, ...]:
@@ -145,8 +146,8 @@ def settle(lines: Iterable[tuple[datetime, str, str, Decimal]]) -> tuple[Leg, ..
         if not amount:
             continue
         place, day = (at, account, currency), (at, currency)
-        sums[place] = exact(total(sums[place], amount)) if place in sums else amount
-        balance[day] = total(balance[day], amount) if day in balance else amount
+        sums[place] = exact(sums[place] + amount) if place in sums else amount
+        balance[day] = balance[day] + amount if day in balance else amount
     for (at, currency), difference in balance.items():
         if difference:
             raise CannotBeTrue("unbalanced", f"{currency} at {at} is off by {plain(difference)}")
@@ -164,7 +165,7 @@ def _announce(m: Movement, at: datetime) -> Lines:
 
 
 def _hold(m: Movement, at: datetime) -> Lines:
-    return _move(at, HELD, AVAILABLE, m.currency, exact(total(m.amount, m.fees)))
+    return _move(at, HELD, AVAILABLE, m.currency, exact(m.amount + m.fees))
 
 
 def _incoming(m: Movement) -> Lines:

@@ -8,11 +8,10 @@ remarks are `RTN <idempotency id of the payout>` (StraitsX docs, payout FAQ).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from ledger.model import SourceTerms, StreamProjection, View, plain, total
+from ledger.model import Record, SourceTerms, StreamProjection, View, plain, total
 from projections import unknown
 from projections.factset import RANKS, Case, Stream, decide, fold, judge
 from projections.postings import (
@@ -28,13 +27,12 @@ from projections.postings import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Return:
+class Return(Record, frozen=True):
     """What is known of a stream's part in a return: whose the money is, and what to note."""
 
     owner: str
-    flags: list[str] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
+    flags: list[str] = []
+    details: dict[str, Any] = {}
 
 
 def view(state: Stream, related: Sequence[Stream], terms: SourceTerms) -> View:

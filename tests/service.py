@@ -81,6 +81,9 @@ class Service:
         """Start the process and wait until it says where it is. Raises NotReady."""
         seen = self.log.stat().st_size if self.log.exists() else 0
         self.launch()
+        if "projector" in self.arguments:
+            self.until(lambda: b"service_ready" in self.said(seen), "service_ready")
+            return self
         self.until(lambda: READY.search(self.said(seen)), "ready line")
         self.url = READY.findall(self.said(seen))[-1].decode()
         return self

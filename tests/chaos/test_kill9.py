@@ -63,8 +63,10 @@ class Storm:
         """Send callbacks until calm; none is given up."""
         while not self.calm.is_set():
             callback = next(feed)
-            while not await self.deliver(caller, callback):
+            taken = await self.deliver(caller, callback)
+            while not taken:
                 await asyncio.sleep(RESEND_SECONDS)
+                taken = await self.deliver(caller, callback)
             await asyncio.sleep(self.rng.random() * PACE_SECONDS_MAX)
 
     async def deliver(self, caller: Caller, callback: Callback) -> bool:
@@ -125,9 +127,7 @@ async def caught_up(service: Service) -> None:
     async def check() -> bool:
         async with calling(service.url) as caller:
             reply = await caller.request("GET", "/v1/status")
-        return reply.status == 200 and all(
-            row["lag_events"] == 0 for row in reply.json["sources"]
-        )
+        return reply.status == 200 and all(row["lag_events"] == 0 for row in reply.json["sources"])
 
     await eventually(check, 60)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -18,7 +18,7 @@ import msgspec
 
 from ledger import registry
 from ledger.fold import Batch, Stored, StreamKey, Translated, encode
-from ledger.model import Fact, SourceTerms, StreamProjection, plain, total
+from ledger.model import Fact, SourceTerms, StreamProjection, changed, plain, total
 
 STRAITSX = SourceTerms("straitsx", "straitsx")
 GOKART = SourceTerms("gokart", "gokart", "USD")
@@ -204,4 +204,4 @@ def projection(kind: str) -> StreamProjection:
 
 def again(fact: Fact, **changes: Any) -> Fact:
     """Return a fact told again with something changed."""
-    return replace(fact, **changes)
+    return changed(fact, **changes)

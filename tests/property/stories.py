@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Context, Decimal
 from typing import Any
 
 from hypothesis import strategies as st
 
-from ledger.model import Fact, SourceTerms, total
+from ledger.model import Fact, SourceTerms, changed, total
 from tests.property.driver import at, money, word
 
 _WIDE = Context(prec=99)
@@ -91,7 +90,7 @@ def transactions(draw: Callable[..., Any], resource: str | None = None) -> list[
     for status in draw(statuses(base.kind)):
         for _ in range(draw(st.integers(1, 2))):
             found.append(
-                replace(
+                changed(
                     base,
                     status=status,
                     effective_at=at(draw(minutes)),
@@ -157,21 +156,21 @@ def stories(draw: Callable[..., Any]) -> list[Fact]:
 def contradictions(draw: Callable[..., Any], resource: str = "contract_x") -> list[Fact]:
     """Draw a transaction of which two facts cannot both be true; the first comes first."""
     base = draw(bases(resource))
-    base = replace(base, fees=base.fees if base.fees is not None else Decimal(1))
+    base = changed(base, fees=base.fees if base.fees is not None else Decimal(1))
     ways: list[dict[str, Any]] = [
         {"amount": total(base.amount or Decimal(0), Decimal(1))},
         {"currency": "USDT"},
         {"fees": (base.fees or Decimal(0)) + 1},
         {"customer_id": "customer_9"},
     ]
-    first = replace(base, status="completed", effective_at=at(draw(minutes)))
+    first = changed(base, status="completed", effective_at=at(draw(minutes)))
     if base.kind not in REFUNDABLE and draw(st.booleans()):
         change: dict[str, Any] = {"status": "failed"}
     else:
         change = draw(st.sampled_from(ways)) | {
             "status": draw(st.sampled_from(["pending", "completed"]))
         }
-    second = replace(first, effective_at=at(draw(minutes)), **change)
+    second = changed(first, effective_at=at(draw(minutes)), **change)
     return [first, second]
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
-from ledger.model import Entry, Leg, Outcome, Trouble
+from ledger.model import Entry, Leg, Outcome, Trouble, changed
 from projections import balances, exceptions
 from tests.property.driver import LATER, at, event_id, keep, money, one, word
 
@@ -91,17 +90,17 @@ def test_balances_add_up_the_lines_of_one_event() -> None:
         leg = Leg(at(line), "equity:merchant", "XSGD", Decimal(amount))
         return Entry(line, "payment", "p", leg, Decimal(debits), Decimal(credited))
 
-    outcome = replace(OUTCOME, entries=(entry(1, 5, 5, 0), entry(2, -3, 0, 3)))
+    outcome = changed(OUTCOME, entries=(entry(1, 5, 5, 0), entry(2, -3, 0, 3)))
     assert balances.PROJECTION.rows(outcome) == [
         ("straitsx", "equity:merchant", "XSGD", Decimal(5), Decimal(3))
     ]
-    cancelled = replace(OUTCOME, entries=(entry(1, 5, 5, 0), entry(2, -5, -5, 0)))
+    cancelled = changed(OUTCOME, entries=(entry(1, 5, 5, 0), entry(2, -5, -5, 0)))
     assert balances.PROJECTION.rows(cancelled) == []
 
 
 def test_an_events_own_exception_is_named_by_its_position() -> None:
     trouble = Trouble("unreadable", "not JSON")
-    outcome = replace(OUTCOME, opened=[("unreadable", "", trouble)])
+    outcome = changed(OUTCOME, opened=[("unreadable", "", trouble)])
     assert exceptions.PROJECTION.rows(outcome) == [
         (
             "straitsx", digest("straitsx|7|unreadable"), 7, "opened", "unreadable", "not JSON",

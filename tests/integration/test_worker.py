@@ -1,0 +1,417 @@
+"""Law: however often, in whatever batches, by however many workers: the books are one fold."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger import books, registry
+from ledger import database as db
+from ledger import worker as workers
+from ledger.decide import decider
+from ledger.deliveries import Deliveries
+from ledger.log import Arrival, Log
+from ledger.model import Seen
+from ledger.projector import Projector
+from ledger.receive import Receiver
+from ledger.registry import Registry, identity
+from ledger.settings import Settings
+from ledger.simulate import Callback, disturb, story
+from ledger.worker import SourceFolder, load_terms
+from tests.asking import payment, payout
+from tests.conftest import Database, eventually
+from tests.dumps import Dump, differences, dump, fold_all, fold_from_zero, make_books
+
+CHUNK = 100
+SELECT_CONFLICTS = "SELECT id, kind, resource_id, position FROM exceptions WHERE reason='conflict'"
+SELECT_POSITIONS = """
+SELECT h.source, h.position AS head, c.position AS books
+  FROM ledger.heads h LEFT JOIN checkpoints c USING (source)
+"""
+KILL_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE datname = current_database() AND usename = 'ledger' AND pid <> pg_backend_pid()
+"""
+NOISE = (b"", b"{", b"[]", b'{"id": "x", "type": "lottery"}', b'{"id": "x"}')
+
+
+def seeded() -> random.Random:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    return random.Random(seed)
+
+
+def callbacks(rng: random.Random, stories: int) -> list[Callback]:
+    """Tell stories with everything that can happen to them, and noise between."""
+    told = disturb(story("everything", rng, stories), rng, duplicate=0.2, shuffle=True,
+                   conflict=True)  # fmt: skip
+    for body in NOISE:
+        told.insert(rng.randrange(len(told)), Callback("straitsx", None, body))
+    return told
+
+
+def arrival(callback: Callback) -> Arrival:
+    """Make of a callback what the receiver makes of it."""
+    reading = registry.load().read(callback.source, callback.event, callback.body)
+    key, event_id = identity(callback.source, reading, callback.event, callback.body)
+    said = reading.envelope
+    return Arrival(
+        event_id, key, said.kind, said.resource_id, said.status, said.idempotency_id,
+        said.provider_at, callback.event, "callback", reading.reason, reading.detail,
+        "127.0.0.1", "{}", callback.body, datetime.now(UTC),
+    )  # fmt: skip
+
+
+async def append(database: Database, told: Sequence[Callback]) -> None:
+    """Append callbacks to the logs of their sources, in batches."""
+    arrivals = [(callback.source, arrival(callback)) for callback in told]
+    log = Log(database.service_dsn, database.settings)
+    running = asyncio.create_task(log.run())
+    for n in range(0, len(told), CHUNK):
+        chunk = arrivals[n : n + CHUNK]
+        await asyncio.gather(*(log.lanes[source].append(each) for source, each in chunk))
+    log.stop()
+    await running
+
+
+async def decide_all(database: Database, generation: int) -> int:
+    """Decide every conflict that the books list, in the log; return how many there were."""
+    async with database.service() as connection:
+        await books.use_generation(connection, generation)
+        rows = await connection.fetch(SELECT_CONFLICTS)
+    dsn, settings = database.service_dsn, database.settings
+    log = Log(dsn, settings)
+    running = asyncio.create_task(log.run())
+    decide = decider(Receiver(settings, registry.load(), log, Deliveries(dsn, settings)))
+    for row in rows:
+        about = {"kind": row["kind"], "resource": row["resource_id"], "reason": "conflict"}
+        said = {"action": "keep", "keep": row["position"], "by": "ops", "exception": row["id"]}
+        await decide("straitsx", {**said, **about, "note": None})
+    log.stop()
+    await running
+    return len(rows)
+
+
+async def fill(database: Database, rng: random.Random, stories: int = 6) -> None:
+    """Fill the logs with stories, decisions on their conflicts, and more stories."""
+    await append(database, callbacks(rng, stories))
+    generation = await fold_from_zero(database.service_dsn, database.settings, "to decide on")
+    assert await decide_all(database, generation) > 0
+    await append(database, callbacks(rng, 1))
+
+
+async def tables(database: Database, generation: int, *, framework: bool = True) -> Dump:
+    async with database.service() as connection:
+        return await dump(connection, generation, framework=framework)
+
+
+async def one_fold(database: Database) -> Dump:
+    """Return the books of a single worker that reads everything in few batches."""
+    generation = await fold_from_zero(database.service_dsn, database.settings, "in one")
+    found = await tables(database, generation)
+    assert found["parked"] == []
+    assert all(found[name] for name in ("transactions", "entries", "balances"))
+    return found
+
+
+def folders(
+    database: Database, generation: int, terms: Sequence[Any], settings: Settings
+) -> list[SourceFolder]:
+    """Return one worker per source."""
+    known, dsn = registry.load(), database.service_dsn
+    return [
+        SourceFolder(dsn, settings, known, each, generation, asyncio.Event(), catch_up_only=True)
+        for each in terms
+    ]
+
+
+async def terms_of(database: Database) -> list[Any]:
+    async with database.service() as connection:
+        return await load_terms(connection)
+
+
+async def is_at_head(database: Database, generation: int) -> bool:
+    """Return whether the books contain every event."""
+    async with database.service() as connection:
+        await books.use_generation(connection, generation)
+        rows = await connection.fetch(SELECT_POSITIONS)
+    return all(row["head"] == (row["books"] or 0) for row in rows)
+
+
+@pytest.mark.parametrize("size", [1, 50])
+async def test_the_size_of_batches_leaves_no_trace(database: Database, size: int) -> None:
+    await fill(database, seeded(), 3)
+    settings = replace(database.settings, fold_events_max=size)
+    generation = await make_books(database.service_dsn, "other sizes")
+    await fold_all(database.service_dsn, settings, generation)
+    assert differences(await tables(database, generation), await one_fold(database)) == {}
+
+
+async def test_batches_bounded_in_bytes_leave_no_trace(database: Database) -> None:
+    await fill(database, seeded(), 2)
+    settings = replace(database.settings, fold_bytes_max=1_500)
+    generation = await make_books(database.service_dsn, "few bytes")
+    await fold_all(database.service_dsn, settings, generation)
+    assert differences(await tables(database, generation), await one_fold(database)) == {}
+
+
+async def test_folding_while_the_log_grows_is_folding_it_at_once(database: Database) -> None:
+    rng = seeded()
+    told = callbacks(rng, 4)
+    generation = await make_books(database.service_dsn, "bit by bit")
+    while told:
+        size = rng.randrange(1, 40)
+        await append(database, told[:size])
+        told = told[size:]
+        await fold_all(database.service_dsn, database.settings, generation)
+    await decide_all(database, generation)
+    await fold_all(database.service_dsn, database.settings, generation)
+    assert differences(await tables(database, generation), await one_fold(database)) == {}
+
+
+async def test_three_workers_on_the_same_books_fold_nothing_twice(database: Database) -> None:
+    await fill(database, seeded())
+    terms = await terms_of(database)
+    generation = await make_books(database.service_dsn, "crowded")
+    async with asyncio.TaskGroup() as tasks:
+        for size in (5, 7, 11):
+            settings = replace(database.settings, fold_events_max=size)
+            for folder in folders(database, generation, terms, settings):
+                tasks.create_task(folder.run())
+    assert await is_at_head(database, generation)
+    assert differences(await tables(database, generation), await one_fold(database)) == {}
+
+
+async def test_a_worker_stopped_anywhere_resumes_exactly_once(database: Database) -> None:
+    rng = seeded()
+    await fill(database, rng)
+    terms = await terms_of(database)
+    settings = replace(database.settings, fold_events_max=9)
+    generation = await make_books(database.service_dsn, "interrupted")
+    stops = 0
+    while not await is_at_head(database, generation):
+        tasks = [
+            asyncio.create_task(folder.run())
+            for folder in folders(database, generation, terms, settings)
+        ]
+        await asyncio.wait(tasks, timeout=0.05 + rng.random() * 0.25)
+        for task in tasks:
+            stops += task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+    assert stops > 2
+    assert differences(await tables(database, generation), await one_fold(database)) == {}
+
+
+async def test_a_worker_whose_connections_are_cut_resumes_exactly_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = seeded()
+    monkeypatch.setattr(workers, "PAUSE_SECONDS_MAX", 0.05)
+    await fill(database, rng)
+    terms = await terms_of(database)
+    settings = replace(database.settings, fold_events_max=9)
+    generation = await make_books(database.service_dsn, "cut")
+    tasks = [
+        asyncio.create_task(folder.run())
+        for folder in folders(database, generation, terms, settings)
+    ]
+    cuts = 0
+    async with db.connected(database.owner_dsn) as owner:
+        while not all(task.done() for task in tasks):
+            await asyncio.wait(tasks, timeout=0.15 + rng.random() * 0.25)
+            cuts += len(await owner.fetch(KILL_OTHERS))
+    assert cuts > 2
+    for task in tasks:
+        await task
+    assert differences(await tables(database, generation), await one_fold(database)) == {}
+
+
+async def live_at_head(database: Database, version: str | None = None) -> int | None:
+    """Return the live generation once it is at the head (and of that version)."""
+    async with database.service() as connection:
+        row = await connection.fetchrow(books.SELECT_LIVE)
+    if row is None or (version is not None and row["version"] != version):
+        return None
+    generation = int(row["generation"])
+    return generation if await is_at_head(database, generation) else None
+
+
+async def test_two_projectors_started_together_make_one_generation(database: Database) -> None:
+    await append(database, callbacks(seeded(), 4))
+    running = [
+        asyncio.create_task(Projector(database.service_dsn, database.settings).run())
+        for _ in range(2)
+    ]
+    try:
+        generation = await eventually(lambda: live_at_head(database))
+        await append(database, callbacks(seeded(), 2))
+        assert await eventually(lambda: live_at_head(database)) == generation
+    finally:
+        await end(running)
+    assert differences(await tables(database, generation), await one_fold(database)) == {}
+
+
+async def end(running: Sequence[asyncio.Task[None]]) -> None:
+    for task in running:
+        task.cancel()
+    for task in running:
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_changed_code_makes_new_books_beside_the_old_and_swaps(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(database, seeded(), 3)
+    first = [asyncio.create_task(Projector(database.service_dsn, database.settings).run())]
+    old = await eventually(lambda: live_at_head(database))
+    await end(first)
+    monkeypatch.setattr(registry, "current_version", lambda _terms: "changed")
+    second = [asyncio.create_task(Projector(database.service_dsn, database.settings).run())]
+    try:
+        new = await eventually(lambda: live_at_head(database, "changed"))
+        assert new != old
+        await append(database, callbacks(seeded(), 1))
+        assert await eventually(lambda: live_at_head(database)) == new
+    finally:
+        await end(second)
+    assert differences(await tables(database, new), await one_fold(database)) == {}
+
+
+POISON = "contract_0666"
+
+
+def poisoned(where: str) -> Registry:
+    """Return a registry whose payouts raise for one resource."""
+    known = registry.load()
+    sound = known.streams["payout"]
+
+    def fold(state: Any, seen: Seen) -> Any:
+        if seen.fact.resource_id == POISON:
+            raise ZeroDivisionError("a bug in the fold")
+        return sound.fold(state, seen)
+
+    def view(state: Any, related: Sequence[Any], terms: Any) -> Any:
+        found = sound.view(state, related, terms)
+        if found.row["amount"] == 666:
+            raise ZeroDivisionError("a bug in the view")
+        return found
+
+    change: dict[str, Any] = {"fold": fold} if where == "fold" else {"view": view}
+    return replace(known, streams={**known.streams, "payout": replace(sound, **change)})
+
+
+def poison_of(rng: random.Random) -> list[Callback]:
+    """Tell a sound story with a payout in it that the poisoned registry cannot fold."""
+    told = story("everything", rng, 2)
+    bodies = [
+        orjson.dumps(payout(666, status=status, amount="666.0"))
+        for status in ("pending", "completed")
+    ]
+    told.insert(5, Callback("straitsx", None, bodies[0]))
+    told.insert(30, Callback("straitsx", None, bodies[1]))
+    return told
+
+
+def without(found: Dump, marks: Sequence[str]) -> Dump:
+    """Leave out the rows of the poisoned stream."""
+    return {
+        table: [row for row in rows if not any(mark in row for mark in marks)]
+        for table, rows in found.items()
+        if table not in ("parked", "balances")
+    }
+
+
+@pytest.mark.parametrize("where", ["fold", "view"])
+@pytest.mark.parametrize("size", [1, 7, 2_000])
+async def test_a_stream_whose_fold_raises_is_parked_and_no_other(
+    database: Database, where: str, size: int
+) -> None:
+    await append(database, poison_of(seeded()))
+    settings = replace(database.settings, fold_events_max=size)
+    known = poisoned(where)
+    generation = await make_books(database.service_dsn, "poisoned", known)
+    await fold_all(database.service_dsn, settings, generation, known)
+    actual, sound = await tables(database, generation), await one_fold(database)
+    assert await is_at_head(database, generation)
+    assert len(actual["parked"]) == 2
+    assert all(POISON in row for row in actual["parked"])
+    assert any("a bug in the" in row for row in actual["parked"])
+    assert [row for row in actual["entries"] if POISON in row] == []
+    opened = [row for row in actual["exceptions"] if POISON in row]
+    assert len(opened) == 1
+    assert "parked" in opened[0]
+    await append(database, [Callback("straitsx", None, orjson.dumps(payout(666, status="failed"))),
+                            Callback("straitsx", None, orjson.dumps(payment(667)))])  # fmt: skip
+    await fold_all(database.service_dsn, settings, generation, known)
+    later = await tables(database, generation)
+    assert len(later["parked"]) == 3
+    assert any("contract_0667" in row for row in later["transactions"])
+    assert differences(without(actual, [POISON]), without(sound, [POISON])) == {}
+
+
+async def test_rows_that_the_database_refuses_are_listed_and_stop_nobody(
+    database: Database,
+) -> None:
+    known = registry.load()
+    sound = known.streams["payout"]
+
+    def view(state: Any, related: Sequence[Any], terms: Any) -> Any:
+        found = sound.view(state, related, terms)
+        if found.row["amount"] == 666:
+            row = {**found.row, "status": "a\x00b"}
+            return type(found)(row, found.legs, found.troubles)
+        return found
+
+    broken = replace(known, streams={**known.streams, "payout": replace(sound, view=view)})
+    await append(database, poison_of(seeded()))
+    generation = await make_books(database.service_dsn, "refused", broken)
+    await fold_all(database.service_dsn, database.settings, generation, broken)
+    actual, whole = await tables(database, generation), await one_fold(database)
+    assert await is_at_head(database, generation)
+    assert len([row for row in actual["exceptions"] if "rows_refused" in row]) == 2
+    assert [row for row in actual["entries"] if POISON in row] == []
+    marks = [POISON, "rows_refused"]
+    assert differences(without(actual, marks), without(whole, marks)) == {}
+
+
+async def test_a_bug_in_one_sources_fold_leaves_the_other_sources_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await append(database, callbacks(seeded(), 1))
+    sound = workers.translate
+
+    def translate(known: Registry, terms: Any, row: Any) -> Any:
+        if terms.source == "straitsx":
+            raise ZeroDivisionError("a bug in the worker")
+        return sound(known, terms, row)
+
+    monkeypatch.setattr(workers, "translate", translate)
+    running = [asyncio.create_task(Projector(database.service_dsn, database.settings).run())]
+
+    async def gokart_is_folded() -> bool:
+        async with database.service() as connection:
+            live = await connection.fetchrow(books.SELECT_LIVE)
+            if live is None:
+                return False
+            await books.use_generation(connection, live["generation"])
+            rows = {row["source"]: row for row in await connection.fetch(SELECT_POSITIONS)}
+        return bool(rows["gokart"]["head"] == rows["gokart"]["books"] > 0)
+
+    try:
+        await eventually(gokart_is_folded)
+        assert not running[0].done()
+        monkeypatch.setattr(workers, "translate", sound)
+        await eventually(lambda: live_at_head(database))
+    finally:
+        await end(running)
