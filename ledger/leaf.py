@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from struct import Struct
 from typing import Any, Final
 
 from ledger.merkle import leaf_hash
@@ -31,24 +32,21 @@ FIELDS: Final = ("source", "position", "event_id", *TEXTS, *TIMES, "body_sha256"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _ABSENT: Final = b"\x00"
+_length: Final = Struct(">Q").pack
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
     """Return the bytes of an event as the log has it (columns of ledger.events, body included)."""
-    parts = [
-        VERSION,
-        _field(event["source"].encode()),
-        _field(str(event["position"]).encode()),
-        _field(event["event_id"]),
-    ]
-    for name in TEXTS:
-        text = event[name]
-        parts.append(_ABSENT if text is None else _field(text.encode()))
-    for name in TIMES:
-        moment = event[name]
-        parts.append(_ABSENT if moment is None else _field(_microseconds(moment)))
-    parts.append(_field(sha256(event["body"]).digest()))
-    return b"".join(parts)
+    values = [event["source"].encode(), str(event["position"]).encode(), event["event_id"]]
+    values += [None if (text := event[name]) is None else text.encode() for name in TEXTS]
+    values += [None if (at := event[name]) is None else _microseconds(at) for name in TIMES]
+    values.append(sha256(event["body"]).digest())
+    return VERSION + b"".join(
+        [
+            _ABSENT if value is None else b"\x01%b%b" % (_length(len(value)), value)
+            for value in values
+        ]
+    )
 
 
 def hash_of(event: Mapping[str, Any]) -> bytes:
@@ -76,10 +74,6 @@ def decode(data: bytes) -> dict[str, bytes | None]:
     if place != len(data):
         raise ValueError("there are bytes after the last field")
     return found
-
-
-def _field(value: bytes) -> bytes:
-    return b"\x01" + len(value).to_bytes(8) + value
 
 
 def _microseconds(moment: datetime) -> bytes:

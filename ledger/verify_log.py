@@ -17,7 +17,7 @@ import asyncpg
 
 from ledger import database, leaf, seals
 from ledger.errors import BadNote, Tampered
-from ledger.merkle import HASH_BYTES, Frontier, Tile
+from ledger.merkle import HASH_BYTES, TILE_HEIGHT, Frontier, Tile
 from ledger.note import Verifier, checkpoint_of, open_checkpoint
 
 EVENTS_MAX: Final = 2_000
@@ -36,8 +36,10 @@ SELECT_SEALS_AFTER: Final = """
 SELECT size, previous, root, note, vkey, leaves FROM ledger.seals
  WHERE source = $1 AND size > $2 AND size <= $3 ORDER BY size LIMIT $4
 """
-SELECT_TILE: Final = """
-SELECT hashes, root FROM ledger.tiles WHERE source = $1 AND level = $2 AND tile = $3
+SELECT_TILES: Final = """
+SELECT t.level, t.tile, t.hashes, t.root
+  FROM unnest($2::integer[], $3::bigint[]) AS u(level, tile)
+  JOIN ledger.tiles AS t ON t.source = $1 AND t.level = u.level AND t.tile = u.tile
 """
 
 
@@ -78,6 +80,8 @@ class LogCheck:
     frontier: Frontier = field(default_factory=Frontier)
     _recorded_at: datetime | None = None
     _ahead: deque[Any] = field(default_factory=deque)
+    _is_next: bool = True
+    """Whether the first checkpoint ahead is still to be looked at."""
     _loaded: int = 0
     _checkpoints: int = 0
     _tiles: int = 0
@@ -91,8 +95,12 @@ class LogCheck:
             self._open_claims.setdefault(claim.size, []).append(claim)
         self._check_claims()
         while self.frontier.size < self.end:
-            for row in await self._events():
-                await self._event(row)
+            rows = await self._events()
+            await self._load_seals(rows[-1]["position"])
+            tiles, first = self._add(rows)
+            await self._check_tiles(tiles)
+            if first is not None:
+                raise first
             self.progress(self.frontier.size)
         self._check_tail()
         return Proved(
@@ -134,7 +142,17 @@ class LogCheck:
             raise ConnectionError(f"the database went away: {error}") from error
         return rows
 
-    async def _event(self, row: Mapping[str, Any]) -> None:
+    def _add(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Tile], Tampered | None]:
+        """Add events to the tree; return the tiles completed, and the first bad event's trouble."""
+        tiles: list[Tile] = []
+        try:
+            for row in rows:
+                tiles += self._event(row)
+        except Tampered as error:
+            return tiles, error
+        return tiles, None
+
+    def _event(self, row: Mapping[str, Any]) -> list[Tile]:
         position = self.frontier.size + 1
         if row["position"] != position:
             raise Tampered("density", position, f"event {position} is missing")
@@ -144,48 +162,58 @@ class LogCheck:
             raise Tampered("order", position, told)
         self._recorded_at = row["recorded_at"]
         hashed = leaf.hash_of(row)
-        seal = await self._seal_of(position)
-        if seal is not None and hashed != _leaf_of(seal, position):
-            raise Tampered("seals", position, f"event {position} is not what was sealed")
-        for tile in self.frontier.append(hashed):
-            await self._tile(tile)
+        seal = self._ahead[0] if self._ahead else None
+        if seal is not None:
+            if self._is_next:
+                self._check_shape(seal)
+                self._is_next = False
+            if hashed != _leaf_of(seal, position):
+                raise Tampered("seals", position, f"event {position} is not what was sealed")
+        tiles = self.frontier.append(hashed)
         if seal is not None and seal["size"] == position:
             self._checkpoint(self._ahead.popleft())
+            self._is_next = True
         self._check_claims()
+        return tiles
 
-    async def _seal_of(self, position: int) -> Any:
-        """Return the checkpoint that first covers a position; None beyond the last one."""
-        if position > self.sealed:
-            return None
-        if not self._ahead:
+    async def _load_seals(self, position: int) -> None:
+        """Have the checkpoints at hand that cover events up to `position`."""
+        while self._loaded < min(position, self.sealed):
             rows = await self.connection.fetch(
                 SELECT_SEALS_AFTER, self.source, self._loaded, self.sealed, SEALS_MAX
             )
-            for row in rows:
-                self._check_chain(row)
-                self._loaded = row["size"]
+            if not rows:
+                return
+            self._loaded = rows[-1]["size"]
             self._ahead.extend(rows)
-        return self._ahead[0] if self._ahead else None
 
-    def _check_chain(self, seal: Mapping[str, Any]) -> None:
-        if seal["previous"] != self._loaded:
-            told = (f"the checkpoint of {seal['size']} events follows one of {seal['previous']}, "
-                    f"but the one before it has {self._loaded}: one is missing")  # fmt: skip
-            raise Tampered("seals", self._loaded + 1, told)
+    def _check_shape(self, seal: Mapping[str, Any]) -> None:
+        """Check that a checkpoint continues the one before it and has the leaves it adds."""
+        done = self.frontier.size
+        if seal["previous"] != done:
+            told = (
+                f"the checkpoint of {seal['size']} events follows one of {seal['previous']}, "
+                f"but the one before it has {done}: one is missing"
+            )
+            raise Tampered("seals", done + 1, told)
         if len(seal["leaves"]) != HASH_BYTES * (seal["size"] - seal["previous"]):
             told = f"the checkpoint of {seal['size']} events has leaves missing"
-            raise Tampered("seals", self._loaded + 1, told)
+            raise Tampered("seals", done + 1, told)
 
-    async def _tile(self, tile: Tile) -> None:
-        if self.frontier.size > self.sealed:
-            return
-        row = await self.connection.fetchrow(SELECT_TILE, self.source, tile.level, tile.index)
-        if row is None or (row["hashes"], row["root"]) != (tile.hashes, tile.root):
-            what = "missing" if row is None else "not that of the events"
-            first = (tile.index << (8 * (tile.level + 1))) + 1
-            told = f"tile {tile.index} of level {tile.level} is {what}"
-            raise Tampered("tiles", first, told)
-        self._tiles += 1
+    async def _check_tiles(self, tiles: Sequence[Tile]) -> None:
+        """Check complete tiles under a checkpoint against those that were stored."""
+        due = [t for t in tiles if (t.index + 1) << (TILE_HEIGHT * (t.level + 1)) <= self.sealed]
+        levels, numbers = [t.level for t in due], [t.index for t in due]
+        rows = await self.connection.fetch(SELECT_TILES, self.source, levels, numbers)
+        kept = {(row["level"], row["tile"]): (row["hashes"], row["root"]) for row in rows}
+        for tile in due:
+            found = kept.get((tile.level, tile.index))
+            if found != (tile.hashes, tile.root):
+                what = "missing" if found is None else "not that of the events"
+                first = (tile.index << (TILE_HEIGHT * (tile.level + 1))) + 1
+                told = f"tile {tile.index} of level {tile.level} is {what}"
+                raise Tampered("tiles", first, told)
+        self._tiles += len(due)
 
     def _checkpoint(self, seal: Mapping[str, Any]) -> None:
         """Check a signed checkpoint against the tree recomputed from the events."""
