@@ -6,8 +6,9 @@ The bytes of version 1 are the line `callback-ledger event 1\\n`, then each of F
     present         one byte 1, the length in 8 bytes big-endian, then that many bytes
 
 Texts are UTF-8. Numbers are ASCII decimals. Times are microseconds since 1970-01-01T00:00:00Z as
-an ASCII decimal. `event_id` is its 16 bytes. `body_sha256` stands for the body: the 32 bytes of
-the SHA-256 of the raw body, so that an event can be shown to a stranger without its body.
+an ASCII decimal (`infinity` and `-infinity` for what is no time at all). `event_id` is its 16
+bytes. `body_sha256` stands for the body: the 32 bytes of the SHA-256 of the raw body, so that an
+event can be shown to a stranger without its body.
 """
 
 from __future__ import annotations
@@ -77,4 +78,6 @@ def decode(data: bytes) -> dict[str, bytes | None]:
 
 
 def _microseconds(moment: datetime) -> bytes:
+    if moment.tzinfo is None:  # how the driver says that PostgreSQL's time is infinite
+        return b"infinity" if moment.year > 1 else b"-infinity"
     return str((moment - _EPOCH) // _MICROSECOND).encode()

@@ -72,8 +72,14 @@ class Seal:
 async def events_after(
     connection: Any, source: str, position: int, events_max: int, bytes_max: int
 ) -> list[Any]:
-    """Read the next events, whole. Raises CannotSeal when a position is missing."""
-    rows: list[Any] = await connection.fetch(SELECT_EVENTS, source, position, events_max, bytes_max)
+    """Read the next events, whole. Raises CannotSeal when one is missing or cannot be read."""
+    try:
+        rows: list[Any] = await connection.fetch(
+            SELECT_EVENTS, source, position, events_max, bytes_max
+        )
+    except (ValueError, OverflowError) as error:
+        told = f"source {source} has an event after {position} that cannot be read: {error}"
+        raise CannotSeal(told) from error
     for expected, row in enumerate(rows, position + 1):
         if row["position"] != expected:
             raise CannotSeal(f"source {source} has no event {expected}, but {row['position']}")

@@ -157,10 +157,7 @@ class LogCheck:
         if row["position"] != position:
             raise Tampered("density", position, f"event {position} is missing")
         check_identity(self.source, row)
-        if self._recorded_at is not None and row["recorded_at"] < self._recorded_at:
-            told = f"event {position} was recorded before the one before it"
-            raise Tampered("order", position, told)
-        self._recorded_at = row["recorded_at"]
+        self._check_order(position, row["recorded_at"])
         hashed = leaf.hash_of(row)
         seal = self._ahead[0] if self._ahead else None
         if seal is not None:
@@ -175,6 +172,14 @@ class LogCheck:
             self._is_next = True
         self._check_claims()
         return tiles
+
+    def _check_order(self, position: int, recorded_at: datetime) -> None:
+        if recorded_at.tzinfo is None:
+            raise Tampered("order", position, f"event {position} was recorded at no time at all")
+        if self._recorded_at is not None and recorded_at < self._recorded_at:
+            told = f"event {position} was recorded before the one before it"
+            raise Tampered("order", position, told)
+        self._recorded_at = recorded_at
 
     async def _load_seals(self, position: int) -> None:
         """Have the checkpoints at hand that cover events up to `position`."""

@@ -101,6 +101,23 @@ async def test_a_key_rotated_under_way_signs_from_then_on(service: Service) -> N
     assert (code, found["verdict"]) == (0, "ok"), found
 
 
+async def test_a_log_that_is_being_written_can_be_verified_whole(service: Service) -> None:
+    async with calling(service.url) as caller:
+
+        async def write() -> None:
+            while True:
+                for body in stories(20):
+                    await caller.tell("straitsx", orjson.dumps(body))
+
+        writing = asyncio.create_task(write())
+        before = await last_position(caller)
+        code, found = await asyncio.to_thread(ledger, service, "verify")
+        writing.cancel()
+        await asyncio.wait([writing])
+        assert (code, found["verdict"]) == (0, "ok"), found
+        assert await last_position(caller) > before
+
+
 async def test_a_sealer_killed_again_and_again_never_signs_two_histories(service: Service) -> None:
     seed = random.randrange(10**6)
     print("seed", seed)

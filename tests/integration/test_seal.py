@@ -174,6 +174,21 @@ async def test_an_event_changed_in_the_tail_stops_the_sealing(sealed: Database) 
     assert [row["size"] for row in await rows_of(sealed, "seals")] == [10]
 
 
+async def test_an_event_that_cannot_be_read_stops_the_sealing_and_nothing_else(
+    sealed: Database,
+) -> None:
+    await append(sealed, 10)
+    await append(sealed, 10, "gokart")
+    await as_superuser(
+        sealed, "UPDATE ledger.events SET peer = 'x', received_at = '20000-01-01' "
+        "WHERE source = 'straitsx' AND position = 9",
+    )  # fmt: skip
+    sealer = Sealer(sealed.service_dsn, sealed.settings)
+    async with sealed.service() as connection:
+        assert await sealer.round(connection) == 10
+    assert [row["source"] for row in await rows_of(sealed, "seals")] == ["gokart"]
+
+
 async def test_a_database_restored_from_an_older_backup_is_not_sealed_silently(
     sealed: Database,
 ) -> None:

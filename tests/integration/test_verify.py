@@ -153,6 +153,14 @@ async def _put(connection: Any, column: str, position: int, value: Any) -> None:
 AT = "WHERE source = 'straitsx' AND position"
 
 
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "4000-01-01 BC"])
+async def test_an_event_that_cannot_even_be_read_is_named(sealed: Sealed, moment: str) -> None:
+    for column in ("received_at", "recorded_at", "provider_at"):
+        await sealed.tamper(f"UPDATE ledger.events SET {column} = '{moment}' {AT} = 77")
+        failure = await sealed.failure()
+        assert failure.position == 77, column
+
+
 @pytest.mark.parametrize("position", [1, 150, 310])
 async def test_a_deleted_event_is_found(sealed: Sealed, position: int) -> None:
     await sealed.tamper(f"DELETE FROM ledger.events {AT} = {position}")
