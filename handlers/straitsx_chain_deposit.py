@@ -49,6 +49,7 @@ HANDLER = Handler(
     kind="chain_deposit",
     events=frozenset({"stablecoinDepositStatusUpdated"}),
     matches=matches,
+    types=frozenset({"stablecoin_deposit_contract"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

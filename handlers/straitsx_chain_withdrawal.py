@@ -49,6 +49,7 @@ HANDLER = Handler(
     kind="chain_withdrawal",
     events=frozenset({"stablecoinWithdrawalStatusUpdated"}),
     matches=matches,
+    types=frozenset({"stablecoin_withdraw_contract"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

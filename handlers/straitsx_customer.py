@@ -75,6 +75,7 @@ HANDLER = Handler(
     kind="customer",
     events=frozenset({"cpVerificationStatusUpdated"}),
     matches=matches,
+    types=frozenset({"customer_profile"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

@@ -94,6 +94,7 @@ HANDLER = Handler(
         {"userFxPayoutStatusUpdated", "cpFxPayoutStatusUpdated", "payoutStatusUpdated"}
     ),
     matches=matches,
+    types=frozenset(_TYPES),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

@@ -66,6 +66,7 @@ HANDLER = Handler(
     kind="limits",
     events=frozenset({"cpTxnLimitsUpdated"}),
     matches=matches,
+    types=frozenset({"transactionLimits"}),
     envelope=envelope,
     translate=translate,
 )

@@ -33,6 +33,7 @@ HANDLER = Handler(
     kind="limits_request",
     events=frozenset({"cpTxnLimitsUpdateRequestStatusUpdated"}),
     matches=matches,
+    types=frozenset({"transactionLimitsUpdateRequest"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

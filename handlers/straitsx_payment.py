@@ -96,6 +96,7 @@ HANDLER = Handler(
     kind="payment",
     events=frozenset({"paymentStatusUpdated"}),
     matches=matches,
+    types=frozenset({"Direct bank transfer"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

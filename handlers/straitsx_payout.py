@@ -52,6 +52,7 @@ HANDLER = Handler(
     kind="payout",
     events=frozenset({"payoutStatusUpdated"}),
     matches=matches,
+    types=frozenset(_OWN_TYPES),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

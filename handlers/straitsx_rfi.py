@@ -94,6 +94,7 @@ HANDLER = Handler(
     kind="rfi",
     events=frozenset({"cpRfiStatusUpdated"}),
     matches=matches,
+    types=frozenset({"rfiRequest"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

@@ -86,6 +86,7 @@ HANDLER = Handler(
     kind="swap",
     events=frozenset({"swapUpdated"}),
     matches=matches,
+    types=frozenset({"swapTransaction"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

@@ -42,6 +42,7 @@ HANDLER = Handler(
     kind="user_deposit",
     events=frozenset({"userDepositStatusUpdated"}),
     matches=matches,
+    types=frozenset({"bankTransfer"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

@@ -53,6 +53,7 @@ HANDLER = Handler(
     kind="user_withdrawal",
     events=frozenset({"userWithdrawalStatusUpdated"}),
     matches=matches,
+    types=frozenset({"withdrawal"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

@@ -43,6 +43,7 @@ HANDLER = Handler(
     kind="virtual_account",
     events=frozenset({"virtualAccountStatusUpdated"}),
     matches=matches,
+    types=frozenset({"virtual_bank_account"}),
     envelope=envelope,
     translate=translate,
     statuses=STATUSES,

@@ -60,11 +60,13 @@ async def _appending(app: web.Application) -> AsyncIterator[None]:
     receiver = app[RECEIVER]
     lanes = asyncio.create_task(receiver.log.run())
     records = asyncio.create_task(receiver.deliveries.run())
+    tally = asyncio.create_task(receiver.tally.run())
     yield
     receiver.log.stop()
     await lanes
     receiver.deliveries.stop()
-    await asyncio.wait([records])
+    tally.cancel()
+    await asyncio.wait([records, tally])
 
 
 def _querying(settings: Settings, dsn: str) -> Any:

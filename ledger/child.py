@@ -22,7 +22,7 @@ from ledger.projector import Projector
 from ledger.seal import Sealer
 from ledger.settings import Settings, load
 
-PROJECTOR_NICENESS: Final = 10
+PROJECTOR_NICENESS: Final = 5
 """Under pressure answering callbacks comes first; the books catch up."""
 
 LOGGER = structlog.get_logger("ledger.child")

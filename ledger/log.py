@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
+import msgspec
 import structlog
 
 from ledger import database
@@ -32,8 +33,7 @@ RING: Final = "SELECT pg_notify('ledger_log', '')"
 RING_PACE_SECONDS: Final = 0.01
 
 
-@dataclass(slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, gc=False):
     """One authentic callback on its way into the log."""
 
     event_id: bytes
@@ -53,16 +53,14 @@ class Arrival:
     received_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """Where a callback is in the log, and whether this delivery put it there."""
 
     position: int
     fresh: bool
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     arrival: Arrival
     entered: float
     done: asyncio.Future[Appended]

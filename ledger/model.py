@@ -177,6 +177,8 @@ class Handler:
     """Raises CannotBeTrue when the callback cannot be identified."""
     translate: Callable[[Payload, SourceTerms], Fact]
     """Raises CannotBeTrue when what the callback says cannot be true."""
+    types: frozenset[str] = frozenset()
+    """Body types that alone say so: no other handler of the provider matches them."""
     statuses: frozenset[str] | None = None
     """Statuses the documents name; None = any (kinds that carry no status)."""
 

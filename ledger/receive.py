@@ -9,21 +9,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from time import perf_counter
 from typing import Final
 
 import orjson
 import structlog
 from aiohttp import web
-from prometheus_client import Counter
 
 from ledger.deliveries import Deliveries
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.log import Arrival, Log
-from ledger.metrics import CALLBACK_SECONDS, CALLBACKS
+from ledger.metrics import Tally
 from ledger.model import Envelope
 from ledger.registry import UNREADABLE, Reading, Registry, identity
 from ledger.settings import Settings, Source
-from ledger.signature import HMAC_PROVIDERS, Verify, allowed, verifier
+from ledger.signature import HEX_DIGEST_CHARS, HMAC_PROVIDERS, Verify, allowed, verifier
 
 LOGGER = structlog.get_logger("ledger.receive")
 
@@ -56,6 +56,7 @@ class Receiver:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     stopping: bool = False
     in_flight: int = 0
+    tally: Tally = field(default_factory=Tally)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     _verifiers: Mapping[str, Verify] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ class Receiver:
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request under /callbacks, whatever happens to it."""
         name = request.match_info.get("source", "")
-        started = asyncio.get_running_loop().time()
+        started = perf_counter()
         self.in_flight += 1
         self.idle.clear()
         try:
@@ -89,8 +90,7 @@ class Receiver:
             if not self.in_flight:
                 self.idle.set()
         label = name if name in self.settings.sources else "unknown"
-        _counter(label, outcome, response.status).inc()
-        CALLBACK_SECONDS.observe(asyncio.get_running_loop().time() - started)
+        self.tally.count(label, outcome, response.status, perf_counter() - started)
         return response
 
     async def _take(self, request: web.Request, name: str) -> tuple[str, web.Response]:
@@ -240,12 +240,29 @@ class Receiver:
         )
 
 
-@lru_cache(maxsize=1024)
-def _counter(source: str, outcome: str, answer: int) -> Counter:
-    return CALLBACKS.labels(source, outcome, answer)
+@lru_cache(maxsize=256)
+def _common_headers(content_type: str, agent: str, name: str) -> str | None:
+    """Return the start of a kept header object, up to a signature's value; None if unusual."""
+    if not (content_type.isascii() and agent.isascii() and name.isascii()):
+        return None
+    kept = {"Content-Type": content_type[:HEADER_CHARS_MAX], "User-Agent": agent[:HEADER_CHARS_MAX]}
+    return orjson.dumps({**{k: v for k, v in kept.items() if v}, name: ""}).decode()[:-2]
 
 
 def _kept_headers(request: web.Request, source: Source) -> str:
+    """Return the headers that matter as a JSON object; a secret token is not among them."""
+    headers = request.headers
+    signature = headers.get(source.header, "") if source.provider in HMAC_PROVIDERS else ""
+    if len(signature) == HEX_DIGEST_CHARS and signature.isalnum() and not request.query_string:
+        start = _common_headers(
+            headers.get("Content-Type", ""), headers.get("User-Agent", ""), source.header
+        )
+        if start is not None and signature.isascii():
+            return f'{start}{signature}"}}'
+    return _all_headers(request, source)
+
+
+def _all_headers(request: web.Request, source: Source) -> str:
     names = (*KEPT_HEADERS, source.header) if source.provider in HMAC_PROVIDERS else KEPT_HEADERS
     kept = {
         name: value[:HEADER_CHARS_MAX] for name in names if (value := request.headers.get(name))
@@ -265,8 +282,7 @@ def _answer(
     return web.Response(
         status=status,
         body=orjson.dumps(content),
-        content_type="application/json",
-        headers=headers,
+        headers={"Content-Type": "application/json", **(headers or {})},
     )
 
 

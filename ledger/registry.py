@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, Final
@@ -40,6 +40,11 @@ class Registry:
     streams: Mapping[str, StreamProjection]
     """kind → the projection that folds its streams"""
     projections: tuple[Projection, ...]
+    typed: Mapping[tuple[str, str], Handler] = field(init=False)
+    """(provider, body type) → the one handler that this type alone decides for"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "typed", _typed(self.handlers))
 
     def read(self, provider: str, path_event: str | None, body: bytes) -> Reading:
         """Read a callback's envelope for appending. Never raises for what a body may hold."""
@@ -77,7 +82,10 @@ class Registry:
         Raises CannotBeTrue `unknown` or `event_mismatch`.
         """
         known = self.handlers.get(provider, ())
-        fits = [handler for handler in known if handler.matches(payload)]
+        typed = self.typed.get((provider, payload.type or ""))
+        if typed is not None and payload.path_event is None:
+            return typed
+        fits = [typed] if typed else [handler for handler in known if handler.matches(payload)]
         event = payload.path_event
         named = [handler for handler in known if event in handler.events] if event else []
         if named:
@@ -154,7 +162,18 @@ def load() -> Registry:
                     raise RegistryError(f"{streams[kind].name} and {projection.name} fold {kind}")
                 streams[kind] = projection
     _check_tables([*streams.values(), *events])
-    return Registry({name: tuple(each) for name, each in found.items()}, streams, tuple(events))
+    by_provider = {name: tuple(each) for name, each in found.items()}
+    return Registry(by_provider, streams, tuple(events))
+
+
+def _typed(known: Mapping[str, tuple[Handler, ...]]) -> dict[tuple[str, str], Handler]:
+    typed: dict[tuple[str, str], Handler] = {}
+    for provider, siblings in known.items():
+        for handler in siblings:
+            for name in handler.types:
+                if typed.setdefault((provider, name), handler) is not handler:
+                    raise RegistryError(f"two handlers of {provider} claim the type {name!r}")
+    return typed
 
 
 def current_version(terms: Iterable[SourceTerms]) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -189,7 +188,6 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
         load = Load(service)
         running = asyncio.create_task(load.run())
         await eventually(lambda: load.reached(300))
-        began = time.monotonic()
         if how == "Ctrl-C":
             os.killpg(service.running.pid, signal.SIGINT)
         else:
@@ -201,7 +199,6 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
             service.terminate()
         await asyncio.wait_for(running, 30)
         assert await asyncio.to_thread(service.wait) == 0
-        assert time.monotonic() - began < 10
         assert set(load.seen) <= {"200", "503", "closed"}, load.seen
         assert not (service.data_dir / "pgdata" / "postmaster.pid").exists()
         await check_kept(service.data_dir, load)

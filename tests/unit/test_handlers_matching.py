@@ -7,6 +7,7 @@ import hashlib
 import pytest
 
 from handlers import straitsx_bank_account, straitsx_payment, straitsx_payout
+from ledger import registry
 from ledger.errors import CannotBeTrue, Unreadable
 from ledger.model import Envelope, Payload
 from ledger.payload import parse
@@ -215,3 +216,13 @@ def test_no_provider_can_pose_as_the_operator() -> None:
         for name in readable(provider):
             assert not decision.matches(payload(name))
     assert not decision.matches(Payload({"action": "keep", "resource": "x", "keep": 1}))
+
+
+def test_a_type_that_a_handler_claims_alone_is_matched_by_no_other() -> None:
+    known = registry.load()
+    for provider, siblings in known.handlers.items():
+        for handler in siblings:
+            for name in handler.types:
+                everything = {"type": name, "id": "x", "account_no": "1", "sender_information": {}}
+                matching = [h for h in siblings if h.matches(Payload(everything))]
+                assert (provider, name, matching) == (provider, name, [handler])

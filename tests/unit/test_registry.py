@@ -9,7 +9,7 @@ from ledger import registry
 from ledger.model import Handler, Payload
 from tests import samples
 
-BODY = samples.body("straitsx/01-payment-xusd")
+BODY = samples.body("straitsx/05-payment-paynow")
 
 
 def broken(part: str) -> registry.Registry:
