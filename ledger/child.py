@@ -19,7 +19,7 @@ from ledger import logs
 from ledger.app import Web
 from ledger.loop import runner
 from ledger.projector import Projector
-from ledger.seal import Sealer
+from ledger.seal import sealing
 from ledger.settings import Settings, load
 
 PROJECTOR_NICENESS: Final = 5
@@ -44,16 +44,15 @@ async def serve_projector(settings: Settings, link: socket.socket) -> None:
     stop = _stop_event(link)
     projector = Projector(settings.database_url or "", settings)
     task = asyncio.create_task(projector.run())
-    sealing = asyncio.create_task(Sealer(settings.database_url or "", settings).run())
     telling = asyncio.create_task(_tell_ready(projector, link))
     waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait([task, sealing, waiting], return_when=asyncio.FIRST_COMPLETED)
-    for each in (task, sealing):
-        if each.done():
-            each.result()
-        each.cancel()
+    with sealing(settings.database_url or "", settings):
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    task.cancel()
     telling.cancel()
-    await asyncio.wait([task, sealing, telling])
+    await asyncio.wait([task, telling])
 
 
 async def _tell_ready(projector: Projector, link: socket.socket) -> None:

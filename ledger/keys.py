@@ -44,7 +44,7 @@ def trusted_keys(data_dir: Path) -> list[Verifier]:
 
 def read_trusted(path: Path) -> list[Verifier]:
     """Read a list of public keys, one a line; empty lines and # lines do not count."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()]
     return [Verifier.parse(line) for line in lines if line and not line.startswith("#")]
 
 

@@ -64,21 +64,22 @@ def check_inclusion(
     proof: dict[str, Any], source: str, position: int, body: bytes, trusted: Sequence[Verifier]
 ) -> tuple[list[str], list[Verifier]]:
     """Return what is wrong with an inclusion proof ([] is nothing) and who signed its root."""
-    data = b64decode(proof["leaf"])
-    root, path = b64decode(proof["root"]), [b64decode(step) for step in proof["path"]]
-    troubles = []
     try:
+        data = b64decode(proof["leaf"], validate=True)
+        root, path = _hashes(proof["root"])[0], _hashes(*proof["path"])
+        size, note = int(proof["size"]), str(proof["checkpoint"])
         fields = leaf.decode(data)
-    except ValueError as error:
-        return [str(error)], []
+    except (KeyError, TypeError, ValueError) as error:
+        return [f"this is not a proof: {error}"], []
+    troubles = []
     if fields["source"] != source.encode() or fields["position"] != str(position).encode():
         troubles.append("the leaf is of another event")
     if fields["body_sha256"] != sha256(body).digest():
         troubles.append("the body is not the one that was sealed")
     hashed = merkle.leaf_hash(data)
-    if not merkle.includes(hashed, position - 1, proof["size"], path, root):
+    if not merkle.includes(hashed, position - 1, size, path, root):
         troubles.append("the path does not lead from the leaf to the root")
-    wrong, signers = _check_note(proof["checkpoint"], source, proof["size"], root, trusted)
+    wrong, signers = _check_note(note, source, size, root, trusted)
     return troubles + wrong, signers
 
 
@@ -86,15 +87,23 @@ def check_consistency(
     proof: dict[str, Any], source: str, trusted: Sequence[Verifier]
 ) -> tuple[list[str], list[Verifier]]:
     """Return what is wrong with a consistency proof ([] is nothing) and who signed both roots."""
-    old, new = b64decode(proof["from_root"]), b64decode(proof["to_root"])
-    path = [b64decode(step) for step in proof["path"]]
+    try:
+        old, new = _hashes(proof["from_root"], proof["to_root"])
+        path, sizes = _hashes(*proof["path"]), (int(proof["from"]), int(proof["to"]))
+        notes = str(proof["from_checkpoint"]), str(proof["to_checkpoint"])
+    except (KeyError, TypeError, ValueError) as error:
+        return [f"this is not a proof: {error}"], []
     troubles = []
-    if not merkle.extends(proof["from"], proof["to"], old, new, path):
+    if not merkle.extends(*sizes, old, new, path):
         troubles.append("the path does not lead from one root to the other")
-    first = _check_note(proof["from_checkpoint"], source, proof["from"], old, trusted)
-    last = _check_note(proof["to_checkpoint"], source, proof["to"], new, trusted)
+    first = _check_note(notes[0], source, sizes[0], old, trusted)
+    last = _check_note(notes[1], source, sizes[1], new, trusted)
     signers = last[1] if first[1] else []
     return troubles + first[0] + last[0], signers
+
+
+def _hashes(*texts: str) -> list[bytes]:
+    return [b64decode(text, validate=True) for text in texts]
 
 
 def _check_note(

@@ -8,6 +8,10 @@ in the append-only file; otherwise sealing of that source stops and says so.
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +21,7 @@ import structlog
 from ledger import database, sealfile, seals
 from ledger.errors import BadNote, CannotSeal, LedgerError
 from ledger.keys import signing_key
+from ledger.loop import runner
 from ledger.merkle import Frontier
 from ledger.metrics import SEALED
 from ledger.note import checkpoint_of
@@ -33,6 +38,7 @@ REFUSED_SECONDS: Final = 30.0
 """How long a source rests whose log does not continue its seals."""
 
 NOTES_MAX: Final = 1_000
+STOP_SECONDS_MAX: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -137,6 +143,8 @@ class Sealer:
                             await asyncio.sleep(PAUSE_SECONDS)
             except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
                 LOGGER.warning("sealing_interrupted", error=str(error) or type(error).__name__)
+            except Exception:
+                LOGGER.exception("sealing_failed")
             self._sealers.clear()
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -158,3 +166,23 @@ class Sealer:
             LOGGER.error("seal_refused", source=source, error=str(error))
             self._rest_until[source] = now + REFUSED_SECONDS
             return 0
+
+
+@contextmanager
+def sealing(dsn: str, settings: Settings) -> Iterator[None]:
+    """Seal for the length of a block, in a thread of its own: folding a batch must not delay it."""
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
+
+    async def main() -> None:
+        task = asyncio.create_task(Sealer(dsn, settings).run())
+        begun.set_result((asyncio.get_running_loop(), task))
+        await asyncio.wait([task])
+
+    thread = threading.Thread(target=runner(), args=(main(),), name="sealer", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop, task = begun.result()
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(STOP_SECONDS_MAX)

@@ -28,7 +28,7 @@ NEAR_EVENTS: Final = 2_000
 
 COMPARE_SECONDS_MAX: Final = 6 * 3600.0
 VERSION: Final = "verify-"
-"""How the version of a generation made to verify begins; a crash leaves it to be dropped."""
+"""How the version of a generation made to verify begins."""
 
 SELECT_UNBALANCED: Final = """
 SELECT position, currency, sum(amount)::text AS off FROM entries WHERE source = $1
@@ -45,6 +45,11 @@ SELECT account, currency, (b.debits - b.credits)::text AS told, e.amount::text A
 SELECT_COUNTS: Final = """
 SELECT (SELECT count(*) FROM entries WHERE source = $1) AS entries,
        (SELECT count(*) FROM parked WHERE source = $1) AS parked
+"""
+# What a killed verification left; a day is longer than any takes.
+SELECT_LEFT: Final = """
+SELECT generation FROM ledger.generations
+ WHERE state = 'building' AND starts_with(version, $1) AND created_at < now() - interval '1 day'
 """
 LOCK_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1 FOR UPDATE"
 TAKE_SNAPSHOT: Final = "SELECT count(*) FROM ledger.heads"
@@ -94,14 +99,19 @@ async def second_generation(dsn: str, registry: Registry) -> AsyncIterator[int]:
     """Make empty books beside the live ones, and drop them at the end."""
     version = VERSION + uuid.uuid4().hex
     async with database.connected(dsn, seconds_max=300) as connection:
+        for row in await connection.fetch(SELECT_LEFT, VERSION):
+            await _drop(connection, int(row["generation"]))
         generation = await books.create_generation(connection, registry, version, "building")
         try:
             yield generation
         finally:
-            async with connection.transaction():
-                schema = books.schema_of(generation)
-                await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-                await connection.execute(books.FORGET_GENERATION, generation)
+            await _drop(connection, generation)
+
+
+async def _drop(connection: Any, generation: int) -> None:
+    async with connection.transaction():
+        await connection.execute(f"DROP SCHEMA IF EXISTS {books.schema_of(generation)} CASCADE")
+        await connection.execute(books.FORGET_GENERATION, generation)
 
 
 class _FolderUntil(SourceFolder):

@@ -116,6 +116,12 @@ async def test_a_proof_tampered_with_does_not_hold(service: Service) -> None:
     assert prove.check_inclusion(proof | {"checkpoint": note}, "straitsx", 4, body, keyring)[0]
 
 
+def test_an_answer_that_is_no_proof_proves_nothing() -> None:
+    for answer in ({}, {"leaf": "?", "root": "", "path": []}, {"leaf": 1}, {"path": None}):
+        assert prove.check_inclusion(answer, "straitsx", 1, b"", [])[0]
+        assert prove.check_consistency(answer, "straitsx", [])[0]
+
+
 async def test_what_cannot_be_proved_is_refused_with_what_to_do(service: Service) -> None:
     status, problem = await service.refused("/v1/events/straitsx/701/proof")
     assert (status, "ends at 700" in problem["detail"]) == (404, True)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import books, keys, sealfile
+from ledger import books, keys, registry, sealfile
 from ledger.seal import SourceSealer
 from ledger.verify import Checked, Options, Verification, overall
 from ledger.verify_progress import Progress
@@ -373,6 +373,19 @@ async def test_a_partial_check_is_incomplete_and_never_a_pass(sealed: Sealed) ->
     found = await sealed.verify(skip_books=False)
     assert overall(found) == "INCOMPLETE"
     assert found[0].name == "keys"
+
+
+async def test_what_a_killed_verification_left_is_dropped_a_day_later(sealed: Sealed) -> None:
+    async with sealed.database.service() as connection:
+        for age in ("1 hour", "2 days"):
+            await books.create_generation(connection, registry.load(), f"verify-{age}", "building")
+            await connection.execute(
+                "UPDATE ledger.generations SET created_at = now() - $2::text::interval "
+                "WHERE version = $1", f"verify-{age}", age,
+            )  # fmt: skip
+        assert overall(await sealed.verify(skip_books=False)) == "ok"
+        rows = await connection.fetch("SELECT version FROM ledger.generations ORDER BY generation")
+        assert [row["version"] for row in rows][1:] == ["verify-1 hour"]
 
 
 async def test_books_that_are_behind_are_compared_where_they_are(sealed: Sealed) -> None:
