@@ -43,7 +43,8 @@ def verify(
 
 def prove(
     source: str, position: int | None = None, /, *,
-    consistency: tuple[int, int] | None = None, size: int | None = None,
+    consistency: Annotated[tuple[int, int] | None, Parameter(negative="")] = None,
+    size: int | None = None,
     trusted: Path | None = None, url: str | None = None, token: str | None = None,
     json: Json = False,
 ) -> int:  # fmt: skip

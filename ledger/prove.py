@@ -11,6 +11,7 @@ import os
 import sys
 from base64 import b64decode
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -118,6 +119,21 @@ def _check_note(
     return [], signers
 
 
+def _readable(proof: dict[str, Any]) -> dict[str, Any]:
+    """Show a leaf as the fields it is made of; the path is for programs (--json)."""
+    shown = {k: v for k, v in proof.items() if k not in ("leaf", "path")}
+    shown["path"] = f"{len(proof.get('path', ()))} hashes"
+    if "leaf" not in proof:
+        return shown
+    with suppress(ValueError, TypeError):
+        fields = leaf.decode(b64decode(proof["leaf"]))
+        for name, value in fields.items():
+            if value is not None and name not in shown:
+                is_text = name not in ("event_id", "body_sha256")
+                shown[name] = value.decode("utf-8", "replace") if is_text else value.hex()
+    return shown
+
+
 def _keys(asking: Asking) -> list[Verifier]:
     if asking.trusted is not None:
         return read_trusted(asking.trusted)
@@ -148,7 +164,7 @@ def _tell(
         sys.stdout.write(orjson.dumps(found).decode() + "\n")
     else:
         out = tables.console()
-        tables.show_one(proof, out)
+        tables.show_one(_readable(proof), out)
         for trouble in troubles:
             tables.line(out, f"the proof does not hold: {trouble}", "fail")
         if signers:

@@ -72,7 +72,7 @@ def run(settings: Settings, options: Options) -> int:
         sys.stdout.write(orjson.dumps(document).decode() + "\n")
     else:
         out = tables.console()
-        out.print(tables.table("checks", [asdict(check) for check in found], out))
+        out.print(tables.table("evidence", [asdict(check) for check in found], out))
         tables.line(out, _summary(verdict, found), verdict)
     return STATUSES[verdict]
 
@@ -179,18 +179,20 @@ class Verification:
         self._tell_log(source, proved)
 
     def _tell_log(self, source: str, proved: Proved) -> None:
-        told = f"{proved.events} events, dense, in order of time, each with its own body"
+        told = f"{_some(proved.events, 'event')}, dense, in order of time, each with its own body"
         self._add("ok", "log", told, source=source)
         if proved.checkpoints or not proved.events:
-            told = (f"{proved.checkpoints} checkpoints and {proved.tiles} tiles are those of "
-                    f"{proved.sealed} events")  # fmt: skip
+            notes, tiles = _some(proved.checkpoints, "checkpoint"), _some(proved.tiles, "tile")
+            told = f"{notes} and {tiles} are those of {_some(proved.sealed, 'event')}"
             self._add("ok", "seals", told, source=source)
         if proved.sealed < proved.events:
             told = f"events {proved.sealed + 1} to {proved.events} are not sealed yet"
             advice = "see that `ledger serve` or its projector role runs, and its log"
             self._add("INCOMPLETE", "seals", told, advice, source)
         if proved.claims:
-            told = f"{proved.claims} checkpoints kept outside the database agree"
+            told = (
+                f"{_some(proved.claims, 'checkpoint')} kept outside the database: no contradiction"
+            )
             self._add("ok", "against", told, source=source)
         if proved.untrusted_claims and self.trusted:
             told = f"{proved.untrusted_claims} of them are signed by no trusted key"
@@ -268,6 +270,10 @@ class Verification:
         self, verdict: Verdict, name: str, found: str, advice: str = "", source: str = ""
     ) -> None:
         self.found.append(Checked(verdict, name, found, advice, source))
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 SELECT_HEAD: Final = "SELECT position FROM ledger.heads WHERE source = $1"

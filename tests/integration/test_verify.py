@@ -86,7 +86,7 @@ async def test_what_nobody_changed_is_verified_whole(sealed: Sealed) -> None:
     assert overall(found) == "ok", found
     told = {(check.source, check.name): check.found for check in found}
     assert told[SOURCE, "log"].startswith("310 events, dense")
-    assert told[SOURCE, "seals"] == "3 checkpoints and 1 tiles are those of 310 events"
+    assert told[SOURCE, "seals"] == "3 checkpoints and 1 tile are those of 310 events"
     assert told[SOURCE, "books"] == "every table is the fold of the log up to 310"
     assert told["gokart", "books"] == "every table is the fold of the log up to 3"
     async with sealed.database.service() as connection:
