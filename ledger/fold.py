@@ -128,7 +128,11 @@ class Batch:
     _after: list[Any] = field(default_factory=list)
     _related: dict[str, set[StreamKey]] = field(default_factory=lambda: defaultdict(set))
     _new_links: list[tuple[str, str, str]] = field(default_factory=list)
-    _outcomes: list[Outcome] = field(default_factory=list)
+    _made: list[list[tuple[Any, ...]]] = field(default_factory=list)
+    """The rows of every event-wise projection, in their order."""
+
+    def __post_init__(self) -> None:
+        self._made = [[] for _ in self.projections]
 
     def keys(self) -> set[StreamKey]:
         """Return the streams that these events belong to; the caller loads them."""
@@ -190,9 +194,8 @@ class Batch:
             self._event(event, state)
         rows: dict[str, list[tuple[Any, ...]]] = {}
         sums: dict[str, dict[tuple[Any, ...], list[Decimal]]] = {}
-        for projection in self.projections:
+        for projection, found in zip(self.projections, self._made, strict=True):
             table = projection.table
-            found = [row for outcome in self._outcomes for row in projection.rows(outcome)]
             if table.mode == "sum":
                 sums[table.name] = _summed(found, len(table.key))
             else:
@@ -226,11 +229,9 @@ class Batch:
     def _event(self, event: Translated, state: Any) -> None:
         key = self._key(event)
         fact = event.fact
-        if key is None:
-            self._outcome(event, opened=_own_troubles(event), decided=_decided(fact))
-            return
-        if key in self.parked and event.fact is not None and event.fact.kind == DECISION:
-            self._outcome(event, decided=_decided(event.fact))
+        decides = fact is not None and fact.kind == DECISION
+        if key is None or (decides and (key in self.parked or key not in self.streams)):
+            self._add(self._outcome(event, opened=_own_troubles(event), decided=_decided(fact)))
             return
         if key in self.parked:
             self._park(event, key, "an earlier event of the stream is parked")
@@ -238,15 +239,14 @@ class Batch:
         if isinstance(state, Exception):
             self._park(event, key, f"{type(state).__name__}: {state}")
             return
-        if fact is not None and fact.kind == DECISION and key not in self.streams:
-            self._outcome(event, decided=_decided(fact))
-            return
         try:
             evaluated = self._evaluate(event, key, state)
+            rows = self._rows(self._difference(event, evaluated))
         except Exception as error:  # noqa: BLE001 - a view's bug parks its stream only
             self._park(event, key, f"{type(error).__name__}: {error}")
             return
         self._apply(event, evaluated)
+        self._keep(rows)
 
     def _evaluate(
         self, event: Translated, key: StreamKey, state: Any
@@ -295,7 +295,10 @@ class Batch:
             if k != key and (k in states or (k in self.streams and k not in self.parked))
         ]
 
-    def _apply(self, event: Translated, evaluated: list[tuple[Stream, Stored, View]]) -> None:
+    def _difference(
+        self, event: Translated, evaluated: list[tuple[Stream, Stored, View]]
+    ) -> Outcome:
+        """Say what the event changes: journal entries, troubles opened and cleared."""
         entries: list[Entry] = []
         opened: list[tuple[str, str, Trouble]] = []
         cleared: list[tuple[str, str, str]] = []
@@ -308,24 +311,37 @@ class Batch:
             ]
             gone = set(before.troubles) - set(stored.troubles)
             cleared += [(kind, resource, reason) for reason in sorted(gone)]
+        return self._outcome(
+            event, entries=entries, opened=opened, cleared=cleared, decided=_decided(event.fact)
+        )
+
+    def _apply(self, event: Translated, evaluated: list[tuple[Stream, Stored, View]]) -> None:
+        for stream, stored, view in evaluated:
             for link in stored.links:
-                if link not in before.links:
-                    self._new_links.append((link, kind, resource))
+                if link not in stream.stored.links:
+                    self._new_links.append((link, *stream.key))
                     self._related[link].add(stream.key)
             stream.stored = stored
             stream.row = view.row
             self.streams[stream.key] = stream
         evaluated[0][0].position = event.position
-        self._outcome(
-            event, entries=entries, opened=opened, cleared=cleared, decided=_decided(event.fact)
-        )
 
     def _park(self, event: Translated, key: StreamKey, reason: str) -> None:
         self.parks.append(Park(event.position, key, reason[:500]))
         trouble = Trouble(PARKED, reason[:500])
         opened = [] if key in self.parked else [(key[0], key[1], trouble)]
         self.parked.add(key)
-        self._outcome(event, opened=opened, folded=False)
+        self._add(self._outcome(event, opened=opened, folded=False))
+
+    def _add(self, outcome: Outcome) -> None:
+        self._keep(self._rows(outcome))
+
+    def _rows(self, outcome: Outcome) -> list[Sequence[tuple[Any, ...]]]:
+        return [projection.rows(outcome) for projection in self.projections]
+
+    def _keep(self, rows: list[Sequence[tuple[Any, ...]]]) -> None:
+        for made, found in zip(self._made, rows, strict=True):
+            made.extend(found)
 
     def _outcome(
         self,
@@ -336,24 +352,22 @@ class Batch:
         cleared: Sequence[tuple[str, str, str]] = (),
         decided: tuple[str, str, str] | None = None,
         folded: bool = True,
-    ) -> None:
+    ) -> Outcome:
         fact = event.fact if folded else None
-        self._outcomes.append(
-            Outcome(
-                source=self.terms.source,
-                position=event.position,
-                event_id=event.event_id,
-                kind=fact.kind if fact else event.kind,
-                resource_id=fact.resource_id if fact else event.resource_id,
-                status=fact.status if fact else event.status,
-                received_at=event.received_at,
-                recorded_at=event.recorded_at,
-                fact=fact,
-                entries=entries,
-                opened=opened,
-                cleared=cleared,
-                decided=decided,
-            )
+        return Outcome(
+            source=self.terms.source,
+            position=event.position,
+            event_id=event.event_id,
+            kind=fact.kind if fact else event.kind,
+            resource_id=fact.resource_id if fact else event.resource_id,
+            status=fact.status if fact else event.status,
+            received_at=event.received_at,
+            recorded_at=event.recorded_at,
+            fact=fact,
+            entries=entries,
+            opened=opened,
+            cleared=cleared,
+            decided=decided,
         )
 
 

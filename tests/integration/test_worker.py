@@ -12,14 +12,14 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from ledger import books, registry
-from ledger import database as db
 from ledger import worker as workers
 from ledger.decide import decider
 from ledger.deliveries import Deliveries
 from ledger.log import Arrival, Log
-from ledger.model import Seen
+from ledger.model import Outcome, Projection, Seen
 from ledger.projector import Projector
 from ledger.receive import Receiver
 from ledger.registry import Registry, identity
@@ -190,6 +190,24 @@ async def test_three_workers_on_the_same_books_fold_nothing_twice(database: Data
     assert differences(await tables(database, generation), await one_fold(database)) == {}
 
 
+async def folded(connection: Any) -> int:
+    """Return how many events the books of this connection contain, over all sources."""
+    return int(await connection.fetchval("SELECT coalesce(sum(position), 0) FROM checkpoints"))
+
+
+async def some_progress(
+    connection: Any, tasks: Sequence[asyncio.Task[None]], rng: random.Random
+) -> None:
+    """Wait until some more events are folded, or all are, and then for an instant."""
+    wanted = await folded(connection) + rng.randrange(1, 40)
+
+    async def check() -> bool:
+        return all(task.done() for task in tasks) or await folded(connection) >= wanted
+
+    await eventually(check, 60)
+    await asyncio.wait(tasks, timeout=rng.random() * 0.02)
+
+
 async def test_a_worker_stopped_anywhere_resumes_exactly_once(database: Database) -> None:
     rng = seeded()
     await fill(database, rng)
@@ -197,17 +215,14 @@ async def test_a_worker_stopped_anywhere_resumes_exactly_once(database: Database
     settings = replace(database.settings, fold_events_max=9)
     generation = await make_books(database.service_dsn, "interrupted")
     stops = 0
-    while not await is_at_head(database, generation):
-        tasks = [
-            asyncio.create_task(folder.run())
-            for folder in folders(database, generation, terms, settings)
-        ]
-        await asyncio.wait(tasks, timeout=0.05 + rng.random() * 0.25)
-        for task in tasks:
-            stops += task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+    async with database.owner() as owner:
+        await books.use_generation(owner, generation)
+        while not await is_at_head(database, generation):
+            workers_now = folders(database, generation, terms, settings)
+            tasks = [asyncio.create_task(folder.run()) for folder in workers_now]
+            await some_progress(owner, tasks, rng)
+            stops += sum(task.cancel() for task in tasks)
+            await asyncio.wait(tasks)
     assert stops > 2
     assert differences(await tables(database, generation), await one_fold(database)) == {}
 
@@ -226,9 +241,10 @@ async def test_a_worker_whose_connections_are_cut_resumes_exactly_once(
         for folder in folders(database, generation, terms, settings)
     ]
     cuts = 0
-    async with db.connected(database.owner_dsn) as owner:
+    async with database.owner() as owner:
+        await books.use_generation(owner, generation)
         while not all(task.done() for task in tasks):
-            await asyncio.wait(tasks, timeout=0.15 + rng.random() * 0.25)
+            await some_progress(owner, tasks, rng)
             cuts += len(await owner.fetch(KILL_OTHERS))
     assert cuts > 2
     for task in tasks:
@@ -307,8 +323,21 @@ def poisoned(where: str) -> Registry:
             raise ZeroDivisionError("a bug in the view")
         return found
 
+    if where == "rows":
+        return replace(known, projections=tuple(map(_failing, known.projections)))
     change: dict[str, Any] = {"fold": fold} if where == "fold" else {"view": view}
     return replace(known, streams={**known.streams, "payout": replace(sound, **change)})
+
+
+def _failing(projection: Projection) -> Projection:
+    """Make the history raise for what was folded of one resource."""
+
+    def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+        if outcome.fact is not None and outcome.resource_id == POISON:
+            raise ZeroDivisionError("a bug in the rows")
+        return projection.rows(outcome)
+
+    return replace(projection, rows=rows) if projection.name == "history" else projection
 
 
 def poison_of(rng: random.Random) -> list[Callback]:
@@ -332,7 +361,7 @@ def without(found: Dump, marks: Sequence[str]) -> Dump:
     }
 
 
-@pytest.mark.parametrize("where", ["fold", "view"])
+@pytest.mark.parametrize("where", ["fold", "view", "rows"])
 @pytest.mark.parametrize("size", [1, 7, 2_000])
 async def test_a_stream_whose_fold_raises_is_parked_and_no_other(
     database: Database, where: str, size: int
@@ -408,10 +437,13 @@ async def test_a_bug_in_one_sources_fold_leaves_the_other_sources_alone(
             rows = {row["source"]: row for row in await connection.fetch(SELECT_POSITIONS)}
         return bool(rows["gokart"]["head"] == rows["gokart"]["books"] > 0)
 
-    try:
-        await eventually(gokart_is_folded)
-        assert not running[0].done()
-        monkeypatch.setattr(workers, "translate", sound)
-        await eventually(lambda: live_at_head(database))
-    finally:
-        await end(running)
+    with capture_logs() as said:
+        try:
+            await eventually(gokart_is_folded)
+            assert not running[0].done()
+            monkeypatch.setattr(workers, "translate", sound)
+            await eventually(lambda: live_at_head(database))
+        finally:
+            await end(running)
+    failed = [line for line in said if line["event"] == "fold_failed"]
+    assert {line["source"] for line in failed} == {"straitsx"}
