@@ -18,6 +18,7 @@ from ledger import logs
 from ledger.app import Web
 from ledger.loop import runner
 from ledger.projector import Projector
+from ledger.seal import sealing
 from ledger.settings import Settings, load
 
 LOGGER = structlog.get_logger("ledger.child")
@@ -35,13 +36,14 @@ async def serve_web(
 
 
 async def serve_projector(settings: Settings, link: socket.socket) -> None:
-    """Fold until told to stop."""
+    """Fold and seal until told to stop."""
     stop = _stop_event(link)
     projector = Projector(settings.database_url or "", settings)
     task = asyncio.create_task(projector.run())
     telling = asyncio.create_task(_tell_ready(projector, link))
     waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    with sealing(settings.database_url or "", settings):
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
     task.cancel()

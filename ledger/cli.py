@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from ledger import __version__
 from ledger.cli_options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
+from ledger.cli_prove import prove, seal, verify
 from ledger.cli_queries import COMMANDS, exceptions
 from ledger.errors import BadQuestion, LedgerError, NotFound, ServiceRefused, SettingsError
 
@@ -173,16 +174,15 @@ def fold(*, events: int = 100_000, json: Json = False) -> int:
     return measure(events=events, json=json)
 
 
+app.command(verify, group=PROVE)
+app.command(prove, group=PROVE)
+app.command(seal)
+
+
 @app.command(group=PROVE)
 def rebuild(*_arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
     """Fold the log into a new generation of the books and compare. Not available yet."""
     return _not_yet("rebuild")
-
-
-@app.command(group=PROVE)
-def verify(*_arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
-    """Check the log and that folding it gives the live books. Not available yet."""
-    return _not_yet("verify")
 
 
 @app.command(group=PROVE)

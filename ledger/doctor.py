@@ -201,7 +201,7 @@ async def check_database(settings: Settings) -> list[Finding]:
     if settings.database_url:
         where, dsn = "external", settings.database_url
     else:
-        found = _embedded_dsn(settings)
+        found = embedded_dsn(settings)
         if isinstance(found, Finding):
             return [found]
         where, dsn = "embedded", found
@@ -211,7 +211,7 @@ async def check_database(settings: Settings) -> list[Finding]:
         return [fail("database", str(error), "see that it runs and that the settings reach it")]
 
 
-def _embedded_dsn(settings: Settings) -> str | Finding:
+def embedded_dsn(settings: Settings) -> str | Finding:
     """Return how to connect to the running embedded cluster, or why there is no connection."""
     start = "start `ledger serve`, then ask again; nothing of the database was checked"
     cluster = Cluster(settings.data_dir.absolute().resolve())

@@ -48,6 +48,20 @@ SELECT h.source, h.position AS head, coalesce(e.position, 0) AS last
                       ORDER BY position DESC LIMIT 1) AS e ON true
  ORDER BY h.source
 """
+SELECT_SEALS: Final = """
+SELECT h.source, h.position - s.size AS events,
+       coalesce(extract(epoch FROM clock_timestamp() - e.recorded_at), 0)::float8 AS seconds
+  FROM ledger.heads AS h
+ CROSS JOIN LATERAL (SELECT coalesce(max(size), 0) AS size FROM ledger.seals AS s
+                      WHERE s.source = h.source) AS s
+  LEFT JOIN ledger.events AS e ON e.source = h.source AND e.position = s.size + 1
+ ORDER BY h.source
+"""
+SELECT_SEAL_TRIGGERS: Final = """
+SELECT count(*) FROM pg_trigger
+ WHERE tgrelid IN ('ledger.tiles'::regclass, 'ledger.seals'::regclass)
+   AND NOT tgisinternal AND tgenabled = 'A' AND tgtype::integer & 56 = 56
+"""
 SELECT_LIVE: Final = "SELECT generation FROM ledger.generations WHERE state = 'live'"
 USE_BOOKS: Final = "SELECT set_config('search_path', $1, false)"
 SELECT_LAGS: Final = """
@@ -77,6 +91,7 @@ async def examine(dsn: str, where: str, sources: Sequence[str]) -> list[Finding]
             ("triggers", check_triggers),
             ("grants", lambda c: check_grants(c, superuser=superuser)),
             ("heads", check_heads),
+            ("seals", check_seals),
             ("sources", lambda c: check_sources(c, sources)),
             ("books", check_books),
         )
@@ -181,6 +196,23 @@ async def check_heads(connection: Any) -> list[Finding]:
         fail("heads", f"{row['source']}: the head says {row['head']}, the last event is "
              f"{row['last']}", "stop the service and restore the database from a backup")
         for row in wrong
+    ]  # fmt: skip
+
+
+async def check_seals(connection: Any) -> list[Finding]:
+    """Check that the seals follow the log, and that nobody can change them unnoticed."""
+    if await connection.fetchval(SELECT_SEAL_TRIGGERS) < 2:
+        return [fail("seals", "a trigger of ledger.tiles or ledger.seals is missing or off",
+                     "enable both with ENABLE ALWAYS, find out who did it, run `ledger verify`")
+        ]  # fmt: skip
+    rows = await connection.fetch(SELECT_SEALS)
+    late = [row for row in rows if row["events"] > 0 and row["seconds"] > LAG_SECONDS_MAX]
+    return [
+        warn("seals", f"{row['source']}: {row['events']} events, {row['seconds']:.0f} s old, are "
+             "not sealed", "see that `ledger serve` or its projector role runs, and its log for "
+             "seal_refused")
+        for row in late
+    ] or [ok("seals", "every event of more than a few seconds ago is under a signed checkpoint")
     ]  # fmt: skip
 
 

@@ -103,3 +103,23 @@ class Refused(LedgerError):
 
 class MeasurementFailed(LedgerError):
     """The measurement could not be finished. The message says where it stopped."""
+
+
+class BadNote(LedgerError):
+    """A signed note, checkpoint or key is malformed or its signature is wrong. See the message."""
+
+
+class CannotSeal(LedgerError):
+    """The log does not continue what was sealed; nothing was signed. Run `ledger verify`."""
+
+
+class Tampered(LedgerError):
+    """The evidence does not fit together. The message says where.
+
+    `check` names what was looked at, `position` the first bad one (None when there is none).
+    """
+
+    def __init__(self, check: str, position: int | None, detail: str) -> None:
+        super().__init__(detail)
+        self.check = check
+        self.position = position

@@ -247,6 +247,7 @@ class Batch:
         if not links and not stream.stored.links:
             return [self._viewed(stream, state, (), [])]
         affected = {key: stream}
+        # Sorted: sets have no order, and journal lines are numbered in this one.
         for link in sorted({*links, *stream.stored.links}):
             for other in self._under(link):
                 if other != key and other in self.streams and other not in self.parked:

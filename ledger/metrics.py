@@ -28,6 +28,7 @@ DELIVERIES_DROPPED: Final = Counter(
     "ledger_deliveries_dropped_total", "Refused or failed deliveries beyond the recording bounds"
 )
 FOLDED: Final = Counter("ledger_events_folded_total", "Events folded into books", ["source"])
+SEALED: Final = Counter("ledger_events_sealed_total", "Events under signed checkpoints", ["source"])
 
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 FLUSH_SECONDS: Final = 0.5

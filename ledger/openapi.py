@@ -19,6 +19,7 @@ TAGS: Final = (
     ("money", "Wallets, balances, journal entries, transactions."),
     ("people", "Customers, their accounts, limits and requests for information."),
     ("log", "Events as they arrived, and every delivery."),
+    ("evidence", "Signed checkpoints of each log, and proofs against them."),
     ("operations", "What needs an operator, and how the service is doing."),
     ("callbacks", "Where providers post."),
     ("service", "Health, metrics and documentation."),
@@ -43,6 +44,14 @@ EVENT_PARAM: Final = {
     "description": "The provider's event name; needed where the body does not say what it is.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
 }
+CONFLICTS: Final = frozenset(
+    {
+        "/v1/transactions/{source}/{id}",
+        "/v1/seals/{source}/consistency",
+        "/v1/events/{source}/{position}/proof",
+    }
+)
+"""Questions that can contradict what is so."""
 SERVICE: Final = (
     ("/healthz", "Whether the process lives", "text/plain", ("200",)),
     ("/readyz", "Whether the service can do its work", "application/json", ("200", "503")),
@@ -157,6 +166,9 @@ def _answer(route: Route) -> dict[str, Any]:
     if route.answer is bytes:
         content: dict[str, Any] = {"application/octet-stream": {}}
         headers = {"Ledger-Event-Id": {"schema": {"type": "string"}}}
+    elif route.answer is str:
+        content = {"text/plain": {}}
+        headers = {"Ledger-Seal-Key": {"schema": {"type": "string"}}}
     else:
         content = {"application/json": {"schema": _ref(route.answer)}}
         headers = {"Ledger-Position": {"schema": {"type": "string"}}}
@@ -165,7 +177,7 @@ def _answer(route: Route) -> dict[str, Any]:
 
 def _problems(route: Route) -> dict[str, Any]:
     wanted = {"400", "401", "403", "404", "503"}
-    if route.method == "POST" or route.path == "/v1/transactions/{source}/{id}":
+    if route.method == "POST" or route.path in CONFLICTS:
         wanted.add("409")
     content = {"application/problem+json": {"schema": _ref(Problem)}}
     return {

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from ledger import openapi, reads_log, reads_status
+from ledger import openapi, reads_log, reads_seals, reads_status
 from ledger.answers_log import Decision, Resolution, Status
+from ledger.answers_seals import Seal
 from ledger.errors import BadQuestion, NotFound, Refused, Unauthenticated
 from ledger.problems import PRIVATE, Handler, guarded, method_not_allowed
 from ledger.questions import Route, ask
 from ledger.reads import Pool, Snapshot, observe
-from ledger.routes import EVENT_BODY, RESOLVE, ROUTES, STATUS_ROUTE
+from ledger.routes import EVENT_BODY, RESOLVE, ROUTES, SEAL_NOTE, STATUS_ROUTE
 from ledger.settings import Settings
 
 DECISION_BYTES_MAX: Final = 16_384
@@ -171,6 +172,17 @@ async def _event_body(request: web.Request) -> web.Response:
     )
 
 
+async def _seal_note(request: web.Request) -> web.Response:
+    question = ask(SEAL_NOTE, request.match_info, request.query.items())
+
+    async def read(snapshot: Snapshot) -> Seal:
+        return await reads_seals.seal(snapshot, question)
+
+    found = await observe(request.app[QUERY].pool, question.at_least, read)
+    headers = {**PRIVATE, "Ledger-Seal-Key": found.vkey}
+    return web.Response(text=found.note, content_type="text/plain", headers=headers)
+
+
 async def _resolve(request: web.Request) -> web.Response:
     question = ask(RESOLVE, request.match_info, request.query.items())
     decision = await _decision(request)
@@ -232,6 +244,7 @@ def _openapi() -> Handler:
 _SPECIAL: Final[Mapping[str, Handler]] = {
     STATUS_ROUTE.path: _status,
     EVENT_BODY.path: _event_body,
+    SEAL_NOTE.path: _seal_note,
     RESOLVE.path: _resolve,
 }
 """Addresses whose answer is not simply what their reading gives."""

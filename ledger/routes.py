@@ -6,12 +6,14 @@ from typing import Final
 
 from ledger import answers as a
 from ledger import answers_log as log
+from ledger import answers_seals as evidence
 from ledger import (
     reads_asof_money,
     reads_asof_people,
     reads_log,
     reads_money,
     reads_people,
+    reads_seals,
     reads_status,
 )
 from ledger.questions import Param, Route
@@ -203,6 +205,58 @@ LOG: Final = (
         about="Requests to a URL that names no source stand under the source `unknown`.",
     ),
 )
+SIZE: Final = Param("size", "The checkpoint of this size; the latest when not given.", "position")
+SEAL_NOTE: Final = Route(
+    "/v1/seals/{source}/note",
+    "A log's signed checkpoint as text, to keep elsewhere",
+    "evidence",
+    str,
+    reads_seals.seal,
+    (SIZE,),
+    is_list=False,
+    about="The header `Ledger-Seal-Key` names the public key that signed.",
+)
+EVIDENCE: Final = (
+    Route(
+        "/v1/seals",
+        "Signed checkpoints, the newest first",
+        "evidence",
+        evidence.Seals,
+        reads_seals.listed,
+        (SOURCE,),
+    ),
+    Route(
+        "/v1/seals/{source}",
+        "A log's signed checkpoint",
+        "evidence",
+        evidence.Seal,
+        reads_seals.seal,
+        (SIZE,),
+        is_list=False,
+    ),
+    SEAL_NOTE,
+    Route(
+        "/v1/seals/{source}/consistency",
+        "Proof that a later checkpoint continues an earlier one",
+        "evidence",
+        evidence.ConsistencyProof,
+        reads_seals.consistency,
+        (
+            Param("from", "Size of the earlier checkpoint; must be given.", "position"),
+            Param("to", "Size of the later one; the latest when not given.", "position"),
+        ),
+        is_list=False,
+    ),
+    Route(
+        "/v1/events/{source}/{position}/proof",
+        "Proof that a signed checkpoint covers an event",
+        "evidence",
+        evidence.InclusionProof,
+        reads_seals.inclusion,
+        (SIZE,),
+        is_list=False,
+    ),
+)
 RESOLVE: Final = Route(
     "/v1/exceptions/{id}/resolve",
     "Decide on an exception",
@@ -239,4 +293,4 @@ OPERATIONS: Final = (
     RESOLVE,
     STATUS_ROUTE,
 )
-ROUTES: Final = (*MONEY, *PEOPLE, *LOG, *OPERATIONS)
+ROUTES: Final = (*MONEY, *PEOPLE, *LOG, *EVIDENCE, *OPERATIONS)

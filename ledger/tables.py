@@ -73,6 +73,8 @@ LAYOUTS: Final[Mapping[str, tuple[Column, ...]]] = {
                         "recorded_at"),
     "history": _columns(">position", "status", "effective_at", "recorded_at", "!event_id=event"),
     "checks": _columns("verdict=", "name=check", "found", "advice=what to do next"),
+    "evidence": _columns("verdict=", "source", "name=check", ">position=first bad", "found",
+                         "advice=what to do next"),
     "settings": _columns("name=setting", "value", "origin"),
     "answers": _columns(">count", "answer"),
 }  # fmt: skip

@@ -8,18 +8,22 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from ledger import books
+from ledger import books, sealfile
 from ledger import database as db
+from ledger.note import open_checkpoint
 from ledger.postgres import EmbeddedPostgres
+from ledger.seal import SourceSealer
 from ledger.settings import load
 from ledger.simulate import GOKART, STRAITSX, Callback, disturb, story
+from ledger.verify import Options, Verification, overall
+from ledger.verify_progress import Progress
 from tests.conftest import eventually
 from tests.dumps import differences, dump, fold_from_zero
 from tests.service import Caller, Service, calling, serving
@@ -35,6 +39,7 @@ SELECT_EVENTS = """
 SELECT source, position, encode(event_id, 'hex') AS event_id, path_event, body, recorded_at
   FROM ledger.events ORDER BY source, position
 """
+SELECT_NOTES = "SELECT size, note FROM ledger.seals WHERE source = $1"
 SELECT_HEADS = "SELECT source, position FROM ledger.heads"
 SELECT_SUMS = "SELECT currency, sum(debits) - sum(credits) AS sum FROM balances GROUP BY 1"
 
@@ -169,8 +174,24 @@ async def check_books(data_dir: Path, found: Storm) -> None:
             assert len(sums) >= 5
             assert set(sums.values()) == {0}
             assert await connection.fetchval("SELECT count(*) FROM parked") == 0
+        await check_evidence(data_dir, endpoint.service_dsn)
     finally:
         await server.stop()
+
+
+async def check_evidence(data_dir: Path, dsn: str) -> None:
+    """One history was sealed, in the database and in the file, and all of it is verified."""
+    settings = replace(load({}), data_dir=data_dir, database_url=dsn)
+    for source in (STRAITSX, GOKART):
+        async with db.connected(dsn, seconds_max=60) as connection:
+            while await SourceSealer(source, settings).step(connection):
+                pass
+            kept = dict(await connection.fetch(SELECT_NOTES, source))
+        notes = list(sealfile.read(sealfile.path_of(data_dir, source)))
+        assert {open_checkpoint(note, ())[0].size: note for note in notes} == kept
+        assert set(notes) == set(kept.values())
+    found = await Verification(settings, Options(), Progress(quiet=True)).examine()
+    assert overall(found) == "ok", found
 
 
 async def survive(folder: Path, cycles: int) -> None:

@@ -124,7 +124,7 @@ async def test_version_is_printed_and_help_names_every_command() -> None:
     helped = await ledger("--help")
     commands = (
         "serve migrate status balances wallets transactions customers events deliveries "
-        "exceptions send demo rebuild verify export doctor bench"
+        "exceptions send demo rebuild verify prove seal export doctor bench"
     )
     assert helped.code == 0
     assert [word for word in commands.split() if f" {word} " not in helped.out] == []
@@ -166,7 +166,7 @@ def test_nobody_listening_is_exit_3_and_says_what_to_do(arguments: list[str], he
     assert f"no service answers at {url} (Connection refused); start one with" in done.err
 
 
-@pytest.mark.parametrize("command", ["rebuild", "verify", "export"])
+@pytest.mark.parametrize("command", ["rebuild", "export"])
 def test_what_is_not_available_yet_says_so_whatever_its_options(command: str, here: Here) -> None:
     for arguments in ([], ["--verify-only", "x"]):
         done = here(command, *arguments)

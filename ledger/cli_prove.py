@@ -1,0 +1,135 @@
+"""Commands that prove: `verify`, `prove` and `seal`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from ledger.cli_options import PROVE, Flag, Json
+from ledger.errors import BadQuestion
+
+Against = Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)]
+
+
+def verify(
+    *, against: Against = (), trusted: Path | None = None, skip_books: Flag = False,
+    json: Json = False,
+) -> int:  # fmt: skip
+    """Recompute log, seals and books from the events and say what holds; name the first bad one.
+
+    Exit status: 0 everything holds, 1 something does not, 3 something could not be checked.
+
+    Parameters
+    ----------
+    against
+        File with signed checkpoints kept elsewhere; may be given more than once.
+    trusted
+        File of trusted public keys, one a line; otherwise keys/trusted.txt of LEDGER_DATA_DIR.
+    skip_books
+        Do not fold the log again; the result is then INCOMPLETE.
+    json
+        Print the findings as JSON.
+    """
+    import os
+
+    from ledger.settings import load
+    from ledger.verify import Options, run
+
+    return run(load(os.environ), Options(against, trusted, skip_books, json))
+
+
+def prove(
+    source: str, position: int | None = None, /, *,
+    consistency: Annotated[tuple[int, int] | None, Parameter(negative="")] = None,
+    size: int | None = None,
+    trusted: Path | None = None, url: str | None = None, token: str | None = None,
+    json: Json = False,
+) -> int:  # fmt: skip
+    """Prove that a signed checkpoint covers an event, or that one checkpoint continues another.
+
+    The proof comes from a running service and is checked here against the keys trusted here.
+    Exit status: 0 it holds, 1 it does not, 3 no trusted key signed the checkpoint.
+
+    Parameters
+    ----------
+    source
+        The log.
+    position
+        The event's position.
+    consistency
+        FROM and TO: sizes of two checkpoints.
+    size
+        Prove against the checkpoint of this size instead of the latest.
+    trusted
+        File of trusted public keys, one a line; otherwise keys/trusted.txt of LEDGER_DATA_DIR.
+    url
+        The service's address. Otherwise LEDGER_URL, else host and port of the settings.
+    token
+        API token. Otherwise the first of LEDGER_API_TOKENS.
+    json
+        Print the proof as JSON.
+    """
+    from ledger import prove as proving
+
+    asking = proving.Asking(url, token, trusted, json)
+    if consistency is not None and position is None:
+        return proving.consistency(asking, source, *consistency)
+    if consistency is None and position is not None:
+        return proving.inclusion(asking, source, position, size)
+    raise BadQuestion("name either the POSITION of an event or --consistency FROM TO")
+
+
+seal = App(
+    name="seal", help="Show or change the keys that sign the logs' checkpoints.", group=PROVE
+)
+
+
+@seal.command
+def keys(*, json: Json = False) -> int:
+    """List the public keys trusted here, the newest last: give them to whoever checks seals.
+
+    Parameters
+    ----------
+    json
+        Print them as JSON.
+    """
+    from ledger.keys import trusted_keys
+
+    return _keys(list(map(str, trusted_keys(_data_dir()))), json=json)
+
+
+@seal.command
+def rotate(*, json: Json = False) -> int:
+    """Make a new key that signs from now on; what the old one signed stays trusted.
+
+    Parameters
+    ----------
+    json
+        Print the trusted keys as JSON.
+    """
+    from ledger.keys import rotate as make_new
+    from ledger.keys import trusted_keys
+
+    make_new(_data_dir())
+    return _keys(list(map(str, trusted_keys(_data_dir()))), json=json)
+
+
+def _keys(found: list[str], *, json: bool) -> int:
+    import orjson
+
+    if json:
+        sys.stdout.write(orjson.dumps({"keys": found}).decode() + "\n")
+    else:
+        print("\n".join(found) or "no key yet: `ledger serve` makes one")
+    return 0
+
+
+def _data_dir() -> Path:
+    import os
+
+    from ledger.settings import load
+
+    return load(os.environ).data_dir

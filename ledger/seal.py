@@ -1,0 +1,188 @@
+"""The sealer: signs what each log is, a second or a thousand events behind it.
+
+It reads committed events only and never touches the receiving path. A checkpoint is signed only
+when the tree recomputed from tiles and events continues the last one signed, in the database and
+in the append-only file; otherwise sealing of that source stops and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from ledger import database, sealfile, seals
+from ledger.errors import BadNote, CannotSeal, LedgerError
+from ledger.keys import signing_key
+from ledger.loop import runner
+from ledger.merkle import Frontier
+from ledger.metrics import SEALED
+from ledger.note import checkpoint_of
+from ledger.settings import Settings
+
+LOGGER = structlog.get_logger("ledger.seal")
+
+EVENTS_MAX: Final = 1_000
+"""Events that one checkpoint adds at most."""
+
+PAUSE_SECONDS: Final = 0.5
+RETRY_SECONDS: Final = 0.5
+REFUSED_SECONDS: Final = 30.0
+"""How long a source rests whose log does not continue its seals."""
+
+NOTES_MAX: Final = 1_000
+STOP_SECONDS_MAX: Final = 3.0
+
+
+@dataclass(slots=True)
+class SourceSealer:
+    """Seals one log."""
+
+    source: str
+    settings: Settings
+    frontier: Frontier | None = None
+    """The sealed tree; None until it is read, and again whenever anything went wrong."""
+
+    async def step(self, connection: Any) -> int:
+        """Sign one checkpoint if there is anything new; return how many events it added.
+
+        Raises CannotSeal when the log does not continue what was sealed.
+        """
+        frontier, self.frontier = self.frontier or await self._resume(connection), None
+        previous = frontier.size
+        rows = await seals.events_after(
+            connection, self.source, previous, EVENTS_MAX, self.settings.fold_bytes_max
+        )
+        if rows:
+            leaves, tiles = seals.add_events(frontier, rows)
+            seal = self._sign(frontier, previous, leaves)
+            try:
+                await seals.write(connection, seal, tiles)
+            except asyncpg.UniqueViolationError as error:
+                if error.constraint_name == "tiles_pkey":
+                    raise CannotSeal(
+                        f"{self.source} has tiles that no checkpoint signed; run `ledger verify`"
+                    ) from error
+                return 0  # another sealer was first; its seal is read before the next step
+            await self._keep([seal.note])
+            SEALED.labels(self.source).inc(len(rows))
+        self.frontier = frontier
+        return len(rows)
+
+    def _sign(self, frontier: Frontier, previous: int, leaves: bytes) -> seals.Seal:
+        signer = signing_key(self.settings.data_dir)
+        root = frontier.root()
+        note = signer.sign(checkpoint_of(self.source, frontier.size, root).text)
+        return seals.Seal(
+            self.source, previous, frontier.size, root, note, str(signer.verifier), leaves
+        )
+
+    async def _resume(self, connection: Any) -> Frontier:
+        """Rebuild the tree, and prove that it continues the last checkpoint and the file."""
+        last = await connection.fetchrow(seals.SELECT_LAST, self.source)
+        if last is None:
+            frontier = Frontier()
+        else:
+            frontier = await seals.load_frontier(
+                connection, self.source, last["size"], self.settings.fold_bytes_max
+            )
+            if frontier.root() != last["root"]:
+                raise CannotSeal(
+                    f"the log of {self.source} is not what its checkpoint of {last['size']} "
+                    "events signed; run `ledger verify`"
+                )
+        await self._complete_file(connection, frontier.size)
+        return frontier
+
+    async def _complete_file(self, connection: Any, size: int) -> None:
+        """Append what a crash kept from the file. Raises CannotSeal when it knows another log."""
+        path = sealfile.path_of(self.settings.data_dir, self.source)
+        kept = await asyncio.to_thread(sealfile.last, path)
+        done = 0
+        if kept is not None:
+            known = await connection.fetchrow(seals.SELECT_SEAL, self.source, kept.size)
+            if known is None or known["root"] != kept.root:
+                raise CannotSeal(
+                    f"{path} has a checkpoint of {kept.size} events that the database does not "
+                    f"have (it ends at {size}): the log was restored from an older backup or "
+                    "rewritten; run `ledger verify`, and move the file away to begin a new one"
+                )
+            done = kept.size
+        while rows := await connection.fetch(seals.SELECT_NOTES, self.source, done, NOTES_MAX):
+            await self._keep([row["note"] for row in rows])
+            done = rows[-1]["size"]
+
+    async def _keep(self, notes: list[str]) -> None:
+        path = sealfile.path_of(self.settings.data_dir, self.source)
+        await asyncio.to_thread(sealfile.append, path, notes)
+
+
+@dataclass(slots=True)
+class Sealer:
+    """Seals every log of one database. Several may run: each checkpoint has one successor."""
+
+    dsn: str
+    settings: Settings
+    _sealers: dict[str, SourceSealer] = field(default_factory=dict)
+    _rest_until: dict[str, float] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Seal until cancelled, through every loss of the database."""
+        while True:
+            try:
+                async with database.connected(self.dsn, seconds_max=60) as connection:
+                    while True:
+                        if await self.round(connection) < EVENTS_MAX:
+                            await asyncio.sleep(PAUSE_SECONDS)
+            except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+                LOGGER.warning("sealing_interrupted", error=str(error) or type(error).__name__)
+            except Exception:
+                LOGGER.exception("sealing_failed")
+            self._sealers.clear()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def round(self, connection: Any) -> int:
+        """Do one step for every source; return the largest number of events that one sealed."""
+        most = 0
+        for row in await connection.fetch(seals.SELECT_SOURCES):
+            most = max(most, await self._step(connection, row["source"]))
+        return most
+
+    async def _step(self, connection: Any, source: str) -> int:
+        now = asyncio.get_running_loop().time()
+        if now < self._rest_until.get(source, 0):
+            return 0
+        sealer = self._sealers.setdefault(source, SourceSealer(source, self.settings))
+        try:
+            return await sealer.step(connection)
+        except (CannotSeal, BadNote) as error:
+            LOGGER.error("seal_refused", source=source, error=str(error))
+            self._rest_until[source] = now + REFUSED_SECONDS
+            return 0
+
+
+@contextmanager
+def sealing(dsn: str, settings: Settings) -> Iterator[None]:
+    """Seal for the length of a block, in a thread of its own: folding a batch must not delay it."""
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
+
+    async def main() -> None:
+        task = asyncio.create_task(Sealer(dsn, settings).run())
+        begun.set_result((asyncio.get_running_loop(), task))
+        await asyncio.wait([task])
+
+    thread = threading.Thread(target=runner(), args=(main(),), name="sealer", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop, task = begun.result()
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(STOP_SECONDS_MAX)

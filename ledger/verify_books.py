@@ -1,0 +1,194 @@
+"""Verifying the books: the journal balances, balances are its sums, and all is a fold of the log.
+
+The log is folded once more into a generation of its own, by the same folder in the same bounded
+batches, up to a position of the live books; then both are compared in one snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from ledger import books, database
+from ledger.compare import Difference, compare
+from ledger.errors import DatabaseUnavailable, LedgerError, Tampered
+from ledger.model import SourceTerms
+from ledger.registry import Registry
+from ledger.settings import Settings
+from ledger.worker import SELECT_BATCH, SourceFolder
+
+NEAR_EVENTS: Final = 2_000
+"""How near the second fold comes before the live books are held."""
+
+COMPARE_SECONDS_MAX: Final = 6 * 3600.0
+VERSION: Final = "verify-"
+"""How the version of a generation made to verify begins."""
+
+SELECT_UNBALANCED: Final = """
+SELECT position, currency, sum(amount)::text AS off FROM entries WHERE source = $1
+ GROUP BY position, currency HAVING sum(amount) <> 0 ORDER BY position, currency LIMIT 1
+"""
+SELECT_WRONG_BALANCE: Final = """
+SELECT account, currency, (b.debits - b.credits)::text AS told, e.amount::text AS summed
+  FROM (SELECT * FROM balances WHERE source = $1) AS b
+  FULL JOIN (SELECT account, currency, sum(amount) AS amount FROM entries WHERE source = $1
+              GROUP BY account, currency) AS e USING (account, currency)
+ WHERE coalesce(b.debits - b.credits, 0) <> coalesce(e.amount, 0)
+ ORDER BY account, currency LIMIT 1
+"""
+SELECT_COUNTS: Final = """
+SELECT (SELECT count(*) FROM entries WHERE source = $1) AS entries,
+       (SELECT count(*) FROM parked WHERE source = $1) AS parked
+"""
+# What a killed verification left; a day is longer than any takes.
+SELECT_LEFT: Final = """
+SELECT generation FROM ledger.generations
+ WHERE state = 'building' AND starts_with(version, $1) AND created_at < now() - interval '1 day'
+"""
+LOCK_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1 FOR UPDATE"
+TAKE_SNAPSHOT: Final = "SELECT count(*) FROM ledger.heads"
+
+
+@dataclass(frozen=True, slots=True)
+class Balanced:
+    """What was found true of a source's journal."""
+
+    position: int
+    entries: int
+    parked: int
+
+
+async def check_journal(connection: Any, source: str, generation: int, head: int) -> Balanced:
+    """Check that the journal balances at every position and that balances are its sums.
+
+    Raises Tampered.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await _use(connection, generation)
+        position = int(await connection.fetchval(books.SELECT_CHECKPOINT, source) or 0)
+        if position > head:
+            told = f"the books are at {position}, but the log ends at {head}"
+            raise Tampered("books", head + 1, told)
+        row = await connection.fetchrow(SELECT_UNBALANCED, source)
+        if row is not None:
+            told = f"the entries of event {row['position']} are off by {row['off']} "
+            raise Tampered("journal", row["position"], told + row["currency"])
+        row = await connection.fetchrow(SELECT_WRONG_BALANCE, source)
+        if row is not None:
+            told = (
+                f"the balance of {row['account']} is {row['told'] or 'missing'} "
+                f"{row['currency']}, its entries add up to {row['summed'] or 'none'}"
+            )
+            raise Tampered("balances", None, told)
+        counts = await connection.fetchrow(SELECT_COUNTS, source)
+        return Balanced(position, counts["entries"], counts["parked"])
+
+
+async def _use(connection: Any, generation: int) -> None:
+    await connection.execute(f"SET LOCAL search_path = {books.schema_of(generation)}, ledger")
+
+
+@asynccontextmanager
+async def second_generation(dsn: str, registry: Registry) -> AsyncIterator[int]:
+    """Make empty books beside the live ones, and drop them at the end."""
+    version = VERSION + uuid.uuid4().hex
+    async with database.connected(dsn, seconds_max=300) as connection:
+        for row in await connection.fetch(SELECT_LEFT, VERSION):
+            await _drop(connection, int(row["generation"]))
+        generation = await books.create_generation(connection, registry, version, "building")
+        try:
+            yield generation
+        finally:
+            await _drop(connection, generation)
+
+
+async def _drop(connection: Any, generation: int) -> None:
+    async with connection.transaction():
+        await connection.execute(f"DROP SCHEMA IF EXISTS {books.schema_of(generation)} CASCADE")
+        await connection.execute(books.FORGET_GENERATION, generation)
+
+
+class _FolderUntil(SourceFolder):
+    """Folds up to a position and not beyond, in one session: an interruption is the caller's."""
+
+    until: int = 0
+    progress: Callable[[int], None] = staticmethod(lambda _position: None)
+
+    async def fold(self) -> None:
+        """Fold up to `until`. Raises DatabaseUnavailable when anything keeps it from there."""
+        try:
+            await self._session()
+        except* (LedgerError, asyncpg.PostgresError, *database.LOST) as group:
+            error = group.exceptions[0]
+            told = f"the second fold was interrupted: {str(error) or type(error).__name__}"
+            raise DatabaseUnavailable(told) from error
+
+    async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
+        events_max, bytes_max = self.settings.fold_events_max, self.settings.fold_bytes_max
+        while position < self.until:
+            wanted = min(events_max, self.until - position)
+            rows = await connection.fetch(
+                SELECT_BATCH, self.terms.source, position, wanted, bytes_max
+            )
+            if not rows:
+                return
+            position = rows[-1]["position"]
+            self.progress(position)
+            yield rows
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A second fold of one source, to be compared with the live books."""
+
+    dsn: str
+    settings: Settings
+    registry: Registry
+    terms: SourceTerms
+    live: int
+    other: int
+    progress: Callable[[int], None] = lambda _position: None
+
+    async def differences(self) -> tuple[int, list[Difference]]:
+        """Fold the log once more and compare; return the position compared at, and what differs.
+
+        The live books stand still only while the last few events are folded.
+        """
+        async with (
+            database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as live,
+            database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as snapshot,
+        ):
+            await books.use_generation(live, self.live)
+            await self._catch_up(live)
+            async with snapshot.transaction(isolation="repeatable_read", readonly=True):
+                async with live.transaction():
+                    position = await live.fetchval(LOCK_CHECKPOINT, self.terms.source)
+                    await self._fold_until(int(position or 0))
+                    await snapshot.fetchval(TAKE_SNAPSHOT)
+                found = await compare(snapshot, self.live, self.other, self.terms.source)
+            return int(position or 0), found
+
+    async def _catch_up(self, live: Any) -> None:
+        """Fold until only a short way is left, while the live books go on."""
+        done = -NEAR_EVENTS
+        while True:
+            position = int(await live.fetchval(books.SELECT_CHECKPOINT, self.terms.source) or 0)
+            if position - done < NEAR_EVENTS:
+                return
+            await self._fold_until(position)
+            done = position
+
+    async def _fold_until(self, position: int) -> None:
+        folder = _FolderUntil(
+            self.dsn, self.settings, self.registry, self.terms, self.other, asyncio.Event(),
+            catch_up_only=True,
+        )  # fmt: skip
+        folder.until = position
+        folder.progress = self.progress
+        await folder.fold()

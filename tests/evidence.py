@@ -1,0 +1,66 @@
+"""Logs to seal and to tamper with: appended in bulk, changed as a superuser could."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from ledger import registry
+from ledger.log import Arrival, Log
+from tests.asking import payment, payout
+from tests.conftest import Database
+
+_numbers = itertools.count(1)
+SWITCH_OFF = "ALTER TABLE ledger.{0} DISABLE TRIGGER {0}_immutable"
+SWITCH_ON = "ALTER TABLE ledger.{0} ENABLE ALWAYS TRIGGER {0}_immutable"
+
+
+def arrival(source: str, body: bytes, path_event: str | None = None) -> Arrival:
+    """Return a callback as the receiver would append it."""
+    provider = "gokart" if source == "gokart" else "straitsx"
+    reading = registry.load().read(provider, path_event, body)
+    key, event_id = registry.identity(source, reading, path_event, body)
+    envelope = reading.envelope
+    return Arrival(
+        event_id, key, envelope.kind, envelope.resource_id, envelope.status,
+        envelope.idempotency_id, envelope.provider_at, path_event, "callback", reading.reason,
+        reading.detail, "127.0.0.1", '{"content-type":"application/json"}', body,
+        datetime.now(UTC),
+    )  # fmt: skip
+
+
+def stories(count: int) -> list[dict[str, Any]]:
+    """Return payments and payouts of their own, every fifth a payout."""
+    numbers = [next(_numbers) for _ in range(count)]
+    at = {"created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:01Z"}
+    return [payout(n, **at) if n % 5 == 0 else payment(n, **at) for n in numbers]
+
+
+async def append(database: Database, count: int, source: str = "straitsx") -> None:
+    """Append made-up callbacks to a log, in batches."""
+    await append_bodies(database, [orjson.dumps(body) for body in stories(count)], source)
+
+
+async def append_bodies(database: Database, bodies: list[bytes], source: str = "straitsx") -> None:
+    """Append these bodies to a log, in order."""
+    log = Log(database.service_dsn, database.settings)
+    running = asyncio.create_task(log.run())
+    lane = log.lanes[source]
+    await asyncio.gather(*(lane.append(arrival(source, body)) for body in bodies))
+    log.stop()
+    await running
+
+
+async def as_superuser(database: Database, *statements: str) -> None:
+    """Change what may not be changed: triggers off, the statements, triggers on."""
+    async with database.owner() as connection:
+        for table in ("events", "tiles", "seals"):
+            await connection.execute(SWITCH_OFF.format(table))
+        for statement in statements:
+            await connection.execute(statement)
+        for table in ("events", "tiles", "seals"):
+            await connection.execute(SWITCH_ON.format(table))

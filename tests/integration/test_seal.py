@@ -1,0 +1,270 @@
+"""The sealer: signed checkpoints that follow the log, over every kill and two sealers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from ledger import keys, leaf, sealfile, seals
+from ledger.errors import CannotSeal
+from ledger.merkle import leaf_hash, root_of
+from ledger.note import open_checkpoint
+from ledger.seal import EVENTS_MAX, Sealer, SourceSealer
+from tests.conftest import Database, eventually
+from tests.evidence import append, as_superuser
+
+SOURCE = "straitsx"
+
+
+@pytest.fixture
+async def sealed(database: Database, tmp_path: Path) -> Database:
+    """The database with a data directory of its own for keys and checkpoints."""
+    return replace(database, settings=replace(database.settings, data_dir=tmp_path))
+
+
+async def seal_all(database: Database, source: str = SOURCE) -> None:
+    sealer = SourceSealer(source, database.settings)
+    async with database.service() as connection:
+        while await sealer.step(connection):
+            pass
+
+
+async def rows_of(database: Database, table: str) -> list[Any]:
+    async with database.service() as connection:
+        order = "size" if table == "seals" else "level, tile"
+        return list(await connection.fetch(f"SELECT * FROM ledger.{table} ORDER BY {order}"))
+
+
+async def assert_true(database: Database) -> None:
+    """Every note is signed by our key and is the root of the events at its size."""
+    async with database.service() as connection:
+        events = await seals.events_after(connection, SOURCE, 0, 10**9, 10**12)
+    leaves = [leaf.hash_of(event) for event in events]
+    previous = 0
+    for seal in await rows_of(database, "seals"):
+        checkpoint, signers = open_checkpoint(
+            seal["note"], keys.trusted_keys(database.settings.data_dir)
+        )
+        assert len(signers) == 1
+        assert str(signers[0]) == seal["vkey"]
+        assert (checkpoint.source, checkpoint.size) == (SOURCE, seal["size"])
+        assert checkpoint.root == seal["root"] == root_of(leaves[: seal["size"]])
+        assert seal["previous"] == previous
+        assert seal["leaves"] == b"".join(leaves[previous : seal["size"]])
+        previous = seal["size"]
+    assert previous == len(leaves)
+    for tile in await rows_of(database, "tiles"):
+        width = 256 ** (tile["level"] + 1)
+        begin = tile["tile"] * width
+        assert tile["root"] == root_of(leaves[begin : begin + width])
+
+
+async def test_a_seal_is_the_signed_root_of_the_events_before_it(sealed: Database) -> None:
+    await append(sealed, 3)
+    await seal_all(sealed)
+    await append(sealed, 700)
+    await seal_all(sealed)
+    assert [row["size"] for row in await rows_of(sealed, "seals")] == [3, 703]
+    assert [(row["level"], row["tile"]) for row in await rows_of(sealed, "tiles")] == [
+        (0, 0), (0, 1),
+    ]  # fmt: skip
+    await assert_true(sealed)
+
+
+async def test_a_seal_adds_a_thousand_events_at_most(sealed: Database) -> None:
+    await append(sealed, 2_300)
+    await seal_all(sealed)
+    assert [row["size"] for row in await rows_of(sealed, "seals")] == [1_000, 2_000, 2_300]
+    assert EVENTS_MAX == 1_000
+    await assert_true(sealed)
+
+
+async def test_the_same_notes_are_in_the_append_only_file(sealed: Database) -> None:
+    for count in (3, 300, 5):
+        await append(sealed, count)
+        await seal_all(sealed)
+    path = sealfile.path_of(sealed.settings.data_dir, SOURCE)
+    assert list(sealfile.read(path)) == [row["note"] for row in await rows_of(sealed, "seals")]
+
+
+async def test_what_a_crash_kept_from_the_file_is_appended_at_the_next_start(
+    sealed: Database,
+) -> None:
+    for count in (3, 4, 5):
+        await append(sealed, count)
+        await seal_all(sealed)
+    path = sealfile.path_of(sealed.settings.data_dir, SOURCE)
+    notes = list(sealfile.read(path))
+    whole = path.read_bytes()
+    for cut in (0, 10, len(notes[0].encode()), len(whole) - 1, len(whole) - 2, len(whole) - 9):
+        path.write_bytes(whole[:cut])
+        await seal_all(sealed)
+        assert set(sealfile.read(path)) == set(notes), cut
+
+
+async def test_two_sealers_at_once_sign_one_history(sealed: Database) -> None:
+    done = asyncio.Event()
+
+    async def seal() -> None:
+        sealer = SourceSealer(SOURCE, sealed.settings)
+        async with sealed.service() as connection:
+            while not done.is_set() or await sealer.step(connection):
+                await sealer.step(connection)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(seal())
+        tasks.create_task(seal())
+        for _ in range(30):
+            await append(sealed, random.randrange(1, 60))
+        done.set()
+    await assert_true(sealed)
+    assert len(await rows_of(sealed, "seals")) > 1
+
+
+async def test_a_sealer_cancelled_at_any_moment_resumes(sealed: Database) -> None:
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    rng = random.Random(seed)
+    for _ in range(25):
+        await append(sealed, rng.randrange(1, 200))
+        task = asyncio.create_task(Sealer(sealed.service_dsn, sealed.settings).run())
+        await asyncio.sleep(rng.random() * 0.06)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    await seal_all(sealed)
+    await assert_true(sealed)
+    path = sealfile.path_of(sealed.settings.data_dir, SOURCE)
+    assert set(sealfile.read(path)) == {row["note"] for row in await rows_of(sealed, "seals")}
+
+
+async def test_the_sealer_follows_within_a_second(sealed: Database) -> None:
+    task = asyncio.create_task(Sealer(sealed.service_dsn, sealed.settings).run())
+    try:
+        for size in (2, 4, 6):
+            await append(sealed, 2)
+
+            async def is_sealed(size: int = size) -> bool:
+                return (await rows_of(sealed, "seals") or [{"size": 0}])[-1]["size"] >= size
+
+            await eventually(is_sealed, 2)
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_an_event_changed_in_the_tail_stops_the_sealing(sealed: Database) -> None:
+    await append(sealed, 10)
+    await seal_all(sealed)
+    await as_superuser(
+        sealed, "UPDATE ledger.events SET peer = 'x' WHERE source = 'straitsx' AND position = 9"
+    )
+    await append(sealed, 1)
+    with pytest.raises(CannotSeal, match="not what its checkpoint of 10 events signed"):
+        await seal_all(sealed)
+    assert [row["size"] for row in await rows_of(sealed, "seals")] == [10]
+
+
+async def test_an_event_that_cannot_be_read_stops_the_sealing_and_nothing_else(
+    sealed: Database,
+) -> None:
+    await append(sealed, 10)
+    await append(sealed, 10, "gokart")
+    await as_superuser(
+        sealed, "UPDATE ledger.events SET peer = 'x', received_at = '20000-01-01' "
+        "WHERE source = 'straitsx' AND position = 9",
+    )  # fmt: skip
+    sealer = Sealer(sealed.service_dsn, sealed.settings)
+    async with sealed.service() as connection:
+        assert await sealer.round(connection) == 10
+    assert [row["source"] for row in await rows_of(sealed, "seals")] == ["gokart"]
+
+
+async def test_a_database_restored_from_an_older_backup_is_not_sealed_silently(
+    sealed: Database,
+) -> None:
+    await append(sealed, 10)
+    await seal_all(sealed)
+    await as_superuser(
+        sealed,
+        "DELETE FROM ledger.seals",
+        "DELETE FROM ledger.events WHERE position > 6",
+        "UPDATE ledger.heads SET position = 6 WHERE source = 'straitsx'",
+    )
+    with pytest.raises(CannotSeal, match="older backup or rewritten"):
+        await seal_all(sealed)
+    sealfile.path_of(sealed.settings.data_dir, SOURCE).unlink()
+    await seal_all(sealed)
+    await assert_true(sealed)
+
+
+async def test_a_new_key_signs_and_the_old_one_stays_trusted(sealed: Database) -> None:
+    await append(sealed, 1)
+    await seal_all(sealed)
+    keys.rotate(sealed.settings.data_dir)
+    await append(sealed, 1)
+    await seal_all(sealed)
+    first, second = await rows_of(sealed, "seals")
+    assert first["vkey"] != second["vkey"]
+    assert list(map(str, keys.trusted_keys(sealed.settings.data_dir))) == [
+        first["vkey"], second["vkey"],
+    ]  # fmt: skip
+    await assert_true(sealed)
+
+
+async def test_key_and_folders_are_for_their_owner_only(sealed: Database) -> None:
+    await append(sealed, 1)
+    await seal_all(sealed)
+    folder = sealed.settings.data_dir / "keys"
+    assert (folder / "seal.key").stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert sorted(path.name for path in folder.iterdir()) == ["seal.key", "trusted.txt"]
+
+
+@pytest.mark.parametrize("table", ["tiles", "seals"])
+@pytest.mark.parametrize(
+    "change", ["UPDATE ledger.{} SET source = 'x'", "DELETE FROM ledger.{}", "TRUNCATE ledger.{}"]
+)
+async def test_seals_cannot_be_changed(sealed: Database, table: str, change: str) -> None:
+    await append(sealed, 300)
+    await seal_all(sealed)
+    async with sealed.service() as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(change.format(table))
+    async with sealed.owner() as connection:
+        await connection.execute("SET session_replication_role = replica")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+            await connection.execute(change.format(table))
+
+
+async def test_every_node_of_a_proof_can_be_read(sealed: Database) -> None:
+    for count in (100, 156, 1, 600, 43):
+        await append(sealed, count)
+        await seal_all(sealed)
+    async with sealed.service() as connection:
+        events = await seals.events_after(connection, SOURCE, 0, 10**9, 10**12)
+        leaves = [leaf_hash(leaf.encode(event)) for event in events]
+        wanted = {
+            (height, index)
+            for height in range(10)
+            for index in range(900 >> height)
+            if height != 9 or (index + 1) << 9 <= 900
+        }
+        found = await seals.load_nodes(connection, SOURCE, wanted)
+        for (height, index), node in found.items():
+            assert node == root_of(leaves[index << height : (index + 1) << height])
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(sealed: Database) -> AsyncIterator[None]:
+    yield
+    assert not list(sealed.settings.data_dir.glob("keys/*.new"))

@@ -1,0 +1,398 @@
+"""`ledger verify`: whatever a superuser changes behind the program's back is found and named."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger import books, keys, registry, sealfile
+from ledger.seal import SourceSealer
+from ledger.verify import Checked, Options, Verification, overall
+from ledger.verify_progress import Progress
+from ledger.worker import load_terms
+from tests import samples
+from tests.asking import first_generation, folder
+from tests.conftest import Database
+from tests.evidence import append, append_bodies, as_superuser, stories
+
+SOURCE = "straitsx"
+SIZES = (7, 300, 310)
+
+
+@dataclass(slots=True)
+class Sealed:
+    """A log of 310 sealed events with its books, and a copy of its checkpoints kept elsewhere."""
+
+    database: Database
+    generation: int
+    elsewhere: Path
+
+    async def tamper(self, *statements: str) -> None:
+        await as_superuser(self.database, *statements)
+
+    async def verify(self, *, against: bool = False, skip_books: bool = True) -> list[Checked]:
+        options = Options((self.elsewhere,) if against else (), skip_books=skip_books)
+        return await Verification(self.database.settings, options, Progress(quiet=True)).examine()
+
+    async def failure(self, **options: Any) -> Checked:
+        """Return the first failed check; there must be one."""
+        found = await self.verify(**options)
+        assert overall(found) == "fail", found
+        return next(check for check in found if check.verdict == "fail")
+
+    async def seal(self) -> None:
+        async with self.database.service() as connection:
+            while await SourceSealer(SOURCE, self.database.settings).step(connection):
+                pass
+
+    async def fold(self) -> None:
+        async with self.database.service() as connection:
+            for terms in await load_terms(connection):
+                await folder(self.database, terms, self.generation).run()
+
+    def forget_file(self) -> None:
+        """Take away the append-only file, as who owns the machine can."""
+        sealfile.path_of(self.database.settings.data_dir, SOURCE).unlink(missing_ok=True)
+
+
+@pytest.fixture
+async def sealed(database: Database, tmp_path: Path) -> Sealed:
+    """Make the log: every sample, then made-up callbacks, sealed in three checkpoints."""
+    own = replace(database, settings=replace(database.settings, data_dir=tmp_path / "data"))
+    bodies = [samples.body(name) for name in samples.names("straitsx")]
+    bodies += [orjson.dumps(body) for body in stories(SIZES[-1] - len(bodies))]
+    made = Sealed(own, await first_generation(own), tmp_path / "checkpoint.txt")
+    done = 0
+    for size in SIZES:
+        await append_bodies(own, bodies[done:size])
+        await made.seal()
+        done = size
+    await append(own, 3, "gokart")
+    async with own.service() as connection:
+        await SourceSealer("gokart", own.settings).step(connection)
+    await made.fold()
+    kept = sealfile.path_of(own.settings.data_dir, SOURCE).read_text("utf-8")
+    made.elsewhere.write_text(kept, "utf-8")
+    return made
+
+
+async def test_what_nobody_changed_is_verified_whole(sealed: Sealed) -> None:
+    found = await sealed.verify(against=True, skip_books=False)
+    assert overall(found) == "ok", found
+    told = {(check.source, check.name): check.found for check in found}
+    assert told[SOURCE, "log"].startswith("310 events, dense")
+    assert told[SOURCE, "seals"] == "3 checkpoints and 1 tile are those of 310 events"
+    assert told[SOURCE, "books"] == "every table is the fold of the log up to 310"
+    assert told["gokart", "books"] == "every table is the fold of the log up to 3"
+    async with sealed.database.service() as connection:
+        rows = await connection.fetch("SELECT state FROM ledger.generations")
+        assert [row["state"] for row in rows] == ["live"]
+
+
+COLUMNS = {
+    "event_id": "bytes", "idempotency_key": "text", "kind": "text", "resource_id": "text",
+    "status": "text", "idempotency_id": "text", "provider_at": "time", "path_event": "text",
+    "origin": "origin", "verdict": "verdict", "reason": "text", "detail": "text", "peer": "text",
+    "headers": "text", "body": "bytes", "received_at": "time", "recorded_at": "time",
+}  # fmt: skip
+
+
+async def test_every_edit_of_one_byte_of_any_column_is_found_at_its_position(
+    sealed: Sealed,
+) -> None:
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    rng = random.Random(seed)
+    for column, sort in COLUMNS.items():
+        position = rng.randrange(1, SIZES[-1] + 1)
+        async with sealed.database.owner() as connection:
+            before = await connection.fetchrow(
+                f"SELECT {column} AS it, {_edit(column, sort, rng)} AS new FROM ledger.events "
+                "WHERE source = $1 AND position = $2", SOURCE, position,
+            )  # fmt: skip
+            assert before["it"] != before["new"]
+            await _put(connection, column, position, before["new"])
+        failure = await sealed.failure()
+        assert (failure.source, failure.position) == (SOURCE, position), (column, failure)
+        async with sealed.database.owner() as connection:
+            await _put(connection, column, position, before["it"])
+    assert overall(await sealed.verify()) == "INCOMPLETE"
+
+
+def _edit(column: str, sort: str, rng: random.Random) -> str:
+    match sort:
+        case "bytes":
+            place = f"{rng.randrange(10**6)} % octet_length({column})"
+            flip = rng.randrange(1, 256)
+            return f"set_byte({column}, {place}, get_byte({column}, {place}) # {flip})"
+        case "text":
+            place = f"1 + {rng.randrange(10**6)} % greatest(length({column}), 1)"
+            return f"coalesce(overlay({column} placing '~' from {place} for 1), '~')"
+        case "time":
+            return f"coalesce({column}, now()) + interval '1 microsecond'"
+        case "origin":
+            return "'operator'"
+        case _:
+            return f"CASE {column} WHEN 'accepted' THEN 'quarantined' ELSE 'accepted' END"
+
+
+async def _put(connection: Any, column: str, position: int, value: Any) -> None:
+    await connection.execute("ALTER TABLE ledger.events DISABLE TRIGGER events_immutable")
+    await connection.execute(
+        f"UPDATE ledger.events SET {column} = $3 WHERE source = $1 AND position = $2",
+        SOURCE, position, value,
+    )  # fmt: skip
+    await connection.execute("ALTER TABLE ledger.events ENABLE ALWAYS TRIGGER events_immutable")
+
+
+AT = "WHERE source = 'straitsx' AND position"
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "20000-01-01", "4000-01-01 BC"])
+async def test_an_event_that_cannot_even_be_read_is_named(sealed: Sealed, moment: str) -> None:
+    for column in ("received_at", "recorded_at", "provider_at"):
+        await sealed.tamper(f"UPDATE ledger.events SET {column} = '{moment}' {AT} = 77")
+        failure = await sealed.failure()
+        assert failure.position == 77, column
+
+
+@pytest.mark.parametrize("position", [1, 150, 310])
+async def test_a_deleted_event_is_found(sealed: Sealed, position: int) -> None:
+    await sealed.tamper(f"DELETE FROM ledger.events {AT} = {position}")
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("density", position)
+
+
+async def test_two_swapped_events_are_found(sealed: Sealed) -> None:
+    await sealed.tamper(
+        f"UPDATE ledger.events SET position = 1000 {AT} = 40",
+        f"UPDATE ledger.events SET position = 40 {AT} = 41",
+        f"UPDATE ledger.events SET position = 41 {AT} = 1000",
+    )
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("seals", 40)
+
+
+async def test_a_time_that_runs_backwards_is_found_without_any_seal(sealed: Sealed) -> None:
+    await sealed.tamper(
+        "DELETE FROM ledger.seals", "DELETE FROM ledger.tiles",
+        f"UPDATE ledger.events SET recorded_at = recorded_at - interval '1 day' {AT} = 200",
+    )  # fmt: skip
+    sealed.forget_file()
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("order", 200)
+
+
+async def test_a_cut_tail_is_found(sealed: Sealed) -> None:
+    await sealed.tamper(f"DELETE FROM ledger.events {AT} > 305")
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("density", 306)
+    await sealed.tamper("UPDATE ledger.heads SET position = 305 WHERE source = 'straitsx'")
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("tail", 306)
+
+
+async def test_an_event_beyond_the_head_is_found(sealed: Sealed) -> None:
+    await sealed.tamper("UPDATE ledger.heads SET position = 309 WHERE source = 'straitsx'")
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("head", 310)
+
+
+async def test_a_tail_cut_with_its_seals_is_convicted_by_the_file(sealed: Sealed) -> None:
+    await sealed.tamper(
+        f"DELETE FROM ledger.events {AT} > 300",
+        "UPDATE ledger.heads SET position = 300 WHERE source = 'straitsx'",
+        "DELETE FROM ledger.seals WHERE source = 'straitsx' AND size > 300",
+    )
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("against", 301)
+    assert "signed 310 events" in failure.found
+    sealed.forget_file()
+    assert (await sealed.failure()).name == "books", "the books were further"
+    async with sealed.database.owner() as connection:
+        schema = books.schema_of(sealed.generation)
+        await connection.execute(f"UPDATE {schema}.checkpoints SET position = least(position, 300)")
+    assert overall(await sealed.verify()) == "INCOMPLETE"
+    failure = await sealed.failure(against=True)
+    assert (failure.name, failure.position) == ("against", 301)
+
+
+async def test_a_rewritten_and_sealed_again_history_is_convicted_only_by_a_note_kept_elsewhere(
+    sealed: Sealed,
+) -> None:
+    await sealed.tamper(
+        f"UPDATE ledger.events SET peer = '10.0.0.1' {AT} = 123",
+        "DELETE FROM ledger.seals WHERE source = 'straitsx'",
+        "DELETE FROM ledger.tiles WHERE source = 'straitsx'",
+    )
+    sealed.forget_file()
+    await sealed.seal()
+    found = await sealed.verify(skip_books=False)
+    assert overall(found) == "ok", "who holds database, key and file can rewrite: nothing is left"
+    failure = await sealed.failure(against=True)
+    assert (failure.name, failure.position) == ("against", 8)
+    assert "up to 7 they agree" in failure.found
+
+
+SEAL = "source = 'straitsx' AND size = 300"
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "position"),
+    [
+        ("UPDATE ledger.seals SET root = set_byte(root, 3, get_byte(root, 3) # 1)", "seals", 8),
+        ("UPDATE ledger.seals SET note = replace(note, 'A', 'B')", "seals", 8),
+        ("UPDATE ledger.seals SET note = 'nothing'", "seals", 8),
+        ("UPDATE ledger.seals SET vkey = 'x'", "seals", 8),
+        ("UPDATE ledger.seals SET leaves = set_byte(leaves, 64, get_byte(leaves, 64) # 1)",
+         "seals", 10),
+        ("DELETE FROM ledger.seals", "seals", 8),
+    ],
+)  # fmt: skip
+async def test_a_changed_checkpoint_is_found(
+    sealed: Sealed, change: str, name: str, position: int
+) -> None:
+    await sealed.tamper(f"{change} WHERE {SEAL}")
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == (name, position)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE ledger.tiles SET hashes = set_byte(hashes, 700, get_byte(hashes, 700) # 1)",
+     "UPDATE ledger.tiles SET root = set_byte(root, 0, get_byte(root, 0) # 1)",
+     "DELETE FROM ledger.tiles"],
+)  # fmt: skip
+async def test_a_changed_tile_is_found(sealed: Sealed, change: str) -> None:
+    await sealed.tamper(change)
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("tiles", 1)
+
+
+async def test_a_history_signed_by_another_key_is_found(sealed: Sealed) -> None:
+    await sealed.tamper(
+        "DELETE FROM ledger.seals WHERE source = 'straitsx'",
+        "DELETE FROM ledger.tiles WHERE source = 'straitsx'",
+    )
+    settings = replace(sealed.database.settings, data_dir=sealed.elsewhere.parent / "forger")
+    async with sealed.database.service() as connection:
+        await SourceSealer(SOURCE, settings).step(connection)
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("seals", 1)
+    assert "not signed by a trusted key" in failure.found
+
+
+BOOKS = {
+    "an edited balance": (
+        "UPDATE {}.balances SET debits = debits + 1, credits = credits + 1 "
+        "WHERE source = 'straitsx' AND account = 'expenses:fees' AND currency = 'XSGD'",
+        "balances straitsx expenses:fees XSGD: debits is",
+    ),
+    "an edited status": (
+        "UPDATE {}.transactions SET status = 'refunded' "
+        "WHERE source = 'straitsx' AND position = 200",
+        "status is refunded, the log says",
+    ),
+    "an edited state": (
+        "UPDATE {}.transactions SET state = state || ' ' "
+        "WHERE source = 'straitsx' AND position = 200",
+        "state is",
+    ),
+    "a deleted row": (
+        "DELETE FROM {}.history WHERE source = 'straitsx' AND position = 200",
+        "only a fold of the log has it",
+    ),
+    "an invented row": (
+        "INSERT INTO {}.limits (source, kind, id, first_position, position, state) "
+        "VALUES ('straitsx', 'limits', 'nobody', 1, 1, '')",
+        "limits straitsx limits nobody: the log has no cause",
+    ),
+    "an invented parking": (
+        "INSERT INTO {}.parked VALUES ('straitsx', 5, 'payment', 'x', 'because')",
+        "parked straitsx 5: the log has no cause",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(BOOKS))
+async def test_books_that_are_not_the_fold_of_the_log_are_found(sealed: Sealed, name: str) -> None:
+    statement, told = BOOKS[name]
+    async with sealed.database.owner() as connection:
+        schema = books.schema_of(sealed.generation)
+        assert (await connection.execute(statement.format(schema))).endswith(" 1")
+    failure = await sealed.failure(skip_books=False)
+    assert (failure.name, failure.source) == ("books", SOURCE)
+    assert told in failure.found
+
+
+async def test_an_edited_entry_is_found_at_its_position_without_folding(sealed: Sealed) -> None:
+    async with sealed.database.owner() as connection:
+        await connection.execute(
+            f"UPDATE {books.schema_of(sealed.generation)}.entries SET amount = amount + 0.01 "
+            "WHERE source = 'straitsx' AND position = 200 AND line = 1"
+        )
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("journal", 200)
+
+
+async def test_an_edited_balance_is_found_without_folding(sealed: Sealed) -> None:
+    async with sealed.database.owner() as connection:
+        await connection.execute(
+            f"UPDATE {books.schema_of(sealed.generation)}.balances SET debits = debits + 1 "
+            "WHERE source = 'straitsx' AND account = 'expenses:fees' AND currency = 'XSGD'"
+        )
+    failure = await sealed.failure()
+    assert failure.name == "balances"
+    assert "the balance of expenses:fees is" in failure.found
+
+
+async def test_books_ahead_of_the_log_are_found(sealed: Sealed) -> None:
+    async with sealed.database.owner() as connection:
+        await connection.execute(
+            f"UPDATE {books.schema_of(sealed.generation)}.checkpoints SET position = 400 "
+            "WHERE source = 'straitsx'"
+        )
+    failure = await sealed.failure()
+    assert (failure.name, failure.position) == ("books", 311)
+
+
+async def test_a_partial_check_is_incomplete_and_never_a_pass(sealed: Sealed) -> None:
+    assert overall(await sealed.verify()) == "INCOMPLETE"
+    await append(sealed.database, 2)
+    found = await sealed.verify(skip_books=False)
+    assert overall(found) == "INCOMPLETE"
+    assert any("events 311 to 312 are not sealed yet" in check.found for check in found)
+    await sealed.seal()
+    assert overall(await sealed.verify(skip_books=False)) == "ok"
+    (sealed.database.settings.data_dir / keys.FOLDER / keys.TRUSTED_FILE).unlink()
+    found = await sealed.verify(skip_books=False)
+    assert overall(found) == "INCOMPLETE"
+    assert found[0].name == "keys"
+
+
+async def test_what_a_killed_verification_left_is_dropped_a_day_later(sealed: Sealed) -> None:
+    async with sealed.database.service() as connection:
+        for age in ("1 hour", "2 days"):
+            await books.create_generation(connection, registry.load(), f"verify-{age}", "building")
+            await connection.execute(
+                "UPDATE ledger.generations SET created_at = now() - $2::text::interval "
+                "WHERE version = $1", f"verify-{age}", age,
+            )  # fmt: skip
+        assert overall(await sealed.verify(skip_books=False)) == "ok"
+        rows = await connection.fetch("SELECT version FROM ledger.generations ORDER BY generation")
+        assert [row["version"] for row in rows][1:] == ["verify-1 hour"]
+
+
+async def test_books_that_are_behind_are_compared_where_they_are(sealed: Sealed) -> None:
+    await append(sealed.database, 5)
+    await sealed.seal()
+    found = await sealed.verify(skip_books=False)
+    assert overall(found) == "ok", found
+    assert any(check.found.endswith("up to 310") for check in found)
+    await sealed.fold()
+    assert overall(await sealed.verify(skip_books=False)) == "ok"
