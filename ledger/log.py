@@ -268,14 +268,13 @@ class Log:
     dsn: str
     settings: Settings
     lanes: dict[str, Lane] = field(default_factory=dict)
-    budget: Budget = field(init=False)
     _rung: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
 
     def __post_init__(self) -> None:
-        self.budget = Budget(self.settings.queue_events_max, self.settings.queue_bytes_max)
+        budget = Budget(self.settings.queue_events_max, self.settings.queue_bytes_max)
         for source in self.settings.sources:
-            self.lanes[source] = Lane(source, self.dsn, self.settings, self.budget, self._rung.set)
+            self.lanes[source] = Lane(source, self.dsn, self.settings, budget, self._rung.set)
 
     async def run(self) -> None:
         """Run every lane and the bell until `stop`."""

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from ledger.deliveries import Deliveries
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
-from ledger.log import Arrival, Log
+from ledger.log import Arrival, Budget, Log
 from ledger.metrics import Tally
 from ledger.model import Envelope
 from ledger.registry import UNREADABLE, Reading, Registry, identity
@@ -34,7 +34,6 @@ PEER_CHARS_MAX: Final = 64
 RETRY_AFTER_SECONDS: Final = "5"
 FORM: Final = "application/x-www-form-urlencoded"
 POST: Final = "POST"
-LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 UNSUPPORTED: Final = Reading(
     Envelope(UNREADABLE, "", UNREADABLE),
     "unsupported_encoding",
@@ -64,11 +63,14 @@ class Receiver:
     stopping: bool = False
     in_flight: int = 0
     tally: Tally = field(default_factory=Tally)
+    arriving: Budget = field(init=False)
+    """Room for bodies that come in pieces: slow senders cannot take that of the queue."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     _verifiers: Mapping[str, Verify] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.idle.set()
+        self.arriving = Budget(self.settings.connections_max, self.settings.queue_bytes_max)
         self._verifiers = {s.name: verifier(s) for s in self.settings.sources.values()}
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -96,6 +98,7 @@ class Receiver:
             self.in_flight -= 1
             if not self.in_flight:
                 self.idle.set()
+        self.arriving = Budget(self.settings.connections_max, self.settings.queue_bytes_max)
         label = name if name in self.settings.sources else "unknown"
         self.tally.count(label, outcome, response.status, perf_counter() - started)
         return response
@@ -145,8 +148,9 @@ class Receiver:
             raise Refusal(405, "method", "callbacks are posted")
         if not allowed(source, self.peer(request)):
             raise Refusal(403, "address", "this address may not post here")
-        if not source.secrets and not _is_local(request):
-            raise Refusal(403, "origin", "unsigned callbacks come from programs on this machine")
+        if not source.secrets and "Origin" in request.headers:
+            # A page in a browser on this machine may post here without asking, but only thus.
+            raise Refusal(403, "origin", "unsigned callbacks come from programs, not from pages")
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refusal(415, "content_encoding", "send the body uncompressed")
         if (request.content_length or 0) > self.settings.body_bytes_max:
@@ -161,7 +165,7 @@ class Receiver:
             if request.content.is_eof():
                 return await request.read()
             size = request.content_length or self.settings.body_bytes_max
-            with self.log.budget.held(size):
+            with self.arriving.held(size):
                 async with asyncio.timeout(self.settings.body_seconds_max):
                     return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
@@ -293,16 +297,6 @@ def _answer(
         body=orjson.dumps(content),
         headers={"Content-Type": "application/json", **(headers or {})},
     )
-
-
-def _is_local(request: web.Request) -> bool:
-    """Tell a program on this machine from a web page that a browser on it shows.
-
-    A page may post anywhere without asking, but it cannot hide its Origin, nor reach this
-    machine under its own name without that name in Host.
-    """
-    host = request.headers.get("Host", "").rsplit(":", 1)[0].strip("[]")
-    return "Origin" not in request.headers and host in LOCAL_HOSTS
 
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]

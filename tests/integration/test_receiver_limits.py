@@ -380,6 +380,15 @@ async def test_a_forwarded_address_counts_from_a_trusted_proxy_only(database: Da
         assert await listening.count() == 1
 
 
+async def test_a_page_in_a_browser_cannot_post_to_a_source_without_a_secret(
+    database: Database,
+) -> None:
+    async with receiving(database) as listening:
+        assert await post_raw(listening, "Origin: http://page.example") == 403
+        assert await post_raw(listening) == 200
+        assert await listening.count() == 1
+
+
 async def test_a_request_that_lies_about_itself_is_recorded_and_blocks_no_record(
     database: Database,
 ) -> None:
