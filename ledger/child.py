@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from typing import Final
 
 import structlog
 
@@ -20,6 +21,9 @@ from ledger.loop import runner
 from ledger.projector import Projector
 from ledger.seal import sealing
 from ledger.settings import Settings, load
+
+PROJECTOR_NICENESS: Final = 5
+"""Answers to providers come first; the books catch up."""
 
 LOGGER = structlog.get_logger("ledger.child")
 
@@ -75,6 +79,7 @@ def main() -> None:
     settings = load(os.environ)
     logs.configure(settings.log_format)
     if role == "projector":
+        os.nice(PROJECTOR_NICENESS)
         runner()(serve_projector(settings, link))
     else:
         sock = socket.socket(fileno=int(sys.argv[3]))
