@@ -197,6 +197,7 @@ class EmbeddedPostgres:
                     raise PostgresError(
                         f"PostgreSQL did not start; {cluster.log} ends with: {said[-800:]}"
                     ) from None
+                _log.warning("postgres_start_waits", pid=pid, reason="old backends still run")
                 await asyncio.sleep(BACK_OFF_SECONDS[0])
             else:
                 return self._running(cluster, pid, "postgres_started")

@@ -19,7 +19,7 @@ from ledger import postgres_process
 from ledger.errors import PostgresError
 from ledger.postgres import EmbeddedPostgres, Endpoint
 
-SECONDS_MAX = 30.0
+SECONDS_MAX = 150.0  # beyond the server's own deadline for a start, also on a slow disk
 
 
 @asynccontextmanager
