@@ -141,9 +141,9 @@ def test_every_setting_is_in_the_readme() -> None:
 
 
 def test_every_module_imports_alone() -> None:
-    for info in pkgutil.iter_modules(ledger.__path__):
-        if info.name != "__main__":
-            importlib.import_module(f"ledger.{info.name}")
+    names = {info.name for info in pkgutil.iter_modules(ledger.__path__)} - {"__main__"}
+    loaded = {importlib.import_module(f"ledger.{name}").__name__ for name in names}
+    assert loaded == {f"ledger.{name}" for name in names}
 
 
 def test_no_todo_is_left() -> None:
