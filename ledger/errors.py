@@ -123,3 +123,7 @@ class Tampered(LedgerError):
         super().__init__(detail)
         self.check = check
         self.position = position
+
+
+class StatementRefused(LedgerError):
+    """The statement cannot be taken as it is; nothing of it was kept. See the message."""
