@@ -31,7 +31,9 @@ PURE_STDLIB = {
 RANKS = [
     {"__init__", "errors", "reading", "model"},
     {"payload", "settings", "signature", "registry", "journal", "stored", "fold",
-     "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile", "statement", "statement_read"},
+     "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile",
+     "statement", "statement_check", "statement_straitsx", "statement_csv",
+     "statement_camt", "statement_mt940", "statement_read"},
     {"database", "migrate", "log", "books", "cells", "deliveries", "questions", "asof", "answers",
      "answers_log", "answers_seals", "reads", "reads_money", "reads_people", "reads_log",
      "reads_status", "reads_seals", "problems", "seals", "compare"},
