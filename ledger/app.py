@@ -12,7 +12,7 @@ import asyncpg
 import structlog
 from aiohttp import web
 
-from ledger import database, decide, metrics, query
+from ledger import database, decide, metrics, query, recon_pages
 from ledger.deliveries import Deliveries
 from ledger.errors import LedgerError
 from ledger.log import Log
@@ -50,7 +50,10 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
         add_receive_routes(app, receiver)
     if role in ("all", "query"):
         app[query.DECIDE] = decide.decider(receiver)
-        query.add_query_routes(app)
+        app[recon_pages.DSN] = dsn
+        app[recon_pages.APPEND] = decide.appender(receiver)
+        app[recon_pages.NOW] = receiver.now
+        query.add_query_routes(app, recon_pages.SPECIAL)
         app.cleanup_ctx.append(_querying(settings, dsn))
     return app
 

@@ -17,8 +17,10 @@ import structlog
 
 from ledger import logs
 from ledger.app import Web
+from ledger.background import beside
 from ledger.loop import runner
 from ledger.projector import Projector
+from ledger.reconcile import Reconciler
 from ledger.seal import sealing
 from ledger.settings import Settings, load
 
@@ -40,13 +42,15 @@ async def serve_web(
 
 
 async def serve_projector(settings: Settings, link: socket.socket) -> None:
-    """Fold and seal until told to stop."""
+    """Fold, seal and reconcile until told to stop."""
     stop = _stop_event(link)
     projector = Projector(settings.database_url or "", settings)
     task = asyncio.create_task(projector.run())
     telling = asyncio.create_task(_tell_ready(projector, link))
     waiting = asyncio.create_task(stop.wait())
-    with sealing(settings.database_url or "", settings):
+    dsn = settings.database_url or ""
+    reconciling = beside("reconciler", Reconciler(dsn, settings).run)
+    with sealing(dsn, settings), reconciling:
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()

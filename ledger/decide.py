@@ -41,8 +41,20 @@ def decider(receiver: Receiver) -> Callable[[str, Mapping[str, Any]], Awaitable[
             body=raw,
             received_at=now,
         )
+        return await append(source, arrival)
+
+    append = appender(receiver)
+    return decide
+
+
+def appender(receiver: Receiver) -> Callable[[str, Arrival], Awaitable[dict[str, Any]]]:
+    """Return the function that appends an operator's event to a source's log."""
+
+    async def append(source: str, arrival: Arrival) -> dict[str, Any]:
+        if source not in receiver.log.lanes:
+            raise NotFound(f"source {source} is not configured in this service")
         appended = await receiver.log.lanes[source].append(arrival)
         status = "accepted" if appended.fresh else "duplicate"
-        return {"position": appended.position, "event_id": event_id.hex(), "status": status}
+        return {"position": appended.position, "event_id": arrival.event_id.hex(), "status": status}
 
-    return decide
+    return append

@@ -18,6 +18,7 @@ _IN_PATH: Final = re.compile(r"\{(\w+)\}")
 TAGS: Final = (
     ("money", "Wallets, balances, journal entries, transactions."),
     ("people", "Customers, their accounts, limits and requests for information."),
+    ("reconciliation", "Statements, matches, breaks, decisions, reports, findings."),
     ("log", "Events as they arrived, and every delivery."),
     ("evidence", "Signed checkpoints of each log, and proofs against them."),
     ("operations", "What needs an operator, and how the service is doing."),
@@ -35,6 +36,7 @@ PROBLEMS: Final = {
     "403": "The request comes from where none may come from.",
     "404": "There is no such thing.",
     "409": "The request contradicts what is already so.",
+    "422": "The statement cannot be taken; `detail` names the line. Nothing of it was kept.",
     "503": "The books or the database are not there yet; ask again after Retry-After.",
 }
 EVENT_PARAM: Final = {
@@ -67,7 +69,7 @@ SERVICE: Final = (
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Return the OpenAPI document of these routes, the receiver's and the service's own."""
     types = [route.answer for route in routes if issubclass(route.answer, msgspec.Struct)]
-    types += [route.takes for route in routes if route.takes is not None]
+    types += [t for route in routes if (t := route.takes) is not None and t is not bytes]
     types += [Problem, Received, NotReceived]
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
     paths: dict[str, Any] = {}
@@ -105,7 +107,9 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.about:
         found["description"] = route.about
-    if route.takes is not None:
+    if route.takes is bytes:
+        found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+    elif route.takes is not None:
         found["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _ref(route.takes)}},
@@ -166,6 +170,9 @@ def _answer(route: Route) -> dict[str, Any]:
     if route.answer is bytes:
         content: dict[str, Any] = {"application/octet-stream": {}}
         headers = {"Ledger-Event-Id": {"schema": {"type": "string"}}}
+    elif route.answer is str and not route.path.startswith("/v1/"):
+        content = {"text/html": {}, "text/csv": {}}
+        headers = {}
     elif route.answer is str:
         content = {"text/plain": {}}
         headers = {"Ledger-Seal-Key": {"schema": {"type": "string"}}}
@@ -179,6 +186,8 @@ def _problems(route: Route) -> dict[str, Any]:
     wanted = {"400", "401", "403", "404", "503"}
     if route.method == "POST" or route.path in CONFLICTS:
         wanted.add("409")
+    if route.takes is bytes:
+        wanted = (wanted - {"409"}) | {"422"}
     content = {"application/problem+json": {"schema": _ref(Problem)}}
     return {
         status: {"description": about, "content": content}

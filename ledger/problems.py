@@ -20,6 +20,7 @@ from ledger.errors import (
     NotYet,
     Overloaded,
     Refused,
+    StatementRefused,
     Unauthenticated,
 )
 
@@ -36,6 +37,7 @@ STATUSES: Final[dict[type[LedgerError], tuple[HTTPStatus, str]]] = {
     Refused: (HTTPStatus.FORBIDDEN, "refused"),
     NotFound: (HTTPStatus.NOT_FOUND, "not-found"),
     Conflicting: (HTTPStatus.CONFLICT, "conflicting"),
+    StatementRefused: (HTTPStatus.UNPROCESSABLE_ENTITY, "statement-refused"),
     NotYet: (HTTPStatus.SERVICE_UNAVAILABLE, "not-yet"),
     DatabaseUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),

@@ -54,22 +54,34 @@ QUERY: Final = web.AppKey("QUERY", QueryState)
 DECIDE: Final[web.AppKey[Decide]] = web.AppKey("DECIDE")
 
 
-def add_query_routes(app: web.Application) -> None:
-    """Register /v1/*, /openapi.json, /docs and /. The app provides QUERY and DECIDE."""
+def add_query_routes(
+    app: web.Application, special: Mapping[tuple[str, str], Handler] | None = None
+) -> None:
+    """Register /v1/*, /openapi.json, /docs and /. The app provides QUERY and DECIDE.
+
+    `special` answers some addresses, by method and path, in ways of its own.
+    """
+    known = {**_SPECIAL, **(special or {})}
+    by_path: dict[str, dict[str, Handler]] = {}
     for route in ROUTES:
-        handler = _SPECIAL.get(route.path) or _answering(route)
-        _add(app, route.method, route.path, _admitted(handler))
+        handler = known.get((route.method, route.path)) or _answering(route)
+        by_path.setdefault(route.path, {})[route.method] = _admitted(handler)
+    for path, handlers in by_path.items():
+        _add(app, path, handlers)
     app.router.add_route("*", "/v1/{rest:.*}", guarded(_admitted(_nowhere)))
     for path, (name, content_type) in PAGES.items():
-        _add(app, "GET", path, _admitted(_page(name, content_type)))
-    _add(app, "GET", "/openapi.json", _openapi())
+        _add(app, path, {"GET": _admitted(_page(name, content_type))})
+    _add(app, "/openapi.json", {"GET": _openapi()})
 
 
-def _add(app: web.Application, method: str, path: str, handler: Handler) -> None:
+def _add(app: web.Application, path: str, handlers: Mapping[str, Handler]) -> None:
     resource = app.router.add_resource(path)
-    allowed = ("GET", "HEAD") if method == "GET" else (method,)
-    for each in allowed:
-        resource.add_route(each, guarded(handler))
+    found = dict(handlers)
+    if "GET" in found:
+        found["HEAD"] = found["GET"]
+    allowed = sorted(found)
+    for method in allowed:
+        resource.add_route(method, guarded(found[method]))
     resource.add_route("*", method_not_allowed(", ".join(allowed)))
 
 
@@ -124,12 +136,13 @@ def _answering(route: Route) -> Handler:
             return found, snapshot.position if question.as_of is None else found.position
 
         found, position = await observe(request.app[QUERY].pool, question.at_least, read)
-        return _json(found, position)
+        return answered(found, position)
 
     return answer
 
 
-def _json(answer: msgspec.Struct, position: Mapping[str, int]) -> web.Response:
+def answered(answer: msgspec.Struct, position: Mapping[str, int]) -> web.Response:
+    """Return an answer as JSON, with the header that names where it is true."""
     return web.Response(
         body=msgspec.json.encode(answer),
         content_type="application/json",
@@ -149,7 +162,7 @@ async def _status(request: web.Request) -> web.Response:
         return await reads_status.status(snapshot, state.settings.warnings())
 
     found = await observe(state.pool, question.at_least, read)
-    return _json(found, found.position)
+    return answered(found, found.position)
 
 
 async def _event_body(request: web.Request) -> web.Response:
@@ -196,7 +209,7 @@ async def _resolve(request: web.Request) -> web.Response:
     told = {k: v for k, v in msgspec.structs.asdict(decision).items() if v is not None}
     done = await request.app[DECIDE](source, {**about, **told})
     answer = msgspec.convert(done, Resolution)
-    return _json(answer, {source: answer.position})
+    return answered(answer, {source: answer.position})
 
 
 async def _decision(request: web.Request) -> Decision:
@@ -241,10 +254,10 @@ def _openapi() -> Handler:
     return describe
 
 
-_SPECIAL: Final[Mapping[str, Handler]] = {
-    STATUS_ROUTE.path: _status,
-    EVENT_BODY.path: _event_body,
-    SEAL_NOTE.path: _seal_note,
-    RESOLVE.path: _resolve,
+_SPECIAL: Final[Mapping[tuple[str, str], Handler]] = {
+    ("GET", STATUS_ROUTE.path): _status,
+    ("GET", EVENT_BODY.path): _event_body,
+    ("GET", SEAL_NOTE.path): _seal_note,
+    ("POST", RESOLVE.path): _resolve,
 }
 """Addresses whose answer is not simply what their reading gives."""

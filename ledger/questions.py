@@ -23,11 +23,14 @@ TEXT_MAX: Final = 512
 CURSOR_MAX: Final = 4096
 POSITION_MAX: Final = 2**63 - 1
 
-PLACES: Final = r"^(\d{1,19}|[a-z0-9][a-z0-9_-]*:\d{1,19}(,[a-z0-9][a-z0-9_-]*:\d{1,19})*)$"
+PLACES: Final = (
+    r"^(\d{1,19}|[a-z0-9][a-z0-9_-]*(\.statements)?:\d{1,19}"
+    r"(,[a-z0-9][a-z0-9_-]*(\.statements)?:\d{1,19})*)$"
+)
 """How positions of sources are written, as a pattern for the documentation."""
 
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
-_SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}(\.statements)?", re.ASCII)
 _LOST_PLUS = re.compile(r" (\d\d:\d\d)$", re.ASCII)
 
 
@@ -128,7 +131,7 @@ class Route:
     def query(self) -> tuple[Param, ...]:
         """Every query parameter it accepts, the common ones included."""
         if self.method != "GET":
-            return ()
+            return self.params
         paging = PAGING if self.is_list else ()
         return (*self.params, *(AS_OF if self.is_dated else ()), *paging, AT_LEAST)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ledger import reads_recon
 from ledger.answers import (
     Balance,
     Balances,
@@ -129,10 +130,18 @@ TRANSACTIONS: Final = Listing(SELECT_TRANSACTIONS, {"first_position": int})
 async def wallets(snapshot: Snapshot, question: Question) -> Wallets:
     """Read what each wallet holds, and what is announced for it."""
     rows, following = await WALLETS.page(snapshot, question, question.text("currency"))
-    found = [
-        build(Wallet, row, total=plain(row["available"] + row["held"]), reconciliation=UNPROVED)
-        for row in rows
-    ]
+    found = []
+    for (source,), group in grouped(rows, "source").items():
+        claims = await reads_recon.claims(snapshot, source)
+        found += [
+            build(
+                Wallet,
+                row,
+                total=plain(row["available"] + row["held"]),
+                reconciliation=claims.get(row["currency"], UNPROVED),
+            )
+            for row in group
+        ]
     return Wallets(
         wallets=found, next=following, position=snapshot.position, parked=snapshot.parked
     )

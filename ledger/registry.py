@@ -21,6 +21,8 @@ from ledger.payload import parse
 UNKNOWN: Final = "unknown"
 UNREADABLE: Final = "unreadable"
 OPERATOR: Final = "*"
+STATEMENT: Final = "statement"
+"""The provider of logs that hold statements."""
 MACHINE: Final = (
     "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "stored.py", "fold.py",
     "books.py", "worker.py",
@@ -78,8 +80,13 @@ class Registry:
         """
         payload = Payload(parse(body), path)
         if origin == "operator":
-            return self.handlers[OPERATOR][0].translate(payload, terms)
+            return self._operator(payload).translate(payload, terms)
         return self.handler(terms.provider, payload).translate(payload, terms)
+
+    def _operator(self, payload: Payload) -> Handler:
+        """Return the handler of an operator's word: by its type, or the one that has none."""
+        typed = self.typed.get((OPERATOR, payload.type or ""))
+        return typed or next(each for each in self.handlers[OPERATOR] if not each.types)
 
     def handler(self, provider: str, payload: Payload) -> Handler:
         """Choose the handler by the URL's event name and the body; they must not disagree.
@@ -191,6 +198,7 @@ def current_version(terms: Iterable[SourceTerms]) -> str:
     settings = "|".join(
         f"{t.source}:{t.provider}:{t.currency}:{sorted(t.wallets.items())}"
         for t in sorted(terms, key=lambda t: t.source)
+        if t.provider != STATEMENT  # they come with the first import and have no terms
     )
     return hashlib.sha256(f"{code}|{settings}".encode()).hexdigest()[:16]
 

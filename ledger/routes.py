@@ -18,6 +18,7 @@ from ledger import (
 )
 from ledger.questions import Param, Route
 from ledger.reads_asof import dated
+from ledger.routes_recon import RECONCILIATION
 
 SOURCE: Final = Param("source", "Only this source.")
 CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
@@ -293,4 +294,4 @@ OPERATIONS: Final = (
     RESOLVE,
     STATUS_ROUTE,
 )
-ROUTES: Final = (*MONEY, *PEOPLE, *LOG, *EVIDENCE, *OPERATIONS)
+ROUTES: Final = (*MONEY, *PEOPLE, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)

@@ -8,9 +8,7 @@ in the append-only file; otherwise sealing of that source stops and says so.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,9 +17,9 @@ import asyncpg
 import structlog
 
 from ledger import database, sealfile, seals
+from ledger.background import beside
 from ledger.errors import BadNote, CannotSeal, LedgerError
 from ledger.keys import signing_key
-from ledger.loop import runner
 from ledger.merkle import Frontier
 from ledger.metrics import SEALED
 from ledger.note import checkpoint_of
@@ -38,7 +36,6 @@ REFUSED_SECONDS: Final = 30.0
 """How long a source rests whose log does not continue its seals."""
 
 NOTES_MAX: Final = 1_000
-STOP_SECONDS_MAX: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -170,19 +167,6 @@ class Sealer:
 
 @contextmanager
 def sealing(dsn: str, settings: Settings) -> Iterator[None]:
-    """Seal for the length of a block, in a thread of its own: folding a batch must not delay it."""
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
-
-    async def main() -> None:
-        task = asyncio.create_task(Sealer(dsn, settings).run())
-        begun.set_result((asyncio.get_running_loop(), task))
-        await asyncio.wait([task])
-
-    thread = threading.Thread(target=runner(), args=(main(),), name="sealer", daemon=True)
-    thread.start()
-    try:
+    """Seal for the length of a block."""
+    with beside("sealer", Sealer(dsn, settings).run):
         yield
-    finally:
-        loop, task = begun.result()
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join(STOP_SECONDS_MAX)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ledger.errors import SettingsError
 from ledger.model import SourceTerms
+from ledger.recon_rules import Rules, rules_of
 
 PREFIX: Final = "LEDGER_"
 SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -41,6 +42,7 @@ class Source:
     allow_ips: tuple[str, ...] = ()
     currency: str | None = None
     wallets: Mapping[str, str] = field(default_factory=dict)
+    reconcile: Rules = field(default_factory=Rules)
 
     def __repr__(self) -> str:
         return f"Source({self.name!r}, provider={self.provider!r}, secrets={len(self.secrets)})"
@@ -62,6 +64,7 @@ class Settings:
     port: int = 8080
     receivers: int = 1
     body_bytes_max: int = 262_144
+    statement_bytes_max: int = 67_108_864
     api_tokens: tuple[str, ...] = ()
     log_format: str | None = None
     pg_bin: str | None = None
@@ -221,6 +224,7 @@ def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
             currency=_currency(environ.get(f"{PREFIX}CURRENCY_{suffix}") or body.get("currency")),
             wallets={str(k).lower(): _currency(v) or ""
                      for k, v in dict(_flat(body.get("wallets", {}))).items()},
+            reconcile=rules_of(dict(body.get("reconcile", {}))),
         )  # fmt: skip
         for block in source.allow_ips:
             ipaddress.ip_network(block, strict=False)

@@ -63,6 +63,7 @@ TRANSACTIONS: Final = Table(
         "source, status",
         "source, customer_id WHERE customer_id IS NOT NULL",
         "source, idempotency_id WHERE idempotency_id IS NOT NULL",
+        "source, kind, id WHERE return_of IS NOT NULL",
         "source, first_position WHERE conflict IS NOT NULL"
         " OR flags && '{decided,idempotency_id_changed}'",
     ),

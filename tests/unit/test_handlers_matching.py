@@ -211,11 +211,13 @@ def test_a_bank_account_has_no_type_an_account_number_and_a_verification_status(
 
 
 def test_no_provider_can_pose_as_the_operator() -> None:
-    (decision,) = all_handlers("*")
-    for provider in ("straitsx", "gokart"):
-        for name in readable(provider):
-            assert not decision.matches(payload(name))
-    assert not decision.matches(Payload({"action": "keep", "resource": "x", "keep": 1}))
+    for handler in (*all_handlers("*"), *all_handlers("statement")):
+        for provider in ("straitsx", "gokart"):
+            for name in readable(provider):
+                assert not handler.matches(payload(name))
+        assert not handler.matches(Payload({"action": "keep", "resource": "x", "keep": 1}))
+    posing = Payload({"id": "x", "type": "adjustment", "action": "write_off"})
+    assert not [h for p in ("straitsx", "gokart") for h in all_handlers(p) if h.matches(posing)]
 
 
 def test_a_type_that_a_handler_claims_alone_is_matched_by_no_other() -> None:

@@ -1,0 +1,77 @@
+"""An operator's decision on a break between statement and books: written by our own API.
+
+It says who, why, which items it is about, and exactly what is to be posted (`legs`, debits
+positive), so that a rebuild posts the same whatever the rules are by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms, plain
+
+KIND: Final = "adjustment"
+ACTIONS: Final = frozenset(
+    {"match", "write_off", "post_fee", "void", "tolerance", "reopen", "note"}
+)
+_TEXTS: Final = ("anchor", "break_type", "note", "by", "difference")
+
+
+def matches(payload: Payload) -> bool:
+    """Tell an adjustment by its type; it is reached by its origin alone."""
+    return payload.type == KIND
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: the break decided on and the action. Raises CannotBeTrue."""
+    if payload.id is None:
+        raise CannotBeTrue("missing_id", "the decision names no break")
+    action = payload.need("action")
+    if action not in ACTIONS:
+        raise CannotBeTrue("bad_action", f"action is one of {', '.join(sorted(ACTIONS))}")
+    return Envelope(KIND, payload.id, action, None, payload.instant("effective_at"))
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate a decision; its legs are exact and balance.
+
+    Raises CannotBeTrue `bad_legs` or `unbalanced`.
+    """
+    legs = [_leg(each) for each in payload.get("legs") or ()]
+    if sum((amount for _, amount in legs), Decimal(0)):
+        raise CannotBeTrue("unbalanced", "the legs of the decision do not add up to zero")
+    items = payload.get("items") or []
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise CannotBeTrue("bad_items", "items is a list of texts")
+    return envelope(payload).fact(
+        currency=payload.currency("currency"),
+        details={
+            **{name: payload.text(name) for name in _TEXTS},
+            "items": sorted(items),
+            "legs": [[account, plain(amount)] for account, amount in legs],
+        },
+    )
+
+
+def _leg(value: Any) -> tuple[str, Decimal]:
+    if not isinstance(value, Mapping):
+        raise CannotBeTrue("bad_legs", "a leg has an account and an amount")
+    told = Payload.inner(value)
+    amount = told.money("amount")
+    if amount is None:
+        raise CannotBeTrue("bad_legs", "a leg has no amount")
+    return told.need("account"), amount
+
+
+HANDLER = Handler(
+    provider="*",
+    kind=KIND,
+    events=frozenset(),
+    matches=matches,
+    types=frozenset({KIND}),
+    envelope=envelope,
+    translate=translate,
+    statuses=ACTIONS,
+)

@@ -1,0 +1,69 @@
+"""One line of a statement: what the provider says moved in a wallet, or that it says so no more.
+
+Written by our own import, never by a provider.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms, plain
+
+KIND: Final = "statement_line"
+STATUSES: Final = frozenset({"stated", "withdrawn"})
+_TEXTS: Final = (
+    "line", "sha256", "row_kind", "contract_id", "reference", "description", "balance",
+)  # fmt: skip
+
+
+def matches(payload: Payload) -> bool:
+    """Tell a line by its type."""
+    return payload.type == KIND
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: one event per line and file that stated it so. Raises CannotBeTrue."""
+    if payload.id is None:
+        raise CannotBeTrue("missing_id", "the line has no id")
+    return Envelope(
+        KIND,
+        payload.id,
+        payload.status("status", STATUSES),
+        payload.text("idempotency_id"),
+        payload.instant("effective_at"),
+        payload.need("sha256"),
+    )
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate a line: the amount is > 0 into our wallet, < 0 out of it.
+
+    Raises CannotBeTrue for a missing or unreadable amount, currency or time.
+    """
+    amount = payload.money("amount")
+    if amount is None:
+        raise CannotBeTrue("missing_amount", "the line has no amount")
+    if payload.instant("effective_at") is None:
+        raise CannotBeTrue("missing_effective_at", "the line has no time")
+    balance = payload.money("balance")
+    return envelope(payload).fact(
+        amount=amount,
+        currency=payload.currency("currency"),
+        details={
+            **{name: payload.text(name) for name in _TEXTS},
+            "balance": None if balance is None else plain(balance),
+            "number": payload.get("number"),
+        },
+    )
+
+
+HANDLER = Handler(
+    provider="statement",
+    kind=KIND,
+    events=frozenset(),
+    matches=matches,
+    types=frozenset({KIND}),
+    envelope=envelope,
+    translate=translate,
+    statuses=STATUSES,
+)

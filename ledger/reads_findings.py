@@ -1,0 +1,206 @@
+"""Reading what looks incomplete without any statement: completeness, asked at a moment.
+
+Ages depend on when one asks, so nothing here is in the books; a moment is given, or is now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any, Final
+
+from ledger import registry
+from ledger.answers_recon import FindingAnswer, Findings
+from ledger.errors import BadQuestion, LedgerError
+from ledger.model import Record, SourceTerms
+from ledger.questions import Question, after, write_cursor
+from ledger.reading import plain
+from ledger.reads import Row, Snapshot
+from ledger.recon_rules import Rules
+
+FOUND_MAX: Final = 10_000
+"""Findings of one reason and source; more are an incident, not a list."""
+
+DAY: Final = timezone(timedelta(hours=8))
+"""Limits count the days and years of Singapore (StraitsX is there)."""
+
+PERIODS: Final = tuple((p, k) for p in ("annual", "daily") for k in ("payment", "payout"))
+
+SELECT_NOW: Final = "SELECT now() AS now"
+SELECT_STUCK: Final = """
+SELECT kind, id, currency, amount, effective_at AS since FROM transactions
+ WHERE source = $1 AND status = 'pending' AND effective_at < $2
+ ORDER BY kind, id LIMIT $3
+"""
+SELECT_RETURNS: Final = """
+SELECT r.kind, r.id, r.currency, r.amount, r.effective_at AS since, r.return_of,
+       p.id AS payout, p.amount AS sent, p.details->>'returned_amount' AS returned
+  FROM transactions AS r
+  LEFT JOIN transactions AS p
+    ON p.source = r.source AND p.idempotency_id = r.return_of AND p.kind = 'payout'
+ WHERE r.source = $1 AND r.return_of IS NOT NULL AND r.status = 'completed'
+   AND r.effective_at <= $2
+ ORDER BY r.kind, r.id LIMIT $3
+"""
+SELECT_UNVERIFIED: Final = """
+SELECT 'customer' AS kind, substr(b.account, 23) AS id, b.currency,
+       b.credits - b.debits AS amount, c.updated_at AS since, c.verification_status AS status
+  FROM balances AS b
+  LEFT JOIN customers AS c
+    ON c.source = b.source AND c.kind = 'customer' AND c.id = substr(b.account, 23)
+ WHERE b.source = $1 AND b.account LIKE 'liabilities:customers:%' AND b.debits <> b.credits
+   AND c.verification_status IS DISTINCT FROM 'verified'
+ ORDER BY b.account, b.currency LIMIT $2
+"""
+# The last few events of each stream: what was told when is in the events, not in the books.
+SELECT_LIMITS: Final = """
+SELECT l.id, l.customer_id, e.position, e.received_at, e.path_event, e.body, s.provider
+  FROM limits AS l
+  JOIN ledger.sources AS s ON s.source = l.source
+ CROSS JOIN LATERAL (
+       SELECT h.position FROM history AS h
+        WHERE h.source = l.source AND h.kind = l.kind AND h.id = l.id
+        ORDER BY h.position DESC LIMIT 8) AS latest
+  JOIN ledger.events AS e ON e.source = l.source AND e.position = latest.position
+ WHERE l.source = $1 AND l.customer_id IS NOT NULL
+ ORDER BY l.customer_id, l.id, e.position LIMIT $2
+"""
+SELECT_USED: Final = """
+SELECT currency, sum(amount) AS amount FROM transactions
+ WHERE source = $1 AND customer_id = $2 AND kind = $3 AND status = 'completed'
+   AND effective_at >= $4 AND effective_at < $5 AND first_position <= $6
+ GROUP BY currency
+"""
+
+
+class Used(Record, frozen=True):
+    """What the provider said to be used of a limit, and where and when it said so."""
+
+    amount: Decimal
+    position: int
+    at: datetime
+
+
+async def findings(snapshot: Snapshot, question: Question, rules: Mapping[str, Rules]) -> Findings:
+    """Read what looks incomplete as of a moment, source by source."""
+    asked = question.time("as_of")
+    if asked is None:
+        row = await snapshot.row(SELECT_NOW)
+        asked = row["now"] if row else None
+    if asked is None:
+        raise BadQuestion("as_of must be a time")
+    reason = question.text("reason")
+    found: list[FindingAnswer] = []
+    following = None
+    for source in snapshot.sources(question):
+        key = [str(part) for part in after(question, source, [str] * 4) if part is not None]
+        for each in await _of(snapshot, source, asked, rules.get(source, Rules())):
+            place = [each.reason, each.kind, each.id, each.currency or ""]
+            if (reason is None or each.reason == reason) and place > key:
+                found.append(each)
+    if len(found) > question.limit:
+        found = found[: question.limit]
+        last = found[-1]
+        following = write_cursor(
+            [last.source, last.reason, last.kind, last.id, last.currency or ""]
+        )
+    return Findings(findings=found, as_of=asked, next=following, position=snapshot.position)
+
+
+async def _of(
+    snapshot: Snapshot, source: str, as_of: datetime, rules: Rules
+) -> list[FindingAnswer]:
+    stuck = await snapshot.rows(SELECT_STUCK, source, as_of - rules.stuck, FOUND_MAX)
+    returns = await snapshot.rows(SELECT_RETURNS, source, as_of, FOUND_MAX)
+    unverified = await snapshot.rows(SELECT_UNVERIFIED, source, FOUND_MAX)
+    found = [_found(source, "stuck_pending", row, _age(row, as_of)) for row in stuck]
+    found += [_returned(source, row) for row in returns]
+    found += [
+        _found(source, "unverified_money", row,
+               f"the customer has money and is {row['status'] or 'of unknown verification'}")
+        for row in unverified
+    ]  # fmt: skip
+    found += await _drifts(snapshot, source)
+    return sorted(found, key=lambda each: (each.reason, each.kind, each.id, each.currency or ""))
+
+
+def _found(source: str, reason: str, row: Mapping[str, Any], detail: str) -> FindingAnswer:
+    amount = row["amount"]
+    return FindingAnswer(
+        source=source,
+        reason=reason,
+        kind=row["kind"],
+        id=row["id"],
+        currency=row["currency"],
+        amount=None if amount is None else plain(amount),
+        since=row["since"],
+        detail=detail,
+    )
+
+
+def _age(row: Row, as_of: datetime) -> str:
+    days = (as_of - row["since"]).days
+    return f"pending for {days} days; ask the provider, or send its last callback again"
+
+
+def _returned(source: str, row: Row) -> FindingAnswer:
+    """Name a payout that came back, whole or in part, or a return that belongs to none."""
+    if row["payout"] is None:
+        detail = f"returns {row['return_of']}, which is no payout of the books"
+        return _found(source, "return_unmatched", row, detail)
+    back = Decimal(row["returned"] or row["amount"])
+    reason = "payout_returned" if back >= row["sent"] else "payout_partly_returned"
+    detail = f"{plain(back)} of {plain(row['sent'])} came back with {row['kind']} {row['id']}"
+    about = {**row, "kind": "payout", "id": row["payout"]}
+    return _found(source, reason, about, detail)
+
+
+async def _drifts(snapshot: Snapshot, source: str) -> list[FindingAnswer]:
+    """Compare what the provider says is used of each limit with what the transactions used."""
+    found: list[FindingAnswer] = []
+    for (customer, period, kind), told in (await _limits(snapshot, source)).items():
+        drift = await _drift(snapshot, source, customer, kind, period, told)
+        found += [drift] if drift is not None else []
+    return found
+
+
+async def _limits(snapshot: Snapshot, source: str) -> dict[tuple[str, str, str], Used]:
+    """Return what was last told to be used: (customer, period, kind) → amount and event."""
+    known = registry.load()
+    found: dict[tuple[str, str, str], Used] = {}
+    for row in await snapshot.rows(SELECT_LIMITS, source, FOUND_MAX):
+        terms = SourceTerms(source, row["provider"])
+        try:
+            fact = known.translate(terms, "callback", row["path_event"], row["body"])
+        except LedgerError:
+            continue  # listed as an exception
+        told = fact.details.get("limits") or {}
+        for period, kind in PERIODS:
+            name = f"{period}_{kind}_limit"
+            whole, left = told.get(f"total_{name}"), told.get(f"available_{name}")
+            if whole is not None and left is not None:
+                place = row["customer_id"], period, kind
+                amount = Decimal(whole) - Decimal(left)
+                found[place] = Used(amount, row["position"], row["received_at"])
+    return found
+
+
+async def _drift(
+    snapshot: Snapshot, source: str, customer: str, kind: str, period: str, told: Used
+) -> FindingAnswer | None:
+    begin = told.at.astimezone(DAY).replace(hour=0, minute=0, second=0, microsecond=0)
+    if period == "annual":
+        begin = begin.replace(month=1, day=1)
+    sums = await snapshot.rows(SELECT_USED, source, customer, kind, begin, told.at, told.position)
+    if len(sums) > 1:
+        return None  # a limit is in one currency, and does not say in which
+    ours = sums[0]["amount"] if sums else Decimal(0)
+    if ours == told.amount:
+        return None
+    about = {
+        "kind": "limits", "id": f"{customer}:{period}_{kind}", "amount": told.amount - ours,
+        "currency": sums[0]["currency"] if sums else None, "since": told.at,
+    }  # fmt: skip
+    detail = f"the provider counts {plain(told.amount)} used, the transactions {plain(ours)}"
+    return _found(source, "limit_drift", about, detail)

@@ -1,0 +1,181 @@
+"""Statements in, decisions on breaks, findings and the printed report, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from ledger import reads_findings, reads_recon, recon_report
+from ledger.answers_log import Resolution
+from ledger.answers_recon import BreakAnswer, BreakDecision, Findings, Imported, RunAnswer
+from ledger.errors import BadQuestion, NotFound, StatementRefused
+from ledger.log import Arrival
+from ledger.problems import PRIVATE, Handler
+from ledger.query import PAGE_HEADERS, QUERY, answered
+from ledger.questions import Question, ask
+from ledger.reads import Snapshot, observe
+from ledger.recon_decide import Asked, arrival_of, decision
+from ledger.recon_rules import Rules
+from ledger.routes_recon import DECIDE, FINDINGS, IMPORT, REPORT
+from ledger.settings import Settings
+from ledger.statement_log import append_statement, log_of
+from ledger.statement_read import read_statement
+
+DECISION_BYTES_MAX: Final = 1_048_576
+BODY_SECONDS_MAX: Final = 300.0
+CHUNK: Final = 65_536
+
+Append: TypeAlias = Callable[[str, Arrival], Awaitable[Mapping[str, Any]]]
+"""(source, event) → position, event_id and status."""
+
+DSN: Final[web.AppKey[str]] = web.AppKey("RECON_DSN")
+APPEND: Final[web.AppKey[Append]] = web.AppKey("RECON_APPEND")
+NOW: Final[web.AppKey[Callable[[], datetime]]] = web.AppKey("RECON_NOW")
+
+
+async def import_statement(request: web.Request) -> web.Response:
+    """Take a statement's file: read it, check it, append it to the log."""
+    question = ask(IMPORT, request.match_info, request.query.items())
+    settings = request.app[QUERY].settings
+    source = question.text("source") or ""
+    if source not in settings.sources:
+        raise NotFound(f"source {source!r} is not configured in this service")
+    body = await _body(request, settings.statement_bytes_max)
+    told = _options(question)
+    done = await asyncio.to_thread(
+        _append, request.app[DSN], source, body, told, request.app[NOW]()
+    )
+    return answered(done, {log_of(source): done.position})
+
+
+def _append(dsn: str, source: str, body: bytes, told: Mapping[str, Any], now: datetime) -> Imported:
+    """Read and append a file, in a thread: a large one must not keep callbacks waiting."""
+    statement = read_statement(body, **told)
+    done = asyncio.run(append_statement(dsn, source, statement, now))
+    return Imported(
+        done.status, log_of(source), done.position, done.lines, done.new, done.changed,
+        done.withdrawn,
+    )  # fmt: skip
+
+
+def _options(question: Question) -> dict[str, Any]:
+    begin, end = question.time("from"), question.time("to")
+    if (begin is None) != (end is None):
+        raise BadQuestion("from and to go together: the period that the file covers")
+    columns = question.text("columns")
+    try:
+        named = msgspec.json.decode(columns, type=dict[str, str]) if columns else None
+    except msgspec.DecodeError as error:
+        raise BadQuestion(f"columns is a JSON object of texts: {error}") from error
+    return {
+        "format": question.text("format"),
+        "currency": question.text("currency"),
+        "columns": named,
+        "window": None if begin is None or end is None else (begin, end),
+    }
+
+
+async def _body(request: web.Request, bytes_max: int) -> bytes:
+    """Read a body within its limits. Raises BadQuestion or StatementRefused."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise BadQuestion("send the file as it is, without a Content-Encoding")
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            async for chunk in request.content.iter_chunked(CHUNK):
+                size += len(chunk)
+                if size > bytes_max:
+                    raise StatementRefused(
+                        f"the file is larger than {bytes_max} bytes; split it by time, or raise "
+                        "LEDGER_STATEMENT_BYTES_MAX"
+                    )
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise BadQuestion("the body took too long to arrive") from error
+    return b"".join(chunks)
+
+
+async def decide_break(request: web.Request) -> web.Response:
+    """Take an operator's decision on a break; it becomes an event of the source's log."""
+    question = ask(DECIDE, request.match_info, request.query.items())
+    if request.content_type != "application/json":
+        raise BadQuestion("send the decision as JSON, with Content-Type: application/json")
+    raw = await _body(request, DECISION_BYTES_MAX)
+    try:
+        told = msgspec.json.decode(raw, type=BreakDecision)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadQuestion(f"the decision cannot be read: {error}") from error
+    asked = Asked(told.action, told.by, told.note, tuple(told.items), told.account)
+    if not told.by.strip() or not told.note.strip():
+        raise BadQuestion('say who decides in "by" and why in "note"')
+    if asked.items and asked.action != "match":
+        raise BadQuestion("items go with the action match only")
+
+    async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
+        return await decision(
+            snapshot, question.need("id"), asked, _rules(request.app[QUERY].settings)
+        )
+
+    source, body = await observe(request.app[QUERY].pool, {}, read)
+    now = request.app[NOW]()
+    arrival = arrival_of(source, body | {"decided_at": now.isoformat()}, now)
+    answer = msgspec.convert(await request.app[APPEND](source, arrival), Resolution)
+    return answered(answer, {source: answer.position})
+
+
+async def list_findings(request: web.Request) -> web.Response:
+    """Answer what looks incomplete, by the rules that each source declares."""
+    question = ask(FINDINGS, request.match_info, request.query.items())
+    state = request.app[QUERY]
+
+    async def read(snapshot: Snapshot) -> Findings:
+        return await reads_findings.findings(snapshot, question, _rules(state.settings))
+
+    found = await observe(state.pool, question.at_least, read)
+    return answered(found, found.position)
+
+
+async def print_report(request: web.Request) -> web.Response:
+    """Answer one wallet's reconciliation as a page, or as CSV with `?as=csv`."""
+    question = ask(REPORT, request.match_info, request.query.items())
+    source, currency = question.need("source"), question.need("currency")
+
+    async def read(snapshot: Snapshot) -> tuple[RunAnswer, list[BreakAnswer]]:
+        return await reads_recon.one(snapshot, source, currency)
+
+    run, breaks = await observe(request.app[QUERY].pool, question.at_least, read)
+    # `current` is about the moment of asking, not about the run.
+    document = orjson.loads(msgspec.json.encode(run))
+    rows = orjson.loads(msgspec.json.encode(breaks))
+    if question.text("as") == "csv":
+        return web.Response(
+            body=recon_report.csv_of(document, rows), content_type="text/csv", charset="utf-8",
+            headers={**PRIVATE, "Content-Disposition": "attachment"},
+        )  # fmt: skip
+    policy = (
+        f"default-src 'none'; style-src '{recon_report.STYLE_HASH}'; frame-ancestors 'none'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return web.Response(
+        body=recon_report.html_of(document, rows), content_type="text/html", charset="utf-8",
+        headers={**PAGE_HEADERS, "Content-Security-Policy": policy},
+    )  # fmt: skip
+
+
+def _rules(settings: Settings) -> dict[str, Rules]:
+    return {name: source.reconcile for name, source in settings.sources.items()}
+
+
+SPECIAL: Final[Mapping[tuple[str, str], Handler]] = {
+    (IMPORT.method, IMPORT.path): import_statement,
+    (DECIDE.method, DECIDE.path): decide_break,
+    (FINDINGS.method, FINDINGS.path): list_findings,
+    (REPORT.method, REPORT.path): print_report,
+}
+"""Addresses whose answer is not simply what their reading gives."""

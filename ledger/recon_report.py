@@ -1,0 +1,177 @@
+"""One reconciliation as CSV and as a page fit to print. Pure: same run, same bytes."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, Final
+
+JSON = Mapping[str, Any]
+
+BREAK_FIELDS: Final = (
+    "id", "type", "state", "difference", "gap", "at", "age_days", "bucket", "owner", "detail",
+    "items", "action", "decided_by", "decided_at", "note",
+)  # fmt: skip
+SHEET: Final = (
+    ("opening", "Statement, opening balance"),
+    ("matched_in", "Matched in"),
+    ("matched_out", "Matched out"),
+    ("fees", "Fees matched"),
+    ("unmatched", "Lines in no match"),
+    ("closing", "Statement, closing balance"),
+    ("in_transit", "In transit"),
+    ("breaks", "Open breaks"),
+    ("residual", "Residual"),
+    ("ledger", "Ledger balance at the cut-off"),
+)
+"""The balance sheet from top to bottom: closing + in transit + breaks + residual = ledger."""
+
+STYLE: Final = """
+body{font:14px/1.45 system-ui,sans-serif;color:#1b1f24;max-width:60rem;
+margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.05rem;margin:1.8rem 0 .4rem}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;
+border-bottom:1px solid #d8dde3}
+th{font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+tr.sum td{font-weight:600;border-top:2px solid #1b1f24}
+code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}
+.state{display:inline-block;padding:.1rem .6rem;border:1px solid;border-radius:1rem;font-weight:600}
+.RECONCILED,.RECONCILED_WITH_TIMING{color:#14632f}.BREAKS{color:#a4161a}.INCOMPLETE{color:#8a5a00}
+@media print{body{margin:0;max-width:none}tr{break-inside:avoid}@page{margin:15mm}}
+"""
+STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+"""For the page's Content-Security-Policy: this style and nothing else."""
+
+
+def csv_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
+    """Write the figures, one per row, then the breaks under a header of their own."""
+    out = io.StringIO(newline="")
+    rows = csv.writer(out, lineterminator="\r\n")
+    rows.writerow(("field", "value"))
+    for name, value in _facts(run):
+        rows.writerow((_cell(name), _cell(value)))
+    for name, value in run["figures"].items():
+        if name != "by_type":
+            rows.writerow((name, "" if value is None else _cell(value)))
+    rows.writerow(())
+    rows.writerow(BREAK_FIELDS)
+    for each in breaks:
+        rows.writerow([_cell(_text(each.get(name))) for name in BREAK_FIELDS])
+    return out.getvalue().encode()
+
+
+def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
+    """Write the page: what is claimed, on which evidence, and what stands against it."""
+    figures = run["figures"]
+    title = f"{run['currency']} of {run['source']}, through {_text(run['through'])}"
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        '<meta name=viewport content="width=device-width,initial-scale=1">',
+        f"<title>Reconciliation: {escape(title)}</title><style>{STYLE}</style>",
+        f"<h1>{escape(title)}</h1>",
+        f'<p><span class="state {escape(run["state"])}">{escape(run["state"])}</span></p>',
+        *(f"<p>{escape(reason)}</p>" for reason in run["reasons"]),
+        "<h2>Balance</h2>",
+        _table(
+            ("", run["currency"]),
+            [(label, figures[name]) for name, label in SHEET],
+            numbers={1},
+            sums={"Statement, closing balance", "Ledger balance at the cut-off"},
+        ),
+        "<h2>Coverage</h2>",
+        _table(
+            ("", "matched", "of", "percent"),
+            [
+                ("Lines", figures["lines_matched"], figures["lines"], figures["coverage_count"]),
+                ("Transactions", figures["transactions_matched"], figures["transactions"], ""),
+                ("Value", "", "", figures["coverage_value"]),
+            ],
+            numbers={1, 2, 3},
+        ),
+        "<h2>Open breaks by type and age</h2>",
+        _table(
+            ("type", "age", "owner", "count", "value"),
+            [(t["type"], t["bucket"], t["owner"], t["count"], t["value"])
+             for t in figures["by_type"]],
+            numbers={3, 4},
+        ),
+        "<h2>Breaks, what is in transit, and decisions</h2>",
+        _table(
+            ("break", "type", "state", "difference", "days", "what", "decision"),
+            [_break_row(each) for each in breaks],
+            numbers={3, 4},
+        ),
+        "<h2>Evidence</h2>",
+        _table(("", ""), list(_facts(run))),
+        "</html>\n",
+    ]  # fmt: skip
+    return "\n".join(parts).encode()
+
+
+def _facts(run: JSON) -> Iterable[tuple[str, str]]:
+    """Yield what the claim rests on."""
+    yield "source", run["source"]
+    yield "currency", run["currency"]
+    yield "state", run["state"]
+    yield "from", _text(run["opened_at"])
+    yield "through (cut-off, exclusive)", _text(run["through"])
+    for source, position in run["positions"].items():
+        yield f"position of {source}", str(position)
+    for seal in run["seals"]:
+        sealed = f"{seal['size']} events, root {seal['root']}" if seal["root"] else "not yet"
+        yield f"seal of {seal['source']}", sealed
+    for place, sha256 in enumerate(run["files"], 1):
+        yield f"statement {place} (SHA-256)", sha256
+    yield "rules (SHA-256)", run["rules_sha256"]
+    yield "result (SHA-256)", run["sha256"]
+
+
+def _break_row(each: JSON) -> tuple[str, ...]:
+    decided = f"{each['action']} by {each['decided_by']}: {each['note']}" if each["action"] else ""
+    what = f"{each['detail']} ({_text(each['items'])})" if each["items"] else each["detail"]
+    return (
+        each["id"], each["type"], each["state"], each["difference"], str(each["age_days"]), what,
+        decided,
+    )  # fmt: skip
+
+
+def _table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    numbers: set[int] | None = None,
+    sums: set[str] | None = None,
+) -> str:
+    if not rows:
+        return "<p>none</p>"
+
+    def cells(tag: str, row: Sequence[Any]) -> str:
+        return "".join(
+            f"<{tag}{' class=n' if place in (numbers or ()) else ''}>{escape(_text(cell))}</{tag}>"
+            for place, cell in enumerate(row)
+        )
+
+    body = "\n".join(
+        f"<tr{' class=sum' if sums and row[0] in sums else ''}>{cells('td', row)}</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{cells('th', head)}</tr>\n{body}</table>"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(each) for each in value)
+    return str(value)
+
+
+def _cell(value: Any) -> str:
+    """Keep a spreadsheet from taking a text for a formula; amounts stay numbers."""
+    text = _text(value)
+    is_amount = text.removeprefix("-").replace(".", "", 1).isdigit()
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not is_amount else text

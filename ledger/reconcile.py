@@ -1,0 +1,140 @@
+"""The reconcile step: after folds, behind them, each wallet that has a statement.
+
+Everything of a run is read in one snapshot and is true at the positions that it names: of the
+callbacks' log and of the statements'. Runs of a busy source are spaced by twenty times what one
+takes, so that they cost a twentieth of a processor at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from ledger import books, database, recon_decide, recon_store, registry
+from ledger.errors import LedgerError
+from ledger.recon_books import Pair
+from ledger.recon_result import Result
+from ledger.recon_rules import Rules
+from ledger.registry import STATEMENT
+from ledger.settings import Settings
+from ledger.statement_log import log_of, source_of
+
+LOGGER = structlog.get_logger("ledger.reconcile")
+
+SELECT_LOGS: Final = "SELECT source FROM ledger.sources WHERE provider = $1 ORDER BY source"
+SELECT_PLACE: Final = """
+SELECT h.position AS head, coalesce(c.position, 0) AS books
+  FROM ledger.heads AS h LEFT JOIN checkpoints AS c ON c.source = h.source
+ WHERE h.source = $1
+"""
+
+POLL_SECONDS: Final = 0.5
+RETRY_SECONDS: Final = 1.0
+REST_FACTOR: Final = 20
+RUN_SECONDS_MAX: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The reconciliation of every wallet of a source, and at which positions it is true."""
+
+    generation: int
+    positions: dict[str, int]
+    results: list[Result]
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Reconciles every source of one database that has statements. Several may run."""
+
+    dsn: str
+    settings: Settings
+    _done: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    _rest_until: dict[str, float] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Reconcile until cancelled, through every loss of the database."""
+        while True:
+            try:
+                async with database.connected(self.dsn, seconds_max=RUN_SECONDS_MAX) as connection:
+                    while True:
+                        await self.round(connection)
+                        await asyncio.sleep(POLL_SECONDS)
+            except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+                LOGGER.warning("reconcile_interrupted", error=type(error).__name__)
+            except Exception:
+                LOGGER.exception("reconcile_failed")
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def round(self, connection: Any) -> None:
+        """Reconcile each source whose books have moved since the last time."""
+        clock = asyncio.get_running_loop().time
+        live = await connection.fetchrow(books.SELECT_LIVE)
+        if live is None:
+            return
+        for row in await connection.fetch(SELECT_LOGS, STATEMENT):
+            source = source_of(row["source"])
+            if clock() < self._rest_until.get(source, 0):
+                continue
+            began = clock()
+            place = await self._place(connection, live["generation"], source, row["source"])
+            if place is None or self._done.get(source) == place:
+                continue
+            await self.reconcile(connection, source)
+            self._done[source] = place
+            self._rest_until[source] = clock() + REST_FACTOR * (clock() - began)
+
+    async def _place(
+        self, connection: Any, generation: int, source: str, log: str
+    ) -> tuple[int, int, int] | None:
+        """Return where the books of a source and of its statements are; None while they catch up
+        with an import."""
+        await books.use_generation(connection, generation)
+        told = await connection.fetchrow(SELECT_PLACE, log)
+        own = await connection.fetchrow(SELECT_PLACE, source)
+        if told is None or own is None or told["books"] < told["head"]:
+            return None
+        return generation, own["books"], told["books"]
+
+    async def reconcile(self, connection: Any, source: str) -> Run | None:
+        """Reconcile every wallet of a source now and store it; None when there are no books.
+
+        What a declared tolerance covers is posted; the next round finds it posted.
+        """
+        rules = rules_for(self.settings, source)
+        run = await compute(connection, source, rules)
+        if run is None:
+            return None
+        for result in run.results:
+            await recon_store.write(connection, result, run.positions, run.generation)
+            await recon_decide.post_tolerated(connection, result, rules)
+        return run
+
+
+def rules_for(settings: Settings, source: str) -> Rules:
+    """Return the declared rules of a source, or the defaults."""
+    found = settings.sources.get(source)
+    return found.reconcile if found is not None else Rules()
+
+
+async def compute(connection: Any, source: str, rules: Rules) -> Run | None:
+    """Reconcile every wallet of a source in one snapshot; nothing is written."""
+    log = log_of(source)
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        live = await connection.fetchrow(books.SELECT_LIVE)
+        if live is None:
+            return None
+        await connection.execute(
+            f"SET LOCAL search_path = {books.schema_of(live['generation'])}, ledger"
+        )
+        positions = {}
+        for name in (source, log):
+            place = await connection.fetchrow(SELECT_PLACE, name)
+            positions[name] = 0 if place is None else int(place["books"])
+        pair = Pair(connection, registry.load(), source, log, rules)
+        found = [await pair.reconcile(currency) for currency in await pair.currencies()]
+    return Run(live["generation"], positions, [each for each in found if each is not None])

@@ -1,0 +1,120 @@
+"""The part of the query API's table that is about statements and reconciliation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger import answers_recon as a
+from ledger import reads_findings, reads_recon, recon_decide
+from ledger.answers_log import Resolution
+from ledger.questions import Param, Route
+from ledger.recon_items import BREAK_TYPES, TIMING
+from ledger.statement import FORMATS
+
+SOURCE: Final = Param("source", "Only this source.")
+CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
+
+IMPORT: Final = Route(
+    "/v1/statements",
+    "Import a provider's statement",
+    "reconciliation",
+    a.Imported,
+    reads_recon.statements,
+    (
+        Param("source", "The source whose statement it is; must be given."),
+        Param("currency", "Where the file names none.", "currency"),
+        Param("format", "Found out from the bytes when not given.", "choice", FORMATS),
+        Param("from", "Begin of the period that the file covers, where it states none.", "time"),
+        Param("to", "End of that period, exclusive.", "time"),
+        Param("columns", "For CSV: a JSON object, what → column or spelling."),
+    ),
+    is_list=False,
+    method="POST",
+    takes=bytes,
+    about="The body is the file. The same file again changes nothing; a newer file that overlaps "
+    "replaces line by line. A file whose balances do not add up is refused, with the line named.",
+)
+DECIDE: Final = Route(
+    "/v1/breaks/{id}/decide",
+    "Decide on a break",
+    "reconciliation",
+    Resolution,
+    recon_decide.decision,
+    is_list=False,
+    method="POST",
+    takes=a.BreakDecision,
+    about="The decision is an event of the source's log; it moves the books as it says.",
+)
+FINDINGS: Final = Route(
+    "/v1/reconciliation/findings",
+    "What looks incomplete, without any statement",
+    "reconciliation",
+    a.Findings,
+    reads_findings.findings,
+    (
+        SOURCE,
+        Param("reason", "Only for this reason."),
+        Param("as_of", "As of this moment; now when not given.", "time"),
+    ),
+)
+REPORT: Final = Route(
+    "/reconciliation/{source}/{currency}",
+    "One wallet's reconciliation as a page fit to print",
+    "reconciliation",
+    str,
+    reads_recon.one,
+    (Param("as", "`csv` for a spreadsheet.", "choice", ("html", "csv")),),
+    is_list=False,
+)
+RECONCILIATION: Final = (
+    IMPORT,
+    Route(
+        "/v1/statements",
+        "Imported statements, the newest first",
+        "reconciliation",
+        a.Statements,
+        reads_recon.statements,
+        (SOURCE, CURRENCY),
+    ),
+    Route(
+        "/v1/statement_lines",
+        "Statement lines and what each is matched with",
+        "reconciliation",
+        a.StatementLines,
+        reads_recon.statement_lines,
+        (
+            SOURCE,
+            CURRENCY,
+            Param("contract_id", "Only of this contract."),
+            Param("line", "Only the line with this id."),
+            Param("matched", "Whether it is in a live match.", "choice", ("yes", "no")),
+        ),
+    ),
+    Route(
+        "/v1/breaks",
+        "Differences between statements and books, and what is in transit",
+        "reconciliation",
+        a.Breaks,
+        reads_recon.breaks,
+        (
+            SOURCE,
+            CURRENCY,
+            Param("type", "Only this type.", "choice", (*BREAK_TYPES, TIMING)),
+            Param("state", "Only in this state.", "choice", ("OPEN", "RESOLVED")),
+            Param("owner", "Only what this owner looks after."),
+            Param("bucket", "Only of this age.", "choice", ("0-1d", "2-3d", "4-7d", ">7d")),
+            Param("id", "Only this one."),
+        ),
+    ),
+    DECIDE,
+    Route(
+        "/v1/reconciliation",
+        "The latest reconciliation of each wallet",
+        "reconciliation",
+        a.Runs,
+        reads_recon.runs,
+        (SOURCE, CURRENCY),
+    ),
+    FINDINGS,
+    REPORT,
+)

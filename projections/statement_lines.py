@@ -1,0 +1,108 @@
+"""Statement lines: what each says now. A newer file's word on a line replaces the older one's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from ledger.model import Record, Seen, SourceTerms, StreamProjection, Table, View
+from projections.postings import exact
+
+
+class Stated(Record, frozen=True):
+    """The state: a line as the latest file that changed it states it."""
+
+    status: str
+    amount: Decimal
+    currency: str
+    effective_at: datetime
+    idempotency_id: str | None
+    details: dict[str, Any]
+    at: int
+    """The position of that statement."""
+    versions: int
+    """How often the line was stated differently."""
+
+
+def fold(state: Stated | None, seen: Seen) -> Stated:
+    """Let the later position win."""
+    fact = seen.fact
+    versions = 1 if state is None else state.versions + 1
+    if state is not None and state.at >= seen.position:
+        return Stated(
+            state.status, state.amount, state.currency, state.effective_at,
+            state.idempotency_id, state.details, state.at, versions,
+        )  # fmt: skip
+    return Stated(
+        fact.status,
+        exact(fact.amount or Decimal(0)),
+        fact.currency or "",
+        seen.effective_at,
+        fact.idempotency_id,
+        dict(fact.details),
+        seen.position,
+        versions,
+    )
+
+
+def view(state: Stated, related: Sequence[Stated], terms: SourceTerms) -> View:
+    """Return the row of a line; a statement posts nothing by itself."""
+    told = state.details
+    balance = told.get("balance")
+    return View(
+        {
+            "status": state.status,
+            "line": told.get("line"),
+            "row_kind": told.get("row_kind") or "",
+            "amount": state.amount,
+            "currency": state.currency,
+            "effective_at": state.effective_at,
+            "contract_id": told.get("contract_id"),
+            "idempotency_id": state.idempotency_id,
+            "reference": told.get("reference"),
+            "balance": None if balance is None else Decimal(balance),
+            "description": told.get("description") or "",
+            "file": told.get("sha256"),
+            "number": told.get("number"),
+            "versions": state.versions,
+        }
+    )
+
+
+PROJECTION = StreamProjection(
+    name="statement_lines",
+    kinds=frozenset({"statement_line"}),
+    table=Table(
+        name="statement_lines",
+        columns={
+            "source": "text",
+            "kind": "text",
+            "id": "text",
+            "status": "text",
+            "line": "text",
+            "row_kind": "text",
+            "amount": "numeric",
+            "currency": "text",
+            "effective_at": "timestamptz",
+            "contract_id": "text",
+            "idempotency_id": "text",
+            "reference": "text",
+            "balance": "numeric",
+            "description": "text",
+            "file": "text",
+            "number": "bigint",
+            "versions": "bigint",
+        },
+        key=("source", "kind", "id"),
+        mode="replace",
+        indexes=(
+            "source, currency, effective_at",
+            "source, contract_id WHERE contract_id IS NOT NULL",
+        ),
+    ),
+    state=Stated,
+    fold=fold,
+    view=view,
+)

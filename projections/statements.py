@@ -1,0 +1,78 @@
+"""Statements: which files were imported, what each covers, which balances it states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from ledger.model import Record, Seen, SourceTerms, StreamProjection, Table, View
+
+
+class File(Record, frozen=True):
+    """The state: the header of one file, as last told."""
+
+    currency: str
+    details: dict[str, Any]
+    at: int
+
+
+def fold(state: File | None, seen: Seen) -> File:
+    """Take the latest header; the file is the same."""
+    if state is not None and state.at >= seen.position:
+        return state
+    return File(seen.fact.currency or "", dict(seen.fact.details), seen.position)
+
+
+def view(state: File, related: Sequence[File], terms: SourceTerms) -> View:
+    """Return the row of a file; nothing is posted."""
+    told = state.details
+    return View(
+        {
+            "currency": state.currency,
+            "format": told.get("format"),
+            "sha256": told.get("sha256"),
+            "opened_at": _time(told.get("opened_at")),
+            "closed_at": _time(told.get("closed_at")),
+            "opening": _amount(told.get("opening")),
+            "closing": _amount(told.get("closing")),
+            "lines": told.get("lines"),
+        }
+    )
+
+
+def _time(text: Any) -> datetime | None:
+    return datetime.fromisoformat(text) if isinstance(text, str) else None
+
+
+def _amount(text: Any) -> Decimal | None:
+    return Decimal(text) if isinstance(text, str) else None
+
+
+PROJECTION = StreamProjection(
+    name="statements",
+    kinds=frozenset({"statement"}),
+    table=Table(
+        name="statements",
+        columns={
+            "source": "text",
+            "kind": "text",
+            "id": "text",
+            "currency": "text",
+            "format": "text",
+            "sha256": "text",
+            "opened_at": "timestamptz",
+            "closed_at": "timestamptz",
+            "opening": "numeric",
+            "closing": "numeric",
+            "lines": "bigint",
+        },
+        key=("source", "kind", "id"),
+        mode="replace",
+        indexes=("source, currency, opened_at",),
+    ),
+    state=File,
+    fold=fold,
+    view=view,
+)

@@ -1,0 +1,373 @@
+"""A reconciled balance is a claim with evidence, from statement and callbacks to the report."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.asking import Service, payment, payout, serving
+from tests.conftest import Database
+from tests.dumps import differences, dump, fold_from_zero
+from tests.statements import (
+    JANUARY,
+    decide,
+    post_statement,
+    reconcile,
+    refused_decision,
+    refused_statement,
+    row,
+    statement,
+)
+
+NOON = "2026-01-10T12:00:00Z"
+LATE = "2026-01-31T23:30:00Z"
+
+
+@pytest.fixture
+async def service(database: Database) -> AsyncIterator[Service]:
+    async with serving(database) as running:
+        yield running
+
+
+def at(moment: str) -> dict[str, str]:
+    return {"created_at": moment, "updated_at": moment}
+
+
+async def books_of_three(service: Service) -> list[dict[str, Any]]:
+    """Post two payments (10, fee 0.5) and a payout (20, fee 1); return their rows."""
+    await service.post_json("straitsx", payment(1, **at(NOON)))
+    await service.post_json("straitsx", payment(2, amount="100.0", fees="0.0", **at(NOON)))
+    await service.post_json("straitsx", payout(3, status="completed", **at(NOON)))
+    return [
+        row("r1", "contract_0001", "10.0", NOON),
+        row("r2", "contract_0001", "-0.50", NOON, "Fee"),
+        row("r3", "contract_0002", "100", NOON),
+        row("r4", "contract_0003", "-20", NOON),
+        row("r5", "contract_0003", "-1", NOON, "Fee"),
+    ]
+
+
+async def wallet(service: Service, currency: str = "XSGD") -> dict[str, Any]:
+    (found,) = (await service.ask("/v1/wallets", currency=currency))["wallets"]
+    return dict(found)
+
+
+async def open_breaks(service: Service) -> list[dict[str, Any]]:
+    found = await service.ask("/v1/breaks", state="OPEN")
+    return [each for each in found["breaks"] if each["type"] != "TIMING"]
+
+
+async def test_a_wallet_without_a_statement_is_incomplete(service: Service) -> None:
+    await books_of_three(service)
+    await service.fold()
+    assert (await wallet(service))["reconciliation"] == {
+        "state": "INCOMPLETE", "through": None, "statement_balance": None, "difference": None,
+        "breaks": None,
+    }  # fmt: skip
+
+
+async def test_a_wallet_that_agrees_line_by_line_is_reconciled(service: Service) -> None:
+    rows = await books_of_three(service)
+    done = await post_statement(service, statement(rows))
+    assert (done["status"], done["source"], done["position"], done["new"]) == (
+        "accepted", "straitsx.statements", 6, 5,
+    )  # fmt: skip
+    run = await reconcile(service)
+    assert run.positions == {"straitsx": 3, "straitsx.statements": 6}
+    assert (await wallet(service))["reconciliation"] == {
+        "state": "RECONCILED", "through": JANUARY[1], "statement_balance": "88.5",
+        "difference": "0", "breaks": 0,
+    }  # fmt: skip
+    (told,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
+    assert told["current"] is True
+    figures = told["figures"]
+    assert (figures["matched_in"], figures["matched_out"], figures["fees"]) == (
+        "110",
+        "-20",
+        "-1.5",
+    )
+    assert (figures["coverage_count"], figures["coverage_value"]) == ("100", "100")
+    lines = (await service.ask("/v1/statement_lines", matched="yes"))["statement_lines"]
+    assert [(each["line"], each["match"]) for each in lines][:2] == [
+        ("r1", "contract:contract_0001"), ("r2", "contract:contract_0001"),
+    ]  # fmt: skip
+
+
+async def test_the_same_file_again_changes_nothing(service: Service) -> None:
+    rows = await books_of_three(service)
+    first = await post_statement(service, statement(rows))
+    again = await post_statement(service, statement(rows))
+    assert (again["status"], again["new"]) == ("duplicate", 0)
+    assert first["position"] == 6
+    assert (await service.ask("/v1/status"))["sources"][-1]["head"] == 6
+
+
+async def test_a_newer_file_replaces_line_by_line_without_doubling(service: Service) -> None:
+    rows = await books_of_three(service)
+    wrong = [*rows[:2], row("r3", "contract_0002", "101", NOON), row("gone", None, "7", NOON)]
+    await post_statement(service, statement(wrong))
+    run = await reconcile(service)
+    assert {b.type for b in run.results[0].breaks} == {
+        "AMOUNT", "MISSING_AT_PROVIDER", "MISSING_IN_LEDGER",
+    }  # fmt: skip
+    done = await post_statement(service, statement(rows))
+    assert (done["new"], done["changed"], done["withdrawn"]) == (2, 1, 1)
+    assert (await reconcile(service)).results[0].state == "RECONCILED"
+    first = await post_statement(service, statement(wrong))
+    assert first["status"] == "duplicate"
+
+
+async def test_a_file_whose_balance_does_not_add_up_is_refused_by_its_line(
+    service: Service,
+) -> None:
+    body = statement([row("a", "c", "10", NOON), row("b", "d", "5", NOON)])
+    broken = body.replace(b'"ledgerBalance":15', b'"ledgerBalance":16')
+    status, problem = await refused_statement(service, broken)
+    assert status == 422
+    assert "line 2" in problem["detail"]
+    assert (await service.ask("/v1/statements"))["statements"] == []
+    status, _ = await refused_statement(service, body, source="nobody")
+    assert status == 404
+
+
+async def test_a_gap_between_statements_is_incomplete(service: Service) -> None:
+    rows = await books_of_three(service)
+    await post_statement(service, statement(rows))
+    march = ("2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z")
+    await post_statement(service, statement([], opening="88.5"), march)
+    (result,) = (await reconcile(service)).results
+    assert result.state == "INCOMPLETE"
+    assert "no statement covers 2026-02-01" in result.reasons[0]
+    february = ("2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z")
+    await post_statement(service, statement([], opening="88.50"), february)
+    assert (await reconcile(service)).results[0].state == "RECONCILED"
+    assert (await wallet(service))["reconciliation"]["through"] == march[1]
+
+
+async def test_what_is_in_transit_is_no_break_until_it_ages(service: Service) -> None:
+    rows = await books_of_three(service)
+    await service.post_json("straitsx", payment(4, amount="5.0", fees="0.0", **at(LATE)))
+    await post_statement(service, statement(rows))
+    (result,) = (await reconcile(service)).results
+    assert (result.state, result.figures["in_transit"]) == ("RECONCILED_WITH_TIMING", "5")
+    assert (await wallet(service))["reconciliation"]["difference"] == "5"
+    february = ("2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z")
+    await post_statement(service, statement([], opening="88.5"), february)
+    (result,) = (await reconcile(service)).results
+    assert [each.type for each in result.breaks] == ["MISSING_AT_PROVIDER"]
+
+
+async def test_a_line_over_midnight_matches_across_the_cut_off(service: Service) -> None:
+    await service.post_json("straitsx", payment(1, **at("2026-02-01T00:00:20Z")))
+    rows = [row("r1", "contract_0001", "10", LATE), row("r2", "contract_0001", "-0.5", LATE, "Fee")]
+    await post_statement(service, statement(rows))
+    (result,) = (await reconcile(service)).results
+    assert (result.state, result.figures["in_transit"], result.figures["residual"]) == (
+        "RECONCILED_WITH_TIMING", "-9.5", "0",
+    )  # fmt: skip
+
+
+async def planted(service: Service) -> dict[str, dict[str, Any]]:
+    """Books and a statement with one break of many types; return them by contract or line."""
+    rows = await books_of_three(service)
+    await service.post_json("straitsx", payment(5, fees="0.0", **at(NOON)))
+    await service.post_json("straitsx", payment(6, fees="0.0", amount="7.0", **at(NOON)))
+    await service.post_json("straitsx", payment(7, fees="0.0", amount="8.0", **at(NOON)))
+    await service.post_json("straitsx", payment(8, fees="0.0", amount="9.0", **at(NOON)))
+    rows += [
+        row("f1", "contract_0005", "10", NOON), row("f2", "contract_0005", "-0.25", NOON, "Fee"),
+        row("o1", "contract_0006", "7.000001", NOON),
+        row("d1", "contract_0007", "8", NOON), row("d2", "contract_0007", "8", LATE),
+        row("x1", "nobody", "3", NOON),
+    ]  # fmt: skip
+    await post_statement(service, statement(rows))
+    await reconcile(service)
+    return {each["anchor"]: each for each in await open_breaks(service)}
+
+
+async def test_decisions_are_events_that_move_the_books_as_declared(service: Service) -> None:
+    found = await planted(service)
+    assert {anchor: each["type"] for anchor, each in found.items()} == {
+        "contract:contract_0005": "FEE",
+        "contract:contract_0006": "AMOUNT",
+        "line:d2": "DUPLICATE_PROVIDER",
+        "contract:contract_0008": "MISSING_AT_PROVIDER",
+        "contract:nobody": "MISSING_IN_LEDGER",
+    }
+    await decide(service, found["contract:contract_0005"]["id"], "post_fee")
+    await decide(service, found["contract:contract_0006"]["id"], "write_off")
+    await decide(service, found["line:d2"]["id"], "void")
+    await decide(service, found["contract:contract_0008"]["id"], "void")
+    await decide(service, found["contract:nobody"]["id"], "write_off", account="equity:merchant")
+    (result,) = (await reconcile(service)).results
+    assert (result.state, result.figures["residual"], result.figures["difference"]) == (
+        "RECONCILED", "0", "0",
+    )  # fmt: skip
+    assert {each.state for each in result.breaks} == {"RESOLVED"}
+    entries = (await service.ask("/v1/entries", limit=1000))["entries"]
+    posted = {
+        (each["transaction"], each["account"]): each["amount"]
+        for each in entries if each["kind"] == "adjustment"
+    }  # fmt: skip
+    by_anchor = {anchor: each["id"] for anchor, each in found.items()}
+    assert posted == {
+        (by_anchor["contract:contract_0005"], "assets:wallet:available"): "-0.25",
+        (by_anchor["contract:contract_0005"], "expenses:fees"): "0.25",
+        (by_anchor["contract:contract_0006"], "assets:wallet:available"): "0.000001",
+        (by_anchor["contract:contract_0006"], "expenses:differences"): "-0.000001",
+        (by_anchor["line:d2"], "assets:wallet:available"): "8",
+        (by_anchor["line:d2"], "suspense"): "-8",
+        (by_anchor["contract:contract_0008"], "assets:wallet:available"): "-9",
+        (by_anchor["contract:contract_0008"], "equity:merchant"): "9",
+        (by_anchor["contract:nobody"], "assets:wallet:available"): "3",
+        (by_anchor["contract:nobody"], "equity:merchant"): "-3",
+    }
+
+
+async def test_decisions_survive_a_rebuild_and_so_does_the_result(service: Service) -> None:
+    found = await planted(service)
+    for each in found.values():
+        if each["type"] != "DUPLICATE_PROVIDER":
+            await decide(service, each["id"], "write_off")
+    before = await reconcile(service)
+    again = await fold_from_zero(service.database.service_dsn, service.database.settings)
+    async with service.database.service() as connection:
+        one = await dump(connection, service.generation)
+        assert differences(one, await dump(connection, again)) == {}
+        from ledger import books
+
+        assert await books.try_swap(connection, again)
+    after = await reconcile(service)
+    assert after.generation == again
+    assert [r.sha256 for r in after.results] == [r.sha256 for r in before.results]
+
+
+async def test_reopening_takes_the_posting_back(service: Service) -> None:
+    found = await planted(service)
+    id_ = found["contract:nobody"]["id"]
+    await decide(service, id_, "write_off")
+    await reconcile(service)
+    status, told = await refused_decision(service, id_, action="write_off")
+    assert (status, "not open" in told) == (409, True)
+    await decide(service, id_, "note")
+    await decide(service, id_, "reopen")
+    await reconcile(service)
+    (again,) = (await service.ask("/v1/breaks", id=id_))["breaks"]
+    assert (again["state"], again["gap"], again["action"]) == ("OPEN", "-3", "reopen")
+    entries = (await service.ask("/v1/entries", transaction=id_))["entries"]
+    assert sum(float(each["amount"]) for each in entries if "wallet" in each["account"]) == 0
+
+
+async def test_items_may_be_matched_by_hand_and_only_once(service: Service) -> None:
+    await service.post_json("straitsx", payment(1, fees="0.0", **at(NOON)))
+    await service.post_json("straitsx", payment(2, fees="0.0", **at(NOON)))
+    rows = [row("x1", "other_a", "10", NOON), row("x2", "other_b", "10", NOON)]
+    await post_statement(service, statement(rows))
+    await reconcile(service)
+    found = {each["anchor"]: each["id"] for each in await open_breaks(service)}
+    pair = ["line:x1", "payment:contract_0001"]
+    await decide(service, found["contract:other_a"], "match", items=pair)
+    (result,) = (await reconcile(service)).results
+    assert (result.figures["breaks_count"], result.figures["lines_matched"]) == (2, 1)
+    status, told = await refused_decision(
+        service, found["contract:other_b"], action="match",
+        items=["line:x2", "payment:contract_0001"],
+    )  # fmt: skip
+    assert (status, "matched already" in told) == (409, True)
+    status, told = await refused_decision(
+        service, found["contract:other_b"], action="match", items=["line:x2"]
+    )
+    assert (status, "differ by 10 XSGD" in told) == (409, True)
+    rest = ["line:x2", "payment:contract_0002"]
+    await decide(service, found["contract:other_b"], "match", items=rest)
+    (result,) = (await reconcile(service)).results
+    assert (result.state, len(result.matches)) == ("RECONCILED", 2)
+    await decide(service, found["contract:other_a"], "reopen")
+    (result,) = (await reconcile(service)).results
+    assert (result.state, result.figures["breaks_count"]) == ("BREAKS", 2)
+
+
+async def test_a_line_is_in_one_live_match_by_constraint(service: Service) -> None:
+    rows = await books_of_three(service)
+    await post_statement(service, statement(rows))
+    await reconcile(service)
+    async with service.database.service() as connection:
+        with pytest.raises(Exception, match="recon_matches_pkey"):
+            await connection.execute(
+                "INSERT INTO ledger.recon_matches VALUES ('straitsx', 'XSGD', 'line:r1', 'x', 'y')"
+            )
+
+
+async def test_decisions_that_do_not_suit_are_refused(service: Service) -> None:
+    found = await planted(service)
+    missing, amount = found["contract:contract_0008"]["id"], found["contract:contract_0006"]["id"]
+    assert (await refused_decision(service, "nothing", action="note"))[0] == 404
+    assert (await refused_decision(service, missing, action="post_fee"))[0] == 400
+    assert (await refused_decision(service, amount, action="void"))[0] == 400
+    assert (await refused_decision(service, amount, action="reopen"))[0] == 409
+    assert (await refused_decision(service, amount, action="vanish"))[0] == 400
+    assert (await refused_decision(service, amount, action="note", by=" "))[0] == 400
+    account = "assets:wallet:available"
+    assert (await refused_decision(service, amount, action="write_off", account=account))[0] == 400
+
+
+async def test_a_declared_tolerance_is_posted_to_the_difference_account(
+    database: Database,
+) -> None:
+    from dataclasses import replace
+    from decimal import Decimal
+
+    from ledger.recon_rules import Rules
+
+    async with serving(database) as service:
+        await planted(service)
+        straitsx = replace(
+            database.settings.sources["straitsx"],
+            reconcile=Rules(tolerance={"XSGD": Decimal("0.00001")}),
+        )
+        sources = {**database.settings.sources, "straitsx": straitsx}
+        await reconcile(service, sources=sources)
+        run = await reconcile(service, sources=sources)
+        again = await reconcile(service, sources=sources)
+        assert again.positions == run.positions
+        (found,) = [b for b in again.results[0].breaks if b.type == "AMOUNT"]
+        assert (found.state, found.action, found.decided_by) == ("RESOLVED", "tolerance", "rule")
+        (account,) = (await service.ask("/v1/balances", account="expenses:differences"))["balances"]
+        assert account["balance"] == "-0.000001"
+
+
+async def test_usd_and_xusd_are_two_currencies(service: Service) -> None:
+    await service.post_json("straitsx", payment(1, currency="xusd", fees="0.0", **at(NOON)))
+    await post_statement(
+        service, statement([row("u1", "contract_0001", "10", NOON)]), currency="USD"
+    )
+    await post_statement(service, statement([]), currency="XUSD")
+    run = await reconcile(service)
+    assert [(r.currency, [(b.type, b.gap) for b in r.breaks]) for r in run.results] == [
+        ("USD", [("CURRENCY", -10)]),
+        ("XUSD", [("CURRENCY", 10)]),
+    ]
+
+
+async def test_the_report_is_the_same_bytes_for_the_same_inputs(service: Service) -> None:
+    await planted(service)
+    pages = []
+    for _ in range(2):
+        async with service.client.get("/reconciliation/straitsx/xsgd") as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.content_type == "text/html"
+            pages.append(await answer.read())
+        await reconcile(service)
+    assert pages[0] == pages[1]
+    text = pages[0].decode()
+    for word in ("BREAKS", "DUPLICATE_PROVIDER", "line:d2", "Residual", "rules (SHA-256)"):
+        assert word in text
+    async with service.client.get("/reconciliation/straitsx/xsgd", params={"as": "csv"}) as answer:
+        assert answer.content_type == "text/csv"
+        rows = (await answer.text()).split("\r\n")
+    assert rows[0] == "field,value"
+    assert "residual,0" in rows
+    status, _ = await service.refused("/reconciliation/straitsx/USDT")
+    assert status == 404
