@@ -21,7 +21,6 @@ from ledger.sim_deal import (
     wrapped,
 )
 
-
 NETWORK_FEES: Final = Decimal("0.02")
 """What a simulated blockchain takes for a withdrawal, in its token."""
 

@@ -30,16 +30,12 @@ def statements(told: Month) -> dict[str, Statement]:
 def movements(told: Month) -> dict[str, Decimal]:
     """Fold the callbacks and return what every wallet holds."""
     found = registry.load()
-    facts = []
-    for event, body in told.callbacks:
-        reading = found.read("straitsx", event, body)
-        assert reading.handler is not None
-        facts.append(reading.handler.translate(reading.payload, STRAITSX))
+    facts = [found.translate(STRAITSX, "callback", event, body) for event, body in told.callbacks]
     sums = Books().tell(*facts, batches=[500] * (len(facts) // 500)).sums
     held: dict[str, Decimal] = defaultdict(Decimal)
-    for (account, currency), (debits, credits) in sums.items():
+    for (account, currency), (debits, credited) in sums.items():
         if account in WALLETS:
-            held[currency] = total(held[currency], debits, credits.copy_negate())
+            held[currency] = total(held[currency], debits, credited.copy_negate())
     return held
 
 
