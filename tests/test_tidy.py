@@ -38,8 +38,9 @@ RANKS = [
     {"database", "migrate", "log", "books", "cells", "deliveries", "questions", "asof", "answers",
      "answers_log", "answers_seals", "reads", "reads_money", "reads_people", "reads_log",
      "reads_status", "reads_seals", "problems", "seals", "compare"},
-    {"pull", "receive", "worker", "projector", "seal", "verify_log", "verify_books", "decide",
-     "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query"},
+    {"receive", "intake", "worker", "projector", "seal", "verify_log", "verify_books", "decide",
+     "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query",
+     "pull"},
     {"postgres_binaries", "postgres_cluster", "postgres_process", "postgres_userns", "postgres",
      "provision", "app", "child", "serve"},
 ]  # fmt: skip
