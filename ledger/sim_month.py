@@ -99,13 +99,17 @@ def _stories(seed: int, transactions: int, faults: bool) -> Iterator[Story]:
 
 
 def _plan(seed: int, transactions: int) -> dict[int, int]:
-    """Spread every fault over the month: number of transactions told before it → fault."""
+    """Spread every fault over the month: number of transactions told before it → fault.
+
+    The last fifth has none but those that must be there, so that what is wrong has had its time.
+    """
     copies = max(1, min(COPIES_MAX, transactions // 500))
     faults = list(range(len(FAULTS))) * copies
     rng = Random(f"faults of {seed}")  # noqa: S311 - made-up money
     rng.shuffle(faults)
-    room = (transactions - TRANSACTIONS_MIN // 4) // len(faults)
-    return {20 + n * room + rng.randrange(room): fault for n, fault in enumerate(faults)}
+    first = TRANSACTIONS_MIN // 10
+    room = (transactions * 4 // 5 - first) // len(faults)
+    return {first + n * room + rng.randrange(room): fault for n, fault in enumerate(faults)}
 
 
 def _funding(teller: Teller) -> Iterator[Story]:

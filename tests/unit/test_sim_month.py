@@ -6,6 +6,7 @@ import hashlib
 import time
 import tracemalloc
 from collections import Counter, defaultdict
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -76,6 +77,8 @@ def test_every_kind_of_fault_is_planted_and_names_what_exists() -> None:
             assert lines[fault.line_id].amount == fault.amount
             assert lines[fault.line_id].currency == fault.currency
         assert fault.transaction_id is None or fault.transaction_id.encode() in bodies
+        if fault.line_id is not None:
+            assert told.closed_at - lines[fault.line_id].effective_at > timedelta(days=5)
     ids = [fault.transaction_id for fault in told.planted if fault.transaction_id]
     assert len(set(ids)) == len(ids)
 
