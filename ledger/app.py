@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncpg
 import structlog
@@ -15,6 +15,7 @@ from aiohttp import web
 from ledger import database, decide, metrics, query, recon_pages
 from ledger.deliveries import Deliveries
 from ledger.errors import LedgerError
+from ledger.intake import Door
 from ledger.log import Log
 from ledger.receive import Receiver, add_receive_routes
 from ledger.registry import load
@@ -134,9 +135,9 @@ class _Full(asyncio.Protocol):
     """Answers 503 to a connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(FULL)
-        transport.close()
+        writing = cast("asyncio.WriteTransport", transport)
+        writing.write(FULL)
+        writing.close()
 
 
 @dataclass(slots=True)
@@ -147,6 +148,7 @@ class Web:
     app: web.Application
     runner: web.AppRunner
     server: asyncio.AbstractServer
+    door: Door
 
     @classmethod
     async def start(cls, settings: Settings, dsn: str, role: str, sock: socket.socket) -> Web:
@@ -164,14 +166,16 @@ class Web:
         http = runner.server
         assert http is not None
 
+        door = Door(app[RECEIVER], http)
+
         def accept() -> asyncio.BaseProtocol:
-            if len(http.connections) >= settings.connections_max:
+            if len(http.connections) + len(door.open) >= settings.connections_max:
                 return _Full()
-            return http()
+            return http() if role == "query" else door()
 
         loop = asyncio.get_running_loop()
         server = await loop.create_server(accept, sock=sock, backlog=BACKLOG)
-        return cls(settings, app, runner, server)
+        return cls(settings, app, runner, server, door)
 
     async def stop(self) -> None:
         """Refuse new callbacks with 503, finish those accepted, then close everything."""
@@ -183,4 +187,5 @@ class Web:
         except TimeoutError:
             LOGGER.warning("drain_incomplete", events=receiver.in_flight)
         self.server.close()
+        self.door.close()
         await self.runner.cleanup()

@@ -45,7 +45,7 @@ from ledger.bench_run import (
 )
 from ledger.errors import MeasurementFailed
 
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 256
 TURNS: Final = 3
 """Turns of the service; the yardstick has one more, around them."""
 

@@ -127,3 +127,7 @@ class Tampered(LedgerError):
 
 class StatementRefused(LedgerError):
     """The statement cannot be taken as it is; nothing of it was kept. See the message."""
+
+
+class PullFailed(LedgerError):
+    """The provider's statement could not be fetched. See the message."""

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from time import monotonic
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 import msgspec
@@ -63,10 +64,14 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     fresh: bool
 
 
+Tell: TypeAlias = Callable[["Appended | LedgerError"], None]
+"""Is called once with where the callback is, or with why nobody knows; must not raise."""
+
+
 class _Waiting(msgspec.Struct):
     arrival: Arrival
     entered: float
-    done: asyncio.Future[Appended]
+    tell: Tell
 
 
 class AppendRefused(LedgerError):
@@ -124,22 +129,38 @@ class Lane:
         self._wake = asyncio.Event()
         self._stopping = False
         self._is_lost = False
+        self._is_asleep = False
         self._connection: Any = None
 
     def append(self, arrival: Arrival) -> asyncio.Future[Appended]:
         """Queue a callback. Its future resolves after the commit, or fails with a LedgerError.
 
-        Raises Overloaded when the process's budget is used up. The future is settled within
-        `answer_seconds_max`, whatever the database does.
+        Raises Overloaded, like `submit`.
+        """
+        done: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+
+        def tell(result: Appended | LedgerError) -> None:
+            if done.done():
+                return
+            if isinstance(result, LedgerError):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
+
+        self.submit(arrival, tell)
+        return done
+
+    def submit(self, arrival: Arrival, tell: Tell) -> None:
+        """Queue a callback; `tell` hears of it within `answer_seconds_max`, whatever happens.
+
+        Raises Overloaded when the process's budget is used up.
         """
         if self._stopping:
             raise Overloaded("the service is stopping; send the callback again")
         self._budget.take(len(arrival.body))
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(arrival, loop.time(), loop.create_future())
-        self._queue.append(waiting)
-        self._wake.set()
-        return waiting.done
+        self._queue.append(_Waiting(arrival, monotonic(), tell))
+        if self._is_asleep:
+            self._wake.set()
 
     async def run(self) -> None:
         """Commit batches until stopped and drained."""
@@ -149,7 +170,9 @@ class Lane:
                     await self._drop_connection()
                     return
                 self._wake.clear()
+                self._is_asleep = True
                 await self._wake.wait()
+                self._is_asleep = False
             await self._commit(self._take())
 
     def stop(self) -> None:
@@ -169,8 +192,7 @@ class Lane:
         return batch
 
     async def _commit(self, batch: list[_Waiting]) -> None:
-        loop = asyncio.get_running_loop()
-        left = batch[0].entered + self._settings.answer_seconds_max - loop.time()
+        left = batch[0].entered + self._settings.answer_seconds_max - monotonic()
         try:
             async with asyncio.timeout(max(left, 0.05)):
                 record = await self._append(batch)
@@ -218,14 +240,9 @@ class Lane:
                 result = Appended(positions[n], fresh=record["fresh"][n])
             self._finish(waiting, result)
 
-    def _finish(self, waiting: _Waiting, result: Appended | Exception) -> None:
+    def _finish(self, waiting: _Waiting, result: Appended | LedgerError) -> None:
         self._budget.give(len(waiting.arrival.body))
-        if waiting.done.done():
-            return
-        if isinstance(result, Exception):
-            waiting.done.set_exception(result)
-        else:
-            waiting.done.set_result(result)
+        waiting.tell(result)
 
     async def _fail_all(self, batch: list[_Waiting], error: BaseException) -> None:
         """The database is away: whoever waits is told now, not after another deadline."""

@@ -31,6 +31,7 @@ PORT: Final = 5432
 
 SOCKET_PATH_BYTES_MAX: Final = 100
 """Longest path of a unix socket that every system takes (Linux 107, macOS 103)."""
+SHORT: Final = "/tmp"  # noqa: S108 - a link of our own, checked before use
 
 CREATION_SECONDS_MAX: Final = 120.0
 LOG_BYTES_MAX: Final = 10 * 1024 * 1024
@@ -170,11 +171,11 @@ class Cluster:
                 link.unlink()
 
     def _link(self) -> Path | None:
-        socket = self.pgdata / f".s.PGSQL.{PORT}"
-        if len(os.fsencode(socket)) <= SOCKET_PATH_BYTES_MAX and "," not in str(socket):
+        if _fits(self.pgdata):
             return None
         mark = hashlib.sha256(os.fsencode(self.pgdata)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"ledger-{mark}"
+        links = [Path(folder) / f"ledger-{mark}" for folder in (tempfile.gettempdir(), SHORT)]
+        return next((link for link in links if _fits(link)), links[-1])
 
     def check_version(self, binaries: Binaries) -> None:
         """Refuse programs of another major version than the cluster's. Raises PostgresError."""
@@ -315,3 +316,9 @@ async def ensure_roles(cluster: Cluster, owner: asyncpg.Connection[asyncpg.Recor
         await owner.execute(await owner.fetchval(ALTER_ROLE, SERVICE, password))
     else:
         await service.close(timeout=5)
+
+
+def _fits(folder: Path) -> bool:
+    """Tell whether a socket may lie in `folder`: the name is short and drivers can read it."""
+    socket = str(folder / f".s.PGSQL.{PORT}")
+    return len(os.fsencode(socket)) <= SOCKET_PATH_BYTES_MAX and "," not in socket

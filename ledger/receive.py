@@ -18,7 +18,7 @@ from aiohttp import web
 
 from ledger.deliveries import Deliveries
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
-from ledger.log import Arrival, Budget, Log
+from ledger.log import Appended, Arrival, Budget, Log
 from ledger.metrics import Tally
 from ledger.model import Envelope
 from ledger.registry import UNREADABLE, Reading, Registry, identity
@@ -28,12 +28,13 @@ from ledger.signature import HEX_DIGEST_CHARS, HMAC_PROVIDERS, Verify, allowed, 
 LOGGER = structlog.get_logger("ledger.receive")
 
 EVENT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-KEPT_HEADERS: Final = ("Content-Type", "User-Agent")
 HEADER_CHARS_MAX: Final = 512
+FORWARDED_FOR: Final = "X-Forwarded-For"
 PEER_CHARS_MAX: Final = 64
 RETRY_AFTER_SECONDS: Final = "5"
 FORM: Final = "application/x-www-form-urlencoded"
 POST: Final = "POST"
+UNEXPECTED: Final = {"status": "error", "reason": "unexpected failure; resend"}
 UNSUPPORTED: Final = Reading(
     Envelope(UNREADABLE, "", UNREADABLE),
     "unsupported_encoding",
@@ -77,8 +78,7 @@ class Receiver:
         """Answer one request under /callbacks, whatever happens to it."""
         name = request.match_info.get("source", "")
         started = perf_counter()
-        self.in_flight += 1
-        self.idle.clear()
+        self.begin()
         try:
             outcome, response = await self._take(request, name)
         except Refusal as error:
@@ -93,22 +93,30 @@ class Receiver:
             outcome = "error"
             LOGGER.exception("callback_failed", source=name)
             self._record(request, name, "failed", 500, type(error).__name__)
-            response = _answer(500, {"status": "error", "reason": "unexpected failure; resend"})
+            response = _answer(500, UNEXPECTED)
         finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self.idle.set()
-        self.arriving = Budget(self.settings.connections_max, self.settings.queue_bytes_max)
+            self.end()
         label = name if name in self.settings.sources else "unknown"
         self.tally.count(label, outcome, response.status, perf_counter() - started)
         return response
+
+    def begin(self) -> None:
+        """Count a callback that is being answered."""
+        self.in_flight += 1
+        self.idle.clear()
+
+    def end(self) -> None:
+        """Count it off."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()
 
     async def _take(self, request: web.Request, name: str) -> tuple[str, web.Response]:
         """Append a callback; return what became of it and the answer that says so."""
         source, path_event = self._admit(request, name)
         body = await self._body(request)
         header = request.headers.get(source.header)
-        if not self._verifiers[name](header, body):
+        if not self.is_authentic(name, header, body):
             raise Refusal(401, "bad_signature" if header else "no_signature", "not authenticated")
         is_query = not body and bool(request.query_string)
         if is_query:
@@ -117,22 +125,22 @@ class Receiver:
             reading = UNSUPPORTED
         else:
             reading = self.registry.read(source.provider, path_event, body)
-        arrival = self._arrival(request, source, path_event, body, reading)
+        arrival = self.arrival(
+            source,
+            path_event,
+            peer=self.peer(request),
+            headers=_kept_headers(request, source),
+            body=body,
+            reading=reading,
+        )
         appended = await self.log.lanes[name].append(arrival)
-        outcome = "accepted" if reading.reason is None else "quarantined"
-        if not appended.fresh:
-            outcome = "duplicate"
-        answer: dict[str, object] = {
-            "status": outcome,
-            "source": name,
-            "position": appended.position,
-            "event_id": arrival.event_id.hex(),
-        }
-        if outcome == "quarantined":
-            answer["reason"] = reading.reason
-            answer["detail"] = reading.detail
+        outcome, content = verdict(name, arrival, appended)
         place = {"Ledger-Position": f"{name}:{appended.position}"}
-        return outcome, _answer(200, answer, place)
+        return outcome, _answer(200, content, place)
+
+    def is_authentic(self, name: str, value: str | None, body: bytes) -> bool:
+        """Tell whether the sender of `body` knows a secret of the source."""
+        return self._verifiers[name](value, body)
 
     def _admit(self, request: web.Request, name: str) -> tuple[Source, str | None]:
         """Check everything that needs no body. Raises Refusal, or Overloaded when stopping."""
@@ -173,14 +181,17 @@ class Receiver:
         except TimeoutError as error:
             raise Overloaded("the body took too long; send the callback again") from error
 
-    def _arrival(
+    def arrival(
         self,
-        request: web.Request,
         source: Source,
         path_event: str | None,
+        *,
+        peer: str | None,
+        headers: str,
         body: bytes,
         reading: Reading,
     ) -> Arrival:
+        """Return an authentic callback as the log takes it; `headers` are a JSON object."""
         key, event_id = identity(source.name, reading, path_event, body)
         envelope = reading.envelope
         return Arrival(
@@ -195,19 +206,22 @@ class Receiver:
             "callback",
             reading.reason,
             reading.detail,
-            self.peer(request) or "",
-            _kept_headers(request, source),
+            peer or "",
+            headers,
             body,
             self.now(),
         )
 
     def peer(self, request: web.Request) -> str | None:
         """Return the sender's address; X-Forwarded-For counts only from a trusted proxy."""
-        peer = request.remote
+        # Every line counts: a sender can write the first, its proxy then adds another.
+        return self.sender(request.remote, ",".join(request.headers.getall(FORWARDED_FOR, ())))
+
+    def sender(self, peer: str | None, forwarded_for: str) -> str | None:
+        """Return the address behind trusted proxies, from all that X-Forwarded-For says."""
         if not self.settings.trusted_proxies:
             return peer
-        # Every line counts: a sender can write the first, its proxy then adds another.
-        hops = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
+        hops = forwarded_for.split(",")
         while hops and self._is_proxy(peer):
             peer = hops.pop().strip() or peer
         return ascii(peer)[1:-1][:PEER_CHARS_MAX] if peer else peer
@@ -235,22 +249,26 @@ class Receiver:
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
         if self.stopping or not request.content.is_eof():
             headers["Connection"] = "close"
-        return _answer(503, {"status": "unavailable", "reason": str(error)}, headers)
+        return _answer(503, unavailable(error), headers)
 
     def _record(
         self, request: web.Request, name: str, outcome: str, answer: int, reason: str
     ) -> None:
-        event = request.match_info.get("event")
         self.deliveries.record(
             source=name,
             at=self.now(),
             outcome=outcome,
             answer=answer,
-            path_event=event[:64] if event else None,
+            path_event=(request.match_info.get("event") or "")[:64] or None,
             peer=self.peer(request) or "",
             reason=f"{reason} {name[:64]!r}" if reason == "unknown_source" else reason,
             body_bytes=request.content_length or 0,
         )
+
+
+def unavailable(error: Exception) -> dict[str, object]:
+    """Return the content of the answer to a callback that may or may not be in the log."""
+    return {"status": "unavailable", "reason": str(error)}
 
 
 @lru_cache(maxsize=256)
@@ -263,30 +281,53 @@ def _common_headers(content_type: str, agent: str, name: str) -> str | None:
 
 
 def _kept_headers(request: web.Request, source: Source) -> str:
-    """Return the headers that matter as a JSON object; a secret token is not among them."""
-    headers = request.headers
-    signature = headers.get(source.header, "") if source.provider in HMAC_PROVIDERS else ""
-    if len(signature) == HEX_DIGEST_CHARS and signature.isalnum() and not request.query_string:
-        start = _common_headers(
-            headers.get("Content-Type", ""), headers.get("User-Agent", ""), source.header
-        )
+    header = request.headers.get
+    query = request.rel_url.raw_query_string if request.query_string else ""
+    return kept_headers(
+        source,
+        header("Content-Type", ""),
+        header("User-Agent", ""),
+        header(source.header, ""),
+        query,
+    )
+
+
+def kept_headers(source: Source, content_type: str, agent: str, proof: str, query: str = "") -> str:
+    """Return the headers that matter as a JSON object; a secret token is not among them.
+
+    `proof` is the value of the source's own header: a signature, or a token.
+    """
+    signature = proof if source.provider in HMAC_PROVIDERS else ""
+    if len(signature) == HEX_DIGEST_CHARS and signature.isalnum() and not query:
+        start = _common_headers(content_type, agent, source.header)
         if start is not None and signature.isascii():
             return f'{start}{signature}"}}'
-    return _all_headers(request, source)
-
-
-def _all_headers(request: web.Request, source: Source) -> str:
-    names = (*KEPT_HEADERS, source.header) if source.provider in HMAC_PROVIDERS else KEPT_HEADERS
-    kept = {
-        name: value[:HEADER_CHARS_MAX] for name in names if (value := request.headers.get(name))
-    }
-    if request.query_string:
-        kept["Query"] = request.rel_url.raw_query_string
+    told = {"Content-Type": content_type, "User-Agent": agent, source.header: signature}
+    kept = {name: value[:HEADER_CHARS_MAX] for name, value in told.items() if value}
+    if query:
+        kept["Query"] = query
     try:
         return orjson.dumps(kept).decode()
     except orjson.JSONEncodeError:
         clean = {n: v.encode("ascii", "backslashreplace").decode() for n, v in kept.items()}
         return orjson.dumps(clean).decode()
+
+
+def verdict(name: str, arrival: Arrival, appended: Appended) -> tuple[str, dict[str, object]]:
+    """Return what became of a callback, and the content of the answer that says so."""
+    outcome = "accepted" if arrival.reason is None else "quarantined"
+    if not appended.fresh:
+        outcome = "duplicate"
+    content: dict[str, object] = {
+        "status": outcome,
+        "source": name,
+        "position": appended.position,
+        "event_id": arrival.event_id.hex(),
+    }
+    if outcome == "quarantined":
+        content["reason"] = arrival.reason
+        content["detail"] = arrival.detail
+    return outcome, content
 
 
 def _answer(

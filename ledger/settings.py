@@ -17,6 +17,7 @@ from typing import Any, Final
 from ledger.errors import SettingsError
 from ledger.model import SourceTerms
 from ledger.recon_rules import Rules, rules_of
+from ledger.pull_terms import Pull, read_pull
 
 PREFIX: Final = "LEDGER_"
 SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -43,6 +44,7 @@ class Source:
     currency: str | None = None
     wallets: Mapping[str, str] = field(default_factory=dict)
     reconcile: Rules = field(default_factory=Rules)
+    pull: Pull | None = None
 
     def __repr__(self) -> str:
         return f"Source({self.name!r}, provider={self.provider!r}, secrets={len(self.secrets)})"
@@ -225,12 +227,22 @@ def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
             wallets={str(k).lower(): _currency(v) or ""
                      for k, v in dict(_flat(body.get("wallets", {}))).items()},
             reconcile=rules_of(dict(body.get("reconcile", {}))),
+            pull=_pull(name, body, environ),
         )  # fmt: skip
         for block in source.allow_ips:
             ipaddress.ip_network(block, strict=False)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"[sources.{name}]: {error}") from error
     return source
+
+
+def _pull(name: str, body: Mapping[str, Any], environ: Mapping[str, str]) -> Pull | None:
+    table = body.get("pull")
+    if table is None:
+        return None
+    if body.get("provider", name) != "straitsx":
+        raise ValueError("pull: statements can be fetched from straitsx only")
+    return read_pull(table, lambda text: _secret(name, text, environ))
 
 
 def _flat(table: Any, prefix: str = "") -> list[tuple[str, Any]]:

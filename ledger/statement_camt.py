@@ -35,6 +35,8 @@ from ledger.statement_check import (
 
 FORMAT: Final = "camt.053"
 NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:camt.053."
+STATEMENTS_MAX: Final = 10_000
+"""Statements (`Stmt`) in one file."""
 _DAY: Final = timedelta(days=1)
 _SIGNS: Final = {"CRDT": 1, "DBIT": -1}
 _OPENING: Final = ("OPBD", "PRCD")
@@ -135,7 +137,7 @@ def _accounts(body: bytes, where: ZoneInfo | None) -> list[_Account]:
                 node.clear()
             elif accounts:
                 _told(accounts[-1], name, node)
-    except (ParseError, DefusedXmlException, ValueError) as error:
+    except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise StatementRefused(
             f"line {number + 1}: not plain XML: {error}; export the statement again, without DTD"
         ) from error
@@ -155,6 +157,8 @@ def _started(accounts: list[_Account], name: str, node: Element, where: ZoneInfo
     if name == "Document" and not node.tag.startswith("{" + NAMESPACE):
         raise StatementRefused(f"the file is {node.tag[:80]}, not a camt.053; export that one")
     if name == "Stmt":
+        if len(accounts) >= STATEMENTS_MAX:
+            raise StatementRefused(f"more than {STATEMENTS_MAX} statements; split the file by time")
         accounts.append(_Account(where))
 
 
@@ -164,7 +168,10 @@ def _told(account: _Account, name: str, node: Element) -> None:
         case "Acct":
             account.currency = _word(node, "Ccy") or account.currency
         case "FrToDt":
-            account.window = _moment(0, node, "FrDtTm"), _moment(0, node, "ToDtTm")
+            account.window = (
+                _moment(node, "FrDtTm", account.where),
+                _moment(node, "ToDtTm", account.where, ends=True),
+            )
         case "Bal":
             code = _word(node, "Tp/CdOrPrtry/Cd") or ""
             amount, currency = _amount(0, node)
@@ -243,13 +250,16 @@ def _amount(number: int, node: Element) -> tuple[Decimal, str]:
     return amount if sign > 0 else amount.copy_negate() or Decimal(0), found.get("Ccy") or ""
 
 
-def _moment(number: int, node: Element, name: str) -> datetime:
+def _moment(node: Element, name: str, where: ZoneInfo | None, *, ends: bool = False) -> datetime:
+    """Read a period's end or beginning; a day's last second is meant to be in it."""
     words = _word(node, name) or ""
     try:
         moment = datetime.fromisoformat(words)
-    except ValueError as error:
-        raise refusal(number, f"{words[:40]!r} is no time; export the statement again") from error
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if ends and (moment.hour, moment.minute, moment.second) == (23, 59, 59):
+            moment = moment.replace(microsecond=0) + timedelta(seconds=1)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=where or UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise refusal(0, f"{words[:40]!r} is no time; export the statement again") from error
 
 
 def _days(number: int, node: Element, name: str, where: ZoneInfo | None) -> Window:
@@ -258,9 +268,9 @@ def _days(number: int, node: Element, name: str, where: ZoneInfo | None) -> Wind
     words = "" if inner is None else _word(inner, "Dt") or _word(inner, "DtTm") or ""
     try:
         told = datetime.fromisoformat(words)
-    except ValueError as error:
+        if len(words) > len("2026-06-01"):
+            moment = told if told.tzinfo else told.replace(tzinfo=where or UTC)
+            return moment.astimezone(UTC), moment.astimezone(UTC)
+        return midnight(told, where), midnight(told + _DAY, where)
+    except (ValueError, OverflowError) as error:
         raise refusal(number, f"{words[:40]!r} is no date; export the statement again") from error
-    if len(words) > len("2026-06-01"):
-        moment = told if told.tzinfo else told.replace(tzinfo=where or UTC)
-        return moment.astimezone(UTC), moment.astimezone(UTC)
-    return midnight(told, where), midnight(told + _DAY, where)

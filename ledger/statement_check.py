@@ -16,6 +16,9 @@ from ledger.statement import LINES_MAX, Line, Statement, StatementRefused, ident
 Window: TypeAlias = tuple[datetime, datetime]
 """A period: from (inclusive), to (exclusive)."""
 
+YEARS: Final = range(1970, 2200)
+"""Years in which a line can be dated."""
+
 MOMENT: Final = timedelta(microseconds=1)
 
 
@@ -34,6 +37,9 @@ def completed(
     Raises StatementRefused when balances do not add up, two lines share an id but not their
     content, a line is outside the period, or no period can be known.
     """
+    for line in lines:
+        if line.effective_at.year not in YEARS:
+            raise refusal(line.number, f"is dated {line.effective_at.year}; correct its time")
     ordered = identified(in_order(_once(lines), opening, closing))
     opened_at, closed_at = window or _span(ordered)
     if opened_at >= closed_at:

@@ -31,12 +31,16 @@ from ledger.statement_check import (
 )
 
 FORMAT: Final = "mt940"
+BLOCKS_MAX: Final = 10_000
+"""Statements in one file."""
+DETAILS_MAX: Final = 100
+"""`:86:` fields of one line."""
 _DAY: Final = timedelta(days=1)
 _OPENING: Final = ("final_opening_balance", "intermediate_opening_balance")
 _CLOSING: Final = ("final_closing_balance", "intermediate_closing_balance")
 _OPTIONS: Final = mt940.Options.all()
 _BLOCK: Final = re.compile(r"^(?=:20:)", re.MULTILINE)
-_FIELD: Final = re.compile(r"^:(61|6[02][A-Z]?):(.*)$", re.MULTILINE)
+_FIELD: Final = re.compile(r"^:(61|86|6[02][A-Z]?):(.*)$", re.MULTILINE)
 _ENTRY: Final = re.compile(r"\d{6}(?:\d{4})?R?[CD][A-Z]?(?=[\d,]{1,15}[A-Z])\d+,\d*[A-Z]", re.ASCII)
 _BALANCE: Final = re.compile(r"[CD]\d{6}[A-Z]{3}(?=[\d,]{1,16}$)\d+,\d*", re.ASCII)
 
@@ -101,7 +105,10 @@ def read(
     Raises StatementRefused, naming the line (the n-th `:61:`).
     """
     account = _Account(zone(columns))
-    for block in _BLOCK.split(_decoded(body))[1:]:
+    blocks = _BLOCK.split(_decoded(body), maxsplit=BLOCKS_MAX + 1)[1:]
+    if len(blocks) > BLOCKS_MAX:
+        raise StatementRefused(f"more than {BLOCKS_MAX} statements; split the file by time")
+    for block in blocks:
         account.take(block)
     if not account.days and not account.lines:
         raise StatementRefused("the file holds no statement (:20:, :60F:); is it an MT940?")
@@ -131,9 +138,15 @@ def _decoded(body: bytes) -> str:
 def _parsed(block: str, before: int) -> Any:
     """Hand a block to the library, which must see as many lines as are there."""
     number = before
+    details = 0
     for tag, words in _FIELD.findall(block):
         number += tag == "61"
-        if not (_ENTRY.match(words) if tag == "61" else _BALANCE.match(words.rstrip())):
+        details = details + 1 if tag == "86" else 0
+        if details > DETAILS_MAX:
+            raise refusal(number, f"has more than {DETAILS_MAX} details (:86:); remove some")
+        if tag != "86" and not (
+            _ENTRY.match(words) if tag == "61" else _BALANCE.match(words.rstrip())
+        ):
             raise refusal(number, f":{tag}:{words[:60]!r} is not as SWIFT writes it (date, mark, "
                           "amount with a comma, type); export the statement again")  # fmt: skip
     parsed = mt940.models.Transactions(options=_OPTIONS)

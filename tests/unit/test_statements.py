@@ -150,6 +150,7 @@ def test_one_and_one_point_nought_are_equal_but_usd_and_xusd_are_not() -> None:
         ({"createdAt": '"2026-06-01T00:00:00"'}, "no time zone"),
         ({"createdAt": '"yesterday"'}, "not a time"),
         ({"createdAt": "null"}, "no createdAt"),
+        ({"createdAt": '"9999-12-31T23:59:59.999999Z"'}, "is dated 9999"),
         ({"contractId": '"a\\u0000b"'}, "NUL"),
         ({"contractId": '"' + "x" * 600 + '"'}, "longer than 512"),
         ({"contractId": '{"a":1}'}, "not a text"),
@@ -352,6 +353,13 @@ def test_days_of_a_camt_053_begin_where_the_bank_is() -> None:
     assert statement.lines[0].effective_at == datetime(2026, 5, 31, 16, tzinfo=UTC)
 
 
+def test_the_last_second_of_a_camt_053_is_in_its_period() -> None:
+    told = "<FrToDt><FrDtTm>2026-06-01T00:00:00+08:00</FrDtTm>{}</FrToDt>"
+    statement = read(camt(told.format("<ToDtTm>2026-06-30T23:59:59.999+08:00</ToDtTm>"), *PARTS))
+    assert statement.opened_at == datetime(2026, 5, 31, 16, tzinfo=UTC)
+    assert statement.closed_at == datetime(2026, 6, 30, 16, tzinfo=UTC)
+
+
 def test_a_reference_shared_by_entries_is_no_id() -> None:
     parts = [*PARTS[:2], entry("100.00", "CRDT", "A"), entry("0.01", "DBIT", "A", "2026-06-02")]
     ids = [line.id for line in read(camt(*parts)).lines]
@@ -383,6 +391,8 @@ XXE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
         camt(*PARTS).replace("Invoice A", "\x00"),
         camt(*PARTS).replace("2026-06-02", "2026-06-31"),
         camt(*PARTS).replace('Ccy="SGD">0.01', 'Ccy="XSGD">0.01'),
+        camt(*PARTS).replace("2026-06-02", "9999-12-31"),
+        camt(*PARTS).replace('encoding="UTF-8"', 'encoding="UTF-80"'),
         camt("<a>" * 100 + "</a>" * 100),
         "<html></html>",
         '<?xml version="1.0" encoding="utf-7"?><Document/>',
@@ -459,6 +469,8 @@ def test_following_statements_of_an_mt940_are_one() -> None:
         (SWIFT.replace("Invoice", "In\x00voice"), "NUL"),
         (SWIFT.replace(":62F:C260602SGD", ":62F:C260602USD"), "about USD, not SGD"),
         (":20:X\n:25:Y\n", "no statement"),
+        (SWIFT.replace("of June", "of June\n:86:x" * 101), "line 1: has more than 100 details"),
+        (SWIFT + ":20:X\n" * 10_001, "more than 10000 statements"),
     ],
 )  # fmt: skip
 def test_a_wrong_mt940_is_refused(wrong: str, said: str) -> None:

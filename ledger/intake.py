@@ -1,0 +1,295 @@
+"""The short way in: a plain callback is read and answered without a task or a request object.
+
+A connection starts here. As long as each of its requests is one callback that came in one piece
+and says nothing unusual, it is queued and answered by two calls. Anything else is handed to
+aiohttp with the bytes as they came, and the connection stays there. What is read here is a small
+subset of HTTP/1.1 that leaves nothing to interpretation (RFC 9112).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
+from time import monotonic, time
+from typing import Final, cast
+
+import msgspec
+import orjson
+
+from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
+from ledger.log import Appended, Arrival, Tell
+from ledger.receive import (
+    FORM,
+    RETRY_AFTER_SECONDS,
+    UNEXPECTED,
+    Receiver,
+    kept_headers,
+    unavailable,
+    verdict,
+)
+from ledger.signature import allowed
+
+START: Final = b"POST /callbacks/"
+REQUEST_LINE: Final = re.compile(
+    r"POST /callbacks/([a-z0-9][a-z0-9_-]{0,62})(?:/([A-Za-z0-9._-]{1,64}))? HTTP/1\.1"
+)
+FIELD_NAME: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+UNUSUAL: Final = frozenset(
+    ("content-encoding", "expect", "origin", "te", "trailer", "transfer-encoding", "upgrade")
+)
+"""Fields that change what a message is, or who may send it."""
+
+HEAD_BYTES_MAX: Final = 4_096
+ANSWER: Final = (
+    b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nDate: %b\r\n%b\r\n%b"
+)
+OK: Final = b"200 OK"
+UNAVAILABLE: Final = b"503 Service Unavailable"
+FAILED: Final = b"500 Internal Server Error"
+RETRY: Final = f"Retry-After: {RETRY_AFTER_SECONDS}\r\n".encode()
+
+
+class Plain(msgspec.Struct):
+    """A callback as it was read from a connection."""
+
+    source: str
+    path_event: str | None
+    fields: dict[str, str]
+    """Header fields by lower-case name; each was given once."""
+    body: bytes
+
+
+def read(data: bytes) -> Plain | None:
+    """Return the callback that `data` is, whole and nothing more; None when it is not so plain."""
+    end = data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
+    if end < 0 or not data.startswith(START):
+        return None
+    head = data[:end].decode("latin-1")
+    line, *lines = head.split("\r\n")
+    place = _place(line)
+    if place is None or not _is_plain(head):
+        return None
+    fields: dict[str, str] = {}
+    for each in lines:
+        name, _, value = each.partition(": ")
+        if not value:
+            return None
+        fields[_field(name)] = value
+    body = data[end + 4 :]
+    told_once = len(fields) == len(lines) and "" not in fields
+    if not told_once or "host" not in fields or not UNUSUAL.isdisjoint(fields):
+        return None
+    if not body or fields.get("content-length") != str(len(body)):
+        return None
+    if fields.get("connection", "keep-alive").lower() != "keep-alive":
+        return None
+    return Plain(place[0], place[1], fields, body)
+
+
+def _is_plain(head: str) -> bool:
+    """Tell whether a head is printable ASCII without blanks around a field's value."""
+    text = head.replace("\r\n", "")
+    blank = " \r\n" in head or ":  " in head or head[-1] == " "
+    return text.isascii() and text.isprintable() and not blank
+
+
+@lru_cache(maxsize=1024)
+def _place(line: str) -> tuple[str, str | None] | None:
+    found = REQUEST_LINE.fullmatch(line)
+    return (found[1], found[2]) if found else None
+
+
+@lru_cache(maxsize=1024)
+def _field(name: str) -> str:
+    """Return a field's name in lower case, or nothing if it is none."""
+    return name.lower() if FIELD_NAME.fullmatch(name) else ""
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
+
+
+@dataclass(slots=True)
+class Door:
+    """What the connections of one web process share."""
+
+    receiver: Receiver
+    fallback: Callable[[], asyncio.Protocol]
+    """Makes the aiohttp protocol that takes over a connection."""
+    open: set[Intake] = field(default_factory=set)
+
+    def __call__(self) -> Intake:
+        """Return the protocol of a new connection."""
+        return Intake(self)
+
+    def close(self) -> None:
+        """Close the connections that wait for a callback."""
+        for each in list(self.open):
+            each.close()
+
+    def submit(self, plain: Plain, peer: str | None, tell: Tell) -> Arrival | None:
+        """Queue a callback; `tell` hears of it. None when it needs the long way."""
+        receiver = self.receiver
+        source = receiver.settings.sources.get(plain.source)
+        if source is None or receiver.stopping:
+            return None
+        fields, body = plain.fields, plain.body
+        sender = receiver.sender(peer, fields.get("x-forwarded-for", ""))
+        value = fields.get(source.header.lower())
+        kind = fields.get("content-type", "")
+        if (
+            len(body) > receiver.settings.body_bytes_max
+            or FORM in kind.lower()
+            or not allowed(source, sender)
+            or not receiver.is_authentic(source.name, value, body)
+        ):
+            return None
+        arrival = receiver.arrival(
+            source,
+            plain.path_event,
+            peer=sender,
+            headers=kept_headers(source, kind, fields.get("user-agent", ""), value or ""),
+            body=body,
+            reading=receiver.registry.read(source.provider, plain.path_event, body),
+        )
+        try:
+            receiver.log.lanes[source.name].submit(arrival, tell)
+        except Overloaded:
+            return None
+        return arrival
+
+    def record(self, plain: Plain, arrival: Arrival, answer: int, why: object) -> None:
+        """Record a callback that could not be acknowledged."""
+        self.receiver.deliveries.record(
+            source=plain.source,
+            at=self.receiver.now(),
+            outcome="failed",
+            answer=answer,
+            path_event=plain.path_event,
+            peer=arrival.peer,
+            reason=type(why).__name__,
+            body_bytes=len(plain.body),
+        )
+
+
+class Intake(asyncio.Protocol):
+    """One connection. At most one of its callbacks is on its way into the log."""
+
+    __slots__ = (
+        "_arrival", "_began_at", "_door", "_held", "_idle", "_peer", "_plain", "_transport",
+    )  # fmt: skip
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._transport: asyncio.Transport | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._peer: str | None = None
+        self._plain: Plain | None = None
+        self._arrival: Arrival | None = None
+        self._began_at = 0.0
+        self._held = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first request, for as long as a head may take."""
+        peer = transport.get_extra_info("peername")
+        self._transport = cast("asyncio.Transport", transport)
+        self._peer = peer[0] if isinstance(peer, tuple) else None
+        self._began_at = monotonic()
+        self._door.open.add(self)
+        self._watch(self._door.receiver.settings.header_seconds_max)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection; a callback that is on its way is still appended."""
+        self._door.open.discard(self)
+        self._transport = None
+        if self._idle is not None:
+            self._idle.cancel()
+
+    def pause_writing(self) -> None:
+        """Read nothing from whoever does not read answers."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._held:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a callback, or hand the connection over with what came."""
+        if self._arrival is not None:
+            self._held += data
+            self.pause_writing()
+            return
+        self._began_at = monotonic()
+        plain = read(data)
+        if plain is not None:
+            self._plain = plain
+            self._arrival = self._door.submit(plain, self._peer, self._told)
+        if self._arrival is None:
+            self._hand_over(data)
+        else:
+            self._door.receiver.begin()
+
+    def close(self) -> None:
+        """Close unless a callback is on its way."""
+        if self._arrival is None and self._transport is not None:
+            self._transport.close()
+
+    def _hand_over(self, data: bytes) -> None:
+        transport, protocol = self._transport, self._door.fallback()
+        self.connection_lost(None)
+        if transport is not None:
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+            protocol.data_received(data)
+
+    def _told(self, result: Appended | LedgerError) -> None:
+        """Answer the callback that was on its way."""
+        arrival, plain, receiver = self._arrival, self._plain, self._door.receiver
+        content: Mapping[str, object]
+        assert arrival is not None
+        assert plain is not None
+        self._arrival = self._plain = None
+        if isinstance(result, Appended):
+            status = 200
+            outcome, content = verdict(plain.source, arrival, result)
+            head, field = OK, f"Ledger-Position: {plain.source}:{result.position}\r\n".encode()
+        elif isinstance(result, DatabaseUnavailable):
+            status, outcome, content = 503, "unavailable", unavailable(result)
+            head, field = UNAVAILABLE, RETRY
+        else:
+            status, outcome, content = 500, "error", UNEXPECTED
+            head, field = FAILED, b""
+        if status != 200:
+            self._door.record(plain, arrival, status, result)
+        receiver.tally.count(plain.source, outcome, status, monotonic() - self._began_at)
+        receiver.end()
+        if self._transport is not None:
+            body = orjson.dumps(content)
+            self._transport.write(ANSWER % (head, len(body), _date(int(time())), field, body))
+            if self._held:
+                asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        """Go on with what came while a callback was on its way."""
+        held, self._held = self._held, b""
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self.data_received(held)
+
+    def _watch(self, seconds: float) -> None:
+        self._idle = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """Close a connection on which nothing comes; look again when it is due otherwise."""
+        left = self._began_at + self._door.receiver.settings.header_seconds_max - monotonic()
+        if left > 0 or self._arrival is not None:
+            self._watch(max(left, 1.0))
+        else:
+            self.close()

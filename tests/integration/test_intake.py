@@ -1,0 +1,213 @@
+"""Promise: the short way in and aiohttp's give the same answers, however the bytes arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger.app import RECEIVER
+from ledger.errors import DatabaseUnavailable
+from ledger.log import AppendRefused
+from tests.asking import payment
+from tests.conftest import Database, eventually
+from tests.integration.test_receiver_limits import (
+    COUNT_EVENTS,
+    Listening,
+    connected,
+    exchange,
+    head,
+    receiving,
+    status,
+)
+
+BODY = orjson.dumps(payment(1))
+LENGTH = f"Content-Length: {len(BODY)}"
+SELECT_HEADERS = "SELECT headers, peer, path_event FROM ledger.events ORDER BY position"
+
+
+def body(number: int) -> bytes:
+    """Return a callback of its own."""
+    return orjson.dumps(payment(number))
+
+
+def request(number: int, *lines: str, path: str = "/callbacks/straitsx") -> bytes:
+    """Write a whole request."""
+    told = body(number)
+    return head(f"Content-Length: {len(told)}", *lines, path=path) + told
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Read one answer: status, headers in lower case, content."""
+    async with asyncio.timeout(5):
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+        content = orjson.loads(await reader.readexactly(int(fields["content-length"])))
+    return int(lines[0].split(" ")[1]), fields, content
+
+
+def handed_over(listening: Listening) -> bool:
+    """Tell whether aiohttp has a connection."""
+    assert listening.web.runner.server is not None
+    return bool(listening.web.runner.server.connections)
+
+
+async def test_many_callbacks_of_one_connection_take_the_short_way(database: Database) -> None:
+    async with receiving(database) as listening, connected(listening.port) as (reader, writer):
+        for number in (1, 2, 1):
+            writer.write(request(number, "Content-Type: application/json"))
+            code, fields, content = await answer(reader)
+            assert (code, fields["content-type"]) == (200, "application/json")
+            assert fields["ledger-position"] == f"straitsx:{number}"
+            assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} gmt", fields["date"])
+            assert content["position"] == number
+        assert content["status"] == "duplicate"
+        assert not handed_over(listening)
+
+
+async def test_pipelined_callbacks_are_answered_in_order(database: Database) -> None:
+    async with receiving(database) as listening, connected(listening.port) as (reader, writer):
+        writer.write(request(1))
+        await asyncio.sleep(0)
+        for number in range(2, 6):
+            writer.write(request(number))
+        for number in range(1, 6):
+            _code, _fields, content = await answer(reader)
+            assert content["position"] == number
+        assert await listening.count() == 5
+
+
+@pytest.mark.parametrize("cut", [1, 17, 40, len(request(1)) - len(BODY), len(request(1)) - 1])
+async def test_a_callback_in_two_pieces_is_the_same_callback(database: Database, cut: int) -> None:
+    async with receiving(database) as listening, connected(listening.port) as (reader, writer):
+        whole = request(1)
+        writer.write(whole[:cut])
+        await writer.drain()
+        await eventually(lambda: _true(handed_over(listening)))
+        writer.write(whole[cut:])
+        code, _fields, content = await answer(reader)
+        assert (code, content["status"]) == (200, "accepted")
+
+
+async def _true(found: bool) -> bool:
+    return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Expect: 100-continue",
+        "Connection: close",
+        "Upgrade: websocket",
+        "TE: trailers",
+        "X-Blank:  two",
+        "X-Empty:",
+        "X-Tab: a\tb",
+        "X-Latin: \xe9",
+        "X_Name: 1",
+    ],
+)
+async def test_whatever_is_unusual_is_left_to_aiohttp(database: Database, line: str) -> None:
+    async with receiving(database) as listening, connected(listening.port) as (reader, writer):
+        writer.write(request(1, line))
+        if line.startswith("Expect"):
+            async with asyncio.timeout(5):
+                assert b"100" in await reader.readuntil(b"\r\n\r\n")
+        code, fields, content = await answer(reader)
+        assert (code, content["status"]) == (200, "accepted")
+        assert fields["server"].startswith("python")
+
+
+async def test_both_ways_keep_the_same_of_a_request(database: Database) -> None:
+    signature = "ab" * 32
+    lines = (
+        "Content-Type: application/json",
+        "User-Agent: StraitsX",
+        f"Xfers-Signature: {signature}",
+        "X-Forwarded-For: 192.0.2.7, 192.0.2.8",
+    )
+    async with receiving(database, trusted_proxies=("127.0.0.1", "192.0.2.8")) as listening:
+        path = "/callbacks/straitsx/contractPayment"
+        for number, more in ((1, ()), (2, ("TE: trailers",))):
+            async with connected(listening.port) as (reader, writer):
+                writer.write(request(number, *lines, *more, path=path))
+                assert (await answer(reader))[0] == 200
+                assert handed_over(listening) == bool(more)
+        async with database.service() as connection:
+            short, long = await connection.fetch(SELECT_HEADERS)
+        assert tuple(short) == tuple(long)
+        assert short["peer"] == "192.0.2.7"
+        assert short["path_event"] == "contractPayment"
+        assert orjson.loads(short["headers"]) == {
+            "Content-Type": "application/json",
+            "User-Agent": "StraitsX",
+            "Xfers-Signature": signature,
+        }
+
+
+async def test_a_sender_that_leaves_has_still_sent_its_callback(database: Database) -> None:
+    async with receiving(database) as listening:
+        for number in range(1, 4):
+            async with connected(listening.port) as (_reader, writer):
+                writer.write(request(number))
+                await writer.drain()
+
+        async def arrived() -> bool:
+            return await listening.count() == 3
+
+        await eventually(arrived)
+        receiver = listening.web.app[RECEIVER]
+        await eventually(lambda: _true(receiver.in_flight == 0))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (DatabaseUnavailable(), 503, "unavailable"),
+        (AppendRefused(), 500, "error"),
+    ],
+)
+async def test_what_nobody_knows_is_never_200(
+    database: Database, error: Exception, code: int, said: str
+) -> None:
+    async with receiving(database) as listening, connected(listening.port) as (reader, writer):
+        lane = listening.web.app[RECEIVER].log.lanes["straitsx"]
+
+        async def fail(batch: list[Any]) -> Any:
+            for waiting in batch:
+                waiting.tell(error)
+
+        commit, lane._commit = lane._commit, fail  # type: ignore[method-assign]
+        writer.write(request(1))
+        answered, fields, content = await answer(reader)
+        assert (answered, content["status"]) == (code, said)
+        assert ("retry-after" in fields) == (code == 503)
+        lane._commit = commit  # type: ignore[method-assign]
+        writer.write(request(1))
+        assert (await answer(reader))[2]["status"] == "accepted"
+
+        async def recorded() -> bool:
+            return [row[:2] for row in await listening.deliveries()] == [("failed", code)]
+
+        await eventually(recorded)
+
+
+async def test_a_connection_that_stays_silent_is_closed(database: Database) -> None:
+    async with receiving(database, header_seconds_max=0.3) as listening:
+        assert await exchange(listening.port) == b""
+        assert status(await exchange(listening.port, request(1))) == 200
+
+
+async def test_a_stopping_service_answers_503_on_open_connections(database: Database) -> None:
+    async with receiving(database) as listening, connected(listening.port) as (reader, writer):
+        writer.write(request(1))
+        assert (await answer(reader))[0] == 200
+        listening.web.app[RECEIVER].stopping = True
+        writer.write(request(2))
+        code, fields, _content = await answer(reader)
+        assert (code, fields["connection"]) == (503, "close")
+        async with database.service() as connection:
+            assert await connection.fetchval(COUNT_EVENTS) == 1
