@@ -22,7 +22,7 @@ from ledger.projector import Projector
 from ledger.seal import sealing
 from ledger.settings import Settings, load
 
-PROJECTOR_NICENESS: Final = 5
+PROJECTOR_NICENESS: Final = 19
 """Answers to providers come first; the books catch up."""
 
 LOGGER = structlog.get_logger("ledger.child")
