@@ -123,3 +123,11 @@ class Tampered(LedgerError):
         super().__init__(detail)
         self.check = check
         self.position = position
+
+
+class StatementRefused(LedgerError):
+    """The statement cannot be taken as it is; nothing of it was kept. See the message."""
+
+
+class PullFailed(LedgerError):
+    """The provider's statement could not be fetched. See the message."""

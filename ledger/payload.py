@@ -131,3 +131,21 @@ def _texts(value: Any) -> list[str]:
         elif isinstance(node, str):
             found.append(node)
     return found
+
+
+def scan(text: str, start: int) -> tuple[JSON, int]:
+    """Decode the one JSON value that begins at `start`; return it and where it ends.
+
+    As strict as `parse`, for files of many values. Raises Unreadable.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except RecursionError as error:
+        raise Unreadable(f"nested deeper than {DEPTH_MAX}") from error
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"{error.msg} at line {error.lineno} column {error.colno}") from error
+    if isinstance(value, dict | list):
+        _check_depth(value)
+    if "\\u" in text[start:end]:
+        _check_texts(value)
+    return value, end

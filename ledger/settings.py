@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ledger.errors import SettingsError
 from ledger.model import SourceTerms
+from ledger.pull_terms import Pull, read_pull
 
 PREFIX: Final = "LEDGER_"
 SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -41,6 +42,7 @@ class Source:
     allow_ips: tuple[str, ...] = ()
     currency: str | None = None
     wallets: Mapping[str, str] = field(default_factory=dict)
+    pull: Pull | None = None
 
     def __repr__(self) -> str:
         return f"Source({self.name!r}, provider={self.provider!r}, secrets={len(self.secrets)})"
@@ -221,12 +223,22 @@ def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
             currency=_currency(environ.get(f"{PREFIX}CURRENCY_{suffix}") or body.get("currency")),
             wallets={str(k).lower(): _currency(v) or ""
                      for k, v in dict(_flat(body.get("wallets", {}))).items()},
+            pull=_pull(name, body, environ),
         )  # fmt: skip
         for block in source.allow_ips:
             ipaddress.ip_network(block, strict=False)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"[sources.{name}]: {error}") from error
     return source
+
+
+def _pull(name: str, body: Mapping[str, Any], environ: Mapping[str, str]) -> Pull | None:
+    table = body.get("pull")
+    if table is None:
+        return None
+    if body.get("provider", name) != "straitsx":
+        raise ValueError("pull: statements can be fetched from straitsx only")
+    return read_pull(table, lambda text: _secret(name, text, environ))
 
 
 def _flat(table: Any, prefix: str = "") -> list[tuple[str, Any]]:

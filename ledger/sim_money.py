@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Final
 
 from ledger.sim_deal import (
     Deal,
@@ -19,6 +20,14 @@ from ledger.sim_deal import (
     virtual_account_of,
     wrapped,
 )
+
+NETWORK_FEES: Final = Decimal("0.02")
+"""What a simulated blockchain takes for a withdrawal, in its token."""
+
+
+def bought(amount: Decimal) -> Decimal:
+    """Return what a simulated swap gives for an amount: USDC for XSGD."""
+    return (amount * Decimal("0.7516")).quantize(Decimal("0.01"))
 
 
 def payment(d: Deal, status: str, minutes: int) -> bytes:
@@ -163,7 +172,6 @@ def user_withdrawal(d: Deal, status: str, minutes: int) -> bytes:
 
 def swap(d: Deal, status: str, minutes: int) -> bytes:
     """Write a swap of XSGD for USDC: every amount is a JSON number, the total includes fees."""
-    target = (d.amount * Decimal("0.7516")).quantize(Decimal("0.01"))
     return wrapped(
         d.id,
         "swapTransaction",
@@ -180,7 +188,7 @@ def swap(d: Deal, status: str, minutes: int) -> bytes:
             "status": status,
             "swapPair": "XSGDUSDC",
             "targetCurrency": "USDC",
-            "targetCurrencyAmount": target,
+            "targetCurrencyAmount": bought(d.amount),
             "totalSourceCurrencyAmount": d.amount + d.fees,
             "updatedAt": singapore(d.created, minutes),
         },
@@ -194,7 +202,13 @@ def chain_deposit(d: Deal, status: str, minutes: int) -> bytes:
 
 def chain_withdrawal(d: Deal, status: str, minutes: int) -> bytes:
     """Write tokens that left over a blockchain; the total includes the network's fees."""
-    return _chain(d, "stablecoin_withdraw_contract", Decimal("0.02"), status, minutes)
+    return _chain(d, "stablecoin_withdraw_contract", NETWORK_FEES, status, minutes)
+
+
+def hash_of(d: Deal) -> str:
+    """Return the hash of a deal's blockchain transaction."""
+    seed = d.id.removeprefix("contract_")
+    return f"0x{seed}{seed}"
 
 
 def _chain(d: Deal, kind: str, network_fees: Decimal, status: str, minutes: int) -> bytes:
@@ -210,7 +224,7 @@ def _chain(d: Deal, kind: str, network_fees: Decimal, status: str, minutes: int)
         "status": status,
         "token": d.currency,
         "total_amount": amount_text(d.amount + network_fees),
-        "transaction_hash": "pending" if status == "pending" else f"0x{seed}{seed}",
+        "transaction_hash": "pending" if status == "pending" else hash_of(d),
         "transaction_source": f"0x{seed}{seed[:8]}",
     }
     return wrapped(d.id, kind, attributes)

@@ -31,12 +31,16 @@ PURE_STDLIB = {
 RANKS = [
     {"__init__", "errors", "reading", "model"},
     {"payload", "settings", "signature", "registry", "journal", "stored", "fold",
-     "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile"},
+     "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile",
+     "statement", "statement_check", "statement_straitsx", "statement_csv",
+     "statement_camt", "statement_mt940", "statement_read",
+     "pull_terms"},
     {"database", "migrate", "log", "books", "cells", "deliveries", "questions", "asof", "answers",
      "answers_log", "answers_seals", "reads", "reads_money", "reads_people", "reads_log",
      "reads_status", "reads_seals", "problems", "seals", "compare"},
     {"receive", "intake", "worker", "projector", "seal", "verify_log", "verify_books", "decide",
-     "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query"},
+     "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query",
+     "pull"},
     {"postgres_binaries", "postgres_cluster", "postgres_process", "postgres_userns", "postgres",
      "provision", "app", "child", "serve"},
 ]  # fmt: skip

@@ -1,0 +1,182 @@
+"""The laws of statements: what was written is read, whatever the format and the direction."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.model import plain, total
+from ledger.statement import Statement, StatementRefused
+from ledger.statement_read import read_statement
+
+FIRST = datetime(2026, 6, 1, tzinfo=UTC)
+WINDOW = FIRST, FIRST + timedelta(days=31)
+
+amounts = st.decimals(
+    min_value=Decimal(-(10**12)), max_value=Decimal(10**12), places=6, allow_nan=False
+)
+short_amounts = amounts.map(lambda a: (a / 10**4).quantize(Decimal("0.01")))
+moments = st.integers(0, 30 * 86_400).map(lambda s: FIRST + timedelta(seconds=s))
+
+
+def rows(of: st.SearchStrategy[Decimal]) -> st.SearchStrategy[list[tuple[datetime, Decimal]]]:
+    return st.lists(st.tuples(moments, of), min_size=1, max_size=30).map(
+        lambda found: sorted(found, key=lambda each: each[0])
+    )
+
+
+def balances(opening: Decimal, told: Sequence[tuple[datetime, Decimal]]) -> list[Decimal]:
+    found = [opening]
+    for _, amount in told:
+        found.append(total(found[-1], amount))
+    return found
+
+
+def read(body: str, **terms: dict[str, str] | tuple[datetime, datetime]) -> Statement:
+    wanted = {"format": None, "columns": None, "window": None} | terms
+    return read_statement(body.encode(), currency="XSGD", **wanted)  # type: ignore[arg-type]
+
+
+def agrees(statement: Statement, told: Sequence[tuple[datetime, Decimal]]) -> None:
+    assert [(line.effective_at, line.amount) for line in statement.lines] == list(told)
+    assert len({line.id for line in statement.lines}) == len(told)
+    if statement.opening is not None and statement.closing is not None:
+        assert total(statement.opening, *(a for _, a in told)) == statement.closing
+
+
+def straitsx(told: Sequence[tuple[datetime, Decimal]], opening: Decimal, newest: bool) -> str:
+    running = balances(opening, told)
+    found = [
+        f'{{"id":"l{n}","type":"x","creditDebitIndicator":"{"Debit" if amount < 0 else "Credit"}",'
+        f'"amount":{abs(amount):f},"ledgerBalance":{running[n + 1]:f},'
+        f'"createdAt":"{at.isoformat()}"}}'
+        for n, (at, amount) in enumerate(told)
+    ]
+    body = ",".join(reversed(found) if newest else found)
+    meta = f'"meta":{{"openingBalance":{opening:f},"closingBalance":{running[-1]:f}}}'
+    return f'{{"data":[{body}],{meta}}}'
+
+
+@given(rows(amounts), amounts, st.booleans())
+def test_a_written_straitsx_statement_is_read(
+    told: list[tuple[datetime, Decimal]], opening: Decimal, newest: bool
+) -> None:
+    statement = read(straitsx(told, opening, newest), window=WINDOW)
+    agrees(statement, told)
+    assert {line.id for line in statement.lines} == {f"l{n}" for n in range(len(told))}
+    assert statement.closing == balances(opening, told)[-1]
+
+
+@given(rows(amounts), amounts, st.data())
+def test_a_changed_amount_is_always_found(
+    told: list[tuple[datetime, Decimal]], opening: Decimal, data: st.DataObject
+) -> None:
+    body = straitsx(told, opening, newest=False)
+    n = data.draw(st.integers(0, len(told) - 1))
+    moved = told[n][1] + data.draw(st.sampled_from([Decimal("0.000001"), Decimal(-1)]))
+    if (moved < 0) != (told[n][1] < 0):
+        return
+    marked = (
+        f'"id":"l{n}","type":"x","creditDebitIndicator":"{"Debit" if moved < 0 else "Credit"}",'
+    )
+    wrong = body.replace(
+        f'{marked}"amount":{abs(told[n][1]):f}', f'{marked}"amount":{abs(moved):f}'
+    )
+    assert wrong != body
+    with pytest.raises(StatementRefused, match=r"^line \d+: "):
+        read(wrong, window=WINDOW)
+
+
+@given(rows(amounts), amounts, st.booleans(), st.sampled_from([",", ";", "\t", "|"]))
+def test_a_written_csv_is_read(
+    told: list[tuple[datetime, Decimal]], opening: Decimal, newest: bool, delimiter: str
+) -> None:
+    running = balances(opening, told)
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=delimiter)
+    writer.writerow(["When", "In", "Out", "Left", "What"])
+    found = [
+        [at.isoformat(), f"{amount:,f}" if amount >= 0 else "",
+         f"{-amount:,f}" if amount < 0 else "", f"{running[n + 1]:,f}",
+         f'said "so", {n}; then|\tmore']
+        for n, (at, amount) in enumerate(told)
+    ]  # fmt: skip
+    writer.writerows(reversed(found) if newest else found)
+    columns = {"effective_at": "When", "credit": "In", "debit": "Out", "balance": "Left",
+               "thousands": ",", "description": "What"}  # fmt: skip
+    agrees(read(file.getvalue(), columns=columns, window=WINDOW), told)
+
+
+def days(told: Sequence[tuple[datetime, Decimal]]) -> list[tuple[datetime, Decimal]]:
+    return [(at.replace(hour=0, minute=0, second=0), amount) for at, amount in told]
+
+
+@given(rows(amounts), amounts)
+def test_a_written_camt_053_is_read(told: list[tuple[datetime, Decimal]], opening: Decimal) -> None:
+    def marked(amount: Decimal) -> str:
+        mark = "DBIT" if amount < 0 else "CRDT"
+        return f'<Amt Ccy="XSGD">{abs(amount):f}</Amt><CdtDbtInd>{mark}</CdtDbtInd>'
+
+    def balance(code: str, amount: Decimal, day: datetime) -> str:
+        return (
+            f"<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp>{marked(amount)}"
+            f"<Dt><Dt>{day.date()}</Dt></Dt></Bal>"
+        )
+
+    entries = "".join(
+        f"<Ntry>{marked(amount)}<Sts>BOOK</Sts><BookgDt><DtTm>{at.isoformat()}</DtTm></BookgDt></Ntry>"
+        for at, amount in told
+    )
+    closing = balances(opening, told)[-1]
+    body = (
+        '<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt><Stmt>'
+        f"{balance('OPBD', opening, FIRST)}{balance('CLBD', closing, told[-1][0])}{entries}"
+        "</Stmt></BkToCstmrStmt></Document>"
+    )
+    statement = read(body)
+    agrees(statement, told)
+    assert (statement.opening, statement.closing) == (opening, closing)
+
+
+@given(rows(short_amounts), short_amounts)
+def test_a_written_mt940_is_read(told: list[tuple[datetime, Decimal]], opening: Decimal) -> None:
+    def swift(amount: Decimal) -> str:
+        return f"{abs(amount):f}".replace(".", ",")
+
+    def mark(amount: Decimal) -> str:
+        return "D" if amount < 0 else "C"
+
+    closing = balances(opening, told)[-1]
+    lines = [
+        f":61:{at:%y%m%d%m%d}{mark(amount)}{swift(amount)}NTRFREF{n}\n:86:line {n}\n"
+        for n, (at, amount) in enumerate(told)
+    ]
+    body = (
+        f":20:S\n:60F:{mark(opening)}260531SGD{swift(opening)}\n{''.join(lines)}"
+        f":62F:{mark(closing)}{told[-1][0]:%y%m%d}SGD{swift(closing)}\n"
+    )
+    statement = read_statement(
+        body.encode(), format=None, currency="SGD", columns=None, window=None
+    )
+    agrees(statement, days(told))
+    assert plain(statement.closing or Decimal(0)) == plain(closing)
+
+
+@given(st.binary(max_size=300), st.sampled_from(["straitsx-json", "csv", "camt.053", "mt940"]))
+def test_any_bytes_are_a_statement_or_refused(body: bytes, form: str) -> None:
+    columns = {"effective_at": "a", "amount": "b"} if form == "csv" else None
+    prefixes = {
+        "csv": b"a,b\n",
+        "mt940": b":20:X\n:60F:C260531SGD1,\n:61:",
+        "camt.053": b"<Document",
+    }
+    for begun in (b"", prefixes.get(form, b'{"data":[')):
+        with pytest.raises(StatementRefused):
+            read_statement(begun + body, format=form, currency="XSGD", columns=columns, window=None)
