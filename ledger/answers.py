@@ -229,29 +229,6 @@ class TransactionDetail(Transaction, frozen=True):
     as_of: Earlier = UNSET
 
 
-class Customer(Answer, frozen=True):
-    """One customer and its verification."""
-
-    source: str
-    id: str
-    verification_status: Annotated[
-        str | None, Meta(description="null: known from other callbacks only.")
-    ]
-    updated_at: Moment | None
-    rejection: dict[str, Any] | None
-    registration_type: str | None
-    country: str | None
-
-
-class Customers(Answer, frozen=True):
-    """Customers by source and id."""
-
-    customers: list[Customer]
-    next: Cursor
-    position: Place
-    as_of: Earlier = UNSET
-
-
 class BankAccount(Answer, frozen=True):
     """One bank account and its verification."""
 
@@ -357,9 +334,18 @@ class Rfis(Answer, frozen=True):
     position: Place
 
 
-class CustomerDetail(Customer, frozen=True):
-    """A customer with everything that names it."""
+class Customer(Answer, frozen=True):
+    """One customer, its verification, and everything that names it."""
 
+    source: str
+    id: str
+    verification_status: Annotated[
+        str | None, Meta(description="null: known from other callbacks only.")
+    ]
+    updated_at: Moment | None
+    rejection: dict[str, Any] | None
+    registration_type: str | None
+    country: str | None
     details: dict[str, Any] | None
     history: list[Step]
     limits: list[LimitSet]
@@ -367,5 +353,19 @@ class CustomerDetail(Customer, frozen=True):
     rfi: list[Rfi]
     bank_accounts: list[BankAccount]
     virtual_accounts: list[VirtualAccount]
+
+
+class Customers(Answer, frozen=True):
+    """Customers by source and id."""
+
+    customers: list[Customer]
+    next: Cursor
+    position: Place
+    as_of: Earlier = UNSET
+
+
+class CustomerDetail(Customer, frozen=True):
+    """A customer, and where this is true."""
+
     position: Place
     as_of: Earlier = UNSET

@@ -91,7 +91,9 @@ async def customers(snapshot: Snapshot, question: Question) -> Customers:
 
     rows, following = await page(snapshot, question, {"kind": str, "id": str}, candidates, evaluate)
     return Customers(
-        customers=[build(Customer, row, **_described(row)) for row in rows],
+        customers=[
+            build(Customer, row, **_described(row), **await _all_of(snapshot, row)) for row in rows
+        ],
         next=following,
         position=snapshot.position,
         as_of=snapshot.as_of,
@@ -130,6 +132,13 @@ async def customer(snapshot: Snapshot, question: Question) -> CustomerDetail:
         as_of=snapshot.as_of,
         **told,
     )
+
+
+async def _all_of(snapshot: Snapshot, row: Row) -> dict[str, Any]:
+    stream = (row["kind"], row["id"])
+    history = await histories_then(snapshot, row["source"], [stream])
+    told = await _told(snapshot, row["source"], row["id"])
+    return {**told, "history": history.get(stream, [])}
 
 
 async def _told(snapshot: Snapshot, source: str, id_: str) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from ledger.answers import (
     BankAccount,
@@ -17,13 +17,14 @@ from ledger.answers import (
     LimitSet,
     Rfi,
     Rfis,
+    Step,
     VirtualAccount,
     VirtualAccounts,
     build,
 )
 from ledger.errors import NotFound
 from ledger.questions import Question
-from ledger.reads import Listing, Snapshot
+from ledger.reads import Listing, Row, Snapshot
 from ledger.reads_money import histories
 
 # Every list takes: $1 source, $2 rows, $3 $4 the key, $5 customer, $6 status.
@@ -99,7 +100,7 @@ async def customers(snapshot: Snapshot, question: Question) -> Customers:
     """Read customers and their verification."""
     status = question.text("verification_status")
     rows, following = await CUSTOMERS.page(snapshot, question, None, status)
-    found = [build(Customer, row) for row in rows]
+    found = [build(Customer, row, **await _all_of(snapshot, row)) for row in rows]
     return Customers(customers=found, next=following, position=snapshot.position)
 
 
@@ -149,41 +150,45 @@ async def customer(snapshot: Snapshot, question: Question) -> CustomerDetail:
     """
     source, id_ = snapshot.check(question.need("source")), question.need("id")
     row = await snapshot.row(SELECT_CUSTOMERS, source, *_EVERY_ROW, id_, None)
-    of = (source, *_EVERY_ROW, id_, None)
-    told = {
-        "limits": [build(LimitSet, r) for r in await snapshot.rows(SELECT_LIMITS, *of)],
-        "limit_requests": [
-            build(LimitRequest, r) for r in await snapshot.rows(SELECT_LIMIT_REQUESTS, *of)
-        ],
-        "rfi": [build(Rfi, r) for r in await snapshot.rows(SELECT_RFI, *of)],
-        "bank_accounts": [
-            build(BankAccount, r) for r in await snapshot.rows(SELECT_BANK_ACCOUNTS, *of)
-        ],
-        "virtual_accounts": [
-            build(VirtualAccount, r)
-            for r in await snapshot.rows(SELECT_VIRTUAL_ACCOUNTS_OF, source, id_)
-        ],
-    }
+    told = await _told(snapshot, source, id_)
     if row is None and not any(told.values()):
         has_any = await snapshot.row(HAS_TRANSACTIONS, source, id_)
         if has_any is None or not has_any["it"]:
             raise NotFound(f"source {source} knows no customer {id_!r}")
-    stream = (row["kind"], id_) if row else ("", id_)
-    history = await histories(snapshot, source, [stream])
-    known = dict.fromkeys(
-        (
-            "verification_status",
-            "updated_at",
-            "rejection",
-            "registration_type",
-            "country",
-            "details",
-        )
-    )
-    return build(
-        CustomerDetail,
-        {**known, "source": source, "id": id_, **(row or {})},
-        history=history.get(stream, []),
-        position=snapshot.position,
-        **told,
-    )
+    if row is None:
+        row = dict.fromkeys(_KNOWN) | {"source": source, "id": id_}
+        return build(CustomerDetail, row, **told, history=[], position=snapshot.position)
+    history = await _history(snapshot, row)
+    return build(CustomerDetail, row, **told, history=history, position=snapshot.position)
+
+
+_KNOWN: Final = (
+    "verification_status", "updated_at", "rejection", "registration_type", "country", "details",
+)  # fmt: skip
+"""What only a customer's own callbacks tell."""
+
+
+async def _all_of(snapshot: Snapshot, row: Row) -> dict[str, Any]:
+    told = await _told(snapshot, row["source"], row["id"])
+    return {**told, "history": await _history(snapshot, row)}
+
+
+async def _history(snapshot: Snapshot, row: Row) -> list[Step]:
+    stream = (row["kind"], row["id"])
+    return (await histories(snapshot, row["source"], [stream])).get(stream, [])
+
+
+async def _told(snapshot: Snapshot, source: str, id_: str) -> dict[str, list[Any]]:
+    """Read everything that names a customer."""
+    of = (source, *_EVERY_ROW, id_, None)
+    limits = await snapshot.rows(SELECT_LIMITS, *of)
+    requests = await snapshot.rows(SELECT_LIMIT_REQUESTS, *of)
+    banks = await snapshot.rows(SELECT_BANK_ACCOUNTS, *of)
+    accounts = await snapshot.rows(SELECT_VIRTUAL_ACCOUNTS_OF, source, id_)
+    return {
+        "limits": [build(LimitSet, row) for row in limits],
+        "limit_requests": [build(LimitRequest, row) for row in requests],
+        "rfi": [build(Rfi, row) for row in await snapshot.rows(SELECT_RFI, *of)],
+        "bank_accounts": [build(BankAccount, row) for row in banks],
+        "virtual_accounts": [build(VirtualAccount, row) for row in accounts],
+    }

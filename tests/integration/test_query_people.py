@@ -43,6 +43,10 @@ async def test_the_samples_customers_are_listed_with_their_verification(service:
     assert rejected["rejection"] is not None
     assert rejected["updated_at"] == "2025-09-15T07:10:22Z"
     assert (await service.ask("/v1/customers", source="gokart"))["customers"] == []
+    for row in rows:
+        whole = await service.ask(f"/v1/customers/straitsx/{row['id']}")
+        assert {**row, "position": whole["position"]} == whole
+        assert [step["status"] for step in row["history"]][-1:] == [row["verification_status"]]
 
 
 async def test_verification_follows_the_providers_time_and_keeps_its_history(

@@ -112,7 +112,7 @@ async def test_the_openapi_document_is_served(service: Service) -> None:
 
 async def test_without_a_token_nothing_is_told(guarded: Service) -> None:
     wrong = (None, "Bearer wrong", "Bearer ", "Bearer", "Basic first", "first", "Bearer firs")
-    for path in ("/v1/wallets", "/v1/nothing", "/docs", "/docs/docs.js", "/"):
+    for path in ("/v1/wallets", "/v1/nothing", "/"):
         for value in wrong:
             headers = {} if value is None else {"Authorization": value}
             async with guarded.client.get(path, headers=headers) as response:
@@ -121,6 +121,12 @@ async def test_without_a_token_nothing_is_told(guarded: Service) -> None:
                 assert response.headers["WWW-Authenticate"] == 'Bearer realm="callback-ledger"'
     async with guarded.client.post(RESOLVE, json={"action": "acknowledge"}) as response:
         assert (await problem(response))[0] == 401
+
+
+async def test_the_documentation_of_the_api_needs_no_token(guarded: Service) -> None:
+    for path in ("/docs", "/docs/docs.js", "/openapi.json"):
+        async with guarded.client.get(path) as response:
+            assert response.status == 200
 
 
 async def test_every_token_opens_under_any_name(guarded: Service) -> None:
