@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from ledger.errors import SettingsError
 from ledger.model import SourceTerms
-from ledger.recon_rules import Rules, rules_of
 from ledger.pull_terms import Pull, read_pull
+from ledger.recon_rules import Rules, rules_of
 
 PREFIX: Final = "LEDGER_"
 SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")

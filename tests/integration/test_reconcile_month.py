@@ -1,0 +1,161 @@
+"""A month with planted faults: each is found, typed and named, and nothing else is reported."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+import pytest
+
+from ledger import registry
+from ledger.log import Arrival, Log
+from ledger.reconcile import Run
+from ledger.sim_month import Month, month
+from ledger.sim_story import Planted
+from ledger.statement_log import append_statement
+from ledger.statement_read import read_statement
+from tests.asking import Service, serving
+from tests.conftest import Database
+from tests.statements import decide, reconcile
+
+SEED = 11
+
+
+def arrival(event: str | None, body: bytes) -> Arrival:
+    reading = registry.load().read("straitsx", event or None, body)
+    key, event_id = registry.identity("straitsx", reading, event or None, body)
+    envelope = reading.envelope
+    return Arrival(
+        event_id, key, envelope.kind, envelope.resource_id, envelope.status,
+        envelope.idempotency_id, envelope.provider_at, event or None, "callback", reading.reason,
+        reading.detail, "127.0.0.1", "{}", body, datetime.now(UTC),
+    )  # fmt: skip
+
+
+async def append_callbacks(database: Database, callbacks: list[tuple[str, bytes]]) -> None:
+    """Append callbacks in the order given."""
+    log = Log(database.service_dsn, database.settings)
+    running = asyncio.create_task(log.run())
+    for start in range(0, len(callbacks), 5_000):
+        some = callbacks[start : start + 5_000]
+        await asyncio.gather(*(log.lanes["straitsx"].append(arrival(*each)) for each in some))
+    log.stop()
+    await running
+
+
+async def import_all(database: Database, told: Month, currencies: list[str]) -> None:
+    for currency in currencies:
+        read = read_statement(
+            told.statements[currency], format=None, currency=None, columns=None, window=None
+        )
+        await append_statement(database.service_dsn, "straitsx", read, datetime.now(UTC))
+
+
+@pytest.fixture
+async def service(database: Database) -> AsyncIterator[Service]:
+    async with serving(database) as running:
+        yield running
+
+
+def found_of(run: Run) -> list[tuple[str, str, frozenset[str]]]:
+    """Return every break and timing as currency, type, items."""
+    return sorted(
+        ((r.currency, b.type, frozenset(b.items)) for r in run.results for b in r.breaks),
+        key=str,
+    )
+
+
+def names(found: tuple[str, str, frozenset[str]], fault: Planted) -> bool:
+    """Tell whether a break is a planted fault: its type, and its line or transaction."""
+    currency, kind, items = found
+    if kind != fault.type or currency not in {c for c, _ in fault.differences}:
+        return False
+    ids = {item.partition(":")[2] for item in items}
+    wanted = {each for each in (fault.line_id, fault.transaction_id) if each}
+    return bool(wanted & ids)
+
+
+def check_found(run: Run, told: Month) -> None:
+    """Every planted fault is found in each wallet it touches; every break is a planted fault."""
+    found = found_of(run)
+    for fault in told.planted:
+        wallets = {currency for currency, _ in fault.differences}
+        hits = {each[0] for each in found if names(each, fault)}
+        assert hits == wallets, fault
+    for each in found:
+        assert any(names(each, fault) for fault in told.planted), each
+
+
+def check_identity(run: Run) -> None:
+    for result in run.results:
+        assert (result.figures["residual"], result.figures["chain"]) == ("0", "0"), result.currency
+        assert result.state != "INCOMPLETE"
+
+
+async def shuffled(service: Service, told: Month, rng: Random) -> None:
+    callbacks = list(told.callbacks)
+    rng.shuffle(callbacks)
+    currencies = list(told.statements)
+    rng.shuffle(currencies)
+    await import_all(service.database, told, currencies[:2])
+    await append_callbacks(service.database, callbacks)
+    await import_all(service.database, told, currencies[2:])
+
+
+async def test_every_planted_fault_is_found_and_nothing_else(service: Service) -> None:
+    told = month(SEED, 2_500, faults=True)
+    print("seed", SEED)
+    await append_callbacks(service.database, list(told.callbacks))
+    await import_all(service.database, told, list(told.statements))
+    run = await reconcile(service)
+    check_found(run, told)
+    check_identity(run)
+    assert {b.type for r in run.results for b in r.breaks} == {f.type for f in told.planted}
+
+
+async def test_a_month_without_faults_is_reconciled(service: Service) -> None:
+    told = month(SEED, 1_000, faults=False)
+    await append_callbacks(service.database, list(told.callbacks))
+    await import_all(service.database, told, list(told.statements))
+    run = await reconcile(service)
+    assert {r.currency: (r.state, r.breaks) for r in run.results} == dict.fromkeys(
+        told.statements, ("RECONCILED", ())
+    )
+
+
+async def test_the_order_of_import_changes_nothing(cluster: Any, database: Database) -> None:
+    told = month(SEED, 600, faults=True)
+    digests = set()
+    async with serving(database) as service:
+        await append_callbacks(database, list(told.callbacks))
+        await import_all(database, told, list(told.statements))
+        digests.add(tuple(r.sha256 for r in (await reconcile(service)).results))
+    rng = Random(SEED)
+    from tests.conftest import database as fresh
+
+    async for other in fresh.__wrapped__(cluster):  # type: ignore[attr-defined]
+        async with serving(other) as service:
+            await shuffled(service, told, rng)
+            digests.add(tuple(r.sha256 for r in (await reconcile(service)).results))
+    assert len(digests) == 1
+
+
+async def test_the_identity_holds_when_all_breaks_are_decided(service: Service) -> None:
+    told = month(SEED, 600, faults=True)
+    await append_callbacks(service.database, list(told.callbacks))
+    await import_all(service.database, told, list(told.statements))
+    run = await reconcile(service)
+    check_identity(run)
+    for result in run.results:
+        for each in result.breaks:
+            if each.type != "TIMING":
+                action = "write_off" if each.difference else "match"
+                await decide(service, each.id, action)
+    run = await reconcile(service)
+    check_identity(run)
+    states = {r.state for r in run.results}
+    assert states <= {"RECONCILED", "RECONCILED_WITH_TIMING"}, found_of(run)
+    assert {b.state for r in run.results for b in r.breaks if b.type != "TIMING"} == {"RESOLVED"}
