@@ -11,11 +11,12 @@ import os
 import signal
 import socket
 import sys
+from contextlib import nullcontext
 from typing import Final
 
 import structlog
 
-from ledger import logs
+from ledger import logs, pulling
 from ledger.app import Web
 from ledger.background import beside
 from ledger.loop import runner
@@ -50,7 +51,8 @@ async def serve_projector(settings: Settings, link: socket.socket) -> None:
     waiting = asyncio.create_task(stop.wait())
     dsn = settings.database_url or ""
     reconciling = beside("reconciler", Reconciler(dsn, settings).run)
-    with sealing(dsn, settings), reconciling:
+    pulled = beside("puller", lambda: pulling.run(dsn, settings))
+    with sealing(dsn, settings), reconciling, pulled if pulling.pulls(settings) else nullcontext():
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()

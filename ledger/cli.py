@@ -15,6 +15,7 @@ from ledger import __version__
 from ledger.cli_options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
 from ledger.cli_prove import prove, seal, verify
 from ledger.cli_queries import COMMANDS, exceptions
+from ledger.cli_recon import reconcile, statement
 from ledger.errors import BadQuestion, LedgerError, NotFound, ServiceRefused, SettingsError
 
 OK: Final = 0
@@ -70,6 +71,8 @@ def migrate(*, json: Json = False) -> int:
 for _command in COMMANDS:
     app.command(_command, group=ASK)
 app.command(exceptions)
+app.command(statement)
+app.command(reconcile)
 
 
 @app.command(group=TRY)

@@ -38,9 +38,9 @@ def status(*, service: Service = NOW) -> int:
     """Show each source's head, books, lag and open exceptions, and what the service warns of."""
     from ledger import tables
 
-    document, raw = _ask(service, "/v1/status", {})
+    document, raw = ask_service(service, "/v1/status", {})
     if service.json:
-        return _raw(raw)
+        return write_raw(raw)
     out = tables.console()
     tables.show("sources", document, out)
     rest = {k: v for k, v in document.items() if k not in ("sources", "warnings", "position")}
@@ -56,7 +56,7 @@ def wallets(
 ) -> int:  # fmt: skip
     """Show what every wallet holds: available, held, announced, and whether it is reconciled."""
     filters = {"source": source, "currency": currency, **as_of.params()}
-    return _list("wallets", filters, paging, service)
+    return show_list("wallets", filters, paging, service)
 
 
 def balances(
@@ -67,7 +67,7 @@ def balances(
     """Show the balance of every account. --account "liabilities:*" takes all that start so."""
     filters = {"source": source, "account": account, "currency": currency,
                "customer_id": customer_id, **as_of.params()}  # fmt: skip
-    return _list("balances", filters, paging, service)
+    return show_list("balances", filters, paging, service)
 
 
 def entries(
@@ -79,7 +79,7 @@ def entries(
     """Show journal lines; an amount greater than zero debits the account."""
     filters = {"source": source, "account": account, "currency": currency,
                "transaction": transaction, "from": from_, "to": to, **as_of.params()}  # fmt: skip
-    return _list("entries", filters, paging, service)
+    return show_list("entries", filters, paging, service)
 
 
 def transactions(
@@ -101,7 +101,7 @@ def transactions(
                "customer_id": customer_id, "currency": currency,
                "idempotency_id": idempotency_id, "flag": flag, "from": from_, "to": to,
                **as_of.params()}  # fmt: skip
-    return _list("transactions", filters, paging, service)
+    return show_list("transactions", filters, paging, service)
 
 
 def customers(
@@ -118,7 +118,7 @@ def customers(
         return _one(service, ("customers", only_source, id_), as_of.params())
     filters = {"source": source or only_source, "verification_status": verification_status,
                **as_of.params()}  # fmt: skip
-    return _list("customers", filters, paging, service)
+    return show_list("customers", filters, paging, service)
 
 
 def events(
@@ -136,11 +136,13 @@ def events(
     if only_source and position is not None:
         segments = ("events", only_source, str(position))
         if body:
-            return _raw(_ask(service, _path(*segments, "body"), {}, decode=False)[1], end=b"")
+            return write_raw(
+                ask_service(service, api(*segments, "body"), {}, decode=False)[1], end=b""
+            )
         return _one(service, segments, {})
     filters = {"source": source or only_source, "kind": kind, "status": status,
                "resource_id": resource_id, "verdict": verdict, "from": from_, "to": to}  # fmt: skip
-    return _list("events", filters, paging, service)
+    return show_list("events", filters, paging, service)
 
 
 def deliveries(
@@ -155,7 +157,7 @@ def deliveries(
 ) -> int:  # fmt: skip
     """List every request that reached the receiver, and what it was answered."""
     filters = {"source": source, "outcome": outcome, "event": event, "from": from_, "to": to}
-    return _list("deliveries", filters, paging, service)
+    return show_list("deliveries", filters, paging, service)
 
 
 exceptions = App(
@@ -174,7 +176,7 @@ def exceptions_list(
 ) -> int:  # fmt: skip
     """List what an operator should look at: unreadable, unknown, conflict, mismatch, parked."""
     filters = {"source": source, "state": state, "reason": reason, "kind": kind}
-    return _list("exceptions", filters, paging, service)
+    return show_list("exceptions", filters, paging, service)
 
 
 @exceptions.command
@@ -202,9 +204,9 @@ def resolve(
 
     wanted = {"action": action, "keep": keep, "note": note, "by": by}
     body = {name: value for name, value in wanted.items() if value is not None}
-    document, raw = _ask(service, _path("exceptions", exception_id, "resolve"), {}, body=body)
+    document, raw = ask_service(service, api("exceptions", exception_id, "resolve"), {}, body=body)
     if service.json:
-        return _raw(raw)
+        return write_raw(raw)
     tables.show_one(document, tables.console())
     return 0
 
@@ -215,20 +217,27 @@ COMMANDS: Final = (
 """The commands in the order in which help lists them."""
 
 
-def _path(*segments: str) -> str:
+def api(*segments: str) -> str:
+    """Return an address of the query API."""
     from ledger.client import path_of
 
     return path_of("v1", *segments)
 
 
-def _list(name: str, filters: Mapping[str, Any], paging: Paging, service: Service) -> int:
+def show_list(
+    name: str, filters: Mapping[str, Any], paging: Paging, service: Service,
+    path: str | None = None,
+) -> int:  # fmt: skip
+    """Ask for the list `name`, at /v1/`name` or `path`, and print it."""
     from ledger import tables
 
     limit = PAGE_LIMIT_MAX if paging.all and paging.limit is None else paging.limit
     params = {**filters, "limit": limit, "cursor": paging.cursor}
-    document, raw = _ask(service, f"/v1/{name}", params, whole=name if paging.all else None)
+    document, raw = ask_service(
+        service, f"/v1/{path or name}", params, whole=name if paging.all else None
+    )
     if service.json:
-        return _raw(raw)
+        return write_raw(raw)
     tables.show(name, document, tables.console())
     if document.get("next") and not sys.stdout.isatty():
         print("ledger: there are more rows; --all shows them", file=sys.stderr)
@@ -238,20 +247,21 @@ def _list(name: str, filters: Mapping[str, Any], paging: Paging, service: Servic
 def _one(service: Service, segments: tuple[str, ...], params: Mapping[str, Any]) -> int:
     from ledger import tables
 
-    document, raw = _ask(service, _path(*segments), params)
+    document, raw = ask_service(service, api(*segments), params)
     if service.json:
-        return _raw(raw)
+        return write_raw(raw)
     tables.show_one(document, tables.console())
     return 0
 
 
-def _raw(raw: bytes, end: bytes = b"\n") -> int:
+def write_raw(raw: bytes, end: bytes = b"\n") -> int:
+    """Write an answer as it came."""
     sys.stdout.buffer.write(raw if raw.endswith(end) else raw + end)
     sys.stdout.buffer.flush()
     return 0
 
 
-def _ask(
+def ask_service(
     service: Service, path: str, params: Mapping[str, Any], *, body: Any = None,
     whole: str | None = None, decode: bool = True,
 ) -> tuple[dict[str, Any], bytes]:  # fmt: skip

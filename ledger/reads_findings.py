@@ -30,7 +30,7 @@ PERIODS: Final = tuple((p, k) for p in ("annual", "daily") for k in ("payment", 
 SELECT_NOW: Final = "SELECT now() AS now"
 SELECT_STUCK: Final = """
 SELECT kind, id, currency, amount, effective_at AS since FROM transactions
- WHERE source = $1 AND status = 'pending' AND effective_at < $2
+ WHERE source = $1 AND status IN ('pending', 'Pending') AND effective_at < $2
  ORDER BY kind, id LIMIT $3
 """
 SELECT_RETURNS: Final = """

@@ -26,6 +26,8 @@ STYLES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("quarantined", "refunded", "expired", "INCOMPLETE"), "yellow"),
     **dict.fromkeys(("fail", "failed", "rejected", "Rejected", "disabled"), "red"),
     **dict.fromkeys(("refused", "conflict", "open"), "bold red"),
+    **dict.fromkeys(("RECONCILED", "RECONCILED_WITH_TIMING", "RESOLVED"), "green"),
+    **dict.fromkeys(("BREAKS", "OPEN"), "bold red"),
 }
 """Status words → how a terminal shows them."""
 
@@ -54,7 +56,9 @@ def _columns(*specs: str) -> tuple[Column, ...]:
 
 LAYOUTS: Final[Mapping[str, tuple[Column, ...]]] = {
     "wallets": _columns("source", "currency", ">available", ">held", ">pending_in", ">total",
-                        "reconciliation.state=reconciliation"),
+                        "reconciliation.state=reconciliation",
+                        "reconciliation.through=through", ">reconciliation.difference=difference",
+                        ">reconciliation.breaks=breaks"),
     "balances": _columns("source", "!account", "currency", ">debits", ">credits", ">balance",
                          "normal"),
     "transactions": _columns("source", "kind", "!id", "status", ">amount", "currency", ">fees",
@@ -67,6 +71,22 @@ LAYOUTS: Final[Mapping[str, tuple[Column, ...]]] = {
                            "peer", "reason", ">body_bytes=bytes"),
     "exceptions": _columns("!id", "source", "reason", "state", "kind", "!resource_id=resource",
                            ">event.position=position", "detail", "opened_at", "note"),
+    "statements": _columns("source", "currency", "format", "opened_at=from", "closed_at=to",
+                           ">opening", ">closing", ">lines", ">position", "sha256"),
+    "statement_lines": _columns("source", "!line", "row_kind=kind", ">amount", "currency",
+                                "effective_at", "contract_id=contract", "status", "matched_by",
+                                "match"),
+    "breaks": _columns("!id", "source", "currency", "type", "state", ">difference", ">gap",
+                       ">age_days=days", "owner", "detail", "items", "action=decision",
+                       "decided_by=by"),
+    "reconciliations": _columns("source", "currency", "state", "through",
+                                ">figures.closing=statement",
+                                ">figures.ledger=ledger", ">figures.in_transit=in transit",
+                                ">figures.breaks=breaks", ">figures.breaks_count=open",
+                                ">figures.residual=residual", ">figures.coverage_count=lines %",
+                                ">figures.coverage_value=value %"),
+    "findings": _columns("source", "reason", "kind", "!id", ">amount", "currency", "since",
+                         "detail"),
     "sources": _columns("source", ">head", ">books_position=books", ">lag_events=lag",
                         ">lag_seconds=lag s", ">parked", ">exceptions"),
     "entries": _columns(">position", ">line", "account", "currency", ">amount", "effective_at",

@@ -43,7 +43,7 @@ RANKS = [
     {"receive", "intake", "worker", "projector", "seal", "verify_log", "verify_books", "decide",
      "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query",
      "reconcile", "recon_decide", "recon_pages", "routes_recon",
-     "pull"},
+     "pull", "pulling"},
     {"postgres_binaries", "postgres_cluster", "postgres_process", "postgres_userns", "postgres",
      "provision", "app", "child", "serve"},
 ]  # fmt: skip

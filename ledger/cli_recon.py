@@ -1,0 +1,285 @@
+"""Commands about statements and reconciliation; all of them ask a running service."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import App, Parameter
+
+from ledger.cli_options import (
+    ASK,
+    FIRST_PAGE,
+    NOW,
+    PROVE,
+    Currency,
+    Flag,
+    From,
+    Paging,
+    Service,
+    SourceName,
+    To,
+)
+from ledger.cli_queries import api, ask_service, show_list, write_raw
+from ledger.errors import BadQuestion, ServiceRefused
+
+SECONDS_MAX: Final = 600.0
+WAIT_SECONDS_MAX: Final = 60.0
+PAUSE_SECONDS: Final = 0.2
+EXITS: Final[Mapping[str, int]] = {
+    "RECONCILED": 0, "RECONCILED_WITH_TIMING": 0, "BREAKS": 1, "INCOMPLETE": 3,
+}  # fmt: skip
+"""State of a wallet → exit status; of several the highest counts."""
+
+statement = App(name="statement", help="Import a provider's statements, or list them.", group=ASK)
+reconcile = App(
+    name="reconcile",
+    help="Show how far each wallet is proved by its statements. Exit status: 0 reconciled, "
+    "1 breaks, 3 incomplete.",
+    group=PROVE,
+)
+
+
+@statement.command(name="import")
+def import_(
+    file: Path, /, *,
+    source: str, currency: str | None = None,
+    format_: Annotated[
+        Literal["straitsx-json", "csv", "camt.053", "mt940"] | None, Parameter(name="--format")
+    ] = None,
+    from_: From = None, to: To = None,
+    column: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """Import a statement: StraitsX JSON, CSV, camt.053 or MT940.
+
+    The same file again changes nothing; a newer one that overlaps replaces line by line.
+
+    Parameters
+    ----------
+    file
+        The file as the provider gave it.
+    source
+        The source whose statement it is.
+    currency
+        The wallet, where the file does not name it.
+    format_
+        Found out from the file when not given.
+    from_
+        Begin of the period that the file covers, where it states none.
+    to
+        End of that period, exclusive.
+    column
+        For CSV, several times: amount=Amount, effective_at=Date, time_zone=Asia/Singapore …
+    """
+    import orjson
+
+    from ledger import tables
+
+    params = {"source": source, "currency": currency, "format": format_, "from": from_, "to": to,
+              "columns": _columns(column)}  # fmt: skip
+    try:
+        raw = _post_file(service, {k: v for k, v in params.items() if v is not None}, file)
+    except ServiceRefused as error:
+        if error.status != 422:
+            raise
+        print(f"ledger: {error}", file=sys.stderr)
+        return 1
+    if service.json:
+        return write_raw(raw)
+    tables.show_one(orjson.loads(raw), tables.console())
+    return 0
+
+
+def _columns(given: tuple[str, ...]) -> str | None:
+    import orjson
+
+    pairs = [each.partition("=") for each in given]
+    if not all(name and sign for name, sign, _ in pairs):
+        raise BadQuestion("write --column as what=where, like amount=Amount")
+    return orjson.dumps({name: where for name, _, where in pairs}).decode() if pairs else None
+
+
+def _post_file(service: Service, params: dict[str, str], file: Path) -> bytes:
+    import asyncio
+    import os
+
+    from ledger.client import Client, service_url
+    from ledger.settings import load
+
+    body = file.read_bytes()
+
+    async def post() -> bytes:
+        settings = load(os.environ)
+        token = service.token or next(iter(settings.api_tokens), None)
+        async with Client(service_url(settings, service.url), token, SECONDS_MAX) as client:
+            return await client.ask("POST", "/v1/statements", params=params, data=body)
+
+    return asyncio.run(post())
+
+
+@statement.default
+def statements_list(
+    *, source: SourceName = None, currency: Currency = None, paging: Paging = FIRST_PAGE,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """List the imported statements, the newest first."""
+    return show_list("statements", {"source": source, "currency": currency}, paging, service)
+
+
+@statement.command
+def lines(
+    *, source: SourceName = None, currency: Currency = None,
+    contract_id: Annotated[str | None, Parameter(help="Only of this contract.")] = None,
+    matched: Annotated[
+        Literal["yes", "no"] | None, Parameter(help="Whether in a live match.")
+    ] = None,
+    paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """List statement lines and what each is matched with."""
+    filters = {"source": source, "currency": currency, "contract_id": contract_id,
+               "matched": matched}  # fmt: skip
+    return show_list("statement_lines", filters, paging, service)
+
+
+@reconcile.default
+def reconcile_show(
+    *, source: SourceName = None, currency: Currency = None,
+    html: Annotated[Path | None, Parameter(help="Write a page fit to print here.")] = None,
+    csv: Annotated[
+        Path | None,
+        Parameter(help="Write a spreadsheet; - is the screen.", allow_leading_hyphen=True),
+    ] = None,
+    no_wait: Annotated[Flag, Parameter(help="Do not wait for what was just imported.")] = False,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """Show the latest reconciliation of each wallet, waiting for the one of now.
+
+    --html and --csv write the report of one wallet: name its --source and --currency.
+    """
+    from ledger import tables
+
+    filters = {"source": source, "currency": currency, "limit": 1000}
+    document, raw = _settled(service, filters, wait=not no_wait)
+    runs = document["reconciliations"]
+    for path, kind in ((html, "html"), (csv, "csv")):
+        if path is not None:
+            _write_report(service, source, currency, path, kind)
+    if service.json:
+        write_raw(raw)
+    elif csv is None or str(csv) != "-":
+        out = tables.console()
+        tables.show("reconciliations", document, out)
+        for run in runs:
+            for reason in run["reasons"]:
+                tables.line(out, f"{run['source']} {run['currency']}: {reason}", run["state"])
+    return max((EXITS.get(run["state"], 3) for run in runs), default=3)
+
+
+def _settled(
+    service: Service, filters: Mapping[str, Any], *, wait: bool
+) -> tuple[dict[str, Any], bytes]:
+    """Ask until the runs are at least at the positions where the logs were at the first asking."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    heads, _ = ask_service(service, "/v1/status", {})
+    wanted = {each["source"]: each["head"] for each in heads["sources"]}
+    while True:
+        document, raw = ask_service(service, "/v1/reconciliation", filters)
+        if not wait or _is_settled(document["reconciliations"], wanted, filters["source"]):
+            return document, raw
+        if time.monotonic() > deadline:
+            print("ledger: the reconciliation is behind; see `ledger status`", file=sys.stderr)
+            return document, raw
+        time.sleep(PAUSE_SECONDS)
+
+
+def _is_settled(runs: list[dict[str, Any]], wanted: Mapping[str, int], source: str | None) -> bool:
+    logs = {name.removesuffix(".statements") for name in wanted if name.endswith(".statements")}
+    expected = logs & {source} if source else logs
+    return expected <= {run["source"] for run in runs} and all(
+        position >= wanted.get(name, 0)
+        for run in runs
+        for name, position in run["positions"].items()
+    )
+
+
+def _write_report(
+    service: Service, source: str | None, currency: str | None, path: Path, kind: str
+) -> None:
+    from ledger.client import path_of
+
+    if not source or not currency:
+        raise BadQuestion(f"--{kind} is the report of one wallet: name --source and --currency")
+    address = path_of("reconciliation", source, currency.upper())
+    _, raw = ask_service(service, address, {"as": kind}, decode=False)
+    if str(path) == "-":
+        write_raw(raw, end=b"")
+    else:
+        path.write_bytes(raw)
+
+
+@reconcile.command
+def breaks(
+    *, source: SourceName = None, currency: Currency = None,
+    type_: Annotated[
+        str | None, Parameter(name="--type", help="Only this type, like AMOUNT.")
+    ] = None,
+    state: Annotated[Literal["OPEN", "RESOLVED"] | None, Parameter(help="Only so.")] = None,
+    owner: Annotated[str | None, Parameter(help="Only what this owner looks after.")] = None,
+    paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """List what differs between statements and books, and what is in transit."""
+    filters = {"source": source, "currency": currency, "type": type_, "state": state,
+               "owner": owner}  # fmt: skip
+    return show_list("breaks", filters, paging, service)
+
+
+@reconcile.command
+def decide(
+    break_id: Annotated[str, Parameter(name="id")],
+    action: Literal["match", "write_off", "post_fee", "void", "reopen", "note"], /, *,
+    by: str, note: str,
+    item: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    account: str | None = None, service: Service = NOW,
+) -> int:  # fmt: skip
+    """Decide on a break; the decision is an event of the log and moves the books as it says.
+
+    Parameters
+    ----------
+    break_id
+        The break's id, as `ledger reconcile breaks` lists it.
+    action
+        match, write_off, post_fee (to expenses:fees), void, reopen (take it back) or note.
+    by
+        Who decides.
+    note
+        Why.
+    item
+        For match, several times: line:<id>, <kind>:<id>. The break's own when not given.
+    account
+        Where a write-off goes, when not to the declared difference account.
+    """
+    from ledger import tables
+
+    body = {"action": action, "by": by, "note": note, "items": list(item), "account": account}
+    told = {name: value for name, value in body.items() if value not in (None, [])}
+    document, raw = ask_service(service, api("breaks", break_id, "decide"), {}, body=told)
+    if service.json:
+        return write_raw(raw)
+    tables.show_one(document, tables.console())
+    return 0
+
+
+@reconcile.command
+def findings(
+    *, source: SourceName = None,
+    reason: Annotated[str | None, Parameter(help="Only for this reason.")] = None,
+    as_of: Annotated[str | None, Parameter(help="As of this moment, RFC 3339.")] = None,
+    paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """List what looks incomplete without any statement: stuck, returned, drifted, unverified."""
+    filters = {"source": source, "reason": reason, "as_of": as_of}
+    return show_list("findings", filters, paging, service, path="reconciliation/findings")

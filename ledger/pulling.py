@@ -1,0 +1,64 @@
+"""Pulled statements on their way into the log, for every source that declares a pull."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from ledger import database, pull
+from ledger.errors import LedgerError
+from ledger.pull_terms import Pull
+from ledger.settings import Settings
+from ledger.statement_log import append_statement, log_of
+from ledger.statement_read import read_statement
+
+LOGGER = structlog.get_logger("ledger.pulling")
+
+SELECT_COVERED: Final = """
+SELECT split_part(resource_id, ':', 1) AS currency, max(provider_at) AS closed_at
+  FROM ledger.events WHERE source = $1 AND kind = 'statement' GROUP BY 1
+"""
+RETRY_SECONDS: Final = 5.0
+
+
+def pulls(settings: Settings) -> bool:
+    """Tell whether any source declares a pull."""
+    return any(source.pull is not None for source in settings.sources.values())
+
+
+async def run(
+    dsn: str, settings: Settings, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> None:
+    """Fetch and import statements until cancelled, each source for itself."""
+    async with asyncio.TaskGroup() as tasks:
+        for name, source in settings.sources.items():
+            if source.pull is not None:
+                tasks.create_task(_source(dsn, name, source.pull, now))
+
+
+async def _source(dsn: str, name: str, terms: Pull, now: Callable[[], datetime]) -> None:
+    """Begin where the imported statements end, whoever imported them."""
+
+    async def importer(body: bytes) -> None:
+        read = read_statement(body, format=None, currency=None, columns=None, window=None)
+        await append_statement(dsn, name, read, now())
+
+    while True:
+        try:
+            async with database.connected(dsn, seconds_max=60) as connection:
+                covered = await covered_by(connection, name)
+            await pull.run(terms, importer, now, covered)
+        except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+            LOGGER.warning("pull_waits", source=name, error=type(error).__name__)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def covered_by(connection: Any, source: str) -> dict[str, datetime]:
+    """Return up to when the imported statements of a source go, by currency."""
+    rows = await connection.fetch(SELECT_COVERED, log_of(source))
+    return {row["currency"]: row["closed_at"] for row in rows}
