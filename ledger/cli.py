@@ -140,7 +140,7 @@ def doctor(*, json: Json = False) -> int:
 
 
 bench = App(
-    name="bench", help="Measure this machine: receiving or folding, durable, whole.", group=TRY
+    name="bench", help="Measure this machine: receiving, folding or reconciling.", group=TRY
 )
 app.command(bench)
 
@@ -175,6 +175,22 @@ def fold(*, events: int = 100_000, json: Json = False) -> int:
     from ledger.bench import fold as measure
 
     return measure(events=events, json=json)
+
+
+@bench.command(name="reconcile")
+def bench_reconcile(*, lines: int = 100_000, json: Json = False) -> int:
+    """Measure matching statement lines with as many transactions: seconds and memory.
+
+    Parameters
+    ----------
+    lines
+        How many transactions there are; every fifth has a fee's line beside its own.
+    json
+        Print the figures as JSON.
+    """
+    from ledger.bench_recon import run as measure
+
+    return measure(lines, json=json)
 
 
 app.command(verify, group=PROVE)

@@ -103,6 +103,15 @@ class Ledger(Record, frozen=True):
     balance: Decimal
 
 
+class Match(Record, frozen=True):
+    """Items that are the same thing; `amount` is what they came to in the books."""
+
+    anchor: str
+    rule: str
+    keys: tuple[str, ...]
+    amount: Decimal
+
+
 class Result(Record, frozen=True):
     """One reconciliation of one currency of one source."""
 
@@ -111,7 +120,7 @@ class Result(Record, frozen=True):
     state: str
     cover: Cover
     rules_sha256: str
-    matches: tuple[Group, ...]
+    matches: tuple[Match, ...]
     breaks: tuple[Break, ...]
     """Open, resolved and in transit, sorted by id."""
     figures: Mapping[str, Any]
@@ -162,7 +171,7 @@ def conclude(
     figures = _figures(cover, ledger, groups, breaks, opening)
     reasons = _reasons(cover, figures)
     state = _state(breaks, reasons)
-    matches = tuple(group for group in groups if group.verdict == MATCHED)
+    matches = tuple(Match(g.anchor, g.rule, g.keys, g.due) for g in groups if g.verdict == MATCHED)
     result = Result(
         source, currency, state, cover, rules.sha256, matches, tuple(breaks), figures, reasons, ""
     )
@@ -331,7 +340,7 @@ def _digest(result: Result) -> str:
     told = [
         result.source, result.currency, result.state, result.rules_sha256,
         [result.cover.frame.opened, result.cover.frame.cutoff, result.cover.files],
-        [[group.rule, group.keys, plain(group.due)] for group in result.matches],
+        [[match.rule, match.keys, plain(match.amount)] for match in result.matches],
         [_without_positions(each) for each in result.breaks],
         result.figures, result.reasons,
     ]  # fmt: skip

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -19,9 +22,27 @@ from ledger.statement_log import append_statement
 from ledger.statement_read import read_statement
 from tests.asking import Service, serving
 from tests.conftest import Database
-from tests.statements import decide, reconcile
+from tests.statements import decide, reconcile, reconcile_now
 
 SEED = 11
+ALONE = """
+import asyncio, re, sys, time
+from pathlib import Path
+from ledger import database
+from ledger.reconcile import Reconciler
+from ledger.settings import load
+
+async def main():
+    async with database.connected(sys.argv[1], seconds_max=600) as connection:
+        await Reconciler(sys.argv[1], load({})).reconcile(connection, "straitsx")
+
+begun = time.perf_counter()
+asyncio.run(main())
+# Not ru_maxrss: that is the parent's at first.
+peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())
+print(time.perf_counter() - begun, int(peak[1]) // 1024)
+"""
+"""What the reconcile step does, in a process of its own: prints seconds and MiB."""
 
 
 def arrival(event: str | None, body: bytes) -> Arrival:
@@ -159,3 +180,34 @@ async def test_the_identity_holds_when_all_breaks_are_decided(service: Service) 
     states = {r.state for r in run.results}
     assert states <= {"RECONCILED", "RECONCILED_WITH_TIMING"}, found_of(run)
     assert {b.state for r in run.results for b in r.breaks if b.type != "TIMING"} == {"RESOLVED"}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+async def test_a_month_of_a_hundred_thousand_transactions_is_reconciled_in_time(
+    service: Service,
+) -> None:
+    told = month(SEED, 100_000, faults=True)
+    for some in batched(told.callbacks, 20_000):
+        await append_callbacks(service.database, some)
+    await import_all(service.database, told, list(told.statements))
+    await service.fold()
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", ALONE, service.database.service_dsn],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    seconds, memory = (float(word) for word in done.stdout.split())
+    run = await reconcile_now(service.database)
+    lines = sum(r.figures["lines"] for r in run.results)
+    transactions = sum(r.figures["transactions"] for r in run.results)
+    print(f"seed {SEED}: {lines} lines, {transactions} movements, {seconds:.1f} s, {memory} MiB")
+    check_found(run, told)
+    check_identity(run)
+    assert seconds < 30
+    assert memory < 500
+
+
+def batched(callbacks: Iterable[tuple[str, bytes]], size: int) -> Iterator[list[tuple[str, bytes]]]:
+    rest = iter(callbacks)
+    while some := list(islice(rest, size)):
+        yield some
