@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ledger.matching import Matcher
+from ledger.model import changed
 from ledger.recon_cover import File, cover_of
 from ledger.recon_items import ZERO, Frame, Item, Known, Manual, Move
 from ledger.recon_result import Cover, Decided, Ledger, Result, conclude
@@ -91,6 +92,9 @@ SELECT a.id, a.anchor, a.action, a.by, a.note, a.decided_position, a.decided_at,
 """
 
 
+SELECT_PARKED: Final = "SELECT count(*) FROM parked WHERE source = ANY ($1::text[])"
+
+
 def money_kinds(registry: Registry) -> list[str]:
     """Return the kinds whose streams are transactions."""
     return sorted(
@@ -122,6 +126,10 @@ class Pair:
         cover = cover_of([File(*row) for row in files])
         if cover is None:
             return None
+        parked = await self.connection.fetchval(SELECT_PARKED, [self.source, self.log])
+        if parked:
+            told = f"{parked} parked events are not in these figures; see /v1/exceptions"
+            cover = changed(cover, missing=(*cover.missing, told))
         frame = cover.frame
         decided = await self._decided(currency, frame)
         matcher, known = await self._matcher(currency, cover)
