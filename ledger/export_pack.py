@@ -33,6 +33,7 @@ from ledger.packlist import (
     note_name,
     packed,
 )
+from ledger.questions import read_places
 from ledger.settings import Settings
 from ledger.shelf import PaperFold, Shelf
 from ledger.verify_log import SELECT_ENDS, check_identity
@@ -53,6 +54,19 @@ class Wanted:
 
     sources: tuple[str, ...] = ()
     positions: Mapping[str, int] = field(default_factory=dict)
+
+
+def positions_of(text: str | None, sources: Sequence[str]) -> dict[str, int]:
+    """Read positions: `straitsx:25,gokart:3`, or a number where one source is named.
+
+    Raises BadQuestion.
+    """
+    found = read_places("position", text)
+    if isinstance(found, int):
+        if len(sources) != 1:
+            raise BadQuestion(f"position {found} is of which source? write straitsx:{found}")
+        return {sources[0]: found}
+    return found
 
 
 @dataclass(frozen=True, slots=True)

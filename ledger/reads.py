@@ -153,7 +153,8 @@ class Listing:
 
 
 @asynccontextmanager
-async def _open(pool: Pool) -> AsyncIterator[Snapshot]:
+async def opened(pool: Pool) -> AsyncIterator[Snapshot]:
+    """Open a snapshot for the length of a block. Raises NotYet when there are no books."""
     async with (
         pool.acquire(timeout=CONNECTION_SECONDS_MAX) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
@@ -185,7 +186,7 @@ async def observe(
     swaps = 0
     while True:
         try:
-            async with _open(pool) as snapshot:
+            async with opened(pool) as snapshot:
                 behind = _behind(snapshot, at_least)
                 if not behind:
                     return await read(snapshot)

@@ -37,9 +37,7 @@ from ledger.verify_progress import Progress
 
 LISTED_MAX: Final = 20
 KEEP: Final = "keep the pack as it is, ask for an untouched one, and compare the two"
-ELSEWHERE: Final = (
-    "compare it with the key that you had from elsewhere, or name that: --trusted, --key"
-)
+ELSEWHERE: Final = "compare it with a key that you had from elsewhere (--key, --trusted FILE)"
 NOTHING_ELSE: Final = "the pack is whole, and its books are what its events say"
 
 
