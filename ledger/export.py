@@ -45,7 +45,7 @@ from ledger.routes import ROUTES
 SECONDS_MAX: Final = 600.0
 EVENTS_MAX: Final = 1_000
 BYTES_MAX: Final = 16 * 1024 * 1024
-SESSION: Final = {**database.SESSION, "idle_in_transaction_session_timeout": "0"}
+SESSION: Final = {"idle_in_transaction_session_timeout": "0"}
 """Whoever reads our output may be slow."""
 
 STDOUT: Final = "-"
@@ -121,18 +121,15 @@ def _opened(wanted: Wanted) -> Iterator[BinaryIO]:
 async def _snapshot(dsn: str) -> AsyncIterator[Snapshot]:
     try:
         async with (
-            asyncpg.create_pool(
-                dsn, min_size=0, max_size=1, timeout=database.CONNECT_SECONDS_MAX,
-                command_timeout=SECONDS_MAX, server_settings=SESSION,
-            ) as pool,
-            opened(pool) as snapshot,
-        ):  # fmt: skip
+            database.connected(dsn, seconds_max=SECONDS_MAX, **SESSION) as connection,
+            opened(connection) as snapshot,
+        ):
             yield snapshot
     except Behind as error:
         raise NotYet(f"the books have not reached {error} yet; export again in a moment") from error
     except SWAPPED as error:
         raise DatabaseUnavailable("the books were replaced meanwhile; export again") from error
-    except asyncpg.PostgresError as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseUnavailable(f"the database refused: {error}; export again") from error
 
 
@@ -200,10 +197,12 @@ async def _table(
         pages = _pages(snapshot, question, wanted.what)
     writer = make[wanted.format](sink, columns)
     count = 0
-    async for rows in pages:
-        writer.write(rows)
-        count += len(rows)
-    writer.close()
+    try:
+        async for rows in pages:
+            writer.write(rows)
+            count += len(rows)
+    finally:
+        writer.close()
     return count
 
 

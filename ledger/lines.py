@@ -19,6 +19,8 @@ from ledger.reading import plain
 EVENT_FIELDS: Final = (*(name for name in leaf.FIELDS if name != "body_sha256"), "body", "leaf")
 """The fields of an event's line, in their order."""
 
+_OPTIONAL: Final = frozenset({"idempotency_id", "provider_at", "path_event", "reason", "detail"})
+
 
 def event_line(event: Mapping[str, Any]) -> bytes:
     """Write an event as the log has it (columns of ledger.events)."""
@@ -40,16 +42,13 @@ def read_event(line: bytes) -> dict[str, Any]:
     if type(values["position"]) is not int:
         raise ValueError("its position is not a number")
     for name in EVENT_FIELDS:
-        if name != "position" and not isinstance(values[name], str | None):
+        is_absent = values[name] is None and name in _OPTIONAL
+        if name != "position" and not is_absent and not isinstance(values[name], str):
             raise ValueError(f"its {name} is not a text")
-    try:
-        event = values | {name: _moment(values[name]) for name in leaf.TIMES}
-        event["event_id"] = bytes.fromhex(values["event_id"])
-        event["body"] = b64decode(values["body"], validate=True)
-        written = event_line(event)
-    except (TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"a field that every event has is missing: {error}") from error
-    begin = written.rpartition(b',"leaf":')[0]
+    event = values | {name: _moment(values[name]) for name in leaf.TIMES}
+    event["event_id"] = bytes.fromhex(values["event_id"])
+    event["body"] = b64decode(values["body"], validate=True)
+    begin = event_line(event).rpartition(b',"leaf":')[0]
     if line != b'%b,"leaf":%b}\n' % (begin, orjson.dumps(values["leaf"])):
         raise ValueError("it is not written as events are")
     return event

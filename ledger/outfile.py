@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ledger.errors import BadQuestion
 from ledger.keys import sync_folder
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
-class HashedFile:
+
+class HashedFile(io.RawIOBase):
     """A binary file that is only written to, and knows the SHA-256 and the size of it all."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -21,12 +25,21 @@ class HashedFile:
         self.size = 0
         self._digest = hashlib.sha256()
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        """Say that it can be written to."""
+        return True
+
+    def tell(self) -> int:
+        """Return how many bytes were written."""
+        return self.size
+
+    def write(self, data: Buffer, /) -> int:
         """Write all of `data`."""
-        self._digest.update(data)
-        self.size += len(data)
-        self.file.write(data)
-        return len(data)
+        raw = bytes(data)
+        self._digest.update(raw)
+        self.size += len(raw)
+        self.file.write(raw)
+        return len(raw)
 
     @property
     def sha256(self) -> str:

@@ -117,9 +117,7 @@ async def test_a_pack_holds_and_needs_nothing_but_itself(ledger: Ledger) -> None
     found = check(path)
     assert overall(found) == "ok", found
     told = {(each.source, each.name): each.found for each in found}
-    assert told["straitsx", "log"] == (
-        "60 events, dense, in order of time, each with its own body"
-    )
+    assert told["straitsx", "log"] == ("60 events, dense, in order of time, each with its own body")
     assert told["straitsx", "seals"].startswith("the 60 events are signed by callback-ledger+")
     assert told["straitsx", "books"] == "every table is the fold of the events up to 60"
     assert told["gokart", "books"] == "every table is the fold of the events up to 5"
@@ -448,8 +446,9 @@ async def test_checkpoints_kept_elsewhere_convict_a_rewritten_pack(
     assert overall(found) == "ok"
     assert "3 checkpoints kept elsewhere: no contradiction" in [each.found for each in found]
     kept = tmp_path / "kept.txt"
-    kept.write_text(ledger.notes.read_text("utf-8").replace("callback-ledger/straitsx\n7\n",
-                                                            "callback-ledger/straitsx\n8\n"))  # fmt: skip
+    first = "callback-ledger/straitsx\n7\n"
+    notes = ledger.notes.read_text("utf-8")
+    kept.write_text(notes.replace(first, first.replace("7", "8")))
     found = failure(path, against=(kept,))
     assert (found.name, "first 8 events" in found.found) == ("against", True)
     early = await ledger.pack(positions={"straitsx": 7, "gokart": 5})
