@@ -16,13 +16,14 @@ from ledger.errors import BadQuestion, CannotSeal, DatabaseUnavailable, Tampered
 
 Format = Literal["jsonl", "csv", "parquet", "hledger", "beancount"]
 What = Literal["entries", "balances", "transactions", "customers", "events"]
+Out = Annotated[str | None, Parameter(show_default=False, allow_leading_hyphen=True)]
 Names = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
 
 def export(
     *, audit: Path | None = None,
     format: Annotated[Format | None, Parameter(name="--format")] = None,  # noqa: A002
-    what: What | None = None, out: str | None = None, source: Names = (),
+    what: What | None = None, out: Out = None, source: Names = (),
     effective_at: str | None = None, recorded_at: str | None = None, position: Names = (),
     json: Json = False,
 ) -> int:  # fmt: skip
