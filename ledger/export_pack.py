@@ -203,8 +203,9 @@ class Exporting:
                 rows = await self._events(source, frontier.size, end)
                 for row in rows:
                     check_identity(source, row)
-                    frontier.append(leaf.hash_of(row))
-                    parts.add(events_folder(source), event_line(row))
+                    hashed = leaf.hash_of(row)
+                    frontier.append(hashed)
+                    parts.add(events_folder(source), event_line(row, hashed))
                 fold.add(rows)
                 step.advance(frontier.size)
             _check_root(reach, frontier.root())

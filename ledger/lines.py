@@ -22,17 +22,17 @@ EVENT_FIELDS: Final = (*(name for name in leaf.FIELDS if name != "body_sha256"),
 _OPTIONAL: Final = frozenset({"idempotency_id", "provider_at", "path_event", "reason", "detail"})
 
 
-def event_line(event: Mapping[str, Any]) -> bytes:
-    """Write an event as the log has it (columns of ledger.events)."""
+def event_line(event: Mapping[str, Any], hashed: bytes | None = None) -> bytes:
+    """Write an event as the log has it (columns of ledger.events); `hashed` is its leaf's hash."""
     values = {name: event[name] for name in EVENT_FIELDS[:-2]}
     values["event_id"] = event["event_id"].hex()
     values["body"] = b64encode(event["body"]).decode()
-    values["leaf"] = leaf.hash_of(event).hex()
+    values["leaf"] = (hashed or leaf.hash_of(event)).hex()
     return orjson.dumps(values, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
 
 def read_event(line: bytes) -> dict[str, Any]:
-    """Read an event's line; `leaf` stays the hash that the line states.
+    """Read an event's line: `leaf` is the hash that the line states, `hashed` the one that it has.
 
     Raises ValueError unless it is, byte for byte, how such an event is written.
     """
@@ -48,7 +48,8 @@ def read_event(line: bytes) -> dict[str, Any]:
     event = values | {name: _moment(values[name]) for name in leaf.TIMES}
     event["event_id"] = bytes.fromhex(values["event_id"])
     event["body"] = b64decode(values["body"], validate=True)
-    begin = event_line(event).rpartition(b',"leaf":')[0]
+    hashed = event["hashed"] = leaf.hash_of(event)
+    begin = event_line(event, hashed).rpartition(b',"leaf":')[0]
     if line != b'%b,"leaf":%b}\n' % (begin, orjson.dumps(values["leaf"])):
         raise ValueError("it is not written as events are")
     return event

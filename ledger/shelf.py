@@ -36,7 +36,7 @@ PARKED: Final = {
 _SCHEMA: Final = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-PRAGMA cache_size = -131072;
+PRAGMA cache_size = -65536;
 CREATE TABLE streams (kind TEXT, id TEXT, first_position INTEGER, position INTEGER, state BLOB,
                       line BLOB, PRIMARY KEY (kind, id));
 CREATE TABLE links (link TEXT, kind TEXT, id TEXT, PRIMARY KEY (link, kind, id)) WITHOUT ROWID;

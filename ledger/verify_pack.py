@@ -102,9 +102,16 @@ class PackCheck:
         return self.found
 
     def _trusted(self) -> list[Verifier]:
-        """Return the keys that the caller trusts."""
-        found = [Verifier.parse(key) for key in self.options.keys]
-        return found + (read_trusted(self.options.trusted) if self.options.trusted else [])
+        """Return the keys that the caller trusts. Raises BadQuestion when it names none."""
+        file, texts = self.options.trusted, self.options.keys
+        try:
+            found = [Verifier.parse(text) for text in texts]
+            found += read_trusted(file) if file is not None else []
+        except BadNote as error:
+            raise BadQuestion(f"a trusted key cannot be read: {error}") from error
+        if file is not None and not found:
+            raise BadQuestion(f"{file} holds no key; `ledger seal keys` prints them")
+        return found
 
     def _claims(self, trusted: Sequence[Verifier]) -> dict[str, list[Claim]]:
         """Read the checkpoints that were kept elsewhere."""
@@ -120,8 +127,9 @@ class PackCheck:
                     told, advice = f"{path}: {error}", "take an untouched copy of the file"
                     self.found.append(Checked("fail", "against", told, advice))
                     continue
-                claim = Claim(said.size, said.root, str(path), bool(signers) or not trusted)
-                claims.setdefault(said.source, []).append(claim)
+                if said.source:
+                    claim = Claim(said.size, said.root, str(path), bool(signers) or not trusted)
+                    claims.setdefault(said.source, []).append(claim)
         return claims
 
     def _check_container(self) -> None:

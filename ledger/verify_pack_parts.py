@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import orjson
 
-from ledger import leaf
 from ledger.errors import Tampered
 from ledger.lines import read_event
 from ledger.merkle import Frontier
@@ -94,13 +93,12 @@ class EventsCheck:
             told = f"event {position} was recorded before the one before it"
             raise Tampered("order", position, told)
         self._recorded_at = recorded_at
-        hashed = leaf.hash_of(event)
-        if hashed.hex() != event["leaf"]:
+        if event["hashed"].hex() != event["leaf"]:
             told = (
                 f"event {position} is not the one whose leaf {event['leaf'][:16]}… stands with it"
             )
             raise Tampered("seals", position, told)
-        self._frontier.append(hashed)
+        self._frontier.append(event["hashed"])
 
     def _check_claims(self, open_claims: dict[int, list[Claim]]) -> None:
         size = self._frontier.size
