@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from ledger import __version__
+from ledger.cli_export import export
 from ledger.cli_options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
 from ledger.cli_prove import prove, seal, verify
 from ledger.cli_queries import COMMANDS, exceptions
@@ -196,18 +197,13 @@ def bench_reconcile(*, lines: int = 100_000, json: Json = False) -> int:
 app.command(verify, group=PROVE)
 app.command(prove, group=PROVE)
 app.command(seal)
+app.command(export, group=PROVE)
 
 
 @app.command(group=PROVE)
 def rebuild(*_arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
     """Fold the log into a new generation of the books and compare. Not available yet."""
     return _not_yet("rebuild")
-
-
-@app.command(group=PROVE)
-def export(*_arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
-    """Write the log and the books to files. Not available yet."""
-    return _not_yet("export")
 
 
 def _not_yet(name: str) -> int:

@@ -12,27 +12,42 @@ from ledger.cli_options import PROVE, Flag, Json
 from ledger.errors import BadQuestion
 
 Against = Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)]
+Keys = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
 
 def verify(
-    *, against: Against = (), trusted: Path | None = None, skip_books: Flag = False,
-    json: Json = False,
+    pack: Annotated[Path | None, Parameter(name="file", show_default=False)] = None, /, *,
+    against: Against = (), trusted: Path | None = None, key: Keys = (),
+    skip_books: Flag = False, json: Json = False,
 ) -> int:  # fmt: skip
     """Recompute log, seals and books from the events and say what holds; name the first bad one.
 
+    With FILE, an audit pack made by `ledger export --audit`: needs no database and no service.
     Exit status: 0 everything holds, 1 something does not, 3 something could not be checked.
 
     Parameters
     ----------
+    pack
+        An audit pack to check instead of this machine's database.
     against
         File with signed checkpoints kept elsewhere; may be given more than once.
     trusted
-        File of trusted public keys, one a line; otherwise keys/trusted.txt of LEDGER_DATA_DIR.
+        File of trusted public keys, one a line; otherwise keys/trusted.txt of LEDGER_DATA_DIR, or
+        for a pack its own key, which you then have to compare with one from elsewhere.
+    key
+        A trusted public key, for a pack; may be given more than once.
     skip_books
         Do not fold the log again; the result is then INCOMPLETE.
     json
         Print the findings as JSON.
     """
+    if pack is not None:
+        from ledger import verify_pack
+
+        given = verify_pack.Options(against, trusted, key, skip_books, json)
+        return verify_pack.run(pack, given)
+    if key:
+        raise BadQuestion("--key is for a pack; name its FILE, or use --trusted FILE")
     import os
 
     from ledger.settings import load

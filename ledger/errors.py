@@ -105,6 +105,10 @@ class MeasurementFailed(LedgerError):
     """The measurement could not be finished. The message says where it stopped."""
 
 
+class MissingExtra(LedgerError):
+    """What was asked for needs a package that is not installed. The message names the command."""
+
+
 class BadNote(LedgerError):
     """A signed note, checkpoint or key is malformed or its signature is wrong. See the message."""
 

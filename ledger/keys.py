@@ -60,7 +60,7 @@ def append_durably(path: Path, text: str, mode: int = 0o644) -> None:
     finally:
         os.close(handle)
     if is_new:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def private_folder(path: Path) -> None:
@@ -97,7 +97,7 @@ def _place(data_dir: Path, signer: Signer, *, replace: bool) -> Signer:
             signer = _read_key(folder / KEY_FILE)
     finally:
         fresh.unlink(missing_ok=True)
-    _sync_folder(folder)
+    sync_folder(folder)
     return signer
 
 
@@ -109,7 +109,8 @@ def trust(data_dir: Path, keys: Sequence[Verifier]) -> None:
             append_durably(data_dir / FOLDER / TRUSTED_FILE, f"{key}\n")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until a folder's names are on disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

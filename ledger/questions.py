@@ -167,14 +167,20 @@ def _as_of(given: Mapping[str, str]) -> AsOf | None:
     if not any(param.name in given for param in AS_OF):
         return None
     effective, recorded = given.get("effective_at"), given.get("recorded_at")
-    text = given.get("position")
-    is_number = text is not None and ":" not in text
+    places = read_places("position", given.get("position"))
     return AsOf(
         None if effective is None else _time("effective_at", effective),
         None if recorded is None else _time("recorded_at", recorded),
-        _position("position", text) if text is not None and is_number else None,
-        {} if is_number else _places("position", text),
+        places if isinstance(places, int) else None,
+        {} if isinstance(places, int) else places,
     )
+
+
+def read_places(name: str, text: str | None) -> int | dict[str, int]:
+    """Read a bare position, or positions by source. Raises BadQuestion."""
+    if text is not None and ":" not in text:
+        return _position(name, text)
+    return _places(name, text)
 
 
 def _value(param: Param, text: str) -> str | int | datetime:

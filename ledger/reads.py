@@ -153,11 +153,9 @@ class Listing:
 
 
 @asynccontextmanager
-async def _open(pool: Pool) -> AsyncIterator[Snapshot]:
-    async with (
-        pool.acquire(timeout=CONNECTION_SECONDS_MAX) as connection,
-        connection.transaction(isolation="repeatable_read", readonly=True),
-    ):
+async def opened(connection: Any) -> AsyncIterator[Snapshot]:
+    """Open a snapshot for the length of a block. Raises NotYet when there are no books."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
         live = await connection.fetchrow(OPEN)
         if live is None:
             raise NotYet("there are no books yet; the worker builds them when it starts")
@@ -185,7 +183,10 @@ async def observe(
     swaps = 0
     while True:
         try:
-            async with _open(pool) as snapshot:
+            async with (
+                pool.acquire(timeout=CONNECTION_SECONDS_MAX) as connection,
+                opened(connection) as snapshot,
+            ):
                 behind = _behind(snapshot, at_least)
                 if not behind:
                     return await read(snapshot)

@@ -31,6 +31,10 @@ SELECT_SEAL: Final = """
 SELECT size, previous, root, note, vkey, signed_at FROM ledger.seals
  WHERE source = $1 AND size = $2
 """
+SELECT_COVERING: Final = """
+SELECT size, root, note, vkey FROM ledger.seals
+ WHERE source = $1 AND size >= $2 ORDER BY size LIMIT 1
+"""
 SELECT_NOTES: Final = """
 SELECT size, note FROM ledger.seals WHERE source = $1 AND size > $2 ORDER BY size LIMIT $3
 """

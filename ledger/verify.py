@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import asyncpg
-import orjson
 
-from ledger import books, database, registry, sealfile, tables
+from ledger import books, database, registry, sealfile
 from ledger.doctor import embedded_dsn
 from ledger.errors import BadNote, BadQuestion, DatabaseUnavailable, LedgerError, Tampered
 from ledger.findings import Finding
@@ -24,6 +23,7 @@ from ledger.keys import read_trusted, trusted_keys
 from ledger.model import SourceTerms
 from ledger.note import Verifier, open_checkpoint
 from ledger.settings import Settings
+from ledger.verdict import Checked, Verdict, tell
 from ledger.verify_books import Fold, check_journal, second_generation
 from ledger.verify_log import SELECT_ENDS, Claim, LogCheck, Proved
 from ledger.verify_progress import Progress
@@ -34,9 +34,6 @@ SEAL_SECONDS_MAX: Final = 3.0
 
 SECONDS_MAX: Final = 3600.0
 LISTED_MAX: Final = 20
-STATUSES: Final = {"ok": 0, "fail": 1, "INCOMPLETE": 3}
-
-Verdict = Literal["ok", "fail", "INCOMPLETE"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,46 +46,11 @@ class Options:
     json: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What one check found. `position` is the first bad one."""
-
-    verdict: Verdict
-    name: str
-    found: str
-    advice: str = ""
-    source: str = ""
-    position: int | None = None
-    differences: list[dict[str, Any]] = field(default_factory=list)
-
-
 def run(settings: Settings, options: Options) -> int:
     """Verify and print what was found; return the exit status."""
     with Progress.shown(quiet=options.json and not sys.stderr.isatty()) as progress:
         found = asyncio.run(Verification(settings, options, progress).examine())
-    verdict = overall(found)
-    if options.json:
-        document = {"verdict": verdict, "checks": [asdict(check) for check in found]}
-        sys.stdout.write(orjson.dumps(document).decode() + "\n")
-    else:
-        out = tables.console()
-        out.print(tables.table("evidence", [asdict(check) for check in found], out))
-        tables.line(out, _summary(verdict, found), verdict)
-    return STATUSES[verdict]
-
-
-def overall(found: Iterable[Checked]) -> Verdict:
-    """Return what all checks say together: one failure fails, one gap is incomplete."""
-    verdicts = {check.verdict for check in found}
-    return "fail" if "fail" in verdicts else "INCOMPLETE" if "INCOMPLETE" in verdicts else "ok"
-
-
-def _summary(verdict: Verdict, found: Sequence[Checked]) -> str:
-    for check in found:
-        if check.verdict == verdict != "ok":
-            where = f" at {check.source}:{check.position}" if check.position else ""
-            return f"{verdict}{where}: {check.found}"
-    return "ok: log, seals and books are what they were"
+    return tell(found, "log, seals and books are what they were", json=options.json)
 
 
 @dataclass(slots=True)

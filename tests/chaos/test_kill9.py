@@ -22,7 +22,8 @@ from ledger.postgres import EmbeddedPostgres
 from ledger.seal import SourceSealer
 from ledger.settings import load
 from ledger.simulate import GOKART, STRAITSX, Callback, disturb, story
-from ledger.verify import Options, Verification, overall
+from ledger.verdict import overall
+from ledger.verify import Options, Verification
 from ledger.verify_progress import Progress
 from tests.conftest import eventually
 from tests.dumps import differences, dump, fold_from_zero

@@ -12,7 +12,8 @@ import pytest
 
 from ledger import books, keys, registry, sealfile
 from ledger.seal import SourceSealer
-from ledger.verify import Checked, Options, Verification, overall
+from ledger.verdict import Checked, overall
+from ledger.verify import Options, Verification
 from ledger.verify_progress import Progress
 from ledger.worker import load_terms
 from tests import samples

@@ -143,6 +143,13 @@ async def test_version_is_printed_and_help_names_every_command() -> None:
         (["send", "nonsense", "--count", "3"], "no kind 'nonsense'"),
         (["send", "--file", "/nonexistent"], "cannot be read: No such file"),
         (["exceptions", "resolve", "abc", "--action", "forget"], "forget"),
+        (["export"], "either --audit FILE or --format"),
+        (["export", "--audit", "x", "--format", "csv"], "either --audit FILE or --format"),
+        (["export", "--audit", "x", "--what", "events"], "an audit pack goes to its own FILE"),
+        (["export", "--audit", "x", "--position", "7"], "write straitsx:7"),
+        (["export", "--format", "csv", "--source", "a", "--source", "b"], "about one --source"),
+        (["export", "--format", "csv", "--json"], "name it with --out FILE"),
+        (["verify", "--key", "x"], "--key is for a pack"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(arguments: list[str], words: str, here: Here) -> None:
@@ -166,7 +173,7 @@ def test_nobody_listening_is_exit_3_and_says_what_to_do(arguments: list[str], he
     assert f"no service answers at {url} (Connection refused); start one with" in done.err
 
 
-@pytest.mark.parametrize("command", ["rebuild", "export"])
+@pytest.mark.parametrize("command", ["rebuild"])
 def test_what_is_not_available_yet_says_so_whatever_its_options(command: str, here: Here) -> None:
     for arguments in ([], ["--verify-only", "x"]):
         done = here(command, *arguments)

@@ -1,0 +1,511 @@
+"""Audit packs: whole, the same bytes every time, and nothing in them can be changed unnoticed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger import books, export_pack, keys, pack, registry, sealfile, shelf
+from ledger import database as db
+from ledger.errors import BadQuestion, NotYet, Tampered
+from ledger.lines import event_line, read_event, row_line
+from ledger.pack import SUM_OF_SUMS, SUMS, PackReader, PackWriter
+from ledger.seal import SourceSealer
+from ledger.shelf import LINKS, PARKED
+from ledger.verdict import Checked, overall
+from ledger.verify_pack import Options, PackCheck
+from ledger.verify_progress import Progress
+from tests import samples
+from tests.asking import first_generation, folder
+from tests.conftest import Database, with_database
+from tests.dumps import load_terms
+from tests.evidence import append, append_bodies, as_superuser, stories
+
+SIZES = (7, 40, 60)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """A log of both providers, sealed three times, and where packs of it go."""
+
+    database: Database
+    folder: Path
+
+    async def seal(self) -> None:
+        async with self.database.service() as connection:
+            for source in ("straitsx", "gokart"):
+                while await SourceSealer(source, self.database.settings).step(connection):
+                    pass
+
+    async def pack(self, name: str = "pack.tar", **wanted: Any) -> Path:
+        path = self.folder / name
+        given = export_pack.Wanted(**wanted)
+        dsn = self.database.service_dsn
+        await export_pack.write_file(self.database.settings, dsn, path, given, quiet=True)
+        return path
+
+    @property
+    def notes(self) -> Path:
+        return sealfile.path_of(self.database.settings.data_dir, "straitsx")
+
+
+@pytest.fixture
+async def ledger(database: Database, tmp_path: Path) -> Ledger:
+    """Make the log: every sample of both providers, then made-up callbacks."""
+    own = replace(database, settings=replace(database.settings, data_dir=tmp_path / "data"))
+    made = Ledger(own, tmp_path)
+    bodies = [samples.body(name) for name in samples.names("straitsx")]
+    bodies += [samples.body(name) for name in samples.names("more/straitsx")]
+    bodies = bodies[: SIZES[-1]]
+    bodies += [orjson.dumps(body) for body in stories(SIZES[-1] - len(bodies))]
+    done = 0
+    for size in SIZES:
+        await append_bodies(own, bodies[done:size])
+        await made.seal()
+        done = size
+    await append_bodies(own, [samples.body(name) for name in samples.names("gokart")], "gokart")
+    await made.seal()
+    return made
+
+
+def check(path: Path, **options: Any) -> list[Checked]:
+    with pack.open_pack(path) as file:
+        return PackCheck(PackReader(file), Options(**options), Progress(quiet=True)).examine()
+
+
+def verdict(path: Path, **options: Any) -> str:
+    return overall(check(path, **options))
+
+
+def failure(path: Path, **options: Any) -> Checked:
+    found = check(path, **options)
+    assert overall(found) == "fail", found
+    return next(each for each in found if each.verdict == "fail")
+
+
+def members(path: Path) -> dict[str, bytes]:
+    """Open a pack with what everybody has."""
+    with tarfile.open(path, "r:") as tar:
+        return {each.name: tar.extractfile(each).read() for each in tar}  # type: ignore[union-attr]
+
+
+def repack(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    """Forge a pack: members changed, every hash made right again."""
+    found = members(path)
+    change(found)
+    out = io.BytesIO()
+    writer = PackWriter(out)
+    for name, data in found.items():
+        if name not in (SUMS, SUM_OF_SUMS):
+            writer.add(name, data)
+    writer.close()
+    forged = path.with_name("forged.tar")
+    forged.write_bytes(out.getvalue())
+    return forged
+
+
+async def test_a_pack_holds_and_needs_nothing_but_itself(ledger: Ledger) -> None:
+    path = await ledger.pack()
+    found = check(path)
+    assert overall(found) == "ok", found
+    told = {(each.source, each.name): each.found for each in found}
+    assert told["straitsx", "log"] == ("60 events, dense, in order of time, each with its own body")
+    assert told["straitsx", "seals"].startswith("the 60 events are signed by callback-ledger+")
+    assert told["straitsx", "books"] == "every table is the fold of the events up to 60"
+    assert told["gokart", "books"] == "every table is the fold of the events up to 5"
+    (key,) = [each for each in found if each.name == "keys"]
+    assert "compare it with a key that you had from elsewhere" in key.advice
+
+
+async def test_every_tool_opens_a_pack_and_its_sums_are_right(ledger: Ledger) -> None:
+    found = members(await ledger.pack())
+    sums = dict(reversed(line.split("  ")) for line in found[SUMS].decode().splitlines())
+    assert sums == {
+        name: sha256(data).hexdigest()
+        for name, data in found.items() if name not in (SUMS, SUM_OF_SUMS)
+    }  # fmt: skip
+    assert {"about.json", "keys/trusted.txt", "checkpoints/straitsx.txt"} <= found.keys()
+    about = orjson.loads(found["about.json"])
+    assert [(s["source"], s["position"], s["currency"]) for s in about["sources"]] == [
+        ("gokart", 5, "USD"), ("straitsx", 60, None),
+    ]  # fmt: skip
+
+
+async def test_the_bodies_in_a_pack_are_the_bytes_that_came(ledger: Ledger) -> None:
+    lines = members(await ledger.pack())["events/gokart/000001.jsonl"].splitlines()
+    bodies = [read_event(line + b"\n")["body"] for line in lines]
+    assert bodies == [samples.body(name) for name in samples.names("gokart")]
+
+
+async def test_every_table_in_a_pack_is_that_of_the_live_books(ledger: Ledger) -> None:
+    generation = await first_generation(ledger.database)
+    async with ledger.database.service() as connection:
+        for terms in await load_terms(connection):
+            await folder(ledger.database, terms, generation).run()
+        await connection.execute(f"SET search_path = books_{generation}, ledger")
+        found = members(await ledger.pack())
+        declared = {name: sql.columns for name, sql in books.tables(registry.load()).items()}
+        for table, all_columns in (declared | {"parked": PARKED, "links": LINKS}).items():
+            columns = {name: kind for name, kind in all_columns.items() if name != "state"}
+            rows = await connection.fetch(f"SELECT {', '.join(columns)} FROM {table}")
+            live = sorted(row_line(columns, told(columns, row)) for row in rows)
+            packed = [
+                line
+                for source in ("gokart", "straitsx")
+                for line in found.get(f"books/{source}/{table}/000001.jsonl", b"").splitlines(True)
+            ]
+            assert sorted(packed) == live, table
+            assert live or table in ("parked", "rfi", "links"), table
+
+
+def told(columns: Mapping[str, str], row: Any) -> dict[str, Any]:
+    """Return a row as the fold made it: what PostgreSQL keeps as jsonb comes as text."""
+    return {
+        name: orjson.loads(row[name]) if kind == "jsonb" and row[name] else row[name]
+        for name, kind in columns.items()
+    }
+
+
+async def test_an_event_whose_rows_cannot_be_written_is_listed_and_stops_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = members(await ledger.pack(sources=("straitsx",)))
+
+    def picky(columns: Mapping[str, str], row: Mapping[str, Any]) -> bytes:
+        if row.get("kind") == "swap" and "status" in row:
+            raise TypeError("no JSON can hold this")
+        return row_line(columns, row)
+
+    monkeypatch.setattr(shelf, "row_line", picky)
+    path = await ledger.pack(sources=("straitsx",))
+    found = members(path)
+    listed = [orjson.loads(line) for line in found[EXCEPTIONS].splitlines()]
+    refused = [row for row in listed if row["detail"] == "rows_refused: TypeError"]
+    assert {(row["kind"], row["reason"]) for row in refused} == {("swap", "parked")}
+    assert found["books/straitsx/parked/000001.jsonl"].count(b"rows_refused: TypeError") > 0
+    assert (
+        found["books/straitsx/limits/000001.jsonl"] == whole["books/straitsx/limits/000001.jsonl"]
+    )
+    assert verdict(path) == "ok"
+
+
+EXCEPTIONS = "books/straitsx/exceptions/000001.jsonl"
+
+
+async def test_the_same_log_packs_to_the_same_bytes_from_another_database(
+    ledger: Ledger, cluster: Any
+) -> None:
+    first = await ledger.pack("first.tar", positions={"straitsx": 60, "gokart": 5})
+    name = "copied_pack"
+    async with db.connected(cluster.owner_dsn, seconds_max=60) as owner:
+        await owner.execute(f"CREATE DATABASE {name} TEMPLATE ledger_template")
+    try:
+        dsn = with_database(cluster.owner_dsn, name)
+        async with ledger.database.owner() as old, db.connected(dsn, seconds_max=60) as new:
+            await new.execute("DELETE FROM ledger.heads")
+            for table in ("heads", "events", "seals", "tiles"):
+                rows = await old.fetch(f"SELECT * FROM ledger.{table}")
+                if rows:
+                    await new.copy_records_to_table(
+                        table, schema_name="ledger", records=[tuple(row) for row in rows]
+                    )
+            await new.execute("SET timezone = 'Asia/Singapore'")
+        settings = replace(ledger.database.settings, fold_events_max=3, data_dir=ledger.folder)
+        second = ledger.folder / "second.tar"
+        await export_pack.write_file(settings, dsn, second, export_pack.Wanted(), quiet=True)
+    finally:
+        async with db.connected(cluster.owner_dsn, seconds_max=60) as owner:
+            await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    assert first.read_bytes() == second.read_bytes()
+
+
+async def test_how_events_are_cut_into_batches_and_tables_into_parts_changes_no_line(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = members(await ledger.pack())
+    monkeypatch.setattr(export_pack, "EVENTS_MAX", 3)
+    monkeypatch.setattr(shelf, "BATCH_EVENTS", 2)
+    assert members(await ledger.pack()) == whole
+    monkeypatch.setattr(pack, "PART_BYTES", 2_000)
+    path = await ledger.pack()
+    cut = members(path)
+    assert len(cut) > len(whole) + 20
+    assert verdict(path) == "ok"
+    for folder_ in {name.rpartition("/")[0] for name in whole if name.endswith(".jsonl")}:
+        parts = [data for name, data in sorted(cut.items()) if name.startswith(folder_ + "/")]
+        assert b"".join(parts) == whole[f"{folder_}/000001.jsonl"]
+
+
+async def test_a_pack_up_to_any_position_is_covered_by_a_later_checkpoint(ledger: Ledger) -> None:
+    for position in (1, 7, 8, 33, 59):
+        path = await ledger.pack(sources=("straitsx",), positions={"straitsx": position})
+        found = check(path, against=(ledger.notes,))
+        about = orjson.loads(members(path)["about.json"])
+        assert about["sources"][0]["checkpoint"] == next(s for s in SIZES if s >= position)
+        assert overall(check(path)) == "ok", found
+        told = {each.name: each.found for each in found if each.verdict == "ok"}
+        assert told["books"] == f"every table is the fold of the events up to {position}"
+
+
+async def test_what_is_not_sealed_is_said_and_left_out(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_pack, "SEAL_SECONDS_MAX", 0)
+    await append(ledger.database, 3)
+    path = ledger.folder / "tail.tar"
+    dsn, settings = ledger.database.service_dsn, ledger.database.settings
+    done = await export_pack.write_file(settings, dsn, path, export_pack.Wanted(), quiet=True)
+    assert (done.position, done.unsealed) == ({"gokart": 5, "straitsx": 60}, {"straitsx": 3})
+    with pytest.raises(NotYet, match="sealed up to 60, not 62"):
+        await ledger.pack(positions={"straitsx": 62})
+    with pytest.raises(BadQuestion, match="positions 1 to 63, not 64"):
+        await ledger.pack(positions={"straitsx": 64})
+    with pytest.raises(BadQuestion, match="no source 'nowhere'"):
+        await ledger.pack(sources=("nowhere",))
+
+
+async def test_the_export_waits_for_the_sealer(ledger: Ledger) -> None:
+    await append(ledger.database, 3)
+    packing = asyncio.create_task(ledger.pack())
+    await ledger.seal()
+    path = await packing
+    assert orjson.loads(members(path)["about.json"])["sources"][1]["position"] == 63
+
+
+async def test_a_log_that_is_not_what_was_sealed_is_not_packed(ledger: Ledger) -> None:
+    await as_superuser(
+        ledger.database,
+        "UPDATE ledger.events SET peer = 'x' WHERE source = 'straitsx' AND position = 5",
+    )
+    with pytest.raises(Tampered, match="not those that were sealed"):
+        await ledger.pack()
+    assert not list(ledger.folder.glob("*.tar")) + list(ledger.folder.glob(".*"))
+
+
+async def test_a_flip_of_any_byte_of_a_pack_fails(ledger: Ledger) -> None:
+    path = await ledger.pack(sources=("gokart",), positions={"gokart": 1})
+    data = bytearray(path.read_bytes())
+    with pack.open_pack(path) as file:
+        reader = PackReader(file)
+        reader.scan()
+    structural = {place for m in reader.members.values() for place in (m.offset, m.offset - 1)}
+    structural |= {p for m in reader.members.values() for p in range(m.offset - 512, m.offset, 7)}
+    structural |= {min(m.offset + m.size, len(data) - 1) for m in reader.members.values()}
+    structural |= {0, 148, 156, 257, 345, 511, len(data) - 1024, len(data) - 1}
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    rng = random.Random(seed)
+    places = structural | set(rng.sample(range(len(data)), 600))
+    flipped = path.with_name("flipped.tar")
+    for place in sorted(places):
+        kept = data[place]
+        data[place] ^= 1 << rng.randrange(8)
+        flipped.write_bytes(data)
+        assert verdict(flipped) == "fail", place
+        data[place] = kept
+    assert len(places) > 700
+
+
+async def test_what_is_cut_off_added_or_doubled_fails(ledger: Ledger) -> None:
+    path = await ledger.pack(sources=("gokart",))
+    data = path.read_bytes()
+    for wrong in (data[:-1], data[:-512], data[: len(data) // 2], data + b"\0", data + data, b""):
+        path.write_bytes(wrong)
+        assert verdict(path) == "fail"
+
+
+@pytest.mark.parametrize("member", ["events/straitsx", "books/straitsx/balances"])
+async def test_a_damaged_member_is_named(ledger: Ledger, member: str) -> None:
+    path = await ledger.pack()
+    data = path.read_bytes()
+    with pack.open_pack(path) as file:
+        reader = PackReader(file)
+        reader.scan()
+    place = reader.members[f"{member}/000001.jsonl"].offset + 700
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    assert failure(path).found == f"{member}/000001.jsonl is not what SHA256SUMS says"
+
+
+def edit(name: str, line: int, **changes: Any) -> Callable[[dict[str, bytes]], None]:
+    """Return a forgery: fields of one line of a member changed."""
+
+    def change(found: dict[str, bytes]) -> None:
+        lines = found[name].splitlines(keepends=True)
+        row = orjson.loads(lines[line - 1]) | changes
+        lines[line - 1] = orjson.dumps(row) + b"\n"
+        found[name] = b"".join(lines)
+
+    return change
+
+
+EVENTS = "events/straitsx/000001.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("body", "e30=", "identity"),
+        ("idempotency_key", "straitsx/payment//x/y", "identity"),
+        ("event_id", "00" * 16, "identity"),
+        ("kind", "payout", "identity"),
+        ("peer", "10.0.0.1", "seals"),
+        ("headers", "{}", "seals"),
+        ("received_at", "2026-01-01T00:00:00Z", "seals"),
+        ("leaf", "00" * 32, "seals"),
+        ("position", 18, "density"),
+        ("source", "gokart", "density"),
+        ("position", "17", "events"),
+        ("more", 1, "events"),
+        ("recorded_at", "2001-01-01T00:00:00Z", "order"),
+        ("received_at", "yesterday", "events"),
+    ],
+)
+async def test_a_forged_event_is_named_though_every_hash_is_made_right(
+    ledger: Ledger, field: str, value: Any, name: str
+) -> None:
+    path = await ledger.pack(sources=("straitsx",))
+    found = failure(repack(path, edit(EVENTS, 17, **{field: value})))
+    assert (found.source, found.name, found.position) == ("straitsx", name, 17)
+
+
+async def test_an_event_forged_with_its_leaf_does_not_have_the_root_that_was_signed(
+    ledger: Ledger,
+) -> None:
+    path = await ledger.pack(sources=("straitsx",))
+
+    def change(found: dict[str, bytes]) -> None:
+        lines = found[EVENTS].splitlines(keepends=True)
+        lines[16] = event_line(read_event(lines[16]) | {"peer": "10.0.0.1"})
+        found[EVENTS] = b"".join(lines)
+
+    found = failure(repack(path, change))
+    assert (found.name, found.found) == (
+        "seals", "the 60 events are not those that checkpoints/straitsx.txt signed",
+    )  # fmt: skip
+
+
+async def test_a_forged_row_of_the_books_is_named(ledger: Ledger) -> None:
+    path = await ledger.pack(sources=("straitsx",))
+    table = "books/straitsx/balances/000001.jsonl"
+    found = failure(repack(path, edit(table, 1, debits="1000000")))
+    assert (found.name, found.found.startswith(f'{table}, line 1: {{"source":"straitsx"')) == (
+        "books", True,
+    )  # fmt: skip
+    assert '"debits":"1000000"' in found.found
+    assert "; the events say {" in found.found
+
+
+async def test_an_entry_that_does_not_balance_is_named_by_its_position(ledger: Ledger) -> None:
+    path = await ledger.pack(sources=("straitsx",))
+    table = "books/straitsx/entries/000001.jsonl"
+    third = orjson.loads(members(path)[table].splitlines()[2])
+    found = check(repack(path, edit(table, 3, amount="123456")))
+    bad = {each.name: each.position for each in found if each.verdict == "fail"}
+    assert bad == {"journal": third["position"], "books": third["position"]}
+
+
+async def test_parts_left_out_or_slipped_in_are_found(ledger: Ledger) -> None:
+    path = await ledger.pack()
+
+    def without(found: dict[str, bytes]) -> None:
+        del found["books/straitsx/history/000001.jsonl"]
+
+    assert "is missing; the events make it" in failure(repack(path, without)).found
+    for name in ("books/straitsx/history/000002.jsonl", "books/straitsx/made_up/000001.jsonl",
+                 "events/other/000001.jsonl", "readme.txt"):  # fmt: skip
+        forged = repack(path, lambda found, name=name: found.update({name: b"{}\n"}))
+        assert name in failure(forged).found
+
+    def cut(found: dict[str, bytes]) -> None:
+        found[EVENTS] = b"".join(found[EVENTS].splitlines(keepends=True)[:-1])
+
+    assert failure(repack(path, cut)).position == 60
+
+
+async def test_a_pack_signed_by_another_key_fails_against_the_one_kept_elsewhere(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    path = await ledger.pack()
+    (mine,) = keys.trusted_keys(ledger.database.settings.data_dir)
+    assert verdict(path, keys=(str(mine),)) == "ok"
+    trusted = ledger.database.settings.data_dir / "keys" / "trusted.txt"
+    found = check(path, trusted=trusted)
+    assert (overall(found), [each for each in found if each.name == "keys"]) == ("ok", [])
+    other = keys.signing_key(tmp_path / "elsewhere").verifier
+    found = failure(path, keys=(str(other),))
+    assert (found.name, "signed by no trusted key" in found.found) == ("seals", True)
+    (tmp_path / "none.txt").write_text("# nobody\n")
+    for options, words in (
+        ({"trusted": tmp_path / "none.txt"}, "holds no key"), ({"keys": ("x",)}, "cannot be read"),
+    ):  # fmt: skip
+        with pytest.raises(BadQuestion, match=words):
+            check(path, **options)
+
+
+async def test_checkpoints_kept_elsewhere_convict_a_rewritten_pack(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    path = await ledger.pack()
+    found = check(path, against=(ledger.notes,))
+    assert overall(found) == "ok"
+    assert "3 checkpoints kept elsewhere: no contradiction" in [each.found for each in found]
+    kept = tmp_path / "kept.txt"
+    first = "callback-ledger/straitsx\n7\n"
+    notes = ledger.notes.read_text("utf-8")
+    kept.write_text(notes.replace(first, first.replace("7", "8")))
+    found = failure(path, against=(kept,))
+    assert (found.name, "first 8 events" in found.found) == ("against", True)
+    early = await ledger.pack(positions={"straitsx": 7, "gokart": 5})
+    assert verdict(early, against=(ledger.notes,)) == "INCOMPLETE"
+
+
+async def test_a_pack_of_another_version_of_the_program_is_folded_by_this_one(
+    ledger: Ledger,
+) -> None:
+    path = await ledger.pack(sources=("straitsx",))
+
+    def older(found: dict[str, bytes]) -> None:
+        about = orjson.loads(found["about.json"]) | {"version": "0" * 16}
+        found["about.json"] = orjson.dumps(about)
+
+    forged = repack(path, older)
+    found = check(forged)
+    assert overall(found) == "ok"
+    (books,) = [each for each in found if each.name == "books"]
+    assert "another version of the program made them, and this one makes the same" in books.found
+    different = repack(forged, edit("books/straitsx/balances/000001.jsonl", 1, debits="5"))
+    found = check(different)
+    assert overall(found) == "INCOMPLETE"
+    (books,) = [each for each in found if each.name == "books"]
+    assert "folded by another version" in books.found
+
+
+async def test_a_pack_whose_books_are_not_folded_again_is_incomplete(ledger: Ledger) -> None:
+    assert verdict(await ledger.pack(), skip_books=True) == "INCOMPLETE"
+
+
+async def test_an_earlier_pack_stays_when_a_new_one_cannot_be_finished(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await ledger.pack()
+    before = path.read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(shelf.PaperFold, "finish", fail)
+    with pytest.raises(OSError, match="no space"):
+        await ledger.pack()
+    assert path.read_bytes() == before
+    assert sorted(each.name for each in ledger.folder.iterdir()) == ["data", "pack.tar"]
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,219 @@
+"""Forms of exports: names that lead back, cells that run nothing, columns that stay exact."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from ledger import answers, export_files
+from ledger.errors import BadQuestion, MissingExtra
+from ledger.export_files import Column, Csv, DoesNotFit, JsonLines, Parquet, cell, columns_of
+from ledger.export_journal import Beancount, Hledger, account, commodity, groups
+from ledger.lines import event_line, read_event, row_line
+from ledger.outfile import HashedFile
+
+LEGAL = re.compile(r"(Assets|Liabilities|Equity|Income|Expenses)(:[A-Z0-9][A-Za-z0-9-]*)+")
+ROOTS = {"Assets:Suspense": "suspense", "Equity:Memo": "memo", "Equity:Other": ""}
+
+
+def back(name: str) -> tuple[str, str]:
+    """Lead a name back to source and account, apart from the code that made it."""
+    start = "Equity:Other" if name.startswith("Equity:Other") else name.split(":")[0]
+    for known in ROOTS:
+        start = known if name.startswith(known) else start
+    rest = [_part(part) for part in name[len(start) :].split(":")[1:]]
+    first = ROOTS.get(start, start.lower())
+    return rest[-1], ":".join([*([first] if first else []), *rest[:-1]])
+
+
+def _part(text: str) -> str:
+    if not text.startswith("Id-"):
+        return "_".join(word.lower() for word in re.findall("[A-Z][a-z0-9]*", text))
+    found = re.sub(r"-([0-9A-F]{2})", lambda m: chr(int(m[1], 16)), text[3:])
+    return found.encode("latin-1").decode()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "assets:wallet:available", "assets:wallet:held", "assets:receivable:gokart",
+        "liabilities:customers:customer_1", "liabilities:customers:Customer_1",
+        "liabilities:customers:customer", "liabilities:customers:Customer",
+        "liabilities:members:-", "liabilities:members:", "liabilities:customers:a:b",
+        "liabilities:customers:顧客 7", "liabilities:customers:0x1F", "liabilities:customers:a_b",
+        "liabilities:customers:AB", 'liabilities:customers:"; drop', "equity:merchant",
+        "equity:conversion", "expenses:fees", "expenses:network_fees", "income:conversions",
+        "memo:incoming", "memo:incoming:contra", "memo:beneficiary", "suspense", "other:thing",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("source", ["straitsx", "straitsx-sg", "7_up"])
+def test_every_account_has_a_legal_name_that_leads_back_to_it(name: str, source: str) -> None:
+    made = account(source, name)
+    assert LEGAL.fullmatch(made)
+    assert back(made) == (source, name)
+
+
+def test_known_accounts_have_readable_names() -> None:
+    assert account("straitsx", "assets:wallet:available") == "Assets:Wallet:Available:Straitsx"
+    assert account("straitsx", "expenses:network_fees") == "Expenses:NetworkFees:Straitsx"
+    assert account("straitsx", "memo:incoming:contra") == "Equity:Memo:Incoming:Contra:Straitsx"
+    assert account("straitsx", "liabilities:customers:customer_1") == (
+        "Liabilities:Customers:Id-customer-5F1:Straitsx"
+    )
+
+
+def test_a_currency_without_a_name_in_a_journal_is_refused() -> None:
+    assert commodity("XSGD") == "XSGD"
+    with pytest.raises(BadQuestion, match="export jsonl or csv"):
+        commodity("€")
+
+
+LINE = {
+    "source": "straitsx", "position": 7, "line": 1, "kind": "payment", "transaction": "c;1|\n\"",
+    "account": "equity:merchant", "currency": "X2", "amount": "-0.5",
+    "effective_at": "2026-01-02T23:59:59.5Z", "recorded_at": "2026-01-03T00:00:00Z",
+}  # fmt: skip
+
+
+def test_lines_of_an_event_are_grouped_by_transaction_and_time() -> None:
+    lines = [LINE, LINE | {"line": 2, "effective_at": "1969-01-01T00:00:00Z"},
+             LINE | {"line": 3, "amount": "0.5"}]  # fmt: skip
+    found = [(str(day), [row["line"] for row in rows]) for day, rows in groups(lines)]
+    assert found == [("1970-01-01", [2]), ("2026-01-02", [1, 3])]
+
+
+def test_what_a_callback_says_cannot_break_out_of_a_journal() -> None:
+    ((day, rows),) = groups([LINE])
+    assert list(Hledger().entry(day, rows)) == [
+        "2026-01-02 * (straitsx:7) payment | c%3B1%7C%0A%22  ; transaction:c%3B1%7C%0A%22, "
+        "effective_at:2026-01-02T23:59:59.5Z, recorded_at:2026-01-03T00:00:00Z",
+        '    Equity:Merchant:Straitsx    -0.5 "X2"',
+        "",
+    ]
+    assert list(Beancount().entry(day, rows)) == [
+        "1970-01-01 open Equity:Merchant:Straitsx",
+        r'2026-01-02 * "payment" "c;1|%0A\"" ^straitsx/7 ^straitsx/payment/c-3B1-7C-0A-22',
+        '  position: "straitsx:7"',
+        r'  transaction: "c;1|%0A\""',
+        '  effective_at: "2026-01-02T23:59:59.5Z"',
+        '  recorded_at: "2026-01-03T00:00:00Z"',
+        "  Equity:Merchant:Straitsx  -0.5 X2",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("=1+1", "'=1+1"), ("+65 1234", "'+65 1234"), ("@SUM(A1)", "'@SUM(A1)"),
+        ("-2+3", "'-2+3"), ("\t=1", "'\t=1"), ("-12.5", "-12.5"), ("-7", "-7"), (-7, "-7"),
+        ("-", "'-"), ("--7", "'--7"), ("-1e9", "'-1e9"), ("a=b", "a=b"), ("", ""), (None, ""),
+        (True, "true"), ({"a": "=1"}, '{"a":"=1"}'), (["x"], '["x"]'), ("12.50", "12.50"),
+    ],
+)  # fmt: skip
+def test_no_cell_is_a_formula_and_negative_amounts_stay_amounts(value: Any, shown: str) -> None:
+    assert cell(value) == shown
+
+
+def test_csv_and_json_lines_say_the_same_rows() -> None:
+    columns = (Column("id", "text"), Column("amount", "amount"))
+    rows = [{"id": 'a,"b"\n', "amount": "1.5"}, {"id": "=x", "amount": None}]
+    made = io.BytesIO()
+    writer = Csv(HashedFile(made), columns)
+    writer.write(rows)
+    writer.close()
+    read = list(csv.reader(io.StringIO(made.getvalue().decode(), newline="")))
+    assert read == [["id", "amount"], ['a,"b"\n', "1.5"], ["'=x", ""]]
+    made = io.BytesIO()
+    JsonLines(HashedFile(made), columns).write(rows)
+    assert made.getvalue() == b'{"id":"a,\\"b\\"\\n","amount":"1.5"}\n{"id":"=x","amount":null}\n'
+
+
+def test_columns_come_from_the_types_of_the_answers() -> None:
+    found = {column.name: column.kind for column in columns_of(answers.Transaction)}
+    assert found["id"] == "text"
+    assert found["amount"] == "amount"
+    assert found["effective_at"] == "moment"
+    assert found["flags"] == "json"
+    assert found["history"] == "json"
+    assert {c.name: c.kind for c in columns_of(answers.Entry)}["position"] == "integer"
+    assert {c.name: c.kind for c in columns_of(answers.BankAccount)}["disabled"] == "boolean"
+
+
+def test_parquet_keeps_38_digits_and_says_what_does_not_fit() -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `analytics` is not installed")
+    columns = (Column("amount", "amount"), Column("at", "moment"))
+    exact = "-12345678901234567890.123456789012345678"
+    made = io.BytesIO()
+    writer = Parquet(HashedFile(made), columns)
+    writer.write([{"amount": exact, "at": "2026-01-01T00:00:00.5Z"}, {"amount": None, "at": None}])
+    writer.close()
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(made.getvalue()))
+    assert table.schema.field("amount").type == pyarrow.decimal128(38, 18)
+    assert table.column("amount").to_pylist() == [Decimal(exact), None]
+    moment = datetime(2026, 1, 1, 0, 0, 0, 500_000, UTC)
+    assert table.column("at").to_pylist() == [moment, None]
+    for wide in ("100000000000000000000", "0.1234567890123456789"):
+        with pytest.raises(DoesNotFit) as caught:
+            Parquet(HashedFile(io.BytesIO()), columns).write([{"amount": wide, "at": None}])
+        assert caught.value.column == "amount"
+    texts = Parquet(HashedFile(made := io.BytesIO()), columns, frozenset({"amount"}))
+    texts.write([{"amount": "100000000000000000000", "at": None}])
+    texts.close()
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(made.getvalue()))
+    assert table.column("amount").to_pylist() == ["100000000000000000000"]
+
+
+def test_parquet_without_pyarrow_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'callback-ledger\[analytics\]'"):
+        export_files.Parquet(HashedFile(io.BytesIO()), ())
+
+
+EVENT: dict[str, Any] = {
+    "source": "straitsx", "position": 1, "event_id": bytes(16), "idempotency_key": "k",
+    "kind": "payment", "resource_id": "", "status": "s", "idempotency_id": None,
+    "path_event": None, "origin": "callback", "verdict": "accepted", "reason": None,
+    "detail": 'a,"leaf":"b', "peer": "", "headers": "{}", "provider_at": None,
+    "received_at": datetime(1, 1, 1, tzinfo=UTC), "recorded_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "body": b"\x00\xff",
+}  # fmt: skip
+
+
+def test_an_events_line_leads_back_to_the_event() -> None:
+    line = event_line(EVENT)
+    found = read_event(line)
+    assert {name: found[name] for name in EVENT} == EVENT
+    assert event_line(found) == line
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"position":1', b'"position":1.0'), (b'"position":1', b'"position":true'),
+     (b'"k"', b'"\\u006b"'), (b"}\n", b" }\n"), (b"}\n", b"}"), (b"AP8=", b"AP9="),
+     (b"2026-01-01T00:00:00Z", b"2026-01-01T00:00:00+00:00"), (b'"peer":""', b'"peer":null'),
+     (b'"kind":"payment",', b""), (b"2026-01-01T00:00:00Z", b"2026-01-01T00:00:00")],
+)  # fmt: skip
+def test_an_event_written_in_another_way_is_refused(old: bytes, new: bytes) -> None:
+    line = event_line(EVENT)
+    assert line.count(old) == 1
+    with pytest.raises(ValueError):
+        read_event(line.replace(old, new))
+
+
+def test_a_row_has_one_way_to_be_written() -> None:
+    columns = {"source": "text", "amount": "numeric", "details": "jsonb", "flags": "text[]"}
+    row = {"details": {"b": 1, "a": [None]}, "flags": ["x"], "source": "s",
+           "amount": Decimal("12.500")}  # fmt: skip
+    assert row_line(columns, row) == (
+        b'{"source":"s","amount":"12.5","details":{"a":[null],"b":1},"flags":["x"]}\n'
+    )
+    with pytest.raises(TypeError):
+        row_line(columns, row | {"details": {"n": 10**30}})
