@@ -14,7 +14,7 @@ from ledger.errors import Tampered
 from ledger.merkle import HASH_BYTES, extends
 from ledger.model import SourceTerms
 from ledger.note import Checkpoint
-from ledger.settings import SOURCE_NAME
+from ledger.settings import LOG_NAME
 
 FORMAT: Final = "callback-ledger audit pack 1"
 ABOUT: Final = "about.json"
@@ -94,7 +94,7 @@ def read_about(data: bytes) -> About:
         or any(len(h) != HASH_BYTES for h in hashes)
     ):
         raise Tampered("about", None, f"{ABOUT} names its sources wrongly")
-    if not all(SOURCE_NAME.fullmatch(name) for name in names):
+    if not all(LOG_NAME.fullmatch(name) for name in names):
         raise Tampered("about", None, f"{ABOUT} names a source that cannot be one")
     return found
 

@@ -21,6 +21,8 @@ from ledger.recon_rules import Rules, rules_of
 
 PREFIX: Final = "LEDGER_"
 SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+LOG_NAME: Final = re.compile(SOURCE_NAME.pattern + r"(\.statements)?")
+"""A source's log, or the log of its statements."""
 
 PROVIDER_HEADERS: Final[Mapping[str, str]] = {
     "straitsx": "Xfers-Signature",

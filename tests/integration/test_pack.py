@@ -8,6 +8,7 @@ import random
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ledger.lines import event_line, read_event, row_line
 from ledger.pack import SUM_OF_SUMS, SUMS, PackReader, PackWriter
 from ledger.seal import SourceSealer
 from ledger.shelf import LINKS, PARKED
+from ledger.statement_log import append_statement
+from ledger.statement_read import read_statement
 from ledger.verdict import Checked, overall
 from ledger.verify_pack import Options, PackCheck
 from ledger.verify_progress import Progress
@@ -30,8 +33,11 @@ from tests.asking import first_generation, folder
 from tests.conftest import Database, with_database
 from tests.dumps import load_terms
 from tests.evidence import append, append_bodies, as_superuser, stories
+from tests.statements import JANUARY, row, statement
 
 SIZES = (7, 40, 60)
+RECONCILED = ("statements", "statement_lines", "adjustments")
+NOON = "2026-01-10T12:00:00Z"
 
 
 @dataclass(slots=True)
@@ -165,7 +171,22 @@ async def test_every_table_in_a_pack_is_that_of_the_live_books(ledger: Ledger) -
                 for line in found.get(f"books/{source}/{table}/000001.jsonl", b"").splitlines(True)
             ]
             assert sorted(packed) == live, table
-            assert live or table in ("parked", "rfi", "links"), table
+            assert live or table in ("parked", "rfi", "links", *RECONCILED), table
+
+
+async def test_a_pack_holds_the_log_of_statements_and_folds_it(ledger: Ledger) -> None:
+    body = statement([row("r1", "nobody", "10", NOON)])
+    window = tuple(datetime.fromisoformat(each) for each in JANUARY)
+    read = read_statement(body, format=None, currency="XSGD", columns=None, window=window)  # type: ignore[arg-type]
+    await append_statement(ledger.database.service_dsn, "straitsx", read, datetime.now(UTC))
+    async with ledger.database.service() as connection:
+        sealer = SourceSealer("straitsx.statements", ledger.database.settings)
+        assert await sealer.step(connection) == 2
+    path = await ledger.pack()
+    assert verdict(path) == "ok"
+    found = members(path)
+    (line,) = found["books/straitsx.statements/statement_lines/000001.jsonl"].splitlines()
+    assert orjson.loads(line)["contract_id"] == "nobody"
 
 
 def told(columns: Mapping[str, str], row: Any) -> dict[str, Any]:
