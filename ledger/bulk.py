@@ -21,10 +21,10 @@ from ledger.fold import Change, Stream
 from ledger.registry import Registry
 from ledger.stored import encode
 
-PART_EVENTS: Final = 20_000
+PART_EVENTS: Final = 10_000
 """Events in a part of the log, on average: what a process holds at a time."""
 
-CHUNK_EVENTS_MAX: Final = 50_000
+CHUNK_EVENTS_MAX: Final = 40_000
 CHUNK_EVENTS_MIN: Final = 2_000
 CHUNKS: Final = 16
 """Into how many pieces a short log is cut at least, so that processes share them."""
@@ -51,6 +51,7 @@ CREATE TABLE load_moved (
     "CREATE TABLE load_indexes (name text, n int, statement text, PRIMARY KEY (name, n))",
 )
 SELECT_LOADING: Final = "SELECT to_regclass('load_plan') IS NOT NULL"
+SELECT_TABLE: Final = "SELECT to_regclass($1) IS NOT NULL"
 SELECT_STARTED: Final = "SELECT EXISTS (SELECT FROM checkpoints)"
 INSERT_PLAN: Final = "INSERT INTO load_plan VALUES ($1, $2, $3, $4, NULL, $5)"
 SELECT_PLAN: Final = """
@@ -261,7 +262,7 @@ async def _copy(
         await connection.copy_to_table(
             name, source=io.BytesIO(text), columns=list(columns), format="text"
         )
-    except (asyncpg.PostgresError, ValueError) as error:
+    except (asyncpg.PostgresError, ValueError, TypeError) as error:
         if is_refusal(error):
             raise CannotBulkLoad(f"{name}: {error}") from error
         raise
@@ -271,7 +272,7 @@ def is_refusal(error: Exception) -> bool:
     """Tell a row that cannot be stored from a database that is away."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] in REFUSALS
-    return isinstance(error, ValueError)
+    return isinstance(error, ValueError | TypeError)
 
 
 async def unindexed(connection: Any) -> list[str]:
@@ -318,11 +319,24 @@ async def finish(connection: Any, registry: Registry) -> None:
         await connection.execute(f"DROP TABLE {', '.join(own)}")
 
 
-async def drop(connection: Any, generation: int) -> None:
-    """Drop a generation with all that it holds."""
+async def drop(connection: Any, generation: int) -> list[str]:
+    """Drop a generation with all that it holds; return the folders of a load that did not end."""
+    schema = books.schema_of(generation)
     async with connection.transaction():
-        await connection.execute(f"DROP SCHEMA IF EXISTS {books.schema_of(generation)} CASCADE")
+        folders = []
+        if await connection.fetchval(SELECT_TABLE, f"{schema}.load_plan"):
+            rows = await connection.fetch(f"SELECT DISTINCT folder FROM {schema}.load_plan")  # noqa: S608
+            folders = [row["folder"] for row in rows]
+        await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         await connection.execute(books.FORGET_GENERATION, generation)
+        return folders
+
+
+async def positions_of(connection: Any, generation: int) -> dict[str, int]:
+    """Return how far a generation is, per source."""
+    schema = books.schema_of(generation)
+    rows = await connection.fetch(f"SELECT source, position FROM {schema}.checkpoints")  # noqa: S608
+    return {row["source"]: row["position"] for row in rows}
 
 
 async def shared(connection: Any, source: str) -> AsyncIterator[tuple[str, str, str, int]]:

@@ -9,7 +9,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from zlib import crc32
 
 import msgspec
+import structlog
 
 from ledger import books, bulk, database, shuffle
 from ledger.bulk import FOLD, FOLD_LINKED, SORT, Plan
@@ -26,6 +27,8 @@ from ledger.errors import DatabaseUnavailable
 from ledger.fold import StreamKey
 from ledger.registry import Registry
 from ledger.settings import Settings
+
+LOGGER = structlog.get_logger("ledger.bulk_load")
 
 PROCESSES: Final = 2
 FOLDER: Final = "rebuild"
@@ -93,9 +96,7 @@ class Load:
     @property
     def root(self) -> Path:
         """Where the sorted log is kept on the way."""
-        if self.settings.data_dir.is_dir():
-            return self.settings.data_dir / FOLDER
-        return Path(tempfile.gettempdir()) / "callback-ledger-rebuild"
+        return root_of(self.settings)
 
     async def run(self) -> None:
         """Load, or go on loading; return when the generation is books at the planned positions.
@@ -206,6 +207,39 @@ class Load:
         except* bulk.CannotBulkLoad as group:
             raise group.exceptions[0] from None
         self.tell(INDEX, total, total)
+
+
+async def make(
+    dsn: str, settings: Settings, registry: Registry, version: str, targets: Mapping[str, int],
+    *, processes: int = PROCESSES, tell: Tell = lambda _stage, _done, _total: None,
+) -> tuple[int, Load]:  # fmt: skip
+    """Make a generation and load it up to `targets`, or go on with the one that was begun.
+
+    It is left empty, for the ordinary fold, when the database refuses a row of it.
+    """
+    async with database.connected(dsn, seconds_max=300) as connection:
+        generation = await bulk.begin(connection, registry, version, targets)
+        load = Load(dsn, settings, registry, generation, processes, tell)
+        try:
+            await load.run()
+        except bulk.CannotBulkLoad:
+            LOGGER.warning("bulk_load_given_up", generation=generation)
+            await discard(connection, settings, generation)
+            generation = await books.create_generation(connection, registry, version, "building")
+        return generation, load
+
+
+async def discard(connection: Any, settings: Settings, generation: int) -> None:
+    """Drop a generation, and the files of a load that did not end."""
+    for folder in await bulk.drop(connection, generation):
+        shutil.rmtree(root_of(settings) / folder, ignore_errors=True)
+
+
+def root_of(settings: Settings) -> Path:
+    """Return where sorted logs are kept on the way."""
+    if settings.data_dir.is_dir():
+        return settings.data_dir / FOLDER
+    return Path(tempfile.gettempdir()) / "callback-ledger-rebuild"
 
 
 def _jobs(plans: Iterable[Plan], stage: str) -> Iterator[tuple[Job, int]]:

@@ -23,7 +23,7 @@ from ledger.worker import translate
 READ_EVENTS: Final = 500
 """Events fetched at a time: bodies are of any size up to the limit."""
 
-PIECE_EVENTS: Final = 25_000
+PIECE_EVENTS: Final = 15_000
 """Events folded in one go; a part is one piece unless its streams are very busy."""
 
 LINKED_EVENTS_MAX: Final = 200_000

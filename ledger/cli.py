@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from ledger import __version__
 from ledger.cli_export import export
 from ledger.cli_options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
-from ledger.cli_prove import prove, seal, verify
+from ledger.cli_prove import prove, rebuild, seal, verify
 from ledger.cli_queries import COMMANDS, exceptions
 from ledger.errors import BadQuestion, LedgerError, NotFound, ServiceRefused, SettingsError
 
@@ -177,19 +177,9 @@ def fold(*, events: int = 100_000, json: Json = False) -> int:
 
 app.command(verify, group=PROVE)
 app.command(prove, group=PROVE)
+app.command(rebuild, group=PROVE)
 app.command(seal)
 app.command(export, group=PROVE)
-
-
-@app.command(group=PROVE)
-def rebuild(*_arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
-    """Fold the log into a new generation of the books and compare. Not available yet."""
-    return _not_yet("rebuild")
-
-
-def _not_yet(name: str) -> int:
-    print(f"ledger {name}: not available yet in this version", file=sys.stderr)
-    return UNFINISHED
 
 
 def _settings() -> Any:
