@@ -173,6 +173,9 @@ class Load:
                 job, size = waiting.pop(0)
                 said = await member.do(job)
                 if said.error:
+                    # Its words may quote a callback.
+                    kind = said.error.partition(":")[0]
+                    LOGGER.warning("bulk_load_interrupted", phase=stage, error=kind)
                     wrong = bulk.CannotBulkLoad if said.refused else DatabaseUnavailable
                     raise wrong(f"the load was interrupted: {said.error}; run it again to go on")
                 self._peaks[n] = said.peak_mib if isinstance(member, _There) else 0.0

@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from ledger import openapi, reads_log, reads_seals, reads_status
-from ledger.answers_log import Decision, Resolution, Status
+from ledger.answers_log import Decision, Resolution
 from ledger.answers_seals import Seal
 from ledger.errors import BadQuestion, NotFound, Refused, Unauthenticated
 from ledger.problems import PRIVATE, Handler, guarded, method_not_allowed
@@ -121,21 +121,21 @@ def _answering(route: Route) -> Handler:
     async def answer(request: web.Request) -> web.Response:
         question = ask(route, request.match_info, request.query.items())
 
-        async def read(snapshot: Snapshot) -> tuple[Any, dict[str, int]]:
+        async def read(snapshot: Snapshot) -> web.Response:
             found = await route.read(snapshot, question)
-            return found, snapshot.position if question.as_of is None else found.position
+            position = snapshot.position if question.as_of is None else found.position
+            return _json(found, position, snapshot.books)
 
-        found, position = await observe(request.app[QUERY].pool, question.at_least, read)
-        return _json(found, position)
+        return await observe(request.app[QUERY].pool, question.at_least, read)
 
     return answer
 
 
-def _json(answer: msgspec.Struct, position: Mapping[str, int]) -> web.Response:
+def _json(answer: msgspec.Struct, position: Mapping[str, int], books: str) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(answer),
         content_type="application/json",
-        headers={**PRIVATE, "Ledger-Position": _written(position)},
+        headers={**PRIVATE, "Ledger-Position": _written(position), "Ledger-Books": books},
     )
 
 
@@ -147,11 +147,11 @@ async def _status(request: web.Request) -> web.Response:
     state = request.app[QUERY]
     question = ask(STATUS_ROUTE, request.match_info, request.query.items())
 
-    async def read(snapshot: Snapshot) -> Status:
-        return await reads_status.status(snapshot, state.settings.warnings())
+    async def read(snapshot: Snapshot) -> web.Response:
+        found = await reads_status.status(snapshot, state.settings.warnings())
+        return _json(found, found.position, snapshot.books)
 
-    found = await observe(state.pool, question.at_least, read)
-    return _json(found, found.position)
+    return await observe(state.pool, question.at_least, read)
 
 
 async def _event_body(request: web.Request) -> web.Response:
@@ -189,16 +189,17 @@ async def _resolve(request: web.Request) -> web.Response:
     question = ask(RESOLVE, request.match_info, request.query.items())
     decision = await _decision(request)
 
-    async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
-        return await reads_status.decision(
+    async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any], str]:
+        source, about = await reads_status.decision(
             snapshot, question.need("id"), decision.action, decision.keep
         )
+        return source, about, snapshot.books
 
-    source, about = await observe(request.app[QUERY].pool, {}, read)
+    source, about, books = await observe(request.app[QUERY].pool, {}, read)
     told = {k: v for k, v in msgspec.structs.asdict(decision).items() if v is not None}
     done = await request.app[DECIDE](source, {**about, **told})
     answer = msgspec.convert(done, Resolution)
-    return _json(answer, {source: answer.position})
+    return _json(answer, {source: answer.position}, books)
 
 
 async def _decision(request: web.Request) -> Decision:
