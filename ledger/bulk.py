@@ -88,6 +88,8 @@ SELECT name FROM (SELECT DISTINCT name FROM load_indexes) AS tables
 SELECT_STATEMENTS: Final = "SELECT statement FROM load_indexes WHERE name = $1 ORDER BY n"
 DELETE_INDEXES: Final = "DELETE FROM load_indexes WHERE name = $1"
 
+SORT_MEMORY: Final = "SET LOCAL work_mem = '64MB'"
+
 _LINKS: Final = {"source": "text", "link": "text", "kind": "text", "id": "text"}
 _PARKED: Final = {
     "source": "text", "position": "bigint", "kind": "text", "resource_id": "text", "reason": "text",
@@ -342,5 +344,6 @@ async def positions_of(connection: Any, generation: int) -> dict[str, int]:
 async def shared(connection: Any, source: str) -> AsyncIterator[tuple[str, str, str, int]]:
     """Yield (link, kind, id, part) of every stream that shares a link with another."""
     async with connection.transaction():
+        await connection.execute(SORT_MEMORY)
         async for row in connection.cursor(SELECT_SHARED, source, prefetch=1000):
             yield row["link"], row["kind"], row["id"], row["part"]

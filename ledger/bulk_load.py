@@ -22,7 +22,7 @@ import structlog
 from ledger import books, bulk, database, shuffle
 from ledger.bulk import FOLD, FOLD_LINKED, SORT, Plan
 from ledger.bulk_units import sorted_file
-from ledger.bulk_worker import UNIT_SECONDS_MAX, Answer, Job, Start, answer, peak_mib
+from ledger.bulk_worker import NICENESS, UNIT_SECONDS_MAX, Answer, Job, Start, answer, peak_mib
 from ledger.errors import DatabaseUnavailable
 from ledger.fold import StreamKey
 from ledger.registry import Registry
@@ -199,6 +199,7 @@ class Load:
                 self.dsn, seconds_max=UNIT_SECONDS_MAX, maintenance_work_mem=INDEX_MEMORY
             ) as own:
                 await books.use_generation(own, self.generation)
+                await database.step_back(own, NICENESS)
                 while waiting:
                     self.tell(INDEX, total - len(waiting), total)
                     await bulk.index(own, self.registry, waiting.pop(0))

@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,6 +93,7 @@ async def serve() -> None:
     async with database.connected(
         start.dsn, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off",
     ) as connection:  # fmt: skip
+        await database.step_back(connection, NICENESS)
         while line := sys.stdin.buffer.readline():
             job = msgspec.json.decode(line, type=Job)
             said = await answer(start, job, connection)
@@ -104,7 +106,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(None)
     os.nice(NICENESS)
-    asyncio.run(serve())
+    with suppress(BrokenPipeError):
+        # Whoever gave the units is gone; what is done is noted in the database.
+        asyncio.run(serve())
 
 
 if __name__ == "__main__":

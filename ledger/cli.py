@@ -138,7 +138,7 @@ def doctor(*, json: Json = False) -> int:
 
 
 bench = App(
-    name="bench", help="Measure this machine: receiving or folding, durable, whole.", group=TRY
+    name="bench", help="Measure this machine: receiving, folding, rebuilding, answering.", group=TRY
 )
 app.command(bench)
 
@@ -173,6 +173,42 @@ def fold(*, events: int = 100_000, json: Json = False) -> int:
     from ledger.bench import fold as measure
 
     return measure(events=events, json=json)
+
+
+@bench.command(name="rebuild")
+def bench_rebuild(*, events: int = 100_000, processes: int = 2, json: Json = False) -> int:
+    """Measure a rebuild: events per second, memory, answers meanwhile, against a copy of the log.
+
+    Parameters
+    ----------
+    events
+        How many callbacks the log has.
+    processes
+        Processes that fold.
+    json
+        Print the figures as JSON.
+    """
+    from ledger.bench import rebuild as measure
+
+    return measure(events=events, processes=processes, json=json)
+
+
+@bench.command
+def query(*, events: int = 100_000, processes: int = 2, json: Json = False) -> int:
+    """Measure answers over HTTP, now and as of earlier, with and without a rebuild beside them.
+
+    Parameters
+    ----------
+    events
+        How many callbacks the log has.
+    processes
+        Processes that fold during the rebuild.
+    json
+        Print the figures as JSON.
+    """
+    from ledger.bench import query as measure
+
+    return measure(events=events, processes=processes, json=json)
 
 
 app.command(verify, group=PROVE)

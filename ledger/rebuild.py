@@ -99,7 +99,7 @@ class Rebuild:
             self.tell(CATCH_UP, 0, 1)
             await fold.catch_up()
         self.tell(CATCH_UP, 1, 1)
-        await self._sum_spans(self.generation)
+        await sum_spans(self.dsn, self.generation, self.terms, self.tell)
 
     async def compare(self) -> list[Compared]:
         """Compare every table of every source with the live books, at one position each."""
@@ -138,7 +138,7 @@ class Rebuild:
         self.generation = int(row["generation"])
         for fold in self._folds(self.generation):
             await fold.catch_up()
-        await self._sum_spans(self.generation)
+        await sum_spans(self.dsn, self.generation, self.terms, self.tell)
         await self._swap(self.generation)
 
     async def _look(self) -> None:
@@ -168,17 +168,6 @@ class Rebuild:
             for terms in self.terms
         ]
 
-    async def _sum_spans(self, generation: int) -> None:
-        """Sum the spans of busy accounts, which the ordinary fold does as it goes."""
-        async with database.connected(self.dsn, seconds_max=SECONDS_MAX) as own:
-            await books.use_generation(own, generation)
-            for terms in self.terms:
-                position = await own.fetchval(books.SELECT_CHECKPOINT, terms.source) or 0
-                due = await cells.due(own, terms.source)
-                while due <= position:
-                    self.tell(SPANS, min(due, position), position)
-                    due = await cells.advance(own, terms.source)
-
     async def _swap(self, generation: int) -> None:
         """Hold the live books still, fold what is left, and swap, in one short transaction."""
         version = self.version
@@ -201,3 +190,18 @@ class Rebuild:
     async def _finish(self, generation: int, theirs: Mapping[str, int]) -> None:
         for fold in self._folds(generation):
             await fold.fold_until(theirs.get(fold.terms.source, 0))
+
+
+async def sum_spans(
+    dsn: str, generation: int, terms: Sequence[SourceTerms],
+    tell: Tell = lambda _stage, _done, _total: None,
+) -> None:  # fmt: skip
+    """Sum the spans of busy accounts, which the ordinary fold does as it goes."""
+    async with database.connected(dsn, seconds_max=SECONDS_MAX) as own:
+        await books.use_generation(own, generation)
+        for each in terms:
+            position = await own.fetchval(books.SELECT_CHECKPOINT, each.source) or 0
+            due = await cells.due(own, each.source)
+            while due <= position:
+                tell(SPANS, min(due, position), position)
+                due = await cells.advance(own, each.source)

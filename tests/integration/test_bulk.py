@@ -110,6 +110,8 @@ async def test_returns_and_their_payouts_are_folded_together_whatever_part_they_
             # Every third return names a payout of its own and so ties several together.
             named = n if each < 2 else rng.randrange(1, 120)
             told.append(payment(1000 + 10 * n + each, transaction_remarks=f"RTN idem-{named:04}"))
+    # More than are looked at under one link.
+    told += [payment(9000 + n, transaction_remarks="RTN idem-0001") for n in range(40)]
     rng.shuffle(told)
     await append(database, [Callback("straitsx", None, orjson.dumps(each)) for each in told])
     generation = await begin(database)
