@@ -64,6 +64,7 @@ HANDLER = Handler(
 )
 '''
 SECONDS_MAX = 60
+KILLS = 5
 
 
 def ledger(service: Service, *arguments: str) -> subprocess.Popen[bytes]:
@@ -195,13 +196,13 @@ async def test_a_rebuild_killed_anywhere_resumes_and_nothing_wrong_is_served(ser
         async with calling(service.url) as caller:
             await tell(caller, rng, 8)
         await caught_up(service)
-        kills = 0
+        kills = swaps = 0
         async with busy(service, rng):
-            swapped = 0
-            while swapped < 2:
+            while kills < KILLS or not swaps:
                 process = ledger(service, "rebuild", "--swap", "--json")
                 try:
-                    await asyncio.to_thread(process.wait, rng.uniform(0.3, 2.5))
+                    patience = rng.uniform(0.3, 3) if kills < KILLS else SECONDS_MAX
+                    await asyncio.to_thread(process.wait, patience)
                 except subprocess.TimeoutExpired:
                     os.kill(process.pid, signal.SIGKILL)
                     kills += 1
@@ -211,10 +212,8 @@ async def test_a_rebuild_killed_anywhere_resumes_and_nothing_wrong_is_served(ser
                     assert b"Another rebuild" in err, err
                     continue
                 assert process.returncode in (0, -signal.SIGKILL), (out, err)
-                swapped += process.returncode == 0
-                if kills < 3:
-                    swapped = 0
-        print("kills", kills)
+                swaps += process.returncode == 0
+        print("kills", kills, "swaps", swaps)
         await caught_up(service)
         code, said = await rebuild(service, "--verify-only")
         assert (code, said["verdict"]) == (0, "equal"), said
