@@ -74,12 +74,14 @@ async def fill(folder: Path, dsn: str, events: int) -> datetime:
     """
     start = datetime.now(UTC).replace(microsecond=0) - STEP * events - timedelta(hours=1)
     share = -(-events // PROCESSES)
-    places = [(first, min(share, events - first + 1)) for first in range(1, events + 1, share)]
-    async with asyncio.TaskGroup() as tasks:
-        for seed, (first, count) in enumerate(places, 1):
-            command = Command(dsn, seed, first, count, start)
-            (folder / f"fill-{seed}").mkdir()
-            tasks.create_task(_fill(folder / f"fill-{seed}", command))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for seed, first in enumerate(range(1, events + 1, share), 1):
+                command = Command(dsn, seed, first, min(share, events - first + 1), start)
+                (folder / f"fill-{seed}").mkdir()
+                tasks.create_task(_fill(folder / f"fill-{seed}", command))
+    except* MeasurementFailed as group:
+        raise group.exceptions[0] from None
     async with database.connected(dsn, seconds_max=600) as connection:
         end = start + STEP * events
         if await connection.execute(UPDATE_HEAD, SOURCE, events, end) != "UPDATE 1":

@@ -33,7 +33,9 @@ def row(rng: random.Random, *, nulls: bool) -> list[Any]:
         rng.randrange(-(2**31), 2**31),
         {"a": word(rng), "b": [rng.randrange(10), None, True], word(rng): {}},
         [word(rng) for _ in range(rng.randrange(3))],
-        rng.choice((rng.randbytes(rng.randrange(9)), b'["state",1]', b"", b"\\x41", b'"\\n"')),
+        rng.choice(
+            (rng.randbytes(rng.randrange(9)), b'["state",1]', b"", b"a\x00b", b"\\x41", b'"\\n"')
+        ),
         rng.random() < 0.5,
     ]
     return [None if nulls and rng.random() < 0.3 else value for value in values]
