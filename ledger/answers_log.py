@@ -136,6 +136,7 @@ class SourceStatus(Answer, frozen=True):
     lag_seconds: Annotated[float, Meta(description="Age of the oldest event not in the books.")]
     parked: Annotated[int, Meta(description="Events set aside because folding them failed.")]
     exceptions: Annotated[int, Meta(description="Open exceptions.")]
+    generation: Annotated[int, Meta(description="The generation of the books that answers.")]
 
 
 class DatabaseStatus(Answer, frozen=True):
@@ -150,6 +151,7 @@ class Status(Answer, frozen=True):
 
     sources: list[SourceStatus]
     generation: Annotated[int, Meta(description="The generation of the books that answers.")]
+    books_version: Annotated[str, Meta(description="Version of the code that folded them.")]
     version: Annotated[str, Meta(description="Version of the program.")]
     database: DatabaseStatus
     warnings: list[str]

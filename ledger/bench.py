@@ -31,7 +31,9 @@ from ledger.bench_machine import (
     tree_cpu_seconds,
     tree_peak,
 )
+from ledger.bench_query import measure_query
 from ledger.bench_reads import Gauge, Visibility, gauge
+from ledger.bench_rebuild import measure_rebuild
 from ledger.bench_run import (
     SOURCE,
     TOOL_SECONDS_MAX,
@@ -72,6 +74,20 @@ def ingest(*, seconds: float, json: bool) -> int:
 def fold(*, events: int = EVENTS, json: bool) -> int:
     """Measure folding a log of `events` callbacks. Returns 0, or 1 when the books are wrong."""
     found = measured(lambda: measure_fold(events))
+    _print(found, json=json)
+    return OK if found["verified"]["ok"] else PROBLEM
+
+
+def rebuild(*, events: int, processes: int, json: bool) -> int:
+    """Measure rebuilding books of `events` callbacks. Returns 0, or 1 when they differ."""
+    found = measured(lambda: measure_rebuild(events, processes))
+    _print(found, json=json)
+    return OK if found["verified"]["ok"] else PROBLEM
+
+
+def query(*, events: int, processes: int, json: bool) -> int:
+    """Measure answers on books of `events` callbacks. Returns 0, or 1 when they are wrong."""
+    found = measured(lambda: measure_query(events, processes))
     _print(found, json=json)
     return OK if found["verified"]["ok"] else PROBLEM
 

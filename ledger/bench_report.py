@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from rich import box
@@ -17,12 +17,18 @@ NONE: Final = "-"
 
 
 def show(found: Mapping[str, Any], out: Console | None = None) -> None:
-    """Print the figures of `ledger bench ingest` or `fold` as tables."""
+    """Print the figures of a measurement as tables."""
     out = out or tables.console()
     _print(out, "machine", _machine(found["machine"]))
-    rows = _ingest(found) if found["bench"] == "ingest" else _fold(found)
-    others = found["others_cores"] if found["bench"] == "ingest" else found["fold"]["others_cores"]
-    rows.append(("other work on this machine", number(others), "cores; it disturbs the figures"))
+    rows = _ROWS[found["bench"]](found)
+    others = found.get("others_cores", found.get("fold", {}).get("others_cores"))
+    if others is not None:
+        disturbing = (
+            "other work on this machine",
+            number(others),
+            "cores; it disturbs the figures",
+        )
+        rows.append(disturbing)
     _print(out, f"ledger bench {found['bench']}", rows)
     verified = found["verified"]
     words = ", ".join(f"{name} {tables.text(value)}" for name, value in verified.items()
@@ -103,6 +109,39 @@ def _fold(found: Mapping[str, Any]) -> list[Row]:
     ]  # fmt: skip
 
 
+def _rebuild(found: Mapping[str, Any]) -> list[Row]:
+    done, traffic = found["rebuild"], found["traffic"]
+    return [
+        ("log", number(found["log"]["events"]),
+         f"events, filled in {found['log']['fill_seconds']} s"),
+        ("rebuild", number(done["events_per_second"]),
+         f"events/s  ({done['seconds']} s with {done['processes']} processes)"),
+        ("first load", number(done["first_per_second"]), "events/s"),
+        *((stage, number(done["us_per_event"][stage]), f"µs per event  ({seconds} s)")
+          for stage, seconds in done["stages"].items()),
+        ("COPY of the log", number(done["copy_per_second"]),
+         f"events/s  ratio {done['ratio']:.3f}"),
+        ("memory", number(done["peak_mib"]),
+         "MiB, the peaks of all processes added up; largest of PostgreSQL "
+         f"{number(done['postgresql_largest_peak_mib'])}"),
+        ("answers p50 / p99", _pair(traffic["peace"], "p50_ms", "p99_ms"),
+         f"ms at {number(traffic['offered_per_second'])} callbacks/s in peace"),
+        ("answers p50 / p99", _pair(traffic["rebuilding"], "p50_ms", "p99_ms"),
+         f"ms while rebuilding; answers {_pairs(traffic['rebuilding']['answers'])}"),
+        *_disk(found["disk"]),
+    ]  # fmt: skip
+
+
+def _query(found: Mapping[str, Any]) -> list[Row]:
+    return [
+        ("log", number(found["log"]["events"]),
+         f"events, filled in {found['log']['fill_seconds']} s"),
+        *((name.replace("_", " "), _pair(figures, "p50_ms", "p99_ms"),
+           f"ms p50 / p99; while rebuilding {_pair(found['rebuilding'][name], 'p50_ms', 'p99_ms')}")
+          for name, figures in found["peace"].items()),
+    ]  # fmt: skip
+
+
 def _disk(disk: Mapping[str, Any]) -> list[Row]:
     return [
         ("log on disk", number(disk["log_bytes_per_event"]),
@@ -128,3 +167,12 @@ def _pair(figures: Mapping[str, Any], first: str, second: str) -> str:
 
 def _pairs(figures: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name} {number(value)}" for name, value in figures.items())
+
+
+_ROWS: Final[Mapping[str, Callable[[Mapping[str, Any]], list[Row]]]] = {
+    "ingest": _ingest,
+    "fold": _fold,
+    "rebuild": _rebuild,
+    "query": _query,
+}
+"""Which measurement is shown how."""

@@ -64,13 +64,6 @@ INSERT INTO ledger.generations (generation, version, state) VALUES ($1, $2, $3)
 LOCK_GENERATIONS: Final = "LOCK TABLE ledger.generations IN SHARE ROW EXCLUSIVE MODE"
 RETIRE_LIVE: Final = "UPDATE ledger.generations SET state = 'previous' WHERE state = 'live'"
 MAKE_LIVE: Final = "UPDATE ledger.generations SET state = 'live' WHERE generation = $1"
-SELECT_OBSOLETE: Final = """
-SELECT generation FROM ledger.generations
- WHERE state = 'building' AND generation < (
-       SELECT generation FROM ledger.generations WHERE state = 'live')
-    OR state = 'previous' AND generation < (
-       SELECT max(generation) FROM ledger.generations WHERE state = 'previous')
-"""
 FORGET_GENERATION: Final = "DELETE FROM ledger.generations WHERE generation = $1"
 
 _AS_TEXT: Final = frozenset({"jsonb", "text[]"})
@@ -185,16 +178,6 @@ async def create_generation(connection: Any, registry: Registry, version: str, s
                 await connection.execute(statement)
         await connection.execute(INSERT_GENERATION, generation, version, state)
         return generation
-
-
-async def drop_obsolete(connection: Any) -> None:
-    """Drop what was given up half-built before the live generation, and older previous ones."""
-    async with connection.transaction():
-        await connection.execute(LOCK_GENERATIONS)
-        for row in await connection.fetch(SELECT_OBSOLETE):
-            generation = int(row["generation"])
-            await connection.execute(f"DROP SCHEMA IF EXISTS {schema_of(generation)} CASCADE")
-            await connection.execute(FORGET_GENERATION, generation)
 
 
 async def try_swap(connection: Any, generation: int) -> bool:

@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from ledger import __version__
 from ledger.cli_export import export
 from ledger.cli_options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
-from ledger.cli_prove import prove, seal, verify
+from ledger.cli_prove import prove, rebuild, seal, verify
 from ledger.cli_queries import COMMANDS, exceptions
 from ledger.cli_recon import reconcile, statement
 from ledger.errors import BadQuestion, LedgerError, NotFound, ServiceRefused, SettingsError
@@ -141,7 +141,9 @@ def doctor(*, json: Json = False) -> int:
 
 
 bench = App(
-    name="bench", help="Measure this machine: receiving, folding or reconciling.", group=TRY
+    name="bench",
+    help="Measure this machine: receiving, folding, rebuilding, answering, reconciling.",
+    group=TRY,
 )
 app.command(bench)
 
@@ -194,21 +196,47 @@ def bench_reconcile(*, lines: int = 100_000, json: Json = False) -> int:
     return measure(lines, json=json)
 
 
+@bench.command(name="rebuild")
+def bench_rebuild(*, events: int = 100_000, processes: int = 2, json: Json = False) -> int:
+    """Measure a rebuild: events per second, memory, answers meanwhile, against a copy of the log.
+
+    Parameters
+    ----------
+    events
+        How many callbacks the log has.
+    processes
+        Processes that fold.
+    json
+        Print the figures as JSON.
+    """
+    from ledger.bench import rebuild as measure
+
+    return measure(events=events, processes=processes, json=json)
+
+
+@bench.command
+def query(*, events: int = 100_000, processes: int = 2, json: Json = False) -> int:
+    """Measure answers over HTTP, now and as of earlier, with and without a rebuild beside them.
+
+    Parameters
+    ----------
+    events
+        How many callbacks the log has.
+    processes
+        Processes that fold during the rebuild.
+    json
+        Print the figures as JSON.
+    """
+    from ledger.bench import query as measure
+
+    return measure(events=events, processes=processes, json=json)
+
+
 app.command(verify, group=PROVE)
 app.command(prove, group=PROVE)
+app.command(rebuild, group=PROVE)
 app.command(seal)
 app.command(export, group=PROVE)
-
-
-@app.command(group=PROVE)
-def rebuild(*_arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
-    """Fold the log into a new generation of the books and compare. Not available yet."""
-    return _not_yet("rebuild")
-
-
-def _not_yet(name: str) -> int:
-    print(f"ledger {name}: not available yet in this version", file=sys.stderr)
-    return UNFINISHED
 
 
 def _settings() -> Any:

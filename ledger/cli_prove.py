@@ -1,4 +1,4 @@
-"""Commands that prove: `verify`, `prove` and `seal`."""
+"""Commands that prove: `verify`, `rebuild`, `prove` and `seal`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,40 @@ def verify(
     from ledger.verify import Options, run
 
     return run(load(os.environ), Options(against, trusted, skip_books, json))
+
+
+def rebuild(
+    *, swap: Flag = False, accept_differences: Flag = False, verify_only: Flag = False,
+    rollback: Flag = False, processes: int = 2, json: Json = False,
+) -> int:  # fmt: skip
+    """Fold the log anew beside the live books, compare every table, and swap if asked to.
+
+    The service goes on receiving and answering. What was interrupted goes on when run again.
+    Without a flag the rebuilt books are kept for a later --swap. Exit status: 0 the books are
+    equal or were swapped, 1 they differ, 3 it could not be finished.
+
+    Parameters
+    ----------
+    swap
+        Make the rebuilt books the live ones when they are equal.
+    accept_differences
+        With --swap: swap although they differ.
+    verify_only
+        Only compare; drop the rebuilt books.
+    rollback
+        Bring the books back that were live before the last swap, at the present position.
+    processes
+        Processes that fold.
+    json
+        Print what was found as JSON.
+    """
+    import os
+
+    from ledger.rebuild_run import Options, run
+    from ledger.settings import load
+
+    options = Options(swap, accept_differences, verify_only, rollback, processes, json)
+    return run(load(os.environ), options)
 
 
 def prove(

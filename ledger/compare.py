@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ledger import books, registry
@@ -11,18 +12,32 @@ from ledger import books, registry
 DIFFERENCES_MAX: Final = 100
 """Differences told per table; that there is one is what counts."""
 
+POSITIONS_MAX: Final = 20
+"""Positions told per difference."""
+
+SORT_MEMORY: Final = "SET LOCAL work_mem = '64MB'"
+
+SELECT_COLUMNS: Final = """
+SELECT table_name AS table, column_name AS name, data_type AS kind FROM information_schema.columns
+ WHERE table_schema = $1 ORDER BY table_name, ordinal_position
+"""
 _KEPT: Final = {"parked": ("source", "position"), "links": ("source", "link", "kind", "id")}
 """Tables of the books that no projection declares, with their keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A row that two generations do not share. `live` and `rebuilt` hold what differs, or None."""
+    """A row that two generations do not share. `live` and `rebuilt` hold what differs, or None.
+
+    `positions` are those of the events that explain it, the first POSITIONS_MAX. With an empty
+    `key` it is the table itself that differs, in its columns.
+    """
 
     table: str
     key: dict[str, Any]
     live: dict[str, Any] | None
     rebuilt: dict[str, Any] | None
+    positions: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         named = " ".join(str(value) for value in self.key.values())
@@ -30,10 +45,18 @@ class Difference:
             side = "only a fold of the log has it" if self.live is None else "the log has no cause"
             return f"{self.table} {named}: {side}"
         told = ", ".join(
-            f"{name} is {_shown(self.live[name])}, the log says {_shown(self.rebuilt[name])}"
-            for name in self.live
+            f"{name} is {_shown(self.live.get(name))}, the log says {_shown(value)}"
+            for name, value in self.rebuilt.items()
         )
         return f"{self.table} {named}: {told}"
+
+    def cells(self) -> Iterator[tuple[str, Any, Any]]:
+        """Yield (column, live value, rebuilt value); one without a name for a missing row."""
+        if self.live is None or self.rebuilt is None:
+            yield "", self.live, self.rebuilt
+            return
+        for name in self.live.keys() | self.rebuilt.keys():
+            yield name, self.live.get(name), self.rebuilt.get(name)
 
 
 async def compare(connection: Any, live: int, other: int, source: str) -> list[Difference]:
@@ -43,21 +66,44 @@ async def compare(connection: Any, live: int, other: int, source: str) -> list[D
     Every column counts, those that the fold keeps for itself too.
     """
     keys = {sql.table.name: sql.table.key for sql in books.tables(registry.load()).values()}
+    shapes = [await _shape(connection, generation) for generation in (live, other)]
     found: list[Difference] = []
+    await connection.execute(SORT_MEMORY)
     for table, key in (keys | _KEPT).items():
-        rows = await connection.fetch(_statement(table, key, live, other), source)
-        found += [_difference(table, key, row["live"], row["other"]) for row in rows]
+        one, two = (shape.get(table, {}) for shape in shapes)
+        if one != two:
+            found.append(Difference(table, {}, _texts(one), _texts(two)))
+        both = [name for name, kind in one.items() if two.get(name) == kind]
+        if set(key) <= set(both):
+            rows = await connection.fetch(_statement(table, key, both, live, other), source)
+            found += [_difference(table, key, row["live"], row["other"]) for row in rows]
+    gone = shapes[0].keys() - shapes[1].keys()
+    found += [Difference(table, {}, _texts(shapes[0][table]), None) for table in sorted(gone)]
+    return await _explained(connection, live, other, source, found)
+
+
+async def _shape(connection: Any, generation: int) -> dict[str, dict[str, str]]:
+    """Return table → column → type."""
+    found: dict[str, dict[str, str]] = {}
+    for row in await connection.fetch(SELECT_COLUMNS, books.schema_of(generation)):
+        found.setdefault(row["table"], {})[row["name"]] = row["kind"]
     return found
 
 
-def _statement(table: str, key: tuple[str, ...], live: int, other: int) -> str:
+def _texts(columns: Mapping[str, str]) -> dict[str, Any] | None:
+    return {"columns": ", ".join(columns)} if columns else None
+
+
+def _statement(
+    table: str, key: tuple[str, ...], columns: Iterable[str], live: int, other: int
+) -> str:
     """Write the comparison of one table. Names come from the projections' code, never from data."""
     one, two = (f"{books.schema_of(generation)}.{table}" for generation in (live, other))
-    keys = ", ".join(key)
+    keys, named = ", ".join(key), ", ".join(columns)
     return f"""
 SELECT to_jsonb(a)::text AS live, to_jsonb(b)::text AS other
-  FROM (SELECT * FROM {one} WHERE source = $1) AS a
-  FULL JOIN (SELECT * FROM {two} WHERE source = $1) AS b USING ({keys})
+  FROM (SELECT {named} FROM {one} WHERE source = $1) AS a
+  FULL JOIN (SELECT {named} FROM {two} WHERE source = $1) AS b USING ({keys})
  WHERE a IS DISTINCT FROM b
  ORDER BY {keys} LIMIT {DIFFERENCES_MAX}
 """  # noqa: S608
@@ -77,6 +123,60 @@ def _difference(
         {name: one[name] for name in differing},
         {name: two[name] for name in differing},
     )
+
+
+async def _explained(
+    connection: Any, live: int, other: int, source: str, found: Iterable[Difference]
+) -> list[Difference]:
+    """Add the positions of the events that explain each difference."""
+    done: list[Difference] = []
+    touched = {int(d.key["position"]) for d in found if d.table == "entries" and d.key}
+    for difference in found:
+        key, positions = difference.key, []
+        if "position" in key:
+            positions = [int(key["position"])]
+        elif {"kind", "id"} <= key.keys():
+            given = (source, key["kind"], key["id"])
+            positions = await _positions(connection, _stream(other), given)
+        elif {"account", "currency"} <= key.keys():
+            given = (source, key["account"], key["currency"])
+            if touched:
+                both = [_touching(generation) for generation in (live, other)]
+                for statement in both:
+                    positions += await _positions(connection, statement, (*given, [*touched]))
+            positions = positions or await _positions(connection, _account(other), given)
+        done.append(replace(difference, positions=tuple(sorted(set(positions)))))
+    return done
+
+
+async def _positions(connection: Any, statement: str, given: tuple[Any, ...]) -> list[int]:
+    return [row["position"] for row in await connection.fetch(statement, *given)]
+
+
+def _stream(generation: int) -> str:
+    """Write the look-up of a stream's events."""
+    return f"""
+SELECT position FROM {books.schema_of(generation)}.history
+ WHERE source = $1 AND kind = $2 AND id = $3 ORDER BY position LIMIT {POSITIONS_MAX}
+"""  # noqa: S608
+
+
+def _account(generation: int) -> str:
+    """Write the look-up of the latest events of an account."""
+    return f"""
+SELECT position FROM {books.schema_of(generation)}.entries
+ WHERE source = $1 AND account = $2 AND currency = $3
+ ORDER BY effective_at DESC LIMIT {POSITIONS_MAX}
+"""  # noqa: S608
+
+
+def _touching(generation: int) -> str:
+    """Write the look-up of which events among some touch an account."""
+    return f"""
+SELECT DISTINCT position FROM {books.schema_of(generation)}.entries
+ WHERE source = $1 AND account = $2 AND currency = $3 AND position = ANY ($4::bigint[])
+ ORDER BY position LIMIT {POSITIONS_MAX}
+"""  # noqa: S608
 
 
 def _fields(text: str | None) -> dict[str, Any] | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -14,10 +16,16 @@ from ledger.errors import DatabaseRefused, DatabaseUnavailable, UnsafeDatabase
 CONNECT_SECONDS_MAX: Final = 4.0
 COMMAND_SECONDS_MAX: Final = 4.0
 VERSION_MIN: Final = 140_000
+NICENESS_MAX: Final = 19
 
 SELECT_SAFETY: Final = """
 SELECT name, setting FROM pg_catalog.pg_settings
  WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version_num')
+"""
+
+SELECT_BACKEND: Final = """
+SELECT pg_backend_pid() AS pid, current_database()::text AS name,
+       coalesce('(' || inet_client_port() || ')', '[local]') AS peer
 """
 
 REFUSED: Final = (
@@ -77,6 +85,24 @@ async def connected(dsn: str, **options: Any) -> AsyncIterator[Any]:
         yield connection
     finally:
         await close(connection)
+
+
+async def step_back(connection: Any, niceness: int) -> None:
+    """Let other work go before this connection's, where its server runs on this machine.
+
+    Only a process that is recognizably this connection's backend is touched, and none that this
+    process may not touch.
+    """
+    row = await connection.fetchrow(SELECT_BACKEND)
+    with suppress(OSError):
+        _renice(row["pid"], f" {row['name']} ", row["peer"], niceness)
+
+
+def _renice(pid: int, name: str, peer: str, niceness: int) -> None:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
+    if words.startswith("postgres: ") and name in words and peer in words:
+        now = os.getpriority(os.PRIO_PROCESS, pid)
+        os.setpriority(os.PRIO_PROCESS, pid, min(now + niceness, NICENESS_MAX))
 
 
 async def close(connection: Any) -> None:

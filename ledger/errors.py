@@ -135,3 +135,11 @@ class StatementRefused(LedgerError):
 
 class PullFailed(LedgerError):
     """The provider's statement could not be fetched. See the message."""
+
+
+class RebuildRunning(LedgerError):
+    """Another rebuild of this database is running. Wait for it, or end it, and try again."""
+
+
+class NoBooks(LedgerError):
+    """There are no such books. The message says how to get them."""

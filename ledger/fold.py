@@ -85,6 +85,17 @@ class Change:
     parked: list[Park]
 
 
+def stream_of(event: Translated, streams_of: Mapping[str, StreamProjection]) -> StreamKey | None:
+    """Name the stream of an event; None when it has none. A decision is for its target."""
+    fact = event.fact
+    if fact is None:
+        return None
+    key = (fact.kind, fact.resource_id)
+    if fact.kind == DECISION:
+        key = (str(fact.details.get("kind")), str(fact.details.get("resource")))
+    return key if key[0] in streams_of else None
+
+
 def advance(projection: StreamProjection, state: Any, event: Translated) -> Any:
     """Return the state of a stream after an event of it: a fact, or an operator's decision."""
     fact = event.fact
@@ -200,14 +211,7 @@ class Batch:
         return Change(changed, rows, sums, self._new_links, self.parks)
 
     def _key(self, event: Translated) -> StreamKey | None:
-        """Name the stream of an event; None when it has none. A decision is for its target."""
-        fact = event.fact
-        if fact is None:
-            return None
-        key = (fact.kind, fact.resource_id)
-        if fact.kind == DECISION:
-            key = (str(fact.details.get("kind")), str(fact.details.get("resource")))
-        return key if key[0] in self.streams_of else None
+        return stream_of(event, self.streams_of)
 
     def _event(self, event: Translated, state: Any) -> None:
         key = self._key(event)

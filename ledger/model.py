@@ -304,7 +304,10 @@ class StreamProjection:
     """(state, states of related streams, source's terms) → view."""
     decide: Callable[[Any, Decision], Any] | None = None
     links: Callable[[Any], tuple[str, ...]] | None = None
-    """The link keys of a state: streams that share one are related."""
+    """The link keys of a state: streams that share one are related.
+
+    Those of a state are among those of its facts, each folded alone.
+    """
 
 
 @dataclass(frozen=True, slots=True)

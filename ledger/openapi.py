@@ -28,6 +28,7 @@ TAGS: Final = (
 ABOUT: Final = """\
 Every answer is true at one position of each source's log, named in `position` and in the header
 `Ledger-Position`; ask with `at_least=<source>:<position>` to wait for your own callback.
+`Ledger-Books` names the generation of the books that answered, and the version that folded them.
 Amounts are exact decimal strings. Unknown parameters are refused, never ignored.
 """
 PROBLEMS: Final = {
@@ -178,7 +179,10 @@ def _answer(route: Route) -> dict[str, Any]:
         headers = {"Ledger-Seal-Key": {"schema": {"type": "string"}}}
     else:
         content = {"application/json": {"schema": _ref(route.answer)}}
-        headers = {"Ledger-Position": {"schema": {"type": "string"}}}
+        headers = {
+            "Ledger-Position": {"schema": {"type": "string"}},
+            "Ledger-Books": {"schema": {"type": "string"}},
+        }
     return {"description": route.summary, "headers": headers, "content": content}
 
 

@@ -1,13 +1,14 @@
 """The projector role: keeps the live generation at the log's head, makes a new one when needed.
 
 A generation carries the version of the code that folded it. When this program's version is
-another, the books are folded anew beside the live ones and swapped in; until then the live ones
-answer, at the position that they have.
+another, the books are folded anew beside the live ones, compared with them and swapped in; until
+then the live ones answer, at the position that they have.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,8 +16,10 @@ import asyncpg
 import structlog
 
 from ledger import books, database, registry
+from ledger.bulk_load import Tell
 from ledger.errors import LedgerError
 from ledger.model import SourceTerms
+from ledger.rebuild import Compared, Rebuild, alone
 from ledger.settings import Settings
 from ledger.worker import SourceFolder, load_terms
 
@@ -72,17 +75,27 @@ class Projector:
             return int(live["generation"])
         if version in self._served:
             raise OtherVersion
-        generation = await books.create_generation(connection, registry.load(), version, "building")
-        LOGGER.info("books_rebuild_started", generation=generation, version=version)
-        # Sources end at different times; go round until none is behind the books that answer.
-        while not await books.try_swap(connection, generation):
-            async with asyncio.TaskGroup() as tasks:
-                for terms in await load_terms(connection):
-                    tasks.create_task(self._folder(terms, generation, catch_up_only=True).run())
+        generation = await self._renew(version)
         self._served.add(version)
-        await books.drop_obsolete(connection)
-        LOGGER.info("books_rebuild_swapped", generation=generation, version=version)
         return generation
+
+    async def _renew(self, version: str) -> int:
+        """Fold the log anew beside the live books, compare, and swap; return the generation.
+
+        Raises RebuildRunning while someone else does it.
+        """
+        async with alone(self.dsn) as connection:
+            live = await connection.fetchrow(books.SELECT_LIVE)
+            if live["version"] == version:
+                return int(live["generation"])
+            LOGGER.info("books_rebuild_started", generation=live["generation"], version=version)
+            rebuild = Rebuild(self.dsn, self.settings, connection, registry.load(), tell=_tell())
+            await rebuild.build()
+            for found in await rebuild.compare():
+                _summarize(found)
+            await rebuild.swap()
+            LOGGER.info("books_rebuild_swapped", generation=rebuild.generation, version=version)
+            return rebuild.generation
 
     async def _fold_live(self, connection: Any, generation: int) -> None:
         """Fold all sources, and new ones as they appear, until another generation is live."""
@@ -112,3 +125,24 @@ class Projector:
     def _ring(self, *_: object) -> None:
         for ring in self._rings.values():
             ring.set()
+
+
+def _tell() -> Tell:
+    """Return what logs every stage of a rebuild once."""
+    known: set[str] = set()
+
+    def tell(stage: str, _done: int, total: int) -> None:
+        if stage not in known:
+            known.add(stage)
+            LOGGER.info("books_rebuild_stage", phase=stage, events=total)
+
+    return tell
+
+
+def _summarize(found: Compared) -> None:
+    """Log how many rows of which tables the other version of the program said otherwise."""
+    tables = Counter(difference.table for difference in found.differences)
+    LOGGER.info("books_rebuild_compared", source=found.source, position=found.position,
+                state="different" if tables else "equal")  # fmt: skip
+    for table, count in sorted(tables.items()):
+        LOGGER.info("books_rebuild_differs", source=found.source, name=table, events=count)

@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from ledger import openapi, reads_log, reads_seals, reads_status
-from ledger.answers_log import Decision, Resolution, Status
+from ledger.answers_log import Decision, Resolution
 from ledger.answers_seals import Seal
 from ledger.errors import BadQuestion, NotFound, Refused, Unauthenticated
 from ledger.problems import PRIVATE, Handler, guarded, method_not_allowed
@@ -133,22 +133,25 @@ def _answering(route: Route) -> Handler:
     async def answer(request: web.Request) -> web.Response:
         question = ask(route, request.match_info, request.query.items())
 
-        async def read(snapshot: Snapshot) -> tuple[Any, dict[str, int]]:
+        async def read(snapshot: Snapshot) -> web.Response:
             found = await route.read(snapshot, question)
-            return found, snapshot.position if question.as_of is None else found.position
+            position = snapshot.position if question.as_of is None else found.position
+            return answered(found, position, snapshot.books)
 
-        found, position = await observe(request.app[QUERY].pool, question.at_least, read)
-        return answered(found, position)
+        return await observe(request.app[QUERY].pool, question.at_least, read)
 
     return answer
 
 
-def answered(answer: msgspec.Struct, position: Mapping[str, int]) -> web.Response:
-    """Return an answer as JSON, with the header that names where it is true."""
+def answered(
+    answer: msgspec.Struct, position: Mapping[str, int], books: str | None = None
+) -> web.Response:
+    """Return an answer as JSON, with headers that name where it is true and from which books."""
+    headers = {**PRIVATE, "Ledger-Position": _written(position)}
+    if books is not None:
+        headers["Ledger-Books"] = books
     return web.Response(
-        body=msgspec.json.encode(answer),
-        content_type="application/json",
-        headers={**PRIVATE, "Ledger-Position": _written(position)},
+        body=msgspec.json.encode(answer), content_type="application/json", headers=headers
     )
 
 
@@ -160,11 +163,11 @@ async def _status(request: web.Request) -> web.Response:
     state = request.app[QUERY]
     question = ask(STATUS_ROUTE, request.match_info, request.query.items())
 
-    async def read(snapshot: Snapshot) -> Status:
-        return await reads_status.status(snapshot, state.settings.warnings())
+    async def read(snapshot: Snapshot) -> web.Response:
+        found = await reads_status.status(snapshot, state.settings.warnings())
+        return answered(found, found.position, snapshot.books)
 
-    found = await observe(state.pool, question.at_least, read)
-    return answered(found, found.position)
+    return await observe(state.pool, question.at_least, read)
 
 
 async def _event_body(request: web.Request) -> web.Response:
@@ -202,16 +205,17 @@ async def _resolve(request: web.Request) -> web.Response:
     question = ask(RESOLVE, request.match_info, request.query.items())
     decision = await _decision(request)
 
-    async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
-        return await reads_status.decision(
+    async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any], str]:
+        source, about = await reads_status.decision(
             snapshot, question.need("id"), decision.action, decision.keep
         )
+        return source, about, snapshot.books
 
-    source, about = await observe(request.app[QUERY].pool, {}, read)
+    source, about, books = await observe(request.app[QUERY].pool, {}, read)
     told = {k: v for k, v in msgspec.structs.asdict(decision).items() if v is not None}
     done = await request.app[DECIDE](source, {**about, **told})
     answer = msgspec.convert(done, Resolution)
-    return answered(answer, {source: answer.position})
+    return answered(answer, {source: answer.position}, books)
 
 
 async def _decision(request: web.Request) -> Decision:

@@ -27,7 +27,7 @@ SWAPS_MAX: Final = 3
 
 # Optional filters are `$n IS NULL OR …`: only a plan made for the actual values drops them.
 OPEN: Final = """
-SELECT generation,
+SELECT generation, version,
        set_config('search_path', 'books_' || generation || ', ledger', true),
        set_config('plan_cache_mode', 'force_custom_plan', true)
   FROM ledger.generations WHERE state = 'live'
@@ -75,6 +75,13 @@ class Snapshot:
     places: Mapping[str, SourcePlace]
     as_of: AsOf | UnsetType = UNSET
     """What an earlier state was asked for by; `places` then are those that it is read at."""
+    version: str = ""
+    """Which version of handlers and projections folded the books."""
+
+    @property
+    def books(self) -> str:
+        """Which books answer: `<generation>/<version>`."""
+        return f"{self.generation}/{self.version}"
 
     @property
     def effective_at(self) -> datetime:
@@ -163,7 +170,7 @@ async def opened(connection: Any) -> AsyncIterator[Snapshot]:
             row["source"]: SourcePlace(row["head"], row["books"], row["parked"])
             for row in await connection.fetch(SELECT_PLACES)
         }
-        yield Snapshot(connection, live["generation"], places)
+        yield Snapshot(connection, live["generation"], places, version=live["version"])
 
 
 async def observe(

@@ -132,6 +132,7 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
             lag_seconds=round(lags[source]["lag_seconds"], 3),
             parked=place.parked,
             exceptions=lags[source]["exceptions"],
+            generation=snapshot.generation,
         )
         for source, place in snapshot.places.items()
     ]
@@ -140,6 +141,7 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
     return Status(
         sources=sources,
         generation=snapshot.generation,
+        books_version=snapshot.version,
         version=__version__,
         database=DatabaseStatus(
             version=str(version["version"]) if version else "", safe=not unsafe

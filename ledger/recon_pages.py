@@ -13,7 +13,7 @@ from aiohttp import web
 
 from ledger import reads_findings, reads_recon, recon_report
 from ledger.answers_log import Resolution
-from ledger.answers_recon import BreakAnswer, BreakDecision, Findings, Imported, RunAnswer
+from ledger.answers_recon import BreakAnswer, BreakDecision, Imported, RunAnswer
 from ledger.errors import BadQuestion, NotFound, StatementRefused
 from ledger.log import Arrival
 from ledger.problems import PRIVATE, Handler
@@ -134,11 +134,11 @@ async def list_findings(request: web.Request) -> web.Response:
     question = ask(FINDINGS, request.match_info, request.query.items())
     state = request.app[QUERY]
 
-    async def read(snapshot: Snapshot) -> Findings:
-        return await reads_findings.findings(snapshot, question, _rules(state.settings))
+    async def read(snapshot: Snapshot) -> web.Response:
+        found = await reads_findings.findings(snapshot, question, _rules(state.settings))
+        return answered(found, found.position, snapshot.books)
 
-    found = await observe(state.pool, question.at_least, read)
-    return answered(found, found.position)
+    return await observe(state.pool, question.at_least, read)
 
 
 async def print_report(request: web.Request) -> web.Response:

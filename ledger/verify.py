@@ -26,7 +26,7 @@ from ledger.settings import Settings
 from ledger.verdict import Checked, Verdict, tell
 from ledger.verify_books import Fold, check_journal, second_generation
 from ledger.verify_log import SELECT_ENDS, Claim, LogCheck, Proved
-from ledger.verify_progress import Progress
+from ledger.verify_progress import Progress, Stages
 from ledger.worker import load_terms
 
 SEAL_SECONDS_MAX: Final = 3.0
@@ -200,7 +200,10 @@ class Verification:
 
     async def _fold_again(self, dsn: str, live: int, terms: Sequence[SourceTerms]) -> None:
         known = registry.load()
-        async with second_generation(dsn, known) as other:
+        sound = [each.source for each in terms if each.source not in self._bad]
+        stages = Stages(self.progress)
+        async with second_generation(dsn, self.settings, known, sound, stages.tell) as other:
+            stages.done()
             for each in terms:
                 if each.source in self._bad:
                     told = "not compared with the log, which is not what it was itself"

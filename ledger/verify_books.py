@@ -1,14 +1,14 @@
 """Verifying the books: the journal balances, balances are its sums, and all is a fold of the log.
 
-The log is folded once more into a generation of its own, by the same folder in the same bounded
-batches, up to a position of the live books; then both are compared in one snapshot.
+The log is folded once more into a generation of its own, in bulk as far as the live books are and
+then by the ordinary fold up to a position of theirs; both are compared in one snapshot.
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +16,8 @@ from typing import Any, Final
 import asyncpg
 
 from ledger import books, database
+from ledger.bulk import positions_of
+from ledger.bulk_load import Tell, discard, make
 from ledger.compare import Difference, compare
 from ledger.errors import DatabaseUnavailable, LedgerError, Tampered
 from ledger.model import SourceTerms
@@ -25,6 +27,9 @@ from ledger.worker import SELECT_BATCH, SourceFolder
 
 NEAR_EVENTS: Final = 2_000
 """How near the second fold comes before the live books are held."""
+
+NICENESS: Final = 10
+"""Of the comparison: answers come first."""
 
 COMPARE_SECONDS_MAX: Final = 6 * 3600.0
 VERSION: Final = "verify-"
@@ -95,23 +100,23 @@ async def _use(connection: Any, generation: int) -> None:
 
 
 @asynccontextmanager
-async def second_generation(dsn: str, registry: Registry) -> AsyncIterator[int]:
-    """Make empty books beside the live ones, and drop them at the end."""
+async def second_generation(
+    dsn: str, settings: Settings, registry: Registry, sources: Iterable[str], tell: Tell
+) -> AsyncIterator[int]:
+    """Fold these sources into books beside the live ones, as far as those are; drop them later."""
     version = VERSION + uuid.uuid4().hex
     async with database.connected(dsn, seconds_max=300) as connection:
         for row in await connection.fetch(SELECT_LEFT, VERSION):
-            await _drop(connection, int(row["generation"]))
-        generation = await books.create_generation(connection, registry, version, "building")
+            await discard(connection, settings, int(row["generation"]))
+        live = await connection.fetchrow(books.SELECT_LIVE)
+        targets = await positions_of(connection, int(live["generation"]))
+        wanted = {source: targets.get(source, 0) for source in sources}
         try:
-            yield generation
+            made, _ = await make(dsn, settings, registry, version, wanted, tell=tell)
+            yield made
         finally:
-            await _drop(connection, generation)
-
-
-async def _drop(connection: Any, generation: int) -> None:
-    async with connection.transaction():
-        await connection.execute(f"DROP SCHEMA IF EXISTS {books.schema_of(generation)} CASCADE")
-        await connection.execute(books.FORGET_GENERATION, generation)
+            for row in await connection.fetch(books.SELECT_BUILDING, version):
+                await discard(connection, settings, int(row["generation"]))
 
 
 class _FolderUntil(SourceFolder):
@@ -164,27 +169,31 @@ class Fold:
             database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as live,
             database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as snapshot,
         ):
+            await database.step_back(snapshot, NICENESS)
+            await self.catch_up()
             await books.use_generation(live, self.live)
-            await self._catch_up(live)
             async with snapshot.transaction(isolation="repeatable_read", readonly=True):
                 async with live.transaction():
                     position = await live.fetchval(LOCK_CHECKPOINT, self.terms.source)
-                    await self._fold_until(int(position or 0))
+                    await self.fold_until(int(position or 0))
                     await snapshot.fetchval(TAKE_SNAPSHOT)
                 found = await compare(snapshot, self.live, self.other, self.terms.source)
             return int(position or 0), found
 
-    async def _catch_up(self, live: Any) -> None:
+    async def catch_up(self) -> None:
         """Fold until only a short way is left, while the live books go on."""
         done = -NEAR_EVENTS
-        while True:
-            position = int(await live.fetchval(books.SELECT_CHECKPOINT, self.terms.source) or 0)
-            if position - done < NEAR_EVENTS:
-                return
-            await self._fold_until(position)
-            done = position
+        async with database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as live:
+            await books.use_generation(live, self.live)
+            while True:
+                position = int(await live.fetchval(books.SELECT_CHECKPOINT, self.terms.source) or 0)
+                if position - done < NEAR_EVENTS:
+                    return
+                await self.fold_until(position)
+                done = position
 
-    async def _fold_until(self, position: int) -> None:
+    async def fold_until(self, position: int) -> None:
+        """Fold up to a position of the live books, with the ordinary fold."""
         folder = _FolderUntil(
             self.dsn, self.settings, self.registry, self.terms, self.other, asyncio.Event(),
             catch_up_only=True,

@@ -11,8 +11,17 @@ from typing import Final
 
 from rich import progress as rich
 from rich.console import Console
+from rich.text import Text
 
 LINE_SECONDS: Final = 5.0
+
+
+class _Rate(rich.ProgressColumn):
+    """How many are done per second."""
+
+    def render(self, task: rich.Task) -> Text:
+        """Return the rate of a task, nothing before there is one."""
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s", style="progress.data")
 
 
 @dataclass(slots=True)
@@ -36,7 +45,10 @@ class Step:
             self.told = now
             rate = done / max(now - self.started, 0.001)
             of = f" of {self.total}" if self.total is not None else ""
-            sys.stderr.write(f"{self.name}: {done}{of} events, {rate:,.0f}/s\n")
+            left = ""
+            if self.total and done:
+                left = f", {(self.total - done) / max(rate, 0.001):.0f} s left"
+            sys.stderr.write(f"{self.name}: {done}{of} events, {rate:,.0f}/s{left}\n")
 
     def done(self) -> None:
         """Say that this part has ended."""
@@ -62,6 +74,7 @@ class Progress:
             rich.TextColumn("{task.description}"),
             rich.BarColumn(),
             rich.MofNCompleteColumn(),
+            _Rate(),
             rich.TimeRemainingColumn(),
         )
         with rich.Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
@@ -72,3 +85,25 @@ class Progress:
         task = self.bars.add_task(name, total=total) if self.bars is not None else None
         now = time.monotonic()
         return Step(self, name, total, task, now, now)
+
+
+@dataclass(slots=True)
+class Stages:
+    """Shows a work of several stages, one step at a time."""
+
+    progress: Progress
+    name: str = ""
+    step: Step | None = None
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage is; another name begins another stage."""
+        if self.step is None or self.name != stage:
+            self.done()
+            self.name, self.step = stage, self.progress.step(stage, total)
+        self.step.advance(done)
+
+    def done(self) -> None:
+        """Say that the last stage has ended."""
+        if self.step is not None:
+            self.step.done()
+            self.step = None

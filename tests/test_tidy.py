@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 import ledger
-from ledger import books, registry
+from ledger import books, bulk, registry
 from ledger.settings import Settings
 from tests.conftest import Database
 
@@ -36,15 +36,16 @@ RANKS = [
      "recon_report", "matching", "statement", "statement_check", "statement_straitsx",
      "statement_csv", "statement_camt", "statement_mt940", "statement_read",
      "pull_terms",
-     "lines", "outfile", "pack", "packlist", "export_files", "export_journal"},
+     "lines", "outfile", "pack", "packlist", "export_files", "export_journal",
+     "copytext", "shuffle"},
     {"database", "migrate", "log", "books", "cells", "deliveries", "questions", "asof", "answers",
      "answers_log", "answers_seals", "reads", "reads_money", "reads_people", "reads_log",
-     "reads_status", "reads_seals", "problems", "seals", "compare", "statement_log",
+     "reads_status", "reads_seals", "problems", "seals", "compare", "bulk", "statement_log",
      "recon_books", "recon_store", "reads_recon", "reads_findings", "answers_recon"},
     {"receive", "intake", "worker", "projector", "seal", "verify_log", "verify_books", "decide",
      "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query",
      "reconcile", "recon_decide", "recon_pages", "routes_recon",
-     "pull", "pulling"},
+     "pull", "pulling", "bulk_units", "bulk_worker", "bulk_load", "rebuild"},
     {"postgres_binaries", "postgres_cluster", "postgres_process", "postgres_userns", "postgres",
      "provision", "app", "child", "serve"},
 ]  # fmt: skip
@@ -167,6 +168,8 @@ async def test_every_sql_constant_prepares(database: Database) -> None:
     async with database.service() as connection:
         generation = await books.create_generation(connection, registry.load(), "tidy", "live")
         await books.use_generation(connection, generation)
+        for statement in bulk.SCRATCH:
+            await connection.execute(statement)
         constants = {
             f"{path.stem}.{name}": value
             for path in ROOT.glob("ledger/*.py")

@@ -15,10 +15,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ledger import books, sealfile
+from ledger import books, registry, sealfile
 from ledger import database as db
 from ledger.note import open_checkpoint
 from ledger.postgres import EmbeddedPostgres
+from ledger.rebuild import Rebuild, alone
 from ledger.seal import SourceSealer
 from ledger.settings import load
 from ledger.simulate import GOKART, STRAITSX, Callback, disturb, story
@@ -175,9 +176,24 @@ async def check_books(data_dir: Path, found: Storm) -> None:
             assert len(sums) >= 5
             assert set(sums.values()) == {0}
             assert await connection.fetchval("SELECT count(*) FROM parked") == 0
+        await check_rebuild(data_dir, endpoint.service_dsn)
         await check_evidence(data_dir, endpoint.service_dsn)
     finally:
         await server.stop()
+
+
+async def check_rebuild(data_dir: Path, dsn: str) -> None:
+    """A rebuild finds nothing that differs from the live books, at the head of every log."""
+    settings = replace(load({}), data_dir=data_dir, database_url=dsn)
+    async with alone(dsn) as connection:
+        rebuild = Rebuild(dsn, settings, connection, registry.load())
+        await rebuild.build()
+        compared = await rebuild.compare()
+        heads = dict(await connection.fetch(SELECT_HEADS))
+        assert {found.source: found.position for found in compared} == heads
+        assert [found for found in compared if found.differences] == []
+        await rebuild.swap()
+        assert (await connection.fetchrow(books.SELECT_LIVE))["generation"] == rebuild.generation
 
 
 async def check_evidence(data_dir: Path, dsn: str) -> None:

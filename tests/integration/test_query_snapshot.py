@@ -11,7 +11,17 @@ from types import ModuleType
 import asyncpg
 import pytest
 
-from ledger import books, reads, reads_log, reads_money, reads_people, reads_status, registry
+from ledger import (
+    books,
+    bulk,
+    reads,
+    reads_log,
+    reads_money,
+    reads_people,
+    reads_status,
+    registry,
+)  # fmt: skip
+from ledger.rebuild import SELECT_SUPERSEDED
 from ledger.worker import load_terms
 from tests.asking import folder, payment, serving
 from tests.conftest import Database, eventually
@@ -126,10 +136,16 @@ async def test_a_swap_of_the_books_is_not_noticed(database: Database) -> None:
                 )
                 await service.fold()
                 assert await books.try_swap(connection, service.generation)
-                await books.drop_obsolete(connection)
+                for row in await connection.fetch(SELECT_SUPERSEDED, service.generation - 1):
+                    await bulk.drop(connection, row["generation"])
                 assert await service.ask("/v1/transactions") == before
-                status = await service.ask("/v1/status")
+                async with service.client.get("/v1/status") as response:
+                    status = await response.json()
+                    told = response.headers["Ledger-Books"]
                 assert status["generation"] == service.generation
+                assert {row["generation"] for row in status["sources"]} == {service.generation}
+                assert status["books_version"] == version
+                assert told == f"{service.generation}/{version}"
 
 
 async def test_a_database_that_is_away_is_503_and_comes_back(database: Database) -> None:

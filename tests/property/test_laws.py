@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger.model import Fact, SourceTerms, changed, total
+from ledger import registry
+from ledger.model import CannotBeTrue, Fact, Seen, SourceTerms, changed, total
 from tests.property import naive
 from tests.property.driver import STRAITSX, Books, at, keep, money
 from tests.property.stories import (
@@ -226,3 +227,25 @@ def test_a_fold_that_raises_parks_its_stream_and_only_that(
 def _added(lines: dict[Any, list[Decimal]]) -> dict[Any, Decimal]:
     """Return what does not add up to zero."""
     return {place: total(*amounts) for place, amounts in lines.items() if total(*amounts)}
+
+
+@law
+@given(troubled_stories())
+def test_the_links_of_a_state_are_among_those_of_its_facts_each_folded_alone(
+    facts: list[Fact],
+) -> None:
+    streams = registry.load().streams
+    states: dict[Any, Any] = {}
+    alone: dict[Any, set[str]] = defaultdict(set)
+    for position, fact in enumerate(facts, 1):
+        projection = streams.get(fact.kind)
+        if projection is None or projection.links is None:
+            continue
+        key = (fact.kind, fact.resource_id)
+        seen = Seen(fact, position, f"{position:032x}", at(0), at(0))
+        try:
+            states[key] = projection.fold(states.get(key), seen)
+            alone[key].update(projection.links(projection.fold(None, seen)))
+        except CannotBeTrue:
+            continue
+        assert set(projection.links(states[key])) <= alone[key]

@@ -188,13 +188,15 @@ def test_a_process_is_held_until_it_ends() -> None:
     assert (held.cpu_seconds(), held.memory("VmHWM")) == (0.0, None)
 
 
-def run(*arguments: str, folder: Path, code: int = 0, **environ: str) -> dict[str, Any]:
+def run(
+    *arguments: str, folder: Path, code: int = 0, seconds: float = 200.0, **environ: str
+) -> dict[str, Any]:
     """Run `ledger bench` with `folder` for its temporary files, which must be gone afterwards."""
     done = subprocess.run(
         [sys.executable, "-m", "ledger", "bench", *arguments, "--json"],
         env={**os.environ, "TMPDIR": str(folder), **environ},
         capture_output=True,
-        timeout=200,
+        timeout=seconds,
     )
     assert done.returncode == code, done.stderr.decode()
     assert list(folder.iterdir()) == []
@@ -237,6 +239,52 @@ def test_folding_a_short_log_gives_every_figure(tmp_path: Path) -> None:
     assert fold["projector_cpu_seconds"] > 0
     assert found["disk"]["books_bytes_per_event"] > 0
     assert "COPY of the log" in shown(found)
+
+
+def test_rebuilding_a_short_log_gives_every_figure(tmp_path: Path) -> None:
+    found = run("rebuild", "--events", "6000", folder=tmp_path)
+    done, checked = found["rebuild"], found["verified"]
+    assert (checked["ok"], checked["differences"], checked["parked"]) == (True, 0, 0)
+    assert found["disk"]["events"] >= found["log"]["events"] == 6_000
+    assert done["events_per_second"] > 0
+    assert done["ratio"] == pytest.approx(
+        done["events_per_second"] / done["copy_per_second"], abs=0.01
+    )
+    assert 0 < done["peak_mib"] < 500
+    assert {"sort", "fold", "index", "compare"} <= done["us_per_event"].keys()
+    for when in ("peace", "rebuilding"):
+        answers = found["traffic"][when]
+        assert set(answers["answers"]) == {"200"}
+        assert 0 < answers["p50_ms"] <= answers["p99_ms"]
+    assert found["traffic"]["differences"] == 0
+    assert "COPY of the log" in shown(found)
+
+
+def test_asking_about_a_short_log_gives_every_figure(tmp_path: Path) -> None:
+    found = run("query", "--events", "3000", folder=tmp_path)
+    assert found["verified"]["ok"] is True
+    names = {"wallets", "customer_balance", "hot_account_as_of", "wallets_as_of"}
+    assert names <= found["peace"].keys() == found["rebuilding"].keys()
+    for figures in (*found["peace"].values(), *found["rebuilding"].values()):
+        assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    assert "while rebuilding" in shown(found)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(4 * 3600)
+def test_ten_million_events_are_rebuilt_in_bounded_memory_as_fast_as_one_million(
+    tmp_path: Path,
+) -> None:
+    one, ten = (
+        run("rebuild", "--events", str(events), folder=tmp_path, seconds=2 * 3600.0)
+        for events in (1_000_000, 10_000_000)
+    )
+    for found in (one, ten):
+        print(orjson.dumps(found).decode())
+        assert found["verified"]["ok"] is True
+        assert found["rebuild"]["peak_mib"] <= 500
+    rates = [found["rebuild"]["events_per_second"] for found in (one, ten)]
+    assert rates[1] >= 0.8 * rates[0]
 
 
 def test_a_measurement_that_cannot_start_says_so_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -173,13 +173,6 @@ def test_nobody_listening_is_exit_3_and_says_what_to_do(arguments: list[str], he
     assert f"no service answers at {url} (Connection refused); start one with" in done.err
 
 
-@pytest.mark.parametrize("command", ["rebuild"])
-def test_what_is_not_available_yet_says_so_whatever_its_options(command: str, here: Here) -> None:
-    for arguments in ([], ["--verify-only", "x"]):
-        done = here(command, *arguments)
-        assert done == Done(3, "", f"ledger {command}: not available yet in this version\n")
-
-
 async def test_json_is_the_answer_as_it_came(fake: Fake) -> None:
     raw = b'{"wallets": [ ],  "next":null}'
     fake.answers["/v1/wallets"] = raw

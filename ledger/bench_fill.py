@@ -1,0 +1,125 @@
+"""Fills a log fast, by COPY: `python -m ledger.bench_fill` reads one command and answers one line.
+
+What it writes is what the receiver would have appended, in the mix of `bench_mix`; only the
+statement that appends is another. It needs the schema's owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ledger import copytext, database, registry
+from ledger.bench_fold import arrival
+from ledger.bench_mix import mixed
+from ledger.bench_run import SOURCE, tool
+from ledger.errors import MeasurementFailed
+
+BATCH_EVENTS: Final = 5_000
+PROCESSES: Final = 2
+STEP: Final = timedelta(milliseconds=1)
+"""Between the recorded times of two positions."""
+
+EVENTS_PER_SECOND_MIN: Final = 100
+COLUMNS: Final = {
+    "source": "text", "position": "bigint", "event_id": "bytea", "idempotency_key": "text",
+    "kind": "text", "resource_id": "text", "status": "text", "idempotency_id": "text",
+    "provider_at": "timestamptz", "path_event": "text", "origin": "text", "verdict": "text",
+    "reason": "text", "detail": "text", "peer": "text", "headers": "text", "body": "bytea",
+    "received_at": "timestamptz", "recorded_at": "timestamptz",
+}  # fmt: skip
+UPDATE_HEAD: Final = """
+UPDATE ledger.heads SET position = $2, recorded_at = $3 WHERE source = $1 AND position = 0
+"""
+
+
+class Command(msgspec.Struct, frozen=True):
+    """Which positions to fill, with what, from which time on."""
+
+    dsn: str
+    seed: int
+    first: int
+    count: int
+    start: datetime
+
+
+def rows(command: Command) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a command's callbacks."""
+    known = registry.load()
+    for n, callback in enumerate(mixed(command.seed, command.count)):
+        made = arrival(known, callback)
+        position = command.first + n
+        at = command.start + STEP * position
+        yield (
+            SOURCE, position, made.event_id, made.idempotency_key, made.kind, made.resource_id,
+            made.status, made.idempotency_id, made.provider_at, made.path_event, made.origin,
+            "quarantined" if made.reason else "accepted", made.reason, made.detail, made.peer,
+            made.headers, made.body, at, at,
+        )  # fmt: skip
+
+
+async def fill(folder: Path, dsn: str, events: int) -> datetime:
+    """Fill the empty log with `events` callbacks; return the time before its first.
+
+    Raises MeasurementFailed.
+    """
+    start = datetime.now(UTC).replace(microsecond=0) - STEP * events - timedelta(hours=1)
+    share = -(-events // PROCESSES)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for seed, first in enumerate(range(1, events + 1, share), 1):
+                command = Command(dsn, seed, first, min(share, events - first + 1), start)
+                (folder / f"fill-{seed}").mkdir()
+                tasks.create_task(_fill(folder / f"fill-{seed}", command))
+    except* MeasurementFailed as group:
+        raise group.exceptions[0] from None
+    async with database.connected(dsn, seconds_max=600) as connection:
+        end = start + STEP * events
+        if await connection.execute(UPDATE_HEAD, SOURCE, events, end) != "UPDATE 1":
+            raise MeasurementFailed("the log was not empty")
+        await connection.execute("VACUUM (ANALYZE) ledger.events")
+    return start
+
+
+async def _fill(folder: Path, command: Command) -> None:
+    async with tool(folder, "ledger.bench_fill") as process:
+        seconds_max = 60 + command.count / EVENTS_PER_SECOND_MIN
+        line = await process.ask(msgspec.json.encode(command), seconds_max)
+        if int(line) != command.count:
+            raise MeasurementFailed(f"{int(line)} of {command.count} callbacks were written")
+
+
+async def work(command: Command) -> int:
+    """Write the rows of a command; return how many."""
+    kinds, made, done = tuple(COLUMNS.values()), rows(command), 0
+    async with database.connected(
+        command.dsn, seconds_max=600, synchronous_commit="off"
+    ) as connection:
+        while part := list(islice(made, BATCH_EVENTS)):
+            await connection.copy_to_table(
+                "events", schema_name="ledger", columns=list(COLUMNS), format="text",
+                source=io.BytesIO(copytext.encode(kinds, part)),
+            )  # fmt: skip
+            done += len(part)
+    return done
+
+
+def main() -> None:
+    """Obey one command."""
+    os.nice(5)
+    command = msgspec.json.decode(sys.stdin.buffer.readline(), type=Command)
+    sys.stdout.write(f"{asyncio.run(work(command))}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+"""Filling an empty generation at once: tables without indexes, rows by COPY, indexes at the end.
+
+What is planned and what is done stands in the generation's own schema, in the transactions that do
+it, so that a load that was killed goes on where it was. The last transaction takes these tables
+away and sets the checkpoints: before it, nothing takes the generation for books.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from ledger import books, copytext
+from ledger.errors import LedgerError
+from ledger.fold import Change, Stream
+from ledger.registry import Registry
+from ledger.stored import encode
+
+PART_EVENTS: Final = 10_000
+"""Events in a part of the log, on average: what a process holds at a time."""
+
+CHUNK_EVENTS_MAX: Final = 40_000
+CHUNK_EVENTS_MIN: Final = 2_000
+CHUNKS: Final = 16
+"""Into how many pieces a short log is cut at least, so that processes share them."""
+
+SORT: Final = "sort"
+FOLD: Final = "fold"
+FOLD_LINKED: Final = "fold linked"
+
+SCRATCH: Final = (
+    """
+CREATE TABLE load_plan (
+    source text PRIMARY KEY, target bigint NOT NULL, chunk bigint NOT NULL, parts int NOT NULL,
+    linked int, folder text NOT NULL)
+""",
+    """
+CREATE TABLE load_done (
+    source text, stage text, unit int, events bigint NOT NULL, PRIMARY KEY (source, stage, unit))
+""",
+    "CREATE TABLE load_links (source text, part int, link text, kind text, id text)",
+    """
+CREATE TABLE load_moved (
+    source text, part int, kind text, id text, target int, PRIMARY KEY (source, part, kind, id))
+""",
+    "CREATE TABLE load_indexes (name text, n int, statement text, PRIMARY KEY (name, n))",
+)
+SELECT_LOADING: Final = "SELECT to_regclass('load_plan') IS NOT NULL"
+SELECT_TABLE: Final = "SELECT to_regclass($1) IS NOT NULL"
+SELECT_STARTED: Final = "SELECT EXISTS (SELECT FROM checkpoints)"
+INSERT_PLAN: Final = "INSERT INTO load_plan VALUES ($1, $2, $3, $4, NULL, $5)"
+SELECT_PLAN: Final = """
+SELECT source, target, chunk, parts, linked, folder FROM load_plan ORDER BY source
+"""
+INSERT_DONE: Final = "INSERT INTO load_done VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
+SELECT_DONE: Final = "SELECT source, stage, unit, events FROM load_done"
+DELETE_DONE: Final = "DELETE FROM load_done WHERE source = $1 AND stage = $2 AND unit = $3"
+# Streams that share a link, with the parts that they were in.
+SELECT_SHARED: Final = """
+WITH known AS MATERIALIZED (
+       SELECT DISTINCT link, kind, id, part FROM load_links WHERE source = $1)
+SELECT link, kind, id, part FROM known
+ WHERE link IN (SELECT link FROM known GROUP BY link HAVING count(*) > 1)
+ ORDER BY link, kind, id
+"""
+UPDATE_LINKED: Final = "UPDATE load_plan SET linked = $2 WHERE source = $1 AND linked IS NULL"
+SELECT_MOVED: Final = "SELECT kind, id, target FROM load_moved WHERE source = $1 AND part = $2"
+SELECT_MOVING: Final = "SELECT DISTINCT part FROM load_moved WHERE source = $1 ORDER BY part"
+INSERT_CHECKPOINTS: Final = "INSERT INTO checkpoints SELECT source, target FROM load_plan"
+SELECT_INDEXES: Final = """
+SELECT i.indexrelid::regclass::text AS name, c.conname AS constraint,
+       coalesce(pg_get_constraintdef(c.oid), pg_get_indexdef(i.indexrelid)) AS definition
+  FROM pg_catalog.pg_index AS i
+  LEFT JOIN pg_catalog.pg_constraint AS c ON c.conindid = i.indexrelid
+ WHERE i.indrelid = $1::regclass
+ ORDER BY i.indisprimary DESC, i.indexrelid
+"""
+INSERT_INDEX: Final = "INSERT INTO load_indexes VALUES ($1, $2, $3)"
+SELECT_LEFT: Final = """
+SELECT name FROM (SELECT DISTINCT name FROM load_indexes) AS tables
+ ORDER BY pg_total_relation_size(name::regclass) DESC
+"""
+SELECT_STATEMENTS: Final = "SELECT statement FROM load_indexes WHERE name = $1 ORDER BY n"
+DELETE_INDEXES: Final = "DELETE FROM load_indexes WHERE name = $1"
+
+SORT_MEMORY: Final = "SET LOCAL work_mem = '64MB'"
+
+_LINKS: Final = {"source": "text", "link": "text", "kind": "text", "id": "text"}
+_PARKED: Final = {
+    "source": "text", "position": "bigint", "kind": "text", "resource_id": "text", "reason": "text",
+}  # fmt: skip
+_SHARED: Final = {"source": "text", "part": "int", "link": "text", "kind": "text", "id": "text"}
+_MOVED: Final = {"source": "text", "part": "int", "kind": "text", "id": "text", "target": "int"}
+
+REFUSALS: Final = ("22", "23", "54")
+"""SQLSTATE classes that say that rows themselves cannot be stored."""
+
+
+class CannotBulkLoad(LedgerError):
+    """The database refused a row; the ordinary fold knows how to set single events apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one source is loaded: up to where, in chunks of how many events, into how many parts."""
+
+    source: str
+    target: int
+    chunk: int
+    parts: int
+    linked: int | None
+    """Parts of streams that share links; None until all links are known."""
+    folder: str
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks there are."""
+        return -(-self.target // self.chunk)
+
+    def bounds(self, unit: int) -> tuple[int, int]:
+        """Return the positions before the first and of the last event of a chunk."""
+        return unit * self.chunk, min(self.target, (unit + 1) * self.chunk)
+
+
+async def begin(
+    connection: Any, registry: Registry, version: str, targets: Mapping[str, int]
+) -> int:
+    """Make a generation to be loaded up to `targets`, or find the one that was begun; return it.
+
+    One that was begun keeps the targets that it began with.
+    """
+    async with connection.transaction():
+        generation = await books.create_generation(connection, registry, version, "building")
+        await books.use_generation(connection, generation)
+        known = await connection.fetchval(SELECT_LOADING)
+        known = known or await connection.fetchval(SELECT_STARTED)
+        if not known and any(targets.values()):
+            await _strip(connection, registry)
+            folder = f"{generation}-{uuid.uuid4().hex[:12]}"
+            for source, target in targets.items():
+                await connection.execute(INSERT_PLAN, source, target, *_cut(target), folder)
+        return generation
+
+
+def _cut(target: int) -> tuple[int, int]:
+    """Return events per chunk and the number of parts for a log of this length."""
+    chunk = max(CHUNK_EVENTS_MIN, min(CHUNK_EVENTS_MAX, -(-target // CHUNKS)))
+    parts = -(-target // PART_EVENTS)
+    # Two processes can share what is worth sharing.
+    return chunk, max(parts, 4) if target > 2 * CHUNK_EVENTS_MIN else 1
+
+
+async def _strip(connection: Any, registry: Registry) -> None:
+    """Take the indexes off the tables and note how to make them again."""
+    for statement in SCRATCH:
+        await connection.execute(statement)
+    for name in loaded_tables(registry):
+        for n, row in enumerate(await connection.fetch(SELECT_INDEXES, name)):
+            if row["constraint"] is None:
+                await connection.execute(f"DROP INDEX {row['name']}")
+                again = row["definition"]
+            else:
+                await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT {row['constraint']}")
+                again = f"ALTER TABLE {name} ADD {row['definition']}"
+            await connection.execute(INSERT_INDEX, name, n, again)
+    for sql in books.tables(registry).values():
+        if sql.table.mode == "sum":
+            await connection.execute(
+                f"CREATE TABLE {_addends(sql.table.name)} (LIKE {sql.table.name})"
+            )
+
+
+def loaded_tables(registry: Registry) -> list[str]:
+    """Name the tables that a load fills."""
+    return [*books.tables(registry), "links", "parked"]
+
+
+def _addends(name: str) -> str:
+    return f"load_{name}"
+
+
+async def plans(connection: Any) -> list[Plan]:
+    """Return what is to be loaded; [] when the generation is loaded or began without a load."""
+    if not await connection.fetchval(SELECT_LOADING):
+        return []
+    return [Plan(*row) for row in await connection.fetch(SELECT_PLAN)]
+
+
+async def done(connection: Any) -> dict[tuple[str, str, int], int]:
+    """Return (source, stage, unit) → events of what is done."""
+    rows = await connection.fetch(SELECT_DONE)
+    return {(row["source"], row["stage"], row["unit"]): row["events"] for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Writes what was folded of one source, through a connection in a transaction."""
+
+    connection: Any
+    registry: Registry
+    source: str
+
+    async def rows(self, change: Change) -> None:
+        """Write the event-wise rows of a change."""
+        known = books.tables(self.registry)
+        for name, rows in change.rows.items():
+            await _copy(self.connection, name, known[name].columns, rows)
+        for name, sums in change.sums.items():
+            added = [(*key, *amounts) for key, amounts in sums.items()]
+            await _copy(self.connection, _addends(name), known[name].columns, added)
+
+    async def streams(
+        self, streams: Iterable[Stream], links: Sequence[tuple[str, str, str]],
+        parked: Sequence[tuple[int, str, str, str]],
+    ) -> None:  # fmt: skip
+        """Write each stream once, as it is at the end."""
+        known = books.tables(self.registry)
+        for name, found in books.by_table(streams).items():
+            sql = known[name]
+            rows = [self._row(sql.columns, stream) for stream in found]
+            await _copy(self.connection, name, sql.columns, rows)
+        await _copy(self.connection, "links", _LINKS, [(self.source, *link) for link in links])
+        await _copy(self.connection, "parked", _PARKED, [(self.source, *park) for park in parked])
+
+    def _row(self, columns: Mapping[str, str], stream: Stream) -> list[Any]:
+        values = {
+            **(stream.row or {}),
+            "source": self.source,
+            "kind": stream.key[0],
+            "id": stream.key[1],
+            "first_position": stream.first_position,
+            "position": stream.position,
+            "state": encode(stream.stored),
+        }
+        return [values[name] for name in columns]
+
+
+async def write_links(
+    connection: Any, source: str, found: Iterable[tuple[int, str, str, str]]
+) -> None:
+    """Note which streams name which links: (part, link, kind, id)."""
+    await _copy(connection, "load_links", _SHARED, [(source, *each) for each in found])
+
+
+async def write_moved(
+    connection: Any, source: str, found: Iterable[tuple[int, str, str, int]]
+) -> None:
+    """Note which streams are folded in another part: (part, kind, id, target)."""
+    await _copy(connection, "load_moved", _MOVED, [(source, *each) for each in found])
+
+
+async def _copy(
+    connection: Any, name: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]
+) -> None:
+    if not rows:
+        return
+    try:
+        text = copytext.encode(tuple(columns.values()), rows)
+        await connection.copy_to_table(
+            name, source=io.BytesIO(text), columns=list(columns), format="text"
+        )
+    except (asyncpg.PostgresError, ValueError, TypeError) as error:
+        if is_refusal(error):
+            raise CannotBulkLoad(f"{name}: {error}") from error
+        raise
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell a row that cannot be stored from a database that is away."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in REFUSALS
+    return isinstance(error, ValueError | TypeError)
+
+
+async def unindexed(connection: Any) -> list[str]:
+    """Name the tables whose indexes are still to be made, the largest first."""
+    return [row["name"] for row in await connection.fetch(SELECT_LEFT)]
+
+
+async def index(connection: Any, registry: Registry, name: str) -> None:
+    """Add up a table of sums, then make the indexes of a table, and let the planner know it."""
+    sums = {
+        sql.table.name: sql for sql in books.tables(registry).values() if sql.table.mode == "sum"
+    }
+    try:
+        async with connection.transaction():
+            if name in sums:
+                await connection.execute(_add_up(sums[name]))
+            for row in await connection.fetch(SELECT_STATEMENTS, name):
+                await connection.execute(row["statement"])
+            await connection.execute(DELETE_INDEXES, name)
+    except asyncpg.PostgresError as error:
+        if is_refusal(error):
+            raise CannotBulkLoad(f"{name}: {error}") from error
+        raise
+    await connection.execute(f"VACUUM (ANALYZE) {name}")
+
+
+def _add_up(sql: books.TableSql) -> str:
+    """Write how the addends of all parts become sums. Names come from the projections' code."""
+    keys = ", ".join(sql.table.key)
+    rest = [name for name in sql.columns if name not in sql.table.key]
+    sums = ", ".join(f"sum({name})" for name in rest)
+    return (
+        f"INSERT INTO {sql.table.name} ({keys}, {', '.join(rest)}) "  # noqa: S608
+        f"SELECT {keys}, {sums} FROM {_addends(sql.table.name)} GROUP BY {keys}"
+    )
+
+
+async def finish(connection: Any, registry: Registry) -> None:
+    """Make books of what was loaded: checkpoints set, the load's own tables gone."""
+    own = ["load_plan", "load_done", "load_links", "load_moved", "load_indexes"]
+    own += [_addends(n) for n, sql in books.tables(registry).items() if sql.table.mode == "sum"]
+    async with connection.transaction():
+        await connection.execute(INSERT_CHECKPOINTS)
+        await connection.execute(f"DROP TABLE {', '.join(own)}")
+
+
+async def drop(connection: Any, generation: int) -> list[str]:
+    """Drop a generation with all that it holds; return the folders of a load that did not end."""
+    schema = books.schema_of(generation)
+    async with connection.transaction():
+        folders = []
+        if await connection.fetchval(SELECT_TABLE, f"{schema}.load_plan"):
+            rows = await connection.fetch(f"SELECT DISTINCT folder FROM {schema}.load_plan")  # noqa: S608
+            folders = [row["folder"] for row in rows]
+        await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        await connection.execute(books.FORGET_GENERATION, generation)
+        return folders
+
+
+async def positions_of(connection: Any, generation: int) -> dict[str, int]:
+    """Return how far a generation is, per source."""
+    schema = books.schema_of(generation)
+    rows = await connection.fetch(f"SELECT source, position FROM {schema}.checkpoints")  # noqa: S608
+    return {row["source"]: row["position"] for row in rows}
+
+
+async def shared(connection: Any, source: str) -> AsyncIterator[tuple[str, str, str, int]]:
+    """Yield (link, kind, id, part) of every stream that shares a link with another."""
+    async with connection.transaction():
+        await connection.execute(SORT_MEMORY)
+        async for row in connection.cursor(SELECT_SHARED, source, prefetch=1000):
+            yield row["link"], row["kind"], row["id"], row["part"]

@@ -1,0 +1,115 @@
+"""One process of a bulk load: `python -m ledger.bulk_worker`, a line of JSON per unit.
+
+The first line says which generation; every other names a unit and is answered with a line. It
+ends when its input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from ledger import books, bulk, database, logs, registry
+from ledger.bulk_units import Units
+from ledger.errors import LedgerError
+from ledger.worker import load_terms
+
+NICENESS: Final = 10
+"""Answers to providers come first, and the books that answer."""
+
+UNIT_SECONDS_MAX: Final = 6 * 3600.0
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Which generation is loaded, and where its files are."""
+
+    dsn: str
+    generation: int
+    root: str
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One unit to do."""
+
+    source: str
+    stage: str
+    unit: int
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of a unit."""
+
+    events: int = 0
+    error: str = ""
+    refused: bool = False
+    """Whether a row cannot be stored, so that the ordinary fold must do it all."""
+    peak_mib: float = 0.0
+
+
+async def units(connection: Any, start: Start) -> Units:
+    """Make what does the units of a generation through a connection of its own."""
+    await books.use_generation(connection, start.generation)
+    plans = {plan.source: plan for plan in await bulk.plans(connection)}
+    terms = {each.source: each for each in await load_terms(connection)}
+    return Units(connection, registry.load(), Path(start.root), plans, terms)
+
+
+async def answer(start: Start, job: Job, connection: Any) -> Answer:
+    """Do one unit and say what became of it. The plan is read anew: it grows on the way."""
+    try:
+        own = await units(connection, start)
+        events = await own.do(job.source, job.stage, job.unit)
+    except bulk.CannotBulkLoad as error:
+        return Answer(error=str(error), refused=True)
+    except (LedgerError, asyncpg.PostgresError, OSError, *database.LOST) as error:
+        return Answer(error=f"{type(error).__name__}: {error}")
+    return Answer(events, peak_mib=peak_mib())
+
+
+def peak_mib() -> float:
+    """Return the most memory that this process has held, in MiB."""
+    import resource
+
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kibibytes / (1024 if sys.platform != "darwin" else 1024 * 1024), 1)
+
+
+async def serve() -> None:
+    """Answer units until the input ends."""
+    start = msgspec.json.decode(sys.stdin.buffer.readline(), type=Start)
+    registry.load()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    async with database.connected(
+        start.dsn, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off",
+    ) as connection:  # fmt: skip
+        await database.step_back(connection, NICENESS)
+        while line := sys.stdin.buffer.readline():
+            job = msgspec.json.decode(line, type=Job)
+            said = await answer(start, job, connection)
+            sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
+            sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    """Run one process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logs.configure(None)
+    os.nice(NICENESS)
+    with suppress(BrokenPipeError):
+        # Whoever gave the units is gone; what is done is noted in the database.
+        asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

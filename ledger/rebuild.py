@@ -1,0 +1,207 @@
+"""Rebuilding the books from the log: beside the live ones, compared with them, then swapped in.
+
+Until the swap commits, every answer comes from the live books; whatever is killed before leaves
+them as they are, and the next rebuild of the same version goes on where this one was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ledger import books, bulk, cells, database, registry
+from ledger.bulk_load import PROCESSES, Load, Tell, discard, make
+from ledger.compare import Difference
+from ledger.errors import NoBooks, RebuildRunning
+from ledger.model import SourceTerms
+from ledger.registry import Registry
+from ledger.settings import Settings
+from ledger.verify_books import Fold
+from ledger.worker import load_terms
+
+VERSION: Final = "rebuild-"
+"""How the version of a generation that is being rebuilt begins: nobody else takes it for books."""
+
+LOCK: Final = 0x6C65_6467_6572
+SECONDS_MAX: Final = 3600.0
+SWAP_TRIES: Final = 20
+CATCH_UP: Final = "catch up"
+SPANS: Final = "spans"
+COMPARE: Final = "compare"
+
+TRY_LOCK: Final = "SELECT pg_try_advisory_lock($1)"
+SELECT_UNFINISHED: Final = """
+SELECT generation FROM ledger.generations
+ WHERE state = 'building' AND starts_with(version, $1) AND version <> $2
+"""
+SELECT_PREVIOUS: Final = """
+SELECT generation, version FROM ledger.generations WHERE state = 'previous'
+ ORDER BY generation DESC LIMIT 1
+"""
+SELECT_SUPERSEDED: Final = """
+SELECT generation FROM ledger.generations WHERE state = 'previous' AND generation <> $1
+"""
+UPDATE_VERSION: Final = "UPDATE ledger.generations SET version = $2 WHERE generation = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What was found about one source, at one position of both generations."""
+
+    source: str
+    position: int
+    differences: Sequence[Difference]
+
+
+@asynccontextmanager
+async def alone(dsn: str) -> AsyncIterator[Any]:
+    """Hold the right to rebuild this database for the length of a block.
+
+    Raises RebuildRunning when someone else has it. It ends with the process that holds it.
+    """
+    async with database.connected(dsn, seconds_max=SECONDS_MAX) as connection:
+        if not await connection.fetchval(TRY_LOCK, LOCK):
+            raise RebuildRunning
+        yield connection
+
+
+@dataclass(slots=True)
+class Rebuild:
+    """One rebuild of all sources; `tell` hears how far it is. Whoever runs it is alone."""
+
+    dsn: str
+    settings: Settings
+    connection: Any
+    registry: Registry
+    processes: int = PROCESSES
+    tell: Tell = lambda _stage, _done, _total: None
+    terms: list[SourceTerms] = field(default_factory=list)
+    live: int = 0
+    live_version: str = ""
+    version: str = ""
+    generation: int = 0
+    load: Load | None = None
+
+    async def build(self) -> None:
+        """Fold the log beside the live books, as far as they are. Raises NoBooks without any."""
+        await self._look()
+        await self._forget_others()
+        await self._make()
+        mine = await bulk.positions_of(self.connection, self.generation)
+        theirs = await bulk.positions_of(self.connection, self.live)
+        if any(position > theirs.get(source, 0) for source, position in mine.items()):
+            # Other books became live since; these cannot be compared at a position of theirs.
+            await self.drop()
+            await self._make()
+        for fold in self._folds(self.generation):
+            self.tell(CATCH_UP, 0, 1)
+            await fold.catch_up()
+        self.tell(CATCH_UP, 1, 1)
+        await sum_spans(self.dsn, self.generation, self.terms, self.tell)
+
+    async def compare(self) -> list[Compared]:
+        """Compare every table of every source with the live books, at one position each."""
+        found = []
+        for n, fold in enumerate(self._folds(self.generation)):
+            self.tell(COMPARE, n, len(self.terms))
+            position, differences = await fold.differences()
+            found.append(Compared(fold.terms.source, position, differences))
+        self.tell(COMPARE, len(self.terms), len(self.terms))
+        return found
+
+    async def swap(self) -> None:
+        """Make the rebuilt books the live ones; keep those that were, and none before them."""
+        await self._swap(self.generation)
+        for row in await self.connection.fetch(SELECT_SUPERSEDED, self.live):
+            await discard(self.connection, self.settings, int(row["generation"]))
+
+    async def drop(self) -> None:
+        """Drop the rebuilt books."""
+        await discard(self.connection, self.settings, self.generation)
+
+    async def roll_back(self) -> None:
+        """Fold the previous books up to the live ones and swap them; these become the previous.
+
+        Raises NoBooks when there are none that this version of the program folds.
+        """
+        await self._look()
+        row = await self.connection.fetchrow(SELECT_PREVIOUS)
+        if row is None:
+            raise NoBooks("there are no previous books; a rebuild with --swap leaves some")
+        if row["version"] != self.version:
+            raise NoBooks(
+                "the previous books were folded by another version of this program; "
+                "run that version's `ledger rebuild --rollback`"
+            )
+        self.generation = int(row["generation"])
+        for fold in self._folds(self.generation):
+            await fold.catch_up()
+        await sum_spans(self.dsn, self.generation, self.terms, self.tell)
+        await self._swap(self.generation)
+
+    async def _look(self) -> None:
+        self.terms = await load_terms(self.connection)
+        self.version = registry.current_version(self.terms)
+        live = await self.connection.fetchrow(books.SELECT_LIVE)
+        if live is None:
+            raise NoBooks("there are no books yet; start `ledger serve`, which makes them")
+        self.live, self.live_version = int(live["generation"]), live["version"]
+
+    async def _forget_others(self) -> None:
+        """Drop what rebuilds of other versions left."""
+        rows = await self.connection.fetch(SELECT_UNFINISHED, VERSION, VERSION + self.version)
+        for row in rows:
+            await discard(self.connection, self.settings, int(row["generation"]))
+
+    async def _make(self) -> None:
+        targets = await bulk.positions_of(self.connection, self.live)
+        self.generation, self.load = await make(
+            self.dsn, self.settings, self.registry, VERSION + self.version, targets,
+            processes=self.processes, tell=self.tell,
+        )  # fmt: skip
+
+    def _folds(self, generation: int) -> list[Fold]:
+        return [
+            Fold(self.dsn, self.settings, self.registry, terms, self.live, generation)
+            for terms in self.terms
+        ]
+
+    async def _swap(self, generation: int) -> None:
+        """Hold the live books still, fold what is left, and swap, in one short transaction."""
+        version = self.version
+        for _ in range(SWAP_TRIES):
+            for fold in self._folds(generation):
+                await fold.catch_up()
+            async with self.connection.transaction():
+                await self.connection.execute(
+                    f"LOCK TABLE {books.schema_of(self.live)}.checkpoints IN EXCLUSIVE MODE"
+                )
+                await self._finish(generation, await bulk.positions_of(self.connection, self.live))
+                live = await self.connection.fetchrow(books.SELECT_LIVE)
+                if live is None or live["generation"] != self.live:
+                    raise RebuildRunning("other books became live meanwhile; rebuild again")
+                if await books.try_swap(self.connection, generation):
+                    await self.connection.execute(UPDATE_VERSION, generation, version)
+                    return
+        raise RebuildRunning("a source was added all the time; rebuild again")
+
+    async def _finish(self, generation: int, theirs: Mapping[str, int]) -> None:
+        for fold in self._folds(generation):
+            await fold.fold_until(theirs.get(fold.terms.source, 0))
+
+
+async def sum_spans(
+    dsn: str, generation: int, terms: Sequence[SourceTerms],
+    tell: Tell = lambda _stage, _done, _total: None,
+) -> None:  # fmt: skip
+    """Sum the spans of busy accounts, which the ordinary fold does as it goes."""
+    async with database.connected(dsn, seconds_max=SECONDS_MAX) as own:
+        await books.use_generation(own, generation)
+        for each in terms:
+            position = await own.fetchval(books.SELECT_CHECKPOINT, each.source) or 0
+            due = await cells.due(own, each.source)
+            while due <= position:
+                tell(SPANS, min(due, position), position)
+                due = await cells.advance(own, each.source)

@@ -1,0 +1,269 @@
+"""Law: books that were loaded at once are the books of the ordinary fold, byte for byte."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger import books, bulk, bulk_load, registry, shuffle
+from ledger.bulk_load import Groups, Load
+from ledger.bulk_units import sorted_file
+from ledger.errors import DatabaseUnavailable
+from ledger.simulate import Callback
+from tests.asking import payment, payout
+from tests.conftest import Database
+from tests.dumps import differences, dump, fold_from_zero
+from tests.integration.test_worker import append, fill, seeded
+from tests.samples import body, names
+
+SELECT_HEADS = "SELECT source, position FROM ledger.heads"
+
+
+@pytest.fixture(autouse=True)
+def _many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut even short logs into many chunks and parts."""
+    monkeypatch.setattr(bulk, "PART_EVENTS", 40)
+    monkeypatch.setattr(bulk, "CHUNK_EVENTS_MIN", 30)
+    monkeypatch.setattr(bulk_load, "LINKED_STREAMS", 7)
+
+
+async def begin(database: Database, version: str = "bulk") -> int:
+    async with database.service() as connection:
+        targets = dict(await connection.fetch(SELECT_HEADS))
+        return await bulk.begin(connection, registry.load(), version, targets)
+
+
+def load_of(database: Database, generation: int, processes: int = 0) -> Load:
+    return Load(database.service_dsn, database.settings, registry.load(), generation, processes)
+
+
+async def unlike_the_ordinary_fold(database: Database, generation: int) -> dict[str, Any]:
+    other = await fold_from_zero(database.service_dsn, database.settings, f"beside {generation}")
+    async with database.service() as connection:
+        return differences(await dump(connection, generation), await dump(connection, other))
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+async def test_a_bulk_load_is_the_ordinary_fold(
+    database: Database, tmp_path: Path, processes: int
+) -> None:
+    database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    await fill(database, seeded(), 5)
+    generation = await begin(database)
+    load = load_of(database, generation, processes)
+    told: list[tuple[str, int, int]] = []
+    load.tell = lambda *said: told.append(said)
+    await load.run()
+    assert {stage for stage, _, _ in told} == {"sort", "fold", "fold linked", "index"}
+    assert {(done, total) for stage, done, total in told if stage == "sort"} >= {
+        (0, load.events), (load.events, load.events),
+    }  # fmt: skip
+    assert await unlike_the_ordinary_fold(database, generation) == {}
+    assert not any((tmp_path / "rebuild").iterdir())
+
+
+async def test_the_indexes_of_a_loaded_generation_are_those_of_any_other(
+    database: Database,
+) -> None:
+    await fill(database, seeded(), 1)
+    generation = await begin(database)
+    await load_of(database, generation).run()
+    other = await fold_from_zero(database.service_dsn, database.settings, "other")
+    async with database.service() as connection:
+        found = []
+        for each in (generation, other):
+            schema = books.schema_of(each)
+            rows = await connection.fetch(
+                "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = $1", schema
+            )
+            found.append(sorted((t, d.replace(schema, "books")) for t, d in rows))
+    assert [d.partition(" ON ")[2] for _, d in found[0]] == [
+        d.partition(" ON ")[2] for _, d in found[1]
+    ]
+    assert len(found[0]) > 20
+
+
+async def test_samples_are_loaded_as_they_are_folded(database: Database) -> None:
+    told = [
+        Callback(provider, None, body(name))
+        for provider in ("straitsx", "gokart") for name in names(provider)
+    ]  # fmt: skip
+    await append(database, told)
+    generation = await begin(database)
+    await load_of(database, generation).run()
+    assert await unlike_the_ordinary_fold(database, generation) == {}
+
+
+async def test_returns_and_their_payouts_are_folded_together_whatever_part_they_are_in(
+    database: Database,
+) -> None:
+    rng = seeded()
+    told = []
+    for n in range(1, 120):
+        told.append(payout(n, status="completed"))
+        for each in range(rng.choice((0, 0, 1, 3))):
+            # Every third return names a payout of its own and so ties several together.
+            named = n if each < 2 else rng.randrange(1, 120)
+            told.append(payment(1000 + 10 * n + each, transaction_remarks=f"RTN idem-{named:04}"))
+    # More than are looked at under one link.
+    told += [payment(9000 + n, transaction_remarks="RTN idem-0001") for n in range(40)]
+    rng.shuffle(told)
+    await append(database, [Callback("straitsx", None, orjson.dumps(each)) for each in told])
+    generation = await begin(database)
+    stages: set[str] = set()
+    load = load_of(database, generation)
+    load.tell = lambda stage, _done, total: stages.add(f"{stage} {total > 0}")
+    await load.run()
+    assert "fold linked True" in stages
+    assert await unlike_the_ordinary_fold(database, generation) == {}
+
+
+async def test_what_a_file_cannot_carry_is_read_from_the_log_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = shuffle._encode_into
+    refused = 0
+
+    def encode_into(event: Any, buffer: bytearray, offset: int) -> None:
+        nonlocal refused
+        sound(event, buffer, offset)
+        if event.position % 3 == 0:
+            refused += 1
+            raise OverflowError("a number of more than 64 bits")
+
+    monkeypatch.setattr(shuffle, "_encode_into", encode_into)
+    await fill(database, seeded(), 2)
+    generation = await begin(database)
+    await load_of(database, generation).run()
+    assert refused > 20
+    assert await unlike_the_ordinary_fold(database, generation) == {}
+
+
+def test_a_sorted_file_gives_every_part_its_events_and_names_those_that_it_cannot_carry(
+    tmp_path: Path,
+) -> None:
+    event = _event(3)
+    strange = _event(5, {"amount": 2**70})
+    sorter = shuffle.Sorter(4)
+    for part, each in ((0, event), (2, strange), (2, _event(9))):
+        sorter.add(part, each)
+    path = tmp_path / "chunk"
+    sorter.write(path)
+    assert shuffle.whole(path, 4)
+    assert shuffle.read(path, 0) == ([event], [])
+    assert shuffle.read(path, 1) == ([], [])
+    assert shuffle.read(path, 2) == ([_event(9)], [5])
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not shuffle.whole(path, 4)
+    assert not shuffle.whole(tmp_path / "none", 4)
+
+
+def _event(position: int, details: dict[str, Any] | None = None) -> Any:
+    from datetime import UTC, datetime
+
+    from ledger.fold import Translated
+    from ledger.model import Fact
+
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    fact = Fact("payment", "p1", "completed", at, details=details or {"note": "ü\n"})
+    return Translated(position, "ab", "payment", "p1", "completed", at, at, fact)
+
+
+def test_groups_hold_everything_that_is_joined_directly_or_through_others() -> None:
+    rng = random.Random(7)
+    groups = Groups()
+    keys = [("payout", str(n)) for n in range(60)]
+    together = [{key} for key in keys]
+    for _ in range(40):
+        one, other = rng.sample(keys, 2)
+        groups.join(one, other)
+        mine = next(group for group in together if one in group)
+        theirs = next(group for group in together if other in group)
+        if mine is not theirs:
+            together.remove(theirs)
+            mine |= theirs
+    assert {frozenset(k for k in keys if groups.root(k) == groups.root(key)) for key in keys} == {
+        frozenset(group) for group in together
+    }
+
+
+class Stopped(Exception):
+    """The load was stopped, as a SIGKILL would."""
+
+
+async def test_a_load_stopped_anywhere_goes_on_and_ends_the_same(
+    database: Database, tmp_path: Path
+) -> None:
+    database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    rng = seeded()
+    await fill(database, rng, 3)
+    stops = 0
+    finished = False
+    while not finished:
+        generation = await begin(database)
+        load = load_of(database, generation)
+        left = rng.randrange(2, 8)
+
+        def tell(_stage: str, _done: int, _total: int) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise Stopped
+
+        load.tell = tell
+        try:
+            await load.run()
+            finished = True
+        except* Stopped:
+            stops += 1
+    assert stops > 3
+    assert await unlike_the_ordinary_fold(database, generation) == {}
+
+
+async def test_files_that_were_lost_are_made_again(database: Database, tmp_path: Path) -> None:
+    database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    await fill(database, seeded(), 2)
+    generation = await begin(database)
+    load = load_of(database, generation)
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if stage == "fold" and done > total / 2:
+            raise Stopped
+
+    load.tell = tell
+    with pytest.raises(BaseExceptionGroup):
+        await load.run()
+    async with database.service() as connection:
+        await books.use_generation(connection, generation)
+        for plan in await bulk.plans(connection):
+            sorted_file(tmp_path / "rebuild", plan, 0).unlink()
+    await load_of(database, generation).run()
+    assert await unlike_the_ordinary_fold(database, generation) == {}
+
+
+async def test_a_process_that_ends_interrupts_the_load_and_the_next_one_goes_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(database, seeded(), 2)
+    generation = await begin(database)
+    load = load_of(database, generation, 2)
+    made = bulk_load._process
+
+    async def short_lived(start: Any) -> Any:
+        process = await made(start)
+        load.tell = lambda stage, done, _total: (
+            process.kill() if stage == "fold" and done and process.returncode is None else None
+        )
+        return process
+
+    monkeypatch.setattr(bulk_load, "_process", short_lived)
+    with pytest.raises(DatabaseUnavailable, match="run it again"):
+        await load.run()
+    monkeypatch.setattr(bulk_load, "_process", made)
+    await load_of(database, generation, 2).run()
+    assert await unlike_the_ordinary_fold(database, generation) == {}

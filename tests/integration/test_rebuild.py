@@ -1,0 +1,420 @@
+"""Law: what a rebuild says of the live books is true, and nothing wrong is ever made live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger import books, bulk, cli, rebuild, registry
+from ledger.bulk_load import Load
+from ledger.errors import NoBooks
+from ledger.rebuild import Rebuild, alone
+from ledger.registry import load as load_registry
+from ledger.simulate import Callback
+from ledger.verify_books import Fold
+from ledger.worker import load_terms
+from tests.asking import first_generation, folder, payment
+from tests.conftest import Database
+from tests.dumps import differences, dump
+from tests.integration.test_worker import append, callbacks, fill, seeded
+
+GENERATIONS = "SELECT generation, version, state FROM ledger.generations ORDER BY 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What the command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found = orjson.loads(self.out)
+        assert isinstance(found, dict)
+        return found
+
+
+Command = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+def command(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Command:  # fmt: skip
+    """Run `ledger rebuild` on the test's database."""
+    monkeypatch.setenv("LEDGER_DATABASE_URL", database.service_dsn)
+    monkeypatch.setenv("LEDGER_DATA_DIR", str(tmp_path))
+
+    async def run(*flags: str) -> Done:
+        capsys.readouterr()
+        code = await asyncio.to_thread(cli.run, ["rebuild", *flags])
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+async def live(database: Database) -> int:
+    """Fill the logs with everything that can happen, and fold them into live books."""
+    await fill(database, seeded(), 2)
+    async with database.service() as connection:
+        for row in await connection.fetch(GENERATIONS):
+            await bulk.drop(connection, row["generation"])
+    generation = await first_generation(database)
+    await fold(database, generation)
+    return generation
+
+
+async def fold(database: Database, generation: int) -> None:
+    async with database.service() as connection:
+        for terms in await load_terms(connection):
+            await folder(database, terms, generation).run()
+
+
+async def generations(database: Database) -> list[tuple[int, str]]:
+    async with database.service() as connection:
+        return [(row["generation"], row["state"]) for row in await connection.fetch(GENERATIONS)]
+
+
+async def change(database: Database, generation: int, statement: str) -> Any:
+    async with database.service() as connection:
+        await books.use_generation(connection, generation)
+        return await connection.fetchrow(statement)
+
+
+async def test_without_a_flag_equal_books_are_kept_for_a_later_swap(
+    database: Database, live: int, command: Command
+) -> None:
+    done = await command("--json")
+    assert (done.code, done.err) == (0, "")
+    said = done.json
+    assert (said["verdict"], said["then"], said["differences"]) == ("equal", "kept", [])
+    assert (said["live"], said["generation"]) == (live, live + 1)
+    assert {row["source"] for row in said["sources"]} == {"straitsx", "gokart"}
+    assert said["events"] == sum(row["position"] for row in said["sources"]) > 100
+    assert await generations(database) == [(live, "live"), (live + 1, "building")]
+    swapped = (await command("--swap", "--json")).json
+    assert (swapped["then"], swapped["events"]) == ("swapped", 0)
+    assert await generations(database) == [(live, "previous"), (live + 1, "live")]
+    async with database.service() as connection:
+        assert differences(await dump(connection, live), await dump(connection, live + 1)) == {}
+        rows = await connection.fetch(GENERATIONS)
+        assert len({row["version"] for row in rows}) == 1
+
+
+async def test_verify_only_compares_and_drops(
+    database: Database, live: int, command: Command
+) -> None:
+    done = await command("--verify-only")
+    assert done.code == 0
+    assert "every table is equal" in done.out
+    assert f"generation {live + 1} was dropped; {live} is live as before" in done.out
+    assert await generations(database) == [(live, "live")]
+
+
+CORRUPTIONS = {
+    "a balance": (
+        "balances",
+        "UPDATE balances SET debits = debits + 0.01 WHERE (source, account, currency) = ("
+        "SELECT source, account, currency FROM entries ORDER BY position LIMIT 1) "
+        "RETURNING source, account, currency",
+        "debits",
+    ),
+    "an entry": (
+        "entries",
+        "UPDATE entries SET amount = amount + 1 WHERE (source, position, line) = ("
+        "SELECT source, position, line FROM entries ORDER BY position DESC LIMIT 1) "
+        "RETURNING source, position, line, account, currency",
+        "amount",
+    ),
+    "a status": (
+        "transactions",
+        "UPDATE transactions SET status = 'refunded' WHERE (source, kind, id) = ("
+        "SELECT source, kind, id FROM transactions WHERE status = 'completed' LIMIT 1) "
+        "RETURNING source, kind, id, first_position",
+        "status",
+    ),
+    "what the fold keeps": (
+        "transactions",
+        "UPDATE transactions SET state = state || ' ' WHERE (source, kind, id) = ("
+        "SELECT source, kind, id FROM transactions LIMIT 1) "
+        "RETURNING source, kind, id, first_position",
+        "state",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CORRUPTIONS)
+async def test_what_was_changed_by_hand_is_found_and_named(
+    database: Database, live: int, command: Command, what: str
+) -> None:
+    table, statement, column = CORRUPTIONS[what]
+    row = dict(await change(database, live, statement))
+    done = await command("--json")
+    assert done.code == 1, done
+    (found,) = done.json["differences"]
+    assert (found["table"], found["column"], found["source"]) == (table, column, row["source"])
+    key = {name: str(value) for name, value in row.items() if name in found["key"]}
+    assert {name: str(value) for name, value in found["key"].items()} == key
+    assert found["live"] != found["rebuilt"]
+    explaining = row.get("position") or row.get("first_position")
+    if explaining is not None:
+        assert found["positions"][0] == explaining
+    else:
+        rows = await change(
+            database, live,
+            "SELECT array_agg(position) AS all FROM entries WHERE "
+            f"(source, account, currency) = ('{row['source']}', '{row['account']}', "
+            f"'{row['currency']}')",
+        )  # fmt: skip
+        assert found["positions"]
+        assert set(found["positions"]) <= set(rows["all"])
+
+
+@pytest.mark.parametrize(
+    ("statement", "side"),
+    [
+        ("DELETE FROM history WHERE position = 3 AND source = 'straitsx' RETURNING 1", "live"),
+        ("INSERT INTO parked VALUES ('straitsx', 3, 'payment', 'p', 'no') RETURNING 1", "rebuilt"),
+    ],
+)
+async def test_a_row_that_one_side_lacks_is_told_with_the_side_that_has_it(
+    database: Database, live: int, command: Command, statement: str, side: str
+) -> None:
+    assert await change(database, live, statement)
+    done = await command("--json")
+    assert done.code == 1
+    (found,) = done.json["differences"]
+    assert (found["column"], found["positions"], found[side]) == (None, [3], None)
+
+
+async def test_different_books_are_swapped_only_when_told_to(
+    database: Database, live: int, command: Command
+) -> None:
+    await change(database, live, CORRUPTIONS["a balance"][1])
+    refused = await command("--swap")
+    assert refused.code == 1
+    assert "not swapped, because the books differ" in refused.out
+    assert "--accept-differences" in refused.out
+    assert await generations(database) == [(live, "live"), (live + 1, "building")]
+    accepted = await command("--swap", "--accept-differences", "--json")
+    assert (accepted.code, accepted.json["then"]) == (0, "swapped")
+    assert accepted.json["verdict"] == "different"
+    assert await generations(database) == [(live, "previous"), (live + 1, "live")]
+    clean = await command("--verify-only", "--json")
+    assert (clean.code, clean.json["verdict"]) == (0, "equal")
+
+
+async def test_a_rollback_brings_the_books_before_back_at_the_present_position(
+    database: Database, live: int, command: Command
+) -> None:
+    assert (await command("--swap")).code == 0
+    new = live + 1
+    await append(database, callbacks(seeded(), 1))
+    await fold(database, new)
+    async with database.service() as connection:
+        head = dict(await connection.fetch("SELECT source, position FROM ledger.heads"))
+    done = await command("--rollback", "--json")
+    assert (done.code, done.json["generation"], done.json["live"]) == (0, live, new)
+    assert await generations(database) == [(live, "live"), (new, "previous")]
+    async with database.service() as connection:
+        await books.use_generation(connection, live)
+        assert dict(await connection.fetch(books.SELECT_POSITIONS)) == head
+        assert differences(await dump(connection, live), await dump(connection, new)) == {}
+    assert (await command("--rollback")).code == 0
+    assert await generations(database) == [(live, "previous"), (new, "live")]
+
+
+async def test_the_previous_books_stay_until_the_next_swap_and_no_longer(
+    database: Database, live: int, command: Command
+) -> None:
+    await command("--swap")
+    await command("--verify-only")
+    assert await generations(database) == [(live, "previous"), (live + 1, "live")]
+    await command("--swap")
+    assert await generations(database) == [(live + 1, "previous"), (live + 2, "live")]
+
+
+async def test_there_is_nothing_to_roll_back_to_before_a_swap_or_without_books(
+    database: Database, command: Command
+) -> None:
+    none = await command()
+    assert none.code == 3
+    assert "there are no books yet; start `ledger serve`" in none.err
+    await first_generation(database)
+    done = await command("--rollback")
+    assert done.code == 3
+    assert "no previous books" in done.err
+
+
+async def test_books_of_another_version_are_not_rolled_back_to(
+    database: Database, live: int, command: Command
+) -> None:
+    await command("--swap")
+    async with database.service() as connection:
+        await connection.execute("UPDATE ledger.generations SET version = 'x' WHERE state = "
+                                 "'previous'")  # fmt: skip
+    done = await command("--rollback")
+    assert done.code == 3
+    assert "another version of this program" in done.err
+    assert (live + 1, "live") in await generations(database)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--swap", "--verify-only"), ("--rollback", "--swap"), ("--accept-differences",),
+     ("--processes", "0"), ("--nonsense",)],
+)  # fmt: skip
+async def test_flags_that_contradict_each_other_are_a_usage_error(
+    command: Command, flags: tuple[str, ...]
+) -> None:
+    done = await command(*flags)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("ledger: ")
+
+
+async def test_a_second_rebuild_at_the_same_time_is_refused(
+    database: Database, live: int, command: Command
+) -> None:
+    async with alone(database.service_dsn):
+        done = await command("--swap")
+    assert done.code == 3
+    assert "Another rebuild of this database is running" in done.err
+    assert await generations(database) == [(live, "live")]
+    assert (await command("--swap")).code == 0
+
+
+async def test_another_version_differs_as_it_should_and_says_so(
+    database: Database, live: int, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await change(database, live, "ALTER TABLE balances ADD COLUMN colour text")
+    monkeypatch.setattr(registry, "current_version", lambda _terms: "changed")
+    done = await command("--swap")
+    assert done.code == 1
+    assert "colour" in done.out
+    assert "folded by another version of this program" in done.out
+    done = await command("--swap", "--accept-differences", "--json")
+    assert (done.code, done.json["version"]) == (0, "changed")
+    async with database.service() as connection:
+        assert (await connection.fetchrow(books.SELECT_LIVE))["version"] == "changed"
+
+
+async def test_an_unfinished_rebuild_of_another_version_is_dropped(
+    database: Database, live: int, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await command()).code == 0
+    monkeypatch.setattr(registry, "current_version", lambda _terms: "changed")
+    assert (await command("--verify-only")).code == 0
+    assert await generations(database) == [(live, "live")]
+
+
+async def test_books_that_are_ahead_of_those_made_live_since_are_made_again(
+    database: Database, live: int, command: Command
+) -> None:
+    assert (await command()).code == 0
+    await append(database, callbacks(seeded(), 1))
+    await fold(database, live + 1)
+    done = await command("--swap", "--json")
+    assert (done.code, done.json["generation"], done.json["verdict"]) == (0, live + 1, "equal")
+    assert done.json["events"] > 0
+    async with database.service() as connection:
+        one, two = await dump(connection, live), await dump(connection, live + 1)
+    assert differences(one, two) == {}
+
+
+async def test_while_the_log_grows_and_is_folded_the_rebuild_ends_at_the_live_position(
+    database: Database, live: int, command: Command
+) -> None:
+    rng = seeded()
+    stop = asyncio.Event()
+
+    async def traffic() -> None:
+        while not stop.is_set():
+            await append(database, callbacks(rng, 1))
+            await fold(database, live)
+
+    busy = asyncio.create_task(traffic())
+    try:
+        for _ in range(3):
+            done = await command("--verify-only", "--json")
+            assert (done.code, done.json["verdict"]) == (0, "equal"), done
+        done = await command("--swap", "--json")
+        assert (done.code, done.json["then"]) == (0, "swapped"), done
+    finally:
+        stop.set()
+        await busy
+    await fold(database, live + 1)
+    async with database.service() as connection:
+        await fold(database, live)
+        assert differences(await dump(connection, live), await dump(connection, live + 1)) == {}
+
+
+async def test_no_answer_goes_back_in_time_at_a_swap(
+    database: Database, live: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The live books may advance until the moment of the swap, and never unseen."""
+    sound = Fold.fold_until
+    told = 0
+
+    async def fold_until(self: Fold, position: int) -> None:
+        nonlocal told
+        await sound(self, position)
+        if told < 40:
+            told += 1
+            body = orjson.dumps(payment(5000 + told))
+            await append(database, [Callback("straitsx", None, body)])
+            try:
+                async with asyncio.timeout(0.3):
+                    await fold(database, live)
+            except TimeoutError:
+                held.append(told)
+
+    held: list[int] = []
+    monkeypatch.setattr(Fold, "fold_until", fold_until)
+    async with alone(database.service_dsn) as connection:
+        work = Rebuild(database.service_dsn, database.settings, connection, load_registry())
+        await work.build()
+        await work.swap()
+        before = await positions(database, live)
+        after = await positions(database, live + 1)
+    assert held
+    assert all(after[source] >= place for source, place in before.items())
+
+
+async def positions(database: Database, generation: int) -> dict[str, int]:
+    async with database.service() as connection:
+        await books.use_generation(connection, generation)
+        return dict(await connection.fetch(books.SELECT_POSITIONS))
+
+
+async def test_rows_that_the_database_refuses_leave_the_work_to_the_ordinary_fold(
+    database: Database, live: int, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ledger import bulk_load
+    from ledger.bulk import CannotBulkLoad
+
+    async def refuse(_load: Load) -> None:
+        raise CannotBulkLoad("a row")
+
+    monkeypatch.setattr(bulk_load.Load, "run", refuse)
+    done = await command("--swap", "--json")
+    assert (done.code, done.json["verdict"], done.json["then"]) == (0, "equal", "swapped")
+    assert (await generations(database))[-1][1] == "live"
+
+
+async def test_a_rebuild_without_a_live_generation_says_so(database: Database) -> None:
+    async with alone(database.service_dsn) as connection:
+        work = Rebuild(database.service_dsn, database.settings, connection, load_registry())
+        with pytest.raises(NoBooks):
+            await work.build()
+    assert rebuild.VERSION == "rebuild-"
