@@ -14,8 +14,9 @@ import orjson
 
 from ledger import tables
 from ledger.matching import Matcher
+from ledger.recon_cover import Cover
 from ledger.recon_items import DatedAmount, Frame, Item, Move, added
-from ledger.recon_result import RECONCILED, Cover, Ledger, Result, conclude
+from ledger.recon_result import RECONCILED, Ledger, Result, conclude
 from ledger.recon_rules import Rules
 
 FRAME: Final = Frame(datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC))

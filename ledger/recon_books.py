@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from ledger.matching import Matcher
 from ledger.model import changed
-from ledger.recon_cover import File, cover_of
+from ledger.recon_cover import Cover, File, cover_of
 from ledger.recon_items import ZERO, Frame, Item, Known, Manual, Move
-from ledger.recon_result import Cover, Decided, Ledger, Result, conclude
+from ledger.recon_result import Decided, Ledger, Result, conclude
 from ledger.recon_rules import Rules
 from ledger.registry import Registry
 

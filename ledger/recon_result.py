@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from ledger.model import Record, plain
+from ledger.recon_cover import Cover, broken_of
 from ledger.recon_items import (
     AMOUNT,
     MATCHED,
@@ -82,18 +83,6 @@ class Break(Record, frozen=True):
     decided_by: str | None = None
     decided_at: datetime | None = None
     note: str | None = None
-
-
-class Cover(Record, frozen=True):
-    """What the statements of a currency cover without a gap, oldest first."""
-
-    frame: Frame
-    opening: Decimal | None
-    closing: Decimal | None
-    files: tuple[str, ...]
-    """SHA-256 of each file, in hex, in order of their periods."""
-    missing: tuple[str, ...] = ()
-    """What is wrong with the coverage, in words."""
 
 
 class Ledger(Record, frozen=True):
@@ -169,7 +158,7 @@ def conclude(
     breaks += [writer.orphan(d) for n, d in sorted(decided.items()) if n not in used and d.posted]
     breaks.sort(key=lambda each: each.id)
     figures = _figures(cover, ledger, groups, breaks, opening)
-    reasons = _reasons(cover, figures)
+    reasons = _reasons(cover, figures, broken_of(cover.told, opening, lines))
     state = _state(breaks, reasons)
     matches = tuple(Match(g.anchor, g.rule, g.keys, g.due) for g in groups if g.verdict == MATCHED)
     result = Result(
@@ -315,8 +304,10 @@ def _share(part: Decimal, whole: Decimal) -> str | None:
     return plain((100 * part / whole).quantize(_CENT, rounding=ROUND_DOWN))
 
 
-def _reasons(cover: Cover, figures: Mapping[str, Any]) -> tuple[str, ...]:
-    found = [*cover.missing]
+def _reasons(cover: Cover, figures: Mapping[str, Any], broken: Sequence[str]) -> tuple[str, ...]:
+    found = [*cover.missing, *broken]
+    if broken:
+        return tuple(found)
     if figures["chain"] != "0":
         found.append(
             f"the lines and the balances of the statements differ by {figures['chain']}: a line "

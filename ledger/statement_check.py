@@ -41,6 +41,7 @@ def completed(
         if line.effective_at.year not in YEARS:
             raise refusal(line.number, f"is dated {line.effective_at.year}; correct its time")
     ordered = identified(in_order(_once(lines), opening, closing))
+    opening, closing = _balances(ordered, opening, closing)
     opened_at, closed_at = window or _span(ordered)
     if opened_at >= closed_at:
         raise StatementRefused(f"the period ends at {closed_at}, before it begins; correct it")
@@ -178,6 +179,17 @@ def check_balances(lines: Sequence[Line], opening: Decimal | None, closing: Deci
             f"line {lines[-1].number if lines else 0}: the closing balance is {plain(closing)}, "
             f"but the lines add up to {plain(running)}; export the statement again"
         )
+
+
+def _balances(
+    lines: Sequence[Line], opening: Decimal | None, closing: Decimal | None
+) -> tuple[Decimal | None, Decimal | None]:
+    """Return both balances, from the running balance where the file states them no other way."""
+    if lines and opening is None and lines[0].balance is not None:
+        opening = total(lines[0].balance, lines[0].amount.copy_negate())
+    if lines and closing is None:
+        closing = lines[-1].balance
+    return opening, closing
 
 
 def _once(lines: Sequence[Line]) -> list[Line]:

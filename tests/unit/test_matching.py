@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from ledger.matching import Matcher
+from ledger.recon_cover import Cover
 from ledger.recon_items import Frame, Group, Item, Known, Manual, Move
-from ledger.recon_result import Cover, Decided, Ledger, Result, break_id_of, conclude
+from ledger.recon_result import Decided, Ledger, Result, break_id_of, conclude
 from ledger.recon_rules import Rules, bucket_of, rules_of
 
 NOON = datetime(2024, 3, 10, 12, tzinfo=UTC)

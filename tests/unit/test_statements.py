@@ -221,6 +221,14 @@ def test_a_csv_is_read_by_its_map() -> None:
     assert statement.lines[0].id.startswith("h:")
 
 
+def test_the_running_balance_says_what_no_other_field_does() -> None:
+    statement = read(SIGNED, currency="sgd", columns=MAP | {"time_zone": "Asia/Singapore"})
+    assert (statement.opening, statement.closing) == (Decimal(1), Decimal("5.000001"))
+    silent = {name: where for name, where in MAP.items() if name != "balance"}
+    bare = read(SIGNED, currency="sgd", columns=silent | {"time_zone": "Asia/Singapore"})
+    assert (bare.opening, bare.closing) == (None, None)
+
+
 def test_debit_and_credit_columns_and_european_writing() -> None:
     body = (
         "Buchung;Soll;Haben;Saldo;Whg\r\n"

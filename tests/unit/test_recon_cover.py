@@ -1,0 +1,62 @@
+"""Statements follow each other: what one closes with, the next one opens with."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from ledger.recon_cover import Cover, File, broken_of, cover_of
+from ledger.recon_items import Item
+
+
+def day(number: int) -> datetime:
+    return datetime(2026, 6, number, tzinfo=UTC)
+
+
+def file(name: str, begin: int, end: int, opening: str, closing: str, position: int) -> File:
+    return File(name, day(begin), day(end), Decimal(opening), Decimal(closing), position)
+
+
+def line(number: int, amount: str) -> Item:
+    return Item(f"l{number}", "", Decimal(amount), day(number))
+
+
+def covered(*files: File) -> Cover:
+    found = cover_of(files)
+    assert found is not None
+    assert found == cover_of(files[::-1])
+    return found
+
+
+def test_files_that_follow_each_other_have_nothing_broken() -> None:
+    cover = covered(file("a", 1, 10, "0", "7", 1), file("b", 10, 20, "7", "9", 2))
+    assert broken_of(cover.told, Decimal(0), [line(3, "7"), line(10, "2")]) == []
+    assert (cover.opening, cover.closing, cover.missing) == (Decimal(0), Decimal(9), ())
+
+
+def test_a_file_that_opens_otherwise_than_the_last_one_closed_is_named() -> None:
+    first, second = file("a", 1, 10, "0", "7", 1), file("b", 10, 20, "6", "8", 2)
+    told = covered(first, second).told
+    found = broken_of(told, Decimal(0), [line(3, "7"), line(10, "2")])
+    assert [each.split(",")[0] for each in found] == [
+        "statement b opens at 2026-06-10T00:00:00+00:00 with 6",
+        "statement b closes at 2026-06-20T00:00:00+00:00 with 8",
+    ]
+
+
+def test_jumps_that_cancel_out_are_found() -> None:
+    files = (
+        file("a", 1, 10, "0", "7", 3), file("b", 10, 20, "2", "4", 1),
+        file("c", 20, 28, "9", "9", 2),
+    )  # fmt: skip
+    found = broken_of(covered(*files).told, Decimal(0), [line(3, "7"), line(10, "2")])
+    assert [each.split()[1] for each in found] == ["b", "b"]
+
+
+def test_a_newer_file_silences_what_an_older_one_said_of_its_period() -> None:
+    older, newer = file("a", 1, 10, "0", "7", 1), file("b", 5, 15, "4", "8", 2)
+    lines = [line(3, "4"), line(7, "2"), line(9, "1"), line(12, "1")]
+    assert [each.sha256 for each in covered(older, newer).told] == ["a", "b", "b"]
+    assert broken_of(covered(older, newer).told, Decimal(0), lines) == []
+    late = [*lines, line(8, "-1")]
+    assert len(broken_of(covered(older, newer).told, Decimal(0), late)) == 1
