@@ -1,13 +1,18 @@
-"""A statement's file: what period and currency it covers and which balances it states.
+"""A statement's file: what period and currency it covers and which balances it states, or that it
+was withdrawn, by whom and why.
 
 Written by our own import, never by a provider; the lines are events of their own.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms, plain
 
-KIND = "statement"
+KIND: Final = "statement"
+STATUSES: Final = frozenset({"imported", "withdrawn"})
+_TEXTS: Final = ("format", "sha256", "opened_at", "closed_at", "by", "note")
 
 
 def matches(payload: Payload) -> bool:
@@ -16,16 +21,17 @@ def matches(payload: Payload) -> bool:
 
 
 def envelope(payload: Payload) -> Envelope:
-    """Read the envelope: one event per file, period and currency. Raises CannotBeTrue."""
+    """Read the envelope: one event per import or withdrawal of a file. Raises CannotBeTrue."""
     if payload.id is None:
         raise CannotBeTrue("missing_id", "the statement has no id")
-    return Envelope(KIND, payload.id, "imported", None, payload.instant("closed_at"), payload.id)
+    status = payload.status("status", STATUSES)
+    return Envelope(KIND, payload.id, status, None, payload.instant("closed_at"), payload.id)
 
 
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a file's header; balances that it does not state are None."""
     balances = {name: payload.money(name) for name in ("opening", "closing")}
-    details = {name: payload.text(name) for name in ("format", "sha256", "opened_at", "closed_at")}
+    details = {name: payload.text(name) for name in _TEXTS}
     return envelope(payload).fact(
         currency=payload.currency("currency"),
         details={
@@ -44,4 +50,5 @@ HANDLER = Handler(
     types=frozenset({KIND}),
     envelope=envelope,
     translate=translate,
+    statuses=STATUSES,
 )

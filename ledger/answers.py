@@ -89,13 +89,26 @@ Earlier: TypeAlias = Annotated[
 
 
 class Reconciliation(Answer, frozen=True):
-    """How far a wallet's balance is proved by the provider's statements."""
+    """How far a wallet's balance is proved by the provider's statements.
 
-    state: str = "INCOMPLETE"
-    through: Moment | None = None
+    Of an earlier state (as-of) nothing is claimed: INCOMPLETE.
+    """
+
+    state: Annotated[
+        str, Meta(description="RECONCILED, RECONCILED_WITH_TIMING, BREAKS or INCOMPLETE.")
+    ] = "INCOMPLETE"
+    through: Annotated[
+        Moment | None, Meta(description="The cut-off, exclusive: later movements are not claimed.")
+    ] = None
     statement_balance: Amount | None = None
     difference: Amount | None = None
     breaks: int | None = None
+    position: Annotated[
+        dict[str, int] | None, Meta(description="Where both logs were when this was found.")
+    ] = None
+    current: Annotated[
+        bool, Meta(description="Whether these books are at that position; else it is found anew.")
+    ] = False
 
 
 class Wallet(Answer, frozen=True):

@@ -31,6 +31,9 @@ class StatementFile(Answer, frozen=True):
     closing: Amount | None
     lines: int | None
     position: Annotated[int, Meta(description="In the log of the source's statements.")]
+    status: Annotated[str, Meta(description="`imported`, or `withdrawn` and counts no more.")]
+    by: Annotated[str | None, Meta(description="Who withdrew it.")]
+    note: Annotated[str | None, Meta(description="Why it was withdrawn.")]
 
 
 class Statements(Answer, frozen=True):
@@ -81,6 +84,22 @@ class Imported(Answer, frozen=True):
     new: int
     changed: int
     withdrawn: Annotated[int, Meta(description="Lines of the period that it has no more.")]
+
+
+class Withdrawal(Answer, frozen=True, forbid_unknown_fields=True):
+    """The withdrawal of a mistaken statement; who and why must be said."""
+
+    by: Annotated[Said, Meta(description="Who withdraws it.")]
+    note: Annotated[Said, Meta(description="Why.")]
+
+
+class Withdrawn(Answer, frozen=True):
+    """What a withdrawal did."""
+
+    source: str
+    position: Annotated[int, Meta(description="In the log of the source's statements.")]
+    files: Annotated[int, Meta(description="Imports of the file: one per currency and period.")]
+    lines: Annotated[int, Meta(description="Lines that no statement states any more.")]
 
 
 class BreakAnswer(Answer, frozen=True):

@@ -52,7 +52,7 @@ def import_(
     ] = None,
     from_: From = None, to: To = None,
     column: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    service: Service = NOW,
+    again: Flag = False, service: Service = NOW,
 ) -> int:  # fmt: skip
     """Import a statement: StraitsX JSON, CSV, camt.053 or MT940.
 
@@ -74,17 +74,19 @@ def import_(
         End of that period, exclusive.
     column
         For CSV, several times: amount=Amount, effective_at=Date, time_zone=Asia/Singapore …
+    again
+        State the file anew though it was imported before, as after a mistaken newer one.
     """
     import orjson
 
     from ledger import tables
 
     params = {"source": source, "currency": currency, "format": format_, "from": from_, "to": to,
-              "columns": _columns(column)}  # fmt: skip
+              "columns": _columns(column), "again": "yes" if again else None}  # fmt: skip
     try:
         raw = _post_file(service, {k: v for k, v in params.items() if v is not None}, file)
     except ServiceRefused as error:
-        if error.status != 422:
+        if error.status not in (409, 422):
             raise
         print(f"ledger: {error}", file=sys.stderr)
         return 1
@@ -119,6 +121,58 @@ def _post_file(service: Service, params: dict[str, str], file: Path) -> bytes:
             return await client.ask("POST", "/v1/statements", params=params, data=body)
 
     return asyncio.run(post())
+
+
+@statement.command
+def withdraw(sha256: str, /, *, source: str, by: str, note: str, service: Service = NOW) -> int:
+    """Take a mistaken statement back; it stays in the log and counts no more.
+
+    Parameters
+    ----------
+    sha256
+        The file's SHA-256, as `ledger statement` lists it.
+    source
+        The source whose statement it is.
+    by
+        Who withdraws it.
+    note
+        Why.
+    """
+    from ledger import tables
+
+    path = api("statements", source, sha256, "withdraw")
+    document, raw = ask_service(service, path, {}, body={"by": by, "note": note})
+    if service.json:
+        return write_raw(raw)
+    tables.show_one(document, tables.console())
+    return 0
+
+
+@statement.command(name="file")
+def file_(
+    sha256: str, /, *, source: str,
+    out: Annotated[Path | None, Parameter(help="Write it here, not to the screen.")] = None,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """Give a statement's file back, byte for byte as it was imported.
+
+    Parameters
+    ----------
+    sha256
+        The file's SHA-256, as `ledger statement` lists it.
+    source
+        The source whose statement it is.
+    """
+    import hashlib
+
+    path = api("statements", source, sha256, "file")
+    _, raw = ask_service(service, path, {}, decode=False)
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise ServiceRefused(502, "the file is not whole; ask again, or run `ledger verify`")
+    if out is None:
+        return write_raw(raw, b"")
+    out.write_bytes(raw)
+    return 0
 
 
 @statement.default

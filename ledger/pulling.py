@@ -14,14 +14,18 @@ from ledger import database, pull
 from ledger.errors import LedgerError
 from ledger.pull_terms import Pull
 from ledger.settings import Settings
-from ledger.statement_log import append_statement, log_of
+from ledger.statement_events import log_of
+from ledger.statement_log import append_statement
 from ledger.statement_read import read_statement
 
 LOGGER = structlog.get_logger("ledger.pulling")
 
 SELECT_COVERED: Final = """
 SELECT split_part(resource_id, ':', 1) AS currency, max(provider_at) AS closed_at
-  FROM ledger.events WHERE source = $1 AND kind = 'statement' GROUP BY 1
+  FROM (SELECT DISTINCT ON (resource_id) resource_id, provider_at, status FROM ledger.events
+         WHERE source = $1 AND kind = 'statement'
+         ORDER BY resource_id, position DESC) AS latest
+ WHERE status = 'imported' GROUP BY 1
 """
 RETRY_SECONDS: Final = 5.0
 

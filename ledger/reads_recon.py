@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import orjson
@@ -24,14 +24,22 @@ from ledger.answers_recon import (
 from ledger.errors import NotFound
 from ledger.questions import Question
 from ledger.reads import Listing, Row, Snapshot
+from ledger.statement_events import piece_of
 
 SELECT_STATEMENTS: Final = """
 SELECT $1::text AS source, currency, format, sha256, opened_at, closed_at, opening, closing, lines,
-       position
+       position, status, by, note
   FROM statements
  WHERE source = $1 || '.statements' AND ($3::bigint IS NULL OR position < $3)
    AND ($4::text IS NULL OR currency = $4)
  ORDER BY position DESC LIMIT $2
+"""
+SELECT_PARTS: Final = """
+SELECT p.part, p.parts, e.body
+  FROM statement_parts AS p
+  JOIN ledger.events AS e ON e.source = p.source AND e.position = p.position
+ WHERE p.source = $1 || '.statements' AND p.kind = 'statement_part'
+   AND p.id = $2 || ':' || lpad($3::text, 5, '0')
 """
 SELECT_STATEMENT_LINES: Final = """
 SELECT $1::text AS source, l.line, l.row_kind, l.amount, l.currency, l.effective_at,
@@ -70,7 +78,8 @@ SELECT size, encode(root, 'hex') AS root FROM ledger.seals
  WHERE source = $1 AND size >= $2 ORDER BY size LIMIT 1
 """
 SELECT_CLAIMS: Final = """
-SELECT currency, state, closed_at, figures->>'closing' AS closing,
+SELECT currency, state, closed_at, positions::text AS positions, generation,
+       figures->>'closing' AS closing,
        figures->>'difference' AS difference, (figures->>'breaks_count')::int AS breaks
   FROM ledger.recon_runs WHERE source = $1
 """
@@ -86,6 +95,14 @@ async def statements(snapshot: Snapshot, question: Question) -> Statements:
     rows, following = await STATEMENTS.page(snapshot, question, question.text("currency"))
     found = [build(StatementFile, row) for row in rows]
     return Statements(statements=found, next=following, position=snapshot.position)
+
+
+async def part(snapshot: Snapshot, source: str, sha256: str, number: int) -> tuple[int, bytes]:
+    """Read the bytes of a part of a file, and how many parts there are. Raises NotFound."""
+    row = await snapshot.row(SELECT_PARTS, snapshot.check(source), sha256, str(number))
+    if row is None:
+        raise NotFound(f"no statement {sha256} of {source} is kept; /v1/statements lists them")
+    return row["parts"], piece_of(row["body"])
 
 
 async def statement_lines(snapshot: Snapshot, question: Question) -> StatementLines:
@@ -160,14 +177,19 @@ async def _run(snapshot: Snapshot, row: Row) -> RunAnswer:
 
 async def claims(snapshot: Snapshot, source: str) -> dict[str, Reconciliation]:
     """Read how far each wallet of a source is proved, by currency."""
-    return {row["currency"]: _claim(row) for row in await snapshot.rows(SELECT_CLAIMS, source)}
+    rows = await snapshot.rows(SELECT_CLAIMS, source)
+    return {row["currency"]: _claim(snapshot, row) for row in rows}
 
 
-def _claim(row: Mapping[str, Any]) -> Reconciliation:
+def _claim(snapshot: Snapshot, row: Row) -> Reconciliation:
+    positions: dict[str, int] = orjson.loads(row["positions"])
+    is_here = all(snapshot.position.get(log) == place for log, place in positions.items())
     return Reconciliation(
         state=row["state"],
         through=row["closed_at"],
         statement_balance=row["closing"],
         difference=row["difference"],
         breaks=row["breaks"],
+        position=dict(sorted(positions.items())),
+        current=is_here and row["generation"] == snapshot.generation,
     )

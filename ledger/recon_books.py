@@ -17,11 +17,11 @@ from ledger.recon_rules import Rules
 from ledger.registry import Registry
 
 SELECT_CURRENCIES: Final = """
-SELECT DISTINCT currency FROM statements WHERE source = $1 ORDER BY currency
+SELECT DISTINCT currency FROM statements WHERE source = $1 AND status = 'imported' ORDER BY currency
 """
 SELECT_FILES: Final = """
 SELECT sha256, opened_at, closed_at, opening, closing, position
-  FROM statements WHERE source = $1 AND currency = $2
+  FROM statements WHERE source = $1 AND currency = $2 AND status = 'imported'
 """
 SELECT_LINES: Final = """
 SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, reference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 import orjson
@@ -13,7 +13,14 @@ from aiohttp import web
 
 from ledger import reads_findings, reads_recon, recon_report
 from ledger.answers_log import Resolution
-from ledger.answers_recon import BreakAnswer, BreakDecision, Imported, RunAnswer
+from ledger.answers_recon import (
+    BreakAnswer,
+    BreakDecision,
+    Imported,
+    RunAnswer,
+    Withdrawal,
+    Withdrawn,
+)
 from ledger.errors import BadQuestion, NotFound, StatementRefused
 from ledger.log import Arrival
 from ledger.problems import PRIVATE, Handler
@@ -22,14 +29,17 @@ from ledger.questions import Question, ask
 from ledger.reads import Snapshot, observe
 from ledger.recon_decide import Asked, arrival_of, decision
 from ledger.recon_rules import Rules
-from ledger.routes_recon import DECIDE, FINDINGS, IMPORT, REPORT
+from ledger.routes_recon import DECIDE, FILE, FINDINGS, IMPORT, REPORT, WITHDRAW
 from ledger.settings import Settings
-from ledger.statement_log import append_statement, log_of
+from ledger.statement_events import log_of
+from ledger.statement_log import append_statement, withdraw_statement
 from ledger.statement_read import read_statement
 
 DECISION_BYTES_MAX: Final = 1_048_576
 BODY_SECONDS_MAX: Final = 300.0
 CHUNK: Final = 65_536
+
+D = TypeVar("D", BreakDecision, Withdrawal)
 
 Append: TypeAlias = Callable[[str, Arrival], Awaitable[Mapping[str, Any]]]
 """(source, event) → position, event_id and status."""
@@ -43,21 +53,28 @@ async def import_statement(request: web.Request) -> web.Response:
     """Take a statement's file: read it, check it, append it to the log."""
     question = ask(IMPORT, request.match_info, request.query.items())
     settings = request.app[QUERY].settings
-    source = question.text("source") or ""
-    if source not in settings.sources:
-        raise NotFound(f"source {source!r} is not configured in this service")
+    source = _configured(settings, question.text("source") or "")
     body = await _body(request, settings.statement_bytes_max)
     told = _options(question)
+    again = question.text("again") is not None
     done = await asyncio.to_thread(
-        _append, request.app[DSN], source, body, told, request.app[NOW]()
+        _append, request.app[DSN], source, body, told, request.app[NOW](), again
     )
     return answered(done, {log_of(source): done.position})
 
 
-def _append(dsn: str, source: str, body: bytes, told: Mapping[str, Any], now: datetime) -> Imported:
+def _configured(settings: Settings, source: str) -> str:
+    if source not in settings.sources:
+        raise NotFound(f"source {source!r} is not configured in this service")
+    return source
+
+
+def _append(
+    dsn: str, source: str, body: bytes, told: Mapping[str, Any], now: datetime, again: bool
+) -> Imported:
     """Read and append a file, in a thread: a large one must not keep callbacks waiting."""
     statement = read_statement(body, **told)
-    done = asyncio.run(append_statement(dsn, source, statement, now))
+    done = asyncio.run(append_statement(dsn, source, statement, now, again=again))
     return Imported(
         done.status, log_of(source), done.position, done.lines, done.new, done.changed,
         done.withdrawn,
@@ -101,19 +118,57 @@ async def _body(request: web.Request, bytes_max: int) -> bytes:
     return b"".join(chunks)
 
 
+async def withdraw(request: web.Request) -> web.Response:
+    """Take a mistaken statement back; it stays in the log and counts no more."""
+    question = ask(WITHDRAW, request.match_info, request.query.items())
+    source = _configured(request.app[QUERY].settings, question.need("source"))
+    told = await _decision(request, Withdrawal)
+    said = {"by": told.by, "note": told.note}
+    work = withdraw_statement(
+        request.app[DSN], source, question.need("sha256"), said, request.app[NOW]()
+    )
+    done = await asyncio.to_thread(asyncio.run, work)
+    answer = Withdrawn(log_of(source), done.position, done.files, done.lines)
+    return answered(answer, {log_of(source): done.position})
+
+
+async def statement_file(request: web.Request) -> web.StreamResponse:
+    """Give a statement's file back, part by part."""
+    question = ask(FILE, request.match_info, request.query.items())
+    source, sha256 = question.need("source"), question.need("sha256")
+    response = web.StreamResponse(
+        headers={
+            **PRIVATE,
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": f'attachment; filename="{sha256[:64]}.bin"',
+            "Content-Security-Policy": "sandbox",
+        }
+    )
+    number = count = 1
+    while number <= count:
+        count, piece = await _part(request, question, source, sha256, number)
+        if number == 1:
+            await response.prepare(request)
+        await response.write(piece)
+        number += 1
+    await response.write_eof()
+    return response
+
+
+async def _part(
+    request: web.Request, question: Question, source: str, sha256: str, number: int
+) -> tuple[int, bytes]:
+    async def read(snapshot: Snapshot) -> tuple[int, bytes]:
+        return await reads_recon.part(snapshot, source, sha256, number)
+
+    return await observe(request.app[QUERY].pool, question.at_least, read)
+
+
 async def decide_break(request: web.Request) -> web.Response:
     """Take an operator's decision on a break; it becomes an event of the source's log."""
     question = ask(DECIDE, request.match_info, request.query.items())
-    if request.content_type != "application/json":
-        raise BadQuestion("send the decision as JSON, with Content-Type: application/json")
-    raw = await _body(request, DECISION_BYTES_MAX)
-    try:
-        told = msgspec.json.decode(raw, type=BreakDecision)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadQuestion(f"the decision cannot be read: {error}") from error
+    told = await _decision(request, BreakDecision)
     asked = Asked(told.action, told.by, told.note, tuple(told.items), told.account)
-    if not told.by.strip() or not told.note.strip():
-        raise BadQuestion('say who decides in "by" and why in "note"')
     if asked.items and asked.action != "match":
         raise BadQuestion("items go with the action match only")
 
@@ -127,6 +182,20 @@ async def decide_break(request: web.Request) -> web.Response:
     arrival = arrival_of(source, body | {"decided_at": now.isoformat()}, now)
     answer = msgspec.convert(await request.app[APPEND](source, arrival), Resolution)
     return answered(answer, {source: answer.position})
+
+
+async def _decision(request: web.Request, kind: type[D]) -> D:
+    """Read a decision. Raises BadQuestion when it cannot be read, or does not say who and why."""
+    if request.content_type != "application/json":
+        raise BadQuestion("send the decision as JSON, with Content-Type: application/json")
+    raw = await _body(request, DECISION_BYTES_MAX)
+    try:
+        told = msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadQuestion(f"the decision cannot be read: {error}") from error
+    if not told.by.strip() or not told.note.strip():
+        raise BadQuestion('say who decides in "by" and why in "note"')
+    return told
 
 
 async def list_findings(request: web.Request) -> web.Response:
@@ -174,6 +243,8 @@ def _rules(settings: Settings) -> dict[str, Rules]:
 
 SPECIAL: Final[Mapping[tuple[str, str], Handler]] = {
     (IMPORT.method, IMPORT.path): import_statement,
+    (WITHDRAW.method, WITHDRAW.path): withdraw,
+    (FILE.method, FILE.path): statement_file,
     (DECIDE.method, DECIDE.path): decide_break,
     (FINDINGS.method, FINDINGS.path): list_findings,
     (REPORT.method, REPORT.path): print_report,

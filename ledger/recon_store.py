@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +30,12 @@ ON CONFLICT (source, currency) DO UPDATE
 SELECT_MATCHES: Final = """
 SELECT item, anchor, rule FROM ledger.recon_matches WHERE source = $1 AND currency = $2
 """
+SELECT_OTHERS: Final = """
+SELECT currency, positions::text AS positions, generation FROM ledger.recon_runs
+ WHERE source = $1 AND currency <> ALL ($2::text[])
+"""
+DELETE_RUN: Final = "DELETE FROM ledger.recon_runs WHERE source = $1 AND currency = $2"
+DELETE_ALL_MATCHES: Final = "DELETE FROM ledger.recon_matches WHERE source = $1 AND currency = $2"
 DELETE_MATCHES: Final = """
 DELETE FROM ledger.recon_matches
  WHERE source = $1 AND currency = $2 AND item = ANY ($3::text[])
@@ -61,6 +67,20 @@ async def write(
             _json(result.reasons), result.rules_sha256, result.sha256,
         )  # fmt: skip
     return True
+
+
+async def forget(
+    connection: Any, source: str, kept: Sequence[str], positions: Mapping[str, int], generation: int
+) -> None:
+    """Remove the runs of currencies that have no statement any more."""
+    for row in await connection.fetch(SELECT_OTHERS, source, list(kept)):
+        place = source, row["currency"]
+        async with connection.transaction():
+            await connection.execute(LOCK_RUN, *place)
+            stored = await connection.fetchrow(SELECT_RUN, *place)
+            if stored is not None and not _is_later(stored, positions, generation):
+                for statement in (DELETE_RUN, DELETE_ALL_MATCHES, DELETE_BREAKS):
+                    await connection.execute(statement, *place)
 
 
 def _is_later(stored: Any, positions: Mapping[str, int], generation: int) -> bool:

@@ -21,7 +21,7 @@ from ledger.recon_result import Result
 from ledger.recon_rules import Rules
 from ledger.registry import STATEMENT
 from ledger.settings import Settings
-from ledger.statement_log import log_of, source_of
+from ledger.statement_events import log_of, source_of
 
 LOGGER = structlog.get_logger("ledger.reconcile")
 
@@ -109,6 +109,8 @@ class Reconciler:
         run = await compute(connection, source, rules)
         if run is None:
             return None
+        kept = [result.currency for result in run.results]
+        await recon_store.forget(connection, source, kept, run.positions, run.generation)
         for result in run.results:
             await recon_store.write(connection, result, run.positions, run.generation)
             await recon_decide.post_tolerated(connection, result, rules)

@@ -27,12 +27,33 @@ IMPORT: Final = Route(
         Param("from", "Begin of the period that the file covers, where it states none.", "time"),
         Param("to", "End of that period, exclusive.", "time"),
         Param("columns", "For CSV: a JSON object, what → column or spelling."),
+        Param("again", "State the file anew though it was imported before.", "choice", ("yes",)),
     ),
     is_list=False,
     method="POST",
     takes=bytes,
     about="The body is the file. The same file again changes nothing; a newer file that overlaps "
     "replaces line by line. A file whose balances do not add up is refused, with the line named.",
+)
+WITHDRAW: Final = Route(
+    "/v1/statements/{source}/{sha256}/withdraw",
+    "Take a mistaken statement back",
+    "reconciliation",
+    a.Withdrawn,
+    reads_recon.statements,
+    is_list=False,
+    method="POST",
+    takes=a.Withdrawal,
+    about="It stays in the log and counts no more, nor do the lines that it was the last to state. "
+    "Where another statement has them too, import that one with again=yes.",
+)
+FILE: Final = Route(
+    "/v1/statements/{source}/{sha256}/file",
+    "A statement's file, byte for byte as it was imported",
+    "reconciliation",
+    bytes,
+    reads_recon.part,
+    is_list=False,
 )
 DECIDE: Final = Route(
     "/v1/breaks/{id}/decide",
@@ -68,6 +89,8 @@ REPORT: Final = Route(
 )
 RECONCILIATION: Final = (
     IMPORT,
+    WITHDRAW,
+    FILE,
     Route(
         "/v1/statements",
         "Imported statements, the newest first",

@@ -72,6 +72,8 @@ class Statement(Record, frozen=True):
     opening: Decimal | None
     closing: Decimal | None
     lines: tuple[Line, ...]
+    body: bytes
+    """The file itself, which is kept."""
 
 
 def identified(lines: Iterable[Line]) -> tuple[Line, ...]:

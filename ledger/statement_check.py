@@ -59,6 +59,7 @@ def completed(
         opening=opening,
         closing=closing,
         lines=ordered,
+        body=body,
     )
 
 

@@ -7,41 +7,62 @@ the log itself. Callbacks never wait for it; they are in another log.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 import orjson
 
 from ledger import database
+from ledger import statement_events as made
+from ledger.errors import Conflicting, NotFound
 from ledger.log import ADD_SOURCE, APPEND, REGISTER_HEAD, RING
-from ledger.model import plain
 from ledger.registry import STATEMENT
-from ledger.statement import Line, Statement
+from ledger.statement import Statement
+from ledger.statement_events import Event, log_of
 
-SUFFIX: Final = ".statements"
 BATCH: Final = 1_000
 IMPORT_SECONDS_MAX: Final = 600.0
-NAME_MAX: Final = 200
-"""Characters of a line's id that go into its name; a longer one is digested."""
-
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.import.' || $1, 0))"
-SELECT_HEADER: Final = """
+SELECT_SAME: Final = """
 SELECT position FROM ledger.events WHERE source = $1 AND event_id = $2
 """
-SELECT_LINES: Final = """
-SELECT DISTINCT ON (resource_id) resource_id, status, idempotency_key, provider_at
-  FROM ledger.events
- WHERE source = $1 AND kind = 'statement_line' AND starts_with(resource_id, $2)
+SELECT_HEADER: Final = """
+SELECT position, status FROM ledger.events
+ WHERE source = $1 AND kind = 'statement' AND resource_id = $2
+ ORDER BY position DESC LIMIT 1
+"""
+SELECT_HEADERS: Final = """
+SELECT DISTINCT ON (resource_id) resource_id, position, status, body FROM ledger.events
+ WHERE source = $1 AND kind = 'statement'
+   AND convert_from(body, 'UTF8')::jsonb->>'sha256' = $2
  ORDER BY resource_id, position DESC
 """
-SELECT_BODY: Final = """
-SELECT body FROM ledger.events
+# Only what the file can change: its own lines, and those of its period that it may not have.
+SELECT_LINES: Final = """
+SELECT resource_id, status, idempotency_key, provider_at
+  FROM (SELECT DISTINCT ON (resource_id) resource_id, status, idempotency_key, provider_at
+          FROM ledger.events
+         WHERE source = $1 AND kind = 'statement_line' AND starts_with(resource_id, $2)
+         ORDER BY resource_id, position DESC) AS latest
+ WHERE resource_id = ANY ($3::text[])
+    OR (status = 'stated' AND provider_at >= $4 AND provider_at < $5)
+"""
+SELECT_BODIES: Final = """
+SELECT DISTINCT ON (resource_id) body FROM ledger.events
  WHERE source = $1 AND kind = 'statement_line' AND resource_id = ANY ($2::text[])
  ORDER BY resource_id, position DESC
+"""
+SELECT_STATED_BY: Final = """
+SELECT body
+  FROM (SELECT DISTINCT ON (resource_id) resource_id, status, body FROM ledger.events
+         WHERE source = $1 AND kind = 'statement_line'
+         ORDER BY resource_id, position DESC) AS latest
+ WHERE status = 'stated' AND convert_from(body, 'UTF8')::jsonb->>'sha256' = $2
+ ORDER BY resource_id
 """
 
 
@@ -60,22 +81,83 @@ class Imported:
     """Lines of the period that the file does not have any more."""
 
 
-def log_of(source: str) -> str:
-    """Name the log of a source's statements."""
-    return source + SUFFIX
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What taking a file back did."""
+
+    source: str
+    position: int
+    files: int
+    """Imports of the file that were in force: one per currency and period."""
+    lines: int
+    """Lines that no statement states any more."""
 
 
-def source_of(log: str) -> str:
-    """Name the source whose statements a log holds."""
-    return log.removesuffix(SUFFIX)
-
-
-async def append_statement(dsn: str, source: str, statement: Statement, now: datetime) -> Imported:
+async def append_statement(
+    dsn: str, source: str, statement: Statement, now: datetime, *, again: bool = False
+) -> Imported:
     """Append a file to the log of a source's statements. Times are `now`, aware.
 
-    Raises DatabaseUnavailable when nothing is known about the outcome; importing again is safe.
+    `again` states it anew although it was imported before, as after a mistaken newer file. Raises
+    Conflicting for a file that was withdrawn, DatabaseUnavailable when nothing is known about the
+    outcome; importing again is safe.
     """
     log = log_of(source)
+    async with _importing(dsn, log) as connection:
+        name = made.header_name(statement)
+        before = await connection.fetchrow(SELECT_HEADER, log, name) if again else None
+        header = made.header(log, statement, now, before["position"] if before else None)
+        first = await _append(connection, log, [header])
+        if first is None:
+            return await _duplicate(connection, source, statement, header)
+        names = [made.line_name(line) for line in statement.lines]
+        window = statement.opened_at, statement.closed_at
+        rows = await connection.fetch(SELECT_LINES, log, f"{statement.currency}:", names, *window)
+        known = {row["resource_id"]: row for row in rows}
+        events, new, changed = _lines(log, statement, known, first, now)
+        missing = sorted(known.keys() - {*names})
+        gone = [
+            made.gone(log, orjson.loads(row["body"]), statement.sha256, first, now)
+            for row in await connection.fetch(SELECT_BODIES, log, missing)
+        ]
+        kept = made.parts(log, statement.sha256, statement.body, now)
+        position = await _append_all(connection, log, chain(events, gone, kept), first)
+    return Imported("accepted", source, position, len(statement.lines), new, changed, len(gone))
+
+
+async def withdraw_statement(
+    dsn: str, source: str, sha256: str, said: Mapping[str, str], now: datetime
+) -> Withdrawn:
+    """Take a file back, with the lines that it was the last to state; `said` is who and why.
+
+    Raises NotFound when no import of the file is in force.
+    """
+    log = log_of(source)
+    async with _importing(dsn, log) as connection:
+        headers = [
+            row for row in await connection.fetch(SELECT_HEADERS, log, sha256)
+            if row["status"] == "imported"
+        ]  # fmt: skip
+        if not headers:
+            raise NotFound(f"no statement {sha256} of {source} is in force; /v1/statements lists")
+        files = [
+            made.withdrawal(
+                log, row["resource_id"], orjson.loads(row["body"]), row["position"], said, now
+            )
+            for row in headers
+        ]
+        position = await _append(connection, log, files) or 0
+        gone = [
+            made.gone(log, orjson.loads(row["body"]), sha256, position, now)
+            for row in await connection.fetch(SELECT_STATED_BY, log, sha256)
+        ]
+        position = await _append_all(connection, log, iter(gone), position)
+    return Withdrawn(source, position, len(files), len(gone))
+
+
+@asynccontextmanager
+async def _importing(dsn: str, log: str) -> AsyncIterator[Any]:
+    """Open the one transaction that changes a log of statements now."""
     async with (
         database.connected(dsn, seconds_max=IMPORT_SECONDS_MAX) as connection,
         connection.transaction(),
@@ -84,155 +166,46 @@ async def append_statement(dsn: str, source: str, statement: Statement, now: dat
         await connection.execute(LOCK, log)
         await connection.execute(ADD_SOURCE, log, STATEMENT, None, "{}")
         await connection.execute(REGISTER_HEAD, log)
-        header = _header(log, statement, now)
-        first = await _append(connection, log, [header])
-        if first is None:
-            position = await connection.fetchval(SELECT_HEADER, log, header["id"])
-            return Imported("duplicate", source, int(position), len(statement.lines), 0, 0, 0)
-        known = {
-            row["resource_id"]: row
-            for row in await connection.fetch(SELECT_LINES, log, f"{statement.currency}:")
-        }
-        events, new, changed = _lines(log, statement, known, now)
-        withdrawn = await _withdrawn(connection, log, statement, known, now)
-        position = first
-        rest = iter([*events, *withdrawn])
-        while batch := list(islice(rest, BATCH)):
-            position = await _append(connection, log, batch) or position
+        yield connection
         await connection.execute(RING)
-    return Imported(
-        "accepted", source, position, len(statement.lines), new, changed, len(withdrawn)
-    )
 
 
-def _header(log: str, statement: Statement, now: datetime) -> dict[str, Any]:
-    period = f"{statement.opened_at.isoformat()}/{statement.closed_at.isoformat()}"
-    name = f"{statement.currency}:{_digest(statement.sha256 + period)}"
-    body = {
-        "type": "statement",
-        "id": name,
-        "format": statement.format,
-        "sha256": statement.sha256,
-        "currency": statement.currency,
-        "opened_at": statement.opened_at.isoformat(),
-        "closed_at": statement.closed_at.isoformat(),
-        "opening": None if statement.opening is None else plain(statement.opening),
-        "closing": None if statement.closing is None else plain(statement.closing),
-        "lines": len(statement.lines),
-        "lines_sha256": hashlib.sha256(
-            b"\n".join(_content(line) for line in statement.lines)
-        ).hexdigest(),
-    }
-    return _event(log, "statement", name, "imported", statement.closed_at, name, body, now)
+async def _duplicate(connection: Any, source: str, statement: Statement, header: Event) -> Imported:
+    log = log_of(source)
+    latest = await connection.fetchrow(SELECT_HEADER, log, header["name"])
+    if latest is not None and latest["status"] == "withdrawn":
+        raise Conflicting(
+            f"this file was imported and withdrawn at {log}:{latest['position']}; to state it "
+            "anew, import it with again (--again)"
+        )
+    position = await connection.fetchval(SELECT_SAME, log, header["id"])
+    return Imported("duplicate", source, int(position), len(statement.lines), 0, 0, 0)
 
 
 def _lines(
-    log: str, statement: Statement, known: Mapping[str, Any], now: datetime
-) -> tuple[list[dict[str, Any]], int, int]:
+    log: str, statement: Statement, known: Mapping[str, Any], place: int, now: datetime
+) -> tuple[list[Event], int, int]:
     """Return the events of the lines that are new or stated differently, and how many of each."""
     events, new, changed = [], 0, 0
     for line in statement.lines:
-        name = _name(line)
-        digest = _digest(_content(line).decode())
-        before = known.get(name)
+        before = known.get(made.line_name(line))
         if before is None:
             new += 1
-        elif before["status"] == "stated" and before["idempotency_key"].endswith("/" + digest):
+        elif before["status"] == "stated" and before["idempotency_key"].endswith(
+            "/" + made.content_digest(line)
+        ):
             continue
         else:
             changed += 1
-        body = _body(line, name, statement.sha256)
-        tail = f"{statement.sha256}/{digest}"
-        events.append(
-            _event(log, "statement_line", name, "stated", line.effective_at, tail, body, now,
-                   line.idempotency_id)
-        )  # fmt: skip
+        events.append(made.stated(log, line, statement.sha256, place, now))
     return events, new, changed
 
 
-async def _withdrawn(
-    connection: Any, log: str, statement: Statement, known: Mapping[str, Any], now: datetime
-) -> list[dict[str, Any]]:
-    """Return the events of lines in the file's period that it does not state any more."""
-    stated = {_name(line) for line in statement.lines}
-    gone = sorted(
-        name for name, row in known.items()
-        if name not in stated and row["status"] == "stated"
-        and statement.opened_at <= row["provider_at"] < statement.closed_at
-    )  # fmt: skip
-    bodies: dict[str, dict[str, Any]] = {}
-    for row in await connection.fetch(SELECT_BODY, log, gone) if gone else ():
-        body = orjson.loads(row["body"])
-        bodies.setdefault(body["id"], body)
-    return [
-        _event(
-            log, "statement_line", name, "withdrawn", known[name]["provider_at"],
-            f"{statement.sha256}/withdrawn",
-            bodies[name] | {"status": "withdrawn", "sha256": statement.sha256}, now,
-            bodies[name].get("idempotency_id"),
-        )
-        for name in gone
-    ]  # fmt: skip
-
-
-def _name(line: Line) -> str:
-    name = line.id if len(line.id) <= NAME_MAX else _digest(line.id)
-    return f"{line.currency}:{name}"
-
-
-def _body(line: Line, name: str, sha256: str) -> dict[str, Any]:
-    return {
-        "type": "statement_line",
-        "id": name,
-        "status": "stated",
-        "sha256": sha256,
-        "number": line.number,
-        **_said(line),
-    }
-
-
-def _said(line: Line) -> dict[str, Any]:
-    """Return what a line says, without where it stands; absent things are left out."""
-    said = {
-        "line": line.id,
-        "row_kind": line.kind or None,
-        "amount": plain(line.amount),
-        "currency": line.currency,
-        "effective_at": line.effective_at.isoformat(),
-        "contract_id": line.contract_id,
-        "idempotency_id": line.idempotency_id,
-        "reference": line.reference,
-        "balance": None if line.balance is None else plain(line.balance),
-        "description": line.description or None,
-    }
-    return {name: value for name, value in said.items() if value is not None}
-
-
-def _content(line: Line) -> bytes:
-    return orjson.dumps(_said(line), option=orjson.OPT_SORT_KEYS)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _event(
-    log: str, kind: str, name: str, status: str, at: datetime, tail: str,
-    body: Mapping[str, Any], now: datetime, idempotency_id: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    raw = orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)
-    key = "/".join((log, kind, idempotency_id or "", name, tail))
-    return {
-        "id": hashlib.sha256(key.encode() + b"\x00" + raw).digest()[:16],
-        "key": key,
-        "kind": kind,
-        "name": name,
-        "status": status,
-        "idempotency_id": idempotency_id,
-        "at": at,
-        "body": raw,
-        "now": now,
-    }
+async def _append_all(connection: Any, log: str, events: Iterator[Event], position: int) -> int:
+    """Append events batch by batch; return the last position that is the file's."""
+    while batch := list(islice(events, BATCH)):
+        position = await _append(connection, log, batch) or position
+    return position
 
 
 async def _append(connection: Any, log: str, events: Sequence[Mapping[str, Any]]) -> int | None:

@@ -1,4 +1,4 @@
-"""Statements: which files were imported, what each covers, which balances it states."""
+"""Statements: which files are in force, what each covers, which balances it states."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ledger.model import Record, Seen, SourceTerms, StreamProjection, Table, Vie
 class File(Record, frozen=True):
     """The state: the header of one file, as last told."""
 
+    status: str
     currency: str
     details: dict[str, Any]
     at: int
@@ -22,7 +23,7 @@ def fold(state: File | None, seen: Seen) -> File:
     """Take the latest header; the file is the same."""
     if state is not None and state.at >= seen.position:
         return state
-    return File(seen.fact.currency or "", dict(seen.fact.details), seen.position)
+    return File(seen.fact.status, seen.fact.currency or "", dict(seen.fact.details), seen.position)
 
 
 def view(state: File, related: Sequence[File], terms: SourceTerms) -> View:
@@ -30,6 +31,7 @@ def view(state: File, related: Sequence[File], terms: SourceTerms) -> View:
     told = state.details
     return View(
         {
+            "status": state.status,
             "currency": state.currency,
             "format": told.get("format"),
             "sha256": told.get("sha256"),
@@ -38,6 +40,8 @@ def view(state: File, related: Sequence[File], terms: SourceTerms) -> View:
             "opening": _amount(told.get("opening")),
             "closing": _amount(told.get("closing")),
             "lines": told.get("lines"),
+            "by": told.get("by"),
+            "note": told.get("note"),
         }
     )
 
@@ -59,6 +63,7 @@ PROJECTION = StreamProjection(
             "source": "text",
             "kind": "text",
             "id": "text",
+            "status": "text",
             "currency": "text",
             "format": "text",
             "sha256": "text",
@@ -67,6 +72,8 @@ PROJECTION = StreamProjection(
             "opening": "numeric",
             "closing": "numeric",
             "lines": "bigint",
+            "by": "text",
+            "note": "text",
         },
         key=("source", "kind", "id"),
         mode="replace",

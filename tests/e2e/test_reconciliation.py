@@ -96,7 +96,8 @@ async def test_a_file_becomes_a_claim_a_report_and_after_a_decision_a_reconciled
         (claim,) = (await caller.ask("/v1/wallets"))["wallets"]
         assert claim["reconciliation"] == {
             "state": "RECONCILED", "through": "2026-02-01T00:00:00Z",
-            "statement_balance": "22.500001", "difference": "0", "breaks": 0,
+            "statement_balance": "22.500001", "difference": "0", "breaks": 0, "current": True,
+            "position": claim["reconciliation"]["position"],
         }  # fmt: skip
         assert claim["total"] == "22.500001"
         status, text, _ = ledger(service, "wallets", json=False)

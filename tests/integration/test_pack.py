@@ -36,7 +36,7 @@ from tests.evidence import append, append_bodies, as_superuser, stories
 from tests.statements import JANUARY, row, statement
 
 SIZES = (7, 40, 60)
-RECONCILED = ("statements", "statement_lines", "adjustments")
+RECONCILED = ("statements", "statement_lines", "statement_parts", "adjustments")
 NOON = "2026-01-10T12:00:00Z"
 
 
@@ -181,7 +181,7 @@ async def test_a_pack_holds_the_log_of_statements_and_folds_it(ledger: Ledger) -
     await append_statement(ledger.database.service_dsn, "straitsx", read, datetime.now(UTC))
     async with ledger.database.service() as connection:
         sealer = SourceSealer("straitsx.statements", ledger.database.settings)
-        assert await sealer.step(connection) == 2
+        assert await sealer.step(connection) == 3
     path = await ledger.pack()
     assert verdict(path) == "ok"
     found = members(path)

@@ -64,7 +64,7 @@ async def test_a_wallet_without_a_statement_is_incomplete(service: Service) -> N
     await service.fold()
     assert (await wallet(service))["reconciliation"] == {
         "state": "INCOMPLETE", "through": None, "statement_balance": None, "difference": None,
-        "breaks": None,
+        "breaks": None, "position": None, "current": False,
     }  # fmt: skip
 
 
@@ -72,13 +72,13 @@ async def test_a_wallet_that_agrees_line_by_line_is_reconciled(service: Service)
     rows = await books_of_three(service)
     done = await post_statement(service, statement(rows))
     assert (done["status"], done["source"], done["position"], done["new"]) == (
-        "accepted", "straitsx.statements", 6, 5,
+        "accepted", "straitsx.statements", 7, 5,
     )  # fmt: skip
     run = await reconcile(service)
-    assert run.positions == {"straitsx": 3, "straitsx.statements": 6}
+    assert run.positions == {"straitsx": 3, "straitsx.statements": 7}
     assert (await wallet(service))["reconciliation"] == {
         "state": "RECONCILED", "through": JANUARY[1], "statement_balance": "88.5",
-        "difference": "0", "breaks": 0,
+        "difference": "0", "breaks": 0, "position": run.positions, "current": True,
     }  # fmt: skip
     (told,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
     assert told["current"] is True
@@ -100,8 +100,8 @@ async def test_the_same_file_again_changes_nothing(service: Service) -> None:
     first = await post_statement(service, statement(rows))
     again = await post_statement(service, statement(rows))
     assert (again["status"], again["new"]) == ("duplicate", 0)
-    assert first["position"] == 6
-    assert (await service.ask("/v1/status"))["sources"][-1]["head"] == 6
+    assert first["position"] == 7
+    assert (await service.ask("/v1/status"))["sources"][-1]["head"] == 7
 
 
 async def test_a_newer_file_replaces_line_by_line_without_doubling(service: Service) -> None:
@@ -371,3 +371,101 @@ async def test_the_report_is_the_same_bytes_for_the_same_inputs(service: Service
     assert "residual,0" in rows
     status, _ = await service.refused("/reconciliation/straitsx/USDT")
     assert status == 404
+
+
+SECOND = [row("s1", "contract_0099", "7", NOON)]
+
+
+async def listed(service: Service, **asked: str) -> list[dict[str, Any]]:
+    await service.fold()
+    return [dict(each) for each in (await service.ask("/v1/statements", **asked))["statements"]]
+
+
+async def withdraw(service: Service, sha256: str, **told: str) -> tuple[int, dict[str, Any]]:
+    body = {"by": "ann", "note": "the sandbox's", **told}
+    path = f"/v1/statements/straitsx/{sha256}/withdraw"
+    async with service.client.post(path, json=body) as answer:
+        return answer.status, dict(await answer.json(content_type=None))
+
+
+async def test_a_mistaken_statement_is_withdrawn_and_the_right_one_stated_again(
+    service: Service,
+) -> None:
+    rows = await books_of_three(service)
+    right, wrong = statement(rows), statement([*rows[:2], *SECOND])
+    await post_statement(service, right)
+    await post_statement(service, wrong, (JANUARY[0], "2062-02-01T00:00:00Z"))
+    assert (await reconcile(service)).results[0].state == "BREAKS"
+    sha256 = (await listed(service))[0]["sha256"]
+    status, done = await withdraw(service, sha256)
+    assert (status, done["files"], done["lines"]) == (200, 1, 1)
+    (result,) = (await reconcile(service)).results
+    assert (result.state, result.cover.frame.cutoff.year) == ("INCOMPLETE", 2026)
+    assert (await post_statement(service, right))["status"] == "duplicate"
+    done = await post_statement(service, right, again="yes")
+    assert (done["status"], done["new"], done["changed"]) == ("accepted", 0, 3)
+    assert (await reconcile(service)).results[0].state == "RECONCILED"
+    told = {each["sha256"]: (each["status"], each["by"]) for each in await listed(service)}
+    assert told[sha256] == ("withdrawn", "ann")
+    assert (await withdraw(service, sha256))[0] == 404
+    assert (await withdraw(service, sha256, note=" "))[0] == 400
+
+
+async def test_a_withdrawn_file_does_not_come_back_by_itself(service: Service) -> None:
+    rows = await books_of_three(service)
+    await post_statement(service, statement(rows))
+    assert (await reconcile(service)).results[0].state == "RECONCILED"
+    (only,) = await listed(service)
+    assert (await withdraw(service, only["sha256"]))[0] == 200
+    assert (await reconcile(service)).results == []
+    assert (await wallet(service))["reconciliation"]["state"] == "INCOMPLETE"
+    assert (await service.ask("/v1/reconciliation"))["reconciliations"] == []
+    assert (await service.ask("/v1/breaks"))["breaks"] == []
+    status, problem = await refused_statement(service, statement(rows))
+    assert (status, "--again" in problem["detail"]) == (409, True)
+    done = await post_statement(service, statement(rows), again="yes")
+    assert (done["new"], done["changed"]) == (0, 5)
+    assert (await reconcile(service)).results[0].state == "RECONCILED"
+
+
+async def test_lines_stated_before_are_stated_again_by_the_same_file_of_another_period(
+    service: Service,
+) -> None:
+    rows = await books_of_three(service)
+    await post_statement(service, statement(rows))
+    other = [*rows[:2], row("r3", "contract_0002", "99", NOON), *rows[3:]]
+    await post_statement(service, statement(other))
+    done = await post_statement(service, statement(rows), (JANUARY[0], "2026-02-02T00:00:00Z"))
+    assert done["changed"] == 3  # the running balances after it are others, too
+    assert (await reconcile(service)).results[0].state == "RECONCILED"
+
+
+async def test_a_file_is_kept_byte_for_byte(service: Service, monkeypatch: Any) -> None:
+    monkeypatch.setattr("ledger.statement_events.PART_BYTES", 100)
+    file = statement(await books_of_three(service))
+    assert len(file) > 300
+    await post_statement(service, file)
+    (told,) = await listed(service)
+    path = f"/v1/statements/straitsx/{told['sha256']}/file"
+    async with service.client.get(path) as answer:
+        assert (answer.status, await answer.read()) == (200, file)
+    async with service.client.get(path.replace(told["sha256"], "0" * 64)) as answer:
+        assert answer.status == 404
+    again = await fold_from_zero(service.database.service_dsn, service.database.settings)
+    async with service.database.service() as connection:
+        one = await dump(connection, service.generation)
+        assert differences(one, await dump(connection, again)) == {}
+
+
+async def test_a_claim_says_when_the_books_have_gone_on(service: Service) -> None:
+    await post_statement(service, statement(await books_of_three(service)))
+    run = await reconcile(service)
+    await service.post_json("straitsx", payment(9, amount="5.0", fees="0.0", **at(NOON)))
+    await service.fold()
+    claim = (await wallet(service))["reconciliation"]
+    assert (claim["state"], claim["current"], claim["position"]) == (
+        "RECONCILED", False, run.positions,
+    )  # fmt: skip
+    await reconcile(service)
+    claim = (await wallet(service))["reconciliation"]
+    assert (claim["state"], claim["current"], claim["breaks"]) == ("BREAKS", True, 1)

@@ -30,7 +30,9 @@ COLUMNS = {
     "limits": "source kind id customer_id limits",
     "limit_requests": "source kind id customer_id status updated_at conflict",
     "rfi": "source kind id customer_id status updated_at expires_at details",
-    "statements": "source kind id currency format sha256 opened_at closed_at opening closing lines",
+    "statements": "source kind id status currency format sha256 opened_at closed_at opening "
+    "closing lines by note",
+    "statement_parts": "source kind id file part parts",
     "statement_lines": "source kind id status line row_kind amount currency effective_at "
     "contract_id idempotency_id reference balance description file number versions",
     "adjustments": "source kind id action currency anchor break_type items by note decided_at "
@@ -73,6 +75,8 @@ FACTS: dict[str, list[Fact]] = {
     "statement": [word("statement", "imported", 1, currency="XSGD", details={
         "opened_at": at(0).isoformat(), "closed_at": at(9).isoformat(), "opening": "0",
         "closing": "5", "lines": 1, "sha256": "f" * 64, "format": "csv"})],
+    "statement_part": [word("statement_part", "kept", 1, details={
+        "sha256": "ab", "part": 1, "parts": 2})],
     "statement_line": [
         word("statement_line", "stated", 1, amount=Decimal(5), currency="XSGD",
              details={"line": "1", "balance": "5", "number": 1, "sha256": "f" * 64}),

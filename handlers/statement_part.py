@@ -1,0 +1,45 @@
+"""A part of a statement's file: what was imported is kept byte for byte, some at a time.
+
+Written by our own import, never by a provider. The bytes stay in the log; the books say where.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms
+
+KIND: Final = "statement_part"
+STATUSES: Final = frozenset({"kept"})
+
+
+def matches(payload: Payload) -> bool:
+    """Tell a part by its type."""
+    return payload.type == KIND
+
+
+def envelope(payload: Payload) -> Envelope:
+    """Read the envelope: one event per part of a file. Raises CannotBeTrue."""
+    if payload.id is None:
+        raise CannotBeTrue("missing_id", "the part has no id")
+    return Envelope(KIND, payload.id, "kept", None, None, payload.need("sha256"))
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    """Translate a part: of which file, the how manieth of how many. Raises CannotBeTrue."""
+    numbers = {name: payload.get(name) for name in ("part", "parts")}
+    if not all(isinstance(each, int) and each > 0 for each in numbers.values()):
+        raise CannotBeTrue("bad_part", "part and parts are numbers from 1 on")
+    return envelope(payload).fact(details={"sha256": payload.need("sha256"), **numbers})
+
+
+HANDLER = Handler(
+    provider="statement",
+    kind=KIND,
+    events=frozenset(),
+    matches=matches,
+    types=frozenset({KIND}),
+    envelope=envelope,
+    translate=translate,
+    statuses=STATUSES,
+)

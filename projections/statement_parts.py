@@ -1,0 +1,48 @@
+"""Statement parts: where in the log the bytes of each imported file are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ledger.model import Record, Seen, SourceTerms, StreamProjection, Table, View
+
+
+class Part(Record, frozen=True):
+    """The state: which part of which file it is."""
+
+    file: str
+    part: int
+    parts: int
+
+
+def fold(state: Part | None, seen: Seen) -> Part:
+    """Take the part; the same bytes say the same."""
+    told = seen.fact.details
+    return Part(str(told["sha256"]), int(told["part"]), int(told["parts"]))
+
+
+def view(state: Part, related: Sequence[Part], terms: SourceTerms) -> View:
+    """Return the row of a part; nothing is posted."""
+    return View({"file": state.file, "part": state.part, "parts": state.parts})
+
+
+PROJECTION = StreamProjection(
+    name="statement_parts",
+    kinds=frozenset({"statement_part"}),
+    table=Table(
+        name="statement_parts",
+        columns={
+            "source": "text",
+            "kind": "text",
+            "id": "text",
+            "file": "text",
+            "part": "bigint",
+            "parts": "bigint",
+        },
+        key=("source", "kind", "id"),
+        mode="replace",
+    ),
+    state=Part,
+    fold=fold,
+    view=view,
+)
