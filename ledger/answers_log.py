@@ -101,6 +101,9 @@ class Exceptions(Answer, frozen=True):
     exceptions: list[OperatorException]
     next: Cursor
     position: Place
+    findings: Annotated[
+        str, Meta(description="Where to ask what looks incomplete by now, without any event.")
+    ] = "/v1/reconciliation/findings"
 
 
 class Decision(Answer, frozen=True, forbid_unknown_fields=True):

@@ -198,10 +198,21 @@ class RunAnswer(Answer, frozen=True):
     current: Annotated[bool, Meta(description="Whether the books are still at `positions`.")]
 
 
+class Unproved(Answer, frozen=True):
+    """A wallet that moved and has no statement: INCOMPLETE."""
+
+    source: str
+    currency: str
+    total: Amount
+
+
 class Runs(Answer, frozen=True):
     """The latest reconciliation of each wallet, by source and currency."""
 
     reconciliations: list[RunAnswer]
+    without_statement: Annotated[
+        list[Unproved], Meta(description="Wallets that nothing is known about: INCOMPLETE.")
+    ]
     next: Cursor
     position: Place
 

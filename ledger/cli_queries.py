@@ -174,9 +174,19 @@ def exceptions_list(
     reason: Annotated[str | None, Parameter(help="Only for this reason.")] = None,
     kind: Kind = None, paging: Paging = FIRST_PAGE, service: Service = NOW,
 ) -> int:  # fmt: skip
-    """List what an operator should look at: unreadable, unknown, conflict, mismatch, parked."""
+    """List what an operator should look at: unreadable, unknown, conflict, mismatch, parked.
+
+    Then what looks incomplete by now: stuck, returned, drifted, unverified (`ledger reconcile
+    findings` has more about them).
+    """
     filters = {"source": source, "state": state, "reason": reason, "kind": kind}
-    return show_list("exceptions", filters, paging, service)
+    if service.json or kind or paging.cursor or state not in (None, "open"):
+        return show_list("exceptions", filters, paging, service)
+    show_list("exceptions", filters, paging, service)
+    return show_list(
+        "findings", {"source": source, "reason": reason}, paging, service,
+        path="reconciliation/findings",
+    )  # fmt: skip
 
 
 @exceptions.command

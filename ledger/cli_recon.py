@@ -218,7 +218,7 @@ def reconcile_show(
 
     filters = {"source": source, "currency": currency, "limit": 1000}
     document, raw = _settled(service, filters, wait=not no_wait)
-    runs = document["reconciliations"]
+    runs, bare = document["reconciliations"], document["without_statement"]
     for path, kind in ((html, "html"), (csv, "csv")):
         if path is not None:
             _write_report(service, source, currency, path, kind)
@@ -230,7 +230,11 @@ def reconcile_show(
         for run in runs:
             for reason in run["reasons"]:
                 tables.line(out, f"{run['source']} {run['currency']}: {reason}", run["state"])
-    return max((EXITS.get(run["state"], 3) for run in runs), default=3)
+        for each in bare:
+            told = f"{each['source']} {each['currency']}: INCOMPLETE, no statement of it"
+            tables.line(out, f"{told} is imported; it holds {each['total']}", "INCOMPLETE")
+    exits = [EXITS.get(run["state"], 3) for run in runs] + [3 for _ in bare]
+    return max(exits, default=3)
 
 
 def _settled(

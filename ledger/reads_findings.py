@@ -5,10 +5,11 @@ Ages depend on when one asks, so nothing here is in the books; a moment is given
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ledger import registry
 from ledger.answers_recon import FindingAnswer, Findings
@@ -21,6 +22,12 @@ from ledger.recon_rules import Rules
 
 FOUND_MAX: Final = 10_000
 """Findings of one reason and source; more are an incident, not a list."""
+
+LIMITS_PAGE: Final = 500
+"""Customers' limits that are compared at a time."""
+
+Limit: TypeAlias = tuple[str, str, str]
+"""Customer, period and kind."""
 
 DAY: Final = timezone(timedelta(hours=8))
 """Limits count the days and years of Singapore (StraitsX is there)."""
@@ -56,21 +63,27 @@ SELECT 'customer' AS kind, substr(b.account, 23) AS id, b.currency,
 # The last few events of each stream: what was told when is in the events, not in the books.
 SELECT_LIMITS: Final = """
 SELECT l.id, l.customer_id, e.position, e.received_at, e.path_event, e.body, s.provider
-  FROM limits AS l
+  FROM (SELECT source, kind, id, customer_id FROM limits
+         WHERE source = $1 AND customer_id IS NOT NULL AND ($3::text IS NULL OR id > $3)
+         ORDER BY source, kind, id LIMIT $2) AS l
   JOIN ledger.sources AS s ON s.source = l.source
  CROSS JOIN LATERAL (
        SELECT h.position FROM history AS h
         WHERE h.source = l.source AND h.kind = l.kind AND h.id = l.id
         ORDER BY h.position DESC LIMIT 8) AS latest
   JOIN ledger.events AS e ON e.source = l.source AND e.position = latest.position
- WHERE l.source = $1 AND l.customer_id IS NOT NULL
- ORDER BY l.customer_id, l.id, e.position LIMIT $2
+ ORDER BY l.id, e.position
 """
 SELECT_USED: Final = """
-SELECT currency, sum(amount) AS amount FROM transactions
- WHERE source = $1 AND customer_id = $2 AND kind = $3 AND status = 'completed'
-   AND effective_at >= $4 AND effective_at < $5 AND first_position <= $6
- GROUP BY currency
+SELECT u.place, t.currency, t.amount
+  FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[])
+       WITH ORDINALITY AS u(customer, kind, begin, until, position, place)
+ CROSS JOIN LATERAL (
+       SELECT currency, sum(amount) AS amount FROM transactions
+        WHERE source = $1 AND customer_id = u.customer AND kind = u.kind AND status = 'completed'
+          AND effective_at >= u.begin AND effective_at < u.until AND first_position <= u.position
+        GROUP BY currency) AS t
+ ORDER BY u.place, t.currency
 """
 
 
@@ -159,17 +172,18 @@ def _returned(source: str, row: Row) -> FindingAnswer:
 async def _drifts(snapshot: Snapshot, source: str) -> list[FindingAnswer]:
     """Compare what the provider says is used of each limit with what the transactions used."""
     found: list[FindingAnswer] = []
-    for (customer, period, kind), told in (await _limits(snapshot, source)).items():
-        drift = await _drift(snapshot, source, customer, kind, period, told)
-        found += [drift] if drift is not None else []
+    last: str | None = None
+    while rows := await snapshot.rows(SELECT_LIMITS, source, LIMITS_PAGE, last):
+        last = rows[-1]["id"]
+        found += await _drifts_of(snapshot, source, list(_limits(source, rows).items()))
     return found
 
 
-async def _limits(snapshot: Snapshot, source: str) -> dict[tuple[str, str, str], Used]:
-    """Return what was last told to be used: (customer, period, kind) → amount and event."""
+def _limits(source: str, rows: Sequence[Row]) -> dict[Limit, Used]:
+    """Return what was last told to be used of each limit."""
     known = registry.load()
-    found: dict[tuple[str, str, str], Used] = {}
-    for row in await snapshot.rows(SELECT_LIMITS, source, FOUND_MAX):
+    found: dict[Limit, Used] = {}
+    for row in rows:
         terms = SourceTerms(source, row["provider"])
         try:
             fact = known.translate(terms, "callback", row["path_event"], row["body"])
@@ -180,27 +194,43 @@ async def _limits(snapshot: Snapshot, source: str) -> dict[tuple[str, str, str],
             name = f"{period}_{kind}_limit"
             whole, left = told.get(f"total_{name}"), told.get(f"available_{name}")
             if whole is not None and left is not None:
-                place = row["customer_id"], period, kind
                 amount = Decimal(whole) - Decimal(left)
+                place = row["customer_id"], period, kind
                 found[place] = Used(amount, row["position"], row["received_at"])
     return found
 
 
-async def _drift(
-    snapshot: Snapshot, source: str, customer: str, kind: str, period: str, told: Used
-) -> FindingAnswer | None:
-    begin = told.at.astimezone(DAY).replace(hour=0, minute=0, second=0, microsecond=0)
-    if period == "annual":
-        begin = begin.replace(month=1, day=1)
-    sums = await snapshot.rows(SELECT_USED, source, customer, kind, begin, told.at, told.position)
+async def _drifts_of(
+    snapshot: Snapshot, source: str, told: Sequence[tuple[Limit, Used]]
+) -> list[FindingAnswer]:
+    sums: dict[int, list[Row]] = defaultdict(list)
+    for row in await snapshot.rows(
+        SELECT_USED, source, [customer for (customer, _, _), _ in told],
+        [kind for (_, _, kind), _ in told], [_begin(period, u) for (_, period, _), u in told],
+        [used.at for _, used in told], [used.position for _, used in told],
+    ):  # fmt: skip
+        sums[row["place"]].append(row)
+    drifts = (
+        _drift(source, limit, used, sums[place]) for place, (limit, used) in enumerate(told, 1)
+    )
+    return [each for each in drifts if each is not None]
+
+
+def _begin(period: str, used: Used) -> datetime:
+    begin = used.at.astimezone(DAY).replace(hour=0, minute=0, second=0, microsecond=0)
+    return begin.replace(month=1, day=1) if period == "annual" else begin
+
+
+def _drift(source: str, limit: Limit, used: Used, sums: Sequence[Row]) -> FindingAnswer | None:
     if len(sums) > 1:
         return None  # a limit is in one currency, and does not say in which
     ours = sums[0]["amount"] if sums else Decimal(0)
-    if ours == told.amount:
+    if ours == used.amount:
         return None
+    customer, period, kind = limit
     about = {
-        "kind": "limits", "id": f"{customer}:{period}_{kind}", "amount": told.amount - ours,
-        "currency": sums[0]["currency"] if sums else None, "since": told.at,
+        "kind": "limits", "id": f"{customer}:{period}_{kind}", "amount": used.amount - ours,
+        "currency": sums[0]["currency"] if sums else None, "since": used.at,
     }  # fmt: skip
-    detail = f"the provider counts {plain(told.amount)} used, the transactions {plain(ours)}"
+    detail = f"the provider counts {plain(used.amount)} used, the transactions {plain(ours)}"
     return _found(source, "limit_drift", about, detail)

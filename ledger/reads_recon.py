@@ -20,6 +20,7 @@ from ledger.answers_recon import (
     StatementLine,
     StatementLines,
     Statements,
+    Unproved,
 )
 from ledger.errors import NotFound
 from ledger.questions import Question
@@ -72,6 +73,16 @@ SELECT source, currency, state, opened_at, closed_at AS through, positions::text
   FROM ledger.recon_runs
  WHERE source = $1 AND ($3::text IS NULL OR currency > $3) AND ($4::text IS NULL OR currency = $4)
  ORDER BY currency LIMIT $2
+"""
+SELECT_UNPROVED: Final = """
+SELECT b.source, b.currency, sum(b.debits - b.credits) AS total
+  FROM balances AS b
+ WHERE b.source = $1 AND ($2::text IS NULL OR b.currency = $2)
+   AND b.account IN ('assets:wallet:available', 'assets:wallet:held')
+   AND NOT EXISTS (SELECT FROM ledger.recon_runs AS r
+                    WHERE r.source = b.source AND r.currency = b.currency)
+ GROUP BY b.source, b.currency HAVING bool_or(b.debits <> 0 OR b.credits <> 0)
+ ORDER BY b.currency
 """
 SELECT_SEAL: Final = """
 SELECT size, encode(root, 'hex') AS root FROM ledger.seals
@@ -134,7 +145,14 @@ async def runs(snapshot: Snapshot, question: Question) -> Runs:
     """Read the latest reconciliation of each wallet."""
     rows, following = await RUNS.page(snapshot, question, question.text("currency"))
     found = [await _run(snapshot, row) for row in rows]
-    return Runs(reconciliations=found, next=following, position=snapshot.position)
+    bare = [
+        build(Unproved, row)
+        for source in snapshot.sources(question)
+        for row in await snapshot.rows(SELECT_UNPROVED, source, question.text("currency"))
+    ]
+    return Runs(
+        reconciliations=found, without_statement=bare, next=following, position=snapshot.position
+    )
 
 
 async def one(

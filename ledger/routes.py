@@ -290,6 +290,9 @@ OPERATIONS: Final = (
             KIND,
             Param("state", "Only in this state.", "choice", ("open", "cleared", "resolved")),
         ),
+        about="Each is about one event. What looks incomplete as time goes by (stuck, returned, "
+        "drifted, unverified) is asked for at a moment: `/v1/reconciliation/findings`, as "
+        "`findings` says.",
     ),
     RESOLVE,
     STATUS_ROUTE,

@@ -106,3 +106,25 @@ async def test_findings_come_in_pages(service: Service) -> None:
     ]
     status, _ = await service.refused("/v1/reconciliation/findings", as_of="soon")
     assert status == 400
+
+
+async def test_limits_of_every_customer_are_compared_page_by_page(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.reads_findings.LIMITS_PAGE", 2)
+    for number in range(1, 6):
+        limits = {
+            "customerProfileId": f"cp_{number}", "totalDailyPaymentLimit": 100,
+            "availableDailyPaymentLimit": 100 - number,
+        }  # fmt: skip
+        told = {"id": f"limits_{number}", "type": "transactionLimits", "attributes": limits}
+        await service.post_json("straitsx", {"data": told})
+    assert await found(service, reason="limit_drift") == [
+        ("limit_drift", "limits", f"cp_{number}:daily_payment", str(number))
+        for number in range(1, 6)
+    ]
+
+
+async def test_exceptions_say_where_findings_are(service: Service) -> None:
+    told = await service.ask("/v1/exceptions")
+    assert (await service.ask(told["findings"], as_of=AS_OF))["findings"] == []

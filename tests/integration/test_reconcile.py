@@ -469,3 +469,13 @@ async def test_a_claim_says_when_the_books_have_gone_on(service: Service) -> Non
     await reconcile(service)
     claim = (await wallet(service))["reconciliation"]
     assert (claim["state"], claim["current"], claim["breaks"]) == ("BREAKS", True, 1)
+
+
+async def test_a_wallet_without_a_statement_is_listed_beside_the_runs(service: Service) -> None:
+    await post_statement(service, statement(await books_of_three(service)))
+    await service.post_json("straitsx", payment(8, currency="xusd", **at(NOON)))
+    await reconcile(service)
+    told = await service.ask("/v1/reconciliation")
+    assert [each["currency"] for each in told["reconciliations"]] == ["XSGD"]
+    assert told["without_statement"] == [{"source": "straitsx", "currency": "XUSD", "total": "9.5"}]
+    assert (await service.ask("/v1/reconciliation", currency="xsgd"))["without_statement"] == []
