@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from html import escape
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.05rem;margin:1.8rem 0 .4rem}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;
 border-bottom:1px solid #d8dde3}
-th{font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+th{font-weight:600}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 tr.sum td{font-weight:600;border-top:2px solid #1b1f24}
 code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}
 .state{display:inline-block;padding:.1rem .6rem;border:1px solid;border-radius:1rem;font-weight:600}
@@ -60,7 +61,7 @@ def csv_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
             rows.writerow((name, "" if value is None else _cell(value)))
     rows.writerow(())
     rows.writerow(BREAK_FIELDS)
-    for each in breaks:
+    for each in by_weight(breaks):
         rows.writerow([_cell(_text(each.get(name))) for name in BREAK_FIELDS])
     return out.getvalue().encode()
 
@@ -68,6 +69,8 @@ def csv_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
 def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
     """Write the page: what is claimed, on which evidence, and what stands against it."""
     figures = run["figures"]
+    sums = figures["by_type"]
+    ordered = by_weight(breaks)
     title = f"{run['currency']} of {run['source']}, through {_text(run['through'])}"
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
@@ -79,7 +82,7 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
         "<h2>Balance</h2>",
         _table(
             ("", run["currency"]),
-            [(label, figures[name]) for name, label in SHEET],
+            _with_amounts([(label,) for _, label in SHEET], [figures[name] for name, _ in SHEET]),
             numbers={1},
             sums={"Statement, closing balance", "Ledger balance at the cut-off"},
         ),
@@ -96,15 +99,17 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
         "<h2>Open breaks by type and age</h2>",
         _table(
             ("type", "age", "owner", "count", "value"),
-            [(t["type"], t["bucket"], t["owner"], t["count"], t["value"])
-             for t in figures["by_type"]],
+            _with_amounts(
+                [(t["type"], t["bucket"], t["owner"], t["count"]) for t in sums],
+                [t["value"] for t in sums],
+            ),
             numbers={3, 4},
         ),
         "<h2>Breaks, what is in transit, and decisions</h2>",
         _table(
-            ("break", "type", "state", "difference", "days", "what", "decision"),
-            [_break_row(each) for each in breaks],
-            numbers={3, 4},
+            ("break", "type", "state", "days", "owner", "what", "decision", "difference"),
+            _with_amounts(map(_break_row, ordered), [each["difference"] for each in ordered]),
+            numbers={3, 7},
         ),
         "<h2>Evidence</h2>",
         _table(("", ""), list(_facts(run))),
@@ -131,12 +136,26 @@ def _facts(run: JSON) -> Iterable[tuple[str, str]]:
     yield "result (SHA-256)", run["sha256"]
 
 
+def by_weight(breaks: Sequence[JSON]) -> list[JSON]:
+    """Sort breaks as they are read: open ones first, the largest first."""
+    return sorted(
+        breaks, key=lambda b: (b["state"] != "OPEN", -abs(Decimal(b["difference"])), b["id"])
+    )
+
+
+def _with_amounts(rows: Iterable[tuple[Any, ...]], amounts: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Add a last column: amounts in groups of thousands, with the same number of decimals."""
+    places = max((len(amount.partition(".")[2]) for amount in amounts), default=0)
+    told = [f"{Decimal(amount):,.{places}f}" for amount in amounts]
+    return [(*row, amount) for row, amount in zip(rows, told, strict=True)]
+
+
 def _break_row(each: JSON) -> tuple[str, ...]:
     decided = f"{each['action']} by {each['decided_by']}: {each['note']}" if each["action"] else ""
     what = f"{each['detail']} ({_text(each['items'])})" if each["items"] else each["detail"]
     return (
-        each["id"], each["type"], each["state"], each["difference"], str(each["age_days"]), what,
-        decided,
+        each["id"], each["type"], each["state"], str(each["age_days"]), each["owner"],
+        what, decided,
     )  # fmt: skip
 
 

@@ -186,7 +186,7 @@ async def test_a_table_without_a_terminal_is_plain_aligned_text(fake: Fake) -> N
     lines = [line.rstrip() for line in done.out.splitlines()]
     assert lines == [
         "source    currency  available  held  pending in      total  reconciliation  through  "
-        "difference  breaks",
+        "difference  breaks  current",
         "straitsx  XSGD      -12269.37   0.1           0  -12269.37  INCOMPLETE",
         "straitsx  XUSD        28953.5     0           0    28953.5  INCOMPLETE",
     ]
