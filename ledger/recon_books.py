@@ -26,7 +26,8 @@ SELECT sha256, opened_at, closed_at, opening, closing, position
 SELECT_LINES: Final = """
 SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, reference
   FROM statement_lines
- WHERE source = $1 AND currency = $2 AND status = 'stated' AND file = ANY ($3::text[])
+ WHERE source = $1 AND currency = $2 AND status = 'stated'
+   AND effective_at >= $3 AND effective_at < $4
 """
 SELECT_MOVES: Final = """
 WITH moved AS (
@@ -123,7 +124,7 @@ class Pair:
     async def reconcile(self, currency: str) -> Result | None:
         """Reconcile one currency as the snapshot has it; None when it has no statement."""
         files = await self.connection.fetch(SELECT_FILES, self.log, currency)
-        cover = cover_of([File(*row) for row in files])
+        cover = cover_of([File(*row) for row in files], self.rules.since)
         if cover is None:
             return None
         parked = await self.connection.fetchval(SELECT_PARKED, [self.source, self.log])
@@ -152,7 +153,9 @@ class Pair:
         frame = cover.frame
         lines = [
             Item(*row)
-            for row in await self.connection.fetch(SELECT_LINES, self.log, currency, cover.files)
+            for row in await self.connection.fetch(
+                SELECT_LINES, self.log, currency, frame.opened, frame.cutoff
+            )
         ]
         reach = max(self.rules.window, self.rules.settlement)
         rows = await self.connection.fetch(

@@ -53,18 +53,23 @@ class Cover(Record, frozen=True):
     """Every balance that counts, in order of time."""
 
 
-def cover_of(files: Sequence[File]) -> Cover | None:
+def cover_of(files: Sequence[File], since: datetime | None = None) -> Cover | None:
     """Return what the files cover from the earliest on, up to the first gap; None without files.
+
+    `since` is where to begin instead; a file must begin there, and those before it do not count.
 
     Files whose period begins later than the run ends are named as missing what is before them,
     and do not count: a window without a statement is never taken for one without a difference.
     """
+    files = [file for file in files if since is None or file.opened_at >= since]
     if not files:
         return None
     ordered = sorted(files, key=lambda f: (f.opened_at, f.closed_at, f.sha256))
     run = [ordered[0]]
     end = ordered[0].closed_at
     missing: list[str] = []
+    if since is not None and run[0].opened_at != since:
+        missing.append(f"no statement begins at {since.isoformat()}, where `since` says to begin")
     for file in ordered[1:]:
         if file.opened_at > end:
             missing.append(

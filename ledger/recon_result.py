@@ -148,6 +148,8 @@ def conclude(
     lines = [line for group in groups for line in group.lines]
     opening = _opening(cover, [line.amount for line in lines])
     name = break_id_of(source, currency, "opening")
+    # What was decided and posted before the first statement is in the balance that it opens with.
+    decided = {n: d for n, d in decided.items() if n in {*used, name} or not _is_carried(d)}
     posted_before = added(d.before for d in decided.values() if d.break_id != name)
     carried = ledger.before - added(group.before for group in groups) - posted_before
     own = decided.get(name)
@@ -170,6 +172,10 @@ def conclude(
 def _is_noted(group: Group, decision: Decided | None) -> bool:
     """Tell whether a matched group is to be listed: a decision has something to do with it."""
     return decision is not None and (bool(decision.posted) or group.rule == "hand")
+
+
+def _is_carried(decision: Decided) -> bool:
+    return bool(decision.posted) and decision.posted == decision.before
 
 
 class _Writer(Record, frozen=True):

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ _AMOUNT: Final = re.compile(r"\d{1,20}(\.\d{1,18})?", re.ASCII)
 _ACCOUNT: Final = re.compile(r"(expenses|income|equity):[a-z_]{1,40}|suspense", re.ASCII)
 _NAMES: Final = frozenset(
     {"settlement_hours", "match_hours", "tolerance", "difference_account", "owner", "owners",
-     "groups", "stuck_hours", "utc_offset_hours"}
+     "groups", "stuck_hours", "utc_offset_hours", "since"}
 )  # fmt: skip
 
 
@@ -57,6 +57,8 @@ class Rules:
     """How long a transaction may be pending."""
     utc_offset: timedelta = timedelta(0)
     """What a day is for groups by day: how far its midnight is ahead of UTC's."""
+    since: datetime | None = None
+    """Where reconciling begins; without it, where the earliest statement does."""
 
     def owner_of(self, break_type: str) -> str:
         """Return who looks after breaks of a type."""
@@ -73,6 +75,7 @@ class Rules:
             f"owners={self.owner}{sorted(self.owners.items())}",
             f"groups={[(g.line, g.kinds, g.by) for g in self.groups]}",
             f"offset={self.utc_offset.total_seconds():.0f}",
+            f"since={self.since.astimezone(UTC).isoformat() if self.since else None}",
         ]
         return hashlib.sha256("|".join(said).encode()).hexdigest()
 
@@ -95,6 +98,7 @@ def rules_of(declared: Mapping[str, Any]) -> Rules:
         groups=tuple(_group(each) for each in declared.get("groups", ())),
         stuck=_hours(declared, "stuck_hours", 72),
         utc_offset=_hours(declared, "utc_offset_hours", 0, least=-14),
+        since=_since(declared.get("since")),
     )
 
 
@@ -108,6 +112,16 @@ def _hours(declared: Mapping[str, Any], name: str, default: int, least: int = 0)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 8784:
         raise ValueError(f"{name} is a number of whole hours from {least} to 8784")
     return timedelta(hours=value)
+
+
+def _since(value: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        moment = value
+    if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+        raise ValueError("since is a time with a zone, as 2026-06-01T00:00:00Z")
+    return moment
 
 
 def _table(declared: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from ledger import books
 from ledger.recon_result import Result
 
 LOCK_RUN: Final = "SELECT pg_advisory_xact_lock(hashtextextended($1 || '|' || $2, 7))"
@@ -55,7 +56,7 @@ async def write(
     async with connection.transaction():
         await connection.execute(LOCK_RUN, *place)
         stored = await connection.fetchrow(SELECT_RUN, *place)
-        if stored is not None and _is_later(stored, positions, generation):
+        if stored is not None and await _is_later(connection, stored, positions, generation):
             return False
         if stored is None or stored["sha256"] != result.sha256:
             await _write_matches(connection, result)
@@ -78,15 +79,21 @@ async def forget(
         async with connection.transaction():
             await connection.execute(LOCK_RUN, *place)
             stored = await connection.fetchrow(SELECT_RUN, *place)
-            if stored is not None and not _is_later(stored, positions, generation):
+            if stored is not None and not await _is_later(
+                connection, stored, positions, generation
+            ):
                 for statement in (DELETE_RUN, DELETE_ALL_MATCHES, DELETE_BREAKS):
                     await connection.execute(statement, *place)
 
 
-def _is_later(stored: Any, positions: Mapping[str, int], generation: int) -> bool:
+async def _is_later(
+    connection: Any, stored: Any, positions: Mapping[str, int], generation: int
+) -> bool:
+    """Tell whether what is stored must stay. A roll back makes an earlier generation live."""
     known = orjson.loads(stored["positions"])
     if stored["generation"] != generation:
-        return int(stored["generation"]) > generation
+        live = await connection.fetchrow(books.SELECT_LIVE)
+        return live is None or bool(live["generation"] != generation)
     return any(known.get(source, 0) > position for source, position in positions.items())
 
 

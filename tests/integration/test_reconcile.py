@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from ledger.recon_rules import rules_of
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero
@@ -241,6 +243,16 @@ async def test_decisions_survive_a_rebuild_and_so_does_the_result(service: Servi
         assert await books.try_swap(connection, again)
     after = await reconcile(service)
     assert after.generation == again
+    assert (await service.ask("/v1/reconciliation"))["reconciliations"][0]["current"] is True
+    await service.post_json("straitsx", payment(9, **at(NOON)))
+    async with service.database.service() as connection:
+        await connection.execute("UPDATE ledger.generations SET state = 'previous' "
+                                 "WHERE state = 'live'")  # fmt: skip
+        await connection.execute("UPDATE ledger.generations SET state = 'live' "
+                                 "WHERE generation = $1", service.generation)  # fmt: skip
+    back = await reconcile(service)
+    assert back.generation == service.generation
+    assert (await service.ask("/v1/reconciliation"))["reconciliations"][0]["current"] is True
     assert [r.sha256 for r in after.results] == [r.sha256 for r in before.results]
 
 
@@ -479,3 +491,27 @@ async def test_a_wallet_without_a_statement_is_listed_beside_the_runs(service: S
     assert [each["currency"] for each in told["reconciliations"]] == ["XSGD"]
     assert told["without_statement"] == [{"source": "straitsx", "currency": "XUSD", "total": "9.5"}]
     assert (await service.ask("/v1/reconciliation", currency="xsgd"))["without_statement"] == []
+
+
+async def test_years_may_be_cut_off_where_a_statement_begins(service: Service) -> None:
+    found = await planted(service)
+    for each in found.values():
+        await decide(service, each["id"], "write_off")
+    (whole,) = (await reconcile(service)).results
+    assert whole.state == "RECONCILED"
+    closing = whole.figures["closing"]
+    february = ("2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z")
+    await service.post_json(
+        "straitsx", payment(9, amount="5.0", fees="0.0", **at("2026-02-03T00:00:00Z"))
+    )
+    rows = [row("n1", "contract_0009", "5", "2026-02-03T00:00:00Z")]
+    await post_statement(service, statement(rows, opening=closing), february)
+    sources = service.database.settings.sources
+    rules = rules_of({"since": february[0]})
+    sources = {**sources, "straitsx": replace(sources["straitsx"], reconcile=rules)}
+    (result,) = (await reconcile(service, sources=sources)).results
+    assert (result.state, result.figures["lines"], result.breaks) == ("RECONCILED", 1, ())
+    assert (result.figures["opening"], result.figures["transactions"]) == (closing, 1)
+    await service.post_json("straitsx", payment(10, amount="3.0", fees="0.0", **at(NOON)))
+    (result,) = (await reconcile(service, sources=sources)).results
+    assert [(each.type, each.gap) for each in result.breaks] == [("OPENING", 3)]

@@ -329,6 +329,8 @@ def test_ages_fall_into_four_buckets() -> None:
         {"tolerances": {}},
         {"tolerance": {"XSGD": 0.01}},
         {"settlement_hours": "24"},
+        {"since": "2026-06-01"},
+        {"since": "last month"},
         {"settlement_hours": True},
         {"difference_account": "assets:wallet:available"},
         {"groups": [{"line": "x", "kinds": [], "by": "luck"}]},

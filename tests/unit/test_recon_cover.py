@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from ledger.recon_cover import Cover, File, broken_of, cover_of
-from ledger.recon_items import Item
+from ledger.recon_items import Frame, Item
 
 
 def day(number: int) -> datetime:
@@ -60,3 +60,15 @@ def test_a_newer_file_silences_what_an_older_one_said_of_its_period() -> None:
     assert broken_of(covered(older, newer).told, Decimal(0), lines) == []
     late = [*lines, line(8, "-1")]
     assert len(broken_of(covered(older, newer).told, Decimal(0), late)) == 1
+
+
+def test_since_begins_where_a_statement_begins_and_leaves_the_rest_out() -> None:
+    files = [file("a", 1, 10, "0", "7", 1), file("b", 10, 20, "7", "9", 2)]
+    cover = cover_of(files, day(10))
+    assert cover is not None
+    assert (cover.opening, cover.files, cover.missing) == (Decimal(7), ("b",), ())
+    assert cover.frame == Frame(day(10), day(20))
+    between = cover_of(files, day(5))
+    assert between is not None
+    assert "no statement begins at 2026-06-05" in between.missing[0]
+    assert cover_of(files, day(21)) is None
