@@ -28,6 +28,7 @@ from ledger.errors import BadQuestion, ServiceRefused
 
 SECONDS_MAX: Final = 600.0
 WAIT_SECONDS_MAX: Final = 60.0
+SEAL_SECONDS_MAX: Final = 5.0
 PAUSE_SECONDS: Final = 0.2
 EXITS: Final[Mapping[str, int]] = {
     "RECONCILED": 0, "RECONCILED_WITH_TIMING": 0, "BREAKS": 1, "INCOMPLETE": 3,
@@ -217,7 +218,9 @@ def reconcile_show(
     from ledger import tables
 
     filters = {"source": source, "currency": currency, "limit": 1000}
-    document, raw = _settled(service, filters, wait=not no_wait)
+    document, raw = _settled(
+        service, filters, wait=not no_wait, sealed=html is not None or csv is not None
+    )
     runs, bare = document["reconciliations"], document["without_statement"]
     for path, kind in ((html, "html"), (csv, "csv")):
         if path is not None:
@@ -238,20 +241,32 @@ def reconcile_show(
 
 
 def _settled(
-    service: Service, filters: Mapping[str, Any], *, wait: bool
+    service: Service, filters: Mapping[str, Any], *, wait: bool, sealed: bool
 ) -> tuple[dict[str, Any], bytes]:
-    """Ask until the runs are at least at the positions where the logs were at the first asking."""
+    """Ask until the runs are at least at the positions where the logs were at the first asking.
+
+    With `sealed` also, for a moment, until these positions are sealed: a report names the seals.
+    """
     deadline = time.monotonic() + WAIT_SECONDS_MAX
+    seal_deadline = time.monotonic() + (SEAL_SECONDS_MAX if sealed else 0)
     heads, _ = ask_service(service, "/v1/status", {})
     wanted = {each["source"]: each["head"] for each in heads["sources"]}
     while True:
         document, raw = ask_service(service, "/v1/reconciliation", filters)
-        if not wait or _is_settled(document["reconciliations"], wanted, filters["source"]):
+        runs = document["reconciliations"]
+        if not wait or (
+            _is_settled(runs, wanted, filters["source"])
+            and (_is_sealed(runs) or time.monotonic() > seal_deadline)
+        ):
             return document, raw
         if time.monotonic() > deadline:
             print("ledger: the reconciliation is behind; see `ledger status`", file=sys.stderr)
             return document, raw
         time.sleep(PAUSE_SECONDS)
+
+
+def _is_sealed(runs: list[dict[str, Any]]) -> bool:
+    return all(seal["root"] for run in runs for seal in run["seals"])
 
 
 def _is_settled(runs: list[dict[str, Any]], wanted: Mapping[str, int], source: str | None) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import orjson
 
 from ledger import database
 from ledger import statement_events as made
-from ledger.errors import Conflicting, NotFound
+from ledger.errors import Conflicting, NotFound, StatementRefused
 from ledger.log import ADD_SOURCE, APPEND, REGISTER_HEAD, RING
 from ledger.registry import STATEMENT
 from ledger.statement import Statement
@@ -26,6 +26,9 @@ from ledger.statement_events import Event, log_of
 
 BATCH: Final = 1_000
 IMPORT_SECONDS_MAX: Final = 600.0
+AHEAD_MAX: Final = timedelta(days=366)
+"""How far ahead a period may end: clocks and days differ a little, a slip of the pen by decades."""
+
 LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.import.' || $1, 0))"
 SELECT_SAME: Final = """
 SELECT position FROM ledger.events WHERE source = $1 AND event_id = $2
@@ -99,9 +102,15 @@ async def append_statement(
     """Append a file to the log of a source's statements. Times are `now`, aware.
 
     `again` states it anew although it was imported before, as after a mistaken newer file. Raises
-    Conflicting for a file that was withdrawn, DatabaseUnavailable when nothing is known about the
+    StatementRefused for a period that ends more than a year ahead, Conflicting for a file that was
+    withdrawn, DatabaseUnavailable when nothing is known about the
     outcome; importing again is safe.
     """
+    if statement.closed_at > now + AHEAD_MAX:
+        raise StatementRefused(
+            f"the period ends at {statement.closed_at.isoformat()}, which is yet to come; correct "
+            "it (--to)"
+        )
     log = log_of(source)
     async with _importing(dsn, log) as connection:
         name = made.header_name(statement)

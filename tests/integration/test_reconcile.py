@@ -406,13 +406,15 @@ async def test_a_mistaken_statement_is_withdrawn_and_the_right_one_stated_again(
     rows = await books_of_three(service)
     right, wrong = statement(rows), statement([*rows[:2], *SECOND])
     await post_statement(service, right)
-    await post_statement(service, wrong, (JANUARY[0], "2062-02-01T00:00:00Z"))
+    status, problem = await refused_statement(service, wrong, (JANUARY[0], "2062-02-01T00:00:00Z"))
+    assert (status, "yet to come" in problem["detail"]) == (422, True)
+    await post_statement(service, wrong, (JANUARY[0], "2026-03-01T00:00:00Z"))
     assert (await reconcile(service)).results[0].state == "BREAKS"
     sha256 = (await listed(service))[0]["sha256"]
     status, done = await withdraw(service, sha256)
     assert (status, done["files"], done["lines"]) == (200, 1, 1)
     (result,) = (await reconcile(service)).results
-    assert (result.state, result.cover.frame.cutoff.year) == ("INCOMPLETE", 2026)
+    assert (result.state, result.cover.frame.cutoff.month) == ("INCOMPLETE", 2)
     assert (await post_statement(service, right))["status"] == "duplicate"
     done = await post_statement(service, right, again="yes")
     assert (done["status"], done["new"], done["changed"]) == ("accepted", 0, 3)
