@@ -104,11 +104,13 @@ class Reconciliation(Answer, frozen=True):
     difference: Amount | None = None
     breaks: int | None = None
     position: Annotated[
-        dict[str, int] | None, Meta(description="Where both logs were when this was found.")
-    ] = None
+        dict[str, int] | UnsetType,
+        Meta(description="Where both logs were when this was found; there when anything was."),
+    ] = UNSET
     current: Annotated[
-        bool, Meta(description="Whether these books are at that position; else it is found anew.")
-    ] = False
+        bool | UnsetType,
+        Meta(description="Whether these books are at that position; else it is found anew."),
+    ] = UNSET
 
 
 class Wallet(Answer, frozen=True):

@@ -30,7 +30,8 @@ async def guarded(database: Database) -> AsyncIterator[Service]:
 
 def filled(path: str) -> str:
     """Put values into a path."""
-    values = {"{source}": "straitsx", "{id}": "x", "{position}": "1", "{currency}": "XSGD"}
+    values = {"{source}": "straitsx", "{id}": "x", "{position}": "1", "{currency}": "XSGD",
+              "{sha256}": "ab"}  # fmt: skip
     for name, value in values.items():
         path = path.replace(name, value)
     return path
