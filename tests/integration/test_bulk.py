@@ -246,6 +246,74 @@ async def test_files_that_were_lost_are_made_again(database: Database, tmp_path:
     assert await unlike_the_ordinary_fold(database, generation) == {}
 
 
+async def test_a_load_whose_files_cannot_be_made_again_begins_anew(
+    database: Database, tmp_path: Path
+) -> None:
+    database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    told: list[dict[str, Any]] = []
+    for n in range(1, 80):
+        told.append(payout(n, status="completed"))
+        told.append(payment(1000 + n, transaction_remarks=f"RTN idem-{n:04}"))
+    await append(database, [Callback("straitsx", None, orjson.dumps(each)) for each in told])
+    generation = await begin(database)
+    load = load_of(database, generation)
+
+    def tell(stage: str, _done: int, _total: int) -> None:
+        if stage == "fold linked":
+            raise Stopped
+
+    load.tell = tell
+    with pytest.raises(Stopped):
+        await load.run()
+    (lost, *_) = sorted((tmp_path / "rebuild").rglob("moved-*"))
+    lost.unlink()
+    with pytest.raises(bulk.CannotGoOn):
+        await load_of(database, generation).run()
+    async with database.service() as connection:
+        targets = dict(await connection.fetch(SELECT_HEADS))
+    made, _ = await bulk_load.make(
+        database.service_dsn, database.settings, registry.load(), "bulk", targets, processes=0
+    )
+    assert await unlike_the_ordinary_fold(database, made) == {}
+
+
+async def test_a_damaged_file_is_taken_away_and_made_again(
+    database: Database, tmp_path: Path
+) -> None:
+    database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    await fill(database, seeded(), 2)
+    generation = await begin(database)
+    load = load_of(database, generation)
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if stage == "sort" and done == total:
+            for path in (tmp_path / "rebuild").rglob("chunk-000000"):
+                path.write_bytes(b"\xff" * path.stat().st_size)
+
+    load.tell = tell
+    with pytest.raises(DatabaseUnavailable, match="damaged"):
+        await load.run()
+    await load_of(database, generation).run()
+    assert await unlike_the_ordinary_fold(database, generation) == {}
+
+
+async def test_sorted_callbacks_are_for_their_owner_alone(
+    database: Database, tmp_path: Path
+) -> None:
+    database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    (tmp_path / "rebuild").mkdir(mode=0o755)
+    await fill(database, seeded(), 1)
+    await load_of(database, await begin(database)).run()
+    assert (tmp_path / "rebuild").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "rebuild").rmdir()
+    (tmp_path / "rebuild").symlink_to(tmp_path / "elsewhere")
+    generation = await begin(database, "another")
+    with pytest.raises(DatabaseUnavailable, match="belongs to someone else"):
+        await load_of(database, generation).run()
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 async def test_a_process_that_ends_interrupts_the_load_and_the_next_one_goes_on(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
