@@ -15,7 +15,6 @@ from ledger.fold import StreamKey, Translated, advance
 from ledger.model import SourceTerms, StreamProjection
 from ledger.questions import AsOf
 
-
 OF_STATEMENTS: Final = ".statements"
 """How the name of a log ends that stands beside a source's own and holds its statements."""
 

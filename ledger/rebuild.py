@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ledger import books, bulk, cells, database, registry
@@ -98,10 +98,7 @@ class Rebuild:
             # Other books became live since; these cannot be compared at a position of theirs.
             await self.drop()
             await self._make()
-        for fold in self._folds(self.generation):
-            self.tell(CATCH_UP, 0, 1)
-            await fold.catch_up()
-        self.tell(CATCH_UP, 1, 1)
+        await self._catch_up()
         await sum_spans(self.dsn, self.generation, self.terms, self.tell)
 
     async def compare(self) -> list[Compared]:
@@ -140,10 +137,23 @@ class Rebuild:
             )
         self.generation = int(row["generation"])
         await self._wait_for_live()
-        for fold in self._folds(self.generation):
-            self.tell(CATCH_UP, 0, 1)
-            await fold.catch_up()
+        await self._catch_up()
         await sum_spans(self.dsn, self.generation, self.terms, self.tell)
+
+    async def _catch_up(self) -> None:
+        """Fold what came to the live books since, telling of it as events of all sources."""
+        mine = await bulk.positions_of(self.connection, self.generation)
+        theirs = await bulk.folded(self.connection, self.live)
+        done, total = sum(mine.values()), sum(theirs.values())
+        self.tell(CATCH_UP, 0, total - done)
+        for fold in self._folds(self.generation):
+            source = fold.terms.source
+
+            def advance(position: int, source: str = source) -> None:
+                mine[source] = position
+                self.tell(CATCH_UP, sum(mine.values()) - done, total - done)
+
+            await replace(fold, progress=advance).catch_up()
 
     async def _wait_for_live(self) -> None:
         clock = asyncio.get_running_loop().time

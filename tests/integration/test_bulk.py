@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
-from ledger import books, bulk, bulk_load, registry, shuffle
+from ledger import books, bulk, bulk_load, bulk_worker, registry, shuffle
 from ledger.bulk_load import Groups, Load
-from ledger.bulk_units import sorted_file
+from ledger.bulk_units import Units, sorted_file
+from ledger.bulk_worker import Start
 from ledger.errors import DatabaseUnavailable
 from ledger.simulate import Callback
 from tests.asking import payment, payout
@@ -312,6 +317,44 @@ async def test_sorted_callbacks_are_for_their_owner_alone(
     with pytest.raises(DatabaseUnavailable, match="belongs to someone else"):
         await load_of(database, generation).run()
     assert not any((tmp_path / "elsewhere").iterdir())
+
+
+async def test_a_unit_that_waits_for_a_lost_database_is_given_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A COPY that may not write waits for a server that was killed for as long as it may run."""
+    await fill(database, seeded(), 1)
+    load = load_of(database, await begin(database))
+    waiting = asyncio.Event()
+
+    async def do(own: Units, _source: str, _stage: str, _unit: int) -> int:
+        waiting.set()
+        await asyncio.Event().wait()
+        return own.connection is None
+
+    monkeypatch.setattr(Units, "do", do)
+    monkeypatch.setattr(bulk_worker, "LOST_SECONDS", 0.1)
+    running = asyncio.create_task(load.run())
+    await waiting.wait()
+    async with database.owner() as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    with pytest.raises(DatabaseUnavailable, match="the database went away"):
+        async with asyncio.timeout(30):
+            await running
+
+
+def test_a_process_of_a_load_ends_with_whoever_gave_it_units(database: Database) -> None:
+
+    start = Start(database.service_dsn, 1, "/nonexistent")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ledger.bulk_worker"], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    process.communicate(msgspec.json.encode(start) + b"\n", timeout=30)
+    assert process.returncode == 0
 
 
 async def test_a_process_that_ends_interrupts_the_load_and_the_next_one_goes_on(
