@@ -8,26 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ledger.errors import BadQuestion
 from ledger.fold import StreamKey, Translated, advance
 from ledger.model import SourceTerms, StreamProjection
 from ledger.questions import AsOf
 
+OF_STATEMENTS: Final = ".statements"
+"""How the name of a log ends that stands beside a source's own and holds its statements."""
+
 
 def positions_asked(as_of: AsOf, sources: Sequence[str]) -> dict[str, int]:
     """Return the positions that a question about `sources` names, by source.
 
+    A bare number is about the callbacks: a log of statements beside them does not make it vague.
     Raises BadQuestion for a bare number about several sources, and for a source not asked about.
     """
     if as_of.position is not None:
-        if len(sources) != 1:
-            example = ",".join(f"{source}:{as_of.position}" for source in sources)
+        meant = [source for source in sources if not source.endswith(OF_STATEMENTS)] or sources
+        if len(meant) != 1:
+            example = ",".join(f"{source}:{as_of.position}" for source in meant)
             raise BadQuestion(
                 f"position={as_of.position} is about one source: add source=, or write {example}"
             )
-        return {sources[0]: as_of.position}
+        return {meant[0]: as_of.position}
     for source in as_of.positions:
         if source not in sources:
             raise BadQuestion(f"position names {source}, but the question is not about it")

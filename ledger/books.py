@@ -41,6 +41,11 @@ CREATE TABLE links (
 )
 SELECT_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1"
 SELECT_POSITIONS: Final = "SELECT source, position FROM checkpoints"
+# Damaged books may claim more events than the log has; nobody can be as far as that.
+SELECT_FOLDED: Final = """
+SELECT c.source, least(c.position, coalesce(h.position, 0)) AS position
+  FROM checkpoints AS c LEFT JOIN ledger.heads AS h USING (source)
+"""
 INSERT_CHECKPOINT: Final = "INSERT INTO checkpoints VALUES ($1, 0) ON CONFLICT DO NOTHING"
 ADVANCE: Final = "UPDATE checkpoints SET position = $3 WHERE source = $1 AND position = $2"
 SELECT_PARKED: Final = """
@@ -188,8 +193,8 @@ async def try_swap(connection: Any, generation: int) -> bool:
     async with connection.transaction():
         await connection.execute(LOCK_GENERATIONS)
         live = await connection.fetchrow(SELECT_LIVE)
-        mine = await _positions(connection, generation)
-        theirs = await _positions(connection, live["generation"])
+        mine = await _positions(connection, generation, SELECT_POSITIONS)
+        theirs = await _positions(connection, live["generation"], SELECT_FOLDED)
         if any(mine.get(source, -1) < position for source, position in theirs.items()):
             return False
         await connection.execute(RETIRE_LIVE)
@@ -198,9 +203,9 @@ async def try_swap(connection: Any, generation: int) -> bool:
         return True
 
 
-async def _positions(connection: Any, generation: int) -> dict[str, int]:
+async def _positions(connection: Any, generation: int, statement: str) -> dict[str, int]:
     await use_generation(connection, generation)
-    return dict(await connection.fetch(SELECT_POSITIONS))
+    return dict(await connection.fetch(statement))
 
 
 async def use_generation(connection: Any, generation: int) -> None:

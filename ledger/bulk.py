@@ -88,6 +88,8 @@ SELECT name FROM (SELECT DISTINCT name FROM load_indexes) AS tables
 SELECT_STATEMENTS: Final = "SELECT statement FROM load_indexes WHERE name = $1 ORDER BY n"
 DELETE_INDEXES: Final = "DELETE FROM load_indexes WHERE name = $1"
 
+SELECT_HEADS: Final = "SELECT source, position FROM ledger.heads"
+
 SORT_MEMORY: Final = "SET LOCAL work_mem = '64MB'"
 
 _LINKS: Final = {"source": "text", "link": "text", "kind": "text", "id": "text"}
@@ -99,6 +101,10 @@ _MOVED: Final = {"source": "text", "part": "int", "kind": "text", "id": "text", 
 
 REFUSALS: Final = ("22", "23", "54")
 """SQLSTATE classes that say that rows themselves cannot be stored."""
+
+
+class CannotGoOn(LedgerError):
+    """Files of a load are lost that cannot be made again; the load has to begin anew."""
 
 
 class CannotBulkLoad(LedgerError):
@@ -339,6 +345,13 @@ async def positions_of(connection: Any, generation: int) -> dict[str, int]:
     schema = books.schema_of(generation)
     rows = await connection.fetch(f"SELECT source, position FROM {schema}.checkpoints")  # noqa: S608
     return {row["source"]: row["position"] for row in rows}
+
+
+async def folded(connection: Any, generation: int) -> dict[str, int]:
+    """Return which part of every log a generation has folded: never more than the log has."""
+    heads = {row["source"]: row["position"] for row in await connection.fetch(SELECT_HEADS)}
+    found = await positions_of(connection, generation)
+    return {source: min(position, heads.get(source, 0)) for source, position in found.items()}
 
 
 async def shared(connection: Any, source: str) -> AsyncIterator[tuple[str, str, str, int]]:

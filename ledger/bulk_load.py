@@ -21,7 +21,7 @@ import structlog
 
 from ledger import books, bulk, database, shuffle
 from ledger.bulk import FOLD, FOLD_LINKED, SORT, Plan
-from ledger.bulk_units import sorted_file
+from ledger.bulk_units import moved_file, sorted_file
 from ledger.bulk_worker import NICENESS, UNIT_SECONDS_MAX, Answer, Job, Start, answer, peak_mib
 from ledger.errors import DatabaseUnavailable
 from ledger.fold import StreamKey
@@ -101,7 +101,8 @@ class Load:
     async def run(self) -> None:
         """Load, or go on loading; return when the generation is books at the planned positions.
 
-        Raises CannotBulkLoad when a row cannot be stored, DatabaseUnavailable when interrupted.
+        Raises CannotBulkLoad when a row cannot be stored, CannotGoOn when files of the part that
+        is done are lost, DatabaseUnavailable when interrupted.
         """
         async with database.connected(self.dsn, seconds_max=UNIT_SECONDS_MAX) as connection:
             await books.use_generation(connection, self.generation)
@@ -125,13 +126,25 @@ class Load:
 
     async def _forget_lost(self, connection: Any, plans: Sequence[Plan]) -> None:
         """Let chunks be sorted again whose files are not there any more."""
+        known = {plan.source: plan for plan in plans}
+        for plan in plans:
+            await self._check_moved(connection, plan)
         for source, stage, unit in await bulk.done(connection):
-            plan = next(each for each in plans if each.source == source)
+            plan = known[source]
             lost = stage == SORT and not shuffle.whole(
                 sorted_file(self.root, plan, unit), plan.parts
             )
             if lost:
                 await connection.execute(bulk.DELETE_DONE, source, stage, unit)
+
+    async def _check_moved(self, connection: Any, plan: Plan) -> None:
+        """Raise CannotGoOn when a part is folded and what it gave to others is lost."""
+        done = await bulk.done(connection)
+        for row in await connection.fetch(bulk.SELECT_MOVING, plan.source):
+            path = moved_file(self.root, plan, row["part"])
+            folded = (plan.source, FOLD, row["part"]) in done
+            if folded and not shuffle.whole(path, plan.linked or 1):
+                raise bulk.CannotGoOn
 
     @asynccontextmanager
     async def _crew(
@@ -225,7 +238,14 @@ async def make(
         generation = await bulk.begin(connection, registry, version, targets)
         load = Load(dsn, settings, registry, generation, processes, tell)
         try:
-            await load.run()
+            try:
+                await load.run()
+            except bulk.CannotGoOn:
+                LOGGER.warning("bulk_load_begins_anew", generation=generation)
+                await discard(connection, settings, generation)
+                generation = await bulk.begin(connection, registry, version, targets)
+                load = Load(dsn, settings, registry, generation, processes, tell)
+                await load.run()
         except bulk.CannotBulkLoad:
             LOGGER.warning("bulk_load_given_up", generation=generation)
             await discard(connection, settings, generation)

@@ -7,6 +7,7 @@ transaction. Doing one twice, or by two processes at once, changes nothing.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -105,6 +106,7 @@ class Units:
             if plan.parts > 1 and key is not None:
                 links.update((part, link, *key) for link in shuffle.links_of(event, streams))
         path = sorted_file(self.root, plan, unit)
+        _make_private(self.root)
         path.parent.mkdir(parents=True, exist_ok=True)
         sorter.write(path)
         async with self.connection.transaction():
@@ -187,6 +189,16 @@ class Units:
         rows = await self.connection.fetch(SELECT_ROWS_AT, plan.source, retold)
         events += [translate(self.registry, self.terms[plan.source], row) for row in rows]
         return sorted(events, key=attrgetter("position"))
+
+
+def _make_private(root: Path) -> None:
+    """Make the folder of sorted logs, which quote callbacks, for its owner alone."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = root.lstat().st_uid
+    if root.is_symlink() or owner not in (os.geteuid(), root.parent.stat().st_uid):
+        raise PermissionError(f"{root} belongs to someone else; take it away")
+    if owner == os.geteuid():
+        root.chmod(0o700)
 
 
 def sorted_file(root: Path, plan: Plan, unit: int) -> Path:

@@ -1,7 +1,7 @@
 """One process of a bulk load: `python -m ledger.bulk_worker`, a line of JSON per unit.
 
 The first line says which generation; every other names a unit and is answered with a line. It
-ends when its input does.
+ends when its input does, at once: whoever gave the units is gone, and will do this one again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import gc
 import os
 import signal
 import sys
+import threading
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +29,8 @@ NICENESS: Final = 10
 """Answers to providers come first, and the books that answer."""
 
 UNIT_SECONDS_MAX: Final = 6 * 3600.0
+LOST_SECONDS: Final = 3.0
+"""How long a unit may go on without its connection: a COPY can wait for a dead one for ever."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -67,12 +71,32 @@ async def answer(start: Start, job: Job, connection: Any) -> Answer:
     """Do one unit and say what became of it. The plan is read anew: it grows on the way."""
     try:
         own = await units(connection, start)
-        events = await own.do(job.source, job.stage, job.unit)
+        events = await _while_connected(connection, own.do(job.source, job.stage, job.unit))
     except bulk.CannotBulkLoad as error:
         return Answer(error=str(error), refused=True)
     except (LedgerError, asyncpg.PostgresError, OSError, *database.LOST) as error:
         return Answer(error=f"{type(error).__name__}: {error}")
     return Answer(events, peak_mib=peak_mib())
+
+
+async def _while_connected(connection: Any, work: Coroutine[Any, Any, int]) -> int:
+    """Do `work`; raise ConnectionError when it does not end after its connection has."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+
+    def lost(_connection: Any) -> None:
+        loop.call_later(LOST_SECONDS, task.cancel)
+
+    connection.add_termination_listener(lost)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if connection.is_closed():
+            raise ConnectionError("the database went away") from None
+        raise
+    finally:
+        if not connection.is_closed():
+            connection.remove_termination_listener(lost)
 
 
 def peak_mib() -> float:
@@ -83,6 +107,13 @@ def peak_mib() -> float:
     return round(kibibytes / (1024 if sys.platform != "darwin" else 1024 * 1024), 1)
 
 
+def _read(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[bytes]) -> None:
+    """Hand on the lines of the input; end the process when it does."""
+    for line in sys.stdin.buffer:
+        loop.call_soon_threadsafe(lines.put_nowait, line)
+    os._exit(0)
+
+
 async def serve() -> None:
     """Answer units until the input ends."""
     start = msgspec.json.decode(sys.stdin.buffer.readline(), type=Start)
@@ -90,12 +121,15 @@ async def serve() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
+    lines: asyncio.Queue[bytes] = asyncio.Queue()
+    reading = (asyncio.get_running_loop(), lines)
+    threading.Thread(target=_read, args=reading, name="reader", daemon=True).start()
     async with database.connected(
         start.dsn, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off",
     ) as connection:  # fmt: skip
         await database.step_back(connection, NICENESS)
-        while line := sys.stdin.buffer.readline():
-            job = msgspec.json.decode(line, type=Job)
+        while True:
+            job = msgspec.json.decode(await lines.get(), type=Job)
             said = await answer(start, job, connection)
             sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
             sys.stdout.buffer.flush()

@@ -33,6 +33,7 @@ app = App(
     "prove. Exit status: 0 ok, 1 found a problem, 2 usage, 3 could not finish.",
     version=__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
 

@@ -71,11 +71,12 @@ def rebuild(
     swap
         Make the rebuilt books the live ones when they are equal.
     accept_differences
-        With --swap: swap although they differ.
+        With --swap or --rollback: swap although they differ.
     verify_only
         Only compare; drop the rebuilt books.
     rollback
-        Bring the books back that were live before the last swap, at the present position.
+        Bring the books back that were live before the last swap, at the present position, when
+        they are equal to the live ones.
     processes
         Processes that fold.
     json

@@ -24,6 +24,9 @@ SELECT table_name AS table, column_name AS name, data_type AS kind FROM informat
 _KEPT: Final = {"parked": ("source", "position"), "links": ("source", "link", "kind", "id")}
 """Tables of the books that no projection declares, with their keys."""
 
+CELL: Final = ("account", "currency", "unit", "width", "span", "moment")
+"""What a cell is of, within a source."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -55,19 +58,20 @@ class Difference:
         if self.live is None or self.rebuilt is None:
             yield "", self.live, self.rebuilt
             return
-        for name in self.live.keys() | self.rebuilt.keys():
+        for name in {**self.live, **self.rebuilt}:
             yield name, self.live.get(name), self.rebuilt.get(name)
 
 
 async def compare(connection: Any, live: int, other: int, source: str) -> list[Difference]:
     """Return what two generations say differently about one source; [] when they are equal.
 
-    Both must be at the same position in the connection's snapshot; the caller sees to that.
-    Every column counts, those that the fold keeps for itself too.
+    Both must have folded the same events in the connection's snapshot; the caller sees to that.
+    Every column counts, those that the fold keeps for itself too. The live books' cells, which
+    lag by nature, are compared with sums over their own entries.
     """
     keys = {sql.table.name: sql.table.key for sql in books.tables(registry.load()).values()}
     shapes = [await _shape(connection, generation) for generation in (live, other)]
-    found: list[Difference] = []
+    found = await _places(connection, live, other, source)
     await connection.execute(SORT_MEMORY)
     for table, key in (keys | _KEPT).items():
         one, two = (shape.get(table, {}) for shape in shapes)
@@ -79,7 +83,17 @@ async def compare(connection: Any, live: int, other: int, source: str) -> list[D
             found += [_difference(table, key, row["live"], row["other"]) for row in rows]
     gone = shapes[0].keys() - shapes[1].keys()
     found += [Difference(table, {}, _texts(shapes[0][table]), None) for table in sorted(gone)]
+    if "cells" in shapes[0]:
+        rows = await connection.fetch(_wrong_cells(live), source)
+        found += [_difference("cells", CELL, row["live"], row["other"]) for row in rows]
     return await _explained(connection, live, other, source, found)
+
+
+async def _places(connection: Any, live: int, other: int, source: str) -> list[Difference]:
+    """Compare how far both have folded; live books may claim more events than the log has."""
+    both = [await connection.fetchval(_place(generation), source) for generation in (live, other)]
+    one, two = ({"position": str(place or 0)} for place in both)
+    return [] if one == two else [Difference("checkpoints", {"source": source}, one, two)]
 
 
 async def _shape(connection: Any, generation: int) -> dict[str, dict[str, str]]:
@@ -106,6 +120,48 @@ SELECT to_jsonb(a)::text AS live, to_jsonb(b)::text AS other
   FULL JOIN (SELECT {named} FROM {two} WHERE source = $1) AS b USING ({keys})
  WHERE a IS DISTINCT FROM b
  ORDER BY {keys} LIMIT {DIFFERENCES_MAX}
+"""  # noqa: S608
+
+
+def _place(generation: int) -> str:
+    """Write the look-up of how far a generation is."""
+    return f"SELECT position FROM {books.schema_of(generation)}.checkpoints WHERE source = $1"  # noqa: S608
+
+
+def _wrong_cells(generation: int) -> str:
+    """Write the comparison of a generation's cells with the sums over its own entries.
+
+    Only what an answer may be read from: spans that are done, of accounts that have cells.
+    """
+    schema = books.schema_of(generation)
+    return f"""
+WITH hours AS MATERIALIZED (
+       SELECT account, currency, (e.position - 1) / s.size AS span,
+              date_trunc('hour', e.effective_at, 'UTC') AS moment,
+              sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
+         FROM {schema}.spans AS s
+         JOIN {schema}.entries AS e ON e.source = s.source AND e.position <= s.done * s.size
+         JOIN {schema}.hot AS h USING (account, currency)
+        WHERE s.source = $1 AND h.source = $1
+        GROUP BY 1, 2, 3, 4),
+     narrow AS MATERIALIZED (
+       SELECT 'hour' AS unit, * FROM hours
+        UNION ALL
+       SELECT 'day', account, currency, span, date_trunc('day', moment, 'UTC'),
+              sum(debits), sum(credits)
+         FROM hours GROUP BY 2, 3, 4, 5),
+     due AS (
+       SELECT unit, 1::bigint AS width, account, currency, span, moment, debits, credits
+         FROM narrow
+        UNION ALL
+       SELECT unit, s.wide, account, currency, span / s.wide, moment, sum(debits), sum(credits)
+         FROM narrow JOIN {schema}.spans AS s ON s.source = $1 AND span < s.done / s.wide * s.wide
+        GROUP BY 1, 2, 3, 4, 5, 6)
+SELECT to_jsonb(a)::text AS live, to_jsonb(b)::text AS other
+  FROM (SELECT {", ".join(CELL)}, debits, credits FROM {schema}.cells WHERE source = $1) AS a
+  FULL JOIN (SELECT {", ".join(CELL)}, debits, credits FROM due) AS b USING ({", ".join(CELL)})
+ WHERE a IS DISTINCT FROM b
+ ORDER BY {", ".join(CELL)} LIMIT {DIFFERENCES_MAX}
 """  # noqa: S608
 
 

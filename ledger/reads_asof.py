@@ -120,7 +120,8 @@ async def _check_is_past(snapshot: Snapshot, moment: datetime | None) -> None:
     row = await snapshot.row(SELECT_NOW)
     now = row["now"] if row else datetime.now(UTC)
     if moment > now:
-        raise BadQuestion(f"recorded_at is in the future; it is {now.isoformat()} here")
+        told = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        raise BadQuestion(f"recorded_at is in the future; it is {told} here")
 
 
 async def _position(

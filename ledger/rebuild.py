@@ -6,9 +6,10 @@ them as they are, and the next rebuild of the same version goes on where this on
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ledger import books, bulk, cells, database, registry
@@ -27,6 +28,10 @@ VERSION: Final = "rebuild-"
 LOCK: Final = 0x6C65_6467_6572
 SECONDS_MAX: Final = 3600.0
 SWAP_TRIES: Final = 20
+BEHIND_SECONDS_MAX: Final = 10.0
+"""How long live books may take to come as far as the previous ones, folded on a little longer."""
+
+BEHIND_PAUSE_SECONDS: Final = 0.1
 CATCH_UP: Final = "catch up"
 SPANS: Final = "spans"
 COMPARE: Final = "compare"
@@ -89,16 +94,11 @@ class Rebuild:
         await self._look()
         await self._forget_others()
         await self._make()
-        mine = await bulk.positions_of(self.connection, self.generation)
-        theirs = await bulk.positions_of(self.connection, self.live)
-        if any(position > theirs.get(source, 0) for source, position in mine.items()):
+        if await self._ahead():
             # Other books became live since; these cannot be compared at a position of theirs.
             await self.drop()
             await self._make()
-        for fold in self._folds(self.generation):
-            self.tell(CATCH_UP, 0, 1)
-            await fold.catch_up()
-        self.tell(CATCH_UP, 1, 1)
+        await self._catch_up()
         await sum_spans(self.dsn, self.generation, self.terms, self.tell)
 
     async def compare(self) -> list[Compared]:
@@ -121,8 +121,8 @@ class Rebuild:
         """Drop the rebuilt books."""
         await discard(self.connection, self.settings, self.generation)
 
-    async def roll_back(self) -> None:
-        """Fold the previous books up to the live ones and swap them; these become the previous.
+    async def look_back(self) -> None:
+        """Take the previous books for the rebuilt ones, folded as far as the live ones are.
 
         Raises NoBooks when there are none that this version of the program folds.
         """
@@ -136,18 +136,60 @@ class Rebuild:
                 "run that version's `ledger rebuild --rollback`"
             )
         self.generation = int(row["generation"])
-        for fold in self._folds(self.generation):
-            await fold.catch_up()
+        await self._wait_for_live()
+        await self._catch_up()
         await sum_spans(self.dsn, self.generation, self.terms, self.tell)
-        await self._swap(self.generation)
+
+    async def _catch_up(self) -> None:
+        """Fold what came to the live books since, telling of it as events of all sources."""
+        mine = await bulk.positions_of(self.connection, self.generation)
+        theirs = await bulk.folded(self.connection, self.live)
+        done, total = sum(mine.values()), sum(theirs.values())
+        self.tell(CATCH_UP, 0, total - done)
+        for fold in self._folds(self.generation):
+            source = fold.terms.source
+
+            def advance(position: int, source: str = source) -> None:
+                mine[source] = position
+                self.tell(CATCH_UP, sum(mine.values()) - done, total - done)
+
+            await replace(fold, progress=advance).catch_up()
+
+    async def _wait_for_live(self) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + BEHIND_SECONDS_MAX
+        while ahead := await self._ahead():
+            if clock() > deadline:
+                raise NoBooks(
+                    f"the previous books claim more events of {ahead[0]} than the live ones have "
+                    "folded; see that `ledger serve` folds them, or use `ledger rebuild --swap`"
+                )
+            await asyncio.sleep(BEHIND_PAUSE_SECONDS)
+
+    async def _ahead(self) -> list[str]:
+        """Name the sources of which the generation says more than the live books can."""
+        mine = await bulk.positions_of(self.connection, self.generation)
+        theirs = await bulk.folded(self.connection, self.live)
+        return [source for source, position in mine.items() if position > theirs.get(source, 0)]
 
     async def _look(self) -> None:
-        self.terms = await load_terms(self.connection)
+        self.terms = sorted(await load_terms(self.connection), key=lambda terms: terms.source)
         self.version = registry.current_version(self.terms)
         live = await self.connection.fetchrow(books.SELECT_LIVE)
         if live is None:
             raise NoBooks("there are no books yet; start `ledger serve`, which makes them")
         self.live, self.live_version = int(live["generation"]), live["version"]
+        await self._check_terms()
+
+    async def _check_terms(self) -> None:
+        """Raise NoBooks when the live books have a source that could not be folded again."""
+        told = await bulk.positions_of(self.connection, self.live)
+        lost = sorted(told.keys() - {terms.source for terms in self.terms})
+        if lost:
+            raise NoBooks(
+                f"{lost[0]} has books, but ledger.sources does not say any more what it is; "
+                "start `ledger serve` with its settings, or restore that row, then try again"
+            )
 
     async def _forget_others(self) -> None:
         """Drop what rebuilds of other versions left."""
@@ -156,7 +198,7 @@ class Rebuild:
             await discard(self.connection, self.settings, int(row["generation"]))
 
     async def _make(self) -> None:
-        targets = await bulk.positions_of(self.connection, self.live)
+        targets = await bulk.folded(self.connection, self.live)
         self.generation, self.load = await make(
             self.dsn, self.settings, self.registry, VERSION + self.version, targets,
             processes=self.processes, tell=self.tell,
@@ -178,7 +220,7 @@ class Rebuild:
                 await self.connection.execute(
                     f"LOCK TABLE {books.schema_of(self.live)}.checkpoints IN EXCLUSIVE MODE"
                 )
-                await self._finish(generation, await bulk.positions_of(self.connection, self.live))
+                await self._finish(generation, await bulk.folded(self.connection, self.live))
                 live = await self.connection.fetchrow(books.SELECT_LIVE)
                 if live is None or live["generation"] != self.live:
                     raise RebuildRunning("other books became live meanwhile; rebuild again")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import asyncpg
@@ -18,6 +19,7 @@ import orjson
 
 from ledger import database, logs, tables
 from ledger.bulk_load import PROCESSES
+from ledger.compare import DIFFERENCES_MAX
 from ledger.doctor import embedded_dsn
 from ledger.errors import BadQuestion, DatabaseUnavailable
 from ledger.findings import Finding
@@ -50,8 +52,8 @@ class Options:
         """Raise BadQuestion when the options contradict each other."""
         if self.swap + self.verify_only + self.rollback > 1:
             raise BadQuestion("choose one of --swap, --verify-only and --rollback")
-        if self.accept_differences and not self.swap:
-            raise BadQuestion("--accept-differences goes with --swap")
+        if self.accept_differences and not (self.swap or self.rollback):
+            raise BadQuestion("--accept-differences goes with --swap or --rollback")
         if not 1 <= self.processes <= PROCESSES_MAX:
             raise BadQuestion(f"--processes takes 1 to {PROCESSES_MAX}")
 
@@ -72,6 +74,8 @@ class Report:
     peak_mib: float = 0.0
     stages: Mapping[str, float] = field(default_factory=dict)
     """Stage → seconds."""
+    flag: str = "--swap"
+    """What makes the generation live: --swap, or --rollback for the previous one."""
 
     @property
     def differences(self) -> int:
@@ -174,26 +178,32 @@ async def _rebuild(dsn: str, settings: Settings, options: Options, clock: Clock)
         await rebuild.build()
         built = clock.seconds()
         compared = await rebuild.compare()
-        differs = any(found.differences for found in compared)
         then: Then = "kept"
         if options.verify_only:
             await rebuild.drop()
             then = "dropped"
-        elif options.swap and (options.accept_differences or not differs):
-            await rebuild.swap()
-            then = "swapped"
         elif options.swap:
-            then = "refused"
+            then = await _swap(rebuild, compared, options)
         clock.stages.done()
         return _report(rebuild, compared, then, clock, built)
 
 
-async def _roll_back(dsn: str, settings: Settings, _options: Options, clock: Clock) -> Report:
+async def _roll_back(dsn: str, settings: Settings, options: Options, clock: Clock) -> Report:
     async with alone(dsn) as connection:
         rebuild = Rebuild(dsn, settings, connection, load_registry(), 1, clock.tell)
-        await rebuild.roll_back()
+        await rebuild.look_back()
+        compared = await rebuild.compare()
+        then = await _swap(rebuild, compared, options)
         clock.stages.done()
-        return _report(rebuild, [], "swapped", clock, clock.seconds())
+        report = _report(rebuild, compared, then, clock, clock.seconds())
+        return replace(report, flag="--rollback")
+
+
+async def _swap(rebuild: Rebuild, compared: Sequence[Compared], options: Options) -> Then:
+    if any(found.differences for found in compared) and not options.accept_differences:
+        return "refused"
+    await rebuild.swap()
+    return "swapped"
 
 
 def _report(
@@ -219,7 +229,7 @@ def _show(report: Report) -> None:
     rows = [
         {
             **row,
-            "key": " ".join(map(str, row["key"].values())),
+            "key": " ".join(str(v) for name, v in row["key"].items() if name != "source"),
             "live": _shown(row["live"]),
             "rebuilt": _shown(row["rebuilt"]),
             "positions": _places(row["positions"]),
@@ -229,15 +239,23 @@ def _show(report: Report) -> None:
     if rows:
         out.print(tables.table("differences", rows, out))
     for found in report.compared:
-        count = len(found.differences)
-        told = f"{count} differences" if count else "every table is equal"
-        words = f"{found.source}: compared at position {found.position}: {told}"
-        tables.line(out, words, "fail" if count else "ok")
+        words = f"{found.source}: compared at position {found.position}: {_count(found)}"
+        tables.line(out, words, "fail" if found.differences else "ok")
     tables.line(out, _conclusion(report), "fail" if report.then == "refused" else "")
+
+
+def _count(found: Compared) -> str:
+    count = len(found.differences)
+    if not count:
+        return "every table is equal"
+    per_table = Counter(difference.table for difference in found.differences)
+    least = "at least " if max(per_table.values()) >= DIFFERENCES_MAX else ""
+    return f"{least}{count} row{'s' * (count != 1)} differ{'s' * (count == 1)}"
 
 
 def _conclusion(report: Report) -> str:
     number, live = report.generation, report.live
+    accept = " --accept-differences" if report.differences else ""
     if report.differences and report.live_version != report.version:
         tables.line(
             tables.console(),
@@ -248,19 +266,19 @@ def _conclusion(report: Report) -> str:
         case "swapped":
             return (
                 f"generation {number} is live; {live} is kept until the next swap: "
-                "`ledger rebuild --rollback` brings it back"
+                f"`ledger rebuild --rollback{accept}` brings it back"
             )
         case "dropped":
             return f"generation {number} was dropped; {live} is live as before"
         case "refused":
             return (
                 f"not swapped, because the books differ; generation {number} is kept: "
-                "`ledger rebuild --swap --accept-differences` makes it live"
+                f"`ledger rebuild {report.flag}{accept}` makes it live"
             )
         case "kept":
             return (
                 f"generation {number} is kept beside {live}, which is live as before: "
-                "`ledger rebuild --swap` makes it live, `--verify-only` drops it"
+                f"`ledger rebuild --swap{accept}` makes it live, `--verify-only` drops it"
             )
 
 

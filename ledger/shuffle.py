@@ -97,12 +97,19 @@ class Sorter:
 
 
 def read(path: Path, part: int) -> tuple[list[Translated], list[int]]:
-    """Return a part's events of one file, and the positions to be read from the log instead."""
+    """Return a part's events of one file, and the positions to be read from the log instead.
+
+    A damaged file is taken away, so that it is made again. Raises OSError.
+    """
     with path.open("rb") as file:
         file.seek(part * _PLACE.size)
-        (start,), (end,) = _PLACE.unpack(file.read(8)), _PLACE.unpack(file.read(8))
-        file.seek(start)
-        return _decode(file.read(end - start))
+        try:
+            (start,), (end,) = _PLACE.unpack(file.read(8)), _PLACE.unpack(file.read(8))
+            file.seek(start)
+            return _decode(file.read(end - start))
+        except (msgspec.MsgspecError, error, ValueError, OverflowError, MemoryError) as damage:
+            path.unlink(missing_ok=True)
+            raise OSError(f"{path} was damaged, and is gone") from damage
 
 
 def whole(path: Path, parts: int) -> bool:

@@ -34,6 +34,9 @@ SEAL_SECONDS_MAX: Final = 3.0
 
 SECONDS_MAX: Final = 3600.0
 LISTED_MAX: Final = 20
+REPAIR: Final = (
+    "find out who changed it; `ledger rebuild --swap --accept-differences` puts it right"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +178,15 @@ class Verification:
         if self.options.skip_books:
             self._add("INCOMPLETE", "books", "not folded again (--skip-books)")
             return
-        terms = await load_terms(connection)
+        terms = sorted(await load_terms(connection), key=lambda each: each.source)
         if live["version"] != registry.current_version(terms):
             told = "the live books were folded by another version of this program"
             advice = "run `ledger rebuild --swap`, or `ledger serve`, then verify again"
             self._add("INCOMPLETE", "books", told, advice)
             return
+        for source in sorted({row["source"] for row in ends} - {each.source for each in terms}):
+            told = "not compared: ledger.sources does not say any more what it is"
+            self._add("INCOMPLETE", "books", told, "restore that row; then verify again", source)
         try:
             await self._fold_again(dsn, generation, terms)
         except (LedgerError, asyncpg.PostgresError) as error:
@@ -188,11 +194,14 @@ class Verification:
             self._add("INCOMPLETE", "books", f"could not be folded again: {error}", advice)
 
     async def _check_journal(self, connection: Any, source: str, generation: int) -> None:
-        head = await connection.fetchval(SELECT_HEAD, source)
+        head = int(await connection.fetchval(SELECT_HEAD, source) or 0)
         try:
             found = await check_journal(connection, source, generation, head)
         except Tampered as error:
             self._fail(source, error)
+            return
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
+            self._fail(source, Tampered("journal", None, f"the live books are damaged: {error}"))
             return
         told = f"{found.entries} entries balance at every position, balances are their sums"
         parked = f"; {found.parked} events are parked" if found.parked else ""
@@ -219,7 +228,7 @@ class Verification:
                     told = f"every table is the fold of the log up to {position}"
                     self._add("ok", "books", told, source=each.source)
                 for difference in found[:LISTED_MAX]:
-                    advice = "find out who changed it; `ledger rebuild --swap` puts it right"
+                    advice = REPAIR
                     self.found.append(
                         Checked("fail", "books", str(difference), advice, each.source, None,
                                 [asdict(difference)])

@@ -16,7 +16,7 @@ from typing import Any, Final
 import asyncpg
 
 from ledger import books, database
-from ledger.bulk import positions_of
+from ledger.bulk import folded
 from ledger.bulk_load import Tell, discard, make
 from ledger.compare import Difference, compare
 from ledger.errors import DatabaseUnavailable, LedgerError, Tampered
@@ -109,7 +109,7 @@ async def second_generation(
         for row in await connection.fetch(SELECT_LEFT, VERSION):
             await discard(connection, settings, int(row["generation"]))
         live = await connection.fetchrow(books.SELECT_LIVE)
-        targets = await positions_of(connection, int(live["generation"]))
+        targets = await folded(connection, int(live["generation"]))
         wanted = {source: targets.get(source, 0) for source in sources}
         try:
             made, _ = await make(dsn, settings, registry, version, wanted, tell=tell)

@@ -24,13 +24,25 @@ EVENTS_MAX: Final = 2_000
 BYTES_MAX: Final = 32 * 1024 * 1024
 SEALS_MAX: Final = 200
 
+# A log is whatever has events, seals, a head or terms: none of them is believed to know them all.
 SELECT_ENDS: Final = """
-SELECT h.source, h.position AS head,
-       coalesce((SELECT e.position FROM ledger.events AS e WHERE e.source = h.source
+WITH RECURSIVE with_events AS (
+       (SELECT source FROM ledger.events ORDER BY source LIMIT 1)
+        UNION ALL
+       SELECT (SELECT e.source FROM ledger.events AS e WHERE e.source > w.source
+                ORDER BY e.source LIMIT 1)
+         FROM with_events AS w WHERE w.source IS NOT NULL),
+     logs AS (
+       SELECT source FROM with_events WHERE source IS NOT NULL
+        UNION SELECT source FROM ledger.heads
+        UNION SELECT source FROM ledger.sources
+        UNION SELECT source FROM ledger.seals)
+SELECT l.source, coalesce(h.position, 0) AS head,
+       coalesce((SELECT e.position FROM ledger.events AS e WHERE e.source = l.source
                   ORDER BY e.position DESC LIMIT 1), 0) AS last,
-       coalesce((SELECT s.size FROM ledger.seals AS s WHERE s.source = h.source
+       coalesce((SELECT s.size FROM ledger.seals AS s WHERE s.source = l.source
                   ORDER BY s.size DESC LIMIT 1), 0) AS sealed
-  FROM ledger.heads AS h ORDER BY h.source
+  FROM logs AS l LEFT JOIN ledger.heads AS h USING (source) ORDER BY l.source
 """
 SELECT_SEALS_AFTER: Final = """
 SELECT size, previous, root, note, vkey, leaves FROM ledger.seals

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
-from ledger import books, bulk, bulk_load, registry, shuffle
+from ledger import books, bulk, bulk_load, bulk_worker, registry, shuffle
 from ledger.bulk_load import Groups, Load
-from ledger.bulk_units import sorted_file
+from ledger.bulk_units import Units, sorted_file
+from ledger.bulk_worker import Start
 from ledger.errors import DatabaseUnavailable
 from ledger.simulate import Callback
 from tests.asking import payment, payout
@@ -244,6 +249,112 @@ async def test_files_that_were_lost_are_made_again(database: Database, tmp_path:
             sorted_file(tmp_path / "rebuild", plan, 0).unlink()
     await load_of(database, generation).run()
     assert await unlike_the_ordinary_fold(database, generation) == {}
+
+
+async def test_a_load_whose_files_cannot_be_made_again_begins_anew(
+    database: Database, tmp_path: Path
+) -> None:
+    database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    told: list[dict[str, Any]] = []
+    for n in range(1, 80):
+        told.append(payout(n, status="completed"))
+        told.append(payment(1000 + n, transaction_remarks=f"RTN idem-{n:04}"))
+    await append(database, [Callback("straitsx", None, orjson.dumps(each)) for each in told])
+    generation = await begin(database)
+    load = load_of(database, generation)
+
+    def tell(stage: str, _done: int, _total: int) -> None:
+        if stage == "fold linked":
+            raise Stopped
+
+    load.tell = tell
+    with pytest.raises(Stopped):
+        await load.run()
+    (lost, *_) = sorted((tmp_path / "rebuild").rglob("moved-*"))
+    lost.unlink()
+    with pytest.raises(bulk.CannotGoOn):
+        await load_of(database, generation).run()
+    async with database.service() as connection:
+        targets = dict(await connection.fetch(SELECT_HEADS))
+    made, _ = await bulk_load.make(
+        database.service_dsn, database.settings, registry.load(), "bulk", targets, processes=0
+    )
+    assert await unlike_the_ordinary_fold(database, made) == {}
+
+
+async def test_a_damaged_file_is_taken_away_and_made_again(
+    database: Database, tmp_path: Path
+) -> None:
+    database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    await fill(database, seeded(), 2)
+    generation = await begin(database)
+    load = load_of(database, generation)
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if stage == "sort" and done == total:
+            for path in (tmp_path / "rebuild").rglob("chunk-000000"):
+                path.write_bytes(b"\xff" * path.stat().st_size)
+
+    load.tell = tell
+    with pytest.raises(DatabaseUnavailable, match="damaged"):
+        await load.run()
+    await load_of(database, generation).run()
+    assert await unlike_the_ordinary_fold(database, generation) == {}
+
+
+async def test_sorted_callbacks_are_for_their_owner_alone(
+    database: Database, tmp_path: Path
+) -> None:
+    database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    (tmp_path / "rebuild").mkdir(mode=0o755)
+    await fill(database, seeded(), 1)
+    await load_of(database, await begin(database)).run()
+    assert (tmp_path / "rebuild").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "rebuild").rmdir()
+    (tmp_path / "rebuild").symlink_to(tmp_path / "elsewhere")
+    generation = await begin(database, "another")
+    with pytest.raises(DatabaseUnavailable, match="belongs to someone else"):
+        await load_of(database, generation).run()
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+async def test_a_unit_that_waits_for_a_lost_database_is_given_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A COPY that may not write waits for a server that was killed for as long as it may run."""
+    await fill(database, seeded(), 1)
+    load = load_of(database, await begin(database))
+    waiting = asyncio.Event()
+
+    async def do(own: Units, _source: str, _stage: str, _unit: int) -> int:
+        waiting.set()
+        await asyncio.Event().wait()
+        return own.connection is None
+
+    monkeypatch.setattr(Units, "do", do)
+    monkeypatch.setattr(bulk_worker, "LOST_SECONDS", 0.1)
+    running = asyncio.create_task(load.run())
+    await waiting.wait()
+    async with database.owner() as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    with pytest.raises(DatabaseUnavailable, match="the database went away"):
+        async with asyncio.timeout(30):
+            await running
+
+
+def test_a_process_of_a_load_ends_with_whoever_gave_it_units(database: Database) -> None:
+
+    start = Start(database.service_dsn, 1, "/nonexistent")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ledger.bulk_worker"], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    process.communicate(msgspec.json.encode(start) + b"\n", timeout=30)
+    assert process.returncode == 0
 
 
 async def test_a_process_that_ends_interrupts_the_load_and_the_next_one_goes_on(

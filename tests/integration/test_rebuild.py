@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import books, bulk, cli, rebuild, registry
+from ledger import books, bulk, cells, cli, rebuild, registry
 from ledger.bulk_load import Load
 from ledger.errors import NoBooks
 from ledger.rebuild import Rebuild, alone
@@ -184,18 +184,89 @@ async def test_what_was_changed_by_hand_is_found_and_named(
 @pytest.mark.parametrize(
     ("statement", "side"),
     [
-        ("DELETE FROM history WHERE position = 3 AND source = 'straitsx' RETURNING 1", "live"),
-        ("INSERT INTO parked VALUES ('straitsx', 3, 'payment', 'p', 'no') RETURNING 1", "rebuilt"),
+        ("DELETE FROM history WHERE (source, position, kind, id) = ("
+         "SELECT source, position, kind, id FROM history ORDER BY 1, 2, 3, 4 LIMIT 1) "
+         "RETURNING position", "live"),
+        ("INSERT INTO parked VALUES ('straitsx', 3, 'payment', 'p', 'no') RETURNING position",
+         "rebuilt"),
     ],
-)
+)  # fmt: skip
 async def test_a_row_that_one_side_lacks_is_told_with_the_side_that_has_it(
     database: Database, live: int, command: Command, statement: str, side: str
 ) -> None:
-    assert await change(database, live, statement)
+    row = await change(database, live, statement)
     done = await command("--json")
     assert done.code == 1
     (found,) = done.json["differences"]
-    assert (found["column"], found["positions"], found[side]) == (None, [3], None)
+    assert (found["column"], found["positions"], found[side]) == (None, [row["position"]], None)
+
+
+@pytest.mark.parametrize("source", ["straitsx", "gokart"])
+async def test_books_that_claim_more_events_than_the_log_has_are_found_and_put_right(
+    database: Database, live: int, command: Command, source: str
+) -> None:
+    """Else the next events would never be folded, neither by the live books nor by new ones."""
+    before = await positions(database, live)
+    await change(
+        database, live,
+        f"UPDATE checkpoints SET position = 999999 WHERE source = '{source}' RETURNING 1",
+    )  # fmt: skip
+    done = await command("--json")
+    assert done.code == 1
+    (found,) = done.json["differences"]
+    assert (found["table"], found["key"], found["column"], found["live"], found["rebuilt"]) == (
+        "checkpoints", {"source": source}, "position", "999999", str(before[source]),
+    )  # fmt: skip
+    assert (await command("--swap", "--accept-differences")).code == 0
+    assert await positions(database, live + 1) == before
+    back = await command("--rollback")
+    assert back.code == 3
+    assert "claim more events" in back.err
+    assert (live + 1, "live") in await generations(database)
+
+
+CELLS = {
+    "a wrong sum": "UPDATE cells SET debits = debits + 1 WHERE (account, currency, unit) = "
+    "(SELECT account, currency, 'day' FROM hot LIMIT 1) RETURNING 1",
+    "a lost cell": "DELETE FROM cells WHERE width > 1 RETURNING 1",
+    "a span too many": "UPDATE spans SET done = done + 1 WHERE source = 'straitsx' RETURNING 1",
+    "an account that never was busy": "INSERT INTO hot SELECT source, account, currency, 0 FROM "
+    "entries WHERE source = 'straitsx' ORDER BY position LIMIT 1 ON CONFLICT DO NOTHING "
+    "RETURNING 1",
+}
+
+
+@pytest.mark.parametrize("what", CELLS)
+async def test_sums_kept_for_answers_about_earlier_times_are_compared_with_the_entries(
+    database: Database, command: Command, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(cells, "SPAN", 40)
+    monkeypatch.setattr(cells, "WIDE", 2)
+    monkeypatch.setattr(cells, "HOT_ENTRIES", 4 if what != "an account that never was busy" else 40)
+    bodies = [orjson.dumps(payment(n)) for n in range(190)]
+    seldom = orjson.dumps(payment(999, currency="usd"))
+    told = [seldom, *bodies] if what == "an account that never was busy" else bodies
+    await append(database, [Callback("straitsx", None, body) for body in told])
+    live = await first_generation(database)
+    await fold(database, live)
+    await fold(database, live)  # spans are summed behind the fold
+    assert await change(database, live, "SELECT 1 FROM cells WHERE width = 2")
+    assert (await command("--verify-only")).code == 0
+    assert await change(database, live, CELLS[what])
+    done = await command("--verify-only", "--json")
+    assert done.code == 1, done
+    assert {found["table"] for found in done.json["differences"]} == {"cells"}
+
+
+async def test_a_source_that_nothing_is_known_of_any_more_is_not_left_out_of_new_books(
+    database: Database, live: int, command: Command
+) -> None:
+    async with database.owner() as connection:
+        await connection.execute("DELETE FROM ledger.sources WHERE source = 'gokart'")
+    done = await command("--swap")
+    assert done.code == 3
+    assert "gokart has books, but ledger.sources does not say" in done.err
+    assert await generations(database) == [(live, "live")]
 
 
 async def test_different_books_are_swapped_only_when_told_to(
@@ -233,6 +304,21 @@ async def test_a_rollback_brings_the_books_before_back_at_the_present_position(
         assert differences(await dump(connection, live), await dump(connection, new)) == {}
     assert (await command("--rollback")).code == 0
     assert await generations(database) == [(live, "previous"), (new, "live")]
+
+
+async def test_previous_books_that_differ_are_rolled_back_to_only_when_told_to(
+    database: Database, live: int, command: Command
+) -> None:
+    await change(database, live, CORRUPTIONS["a balance"][1])
+    swapped = await command("--swap", "--accept-differences")
+    assert "`ledger rebuild --rollback --accept-differences` brings it back" in swapped.out
+    refused = await command("--rollback")
+    assert refused.code == 1
+    assert "`ledger rebuild --rollback --accept-differences` makes it live" in refused.out
+    assert await generations(database) == [(live, "previous"), (live + 1, "live")]
+    done = await command("--rollback", "--accept-differences", "--json")
+    assert (done.code, done.json["verdict"], done.json["then"]) == (0, "different", "swapped")
+    assert await generations(database) == [(live, "live"), (live + 1, "previous")]
 
 
 async def test_the_previous_books_stay_until_the_next_swap_and_no_longer(

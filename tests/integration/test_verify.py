@@ -198,6 +198,25 @@ async def test_a_cut_tail_is_found(sealed: Sealed) -> None:
     assert (failure.name, failure.position) == ("tail", 306)
 
 
+@pytest.mark.parametrize("also", ["", "DELETE FROM ledger.sources WHERE source = 'straitsx'"])
+async def test_a_log_whose_head_was_taken_away_is_not_passed_over(
+    sealed: Sealed, also: str
+) -> None:
+    sealed.forget_file()
+    await sealed.tamper("DELETE FROM ledger.heads WHERE source = 'straitsx'", *filter(None, [also]))
+    failure = await sealed.failure(skip_books=False)
+    assert (failure.name, failure.source, failure.position) == ("head", SOURCE, 1)
+    assert "there is an event 310" in failure.found
+
+
+async def test_books_without_a_table_are_damaged(sealed: Sealed) -> None:
+    schema = books.schema_of(sealed.generation)
+    await sealed.tamper(f"DROP TABLE {schema}.entries")
+    failure = await sealed.failure()
+    assert (failure.name, failure.source) == ("journal", "gokart")
+    assert "damaged" in failure.found
+
+
 async def test_an_event_beyond_the_head_is_found(sealed: Sealed) -> None:
     await sealed.tamper("UPDATE ledger.heads SET position = 309 WHERE source = 'straitsx'")
     failure = await sealed.failure()

@@ -327,3 +327,14 @@ def test_text_from_a_callback_cannot_move_the_cursor_or_mark_up() -> None:
 def test_an_unknown_list_shows_the_fields_of_its_rows() -> None:
     lines = rendered("novelties", {"first_field": "a", "second": None}).splitlines()
     assert [line.split() for line in lines] == [["first", "field", "second"], ["a"]]
+
+
+def test_what_is_stopped_by_hand_could_not_finish(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_settings: object, _options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ledger.rebuild_run.run", stop)
+    assert cli.run(["rebuild"]) == cli.UNFINISHED
+    assert capsys.readouterr().err == "ledger: stopped\n"

@@ -109,6 +109,14 @@ def test_a_bare_position_is_about_one_source() -> None:
         positions_asked(found, ["gokart", "straitsx"])
 
 
+def test_a_log_of_statements_does_not_make_a_bare_position_vague() -> None:
+    found = AsOf(position=25)
+    assert positions_asked(found, ["straitsx", "straitsx.statements"]) == {"straitsx": 25}
+    assert positions_asked(found, ["straitsx.statements"]) == {"straitsx.statements": 25}
+    with pytest.raises(BadQuestion, match=r"write gokart:25,straitsx:25$"):
+        positions_asked(found, ["gokart", "straitsx", "straitsx.statements"])
+
+
 def test_a_position_of_a_source_that_is_not_asked_about_is_refused() -> None:
     with pytest.raises(BadQuestion, match="position names gokart"):
         positions_asked(AsOf(positions={"gokart": 3}), ["straitsx"])
