@@ -6,12 +6,11 @@ are fetched by the caller, then views, whose differences become journal entries 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ledger.journal import add_entries, check_balanced
 from ledger.model import (
@@ -37,7 +36,7 @@ RELATED_MAX: Final = 16
 """Streams looked at under one link, the same ones however events are cut into batches."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Translated:
     """An event of the log after translation: a fact, or the trouble that prevented one."""
 
@@ -85,6 +84,17 @@ class Change:
     parked: list[Park]
 
 
+def stream_of(event: Translated, streams_of: Mapping[str, StreamProjection]) -> StreamKey | None:
+    """Name the stream of an event; None when it has none. A decision is for its target."""
+    fact = event.fact
+    if fact is None:
+        return None
+    key = (fact.kind, fact.resource_id)
+    if fact.kind == DECISION:
+        key = (str(fact.details.get("kind")), str(fact.details.get("resource")))
+    return key if key[0] in streams_of else None
+
+
 def advance(projection: StreamProjection, state: Any, event: Translated) -> Any:
     """Return the state of a stream after an event of it: a fact, or an operator's decision."""
     fact = event.fact
@@ -99,6 +109,16 @@ def advance(projection: StreamProjection, state: Any, event: Translated) -> Any:
     return projection.decide(state, decision)
 
 
+class Step(NamedTuple):
+    """An event on its way through a batch: its stream, and the stream's state after it."""
+
+    event: Translated
+    key: StreamKey | None
+    state: Any
+    """An exception when folding the event raised it."""
+    links: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Batch:
     """One batch of one source on its way through the fold."""
@@ -110,18 +130,22 @@ class Batch:
     streams: dict[StreamKey, Stream] = field(default_factory=dict)
     parked: set[StreamKey] = field(default_factory=set)
     parks: list[Park] = field(default_factory=list)
-    _after: list[Any] = field(default_factory=list)
-    _related: dict[str, set[StreamKey]] = field(default_factory=lambda: defaultdict(set))
+    _keys: list[StreamKey | None] = field(default_factory=list)
+    _steps: list[Step] = field(default_factory=list)
+    _related: dict[str, set[StreamKey]] = field(default_factory=dict)
     _new_links: list[tuple[str, str, str]] = field(default_factory=list)
     _made: list[list[tuple[Any, ...]]] = field(default_factory=list)
     """The rows of every event-wise projection, in their order."""
+    _rows_of: list[Callable[[Outcome], Sequence[tuple[Any, ...]]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._keys = [stream_of(event, self.streams_of) for event in self.events]
         self._made = [[] for _ in self.projections]
+        self._rows_of = [projection.rows for projection in self.projections]
 
     def keys(self) -> set[StreamKey]:
         """Return the streams that these events belong to; the caller loads them."""
-        return {key for event in self.events if (key := self._key(event)) is not None}
+        return {key for key in self._keys if key is not None}
 
     def add_stream(self, key: StreamKey, first_position: int, position: int, raw: bytes) -> None:
         """Give the batch a stream as the books hold it."""
@@ -136,22 +160,25 @@ class Batch:
         """
         latest: dict[StreamKey, Any] = {}
         links: set[str] = set()
-        for event in self.events:
-            key = self._key(event)
-            state: Any = None
-            if key is not None and key not in self.parked:
-                projection = self.streams_of[key[0]]
-                stream = self.streams.get(key)
-                before = latest.get(key, stream.stored.state if stream else None)
-                try:
-                    state = advance(projection, before, event)
-                    if projection.links is not None and state is not None:
-                        links.update(projection.links(state))
-                except Exception as error:  # noqa: BLE001 - a fold's bug parks its stream only
-                    state = error
-                else:
-                    latest[key] = state
-            self._after.append(state)
+        for event, key in zip(self.events, self._keys, strict=True):
+            if key is None or key in self.parked:
+                self._steps.append(Step(event, key, None, ()))
+                continue
+            projection = self.streams_of[key[0]]
+            state = latest.get(key)
+            if state is None and key in self.streams:
+                state = self.streams[key].stored.state
+            found: tuple[str, ...] = ()
+            try:
+                state = advance(projection, state, event)
+                if projection.links is not None and state is not None:
+                    found = projection.links(state)
+                    links.update(found)
+            except Exception as error:  # noqa: BLE001 - a fold's bug parks its stream only
+                state = error
+            else:
+                latest[key] = state
+            self._steps.append(Step(event, key, state, found))
         return links
 
     def follow(self, earlier: Change) -> None:
@@ -166,28 +193,34 @@ class Batch:
                 is_new=False,
             )
         for link, kind, resource in earlier.links:
-            self._related[link].add((kind, resource))
+            self.relate(link, (kind, resource))
         self.parked.update(park.key for park in earlier.parked)
 
     def links(self) -> set[str]:
         """Return the links of every stream that was loaded."""
         return {link for stream in self.streams.values() for link in stream.stored.links}
 
-    def _under(self, link: str) -> list[StreamKey]:
+    def _under(self, link: str) -> Sequence[StreamKey]:
         """Return the first RELATED_MAX streams under a link, payouts before payments."""
         keys = self._related.get(link)
         if not keys:
-            return []
+            return ()
+        if len(keys) == 1:
+            return tuple(keys)
         return sorted(sorted(keys), key=lambda key: key[0], reverse=True)[:RELATED_MAX]
 
     def relate(self, link: str, key: StreamKey) -> None:
         """Tell the batch that the books know `key` under `link`."""
-        self._related[link].add(key)
+        known = self._related.get(link)
+        if known is None:
+            self._related[link] = {key}
+        else:
+            known.add(key)
 
     def finish(self) -> Change:
         """Make views, journal entries and rows, in log order."""
-        for event, state in zip(self.events, self._after, strict=True):
-            self._event(event, state)
+        for step in self._steps:
+            self._step(step)
         rows: dict[str, list[tuple[Any, ...]]] = {}
         sums: dict[str, dict[tuple[Any, ...], list[Decimal]]] = {}
         for projection, found in zip(self.projections, self._made, strict=True):
@@ -199,59 +232,48 @@ class Batch:
         changed = [stream for stream in self.streams.values() if stream.row is not None]
         return Change(changed, rows, sums, self._new_links, self.parks)
 
-    def _key(self, event: Translated) -> StreamKey | None:
-        """Name the stream of an event; None when it has none. A decision is for its target."""
-        fact = event.fact
-        if fact is None:
-            return None
-        key = (fact.kind, fact.resource_id)
-        if fact.kind == DECISION:
-            key = (str(fact.details.get("kind")), str(fact.details.get("resource")))
-        return key if key[0] in self.streams_of else None
-
-    def _event(self, event: Translated, state: Any) -> None:
-        key = self._key(event)
+    def _step(self, step: Step) -> None:
+        event, key, state, _ = step
         fact = event.fact
         decides = fact is not None and fact.kind == DECISION
         if key is None or (decides and (key in self.parked or key not in self.streams)):
             self._add(self._outcome(event, opened=_own_troubles(event), decided=_decided(fact)))
-            return
-        if key in self.parked:
+        elif key in self.parked:
             self._park(event, key, "an earlier event of the stream is parked")
-            return
-        if isinstance(state, Exception):
+        elif isinstance(state, Exception):
             self._park(event, key, f"{type(state).__name__}: {state}")
-            return
-        if event.trouble is not None:
+        elif event.trouble is not None:
             self._park(event, key, f"{event.trouble.reason}: {event.trouble.detail}")
-            return
-        try:
-            evaluated = self._evaluate(event, key, state)
-            rows = self._rows(self._difference(event, evaluated))
-        except Exception as error:  # noqa: BLE001 - a view's bug parks its stream only
-            self._park(event, key, f"{type(error).__name__}: {error}")
-            return
-        self._apply(event, evaluated)
-        self._keep(rows)
+        else:
+            try:
+                evaluated = self._evaluate(step, key)
+                outcome = self._difference(event, evaluated)
+                rows = [rows_of(outcome) for rows_of in self._rows_of]
+            except Exception as error:  # noqa: BLE001 - a view's bug parks its stream only
+                self._park(event, key, f"{type(error).__name__}: {error}")
+                return
+            self._apply(event, evaluated)
+            self._keep(rows)
 
-    def _evaluate(
-        self, event: Translated, key: StreamKey, state: Any
-    ) -> list[tuple[Stream, Stored, View]]:
+    def _evaluate(self, step: Step, key: StreamKey) -> list[tuple[Stream, Stored, View]]:
         """View the stream with its new state, and every stream related to it; change nothing."""
+        event, _, state, links = step
         stream = self.streams.get(key)
-        projection = self.streams_of[key[0]]
         if stream is None:
+            projection = self.streams_of[key[0]]
             empty = Stored(None, [], [], [])
             stream = Stream(key, projection, empty, event.position, event.position, is_new=True)
-        links = list(projection.links(state)) if projection.links is not None else []
         if not links and not stream.stored.links:
-            return [self._viewed(stream, state, (), [])]
+            return [self._viewed(stream, state, (), ())]
         affected = {key: stream}
         # Sorted: sets have no order, and journal lines are numbered in this one.
         for link in sorted({*links, *stream.stored.links}):
             for other in self._under(link):
                 if other != key and other in self.streams and other not in self.parked:
                     affected[other] = self.streams[other]
+        if len(affected) == 1:
+            related = self._states_under(links, key, {key: state})
+            return [self._viewed(stream, state, related, links)]
         states = {k: (state if k == key else s.stored.state) for k, s in affected.items()}
         found = []
         for k, each in affected.items():
@@ -261,13 +283,13 @@ class Batch:
         return found
 
     def _viewed(
-        self, stream: Stream, state: Any, related: Sequence[Any], links: list[str]
+        self, stream: Stream, state: Any, related: Sequence[Any], links: Sequence[str]
     ) -> tuple[Stream, Stored, View]:
         view = stream.projection.view(state, related, self.terms)
-        check_balanced(view.legs)
-        legs = [(leg.effective_at, leg.account, leg.currency, leg.amount) for leg in view.legs]
-        stored = Stored(state, legs, [trouble.reason for trouble in view.troubles], links)
-        return stream, stored, view
+        if view.legs:
+            check_balanced(view.legs)
+        reasons = [trouble.reason for trouble in view.troubles] if view.troubles else []
+        return stream, Stored(state, list(view.legs), reasons, list(links)), view
 
     def _states_under(
         self, links: Sequence[str], key: StreamKey, states: Mapping[StreamKey, Any]
@@ -275,6 +297,8 @@ class Batch:
         if not links:
             return []
         keys = {k for link in links for k in self._under(link)} | states.keys()
+        if len(keys) == 1:
+            return []
         return [
             states[k] if k in states else self.streams[k].stored.state
             for k in sorted(keys)
@@ -289,24 +313,23 @@ class Batch:
         opened: list[tuple[str, str, Trouble]] = []
         cleared: list[tuple[str, str, str]] = []
         for stream, stored, view in evaluated:
-            kind, resource = stream.key
             before = stream.stored
             add_entries(entries, stream.key, before.legs, view.legs)
-            opened += [
-                (kind, resource, t) for t in view.troubles if t.reason not in before.troubles
-            ]
-            gone = set(before.troubles) - set(stored.troubles)
-            cleared += [(kind, resource, reason) for reason in sorted(gone)]
-        return self._outcome(
-            event, entries=entries, opened=opened, cleared=cleared, decided=_decided(event.fact)
-        )
+            if view.troubles or before.troubles:
+                kind, resource = stream.key
+                opened += [
+                    (kind, resource, t) for t in view.troubles if t.reason not in before.troubles
+                ]
+                gone = set(before.troubles) - set(stored.troubles)
+                cleared += [(kind, resource, reason) for reason in sorted(gone)]
+        return self._outcome(event, entries, opened, cleared, _decided(event.fact))
 
     def _apply(self, event: Translated, evaluated: list[tuple[Stream, Stored, View]]) -> None:
         for stream, stored, view in evaluated:
             for link in stored.links:
                 if link not in stream.stored.links:
                     self._new_links.append((link, *stream.key))
-                    self._related[link].add(stream.key)
+                    self.relate(link, stream.key)
             stream.stored = stored
             stream.row = view.row
             self.streams[stream.key] = stream
@@ -320,41 +343,30 @@ class Batch:
         self._add(self._outcome(event, opened=opened, folded=False))
 
     def _add(self, outcome: Outcome) -> None:
-        self._keep(self._rows(outcome))
-
-    def _rows(self, outcome: Outcome) -> list[Sequence[tuple[Any, ...]]]:
-        return [projection.rows(outcome) for projection in self.projections]
+        self._keep([rows_of(outcome) for rows_of in self._rows_of])
 
     def _keep(self, rows: list[Sequence[tuple[Any, ...]]]) -> None:
         for made, found in zip(self._made, rows, strict=True):
-            made.extend(found)
+            if found:
+                made.extend(found)
 
     def _outcome(
         self,
         event: Translated,
-        *,
         entries: Sequence[Entry] = (),
         opened: Sequence[tuple[str, str, Trouble]] = (),
         cleared: Sequence[tuple[str, str, str]] = (),
         decided: tuple[str, str, str] | None = None,
+        *,
         folded: bool = True,
     ) -> Outcome:
         fact = event.fact if folded else None
+        said = fact or event
         return Outcome(
-            source=self.terms.source,
-            position=event.position,
-            event_id=event.event_id,
-            kind=fact.kind if fact else event.kind,
-            resource_id=fact.resource_id if fact else event.resource_id,
-            status=fact.status if fact else event.status,
-            received_at=event.received_at,
-            recorded_at=event.recorded_at,
-            fact=fact,
-            entries=entries,
-            opened=opened,
-            cleared=cleared,
-            decided=decided,
-        )
+            self.terms.source, event.position, event.event_id, said.kind, said.resource_id,
+            said.status, event.received_at, event.recorded_at, fact, entries, opened, cleared,
+            decided,
+        )  # fmt: skip
 
 
 def _decided(fact: Fact | None) -> tuple[str, str, str] | None:
@@ -378,9 +390,12 @@ def _summed(
 ) -> dict[tuple[Any, ...], list[Decimal]]:
     sums: dict[tuple[Any, ...], list[Decimal]] = {}
     for row in rows:
-        key, amounts = row[:key_length], row[key_length:]
+        key = row[:key_length]
         known = sums.get(key)
-        sums[key] = (
-            list(amounts) if known is None else [a + b for a, b in zip(known, amounts, strict=True)]
-        )
+        if known is None:
+            sums[key] = list(row[key_length:])
+        else:
+            for place, amount in enumerate(row[key_length:]):
+                if amount:
+                    known[place] += amount
     return sums

@@ -23,9 +23,9 @@ class Unbalanced(LedgerError):
 def check_balanced(legs: Iterable[Leg]) -> None:
     """Raise Unbalanced unless the legs of every currency and date sum to zero."""
     sums: dict[tuple[datetime, str], Decimal] = {}
-    for leg in legs:
-        place = (leg.effective_at, leg.currency)
-        sums[place] = sums[place] + leg.amount if place in sums else leg.amount
+    for moment, _, currency, amount in legs:
+        place = (moment, currency)
+        sums[place] = sums[place] + amount if place in sums else amount
     for (moment, currency), rest in sums.items():
         if rest:
             raise Unbalanced(f"{currency} legs of {moment.isoformat()} leave {rest}")
@@ -42,19 +42,27 @@ def add_entries(
     `key` is the transaction's (kind, id). Debits and credits are the changes of the positive and
     the negative parts, so their sums over a journal do not depend on the order of events.
     """
-    old = _summed(before)
-    new = _summed((leg.effective_at, leg.account, leg.currency, leg.amount) for leg in after)
+    if not before and not after:
+        return
+    old, new = _summed(before), _summed(after)
     if old == new:
         return
     kind, transaction = key
+    line = len(entries)
     for place in sorted(old.keys() | new.keys()) if old else sorted(new):
-        was, now = old.get(place, _ZERO), new.get(place, _ZERO)
+        now = new.get(place, _ZERO)
+        was = old.get(place, _ZERO)
         if was == now:
             continue
-        debits = (now if now > 0 else _ZERO) - (was if was > 0 else _ZERO)
-        credits_ = (-now if now < 0 else _ZERO) - (-was if was < 0 else _ZERO)
-        leg = Leg(*place, now - was)
-        entries.append(Entry(len(entries) + 1, kind, transaction, leg, debits, credits_))
+        debits = now if now > 0 else _ZERO
+        credits_ = now.copy_negate() if now < 0 else _ZERO
+        if was > 0:
+            debits -= was
+        elif was < 0:
+            credits_ += was
+        line += 1
+        leg = Leg(*place, now - was if was else now)
+        entries.append(Entry(line, kind, transaction, leg, debits, credits_))
 
 
 def _summed(legs: Iterable[PostedLeg]) -> dict[tuple[datetime, str, str], Decimal]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -212,7 +212,7 @@ class Decision:
     position: int
 
 
-class Leg(Record, frozen=True, order=True):
+class Leg(NamedTuple):
     """One dated side of a posting: amount > 0 debits the account, < 0 credits it."""
 
     effective_at: datetime
@@ -283,6 +283,10 @@ class Table:
     mode: str = "append"
     indexes: tuple[str, ...] = ()
     """Column lists, with optional INCLUDE columns and WHERE, each made an index."""
+
+    hashed: bool = False
+    """Whether rows are found by `hashtextextended(id, 0)`, in an index a third of the key's size;
+    no list is ordered by the key, and what finds a row compares the key itself too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,6 +21,9 @@ JSON: TypeAlias = Any
 TEXT_MAX: Final = 512
 """Characters that an identifier or status may have."""
 
+AMOUNT_MAX: Final = 40
+"""Characters of the longest amount: a sign, 20 digits, a point and 18 more."""
+
 _MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}", re.ASCII)
 _EXACT: Final = Context(prec=128, traps=[Inexact])
@@ -36,11 +39,17 @@ class Number(str):
     __slots__ = ()
 
 
-@lru_cache(maxsize=1024)
-def camel(name: str) -> str:
-    """Spell a snake_case field name in camelCase."""
-    head, *tail = name.split("_")
-    return head + "".join(part.title() for part in tail)
+class _Camel(dict[str, str]):
+    """Field names in camelCase by their snake_case; "" for those that have no other spelling."""
+
+    def __missing__(self, name: str) -> str:
+        head, *tail = name.split("_")
+        found = self[name] = head + "".join(part.title() for part in tail) if tail else ""
+        return found
+
+
+_CAMEL: Final = _Camel()
+"""Filled by the names that handlers ask for, never by what a callback holds."""
 
 
 class Payload:
@@ -67,15 +76,14 @@ class Payload:
         """Return the field `name` (snake_case) in either casing; None when absent or null."""
         fields = self.fields
         value = fields.get(name)
-        other = camel(name)
-        if other != name and other in fields:
-            twin = fields[other]
-            if value is not None and twin is not None and value != twin:
+        other = _CAMEL[name]
+        if other and (twin := fields.get(other)) is not None:
+            if value is not None and value != twin:
                 raise CannotBeTrue("two_values", f"{name} and {other} disagree")
-            value = twin if value is None else value
+            value = twin
         if value is None and fields is not self.node:
             value = self.node.get(name)
-            return self.node.get(other) if value is None else value
+            return self.node.get(other) if value is None and other else value
         return value
 
     def within(self, name: str) -> Payload | None:
@@ -96,7 +104,10 @@ class Payload:
 
         Raises CannotBeTrue for other types and beyond `TEXT_MAX` characters.
         """
-        return as_text(name, self.get(name))
+        value = self.get(name)
+        if type(value) is str and 0 < len(value) <= TEXT_MAX:
+            return value
+        return as_text(name, value)
 
     def need(self, name: str) -> str:
         """Return a text that must be there. Raises CannotBeTrue when it is not."""
@@ -157,9 +168,10 @@ class Payload:
         text = self.text(name)
         if text is None:
             raise CannotBeTrue("missing_currency", f"the callback has no {name}")
-        if not _CURRENCY.fullmatch(text):
+        code = _currency(text)
+        if code is None:
             raise CannotBeTrue("bad_currency", f"{name} is no currency code: {text[:32]!r}")
-        return text.upper()
+        return code
 
     def money(self, name: str) -> Decimal | None:
         """Return an amount from its exact lexeme, string or number; None when absent or null."""
@@ -187,6 +199,11 @@ def as_text(name: str, value: JSON) -> str | None:
     return str(value)
 
 
+@lru_cache(maxsize=1024)
+def _currency(text: str) -> str | None:
+    return text.upper() if _CURRENCY.fullmatch(text) else None
+
+
 def as_note(value: JSON) -> str | None:
     """Read a descriptive text, cut to TEXT_MAX; what is no text, or "", is None."""
     return value[:TEXT_MAX] or None if isinstance(value, str) else None
@@ -202,9 +219,16 @@ def as_money(name: str, value: JSON) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise CannotBeTrue("bad_" + name, f"{name} is not an amount")
     text = value if isinstance(value, str) else (str(value) if abs(value) < 10**20 else "")
-    if not _MONEY.fullmatch(text):
+    amount = _amount(text) if len(text) <= AMOUNT_MAX else None
+    if amount is None:
         raise CannotBeTrue("bad_" + name, f"{name} is not a plain decimal amount")
-    return Decimal(text) or Decimal(0)
+    return amount
+
+
+@lru_cache(maxsize=16_384)
+def _amount(text: str) -> Decimal | None:
+    """Read a lexeme; a transaction's callbacks repeat theirs, and fees are few."""
+    return (Decimal(text) or Decimal(0)) if _MONEY.fullmatch(text) else None
 
 
 def as_instant(name: str, value: JSON) -> datetime | None:
@@ -215,6 +239,8 @@ def as_instant(name: str, value: JSON) -> datetime | None:
         raise CannotBeTrue("bad_" + name, f"{name} is not a time")
     try:
         moment = datetime.fromisoformat(value)
+        if moment.tzinfo is UTC:
+            return moment
         if moment.tzinfo is None:
             raise CannotBeTrue("bad_" + name, f"{name} names no time zone")
         return moment.astimezone(UTC)

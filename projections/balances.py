@@ -7,18 +7,24 @@ from decimal import Decimal
 from typing import Any
 
 from ledger.model import Outcome, Projection, Table, total
-from projections.postings import ZERO
 
 
 def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
     """Return by how much an event changed the debits and credits of each account it touched."""
+    if not outcome.entries:
+        return ()
     sums: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
     for entry in outcome.entries:
-        key = (entry.leg.account, entry.leg.currency)
-        debits, credited = sums.get(key, (ZERO, ZERO))
-        sums[key] = (total(debits, entry.debits), total(credited, entry.credits))
+        leg = entry.leg
+        key = (leg.account, leg.currency)
+        known = sums.get(key)
+        if known is None:
+            sums[key] = (entry.debits, entry.credits)
+        else:
+            sums[key] = (total(known[0], entry.debits), total(known[1], entry.credits))
+    source = outcome.source
     return [
-        (outcome.source, account, currency, debits, credited)
+        (source, account, currency, debits, credited)
         for (account, currency), (debits, credited) in sums.items()
         if debits or credited
     ]

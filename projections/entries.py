@@ -14,22 +14,17 @@ from ledger.model import Outcome, Projection, Table
 
 def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
     """Return the journal lines of an event, numbered from 1; they balance per currency."""
+    if not outcome.entries:
+        return ()
+    source, position, recorded_at = outcome.source, outcome.position, outcome.recorded_at
     return [
         (
-            outcome.source,
-            outcome.position,
-            entry.line,
-            entry.kind,
-            entry.transaction,
-            entry.leg.account,
-            entry.leg.currency,
-            entry.leg.amount,
-            entry.leg.effective_at,
-            outcome.recorded_at,
-            entry.debits,
+            source, position, entry.line, entry.kind, entry.transaction, leg.account,
+            leg.currency, leg.amount, leg.effective_at, recorded_at, entry.debits,
         )
         for entry in outcome.entries
-    ]
+        for leg in (entry.leg,)
+    ]  # fmt: skip
 
 
 PROJECTION = Projection(
