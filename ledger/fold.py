@@ -6,13 +6,13 @@ are fetched by the caller, then views, whose differences become journal entries 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ledger.journal import add_entries, check_balanced
+from ledger.journal import add_entries, add_up, check_balanced
 from ledger.model import (
     Decision,
     Entry,
@@ -117,6 +117,9 @@ class Step(NamedTuple):
     state: Any
     """An exception when folding the event raised it."""
     links: tuple[str, ...]
+
+
+_EMPTY: Final = Stored(None, (), (), ())
 
 
 @dataclass(slots=True)
@@ -226,7 +229,7 @@ class Batch:
         for projection, found in zip(self.projections, self._made, strict=True):
             table = projection.table
             if table.mode == "sum":
-                sums[table.name] = _summed(found, len(table.key))
+                sums[table.name] = add_up(found, len(table.key))
             else:
                 rows[table.name] = found
         changed = [stream for stream in self.streams.values() if stream.row is not None]
@@ -252,17 +255,19 @@ class Batch:
             except Exception as error:  # noqa: BLE001 - a view's bug parks its stream only
                 self._park(event, key, f"{type(error).__name__}: {error}")
                 return
-            self._apply(event, evaluated)
-            self._keep(rows)
+            self._apply(evaluated)
+            evaluated[0][0].position = event.position
+            for made, found in zip(self._made, rows, strict=True):
+                if found:
+                    made.extend(found)
 
     def _evaluate(self, step: Step, key: StreamKey) -> list[tuple[Stream, Stored, View]]:
         """View the stream with its new state, and every stream related to it; change nothing."""
         event, _, state, links = step
         stream = self.streams.get(key)
         if stream is None:
-            projection = self.streams_of[key[0]]
-            empty = Stored(None, [], [], [])
-            stream = Stream(key, projection, empty, event.position, event.position, is_new=True)
+            place = event.position
+            stream = Stream(key, self.streams_of[key[0]], _EMPTY, place, place, is_new=True)
         if not links and not stream.stored.links:
             return [self._viewed(stream, state, (), ())]
         affected = {key: stream}
@@ -288,8 +293,8 @@ class Batch:
         view = stream.projection.view(state, related, self.terms)
         if view.legs:
             check_balanced(view.legs)
-        reasons = [trouble.reason for trouble in view.troubles] if view.troubles else []
-        return stream, Stored(state, list(view.legs), reasons, list(links)), view
+        reasons = [trouble.reason for trouble in view.troubles] if view.troubles else ()
+        return stream, Stored(state, view.legs, reasons, links), view
 
     def _states_under(
         self, links: Sequence[str], key: StreamKey, states: Mapping[StreamKey, Any]
@@ -314,7 +319,8 @@ class Batch:
         cleared: list[tuple[str, str, str]] = []
         for stream, stored, view in evaluated:
             before = stream.stored
-            add_entries(entries, stream.key, before.legs, view.legs)
+            if view.legs or before.legs:
+                add_entries(entries, stream.key, before.legs, view.legs)
             if view.troubles or before.troubles:
                 kind, resource = stream.key
                 opened += [
@@ -324,7 +330,7 @@ class Batch:
                 cleared += [(kind, resource, reason) for reason in sorted(gone)]
         return self._outcome(event, entries, opened, cleared, _decided(event.fact))
 
-    def _apply(self, event: Translated, evaluated: list[tuple[Stream, Stored, View]]) -> None:
+    def _apply(self, evaluated: list[tuple[Stream, Stored, View]]) -> None:
         for stream, stored, view in evaluated:
             for link in stored.links:
                 if link not in stream.stored.links:
@@ -333,7 +339,6 @@ class Batch:
             stream.stored = stored
             stream.row = view.row
             self.streams[stream.key] = stream
-        evaluated[0][0].position = event.position
 
     def _park(self, event: Translated, key: StreamKey, reason: str) -> None:
         self.parks.append(Park(event.position, key, reason[:500]))
@@ -343,12 +348,8 @@ class Batch:
         self._add(self._outcome(event, opened=opened, folded=False))
 
     def _add(self, outcome: Outcome) -> None:
-        self._keep([rows_of(outcome) for rows_of in self._rows_of])
-
-    def _keep(self, rows: list[Sequence[tuple[Any, ...]]]) -> None:
-        for made, found in zip(self._made, rows, strict=True):
-            if found:
-                made.extend(found)
+        for made, rows_of in zip(self._made, self._rows_of, strict=True):
+            made.extend(rows_of(outcome))
 
     def _outcome(
         self,
@@ -383,19 +384,3 @@ def _own_troubles(event: Translated) -> list[tuple[str, str, Trouble]]:
     if trouble is None and event.fact is not None and event.fact.kind != DECISION:
         trouble = Trouble("no_projection", f"nothing folds callbacks of kind {event.fact.kind}")
     return [] if trouble is None else [(event.kind, event.resource_id, trouble)]
-
-
-def _summed(
-    rows: Iterable[tuple[Any, ...]], key_length: int
-) -> dict[tuple[Any, ...], list[Decimal]]:
-    sums: dict[tuple[Any, ...], list[Decimal]] = {}
-    for row in rows:
-        key = row[:key_length]
-        known = sums.get(key)
-        if known is None:
-            sums[key] = list(row[key_length:])
-        else:
-            for place, amount in enumerate(row[key_length:]):
-                if amount:
-                    known[place] += amount
-    return sums

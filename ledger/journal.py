@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ledger.errors import LedgerError
 from ledger.model import Entry, Leg
@@ -14,6 +14,7 @@ PostedLeg: TypeAlias = tuple[datetime, str, str, Decimal]
 """(effective at, account, currency, amount): a leg as a stream's row keeps it."""
 
 _ZERO: Final = Decimal(0)
+_leg: Final = Leg._make
 
 
 class Unbalanced(LedgerError):
@@ -42,18 +43,12 @@ def add_entries(
     `key` is the transaction's (kind, id). Debits and credits are the changes of the positive and
     the negative parts, so their sums over a journal do not depend on the order of events.
     """
-    if not before and not after:
-        return
-    old, new = _summed(before), _summed(after)
-    if old == new:
-        return
     kind, transaction = key
     line = len(entries)
-    for place in sorted(old.keys() | new.keys()) if old else sorted(new):
-        now = new.get(place, _ZERO)
-        was = old.get(place, _ZERO)
-        if was == now:
-            continue
+    changes = (
+        _changes(before, after) if before else [(leg, _ZERO, leg[3]) for leg in after if leg[3]]
+    )
+    for leg, was, now in changes:
         debits = now if now > 0 else _ZERO
         credits_ = now.copy_negate() if now < 0 else _ZERO
         if was > 0:
@@ -61,8 +56,22 @@ def add_entries(
         elif was < 0:
             credits_ += was
         line += 1
-        leg = Leg(*place, now - was if was else now)
         entries.append(Entry(line, kind, transaction, leg, debits, credits_))
+
+
+def _changes(
+    before: Sequence[PostedLeg], after: Sequence[Leg]
+) -> list[tuple[Leg, Decimal, Decimal]]:
+    """Return (leg to add, amount before, amount after) of every place whose amount changes."""
+    old, new = _summed(before), _summed(after)
+    if old == new:
+        return []
+    found = []
+    for place in sorted({**old, **new}):
+        was, now = old.get(place, _ZERO), new.get(place, _ZERO)
+        if was != now:
+            found.append((_leg((*place, now - was)), was, now))
+    return found
 
 
 def _summed(legs: Iterable[PostedLeg]) -> dict[tuple[datetime, str, str], Decimal]:
@@ -70,4 +79,21 @@ def _summed(legs: Iterable[PostedLeg]) -> dict[tuple[datetime, str, str], Decima
     for moment, account, currency, amount in legs:
         place = (moment, account, currency)
         sums[place] = sums[place] + amount if place in sums else amount
+    return sums
+
+
+def add_up(
+    rows: Iterable[tuple[Any, ...]], key_length: int
+) -> dict[tuple[Any, ...], list[Decimal]]:
+    """Add up the amounts behind the first `key_length` columns of rows, by those columns."""
+    sums: dict[tuple[Any, ...], list[Decimal]] = {}
+    for row in rows:
+        key = row[:key_length]
+        known = sums.get(key)
+        if known is None:
+            sums[key] = list(row[key_length:])
+        else:
+            for place, amount in enumerate(row[key_length:]):
+                if amount:
+                    known[place] += amount
     return sums

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,9 +16,9 @@ class Stored(msgspec.Struct, array_like=True):
     """What a stream's row keeps for the fold: its state, what it has posted, what troubles it."""
 
     state: Any
-    legs: list[PostedLeg]
-    troubles: list[str]
-    links: list[str]
+    legs: Sequence[PostedLeg]
+    troubles: Sequence[str]
+    links: Sequence[str]
 
 
 @lru_cache(maxsize=64)

@@ -47,6 +47,7 @@ PLAIN_PLANS: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
 }
 """Every look-up goes by a key whose order we know; statistics of a young table mislead."""
 

@@ -1,5 +1,9 @@
 """Entries: the journal. What each event changed in the dated legs, debits positive.
 
+The lines of a transaction stand at the positions of its own history, and at those that `echoes`
+names. The lines of an account are found slice by slice, of 65,536 positions each, so that what is
+written now is written close together, however many accounts there are.
+
 `debits` is by how much the debits in force grew; credits are `debits - amount`. So an earlier
 balance has the same debits and credits as it had when it was the latest.
 """
@@ -45,10 +49,7 @@ PROJECTION = Projection(
             "debits": "numeric",
         },
         key=("source", "position", "line"),
-        indexes=(
-            "source, kind, transaction",
-            "source, account, currency, effective_at INCLUDE position, debits, amount",
-        ),
+        indexes=("((position >> 16 << 32) + hashtext(account)), effective_at",),
     ),
     rows=rows,
 )

@@ -200,7 +200,7 @@ def _plain_case(state: Stream, facts: list[Told]) -> Case:
         told = next(told for told in facts if told.status == status)
     fees = material.fees
     flags: Sequence[str] = told.flags
-    if fees is None or ranks is _INCOMING and len(facts) > 1:
+    if fees is None or (ranks is _INCOMING and len(facts) > 1):
         found = _anomalies(state.kind, times, fees) | ({"fees_unknown"} if fees is None else set())
         flags = sorted({*flags, *found}) if found else flags
     return Case(told.status, told, material, facts, times, fees, (), flags, ())

@@ -13,13 +13,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from ledger.model import CannotBeTrue, Leg, Record, SourceTerms, Table, plain
+from ledger.model import CannotBeTrue, Leg, Record, SourceTerms, Table
 
 Lines: TypeAlias = list[tuple[datetime, str, str, Decimal]]
 """(effective time, account, currency, signed amount), before they are added up."""
 
 ZERO: Final = Decimal(0)
 _ONE: Final = Decimal(1)
+_leg: Final = Leg._make
 
 AVAILABLE: Final = "assets:wallet:available"
 HELD: Final = "assets:wallet:held"
@@ -59,10 +60,11 @@ TRANSACTIONS: Final = Table(
     },
     key=("source", "kind", "id"),
     mode="replace",
+    hashed=True,
     indexes=(
         "source, status",
-        "source, customer_id WHERE customer_id IS NOT NULL",
-        "source, idempotency_id WHERE idempotency_id IS NOT NULL",
+        "hashtextextended(customer_id, 0) WHERE customer_id IS NOT NULL",
+        "hashtextextended(idempotency_id, 0), kind WHERE idempotency_id IS NOT NULL",
         "source, kind, id WHERE return_of IS NOT NULL",
         "source, first_position WHERE conflict IS NOT NULL"
         " OR flags && '{decided,idempotency_id_changed}'",
@@ -153,7 +155,7 @@ def settle(lines: Iterable[tuple[datetime, str, str, Decimal]]) -> tuple[Leg, ..
         if amount:
             place = (at, account, currency)
             sums[place] = exact(sums[place] + amount) if place in sums else amount
-    return tuple([Leg(*place, amount) for place, amount in sorted(sums.items()) if amount])
+    return tuple([_leg((*place, amount)) for place, amount in sorted(sums.items()) if amount])
 
 
 def _move(at: datetime, debit: str, credit: str, currency: str, amount: Decimal) -> Lines:

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from ledger.model import SourceTerms
 from ledger.journal import Unbalanced, check_balanced
+from ledger.model import SourceTerms
 from projections.postings import exact, settle
 from tests.property.driver import GOKART, at, money, one, told, word
 
