@@ -46,29 +46,29 @@ def _written(kind: str, values: Sequence[Any]) -> Sequence[str | None]:
     """Write the values of a column; NULL stays None."""
     if kind == "text":
         return values
+    # Not `None in values`: a Decimal takes long to find out that it is not None.
+    known = [value for value in values if value is not None]
     together = _TOGETHER.get(kind)
-    if None not in values:
-        if together is not None:
-            return together(values)
-        write = _WRITERS[kind]
-        return [write(value) for value in values]
     if together is None:
         write = _WRITERS[kind]
-        return [None if value is None else write(value) for value in values]
-    known = [value for value in values if value is not None]
-    texts = iter(together(known) if known else ())
+        written = [write(value) for value in known]
+    else:
+        written = together(known) if known else []
+    if len(known) == len(values):
+        return written
+    texts = iter(written)
     return [None if value is None else next(texts) for value in values]
 
 
 def _escaped(kind: str, texts: Sequence[str | None]) -> Sequence[str]:
     """Escape a column for COPY; most need nothing, which one look at all of it tells."""
-    known = [text for text in texts if text is not None] if None in texts else texts
+    known = [text for text in texts if text is not None]
     if kind not in _SAFE:
-        together = "".join(known)  # type: ignore[arg-type]
+        together = "".join(known)
         if any(sign in together for sign in _SPECIAL):
             return [NULL if text is None else text.translate(_ESCAPES) for text in texts]
-    if known is texts:
-        return texts  # type: ignore[return-value]
+    if len(known) == len(texts):
+        return known
     return [NULL if text is None else text for text in texts]
 
 

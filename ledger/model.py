@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -138,7 +138,7 @@ def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -
 
 def flags(**raised: bool) -> tuple[str, ...]:
     """Return the names of the flags that are raised."""
-    return tuple(name for name, is_raised in raised.items() if is_raised)
+    return tuple([name for name, is_raised in raised.items() if is_raised])
 
 
 class Fact(Record, frozen=True):
@@ -212,7 +212,7 @@ class Decision:
     position: int
 
 
-class Leg(NamedTuple):
+class Leg(Record, frozen=True, order=True, array_like=True):
     """One dated side of a posting: amount > 0 debits the account, < 0 credits it."""
 
     effective_at: datetime

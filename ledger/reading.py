@@ -118,7 +118,8 @@ class Payload:
 
     def note(self, name: str) -> str | None:
         """Return a descriptive text, cut to TEXT_MAX; what is no text is None, never refused."""
-        return as_note(self.get(name))
+        value = self.get(name)
+        return (value[:TEXT_MAX] or None) if isinstance(value, str) else None
 
     def status(self, name: str, known: frozenset[str]) -> str:
         """Return the state in lower case, or `unknown:<text>` when it is not in `known`.
@@ -139,14 +140,14 @@ class Payload:
         value = self.money(name)
         if value is None:
             raise CannotBeTrue("missing_amount", f"the callback has no {name}")
-        if value < 0:
+        if value.is_signed():
             raise CannotBeTrue("negative_amount", f"{name} is {value}")
         return value
 
     def fees(self, name: str) -> Decimal | None:
         """Return fees, None when unknown. Raises CannotBeTrue `negative_fees`."""
         value = self.money(name)
-        if value is not None and value < 0:
+        if value is not None and value.is_signed():
             raise CannotBeTrue("negative_fees", f"{name} is {value}")
         return value
 
@@ -175,7 +176,8 @@ class Payload:
 
     def money(self, name: str) -> Decimal | None:
         """Return an amount from its exact lexeme, string or number; None when absent or null."""
-        return as_money(name, self.get(name))
+        value = self.get(name)
+        return None if value is None else as_money(name, value)
 
     def instant(self, name: str) -> datetime | None:
         """Return a time with a zone, in UTC; None when absent, null or ""."""
@@ -216,9 +218,12 @@ def as_money(name: str, value: JSON) -> Decimal | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        text = str(value) if abs(value) < 10**20 else ""
+    else:
         raise CannotBeTrue("bad_" + name, f"{name} is not an amount")
-    text = value if isinstance(value, str) else (str(value) if abs(value) < 10**20 else "")
     amount = _amount(text) if len(text) <= AMOUNT_MAX else None
     if amount is None:
         raise CannotBeTrue("bad_" + name, f"{name} is not a plain decimal amount")

@@ -14,12 +14,15 @@ from ledger.model import Outcome, Projection, Table
 
 def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
     """Return one row for every transaction with lines at an event that is not its own."""
-    own = (outcome.kind, outcome.resource_id)
-    touched = {(entry.kind, entry.transaction) for entry in outcome.entries}
-    touched.discard(own)
-    if not touched:
+    kind, name = outcome.kind, outcome.resource_id
+    others = {
+        (entry.kind, entry.transaction)
+        for entry in outcome.entries
+        if entry.transaction != name or entry.kind != kind
+    }
+    if not others:
         return ()
-    return [(outcome.source, kind, name, outcome.position) for kind, name in sorted(touched)]
+    return [(outcome.source, *other, outcome.position) for other in sorted(others)]
 
 
 PROJECTION = Projection(

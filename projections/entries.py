@@ -23,11 +23,11 @@ def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
     source, position, recorded_at = outcome.source, outcome.position, outcome.recorded_at
     return [
         (
-            source, position, entry.line, entry.kind, entry.transaction, leg.account,
-            leg.currency, leg.amount, leg.effective_at, recorded_at, entry.debits,
+            source, position, entry.line, entry.kind, entry.transaction, entry.leg.account,
+            entry.leg.currency, entry.leg.amount, entry.leg.effective_at, recorded_at,
+            entry.debits,
         )
         for entry in outcome.entries
-        for leg in (entry.leg,)
     ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ledger.model import CannotBeTrue, Decision, Fact, Record, Seen, Trouble, changed
 from projections import unknown
-from projections.postings import exact
+from projections.postings import ZERO, exact
 
 FACTS_MAX: Final = 64
 """Distinct facts kept of one stream; without a contradiction there are at most ten."""
@@ -124,28 +124,31 @@ def fold(state: Stream | None, seen: Seen) -> Stream:
         return changed(state, unknown=unknown.remember(state.unknown, seen))
     material, named = _material(fact), fact.idempotency_id
     if state is None:
-        told = _told(seen, 0, 0)
         ids = [named] if named else []
-        return Stream(fact.kind, fact.resource_id, [told], [material], [dict(fact.details)], ids)
+        told = [_told(seen, 0, 0)]
+        return Stream(fact.kind, fact.resource_id, told, [material], [{**fact.details}], ids)
     ids = state.idempotency_ids
     if named and named not in ids:
         ids = sorted([*ids, named])[:IDENTIFIERS_MAX]
     materials, which = _among(state.materials, material)
-    details, place = _among(state.details, dict(fact.details))
-    told = _told(seen, which, place)
-    facts = [*state.facts]
-    known = next((n for n, fact in enumerate(facts) if _same(fact, told)), len(facts))
-    if known < len(facts):
-        facts[known] = _merged(facts[known], told)
-        facts, details = _without_unused(facts, details)
-    elif known >= FACTS_MAX:
+    details, place = _among(state.details, {**fact.details})
+    facts = _with(state.facts, _told(seen, which, place))
+    if len(facts) > FACTS_MAX:
         return changed(state, dropped=state.dropped + 1)
-    else:
-        facts.append(told)
+    if len(facts) == len(state.facts):
+        facts, details = _without_unused(facts, details)
     return Stream(
         state.kind, state.id, facts, materials, details, ids, state.unknown, state.dropped,
         state.keep, state.decided_at,
     )  # fmt: skip
+
+
+def _with(facts: list[Told], told: Told) -> list[Told]:
+    """Return the facts with one more, or with the one that was told again."""
+    for place, known in enumerate(facts):
+        if known.status == told.status and known.material == told.material:
+            return [*facts[:place], _merged(known, told), *facts[place + 1 :]]
+    return [*facts, told]
 
 
 def _among(known: list[Any], new: Any) -> tuple[list[Any], int]:
@@ -188,21 +191,22 @@ def judge(state: Stream) -> Case | None:
 
 def _plain_case(state: Stream, facts: list[Told]) -> Case:
     """Judge facts of one material, on which nobody decided anything, as `_case` would."""
-    material, ranks = state.materials[0], RANKS[state.kind]
-    if len(facts) == 1:
-        told = facts[0]
-        times = {told.status: told.effective_at}
-    else:
-        times = {told.status: told.effective_at for told in facts}
-        if ranks is _ONE_END and times.keys() >= _ENDS:
-            return _case(state)
-        status = max(times, key=ranks.__getitem__)
-        told = next(told for told in facts if told.status == status)
+    material, ranks, told = state.materials[0], RANKS[state.kind], facts[0]
+    times = {told.status: told.effective_at}
+    for other in facts[1:]:
+        times[other.status] = other.effective_at
+        if ranks[other.status] > ranks[told.status]:
+            told = other
+    if ranks is _ONE_END and "failed" in times and "completed" in times:
+        return _case(state)
     fees = material.fees
     flags: Sequence[str] = told.flags
     if fees is None or (ranks is _INCOMING and len(facts) > 1):
-        found = _anomalies(state.kind, times, fees) | ({"fees_unknown"} if fees is None else set())
-        flags = sorted({*flags, *found}) if found else flags
+        found = _anomalies(state.kind, times, fees)
+        if fees is None:
+            found.add("fees_unknown")
+        if found:
+            flags = sorted({*flags, *found})
     return Case(told.status, told, material, facts, times, fees, (), flags, ())
 
 
@@ -237,25 +241,24 @@ def _material(fact: Fact) -> Material:
     amount, fees = fact.amount, fact.fees
     if amount is None or fact.currency is None:
         raise CannotBeTrue("missing_amount", f"a {fact.kind} names no amount or no currency")
-    for each in (amount, fees):
-        if each is not None and not (each.is_finite() and each >= 0):
-            raise CannotBeTrue("bad_amount", f"a {fact.kind} of {each} cannot be posted")
     return Material(
-        exact(amount), fact.currency, None if fees is None else exact(fees), fact.customer_id,
-        dict(sorted(fact.terms.items())) if fact.terms else {},
+        _postable(fact, amount), fact.currency, None if fees is None else _postable(fact, fees),
+        fact.customer_id, dict(sorted(fact.terms.items())) if fact.terms else {},
     )  # fmt: skip
+
+
+def _postable(fact: Fact, amount: Decimal) -> Decimal:
+    if not amount.is_finite() or amount < ZERO:
+        raise CannotBeTrue("bad_amount", f"a {fact.kind} of {amount} cannot be posted")
+    return exact(amount)
 
 
 def _told(seen: Seen, material: int, details: int) -> Told:
     fact = seen.fact
     return Told(
         fact.status, material, fact.effective_at or seen.received_at, [seen.position],
-        seen.event_id, details, sorted(fact.flags),
+        seen.event_id, details, sorted(fact.flags) if fact.flags else [],
     )  # fmt: skip
-
-
-def _same(one: Told, other: Told) -> bool:
-    return one.status == other.status and one.material == other.material
 
 
 def _merged(one: Told, other: Told) -> Told:

@@ -8,7 +8,7 @@ as a table. Arithmetic is exact: nothing is ever rounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
@@ -20,7 +20,6 @@ Lines: TypeAlias = list[tuple[datetime, str, str, Decimal]]
 
 ZERO: Final = Decimal(0)
 _ONE: Final = Decimal(1)
-_leg: Final = Leg._make
 
 AVAILABLE: Final = "assets:wallet:available"
 HELD: Final = "assets:wallet:held"
@@ -145,17 +144,25 @@ def reward(
     ]
 
 
-def settle(lines: Iterable[tuple[datetime, str, str, Decimal]]) -> tuple[Leg, ...]:
+def settle(lines: Sequence[tuple[datetime, str, str, Decimal]]) -> tuple[Leg, ...]:
     """Add lines up per time, account and currency; drop zeros; sort.
 
     That the legs balance is checked by whoever journals them.
     """
-    sums: dict[tuple[datetime, str, str], Decimal] = {}
+    sums: dict[Any, Decimal] = {}
+    if len(lines) == 2 and lines[0][1] != lines[1][1]:
+        return tuple(
+            [
+                Leg(at, account, currency, amount)
+                for at, account, currency, amount in sorted(lines)
+                if amount
+            ]
+        )
     for at, account, currency, amount in lines:
         if amount:
             place = (at, account, currency)
             sums[place] = exact(sums[place] + amount) if place in sums else amount
-    return tuple([_leg((*place, amount)) for place, amount in sorted(sums.items()) if amount])
+    return tuple([Leg(*place, amount) for place, amount in sorted(sums.items()) if amount])
 
 
 def _move(at: datetime, debit: str, credit: str, currency: str, amount: Decimal) -> Lines:

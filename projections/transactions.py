@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from ledger.model import Record, SourceTerms, StreamProjection, View, plain, total
 from projections import unknown
@@ -35,18 +35,25 @@ class Return(Record, frozen=True):
     details: dict[str, Any] = {}
 
 
+_NOTHING: Final = Return("")
+
+
 def view(state: Stream, related: Sequence[Stream], terms: SourceTerms) -> View:
     """Return the row, the legs and the troubles of a stream; `related` share a link with it."""
     case = judge(state)
     if case is None:
         return View(blank_row(state.unknown), (), unknown.troubles(state.unknown))
-    names = _returns_of(state)
-    returned = _return(state, case, names, related, terms)
-    movement = _movement(state, case, returned.owner, terms)
+    names = _returns_of(state) if state.kind == "payment" else ()
+    returned = _NOTHING
+    owner = own(case.material.customer_id)
+    if names or related:
+        returned = _return(state, case, names, related, terms)
+        owner = returned.owner
+    movement = _movement(state, case, owner, terms)
     legs = park(movement, case.told.effective_at) if case.differing else post(movement)
     row = _row(state, case, returned, movement.currency)
     row["return_of"] = names[0] if names else None
-    return View(row, legs, tuple(case.troubles))
+    return View(row, legs, tuple(case.troubles) if case.troubles else ())
 
 
 def links(state: Stream) -> tuple[str, ...]:
@@ -54,7 +61,8 @@ def links(state: Stream) -> tuple[str, ...]:
     if state.kind == "payout":
         return tuple([f"payout:{name}" for name in state.idempotency_ids])
     if state.kind == "payment":
-        return tuple([f"payout:{name}" for name in _returns_of(state)])
+        names = _returns_of(state)
+        return tuple([f"payout:{name}" for name in names]) if names else ()
     return ()
 
 
@@ -121,10 +129,8 @@ def _movement(state: Stream, case: Case, owner: str, terms: SourceTerms) -> Move
 
 def _returns_of(state: Stream) -> list[str]:
     """Return the payouts that a payment names as brought back: one, unless it changed its mind."""
-    if state.kind != "payment":
-        return []
-    named = [name for told in state.details if (name := told.get("return_of")) is not None]
-    return sorted({name for name in named if isinstance(name, str) and name}) if named else []
+    named = [told["return_of"] for told in state.details if told.get("return_of")]
+    return sorted({name for name in named if isinstance(name, str)}) if named else []
 
 
 def _return(
@@ -132,15 +138,16 @@ def _return(
 ) -> Return:
     """Find the other side of a returned payout."""
     own_account = own(case.material.customer_id)
-    if not names and not related:
-        return Return(own_account)
     others = {other.id: other for other in related if other.facts}
     payouts = [p for p in others.values() if p.kind == "payout" and p.id != state.id]
     if names:
         return _of_payout(case, _named(payouts, names), own_account, terms)
     if state.kind == "payout":
         twins = _named(payouts, state.idempotency_ids)
-        payments = [p for p in others.values() if {*_returns_of(p)} & {*state.idempotency_ids}]
+        own_ids = {*state.idempotency_ids}
+        payments = [
+            p for p in others.values() if p.kind == "payment" and {*_returns_of(p)} & own_ids
+        ]
         return _brought_back(case, payments, own_account, terms, is_ambiguous=bool(twins))
     return Return(own_account)
 
