@@ -39,6 +39,22 @@ CREATE TABLE links (
 """,
     *cells.TABLES,
 )
+FUNCTIONS: Final = (
+    """
+CREATE FUNCTION journal_positions(p_source text, p_kind text, p_id text) RETURNS bigint[]
+LANGUAGE sql STABLE
+RETURN ARRAY(
+       SELECT h.position FROM history AS h
+        WHERE h.source = p_source AND h.id = p_id AND (p_kind IS NULL OR h.kind = p_kind)
+          AND hashtextextended(h.id, 0) = hashtextextended(p_id, 0)
+        UNION
+       SELECT e.position FROM echoes AS e
+        WHERE e.source = p_source AND e.id = p_id AND (p_kind IS NULL OR e.kind = p_kind)
+          AND hashtextextended(e.id, 0) = hashtextextended(p_id, 0))
+""",
+)
+"""What finds things in the tables: where a transaction may have journal lines."""
+
 SELECT_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1"
 SELECT_POSITIONS: Final = "SELECT source, position FROM checkpoints"
 INSERT_CHECKPOINT: Final = "INSERT INTO checkpoints VALUES ($1, 0) ON CONFLICT DO NOTHING"
@@ -197,6 +213,8 @@ async def create_generation(connection: Any, registry: Registry, version: str, s
         for table in tables(registry).values():
             for statement in table.create:
                 await connection.execute(statement)
+        for statement in FUNCTIONS:
+            await connection.execute(statement)
         await connection.execute(INSERT_GENERATION, generation, version, state)
         return generation
 

@@ -52,6 +52,11 @@ _CAMEL: Final = _Camel()
 """Filled by the names that handlers ask for, never by what a callback holds."""
 
 
+def camel(name: str) -> str:
+    """Spell a snake_case field name in camelCase."""
+    return _CAMEL[name] or name
+
+
 class Payload:
     """A callback's fields, whichever of the three envelopes they came in.
 

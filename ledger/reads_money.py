@@ -61,14 +61,8 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
  WHERE source = $1 AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
    AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
    AND ($7::text IS NULL OR currency = $7)
-   AND ($8::text IS NULL OR transaction = $8 AND position = ANY (ARRAY(
-           SELECT h.position FROM history AS h
-            WHERE h.source = $1 AND h.id = $8
-              AND hashtextextended(h.id, 0) = hashtextextended($8, 0)
-            UNION
-           SELECT e.position FROM echoes AS e
-            WHERE e.source = $1 AND e.id = $8
-              AND hashtextextended(e.id, 0) = hashtextextended($8, 0))))
+   AND ($8::text IS NULL OR transaction = $8
+        AND position = ANY (journal_positions($1, NULL, $8)))
    AND ($9::timestamptz IS NULL OR effective_at >= $9)
    AND ($10::timestamptz IS NULL OR effective_at < $10)
    AND ($11::bigint IS NULL OR (position >> 16 << 32) + hashtext(account) = ANY (ARRAY(
@@ -117,14 +111,8 @@ SELECT_ENTRIES_OF: Final = """
 SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
        recorded_at
   FROM entries
- WHERE source = $1 AND kind = $2 AND transaction = $3 AND position = ANY (ARRAY(
-       SELECT h.position FROM history AS h
-        WHERE h.source = $1 AND h.kind = $2 AND h.id = $3
-          AND hashtextextended(h.id, 0) = hashtextextended($3, 0)
-        UNION
-       SELECT e.position FROM echoes AS e
-        WHERE e.source = $1 AND e.kind = $2 AND e.id = $3
-          AND hashtextextended(e.id, 0) = hashtextextended($3, 0)))
+ WHERE source = $1 AND kind = $2 AND transaction = $3
+   AND position = ANY (journal_positions($1, $2, $3))
  ORDER BY position, line
 """
 SELECT_EVENTS_OF: Final = """

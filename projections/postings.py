@@ -149,15 +149,9 @@ def settle(lines: Sequence[tuple[datetime, str, str, Decimal]]) -> tuple[Leg, ..
 
     That the legs balance is checked by whoever journals them.
     """
-    sums: dict[Any, Decimal] = {}
     if len(lines) == 2 and lines[0][1] != lines[1][1]:
-        return tuple(
-            [
-                Leg(at, account, currency, amount)
-                for at, account, currency, amount in sorted(lines)
-                if amount
-            ]
-        )
+        return tuple([Leg(*line) for line in sorted(lines) if line[3]])
+    sums: dict[tuple[datetime, str, str], Decimal] = {}
     for at, account, currency, amount in lines:
         if amount:
             place = (at, account, currency)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from ledger.journal import add_up
 from ledger.model import Entry, Leg, Outcome, Trouble, changed
 from projections import balances, exceptions
-from tests.property.driver import LATER, at, event_id, keep, money, one, word
+from tests.property.driver import LATER, again, at, event_id, keep, money, one, word
 
 
 def digest(text: str) -> str:
@@ -76,6 +76,28 @@ def test_a_return_that_changes_its_payment_is_journalled_at_the_payouts_position
         (2, "p", "equity:merchant", "100"),
         (2, "p", "liabilities:customers:customer_7", "-100"),
     ]
+
+
+def test_lines_at_an_event_that_is_not_the_transactions_own_leave_an_echo() -> None:
+    payment = money("payment", "completed", 9, resource_id="p", details={"return_of": "i1"},
+                    fees=Decimal(0))  # fmt: skip
+    payout = money("payout", "failed", 1, idempotency_id="i1", customer_id="customer_7")
+    assert one(payment, payout).tables["echoes"] == [("straitsx", "payment", "p", 2)]
+    fact = money("payout", "completed")
+    decided = one(fact, money("payout", "failed"), keep(fact, 1))
+    assert decided.tables["echoes"] == [("straitsx", "payout", "contract_1", 3)]
+    assert one(money("payout", "pending"), money("payout", "completed")).tables["echoes"] == []
+
+
+def test_history_and_echoes_name_every_position_of_a_transactions_lines() -> None:
+    payment = money("payment", "completed", 9, resource_id="p", details={"return_of": "i1"})
+    payout = money("payout", "pending", 1, idempotency_id="i1", customer_id="customer_7")
+    done = again(payout, status="completed")
+    failed = again(payout, status="failed")
+    books = one(payment, payout, done, failed, keep(done, 3), payment)
+    told = {(row[1], row[2], row[3]) for row in books.tables["history"]}
+    told |= {(row[1], row[2], row[3]) for row in books.tables["echoes"]}
+    assert {(row[3], row[4], row[1]) for row in books.tables["entries"]} <= told
 
 
 def test_a_withdrawn_leg_leaves_debits_and_credits_as_if_it_had_never_been() -> None:
