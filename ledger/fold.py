@@ -6,7 +6,7 @@ are fetched by the caller, then views, whose differences become journal entries 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -139,6 +139,7 @@ class Batch:
     _new_links: list[tuple[str, str, str]] = field(default_factory=list)
     _made: list[list[tuple[Any, ...]]] = field(default_factory=list)
     """The rows of every event-wise projection, in their order."""
+    _is_viewed: bool = False
     _rows_of: list[Callable[[Outcome], Sequence[tuple[Any, ...]]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -220,10 +221,19 @@ class Batch:
         else:
             known.add(key)
 
+    def view(self, pause_events: int) -> Iterator[None]:
+        """Make views, journal entries and rows, in log order; pause after so many events."""
+        for first in range(0, len(self._steps), pause_events):
+            for step in self._steps[first : first + pause_events]:
+                self._step(step)
+            yield
+        self._is_viewed = True
+
     def finish(self) -> Change:
-        """Make views, journal entries and rows, in log order."""
-        for step in self._steps:
-            self._step(step)
+        """Return what the batch changes, made at once unless `view` has made it."""
+        if not self._is_viewed:
+            for step in self._steps:
+                self._step(step)
         rows: dict[str, list[tuple[Any, ...]]] = {}
         sums: dict[str, dict[tuple[Any, ...], list[Decimal]]] = {}
         for projection, found in zip(self.projections, self._made, strict=True):

@@ -40,6 +40,9 @@ SELECT position, event_id, kind, resource_id, status, path_event, origin, reason
 POLL_SECONDS: Final = 0.25
 PACE_SECONDS: Final = 0.025
 """Small batches follow each other no faster than this: a steady trickle shares its commits."""
+BREATH_EVENTS: Final = 100
+"""After so many events the loop may run: what PostgreSQL is being sent must not wait."""
+
 PAUSE_SECONDS_MIN: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
 PLAIN_PLANS: Final = {
@@ -144,7 +147,12 @@ class SourceFolder:
         self, connection: Any, position: int, queue: asyncio.Queue[Sequence[Translated] | None]
     ) -> None:
         async for rows in self._batches(connection, position):
-            await queue.put([translate(self.registry, self.terms, row) for row in rows])
+            events: list[Translated] = []
+            for first in range(0, len(rows), BREATH_EVENTS):
+                part = rows[first : first + BREATH_EVENTS]
+                events += [translate(self.registry, self.terms, row) for row in part]
+                await asyncio.sleep(0)
+            await queue.put(events)
         await queue.put(None)
 
     async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
@@ -242,6 +250,8 @@ class _Pipe:
             batch.follow(before)
         await self.looking.load(batch, batch.keys())
         await self.looking.load_related(batch, batch.fold_states())
+        for _ in batch.view(BREATH_EVENTS):
+            await asyncio.sleep(0)
         return batch.finish()
 
     async def _isolate(self, events: Sequence[Translated], error: Exception) -> None:
