@@ -62,14 +62,14 @@ def _written(kind: str, values: Sequence[Any]) -> Sequence[str | None]:
 
 def _escaped(kind: str, texts: Sequence[str | None]) -> Sequence[str]:
     """Escape a column for COPY; most need nothing, which one look at all of it tells."""
-    known = [text for text in texts if text is not None]
-    if kind not in _SAFE:
-        together = "".join(known)
-        if any(sign in together for sign in _SPECIAL):
-            return [NULL if text is None else text.translate(_ESCAPES) for text in texts]
-    if len(known) == len(texts):
-        return known
-    return [NULL if text is None else text for text in texts]
+    is_safe = kind in _SAFE
+    if None in texts:
+        known = "" if is_safe else "".join([text for text in texts if text is not None])
+        if not any(sign in known for sign in _SPECIAL):
+            return [NULL if text is None else text for text in texts]
+    elif is_safe or not any(sign in (known := "".join(texts)) for sign in _SPECIAL):  # type: ignore[arg-type]
+        return texts  # type: ignore[return-value]
+    return [NULL if text is None else text.translate(_ESCAPES) for text in texts]
 
 
 def _quoted(values: Iterable[Any]) -> list[str]:
@@ -77,8 +77,8 @@ def _quoted(values: Iterable[Any]) -> list[str]:
     return msgspec.json.encode(values).decode()[2:-2].split('","')
 
 
-def _numbers(values: Iterable[int]) -> list[str]:
-    return list(map(str, values))
+def _numbers(values: Sequence[int]) -> list[str]:
+    return orjson.dumps(values).decode()[1:-1].split(",")
 
 
 def _structure(value: Any) -> str:

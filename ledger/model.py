@@ -58,8 +58,11 @@ __all__ = [
 ]
 
 
-class Record(msgspec.Struct, frozen=True):
-    """The base of nouns that a fold makes by the million: immutable, by value, cheap to make."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """The base of nouns that a fold makes by the million: immutable, by value, cheap to make.
+
+    They hold no reference to what holds them, so the search for garbage cycles passes them by.
+    """
 
 
 changed = msgspec.structs.replace

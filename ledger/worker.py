@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final
 
 import asyncpg
@@ -55,32 +56,33 @@ PLAIN_PLANS: Final = {
 """Every look-up goes by a key whose order we know; statistics of a young table mislead."""
 
 
+_columns: Final = itemgetter(
+    "position", "event_id", "kind", "resource_id", "status", "path_event", "origin", "reason",
+    "detail", "body", "received_at", "recorded_at",
+)  # fmt: skip
+
+
 def translate(registry: Registry, terms: SourceTerms, row: Any) -> Translated:
     """Turn a stored event into a fact, or into the trouble that it is."""
+    (position, event_id, kind, resource_id, status, path_event, origin, reason, detail, body,
+     received_at, recorded_at) = _columns(row)  # fmt: skip
     fact = trouble = None
-    if row["reason"] == "unsupported_encoding":
-        trouble = Trouble(row["reason"], row["detail"] or "")
+    if reason == "unsupported_encoding":
+        trouble = Trouble(reason, detail or "")
     else:
         try:
-            fact = registry.translate(terms, row["origin"], row["path_event"], row["body"])
+            fact = registry.translate(terms, origin, path_event, body)
         except Unreadable as error:
             trouble = Trouble("unreadable", str(error))
         except CannotBeTrue as error:
             trouble = Trouble(error.reason, error.detail)
         except Exception as error:
-            LOGGER.exception("handler_failed", source=terms.source, position=row["position"])
+            LOGGER.exception("handler_failed", source=terms.source, position=position)
             trouble = Trouble("handler_failed", f"{type(error).__name__}: {error}"[:500])
     return Translated(
-        row["position"],
-        row["event_id"].hex(),
-        row["kind"],
-        row["resource_id"],
-        row["status"],
-        row["received_at"],
-        row["recorded_at"],
-        fact,
+        position, event_id.hex(), kind, resource_id, status, received_at, recorded_at, fact,
         trouble,
-    )
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
