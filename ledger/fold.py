@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
+from ledger.change import (
+    DECISION,
+    PARKED,
+    Change,
+    Park,
+    Stream,
+    StreamKey,
+    Translated,
+    decided,
+    own_troubles,
+)
 from ledger.journal import add_entries, add_up, check_balanced
 from ledger.model import (
     Decision,
     Entry,
-    Fact,
     Outcome,
     Projection,
     Seen,
@@ -27,61 +36,21 @@ from ledger.model import (
 )
 from ledger.stored import Stored, decoder
 
-StreamKey: TypeAlias = tuple[str, str]
-"""(kind, resource id)"""
+__all__ = [
+    "DECISION",
+    "RELATED_MAX",
+    "Batch",
+    "Change",
+    "Park",
+    "Stream",
+    "StreamKey",
+    "Translated",
+    "advance",
+    "stream_of",
+]
 
-DECISION: Final = "decision"
-PARKED: Final = "parked"
 RELATED_MAX: Final = 16
 """Streams looked at under one link, the same ones however events are cut into batches."""
-
-
-@dataclass(slots=True)
-class Translated:
-    """An event of the log after translation: a fact, or the trouble that prevented one."""
-
-    position: int
-    event_id: str
-    kind: str
-    resource_id: str
-    status: str
-    received_at: datetime
-    recorded_at: datetime
-    fact: Fact | None
-    trouble: Trouble | None = None
-
-
-@dataclass(slots=True)
-class Stream:
-    """A stream during a batch. `row` is None until something in it changed."""
-
-    key: StreamKey
-    projection: StreamProjection
-    stored: Stored
-    first_position: int
-    position: int
-    is_new: bool
-    row: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Park:
-    """An event that waits because its stream's fold failed."""
-
-    position: int
-    key: StreamKey
-    reason: str
-
-
-@dataclass(slots=True)
-class Change:
-    """What a batch does to the books of one source, ready to be written."""
-
-    streams: list[Stream]
-    rows: dict[str, list[tuple[Any, ...]]]
-    sums: dict[str, dict[tuple[Any, ...], list[Decimal]]]
-    links: list[tuple[str, str, str]]
-    parked: list[Park]
 
 
 def stream_of(event: Translated, streams_of: Mapping[str, StreamProjection]) -> StreamKey | None:
@@ -250,7 +219,7 @@ class Batch:
         fact = event.fact
         decides = fact is not None and fact.kind == DECISION
         if key is None or (decides and (key in self.parked or key not in self.streams)):
-            self._add(self._outcome(event, opened=_own_troubles(event), decided=_decided(fact)))
+            self._add(self._outcome(event, opened=own_troubles(event), decided=decided(fact)))
         elif key in self.parked:
             self._park(event, key, "an earlier event of the stream is parked")
         elif isinstance(state, Exception):
@@ -258,37 +227,68 @@ class Batch:
         elif event.trouble is not None:
             self._park(event, key, f"{event.trouble.reason}: {event.trouble.detail}")
         else:
+            stream = self.streams.get(key)
+            if stream is None:
+                place = event.position
+                stream = Stream(key, self.streams_of[key[0]], _EMPTY, place, place, is_new=True)
             try:
-                evaluated = self._evaluate(step, key)
-                outcome = self._difference(event, evaluated)
-                rows = [rows_of(outcome) for rows_of in self._rows_of]
+                if decides or not self._alone(step, stream):
+                    self._together(step, stream)
             except Exception as error:  # noqa: BLE001 - a view's bug parks its stream only
                 self._park(event, key, f"{type(error).__name__}: {error}")
-                return
-            self._apply(evaluated)
-            evaluated[0][0].position = event.position
-            for made, found in zip(self._made, rows, strict=True):
-                if found:
-                    made.extend(found)
 
-    def _evaluate(self, step: Step, key: StreamKey) -> list[tuple[Stream, Stored, View]]:
+    def _alone(self, step: Step, stream: Stream) -> bool:
+        """Fold an ordinary event: of a stream without relations and troubles.
+
+        Returns False, with nothing changed, for any other.
+        """
+        event, key, state, links = step
+        before = stream.stored
+        for link in (*links, *before.links):
+            known = self._related.get(link)
+            if known and (len(known) > 1 or key not in known):
+                return False
+        view = stream.projection.view(state, (), self.terms)
+        if view.troubles or before.troubles:
+            return False
+        entries: list[Entry] = []
+        if view.legs:
+            check_balanced(view.legs)
+        if view.legs or before.legs:
+            add_entries(entries, stream.key, before.legs, view.legs)
+        outcome = self._outcome(event, entries)
+        rows = [rows_of(outcome) for rows_of in self._rows_of]
+        self._apply(stream, Stored(state, view.legs, (), links), view)
+        self._keep(event, stream, rows)
+        return True
+
+    def _together(self, step: Step, stream: Stream) -> None:
+        """Fold an event of a stream with relations or troubles."""
+        evaluated = self._evaluate(step, stream)
+        outcome = self._difference(step.event, evaluated)
+        rows = [rows_of(outcome) for rows_of in self._rows_of]
+        for each, stored, view in evaluated:
+            self._apply(each, stored, view)
+        self._keep(step.event, stream, rows)
+
+    def _keep(
+        self, event: Translated, stream: Stream, rows: Sequence[Sequence[tuple[Any, ...]]]
+    ) -> None:
+        stream.position = event.position
+        for made, found in zip(self._made, rows, strict=True):
+            if found:
+                made.extend(found)
+
+    def _evaluate(self, step: Step, stream: Stream) -> list[tuple[Stream, Stored, View]]:
         """View the stream with its new state, and every stream related to it; change nothing."""
-        event, _, state, links = step
-        stream = self.streams.get(key)
-        if stream is None:
-            place = event.position
-            stream = Stream(key, self.streams_of[key[0]], _EMPTY, place, place, is_new=True)
-        if not links and not stream.stored.links:
-            return [self._viewed(stream, state, (), ())]
+        _, _, state, links = step
+        key = stream.key
         affected = {key: stream}
         # Sorted: sets have no order, and journal lines are numbered in this one.
         for link in sorted({*links, *stream.stored.links}):
             for other in self._under(link):
                 if other != key and other in self.streams and other not in self.parked:
                     affected[other] = self.streams[other]
-        if len(affected) == 1:
-            related = self._states_under(links, key, {key: state})
-            return [self._viewed(stream, state, related, links)]
         states = {k: (state if k == key else s.stored.state) for k, s in affected.items()}
         found = []
         for k, each in affected.items():
@@ -338,17 +338,16 @@ class Batch:
                 ]
                 gone = set(before.troubles) - set(stored.troubles)
                 cleared += [(kind, resource, reason) for reason in sorted(gone)]
-        return self._outcome(event, entries, opened, cleared, _decided(event.fact))
+        return self._outcome(event, entries, opened, cleared, decided(event.fact))
 
-    def _apply(self, evaluated: list[tuple[Stream, Stored, View]]) -> None:
-        for stream, stored, view in evaluated:
-            for link in stored.links:
-                if link not in stream.stored.links:
-                    self._new_links.append((link, *stream.key))
-                    self.relate(link, stream.key)
-            stream.stored = stored
-            stream.row = view.row
-            self.streams[stream.key] = stream
+    def _apply(self, stream: Stream, stored: Stored, view: View) -> None:
+        for link in stored.links:
+            if link not in stream.stored.links:
+                self._new_links.append((link, *stream.key))
+                self.relate(link, stream.key)
+        stream.stored = stored
+        stream.row = view.row
+        self.streams[stream.key] = stream
 
     def _park(self, event: Translated, key: StreamKey, reason: str) -> None:
         self.parks.append(Park(event.position, key, reason[:500]))
@@ -378,19 +377,3 @@ class Batch:
             said.status, event.received_at, event.recorded_at, fact, entries, opened, cleared,
             decided,
         )  # fmt: skip
-
-
-def _decided(fact: Fact | None) -> tuple[str, str, str] | None:
-    if fact is None or fact.kind != DECISION:
-        return None
-    details = fact.details
-    by = f"{details.get('by')}: " if details.get("by") else ""
-    return str(details.get("exception")), fact.status, f"{by}{details.get('note') or ''}"
-
-
-def _own_troubles(event: Translated) -> list[tuple[str, str, Trouble]]:
-    """Return the trouble of an event that belongs to no stream."""
-    trouble = event.trouble
-    if trouble is None and event.fact is not None and event.fact.kind != DECISION:
-        trouble = Trouble("no_projection", f"nothing folds callbacks of kind {event.fact.kind}")
-    return [] if trouble is None else [(event.kind, event.resource_id, trouble)]

@@ -74,8 +74,8 @@ class Payload:
         attributes = self.node.get("attributes")
         self.fields: Mapping[str, JSON] = attributes if isinstance(attributes, dict) else self.node
         self.path_event = path_event
-        self.type: str | None = as_text("type", self.node.get("type"))
-        self.id: str | None = as_text("id", self.node.get("id"))
+        self.type: str | None = _short("type", self.node.get("type"))
+        self.id: str | None = _short("id", self.node.get("id"))
 
     def get(self, name: str) -> JSON:
         """Return the field `name` (snake_case) in either casing; None when absent or null."""
@@ -109,10 +109,7 @@ class Payload:
 
         Raises CannotBeTrue for other types and beyond `TEXT_MAX` characters.
         """
-        value = self.get(name)
-        if type(value) is str and 0 < len(value) <= TEXT_MAX:
-            return value
-        return as_text(name, value)
+        return _short(name, self.get(name))
 
     def need(self, name: str) -> str:
         """Return a text that must be there. Raises CannotBeTrue when it is not."""
@@ -191,6 +188,13 @@ class Payload:
     def told_at(self) -> datetime | None:
         """Return the provider's time of this callback: updated, else created, in UTC."""
         return self.instant("updated_at") or self.instant("created_at")
+
+
+def _short(name: str, value: JSON) -> str | None:
+    """Read what is mostly a short text or nothing, as `as_text` does."""
+    if value is None or (type(value) is str and 0 < len(value) <= TEXT_MAX):
+        return value
+    return as_text(name, value)
 
 
 def as_text(name: str, value: JSON) -> str | None:

@@ -24,8 +24,8 @@ OPERATOR: Final = "*"
 STATEMENT: Final = "statement"
 """The provider of logs that hold statements."""
 MACHINE: Final = (
-    "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "stored.py", "fold.py",
-    "copytext.py", "books.py", "worker.py",
+    "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "stored.py", "change.py",
+    "fold.py", "copytext.py", "books.py", "worker.py",
 )  # fmt: skip
 """The modules of this package that books depend on."""
 

@@ -30,8 +30,8 @@ PURE_STDLIB = {
 }  # fmt: skip
 RANKS = [
     {"__init__", "errors", "reading", "model"},
-    {"payload", "settings", "signature", "registry", "journal", "stored", "fold", "copytext",
-     "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile",
+    {"payload", "settings", "signature", "registry", "journal", "stored", "change", "fold",
+     "copytext", "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile",
      "background", "recon_rules", "recon_items", "recon_judge", "recon_result", "recon_cover",
      "recon_report", "matching", "statement", "statement_check", "statement_straitsx",
      "statement_csv", "statement_camt", "statement_mt940", "statement_read",
