@@ -85,8 +85,8 @@ def _return_of(payload: Payload) -> str | None:
     payout FAQ).
     """
     for place in (payload, payload.within("sender_information")):
-        found = _RETURN.match((place and place.note("transaction_remarks")) or "")
-        if found:
+        remarks = place.note("transaction_remarks") if place else None
+        if remarks and remarks.startswith("RTN") and (found := _RETURN.match(remarks)):
             return found[1]
     return None
 

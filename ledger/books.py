@@ -6,19 +6,19 @@ is true at one position and no two workers can fold the same event twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
-import orjson
-
 from ledger import cells
+from ledger.copytext import arrays, encode
 from ledger.errors import SomeoneElseFolds
 from ledger.fold import RELATED_MAX, Batch, Change, Stream
 from ledger.model import Table
 from ledger.registry import Registry
-from ledger.stored import encode
+from ledger.stored import encode as encode_stored
 
 FRAMEWORK: Final = {"first_position": "bigint", "position": "bigint", "state": "bytea"}
 """Columns that every stream table gets besides its projection's."""
@@ -39,6 +39,22 @@ CREATE TABLE links (
 """,
     *cells.TABLES,
 )
+FUNCTIONS: Final = (
+    """
+CREATE FUNCTION journal_positions(p_source text, p_kind text, p_id text) RETURNS bigint[]
+LANGUAGE sql STABLE
+RETURN ARRAY(
+       SELECT h.position FROM history AS h
+        WHERE h.source = p_source AND h.id = p_id AND (p_kind IS NULL OR h.kind = p_kind)
+          AND hashtextextended(h.id, 0) = hashtextextended(p_id, 0)
+        UNION
+       SELECT e.position FROM echoes AS e
+        WHERE e.source = p_source AND e.id = p_id AND (p_kind IS NULL OR e.kind = p_kind)
+          AND hashtextextended(e.id, 0) = hashtextextended(p_id, 0))
+""",
+)
+"""What finds things in the tables: where a transaction may have journal lines."""
+
 SELECT_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1"
 SELECT_POSITIONS: Final = "SELECT source, position FROM checkpoints"
 # Damaged books may claim more events than the log has; nobody can be as far as that.
@@ -71,8 +87,12 @@ RETIRE_LIVE: Final = "UPDATE ledger.generations SET state = 'previous' WHERE sta
 MAKE_LIVE: Final = "UPDATE ledger.generations SET state = 'live' WHERE generation = $1"
 FORGET_GENERATION: Final = "DELETE FROM ledger.generations WHERE generation = $1"
 
-_AS_TEXT: Final = frozenset({"jsonb", "text[]"})
-"""Types that travel through unnest as text and are cast in the statement."""
+LINK_KINDS: Final = ("text",) * 4
+PARK_KINDS: Final = ("text", "bigint", "text", "text", "text")
+
+
+HASHED: Final = "hashtextextended({}, 0)"
+"""How tables are indexed whose rows nobody lists in the order of a text: by 8 bytes of it."""
 
 
 def schema_of(generation: int) -> str:
@@ -87,23 +107,60 @@ class TableSql:
     table: Table
     columns: Mapping[str, str]
     """Everything stored, in order: name → type."""
-    structured: tuple[str, ...]
-    """The columns whose values need an encoding of their own."""
     create: tuple[str, ...]
     load: str
     update: str
     add: str
+    pick: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    """Takes a row's values in the order of `columns`."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The types of the columns, in order."""
+        return tuple(self.columns.values())
 
 
 def statements(table: Table, *, stream: bool) -> TableSql:
     """Write the SQL of a table. Names come from the projections' code, never from data."""
     columns = {**table.columns, **FRAMEWORK} if stream else dict(table.columns)
-    body = ", ".join(_column(name, kind) for name, kind in columns.items())
     keys = ", ".join(table.key)
+    rest = [name for name in columns if name not in table.key]
+    texts = ", ".join(f"${n}::text[]" for n in range(1, len(columns) + 1))
+    named = ", ".join(columns)
+    cast = {name: f"u.{name}::{kind}" if kind != "text" else f"u.{name}"
+            for name, kind in columns.items()}  # fmt: skip
+    sets = ", ".join(f"{name} = {cast[name]}" for name in rest)
+    sums = ", ".join(f"{name} = t.{name} + EXCLUDED.{name}" for name in rest)
+    match = " AND ".join(f"t.{name} = u.{name}" for name in table.key)
+    place = f" AND {HASHED.format('t.id')} = {HASHED.format('u.id')}" if table.hashed else ""
+    return TableSql(
+        table,
+        columns,
+        _create(table, columns, stream=stream),
+        load=(
+            "SELECT found.* FROM unnest($2::text[], $3::text[]) AS u(kind, id) "  # noqa: S608
+            "CROSS JOIN LATERAL (SELECT t.kind, t.id, t.first_position, t.position, t.state "
+            f"FROM {table.name} AS t WHERE t.source = $1 AND t.kind = u.kind AND t.id = u.id"
+            f"{place} LIMIT 1) AS found"
+        ),
+        update=f"UPDATE {table.name} AS t SET {sets} FROM unnest({texts}) AS u({named}) "  # noqa: S608
+        f"WHERE {match}{place}",
+        add=f"INSERT INTO {table.name} AS t ({named}) SELECT {', '.join(cast.values())} "  # noqa: S608
+        f"FROM unnest({texts}) AS u({named}) ON CONFLICT ({keys}) DO UPDATE SET {sums}",
+        pick=itemgetter(*columns),
+    )
+
+
+def _create(table: Table, columns: Mapping[str, str], *, stream: bool) -> tuple[str, ...]:
+    body = ", ".join(_column(name, kind) for name, kind in columns.items())
+    key = "" if table.hashed else f", PRIMARY KEY ({', '.join(table.key)})"
     create = [
-        f"CREATE TABLE {table.name} ({body}, PRIMARY KEY ({keys}))",
+        f"CREATE TABLE {table.name} ({body}{key})",
         f"ALTER TABLE {table.name} ALTER COLUMN source SET STATISTICS 0",
     ]
+    if table.hashed:
+        # `kind` is there for the planner: two columns look better to it than any other index.
+        create.append(f"CREATE INDEX ON {table.name} ({HASHED.format('id')}, kind)")
     for index in table.indexes:
         wanted, _, where = index.partition(" WHERE ")
         keyed, _, more = wanted.partition(" INCLUDE ")
@@ -112,34 +169,7 @@ def statements(table: Table, *, stream: bool) -> TableSql:
         create.append(f"CREATE INDEX ON {table.name} ({keyed}){included}{condition}")
     if stream:
         create.append(f"CREATE INDEX ON {table.name} (source, first_position)")
-    rest = [name for name in columns if name not in table.key]
-    arrays = ", ".join(
-        f"${n}::{'text' if kind in _AS_TEXT else kind}[]"
-        for n, kind in enumerate(columns.values(), 1)
-    )
-    named = ", ".join(columns)
-    sets = ", ".join(f"{name} = {_cast('u.' + name, columns[name])}" for name in rest)
-    sums = ", ".join(f"{name} = t.{name} + EXCLUDED.{name}" for name in rest)
-    match = " AND ".join(f"t.{name} = u.{name}" for name in table.key)
-    return TableSql(
-        table,
-        columns,
-        tuple(name for name, kind in columns.items() if kind in _AS_TEXT),
-        tuple(create),
-        load=(
-            "SELECT t.* FROM unnest($3::text[]) AS u(id) CROSS JOIN LATERAL ("  # noqa: S608
-            f"SELECT id, first_position, position, state FROM {table.name} "
-            "WHERE source = $1 AND kind = $2 AND id = u.id LIMIT 1) AS t"
-        ),
-        update=f"UPDATE {table.name} AS t SET {sets} FROM unnest({arrays}) AS u({named}) "  # noqa: S608
-        f"WHERE {match}",
-        add=f"INSERT INTO {table.name} AS t ({named}) SELECT {named} FROM unnest({arrays}) "  # noqa: S608
-        f"AS u({named}) ON CONFLICT ({keys}) DO UPDATE SET {sums}",
-    )
-
-
-def _cast(expression: str, kind: str) -> str:
-    return f"{expression}::{kind}" if kind in _AS_TEXT else expression
+    return tuple(create)
 
 
 def _column(name: str, kind: str) -> str:
@@ -181,6 +211,8 @@ async def create_generation(connection: Any, registry: Registry, version: str, s
         for table in tables(registry).values():
             for statement in table.create:
                 await connection.execute(statement)
+        for statement in FUNCTIONS:
+            await connection.execute(statement)
         await connection.execute(INSERT_GENERATION, generation, version, state)
         return generation
 
@@ -235,15 +267,18 @@ class Books:
 
     async def load(self, batch: Batch, keys: Iterable[tuple[str, str]]) -> None:
         """Give `batch` the streams among `keys` that the books hold."""
-        by_kind: dict[str, list[str]] = {}
-        for kind, resource in keys:
-            if (kind, resource) not in batch.streams:
-                by_kind.setdefault(kind, []).append(resource)
+        wanted: dict[str, tuple[list[str], list[str]]] = {}
+        streams = self.registry.streams
+        for key in keys:
+            if key not in batch.streams:
+                kinds, ids = wanted.setdefault(streams[key[0]].table.name, ([], []))
+                kinds.append(key[0])
+                ids.append(key[1])
         known = tables(self.registry)
-        for kind, ids in by_kind.items():
-            sql = known[self.registry.streams[kind].table.name]
-            for row in await self.connection.fetch(sql.load, self.source, kind, ids):
-                batch.add_stream((kind, row[0]), row[1], row[2], row[3])
+        for name, columns in wanted.items():
+            for row in await self.connection.fetch(known[name].load, self.source, *columns):
+                kind, resource, first_position, position, raw = row
+                batch.add_stream((kind, resource), first_position, position, raw)
 
     async def load_related(self, batch: Batch, links: set[str]) -> None:
         """Give `batch` every stream that the books know under one of `links`."""
@@ -271,44 +306,44 @@ class Books:
             for name, streams in by_table(change.streams).items():
                 await self._write_streams(known[name], streams)
             for name, rows in change.rows.items():
-                await self._copy(name, known[name].columns, rows)
+                await self._copy(name, known[name].kinds, rows)
             for name, sums in change.sums.items():
                 if sums:
-                    rows = [(*key, *amounts) for key, amounts in sums.items()]
-                    await self.connection.execute(known[name].add, *_columns(rows))
+                    added = [(*key, *amounts) for key, amounts in sums.items()]
+                    columns = arrays(known[name].kinds, added)
+                    await self.connection.execute(known[name].add, *columns)
             links = [(self.source, *link) for link in change.links]
-            await self._copy("links", {"source": "", "link": "", "kind": "", "id": ""}, links)
+            await self._copy("links", LINK_KINDS, links)
             parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
-            parked = {"source": "", "position": "", "kind": "", "resource_id": "", "reason": ""}
-            await self._copy("parked", parked, parks)
+            await self._copy("parked", PARK_KINDS, parks)
 
     async def _write_streams(self, sql: TableSql, streams: Sequence[Stream]) -> None:
-        fresh = [self._row(sql, stream, copying=True) for stream in streams if stream.is_new]
-        await self._copy(sql.table.name, sql.columns, fresh)
-        changed = [self._row(sql, stream, copying=False) for stream in streams if not stream.is_new]
+        fresh = [self._row(sql, stream) for stream in streams if stream.is_new]
+        await self._copy(sql.table.name, sql.kinds, fresh)
+        changed = [self._row(sql, stream) for stream in streams if not stream.is_new]
         if changed:
-            await self.connection.execute(sql.update, *_columns(changed))
+            await self.connection.execute(sql.update, *arrays(sql.kinds, changed))
 
-    async def _copy(
-        self, name: str, columns: Mapping[str, str], rows: Sequence[tuple[Any, ...]]
-    ) -> None:
+    async def _copy(self, name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
-            await self.connection.copy_records_to_table(name, records=rows, columns=list(columns))
+            await self.connection.copy_to_table(name, source=_once(encode(kinds, rows)))
 
-    def _row(self, sql: TableSql, stream: Stream, *, copying: bool) -> tuple[Any, ...]:
-        given = stream.row or {}
+    def _row(self, sql: TableSql, stream: Stream) -> tuple[Any, ...]:
+        kind, resource = stream.key
         values = {
-            **given,
+            **(stream.row or {}),
             "source": self.source,
-            "kind": stream.key[0],
-            "id": stream.key[1],
+            "kind": kind,
+            "id": resource,
             "first_position": stream.first_position,
             "position": stream.position,
-            "state": encode(stream.stored),
+            "state": encode_stored(stream.stored),
         }
-        for name in sql.structured:
-            values[name] = _value(values[name], sql.columns[name], copying=copying)
-        return tuple([values[name] for name in sql.columns])
+        return sql.pick(values)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def by_table(streams: Iterable[Stream]) -> dict[str, list[Stream]]:
@@ -317,18 +352,3 @@ def by_table(streams: Iterable[Stream]) -> dict[str, list[Stream]]:
     for stream in streams:
         found.setdefault(stream.projection.table.name, []).append(stream)
     return found
-
-
-def _value(value: Any, kind: str, *, copying: bool) -> Any:
-    if value is None:
-        return None
-    if kind == "jsonb":
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-    if kind == "text[]" and not copying:
-        quoted = (str(word).replace("\\", r"\\").replace('"', r"\"") for word in value)
-        return "{" + ",".join(f'"{word}"' for word in quoted) + "}"
-    return list(value) if kind == "text[]" else value
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]

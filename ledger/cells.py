@@ -26,6 +26,9 @@ SPAN: Final = 16_384
 WIDE: Final = 16
 """Spans that share wide cells; kept like the size."""
 
+SLICE_BITS: Final = 16
+"""Positions that share a part of the index of accounts, as a power of two (see `entries`)."""
+
 HOT_ENTRIES: Final = 128
 """Entries within one span from which on an account has cells."""
 
@@ -39,15 +42,14 @@ CREATE TABLE spans (
 """,
     """
 CREATE TABLE hot (
-    source text, account text, currency text, wide bigint NOT NULL DEFAULT 0,
-    PRIMARY KEY (source, account, currency))
+    source text, account text, currency text, id bigint GENERATED ALWAYS AS IDENTITY,
+    wide bigint NOT NULL DEFAULT 0, PRIMARY KEY (source, account, currency))
 """,
     """
 CREATE TABLE cells (
-    source text, account text, currency text, unit text, width bigint, span bigint,
-    moment timestamptz, debits numeric NOT NULL, credits numeric NOT NULL,
-    PRIMARY KEY (source, account, currency, unit, width, span, moment)
-        INCLUDE (debits, credits))
+    hot bigint, hours smallint, width int, span int, moment timestamptz,
+    debits numeric NOT NULL, credits numeric NOT NULL,
+    PRIMARY KEY (hot, hours, width, span, moment) INCLUDE (debits, credits))
 """,
 )
 SELECT_DUE: Final = """
@@ -57,11 +59,13 @@ SELECT c.position, coalesce(s.size, $2) AS size, coalesce(s.wide, $3) AS wide,
  WHERE c.source = $1
 """
 INSERT_SPANS: Final = "INSERT INTO spans VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING"
+# A span's lines fit into this; the usual limit would send them through files.
+SET_MEMORY: Final = "SET LOCAL work_mem = '32MB'"
 ADVANCE_SPANS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND done = $2"
 # $2 < position <= $3
 INSERT_HOT: Final = """
-INSERT INTO hot
-SELECT $1, e.account, e.currency, 0 FROM entries AS e
+INSERT INTO hot (source, account, currency)
+SELECT $1, e.account, e.currency FROM entries AS e
  WHERE e.source = $1 AND e.position > $2 AND e.position <= $3
  GROUP BY e.account, e.currency HAVING count(*) >= $4
 ON CONFLICT DO NOTHING
@@ -73,49 +77,53 @@ WITH slice AS MATERIALIZED (
        SELECT account, currency, effective_at, position, debits, amount FROM entries
         WHERE source = $1 AND position > $2 AND position <= $3),
      hours AS MATERIALIZED (
-       SELECT e.account, e.currency, (e.position - 1) / $4::bigint AS span,
-              date_trunc('hour', e.effective_at, 'UTC') AS moment,
+       SELECT h.id, (e.position - 1) / $4::bigint AS span,
+              date_bin('1 hour', e.effective_at, '2000-01-01Z') AS moment,
               sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
          FROM slice AS e JOIN hot AS h
            ON h.source = $1 AND h.account = e.account AND h.currency = e.currency
-        GROUP BY 1, 2, 3, 4)
+        GROUP BY 1, 2, 3)
 INSERT INTO cells
-SELECT $1, account, currency, 'hour', 1, span, moment, debits, credits FROM hours
+SELECT id, 1, 1, span, moment, debits, credits FROM hours
  UNION ALL
-SELECT $1, account, currency, 'day', 1, span, date_trunc('day', moment, 'UTC'),
-       sum(debits), sum(credits)
-  FROM hours GROUP BY account, currency, span, date_trunc('day', moment, 'UTC')
+SELECT id, 24, 1, span, date_bin('1 day', moment, '2000-01-01Z'), sum(debits), sum(credits)
+  FROM hours GROUP BY 1, 4, 5
+ ORDER BY 1, 2, 4, 5
 """
 # What accounts that have just become hot had in the spans before, up to position $4.
 INSERT_EARLIER_CELLS: Final = """
 WITH hours AS MATERIALIZED (
-       SELECT u.account, u.currency, e.span, e.moment, e.debits, e.credits
+       SELECT h.id, e.span, e.moment, e.debits, e.credits
          FROM unnest($2::text[], $3::text[]) AS u(account, currency)
+         JOIN hot AS h ON h.source = $1 AND h.account = u.account AND h.currency = u.currency
         CROSS JOIN LATERAL (
-              SELECT (position - 1) / $5::bigint AS span,
-                     date_trunc('hour', effective_at, 'UTC') AS moment,
-                     sum(debits) AS debits, sum(debits - amount) AS credits
-                FROM entries
-               WHERE source = $1 AND account = u.account AND currency = u.currency
-                 AND position <= $4
+              SELECT (l.position - 1) / $5::bigint AS span,
+                     date_bin('1 hour', l.effective_at, '2000-01-01Z') AS moment,
+                     sum(l.debits) AS debits, sum(l.debits - l.amount) AS credits
+                FROM generate_series(0, $4::bigint >> 16) AS slices(slice)
+               CROSS JOIN LATERAL (
+                     SELECT position, effective_at, debits, amount FROM entries
+                      WHERE source = $1 AND account = u.account AND currency = u.currency
+                        AND (position >> 16 << 32) + hashtext(account)
+                            = (slice << 32) + hashtext(u.account)
+                        AND position + 0 <= $4) AS l
                GROUP BY 1, 2) AS e)
 INSERT INTO cells
-SELECT $1, account, currency, 'hour', 1, span, moment, debits, credits FROM hours
+SELECT id, 1, 1, span, moment, debits, credits FROM hours
  UNION ALL
-SELECT $1, account, currency, 'day', 1, span, date_trunc('day', moment, 'UTC'),
-       sum(debits), sum(credits)
-  FROM hours GROUP BY account, currency, span, date_trunc('day', moment, 'UTC')
+SELECT id, 24, 1, span, date_bin('1 day', moment, '2000-01-01Z'), sum(debits), sum(credits)
+  FROM hours GROUP BY 1, 4, 5
+ ORDER BY 1, 2, 4, 5
 """
 # $2 spans make a wide one, of which $3 are complete.
 INSERT_WIDE_CELLS: Final = """
 INSERT INTO cells
-SELECT c.source, c.account, c.currency, c.unit, $2::bigint, c.span / $2, c.moment,
-       sum(c.debits), sum(c.credits)
-  FROM hot AS h
-  JOIN cells AS c ON c.source = h.source AND c.account = h.account AND c.currency = h.currency
+SELECT c.hot, c.hours, $2::bigint, c.span / $2, c.moment, sum(c.debits), sum(c.credits)
+  FROM hot AS h JOIN cells AS c ON c.hot = h.id
  WHERE h.source = $1 AND h.wide < $3 AND c.width = 1
    AND c.span >= h.wide * $2 AND c.span < $3 * $2
- GROUP BY c.source, c.account, c.currency, c.unit, c.span / $2, c.moment
+ GROUP BY c.hot, c.hours, c.span / $2, c.moment
+ ORDER BY 1, 2, 4, 5
 """
 UPDATE_HOT: Final = "UPDATE hot SET wide = $2 WHERE source = $1 AND wide < $2"
 SELECT_SPANS: Final = "SELECT size, wide, done FROM spans WHERE source = $1"
@@ -130,29 +138,36 @@ WITH pieces AS MATERIALIZED (
        SELECT $5::bigint AS width, generate_series(0, $4::bigint / $5 - 1) AS span
         UNION ALL
        SELECT 1, generate_series($4::bigint / $5 * $5, $4::bigint - 1))
-SELECT u.account, u.currency, s.debits, s.credits
+SELECT h.account, h.currency, s.debits, s.credits
   FROM unnest($2::text[], $3::text[]) AS u(account, currency)
+  JOIN hot AS h ON h.source = $1 AND h.account = u.account AND h.currency = u.currency
  CROSS JOIN LATERAL (
        SELECT sum(part.debits) AS debits, sum(part.credits) AS credits FROM (
               SELECT whole.debits, whole.credits FROM pieces AS p
                CROSS JOIN LATERAL (
                      SELECT sum(c.debits) AS debits, sum(c.credits) AS credits FROM cells AS c
-                      WHERE c.source = $1 AND c.account = u.account AND c.currency = u.currency
-                        AND c.unit = 'day' AND c.width = p.width AND c.span = p.span
-                        AND c.moment < date_trunc('day', $7::timestamptz, 'UTC')) AS whole
+                      WHERE c.hot = h.id AND c.hours = 24 AND c.width = p.width
+                        AND c.span = p.span
+                        AND c.moment < date_bin('1 day', $7::timestamptz, '2000-01-01Z')) AS whole
                UNION ALL
               SELECT whole.debits, whole.credits FROM pieces AS p
                CROSS JOIN LATERAL (
                      SELECT sum(c.debits) AS debits, sum(c.credits) AS credits FROM cells AS c
-                      WHERE c.source = $1 AND c.account = u.account AND c.currency = u.currency
-                        AND c.unit = 'hour' AND c.width = p.width AND c.span = p.span
-                        AND c.moment >= date_trunc('day', $7::timestamptz, 'UTC')
-                        AND c.moment < date_trunc('hour', $7::timestamptz, 'UTC')) AS whole
+                      WHERE c.hot = h.id AND c.hours = 1 AND c.width = p.width
+                        AND c.span = p.span
+                        AND c.moment >= date_bin('1 day', $7::timestamptz, '2000-01-01Z')
+                        AND c.moment < date_bin('1 hour', $7::timestamptz, '2000-01-01Z')) AS whole
                UNION ALL
-              SELECT e.debits, e.debits - e.amount FROM entries AS e
-               WHERE e.source = $1 AND e.account = u.account AND e.currency = u.currency
-                 AND e.effective_at >= date_trunc('hour', $7::timestamptz, 'UTC')
-                 AND e.effective_at <= $7 AND e.position <= $6) AS part) AS s
+              SELECT whole.debits, whole.credits
+                FROM generate_series(0, $6::bigint >> 16) AS slices(slice)
+               CROSS JOIN LATERAL (
+                     SELECT sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
+                       FROM entries AS e
+                      WHERE e.source = $1 AND e.account = h.account AND e.currency = h.currency
+                        AND (e.position >> 16 << 32) + hashtext(e.account)
+                            = (slice << 32) + hashtext(h.account)
+                        AND e.effective_at >= date_bin('1 hour', $7::timestamptz, '2000-01-01Z')
+                        AND e.effective_at <= $7 AND e.position + 0 <= $6) AS whole) AS part) AS s
 """
 SELECT_TAIL: Final = """
 SELECT account, currency, sum(debits) AS debits, sum(debits - amount) AS credits
@@ -165,9 +180,15 @@ SELECT_LINES: Final = """
 SELECT u.account, u.currency, s.debits, s.credits
   FROM unnest($2::text[], $3::text[]) AS u(account, currency)
  CROSS JOIN LATERAL (
-       SELECT sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits FROM entries AS e
-        WHERE e.source = $1 AND e.account = u.account AND e.currency = u.currency
-          AND e.effective_at <= $5 AND e.position <= $4) AS s
+       SELECT sum(whole.debits) AS debits, sum(whole.credits) AS credits
+         FROM generate_series(0, $4::bigint >> 16) AS slices(slice)
+        CROSS JOIN LATERAL (
+              SELECT sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
+                FROM entries AS e
+               WHERE e.source = $1 AND e.account = u.account AND e.currency = u.currency
+                 AND (e.position >> 16 << 32) + hashtext(e.account)
+                     = (slice << 32) + hashtext(u.account)
+                 AND e.effective_at <= $5 AND e.position + 0 <= $4) AS whole) AS s
 """
 _ZERO: Final = Decimal(0)
 
@@ -196,6 +217,7 @@ async def advance(connection: Any, source: str) -> int:
     if row["position"] < (done + 1) * size:
         return (done + 1) * size
     async with connection.transaction():
+        await connection.execute(SET_MEMORY)
         await connection.execute(INSERT_SPANS, source, size, wide)
         if await connection.execute(ADVANCE_SPANS, source, done) == "UPDATE 1":
             low, high = done * size, (done + 1) * size

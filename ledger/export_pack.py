@@ -201,9 +201,8 @@ class Exporting:
             fold = PaperFold(shelf, reach.packed.terms, registry.load(), emit)
             while frontier.size < end:
                 rows = await self._events(source, frontier.size, end)
-                for row in rows:
+                for row, hashed in zip(rows, leaf.hashes_of(rows), strict=True):
                     check_identity(source, row)
-                    hashed = leaf.hash_of(row)
                     frontier.append(hashed)
                     parts.add(events_folder(source), event_line(row, hashed))
                 fold.add(rows)

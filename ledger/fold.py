@@ -6,18 +6,26 @@ are fetched by the caller, then views, whose differences become journal entries 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple
 
-from ledger.journal import add_entries, check_balanced
+from ledger.change import (
+    DECISION,
+    PARKED,
+    Change,
+    Park,
+    Stream,
+    StreamKey,
+    Translated,
+    decided,
+    own_troubles,
+)
+from ledger.journal import add_entries, add_up, check_balanced
 from ledger.model import (
     Decision,
     Entry,
-    Fact,
     Outcome,
     Projection,
     Seen,
@@ -28,61 +36,21 @@ from ledger.model import (
 )
 from ledger.stored import Stored, decoder
 
-StreamKey: TypeAlias = tuple[str, str]
-"""(kind, resource id)"""
+__all__ = [
+    "DECISION",
+    "RELATED_MAX",
+    "Batch",
+    "Change",
+    "Park",
+    "Stream",
+    "StreamKey",
+    "Translated",
+    "advance",
+    "stream_of",
+]
 
-DECISION: Final = "decision"
-PARKED: Final = "parked"
 RELATED_MAX: Final = 16
 """Streams looked at under one link, the same ones however events are cut into batches."""
-
-
-@dataclass(frozen=True, slots=True)
-class Translated:
-    """An event of the log after translation: a fact, or the trouble that prevented one."""
-
-    position: int
-    event_id: str
-    kind: str
-    resource_id: str
-    status: str
-    received_at: datetime
-    recorded_at: datetime
-    fact: Fact | None
-    trouble: Trouble | None = None
-
-
-@dataclass(slots=True)
-class Stream:
-    """A stream during a batch. `row` is None until something in it changed."""
-
-    key: StreamKey
-    projection: StreamProjection
-    stored: Stored
-    first_position: int
-    position: int
-    is_new: bool
-    row: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Park:
-    """An event that waits because its stream's fold failed."""
-
-    position: int
-    key: StreamKey
-    reason: str
-
-
-@dataclass(slots=True)
-class Change:
-    """What a batch does to the books of one source, ready to be written."""
-
-    streams: list[Stream]
-    rows: dict[str, list[tuple[Any, ...]]]
-    sums: dict[str, dict[tuple[Any, ...], list[Decimal]]]
-    links: list[tuple[str, str, str]]
-    parked: list[Park]
 
 
 def stream_of(event: Translated, streams_of: Mapping[str, StreamProjection]) -> StreamKey | None:
@@ -110,6 +78,19 @@ def advance(projection: StreamProjection, state: Any, event: Translated) -> Any:
     return projection.decide(state, decision)
 
 
+class Step(NamedTuple):
+    """An event on its way through a batch: its stream, and the stream's state after it."""
+
+    event: Translated
+    key: StreamKey | None
+    state: Any
+    """An exception when folding the event raised it."""
+    links: tuple[str, ...]
+
+
+_EMPTY: Final = Stored(None, (), (), ())
+
+
 @dataclass(slots=True)
 class Batch:
     """One batch of one source on its way through the fold."""
@@ -121,18 +102,23 @@ class Batch:
     streams: dict[StreamKey, Stream] = field(default_factory=dict)
     parked: set[StreamKey] = field(default_factory=set)
     parks: list[Park] = field(default_factory=list)
-    _after: list[Any] = field(default_factory=list)
-    _related: dict[str, set[StreamKey]] = field(default_factory=lambda: defaultdict(set))
+    _keys: list[StreamKey | None] = field(default_factory=list)
+    _steps: list[Step] = field(default_factory=list)
+    _related: dict[str, set[StreamKey]] = field(default_factory=dict)
     _new_links: list[tuple[str, str, str]] = field(default_factory=list)
     _made: list[list[tuple[Any, ...]]] = field(default_factory=list)
     """The rows of every event-wise projection, in their order."""
+    _is_viewed: bool = False
+    _rows_of: list[Callable[[Outcome], Sequence[tuple[Any, ...]]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._keys = [stream_of(event, self.streams_of) for event in self.events]
         self._made = [[] for _ in self.projections]
+        self._rows_of = [projection.rows for projection in self.projections]
 
     def keys(self) -> set[StreamKey]:
         """Return the streams that these events belong to; the caller loads them."""
-        return {key for event in self.events if (key := self._key(event)) is not None}
+        return {key for key in self._keys if key is not None}
 
     def add_stream(self, key: StreamKey, first_position: int, position: int, raw: bytes) -> None:
         """Give the batch a stream as the books hold it."""
@@ -147,22 +133,25 @@ class Batch:
         """
         latest: dict[StreamKey, Any] = {}
         links: set[str] = set()
-        for event in self.events:
-            key = self._key(event)
-            state: Any = None
-            if key is not None and key not in self.parked:
-                projection = self.streams_of[key[0]]
-                stream = self.streams.get(key)
-                before = latest.get(key, stream.stored.state if stream else None)
-                try:
-                    state = advance(projection, before, event)
-                    if projection.links is not None and state is not None:
-                        links.update(projection.links(state))
-                except Exception as error:  # noqa: BLE001 - a fold's bug parks its stream only
-                    state = error
-                else:
-                    latest[key] = state
-            self._after.append(state)
+        for event, key in zip(self.events, self._keys, strict=True):
+            if key is None or key in self.parked:
+                self._steps.append(Step(event, key, None, ()))
+                continue
+            projection = self.streams_of[key[0]]
+            state = latest.get(key)
+            if state is None and key in self.streams:
+                state = self.streams[key].stored.state
+            found: tuple[str, ...] = ()
+            try:
+                state = advance(projection, state, event)
+                if projection.links is not None and state is not None:
+                    found = projection.links(state)
+                    links.update(found)
+            except Exception as error:  # noqa: BLE001 - a fold's bug parks its stream only
+                state = error
+            else:
+                latest[key] = state
+            self._steps.append(Step(event, key, state, found))
         return links
 
     def follow(self, earlier: Change) -> None:
@@ -177,79 +166,123 @@ class Batch:
                 is_new=False,
             )
         for link, kind, resource in earlier.links:
-            self._related[link].add((kind, resource))
+            self.relate(link, (kind, resource))
         self.parked.update(park.key for park in earlier.parked)
 
     def links(self) -> set[str]:
         """Return the links of every stream that was loaded."""
         return {link for stream in self.streams.values() for link in stream.stored.links}
 
-    def _under(self, link: str) -> list[StreamKey]:
+    def _under(self, link: str) -> Sequence[StreamKey]:
         """Return the first RELATED_MAX streams under a link, payouts before payments."""
         keys = self._related.get(link)
         if not keys:
-            return []
+            return ()
+        if len(keys) == 1:
+            return tuple(keys)
         return sorted(sorted(keys), key=lambda key: key[0], reverse=True)[:RELATED_MAX]
 
     def relate(self, link: str, key: StreamKey) -> None:
         """Tell the batch that the books know `key` under `link`."""
-        self._related[link].add(key)
+        known = self._related.get(link)
+        if known is None:
+            self._related[link] = {key}
+        else:
+            known.add(key)
+
+    def view(self, pause_events: int) -> Iterator[None]:
+        """Make views, journal entries and rows, in log order; pause after so many events."""
+        for first in range(0, len(self._steps), pause_events):
+            for step in self._steps[first : first + pause_events]:
+                self._step(step)
+            yield
+        self._is_viewed = True
 
     def finish(self) -> Change:
-        """Make views, journal entries and rows, in log order."""
-        for event, state in zip(self.events, self._after, strict=True):
-            self._event(event, state)
+        """Return what the batch changes, made at once unless `view` has made it."""
+        if not self._is_viewed:
+            for step in self._steps:
+                self._step(step)
         rows: dict[str, list[tuple[Any, ...]]] = {}
         sums: dict[str, dict[tuple[Any, ...], list[Decimal]]] = {}
         for projection, found in zip(self.projections, self._made, strict=True):
             table = projection.table
             if table.mode == "sum":
-                sums[table.name] = _summed(found, len(table.key))
+                sums[table.name] = add_up(found, len(table.key))
             else:
                 rows[table.name] = found
         changed = [stream for stream in self.streams.values() if stream.row is not None]
         return Change(changed, rows, sums, self._new_links, self.parks)
 
-    def _key(self, event: Translated) -> StreamKey | None:
-        return stream_of(event, self.streams_of)
-
-    def _event(self, event: Translated, state: Any) -> None:
-        key = self._key(event)
+    def _step(self, step: Step) -> None:
+        event, key, state, _ = step
         fact = event.fact
         decides = fact is not None and fact.kind == DECISION
         if key is None or (decides and (key in self.parked or key not in self.streams)):
-            self._add(self._outcome(event, opened=_own_troubles(event), decided=_decided(fact)))
-            return
-        if key in self.parked:
+            self._add(self._outcome(event, opened=own_troubles(event), decided=decided(fact)))
+        elif key in self.parked:
             self._park(event, key, "an earlier event of the stream is parked")
-            return
-        if isinstance(state, Exception):
+        elif isinstance(state, Exception):
             self._park(event, key, f"{type(state).__name__}: {state}")
-            return
-        if event.trouble is not None:
+        elif event.trouble is not None:
             self._park(event, key, f"{event.trouble.reason}: {event.trouble.detail}")
-            return
-        try:
-            evaluated = self._evaluate(event, key, state)
-            rows = self._rows(self._difference(event, evaluated))
-        except Exception as error:  # noqa: BLE001 - a view's bug parks its stream only
-            self._park(event, key, f"{type(error).__name__}: {error}")
-            return
-        self._apply(event, evaluated)
-        self._keep(rows)
+        else:
+            stream = self.streams.get(key)
+            if stream is None:
+                place = event.position
+                stream = Stream(key, self.streams_of[key[0]], _EMPTY, place, place, is_new=True)
+            try:
+                if decides or not self._alone(step, stream):
+                    self._together(step, stream)
+            except Exception as error:  # noqa: BLE001 - a view's bug parks its stream only
+                self._park(event, key, f"{type(error).__name__}: {error}")
 
-    def _evaluate(
-        self, event: Translated, key: StreamKey, state: Any
-    ) -> list[tuple[Stream, Stored, View]]:
+    def _alone(self, step: Step, stream: Stream) -> bool:
+        """Fold an ordinary event: of a stream without relations and troubles.
+
+        Returns False, with nothing changed, for any other.
+        """
+        event, key, state, links = step
+        before = stream.stored
+        for link in (*links, *before.links):
+            known = self._related.get(link)
+            if known and (len(known) > 1 or key not in known):
+                return False
+        view = stream.projection.view(state, (), self.terms)
+        if view.troubles or before.troubles:
+            return False
+        entries: list[Entry] = []
+        if view.legs:
+            check_balanced(view.legs)
+        if view.legs or before.legs:
+            add_entries(entries, stream.key, before.legs, view.legs)
+        outcome = self._outcome(event, entries)
+        rows = [rows_of(outcome) for rows_of in self._rows_of]
+        self._apply(stream, Stored(state, view.legs, (), links), view)
+        self._keep(event, stream, rows)
+        return True
+
+    def _together(self, step: Step, stream: Stream) -> None:
+        """Fold an event of a stream with relations or troubles."""
+        evaluated = self._evaluate(step, stream)
+        outcome = self._difference(step.event, evaluated)
+        rows = [rows_of(outcome) for rows_of in self._rows_of]
+        for each, stored, view in evaluated:
+            self._apply(each, stored, view)
+        self._keep(step.event, stream, rows)
+
+    def _keep(
+        self, event: Translated, stream: Stream, rows: Sequence[Sequence[tuple[Any, ...]]]
+    ) -> None:
+        stream.position = event.position
+        for made, found in zip(self._made, rows, strict=True):
+            if found:
+                made.extend(found)
+
+    def _evaluate(self, step: Step, stream: Stream) -> list[tuple[Stream, Stored, View]]:
         """View the stream with its new state, and every stream related to it; change nothing."""
-        stream = self.streams.get(key)
-        projection = self.streams_of[key[0]]
-        if stream is None:
-            empty = Stored(None, [], [], [])
-            stream = Stream(key, projection, empty, event.position, event.position, is_new=True)
-        links = list(projection.links(state)) if projection.links is not None else []
-        if not links and not stream.stored.links:
-            return [self._viewed(stream, state, (), [])]
+        _, _, state, links = step
+        key = stream.key
         affected = {key: stream}
         # Sorted: sets have no order, and journal lines are numbered in this one.
         for link in sorted({*links, *stream.stored.links}):
@@ -265,13 +298,13 @@ class Batch:
         return found
 
     def _viewed(
-        self, stream: Stream, state: Any, related: Sequence[Any], links: list[str]
+        self, stream: Stream, state: Any, related: Sequence[Any], links: Sequence[str]
     ) -> tuple[Stream, Stored, View]:
         view = stream.projection.view(state, related, self.terms)
-        check_balanced(view.legs)
-        legs = [(leg.effective_at, leg.account, leg.currency, leg.amount) for leg in view.legs]
-        stored = Stored(state, legs, [trouble.reason for trouble in view.troubles], links)
-        return stream, stored, view
+        if view.legs:
+            check_balanced(view.legs)
+        reasons = [trouble.reason for trouble in view.troubles] if view.troubles else ()
+        return stream, Stored(state, view.legs, reasons, links), view
 
     def _states_under(
         self, links: Sequence[str], key: StreamKey, states: Mapping[StreamKey, Any]
@@ -279,6 +312,8 @@ class Batch:
         if not links:
             return []
         keys = {k for link in links for k in self._under(link)} | states.keys()
+        if len(keys) == 1:
+            return []
         return [
             states[k] if k in states else self.streams[k].stored.state
             for k in sorted(keys)
@@ -293,28 +328,26 @@ class Batch:
         opened: list[tuple[str, str, Trouble]] = []
         cleared: list[tuple[str, str, str]] = []
         for stream, stored, view in evaluated:
-            kind, resource = stream.key
             before = stream.stored
-            add_entries(entries, stream.key, before.legs, view.legs)
-            opened += [
-                (kind, resource, t) for t in view.troubles if t.reason not in before.troubles
-            ]
-            gone = set(before.troubles) - set(stored.troubles)
-            cleared += [(kind, resource, reason) for reason in sorted(gone)]
-        return self._outcome(
-            event, entries=entries, opened=opened, cleared=cleared, decided=_decided(event.fact)
-        )
+            if view.legs or before.legs:
+                add_entries(entries, stream.key, before.legs, view.legs)
+            if view.troubles or before.troubles:
+                kind, resource = stream.key
+                opened += [
+                    (kind, resource, t) for t in view.troubles if t.reason not in before.troubles
+                ]
+                gone = set(before.troubles) - set(stored.troubles)
+                cleared += [(kind, resource, reason) for reason in sorted(gone)]
+        return self._outcome(event, entries, opened, cleared, decided(event.fact))
 
-    def _apply(self, event: Translated, evaluated: list[tuple[Stream, Stored, View]]) -> None:
-        for stream, stored, view in evaluated:
-            for link in stored.links:
-                if link not in stream.stored.links:
-                    self._new_links.append((link, *stream.key))
-                    self._related[link].add(stream.key)
-            stream.stored = stored
-            stream.row = view.row
-            self.streams[stream.key] = stream
-        evaluated[0][0].position = event.position
+    def _apply(self, stream: Stream, stored: Stored, view: View) -> None:
+        for link in stored.links:
+            if link not in stream.stored.links:
+                self._new_links.append((link, *stream.key))
+                self.relate(link, stream.key)
+        stream.stored = stored
+        stream.row = view.row
+        self.streams[stream.key] = stream
 
     def _park(self, event: Translated, key: StreamKey, reason: str) -> None:
         self.parks.append(Park(event.position, key, reason[:500]))
@@ -324,67 +357,23 @@ class Batch:
         self._add(self._outcome(event, opened=opened, folded=False))
 
     def _add(self, outcome: Outcome) -> None:
-        self._keep(self._rows(outcome))
-
-    def _rows(self, outcome: Outcome) -> list[Sequence[tuple[Any, ...]]]:
-        return [projection.rows(outcome) for projection in self.projections]
-
-    def _keep(self, rows: list[Sequence[tuple[Any, ...]]]) -> None:
-        for made, found in zip(self._made, rows, strict=True):
-            made.extend(found)
+        for made, rows_of in zip(self._made, self._rows_of, strict=True):
+            made.extend(rows_of(outcome))
 
     def _outcome(
         self,
         event: Translated,
-        *,
         entries: Sequence[Entry] = (),
         opened: Sequence[tuple[str, str, Trouble]] = (),
         cleared: Sequence[tuple[str, str, str]] = (),
         decided: tuple[str, str, str] | None = None,
+        *,
         folded: bool = True,
     ) -> Outcome:
         fact = event.fact if folded else None
+        said = fact or event
         return Outcome(
-            source=self.terms.source,
-            position=event.position,
-            event_id=event.event_id,
-            kind=fact.kind if fact else event.kind,
-            resource_id=fact.resource_id if fact else event.resource_id,
-            status=fact.status if fact else event.status,
-            received_at=event.received_at,
-            recorded_at=event.recorded_at,
-            fact=fact,
-            entries=entries,
-            opened=opened,
-            cleared=cleared,
-            decided=decided,
-        )
-
-
-def _decided(fact: Fact | None) -> tuple[str, str, str] | None:
-    if fact is None or fact.kind != DECISION:
-        return None
-    details = fact.details
-    by = f"{details.get('by')}: " if details.get("by") else ""
-    return str(details.get("exception")), fact.status, f"{by}{details.get('note') or ''}"
-
-
-def _own_troubles(event: Translated) -> list[tuple[str, str, Trouble]]:
-    """Return the trouble of an event that belongs to no stream."""
-    trouble = event.trouble
-    if trouble is None and event.fact is not None and event.fact.kind != DECISION:
-        trouble = Trouble("no_projection", f"nothing folds callbacks of kind {event.fact.kind}")
-    return [] if trouble is None else [(event.kind, event.resource_id, trouble)]
-
-
-def _summed(
-    rows: Iterable[tuple[Any, ...]], key_length: int
-) -> dict[tuple[Any, ...], list[Decimal]]:
-    sums: dict[tuple[Any, ...], list[Decimal]] = {}
-    for row in rows:
-        key, amounts = row[:key_length], row[key_length:]
-        known = sums.get(key)
-        sums[key] = (
-            list(amounts) if known is None else [a + b for a, b in zip(known, amounts, strict=True)]
-        )
-    return sums
+            self.terms.source, event.position, event.event_id, said.kind, said.resource_id,
+            said.status, event.received_at, event.recorded_at, fact, entries, opened, cleared,
+            decided,
+        )  # fmt: skip

@@ -58,8 +58,11 @@ __all__ = [
 ]
 
 
-class Record(msgspec.Struct, frozen=True):
-    """The base of nouns that a fold makes by the million: immutable, by value, cheap to make."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """The base of nouns that a fold makes by the million: immutable, by value, cheap to make.
+
+    They hold no reference to what holds them, so the search for garbage cycles passes them by.
+    """
 
 
 changed = msgspec.structs.replace
@@ -138,7 +141,7 @@ def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -
 
 def flags(**raised: bool) -> tuple[str, ...]:
     """Return the names of the flags that are raised."""
-    return tuple(name for name, is_raised in raised.items() if is_raised)
+    return tuple([name for name, is_raised in raised.items() if is_raised])
 
 
 class Fact(Record, frozen=True):
@@ -212,7 +215,7 @@ class Decision:
     position: int
 
 
-class Leg(Record, frozen=True, order=True):
+class Leg(Record, frozen=True, order=True, array_like=True):
     """One dated side of a posting: amount > 0 debits the account, < 0 credits it."""
 
     effective_at: datetime
@@ -283,6 +286,10 @@ class Table:
     mode: str = "append"
     indexes: tuple[str, ...] = ()
     """Column lists, with optional INCLUDE columns and WHERE, each made an index."""
+
+    hashed: bool = False
+    """Whether rows are found by `hashtextextended(id, 0)`, in an index a third of the key's size;
+    no list is ordered by the key, and what finds a row compares the key itself too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

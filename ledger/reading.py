@@ -21,6 +21,9 @@ JSON: TypeAlias = Any
 TEXT_MAX: Final = 512
 """Characters that an identifier or status may have."""
 
+AMOUNT_MAX: Final = 40
+"""Characters of the longest amount: a sign, 20 digits, a point and 18 more."""
+
 _MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}", re.ASCII)
 _EXACT: Final = Context(prec=128, traps=[Inexact])
@@ -36,11 +39,22 @@ class Number(str):
     __slots__ = ()
 
 
-@lru_cache(maxsize=1024)
+class _Camel(dict[str, str]):
+    """Field names in camelCase by their snake_case; "" for those that have no other spelling."""
+
+    def __missing__(self, name: str) -> str:
+        head, *tail = name.split("_")
+        found = self[name] = head + "".join(part.title() for part in tail) if tail else ""
+        return found
+
+
+_CAMEL: Final = _Camel()
+"""Filled by the names that handlers ask for, never by what a callback holds."""
+
+
 def camel(name: str) -> str:
     """Spell a snake_case field name in camelCase."""
-    head, *tail = name.split("_")
-    return head + "".join(part.title() for part in tail)
+    return _CAMEL[name] or name
 
 
 class Payload:
@@ -60,22 +74,21 @@ class Payload:
         attributes = self.node.get("attributes")
         self.fields: Mapping[str, JSON] = attributes if isinstance(attributes, dict) else self.node
         self.path_event = path_event
-        self.type: str | None = as_text("type", self.node.get("type"))
-        self.id: str | None = as_text("id", self.node.get("id"))
+        self.type: str | None = _short("type", self.node.get("type"))
+        self.id: str | None = _short("id", self.node.get("id"))
 
     def get(self, name: str) -> JSON:
         """Return the field `name` (snake_case) in either casing; None when absent or null."""
         fields = self.fields
         value = fields.get(name)
-        other = camel(name)
-        if other != name and other in fields:
-            twin = fields[other]
-            if value is not None and twin is not None and value != twin:
+        other = _CAMEL[name]
+        if other and (twin := fields.get(other)) is not None:
+            if value is not None and value != twin:
                 raise CannotBeTrue("two_values", f"{name} and {other} disagree")
-            value = twin if value is None else value
+            value = twin
         if value is None and fields is not self.node:
             value = self.node.get(name)
-            return self.node.get(other) if value is None else value
+            return self.node.get(other) if value is None and other else value
         return value
 
     def within(self, name: str) -> Payload | None:
@@ -96,7 +109,7 @@ class Payload:
 
         Raises CannotBeTrue for other types and beyond `TEXT_MAX` characters.
         """
-        return as_text(name, self.get(name))
+        return _short(name, self.get(name))
 
     def need(self, name: str) -> str:
         """Return a text that must be there. Raises CannotBeTrue when it is not."""
@@ -107,7 +120,8 @@ class Payload:
 
     def note(self, name: str) -> str | None:
         """Return a descriptive text, cut to TEXT_MAX; what is no text is None, never refused."""
-        return as_note(self.get(name))
+        value = self.get(name)
+        return (value[:TEXT_MAX] or None) if isinstance(value, str) else None
 
     def status(self, name: str, known: frozenset[str]) -> str:
         """Return the state in lower case, or `unknown:<text>` when it is not in `known`.
@@ -128,14 +142,14 @@ class Payload:
         value = self.money(name)
         if value is None:
             raise CannotBeTrue("missing_amount", f"the callback has no {name}")
-        if value < 0:
+        if value.is_signed():
             raise CannotBeTrue("negative_amount", f"{name} is {value}")
         return value
 
     def fees(self, name: str) -> Decimal | None:
         """Return fees, None when unknown. Raises CannotBeTrue `negative_fees`."""
         value = self.money(name)
-        if value is not None and value < 0:
+        if value is not None and value.is_signed():
             raise CannotBeTrue("negative_fees", f"{name} is {value}")
         return value
 
@@ -157,13 +171,15 @@ class Payload:
         text = self.text(name)
         if text is None:
             raise CannotBeTrue("missing_currency", f"the callback has no {name}")
-        if not _CURRENCY.fullmatch(text):
+        code = _currency(text)
+        if code is None:
             raise CannotBeTrue("bad_currency", f"{name} is no currency code: {text[:32]!r}")
-        return text.upper()
+        return code
 
     def money(self, name: str) -> Decimal | None:
         """Return an amount from its exact lexeme, string or number; None when absent or null."""
-        return as_money(name, self.get(name))
+        value = self.get(name)
+        return None if value is None else as_money(name, value)
 
     def instant(self, name: str) -> datetime | None:
         """Return a time with a zone, in UTC; None when absent, null or ""."""
@@ -172,6 +188,13 @@ class Payload:
     def told_at(self) -> datetime | None:
         """Return the provider's time of this callback: updated, else created, in UTC."""
         return self.instant("updated_at") or self.instant("created_at")
+
+
+def _short(name: str, value: JSON) -> str | None:
+    """Read what is mostly a short text or nothing, as `as_text` does."""
+    if value is None or (type(value) is str and 0 < len(value) <= TEXT_MAX):
+        return value
+    return as_text(name, value)
 
 
 def as_text(name: str, value: JSON) -> str | None:
@@ -187,6 +210,11 @@ def as_text(name: str, value: JSON) -> str | None:
     return str(value)
 
 
+@lru_cache(maxsize=1024)
+def _currency(text: str) -> str | None:
+    return text.upper() if _CURRENCY.fullmatch(text) else None
+
+
 def as_note(value: JSON) -> str | None:
     """Read a descriptive text, cut to TEXT_MAX; what is no text, or "", is None."""
     return value[:TEXT_MAX] or None if isinstance(value, str) else None
@@ -199,12 +227,22 @@ def as_money(name: str, value: JSON) -> Decimal | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        text = str(value) if abs(value) < 10**20 else ""
+    else:
         raise CannotBeTrue("bad_" + name, f"{name} is not an amount")
-    text = value if isinstance(value, str) else (str(value) if abs(value) < 10**20 else "")
-    if not _MONEY.fullmatch(text):
+    amount = _amount(text) if len(text) <= AMOUNT_MAX else None
+    if amount is None:
         raise CannotBeTrue("bad_" + name, f"{name} is not a plain decimal amount")
-    return Decimal(text) or Decimal(0)
+    return amount
+
+
+@lru_cache(maxsize=16_384)
+def _amount(text: str) -> Decimal | None:
+    """Read a lexeme; a transaction's callbacks repeat theirs, and fees are few."""
+    return (Decimal(text) or Decimal(0)) if _MONEY.fullmatch(text) else None
 
 
 def as_instant(name: str, value: JSON) -> datetime | None:
@@ -215,6 +253,8 @@ def as_instant(name: str, value: JSON) -> datetime | None:
         raise CannotBeTrue("bad_" + name, f"{name} is not a time")
     try:
         moment = datetime.fromisoformat(value)
+        if moment.tzinfo is UTC:
+            return moment
         if moment.tzinfo is None:
             raise CannotBeTrue("bad_" + name, f"{name} names no time zone")
         return moment.astimezone(UTC)

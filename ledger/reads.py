@@ -151,12 +151,18 @@ class Listing:
         for source in snapshot.sources(question):
             start = after(question, source, kinds)
             wanted = question.limit + 1 - len(rows)
-            rows += await snapshot.rows(self.statement, source, wanted, *start, *filters)
+            rows += await self.rows(snapshot, source, wanted, start, *filters)
             if len(rows) > question.limit:
                 rows.pop()
                 last = rows[-1]
                 return rows, write_cursor([last["source"], *(last[name] for name in self.key)])
         return rows, None
+
+    async def rows(
+        self, snapshot: Snapshot, source: str, count: int, start: Sequence[Any], *filters: Any
+    ) -> list[Row]:
+        """Fetch up to `count` rows of a source after the key `start`."""
+        return await snapshot.rows(self.statement, source, count, *start, *filters)
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ SELECT_TOLD: Final = """
 SELECT h.kind, h.id, h.position
   FROM unnest($2::text[], $3::text[]) AS u(kind, id)
   JOIN history AS h ON h.source = $1 AND h.kind = u.kind AND h.id = u.id
+   AND hashtextextended(h.id, 0) = hashtextextended(u.id, 0)
  WHERE h.position <= $4 AND h.effective_at <= $5
  UNION
 SELECT x.kind, x.resource_id, x.position
@@ -60,6 +61,7 @@ SELECT DISTINCT l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
  CROSS JOIN LATERAL (
        SELECT links.kind, links.id FROM links
          JOIN transactions AS t ON t.source = $1 AND t.kind = links.kind AND t.id = links.id
+          AND hashtextextended(t.id, 0) = hashtextextended(links.id, 0)
         WHERE links.source = $1 AND links.link = wanted.link AND t.first_position <= $3
         ORDER BY links.kind DESC, links.id COLLATE "C" LIMIT 16) AS l
  WHERE NOT EXISTS (SELECT FROM parked AS p
@@ -71,6 +73,7 @@ SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effec
        h.received_at, h.recorded_at
   FROM unnest($2::text[], $3::text[]) AS u(kind, id)
   JOIN history AS h ON h.source = $1 AND h.kind = u.kind AND h.id = u.id
+   AND hashtextextended(h.id, 0) = hashtextextended(u.id, 0)
  WHERE h.position <= $4 AND h.effective_at <= $5
  ORDER BY h.position
 """

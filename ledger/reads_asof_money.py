@@ -23,9 +23,9 @@ from ledger.answers import (
 from ledger.errors import Conflicting, NotFound
 from ledger.questions import Question
 from ledger.reading import plain
-from ledger.reads import Listing, Row, Snapshot
+from ledger.reads import Row, Snapshot
 from ledger.reads_asof import bound, histories_then, page, rows_then
-from ledger.reads_money import REUSED, SELECT_KINDS_OF, UNPROVED, account_asked, normal
+from ledger.reads_money import REUSED, SELECT_KINDS_OF, UNPROVED, Lines, account_asked, normal
 
 AVAILABLE: Final = "assets:wallet:available"
 HELD: Final = "assets:wallet:held"
@@ -54,10 +54,15 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
   FROM entries
  WHERE source = $1 AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
    AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
-   AND ($7::text IS NULL OR currency = $7) AND ($8::text IS NULL OR transaction = $8)
+   AND ($7::text IS NULL OR currency = $7)
+   AND ($8::text IS NULL OR transaction = $8
+        AND position = ANY (journal_positions($1, NULL, $8)))
    AND ($9::timestamptz IS NULL OR effective_at >= $9)
    AND ($10::timestamptz IS NULL OR effective_at < $10)
    AND effective_at <= $11 AND position <= ($12::jsonb ->> $1)::bigint
+   AND ($13::bigint IS NULL OR (position >> 16 << 32) + hashtext(account) = ANY (ARRAY(
+           SELECT (slice << 32) + hashtext($5)
+             FROM generate_series($13, $14::bigint) AS slices(slice))))
  ORDER BY position, line LIMIT $2
 """
 # A transaction that never contradicted itself has always said what it says now, if anything.
@@ -66,8 +71,11 @@ SELECT kind, id, first_position FROM transactions
  WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
    AND ($5::text IS NULL OR kind = $5)
    AND (conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}'
-        OR (($6::text IS NULL OR customer_id = $6) AND ($7::text IS NULL OR currency = $7)
-            AND ($8::text IS NULL OR idempotency_id = $8)))
+        OR (($6::text IS NULL OR customer_id = $6
+             AND hashtextextended(customer_id, 0) = hashtextextended($6, 0))
+            AND ($7::text IS NULL OR currency = $7)
+            AND ($8::text IS NULL OR idempotency_id = $8
+                 AND hashtextextended(idempotency_id, 0) = hashtextextended($8, 0))))
  ORDER BY first_position DESC LIMIT $2
 """
 SELECT_REUSED: Final = """
@@ -77,6 +85,7 @@ SELECT u.kind, u.id
        SELECT FROM (
               SELECT o.id FROM transactions AS o
                WHERE o.source = $1 AND o.idempotency_id = u.idempotency_id AND o.kind = u.kind
+                 AND hashtextextended(o.idempotency_id, 0) = hashtextextended(u.idempotency_id, 0)
                UNION
               SELECT o.id FROM transactions AS o
                WHERE o.source = $1 AND o.kind = u.kind
@@ -85,6 +94,7 @@ SELECT u.kind, u.id
         WHERE other.id <> u.id AND u.idempotency_id = (
               SELECT min(h.idempotency_id COLLATE "C") FROM history AS h
                WHERE h.source = $1 AND h.kind = u.kind AND h.id = other.id
+                 AND hashtextextended(h.id, 0) = hashtextextended(other.id, 0)
                  AND h.position <= $5 AND h.effective_at <= $6
                  AND h.status NOT LIKE 'unknown:%'))
 """
@@ -92,7 +102,8 @@ SELECT_ENTRIES_OF_THEN: Final = """
 SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
        recorded_at
   FROM entries
- WHERE source = $1 AND kind = $2 AND transaction = $3 AND position <= $4 AND effective_at <= $5
+ WHERE source = $1 AND kind = $2 AND transaction = $3 AND effective_at <= $5
+   AND position <= $4 AND position = ANY (journal_positions($1, $2, $3))
  ORDER BY position, line
 """
 SELECT_EVENTS_OF_THEN: Final = """
@@ -102,7 +113,7 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
  WHERE source = $1 AND position IN (
        SELECT h.position FROM history AS h
         WHERE h.source = $1 AND h.kind = $2 AND h.id = $3 AND h.position <= $4
-          AND h.effective_at <= $5
+          AND h.effective_at <= $5 AND hashtextextended(h.id, 0) = hashtextextended($3, 0)
         UNION
        SELECT e.position FROM parked AS p JOIN ledger.events AS e USING (source, position)
         WHERE p.source = $1 AND p.kind = $2 AND p.resource_id = $3 AND p.position <= $4
@@ -110,7 +121,7 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
  ORDER BY position
 """
 
-ENTRIES_THEN: Final = Listing(SELECT_ENTRIES_THEN, {"position": int, "line": int})
+ENTRIES_THEN: Final = Lines(SELECT_ENTRIES_THEN, {"position": int, "line": int})
 
 
 async def wallets(snapshot: Snapshot, question: Question) -> Wallets:

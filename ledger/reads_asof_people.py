@@ -55,7 +55,8 @@ WITH paid AS MATERIALIZED (
        SELECT DISTINCT details ->> 'virtual_account_id' AS account, details ->> 'account_no' AS no
          FROM transactions
         WHERE source = $1 AND first_position <= $2
-          AND (customer_id = $3 OR conflict IS NOT NULL
+          AND (customer_id = $3 AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
+               OR conflict IS NOT NULL
                OR flags && '{decided,idempotency_id_changed}'))
 SELECT kind, id FROM virtual_accounts
  WHERE source = $1 AND first_position <= $2 AND (
@@ -67,7 +68,8 @@ SELECT kind, id FROM virtual_accounts
 SELECT_PAID_THEN: Final = """
 SELECT kind, id, first_position FROM transactions
  WHERE source = $1 AND first_position <= $2 AND first_position > $6
-   AND (customer_id = $3 OR conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}')
+   AND (customer_id = $3 AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
+        OR conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}')
    AND ($4::text IS NULL OR details ->> 'virtual_account_id' = $4
         OR details ->> 'account_no' = $5)
  ORDER BY first_position LIMIT $7

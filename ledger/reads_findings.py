@@ -46,6 +46,7 @@ SELECT r.kind, r.id, r.currency, r.amount, r.effective_at AS since, r.return_of,
   FROM transactions AS r
   LEFT JOIN transactions AS p
     ON p.source = r.source AND p.idempotency_id = r.return_of AND p.kind = 'payout'
+   AND hashtextextended(p.idempotency_id, 0) = hashtextextended(r.return_of, 0)
  WHERE r.source = $1 AND r.return_of IS NOT NULL AND r.status = 'completed'
    AND r.effective_at <= $2
  ORDER BY r.kind, r.id LIMIT $3
@@ -70,6 +71,7 @@ SELECT l.id, l.customer_id, e.position, e.received_at, e.path_event, e.body, s.p
  CROSS JOIN LATERAL (
        SELECT h.position FROM history AS h
         WHERE h.source = l.source AND h.kind = l.kind AND h.id = l.id
+          AND hashtextextended(h.id, 0) = hashtextextended(l.id, 0)
         ORDER BY h.position DESC LIMIT 8) AS latest
   JOIN ledger.events AS e ON e.source = l.source AND e.position = latest.position
  ORDER BY l.id, e.position
@@ -80,7 +82,9 @@ SELECT u.place, t.currency, t.amount
        WITH ORDINALITY AS u(customer, kind, begin, until, position, place)
  CROSS JOIN LATERAL (
        SELECT currency, sum(amount) AS amount FROM transactions
-        WHERE source = $1 AND customer_id = u.customer AND kind = u.kind AND status = 'completed'
+        WHERE source = $1 AND customer_id = u.customer AND kind = u.kind
+          AND hashtextextended(customer_id, 0) = hashtextextended(u.customer, 0)
+          AND status = 'completed'
           AND effective_at >= u.begin AND effective_at < u.until AND first_position <= u.position
         GROUP BY currency) AS t
  ORDER BY u.place, t.currency

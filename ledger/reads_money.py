@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ledger import reads_recon
@@ -21,6 +22,7 @@ from ledger.answers import (
     Wallets,
     build,
 )
+from ledger.cells import SLICE_BITS
 from ledger.errors import Conflicting, NotFound
 from ledger.questions import Question
 from ledger.reading import plain
@@ -58,9 +60,14 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
   FROM entries
  WHERE source = $1 AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
    AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
-   AND ($7::text IS NULL OR currency = $7) AND ($8::text IS NULL OR transaction = $8)
+   AND ($7::text IS NULL OR currency = $7)
+   AND ($8::text IS NULL OR transaction = $8
+        AND position = ANY (journal_positions($1, NULL, $8)))
    AND ($9::timestamptz IS NULL OR effective_at >= $9)
    AND ($10::timestamptz IS NULL OR effective_at < $10)
+   AND ($11::bigint IS NULL OR (position >> 16 << 32) + hashtext(account) = ANY (ARRAY(
+           SELECT (slice << 32) + hashtext($5)
+             FROM generate_series($11, $12::bigint) AS slices(slice))))
  ORDER BY position, line LIMIT $2
 """
 SELECT_TRANSACTIONS: Final = """
@@ -71,41 +78,41 @@ SELECT t.source, t.kind, t.id, t.idempotency_id, t.status, t.amount, t.currency,
  CROSS JOIN LATERAL (
        SELECT EXISTS (SELECT FROM transactions AS o
                        WHERE o.source = t.source AND o.idempotency_id = t.idempotency_id
+                         AND hashtextextended(o.idempotency_id, 0)
+                             = hashtextextended(t.idempotency_id, 0)
                          AND o.kind = t.kind AND o.id <> t.id) AS it) AS reused
  WHERE t.source = $1 AND ($3::bigint IS NULL OR t.first_position < $3)
    AND ($4::text IS NULL OR t.kind = $4) AND ($5::text IS NULL OR t.status = $5)
-   AND ($6::text IS NULL OR t.customer_id = $6) AND ($7::text IS NULL OR t.currency = $7)
-   AND ($8::text IS NULL OR t.idempotency_id = $8)
+   AND ($6::text IS NULL
+        OR t.customer_id = $6 AND hashtextextended(t.customer_id, 0) = hashtextextended($6, 0))
+   AND ($7::text IS NULL OR t.currency = $7)
+   AND ($8::text IS NULL
+        OR t.idempotency_id = $8
+           AND hashtextextended(t.idempotency_id, 0) = hashtextextended($8, 0))
    AND ($9::text IS NULL OR $9 = ANY (t.flags) OR $9 = 'idempotency_id_reused' AND reused.it)
    AND ($10::timestamptz IS NULL OR t.effective_at >= $10)
    AND ($11::timestamptz IS NULL OR t.effective_at < $11)
-   AND ($12::text IS NULL OR t.id = $12)
+   AND ($12::text IS NULL OR t.id = $12 AND hashtextextended(t.id, 0) = hashtextextended($12, 0))
  ORDER BY t.first_position DESC LIMIT $2
 """
-# The kinds are walked through the key's index, not read from every row.
 SELECT_KINDS_OF: Final = """
-WITH RECURSIVE kinds(kind) AS (
-       (SELECT kind FROM transactions WHERE source = $1 ORDER BY kind LIMIT 1)
-        UNION ALL
-       SELECT (SELECT t.kind FROM transactions AS t
-                WHERE t.source = $1 AND t.kind > k.kind ORDER BY t.kind LIMIT 1)
-         FROM kinds AS k WHERE k.kind IS NOT NULL)
-SELECT k.kind FROM kinds AS k
- WHERE EXISTS (SELECT FROM transactions AS t
-                WHERE t.source = $1 AND t.kind = k.kind AND t.id = $2)
- ORDER BY k.kind
+SELECT DISTINCT kind FROM transactions
+ WHERE source = $1 AND id = $2 AND hashtextextended(id, 0) = hashtextextended($2, 0) ORDER BY kind
 """
 SELECT_HISTORY: Final = """
 SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effective_at,
        h.received_at, h.recorded_at
   FROM unnest($2::text[], $3::text[]) AS u(kind, id)
   JOIN history AS h ON h.source = $1 AND h.kind = u.kind AND h.id = u.id
+   AND hashtextextended(h.id, 0) = hashtextextended(u.id, 0)
  ORDER BY h.position
 """
 SELECT_ENTRIES_OF: Final = """
 SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
        recorded_at
-  FROM entries WHERE source = $1 AND kind = $2 AND transaction = $3
+  FROM entries
+ WHERE source = $1 AND kind = $2 AND transaction = $3
+   AND position = ANY (journal_positions($1, $2, $3))
  ORDER BY position, line
 """
 SELECT_EVENTS_OF: Final = """
@@ -113,17 +120,45 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
        verdict, idempotency_key
   FROM ledger.events
  WHERE source = $1 AND position IN (
-       SELECT h.position FROM history AS h WHERE h.source = $1 AND h.kind = $2 AND h.id = $3
+       SELECT h.position FROM history AS h
+        WHERE h.source = $1 AND h.kind = $2 AND h.id = $3
+          AND hashtextextended(h.id, 0) = hashtextextended($3, 0)
         UNION
        SELECT p.position FROM parked AS p
         WHERE p.source = $1 AND p.kind = $2 AND p.resource_id = $3)
  ORDER BY position
 """
 
+
+@dataclass(frozen=True, slots=True)
+class Lines(Listing):
+    """The list of journal lines: those of one account are looked for slice by slice.
+
+    The statement's first filter is the account, its last two are the slices to look into. More
+    and more of them are looked into at once until the page is full.
+    """
+
+    async def rows(
+        self, snapshot: Snapshot, source: str, count: int, start: Sequence[Any], *filters: Any
+    ) -> list[Row]:
+        """Fetch up to `count` lines after `start`."""
+        if filters[0] is None:
+            return await snapshot.rows(self.statement, source, count, *start, *filters, None, None)
+        found: list[Row] = []
+        first, width = (start[0] or 0) >> SLICE_BITS, 1
+        while first <= snapshot.places[source].books >> SLICE_BITS and len(found) < count:
+            slices = first, first + width - 1
+            found += await snapshot.rows(
+                self.statement, source, count - len(found), *start, *filters, *slices
+            )
+            first, width = first + width, width * 2
+        return found
+
+
 UNPROVED: Final = Reconciliation()
 WALLETS: Final = Listing(SELECT_WALLETS, {"currency": str})
 BALANCES: Final = Listing(SELECT_BALANCES, {"account": str, "currency": str})
-ENTRIES: Final = Listing(SELECT_ENTRIES, {"position": int, "line": int})
+ENTRIES: Final = Lines(SELECT_ENTRIES, {"position": int, "line": int})
 TRANSACTIONS: Final = Listing(SELECT_TRANSACTIONS, {"first_position": int})
 
 

@@ -72,7 +72,9 @@ SELECT source, kind, id, customer_id, status, updated_at, expires_at, details FR
 SELECT_VIRTUAL_ACCOUNTS_OF: Final = """
 WITH paid AS MATERIALIZED (
        SELECT DISTINCT details ->> 'virtual_account_id' AS account, details ->> 'account_no' AS no
-         FROM transactions WHERE source = $1 AND customer_id = $2)
+         FROM transactions
+        WHERE source = $1 AND customer_id = $2
+          AND hashtextextended(customer_id, 0) = hashtextextended($2, 0))
 SELECT source, kind, id, customer_id, status, currency, reference_id, updated_at, flags, details
   FROM virtual_accounts
  WHERE source = $1 AND (
@@ -81,7 +83,9 @@ SELECT source, kind, id, customer_id, status, currency, reference_id, updated_at
  ORDER BY kind, id
 """
 HAS_TRANSACTIONS: Final = """
-SELECT EXISTS (SELECT FROM transactions WHERE source = $1 AND customer_id = $2) AS it
+SELECT EXISTS (SELECT FROM transactions
+                WHERE source = $1 AND customer_id = $2
+                  AND hashtextextended(customer_id, 0) = hashtextextended($2, 0)) AS it
 """
 
 _BY_ID: Final = {"kind": str, "id": str}

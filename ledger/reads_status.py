@@ -43,7 +43,9 @@ SELECT o.source, o.id, o.position, o.reason, o.detail, o.kind, o.resource_id, o.
  ORDER BY o.position DESC, o.id DESC LIMIT $2
 """
 SELECT_STREAM_POSITIONS: Final = """
-SELECT position FROM history WHERE source = $1 AND kind = $2 AND id = $3 ORDER BY position
+SELECT position FROM history
+ WHERE source = $1 AND kind = $2 AND id = $3 AND hashtextextended(id, 0) = hashtextextended($3, 0)
+ ORDER BY position
 """
 SELECT_LAGS: Final = """
 SELECT h.source,

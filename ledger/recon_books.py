@@ -39,11 +39,18 @@ WITH moved AS (
           AND account IN ('assets:wallet:available', 'assets:wallet:held', 'expenses:fees',
                           'expenses:network_fees')
           AND effective_at >= $3 AND effective_at < $4
+          AND (position >> 16 << 32) + hashtext(account) = ANY (ARRAY(
+              SELECT (slice << 32) + hashtext(wanted)
+                FROM checkpoints AS c, generate_series(0, c.position >> 16) AS slices(slice),
+                     unnest('{assets:wallet:available,assets:wallet:held,expenses:fees,
+                              expenses:network_fees}'::text[]) AS wanted
+               WHERE c.source = $1))
         GROUP BY kind, transaction, effective_at)
 SELECT m.kind, m.id, m.effective_at, m.net, m.fee, t.idempotency_id,
        t.details->>'end_to_end_ref' AS end_to_end, t.details->>'transaction_hash' AS hash
   FROM moved AS m LEFT JOIN transactions AS t
     ON t.source = $1 AND t.kind = m.kind AND t.id = m.id
+   AND hashtextextended(t.id, 0) = hashtextextended(m.id, 0)
  WHERE m.net <> 0
  ORDER BY m.kind, m.id, m.effective_at
 """
@@ -54,9 +61,12 @@ SELECT t.kind, t.id, t.status, t.idempotency_id, e.currency, e.effective_at,
   FROM transactions AS t
   LEFT JOIN entries AS e
     ON e.source = t.source AND e.kind = t.kind AND e.transaction = t.id
+   AND e.position = ANY (journal_positions(t.source, t.kind, t.id))
    AND e.account IN ('assets:wallet:available', 'assets:wallet:held', 'expenses:fees',
                      'expenses:network_fees')
  WHERE t.source = $1 AND t.kind = ANY ($2::text[]) AND t.id = ANY ($3::text[])
+   AND hashtextextended(t.id, 0) = ANY (ARRAY(
+       SELECT hashtextextended(wanted, 0) FROM unnest($3::text[]) AS wanted))
  GROUP BY t.kind, t.id, t.status, t.idempotency_id, e.currency, e.effective_at
  ORDER BY t.kind, t.id, e.currency, e.effective_at
 """
@@ -68,6 +78,7 @@ SELECT DISTINCT l.contract_id, l.currency
    AND NOT EXISTS (SELECT FROM entries AS e
                     WHERE e.source = $4 AND e.kind = ANY ($5::text[])
                       AND e.transaction = l.contract_id AND e.currency = l.currency
+                      AND e.position = ANY (journal_positions($4, NULL, l.contract_id))
                       AND e.account LIKE 'assets:wallet:%')
  ORDER BY l.contract_id, l.currency
 """
@@ -87,6 +98,7 @@ SELECT a.id, a.anchor, a.action, a.by, a.note, a.decided_position, a.decided_at,
               sum(e.amount) FILTER (WHERE e.effective_at < $3) AS before
          FROM entries AS e
         WHERE e.source = a.source AND e.kind = 'adjustment' AND e.transaction = a.id
+          AND e.position = ANY (journal_positions(a.source, 'adjustment', a.id))
           AND e.currency = a.currency AND e.effective_at < $4
           AND e.account IN ('assets:wallet:available', 'assets:wallet:held')) AS p
  WHERE a.source = $1 AND a.currency = $2

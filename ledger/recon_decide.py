@@ -57,12 +57,14 @@ SELECT_DUE: Final = """
 SELECT count(DISTINCT (e.kind, e.transaction)) AS found, coalesce(sum(e.amount), 0) AS amount
   FROM unnest($3::text[], $4::text[]) AS u(kind, id)
   JOIN entries AS e ON e.source = $1 AND e.kind = u.kind AND e.transaction = u.id
+   AND e.position = ANY (journal_positions($1, u.kind, u.id))
  WHERE e.currency = $2 AND e.account IN ('assets:wallet:available', 'assets:wallet:held')
 """
 SELECT_LEGS: Final = """
 SELECT e.account, sum(e.amount) AS amount
   FROM unnest($3::text[], $4::text[]) AS u(kind, id)
   JOIN entries AS e ON e.source = $1 AND e.kind = u.kind AND e.transaction = u.id
+   AND e.position = ANY (journal_positions($1, u.kind, u.id))
  WHERE e.currency = $2 AND e.account NOT LIKE 'memo:%'
  GROUP BY e.account HAVING sum(e.amount) <> 0 ORDER BY e.account
 """

@@ -24,8 +24,8 @@ OPERATOR: Final = "*"
 STATEMENT: Final = "statement"
 """The provider of logs that hold statements."""
 MACHINE: Final = (
-    "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "stored.py", "fold.py",
-    "books.py", "worker.py",
+    "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "stored.py", "change.py",
+    "fold.py", "copytext.py", "books.py", "worker.py",
 )  # fmt: skip
 """The modules of this package that books depend on."""
 
@@ -95,10 +95,10 @@ class Registry:
         """
         known = self.handlers.get(provider, ())
         typed = self.typed.get((provider, payload.type or ""))
-        if typed is not None and payload.path_event is None:
+        event = payload.path_event
+        if typed is not None and (event is None or event in typed.events):
             return typed
         fits = [typed] if typed else [handler for handler in known if handler.matches(payload)]
-        event = payload.path_event
         named = [handler for handler in known if event in handler.events] if event else []
         if named:
             for handler in named:

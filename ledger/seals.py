@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -100,7 +100,7 @@ async def load_frontier(connection: Any, source: str, size: int, bytes_max: int)
         rows = await events_after(connection, source, position, size - position, bytes_max)
         if not rows:
             raise CannotSeal(f"source {source} ends at {position}, before its seal of {size}")
-        tails[0] += [leaf.hash_of(row) for row in rows]
+        tails[0] += leaf.hashes_of(rows)
         position = rows[-1]["position"]
     level = 1
     while size >> (TILE_HEIGHT * level):
@@ -181,12 +181,10 @@ def split(run: bytes) -> list[bytes]:
     return [run[n : n + HASH_BYTES] for n in range(0, len(run), HASH_BYTES)]
 
 
-def add_events(frontier: Frontier, rows: Iterable[Mapping[str, Any]]) -> tuple[bytes, list[Tile]]:
+def add_events(frontier: Frontier, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, list[Tile]]:
     """Add events to a tree; return their leaf hashes in a run and the tiles they complete."""
-    leaves: list[bytes] = []
+    leaves = leaf.hashes_of(rows)
     tiles: list[Tile] = []
-    for row in rows:
-        hashed = leaf.hash_of(row)
-        leaves.append(hashed)
+    for hashed in leaves:
         tiles += frontier.append(hashed)
     return b"".join(leaves), tiles

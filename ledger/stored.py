@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from ledger.journal import PostedLeg
-from ledger.model import StreamProjection
+from ledger.model import Leg, StreamProjection
 
 
 class Stored(msgspec.Struct, array_like=True):
     """What a stream's row keeps for the fold: its state, what it has posted, what troubles it."""
 
     state: Any
-    legs: list[PostedLeg]
-    troubles: list[str]
-    links: list[str]
+    legs: Sequence[Leg]
+    troubles: Sequence[str]
+    links: Sequence[str]
 
 
 @lru_cache(maxsize=64)
@@ -27,7 +27,7 @@ def decoder(projection: StreamProjection) -> msgspec.json.Decoder[Stored]:
         "Stored",
         [
             ("state", projection.state),
-            ("legs", list[PostedLeg]),
+            ("legs", list[Leg]),
             ("troubles", list[str]),
             ("links", list[str]),
         ],

@@ -158,19 +158,18 @@ class LogCheck:
         """Add events to the tree; return the tiles completed, and the first bad event's trouble."""
         tiles: list[Tile] = []
         try:
-            for row in rows:
-                tiles += self._event(row)
+            for row, hashed in zip(rows, leaf.hashes_of(rows), strict=True):
+                tiles += self._event(row, hashed)
         except Tampered as error:
             return tiles, error
         return tiles, None
 
-    def _event(self, row: Mapping[str, Any]) -> list[Tile]:
+    def _event(self, row: Mapping[str, Any], hashed: bytes) -> list[Tile]:
         position = self.frontier.size + 1
         if row["position"] != position:
             raise Tampered("density", position, f"event {position} is missing")
         check_identity(self.source, row)
         self._check_order(position, row["recorded_at"])
-        hashed = leaf.hash_of(row)
         seal = self._ahead[0] if self._ahead else None
         if seal is not None:
             if self._is_next:

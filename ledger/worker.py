@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final
 
 import asyncpg
@@ -40,6 +41,9 @@ SELECT position, event_id, kind, resource_id, status, path_event, origin, reason
 POLL_SECONDS: Final = 0.25
 PACE_SECONDS: Final = 0.025
 """Small batches follow each other no faster than this: a steady trickle shares its commits."""
+BREATH_EVENTS: Final = 100
+"""After so many events the loop may run: what PostgreSQL is being sent must not wait."""
+
 PAUSE_SECONDS_MIN: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
 PLAIN_PLANS: Final = {
@@ -47,36 +51,38 @@ PLAIN_PLANS: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
 }
 """Every look-up goes by a key whose order we know; statistics of a young table mislead."""
 
 
+_columns: Final = itemgetter(
+    "position", "event_id", "kind", "resource_id", "status", "path_event", "origin", "reason",
+    "detail", "body", "received_at", "recorded_at",
+)  # fmt: skip
+
+
 def translate(registry: Registry, terms: SourceTerms, row: Any) -> Translated:
     """Turn a stored event into a fact, or into the trouble that it is."""
+    (position, event_id, kind, resource_id, status, path_event, origin, reason, detail, body,
+     received_at, recorded_at) = _columns(row)  # fmt: skip
     fact = trouble = None
-    if row["reason"] == "unsupported_encoding":
-        trouble = Trouble(row["reason"], row["detail"] or "")
+    if reason == "unsupported_encoding":
+        trouble = Trouble(reason, detail or "")
     else:
         try:
-            fact = registry.translate(terms, row["origin"], row["path_event"], row["body"])
+            fact = registry.translate(terms, origin, path_event, body)
         except Unreadable as error:
             trouble = Trouble("unreadable", str(error))
         except CannotBeTrue as error:
             trouble = Trouble(error.reason, error.detail)
         except Exception as error:
-            LOGGER.exception("handler_failed", source=terms.source, position=row["position"])
+            LOGGER.exception("handler_failed", source=terms.source, position=position)
             trouble = Trouble("handler_failed", f"{type(error).__name__}: {error}"[:500])
     return Translated(
-        row["position"],
-        row["event_id"].hex(),
-        row["kind"],
-        row["resource_id"],
-        row["status"],
-        row["received_at"],
-        row["recorded_at"],
-        fact,
+        position, event_id.hex(), kind, resource_id, status, received_at, recorded_at, fact,
         trouble,
-    )
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -143,7 +149,12 @@ class SourceFolder:
         self, connection: Any, position: int, queue: asyncio.Queue[Sequence[Translated] | None]
     ) -> None:
         async for rows in self._batches(connection, position):
-            await queue.put([translate(self.registry, self.terms, row) for row in rows])
+            events: list[Translated] = []
+            for first in range(0, len(rows), BREATH_EVENTS):
+                part = rows[first : first + BREATH_EVENTS]
+                events += [translate(self.registry, self.terms, row) for row in part]
+                await asyncio.sleep(0)
+            await queue.put(events)
         await queue.put(None)
 
     async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
@@ -241,6 +252,8 @@ class _Pipe:
             batch.follow(before)
         await self.looking.load(batch, batch.keys())
         await self.looking.load_related(batch, batch.fold_states())
+        for _ in batch.view(BREATH_EVENTS):
+            await asyncio.sleep(0)
         return batch.finish()
 
     async def _isolate(self, events: Sequence[Translated], error: Exception) -> None:

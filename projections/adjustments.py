@@ -91,7 +91,7 @@ def _legs(state: Adjustment) -> tuple[Leg, ...]:
     if at is None:
         return ()
     lines = state.details.get("legs") or ()
-    return settle((at, account, state.currency, Decimal(amount)) for account, amount in lines)
+    return settle([(at, account, state.currency, Decimal(amount)) for account, amount in lines])
 
 
 def _text(value: Any) -> str | None:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
-from ledger.model import Outcome, Projection, Table, total
-from projections.postings import ZERO
+from ledger.model import Outcome, Projection, Table
 
 
 def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
-    """Return by how much an event changed the debits and credits of each account it touched."""
-    sums: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
-    for entry in outcome.entries:
-        key = (entry.leg.account, entry.leg.currency)
-        debits, credited = sums.get(key, (ZERO, ZERO))
-        sums[key] = (total(debits, entry.debits), total(credited, entry.credits))
+    """Return by how much each journal line changed the debits and credits of its account."""
+    source = outcome.source
     return [
-        (outcome.source, account, currency, debits, credited)
-        for (account, currency), (debits, credited) in sums.items()
-        if debits or credited
+        (source, entry.leg.account, entry.leg.currency, entry.debits, entry.credits)
+        for entry in outcome.entries
     ]
 
 

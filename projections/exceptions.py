@@ -16,6 +16,8 @@ from ledger.model import Outcome, Projection, Table, Trouble
 
 def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
     """Return the exceptions that an event opened, cleared and, as a decision, resolved."""
+    if not (outcome.opened or outcome.cleared or outcome.decided):
+        return ()
     found = [_opened(outcome, kind, resource, t) for kind, resource, t in outcome.opened]
     for kind, resource, reason in outcome.cleared:
         name = _stream_id(outcome.source, kind, resource, reason)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ledger.model import CannotBeTrue, Decision, Fact, Record, Seen, Trouble, changed
 from projections import unknown
-from projections.postings import exact
+from projections.postings import ZERO, exact
 
 FACTS_MAX: Final = 64
 """Distinct facts kept of one stream; without a contradiction there are at most ten."""
@@ -44,32 +44,51 @@ _ENDS: Final = frozenset({"completed", "failed"})
 _MATERIAL: Final = ("amount", "currency", "fees", "customer_id")
 
 
-class Told(Record, frozen=True):
-    """One distinct fact, however often it was told. Times and details merge by rule."""
+class Material(Record, frozen=True, array_like=True):
+    """What may not change within a stream."""
 
-    status: str
     amount: Decimal
     currency: str
     fees: Decimal | None
     customer_id: str | None
     terms: dict[str, str]
+
+
+class Told(Record, frozen=True, array_like=True):
+    """One distinct fact, however often it was told. Times and details merge by rule."""
+
+    status: str
+    material: int
+    """Place of its material among those of the stream."""
     effective_at: datetime
     """The earliest of its times."""
     positions: list[int]
     event_id: str
     """The event at its first position."""
-    latest: tuple[datetime, str]
-    """(effective time, event id) of the telling that `details` and `flags` are from."""
-    details: dict[str, Any] = {}
-    flags: list[str] = []
+    details: int
+    """Place of its details among those of the stream."""
+    flags: list[str]
+    latest: tuple[datetime, str] | None = None
+    """(effective time, event id) of the telling that `details` and `flags` are from, unless that
+    is the only one."""
+
+    @property
+    def order(self) -> tuple[datetime, str]:
+        """What the last of several tellings is decided by."""
+        return self.latest or (self.effective_at, self.event_id)
 
 
-class Stream(Record, frozen=True):
-    """The state of a money stream: its distinct facts and the operator's decision on them."""
+class Stream(Record, frozen=True, array_like=True):
+    """The state of a money stream: its distinct facts and the operator's decision on them.
+
+    Facts of one stream mostly share their material and their details, which stand here once.
+    """
 
     kind: str
     id: str
     facts: list[Told] = []
+    materials: list[Material] = []
+    details: list[dict[str, Any]] = []
     idempotency_ids: list[str] = []
     unknown: dict[str, datetime] = {}
     """Unknown status → the earliest time it was told."""
@@ -81,11 +100,13 @@ class Stream(Record, frozen=True):
 
 
 class Case(Record, frozen=True):
-    """What a set of facts says. With `differing` it is a conflict, and `first` stands for it."""
+    """What a set of facts says. With `differing` it is a conflict, and `told` stands for it."""
 
     status: str
     told: Told
     """The fact that gives the status, or the first in the log in a conflict."""
+    material: Material
+    """What that fact says may not change."""
     facts: Sequence[Told]
     """The facts that count, in log order."""
     times: Mapping[str, datetime]
@@ -98,22 +119,56 @@ class Case(Record, frozen=True):
 def fold(state: Stream | None, seen: Seen) -> Stream:
     """Add a fact to the set. Raises CannotBeTrue when a money fact has no amount or currency."""
     fact = seen.fact
-    if state is None:
-        state = Stream(fact.kind, fact.resource_id)
     if fact.status not in RANKS[fact.kind]:
+        state = state or Stream(fact.kind, fact.resource_id)
         return changed(state, unknown=unknown.remember(state.unknown, seen))
-    told = _told(seen)
+    material, named = _material(fact), fact.idempotency_id
+    if state is None:
+        ids = [named] if named else []
+        told = [_told(seen, 0, 0)]
+        return Stream(fact.kind, fact.resource_id, told, [material], [{**fact.details}], ids)
     ids = state.idempotency_ids
-    if fact.idempotency_id and fact.idempotency_id not in ids:
-        ids = sorted([*ids, fact.idempotency_id])[:IDENTIFIERS_MAX]
-    for place, known_fact in enumerate(state.facts):
-        if _same(known_fact, told):
-            facts = [*state.facts]
-            facts[place] = _merged(known_fact, told)
-            return changed(state, facts=facts, idempotency_ids=ids)
-    if len(state.facts) >= FACTS_MAX:
+    if named and named not in ids:
+        ids = sorted([*ids, named])[:IDENTIFIERS_MAX]
+    materials, which = _among(state.materials, material)
+    details, place = _among(state.details, {**fact.details})
+    facts = _with(state.facts, _told(seen, which, place))
+    if len(facts) > FACTS_MAX:
         return changed(state, dropped=state.dropped + 1)
-    return changed(state, facts=[*state.facts, told], idempotency_ids=ids)
+    if len(facts) == len(state.facts):
+        facts, details = _without_unused(facts, details)
+    return Stream(
+        state.kind, state.id, facts, materials, details, ids, state.unknown, state.dropped,
+        state.keep, state.decided_at,
+    )  # fmt: skip
+
+
+def _with(facts: list[Told], told: Told) -> list[Told]:
+    """Return the facts with one more, or with the one that was told again."""
+    for place, known in enumerate(facts):
+        if known.status == told.status and known.material == told.material:
+            return [*facts[:place], _merged(known, told), *facts[place + 1 :]]
+    return [*facts, told]
+
+
+def _among(known: list[Any], new: Any) -> tuple[list[Any], int]:
+    """Return the list with `new` in it, and its place there."""
+    for place, each in enumerate(known):
+        if each == new:
+            return known, place
+    return [*known, new], len(known)
+
+
+def _without_unused(
+    facts: list[Told], details: list[dict[str, Any]]
+) -> tuple[list[Told], list[dict[str, Any]]]:
+    """Drop details that no fact is described by any more."""
+    used = sorted({told.details for told in facts})
+    if len(used) == len(details):
+        return facts, details
+    places = {old: new for new, old in enumerate(used)}
+    moved = [changed(told, details=places[told.details]) for told in facts]
+    return moved, [details[old] for old in used]
 
 
 def decide(state: Stream, decision: Decision) -> Stream:
@@ -125,12 +180,42 @@ def decide(state: Stream, decision: Decision) -> Stream:
 
 def judge(state: Stream) -> Case | None:
     """Say what the set means; None when it holds no fact with a known status."""
-    if not state.facts:
+    told = state.facts
+    if not told:
         return None
+    is_plain = state.keep is None and not (state.unknown or state.dropped)
+    if is_plain and len(state.materials) == 1 and len(state.idempotency_ids) < 2:
+        return _plain_case(state, told)
+    return _case(state)
+
+
+def _plain_case(state: Stream, facts: list[Told]) -> Case:
+    """Judge facts of one material, on which nobody decided anything, as `_case` would."""
+    material, ranks, told = state.materials[0], RANKS[state.kind], facts[0]
+    times = {told.status: told.effective_at}
+    for other in facts[1:]:
+        times[other.status] = other.effective_at
+        if ranks[other.status] > ranks[told.status]:
+            told = other
+    if ranks is _ONE_END and "failed" in times and "completed" in times:
+        return _case(state)
+    fees = material.fees
+    flags: Sequence[str] = told.flags
+    if fees is None or (ranks is _INCOMING and len(facts) > 1):
+        found = _anomalies(state.kind, times, fees)
+        if fees is None:
+            found.add("fees_unknown")
+        if found:
+            flags = sorted({*flags, *found})
+    return Case(told.status, told, material, facts, times, fees, (), flags, ())
+
+
+def _case(state: Stream) -> Case:
     kept, facts, late = _counting(state)
-    differing = _differing(state.kind, facts)
+    materials = [state.materials[told.material] for told in facts]
+    differing = _differing(state.kind, facts, materials)
     troubles = [*unknown.troubles(state.unknown), *_decision_troubles(state, kept, late)]
-    known_fees = [told.fees for told in facts if told.fees is not None]
+    known_fees = [material.fees for material in materials if material.fees is not None]
     flags = {"idempotency_id_changed"} if len(state.idempotency_ids) > 1 else set()
     times: dict[str, datetime] = {}
     for told in facts:
@@ -138,56 +223,47 @@ def judge(state: Stream) -> Case | None:
     if differing:
         troubles.append(Trouble("conflict", _contradiction(facts, differing)))
         first, status = facts[0], "conflict"
-        fees = first.fees
+        fees = materials[0].fees
         if fees is None and known_fees and "fees" not in differing:
             fees = known_fees[0]
     else:
         status = max(times, key=RANKS[state.kind].__getitem__)
-        first = max((t for t in facts if t.status == status), key=lambda t: t.latest)
+        first = max((t for t in facts if t.status == status), key=lambda t: t.order)
         fees = known_fees[0] if known_fees else None
         flags |= _anomalies(state.kind, times, fees)
         flags |= {"decided"} if kept is not None else set()
     flags |= {*first.flags} | ({"fees_unknown"} if fees is None else set())
-    return Case(status, first, facts, times, fees, differing, sorted(flags), troubles)
+    material = state.materials[first.material]
+    return Case(status, first, material, facts, times, fees, differing, sorted(flags), troubles)
 
 
-def _told(seen: Seen) -> Told:
-    fact = seen.fact
-    if fact.amount is None or fact.currency is None:
+def _material(fact: Fact) -> Material:
+    amount, fees = fact.amount, fact.fees
+    if amount is None or fact.currency is None:
         raise CannotBeTrue("missing_amount", f"a {fact.kind} names no amount or no currency")
-    _check_sign(fact)
+    return Material(
+        _postable(fact, amount), fact.currency, None if fees is None else _postable(fact, fees),
+        fact.customer_id, dict(sorted(fact.terms.items())) if fact.terms else {},
+    )  # fmt: skip
+
+
+def _postable(fact: Fact, amount: Decimal) -> Decimal:
+    if not amount.is_finite() or amount < ZERO:
+        raise CannotBeTrue("bad_amount", f"a {fact.kind} of {amount} cannot be posted")
+    return exact(amount)
+
+
+def _told(seen: Seen, material: int, details: int) -> Told:
+    fact = seen.fact
     return Told(
-        status=fact.status,
-        amount=exact(fact.amount),
-        currency=fact.currency,
-        fees=None if fact.fees is None else exact(fact.fees),
-        customer_id=fact.customer_id,
-        terms=dict(sorted(fact.terms.items())),
-        effective_at=seen.effective_at,
-        positions=[seen.position],
-        event_id=seen.event_id,
-        latest=(seen.effective_at, seen.event_id),
-        details=dict(fact.details),
-        flags=sorted(fact.flags),
-    )
-
-
-def _check_sign(fact: Fact) -> None:
-    for amount in (fact.amount, fact.fees):
-        if amount is not None and not (amount.is_finite() and amount >= 0):
-            raise CannotBeTrue("bad_amount", f"a {fact.kind} of {amount} cannot be posted")
-
-
-def _same(one: Told, other: Told) -> bool:
-    return one.status == other.status and (
-        (one.amount, one.currency, one.fees, one.customer_id, one.terms)
-        == (other.amount, other.currency, other.fees, other.customer_id, other.terms)
-    )
+        fact.status, material, fact.effective_at or seen.received_at, [seen.position],
+        seen.event_id, details, sorted(fact.flags) if fact.flags else [],
+    )  # fmt: skip
 
 
 def _merged(one: Told, other: Told) -> Told:
     """Keep the earliest time, the latest details, and the first event of two tellings."""
-    newer = max(one, other, key=lambda told: told.latest)
+    newer = max(one, other, key=lambda told: told.order)
     earlier = min(one, other, key=lambda told: told.positions[0])
     positions = sorted({*one.positions, *other.positions})
     if len(positions) > POSITIONS_MAX:
@@ -197,6 +273,7 @@ def _merged(one: Told, other: Told) -> Told:
         effective_at=min(one.effective_at, other.effective_at),
         positions=positions,
         event_id=earlier.event_id,
+        latest=newer.order,
     )
 
 
@@ -208,12 +285,17 @@ def _counting(state: Stream) -> tuple[Told | None, list[Told], list[Told]]:
     kept = next((told for told in facts if state.keep in told.positions), None)
     if kept is None:
         return None, facts, []
-    agreeing = [told for told in facts if not _differing(state.kind, [kept, told])]
+    of = state.materials
+    agreeing = [
+        told
+        for told in facts
+        if not _differing(state.kind, [kept, told], [of[kept.material], of[told.material]])
+    ]
     late = [t for t in facts if t not in agreeing and t.positions[-1] > state.decided_at]
     return kept, agreeing, late
 
 
-def _differing(kind: str, facts: Sequence[Told]) -> list[str]:
+def _differing(kind: str, facts: Sequence[Told], materials: Sequence[Material]) -> list[str]:
     """Name the fields in which facts contradict each other: several ends, or other material.
 
     Fees that are not known contradict nothing.
@@ -224,13 +306,15 @@ def _differing(kind: str, facts: Sequence[Told]) -> list[str]:
     if RANKS[kind] is _ONE_END and {told.status for told in facts} >= _ENDS:
         found.append("status")
     for name in _MATERIAL:
-        values = {getattr(told, name) for told in facts}
+        values = {getattr(material, name) for material in materials}
         if len(values - {None} if name == "fees" else values) > 1:
             found.append(name)
-    if all(told.terms == facts[0].terms for told in facts):
+    if all(material.terms == materials[0].terms for material in materials):
         return found
-    terms = sorted({name for told in facts for name in told.terms})
-    return found + [name for name in terms if len({told.terms.get(name) for told in facts}) > 1]
+    terms = sorted({name for material in materials for name in material.terms})
+    return found + [
+        name for name in terms if len({material.terms.get(name) for material in materials}) > 1
+    ]
 
 
 def _anomalies(kind: str, times: Mapping[str, datetime], fees: Decimal | None) -> set[str]:

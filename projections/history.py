@@ -46,6 +46,7 @@ PROJECTION = Projection(
             "recorded_at": "timestamptz",
         },
         key=("source", "kind", "id", "position"),
+        hashed=True,
     ),
     rows=rows,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from ledger.model import Record, SourceTerms, StreamProjection, View, plain, total
 from projections import unknown
@@ -35,53 +35,65 @@ class Return(Record, frozen=True):
     details: dict[str, Any] = {}
 
 
+_NOTHING: Final = Return("")
+
+
 def view(state: Stream, related: Sequence[Stream], terms: SourceTerms) -> View:
     """Return the row, the legs and the troubles of a stream; `related` share a link with it."""
     case = judge(state)
     if case is None:
         return View(blank_row(state.unknown), (), unknown.troubles(state.unknown))
-    returned = _return(state, case, related, terms)
-    movement = _movement(state, case, returned.owner, terms)
+    names = _returns_of(state) if state.kind == "payment" else ()
+    returned = _NOTHING
+    owner = own(case.material.customer_id)
+    if names or related:
+        returned = _return(state, case, names, related, terms)
+        owner = returned.owner
+    movement = _movement(state, case, owner, terms)
     legs = park(movement, case.told.effective_at) if case.differing else post(movement)
-    return View(_row(state, case, returned, movement), legs, tuple(case.troubles))
+    row = _row(state, case, returned, movement.currency)
+    row["return_of"] = names[0] if names else None
+    return View(row, legs, tuple(case.troubles) if case.troubles else ())
 
 
 def links(state: Stream) -> tuple[str, ...]:
     """Return the links of a payout and of the payments that bring it back."""
     if state.kind == "payout":
-        return tuple(f"payout:{name}" for name in state.idempotency_ids)
+        return tuple([f"payout:{name}" for name in state.idempotency_ids])
     if state.kind == "payment":
-        return tuple(f"payout:{name}" for name in _returns_of(state))
+        names = _returns_of(state)
+        return tuple([f"payout:{name}" for name in names]) if names else ()
     return ()
 
 
-def _row(state: Stream, case: Case, returned: Return, movement: Movement) -> dict[str, Any]:
-    told = case.told
-    details = {**told.details, **returned.details}
-    if movement.currency != told.currency:
-        details["wallet"] = movement.currency
+def _row(state: Stream, case: Case, returned: Return, currency: str) -> dict[str, Any]:
+    told, material = case.told, case.material
     ids = state.idempotency_ids
-    if len(ids) > 1:
-        details["idempotency_ids"] = ids
+    details = state.details[told.details]
+    if returned.details or currency != material.currency or len(ids) > 1:
+        details = {**details, **returned.details}
+        if currency != material.currency:
+            details["wallet"] = currency
+        if len(ids) > 1:
+            details["idempotency_ids"] = ids
+    flags = case.flags
     return {
         "status": case.status,
-        "amount": told.amount,
-        "currency": told.currency,
+        "amount": material.amount,
+        "currency": material.currency,
         "fees": case.fees,
         "idempotency_id": ids[0] if ids else None,
-        "customer_id": told.customer_id,
+        "customer_id": material.customer_id,
         "effective_at": told.effective_at if case.differing else case.times[case.status],
-        "flags": sorted({*case.flags, *returned.flags}),
-        "conflict": _conflict(case),
-        "return_of": next(iter(_returns_of(state)), None),
+        "flags": sorted({*flags, *returned.flags}) if returned.flags else flags,
+        "conflict": _conflict(state, case) if case.differing else None,
         "details": details,
     }
 
 
-def _conflict(case: Case) -> dict[str, Any] | None:
-    if not case.differing:
-        return None
+def _conflict(state: Stream, case: Case) -> dict[str, Any]:
     disagree = "status" in case.differing
+    told_of = [(told, state.materials[told.material]) for told in case.facts]
     return {
         "reason": "terminals_disagree" if disagree else "material_differs",
         "fields": list(case.differing),
@@ -90,54 +102,52 @@ def _conflict(case: Case) -> dict[str, Any] | None:
                 "position": told.positions[0],
                 "event_id": told.event_id,
                 "status": told.status,
-                "amount": plain(told.amount),
-                "currency": told.currency,
-                "fees": None if told.fees is None else plain(told.fees),
-                "customer_id": told.customer_id,
+                "amount": plain(material.amount),
+                "currency": material.currency,
+                "fees": None if material.fees is None else plain(material.fees),
+                "customer_id": material.customer_id,
             }
-            for told in case.facts
+            for told, material in told_of
         ],
     }
 
 
 def _movement(state: Stream, case: Case, owner: str, terms: SourceTerms) -> Movement:
-    told = case.told
-    bought = told.terms
+    material = case.material
+    currency = wallet(state.kind, material.currency, terms)
+    fees = case.fees or ZERO
+    bought = material.terms
+    if not bought:
+        return Movement(state.kind, case.status, case.times, material.amount, fees, currency, owner)
     target = bought.get("target_currency") or bought.get("to_currency") or ""
+    amount = Decimal(bought.get("target_amount") or bought.get("to_amount") or 0)
     return Movement(
-        kind=state.kind,
-        status=case.status,
-        times=case.times,
-        amount=told.amount,
-        fees=case.fees or ZERO,
-        currency=wallet(state.kind, told.currency, terms),
-        owner=owner,
-        target_amount=Decimal(bought.get("target_amount") or bought.get("to_amount") or 0),
-        target_currency=wallet(state.kind, target, terms),
-    )
+        state.kind, case.status, case.times, material.amount, fees, currency, owner,
+        target_amount=amount, target_currency=wallet(state.kind, target, terms),
+    )  # fmt: skip
 
 
 def _returns_of(state: Stream) -> list[str]:
     """Return the payouts that a payment names as brought back: one, unless it changed its mind."""
-    if state.kind != "payment":
-        return []
-    named = {told.details.get("return_of") for told in state.facts}
-    return sorted(name for name in named if isinstance(name, str) and name)
+    named = [told["return_of"] for told in state.details if told.get("return_of")]
+    return sorted({name for name in named if isinstance(name, str)}) if named else []
 
 
-def _return(state: Stream, case: Case, related: Sequence[Stream], terms: SourceTerms) -> Return:
+def _return(
+    state: Stream, case: Case, names: Sequence[str], related: Sequence[Stream], terms: SourceTerms
+) -> Return:
     """Find the other side of a returned payout."""
-    own_account = own(case.told.customer_id)
-    names = _returns_of(state)
-    if not names and not related:
-        return Return(own_account)
+    own_account = own(case.material.customer_id)
     others = {other.id: other for other in related if other.facts}
     payouts = [p for p in others.values() if p.kind == "payout" and p.id != state.id]
     if names:
         return _of_payout(case, _named(payouts, names), own_account, terms)
     if state.kind == "payout":
         twins = _named(payouts, state.idempotency_ids)
-        payments = [p for p in others.values() if {*_returns_of(p)} & {*state.idempotency_ids}]
+        own_ids = {*state.idempotency_ids}
+        payments = [
+            p for p in others.values() if p.kind == "payment" and {*_returns_of(p)} & own_ids
+        ]
         return _brought_back(case, payments, own_account, terms, is_ambiguous=bool(twins))
     return Return(own_account)
 
@@ -156,14 +166,14 @@ def _of_payout(
     if payout is None:
         return Return(own_account, ["return", "return_unmatched"])
     flags = ["return"]
-    sent = wallet("payout", payout.told.currency, terms)
-    if wallet("payment", case.told.currency, terms) != sent:
+    sent = wallet("payout", payout.material.currency, terms)
+    if wallet("payment", case.material.currency, terms) != sent:
         flags.append("return_currency_differs")
-    elif case.told.amount < payout.told.amount:
+    elif case.material.amount < payout.material.amount:
         flags.append("partial_return")
-    elif case.told.amount > payout.told.amount:
+    elif case.material.amount > payout.material.amount:
         flags.append("return_exceeds_payout")
-    return Return(own(payout.told.customer_id), flags)
+    return Return(own(payout.material.customer_id), flags)
 
 
 def _brought_back(
@@ -181,15 +191,15 @@ def _brought_back(
         return Return(own_account)
     if is_ambiguous:
         return Return(own_account, ["return_ambiguous"])
-    sent = wallet("payout", case.told.currency, terms)
+    sent = wallet("payout", case.material.currency, terms)
     amount = total(
         *(
-            payment.told.amount
+            payment.material.amount
             for payment in done.values()
-            if wallet("payment", payment.told.currency, terms) == sent
+            if wallet("payment", payment.material.currency, terms) == sent
         )
     )
-    flags = ["returned", *(["return_exceeds_payout"] if amount > case.told.amount else [])]
+    flags = ["returned", *(["return_exceeds_payout"] if amount > case.material.amount else [])]
     details = {"returns": sorted(done), "returned_amount": plain(exact(amount))}
     return Return(own_account, flags, details)
 

@@ -30,15 +30,15 @@ PURE_STDLIB = {
 }  # fmt: skip
 RANKS = [
     {"__init__", "errors", "reading", "model"},
-    {"payload", "settings", "signature", "registry", "journal", "stored", "fold",
-     "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile",
+    {"payload", "settings", "signature", "registry", "journal", "stored", "change", "fold",
+     "copytext", "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile",
      "background", "recon_rules", "recon_items", "recon_judge", "recon_result", "recon_cover",
      "recon_report", "matching", "statement", "statement_events", "statement_check",
      "statement_straitsx",
      "statement_csv", "statement_camt", "statement_mt940", "statement_read",
      "pull_terms",
      "lines", "outfile", "pack", "packlist", "export_files", "export_journal",
-     "copytext", "shuffle"},
+     "shuffle"},
     {"database", "migrate", "log", "books", "cells", "deliveries", "questions", "asof", "answers",
      "answers_log", "answers_seals", "reads", "reads_money", "reads_people", "reads_log",
      "reads_status", "reads_seals", "problems", "seals", "compare", "bulk", "statement_log",

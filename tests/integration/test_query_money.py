@@ -8,6 +8,8 @@ from decimal import Decimal
 
 import pytest
 
+from ledger import books
+from ledger.cells import SLICE_BITS
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
 
@@ -18,6 +20,14 @@ INCOMPLETE = {
     "difference": None,
     "breaks": None,
 }
+
+
+AGAIN = """
+INSERT INTO entries
+SELECT source, position + $1, line, kind, transaction, account, currency, amount, effective_at,
+       recorded_at, debits
+  FROM entries WHERE source = 'straitsx' AND position <= 3
+"""
 
 
 @pytest.fixture
@@ -125,6 +135,37 @@ async def test_entries_tell_what_each_event_changed(service: Service) -> None:
     assert nothing["entries"] == []
     everything = await service.ask("/v1/entries", from_="2026-01-01T00:00:01Z")
     assert everything["entries"] == answer["entries"]
+
+
+async def test_the_lines_of_an_account_are_found_in_every_part_of_a_long_journal(
+    service: Service,
+) -> None:
+    for number in range(1, 4):
+        await service.post_json("straitsx", payment(number, fees="0"))
+    await service.fold()
+    head = 10 * 2**SLICE_BITS
+    async with service.database.service() as connection:
+        await books.use_generation(connection, service.generation)
+        for place in (2, 3, 5, 9):
+            await connection.execute(AGAIN, place * 2**SLICE_BITS)
+        await connection.execute("UPDATE checkpoints SET position = $1", head)
+    async with service.database.owner() as connection:
+        await connection.execute("UPDATE ledger.heads SET position = $1", head)
+    wanted = {"account": "assets:wallet:available", "source": "straitsx"}
+    whole = (await service.ask("/v1/entries", **wanted))["entries"]
+    places = [entry["position"] for entry in whole]
+    assert len(places) == 3 + 4 * 3
+    assert places == sorted(places)
+    assert places[-1] >> SLICE_BITS == 9
+    for limit in (1, 2, 4, 7):
+        pages = await service.pages("/v1/entries", "entries", limit=limit, **wanted)
+        assert [entry for page in pages for entry in page] == whole
+        then = {"position": f"straitsx:{head}", **wanted}
+        pages = await service.pages("/v1/entries", "entries", limit=limit, **then)
+        assert [entry for page in pages for entry in page] == whole
+    until = await service.ask("/v1/entries", position=f"straitsx:{3 * 2**SLICE_BITS}", **wanted)
+    assert [entry["position"] for entry in until["entries"]] == places[:6]
+    assert {entry["account"] for entry in whole} == {"assets:wallet:available"}
 
 
 async def test_a_transaction_is_told_with_its_history_entries_and_events(service: Service) -> None:

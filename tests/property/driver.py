@@ -149,9 +149,9 @@ class Books:
         """Return the dated legs of a stream, or of all, as the row keeps them."""
         keys = [key] if key else sorted(self.saved)
         return [
-            (moment.isoformat(), account, currency, str(amount))
+            (leg.effective_at.isoformat(), leg.account, leg.currency, str(leg.amount))
             for k in keys
-            for moment, account, currency, amount in self.stored(k).legs
+            for leg in self.stored(k).legs
         ]
 
     def balance(self, account: str, currency: str) -> Decimal:

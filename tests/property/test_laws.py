@@ -97,9 +97,9 @@ def test_balances_and_legs_are_the_sums_of_the_journal(
         key: books.balance(*key) for key in books.sums if books.balance(*key)
     }
     legs = {
-        (*key, moment, account, currency): amount
+        (*key, leg.effective_at, leg.account, leg.currency): leg.amount
         for key in books.saved
-        for moment, account, currency, amount in books.stored(key).legs
+        for leg in books.stored(key).legs
     }
     assert _added(lines) == legs
     assert all(debits >= 0 and credited >= 0 for debits, credited in books.sums.values())
@@ -138,8 +138,8 @@ def _same_books(facts: list[Fact], source: SourceTerms) -> None:
     books = fold(facts, source)
     found: dict[Any, list[Decimal]] = defaultdict(list)
     for key in books.saved:
-        for moment, account, currency, amount in books.stored(key).legs:
-            found[moment, account, currency].append(amount)
+        for leg in books.stored(key).legs:
+            found[leg.effective_at, leg.account, leg.currency].append(leg.amount)
     assert _added(found) == naive.write(facts, source.wallets)
     assert books.parked == set()
 

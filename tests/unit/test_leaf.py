@@ -40,6 +40,22 @@ def test_the_bytes_are_those_that_the_description_gives() -> None:
     assert leaf.hash_of(EVENT) == sha256(b"\x00" + expected).digest()
 
 
+def test_many_events_are_hashed_as_each_of_them_is() -> None:
+    rng = random.Random(1)
+    events = [EVENT]
+    for position in range(8, 200):
+        event = EVENT | {"position": position}
+        for name in rng.sample(list(EVENT), 5):
+            changed = _changed(event[name])
+            event[name] = rng.choice([changed, EVENT[name]])
+        for name in ("path_event", "detail", "reason", "provider_at"):
+            event[name] = rng.choice([event[name], None, EVENT[name]])
+        events.append(event)
+    assert leaf.encode_all(events) == [leaf.encode(event) for event in events]
+    assert leaf.hashes_of(events) == [leaf.hash_of(event) for event in events]
+    assert leaf.encode_all([]) == []
+
+
 def test_every_column_of_an_event_is_covered() -> None:
     assert {*leaf.FIELDS} - {"body_sha256"} | {"body"} == {*EVENT}
 

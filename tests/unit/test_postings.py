@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from ledger.model import CannotBeTrue, SourceTerms
+from ledger.journal import Unbalanced, check_balanced
+from ledger.model import SourceTerms
 from projections.postings import exact, settle
 from tests.property.driver import GOKART, at, money, one, told, word
 
@@ -194,14 +195,18 @@ def test_points_without_a_member_wait_in_suspense() -> None:
     }
 
 
-def test_lines_that_do_not_balance_are_refused() -> None:
-    with pytest.raises(CannotBeTrue, match="off by 1"):
-        settle([(at(0), "a", "XSGD", Decimal(3)), (at(0), "b", "XSGD", Decimal(-2))])
+def test_legs_that_do_not_balance_are_refused() -> None:
+    with pytest.raises(Unbalanced, match="leave 1"):
+        check_balanced(
+            settle([(at(0), "a", "XSGD", Decimal(3)), (at(0), "b", "XSGD", Decimal(-2))])
+        )
 
 
-def test_lines_that_balance_only_across_days_are_refused() -> None:
-    with pytest.raises(CannotBeTrue, match="off by"):
-        settle([(at(0), "a", "XSGD", Decimal(3)), (at(1), "b", "XSGD", Decimal(-3))])
+def test_legs_that_balance_only_across_days_are_refused() -> None:
+    with pytest.raises(Unbalanced, match="leave"):
+        check_balanced(
+            settle([(at(0), "a", "XSGD", Decimal(3)), (at(1), "b", "XSGD", Decimal(-3))])
+        )
 
 
 @pytest.mark.parametrize(

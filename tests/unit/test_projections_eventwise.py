@@ -6,9 +6,10 @@ import hashlib
 from datetime import timedelta
 from decimal import Decimal
 
+from ledger.journal import add_up
 from ledger.model import Entry, Leg, Outcome, Trouble, changed
 from projections import balances, exceptions
-from tests.property.driver import LATER, at, event_id, keep, money, one, word
+from tests.property.driver import LATER, again, at, event_id, keep, money, one, word
 
 
 def digest(text: str) -> str:
@@ -77,6 +78,28 @@ def test_a_return_that_changes_its_payment_is_journalled_at_the_payouts_position
     ]
 
 
+def test_lines_at_an_event_that_is_not_the_transactions_own_leave_an_echo() -> None:
+    payment = money("payment", "completed", 9, resource_id="p", details={"return_of": "i1"},
+                    fees=Decimal(0))  # fmt: skip
+    payout = money("payout", "failed", 1, idempotency_id="i1", customer_id="customer_7")
+    assert one(payment, payout).tables["echoes"] == [("straitsx", "payment", "p", 2)]
+    fact = money("payout", "completed")
+    decided = one(fact, money("payout", "failed"), keep(fact, 1))
+    assert decided.tables["echoes"] == [("straitsx", "payout", "contract_1", 3)]
+    assert one(money("payout", "pending"), money("payout", "completed")).tables["echoes"] == []
+
+
+def test_history_and_echoes_name_every_position_of_a_transactions_lines() -> None:
+    payment = money("payment", "completed", 9, resource_id="p", details={"return_of": "i1"})
+    payout = money("payout", "pending", 1, idempotency_id="i1", customer_id="customer_7")
+    done = again(payout, status="completed")
+    failed = again(payout, status="failed")
+    books = one(payment, payout, done, failed, keep(done, 3), payment)
+    told = {(row[1], row[2], row[3]) for row in books.tables["history"]}
+    told |= {(row[1], row[2], row[3]) for row in books.tables["echoes"]}
+    assert {(row[3], row[4], row[1]) for row in books.tables["entries"]} <= told
+
+
 def test_a_withdrawn_leg_leaves_debits_and_credits_as_if_it_had_never_been() -> None:
     both = one(money("payout", "pending", 1), money("payout", "completed", 2))
     alone = one(money("payout", "completed", 2))
@@ -91,11 +114,10 @@ def test_balances_add_up_the_lines_of_one_event() -> None:
         return Entry(line, "payment", "p", leg, Decimal(debits), Decimal(credited))
 
     outcome = changed(OUTCOME, entries=(entry(1, 5, 5, 0), entry(2, -3, 0, 3)))
-    assert balances.PROJECTION.rows(outcome) == [
-        ("straitsx", "equity:merchant", "XSGD", Decimal(5), Decimal(3))
-    ]
+    account = ("straitsx", "equity:merchant", "XSGD")
+    assert add_up(balances.PROJECTION.rows(outcome), 3) == {account: [Decimal(5), Decimal(3)]}
     cancelled = changed(OUTCOME, entries=(entry(1, 5, 5, 0), entry(2, -5, -5, 0)))
-    assert balances.PROJECTION.rows(cancelled) == []
+    assert add_up(balances.PROJECTION.rows(cancelled), 3) == {account: [Decimal(0), Decimal(0)]}
 
 
 def test_an_events_own_exception_is_named_by_its_position() -> None:

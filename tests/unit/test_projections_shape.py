@@ -41,10 +41,14 @@ COLUMNS = {
     "recorded_at",
     "entries": "source position line kind transaction account currency amount effective_at "
     "recorded_at debits",
+    "echoes": "source kind id position",
     "balances": "source account currency debits credits",
     "exceptions": "source id position action reason detail kind resource_id event_id at note",
 }
-MODES = {"history": "append", "entries": "append", "balances": "sum", "exceptions": "append"}
+MODES = {
+    "history": "append", "entries": "append", "echoes": "append", "balances": "sum",
+    "exceptions": "append",
+}  # fmt: skip
 
 CONVERSION = {
     "event": "install",

@@ -6,6 +6,7 @@ from decimal import Decimal
 from itertools import permutations
 from typing import Any
 
+import msgspec
 import pytest
 
 from ledger.model import Decision, Seen
@@ -246,18 +247,30 @@ def test_facts_beyond_the_bound_are_counted_and_not_kept() -> None:
     ]
     books = told(*facts)
     key = ("payment", "contract_1")
-    assert len(books.stored(key).state["facts"]) == factset.FACTS_MAX
-    assert books.stored(key).state["dropped"] == 3
+    state = msgspec.convert(books.stored(key).state, factset.Stream)
+    assert len(state.facts) == len(state.materials) == factset.FACTS_MAX
+    assert state.dropped == 3
     assert books.troubles(key) == ["too_many_facts", "conflict"]
 
 
 def test_a_fact_told_a_thousand_times_stays_small() -> None:
     books = told(*[money("payment", "completed", n) for n in range(1000)])
-    state = books.stored(("payment", "contract_1")).state
-    assert len(state["facts"]) == 1
-    positions = state["facts"][0]["positions"]
+    state = msgspec.convert(books.stored(("payment", "contract_1")).state, factset.Stream)
+    assert len(state.facts) == 1
+    positions = state.facts[0].positions
     assert len(positions) == factset.POSITIONS_MAX
     assert (positions[0], positions[-1]) == (1, 1000)
+
+
+def test_details_told_again_and_again_replace_each_other() -> None:
+    facts = [
+        money("payment", "completed", n, details={"merchant_ref": f"ref {n}"}) for n in range(9)
+    ]
+    pending = money("payment", "pending", 0, details={"merchant_ref": "ref 0"})
+    books = told(pending, *facts)
+    state = msgspec.convert(books.stored(("payment", "contract_1")).state, factset.Stream)
+    assert [told["merchant_ref"] for told in state.details] == ["ref 0", "ref 8"]
+    assert books.rows["payment", "contract_1"]["details"] == {"merchant_ref": "ref 8"}
 
 
 # decisions

@@ -1,0 +1,37 @@
+"""Echoes: where a transaction has journal lines at an event that its history does not tell.
+
+An operator's decision, and an event of a related transaction (a payout that came back), change
+the legs of others too. All other lines of a transaction stand at the positions of its history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ledger.model import Outcome, Projection, Table
+
+
+def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+    """Return one row for every transaction with lines at an event that is not its own."""
+    kind, name = outcome.kind, outcome.resource_id
+    others = {
+        (entry.kind, entry.transaction)
+        for entry in outcome.entries
+        if entry.transaction != name or entry.kind != kind
+    }
+    if not others:
+        return ()
+    return [(outcome.source, *other, outcome.position) for other in sorted(others)]
+
+
+PROJECTION = Projection(
+    name="echoes",
+    table=Table(
+        name="echoes",
+        columns={"source": "text", "kind": "text", "id": "text", "position": "bigint"},
+        key=("source", "kind", "id", "position"),
+        hashed=True,
+    ),
+    rows=rows,
+)

@@ -1,0 +1,72 @@
+"""A row written as text arrives as it was: whatever is in it, in every type of the books."""
+
+from __future__ import annotations
+
+import io
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger import copytext
+from tests.conftest import Database
+
+KINDS = ("text", "numeric", "timestamptz", "bigint", "int", "jsonb", "text[]", "bytea", "boolean")
+SIGNS = ("a", "\\", "\t", "\n", "\r", '"', "'", ",", "{", "}", "ü", "漢", "\x01", "\x7f", "N", " ")
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def word(rng: random.Random) -> str:
+    return "".join(rng.choice(SIGNS) for _ in range(rng.randrange(8)))
+
+
+def row(rng: random.Random, *, nulls: bool) -> list[Any]:
+    """Make up a row with a value of every type."""
+    values = [
+        word(rng),
+        Decimal(rng.randrange(-(10**20), 10**20)).scaleb(-rng.randrange(18)),
+        AT + timedelta(microseconds=rng.randrange(10**15)),
+        rng.randrange(-(2**63), 2**63),
+        rng.randrange(-(2**31), 2**31),
+        {"a": word(rng), "b": [rng.randrange(10), None, True], word(rng): {}},
+        [word(rng) for _ in range(rng.randrange(3))],
+        rng.choice(
+            (rng.randbytes(rng.randrange(9)), b'["state",1]', b"", b"a\x00b", b"\\x41", b'"\\n"')
+        ),
+        rng.random() < 0.5,
+    ]
+    return [None if nulls and rng.random() < 0.3 else value for value in values]
+
+
+@pytest.mark.parametrize("nulls", [False, True])
+async def test_what_is_written_is_what_is_read(database: Database, nulls: bool) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    rows = [row(rng, nulls=nulls) for _ in range(300)]
+    names = [f"c{n}" for n in range(len(KINDS))]
+    async with database.service() as connection:
+        await connection.execute(
+            f"CREATE TEMP TABLE t ({', '.join(map(' '.join, zip(names, KINDS, strict=True)))})"
+        )
+        await connection.copy_to_table(
+            "t", source=io.BytesIO(copytext.encode(KINDS, rows)), columns=names, format="text"
+        )
+        found = [list(record.values()) for record in await connection.fetch("SELECT * FROM t")]
+    for values in found:
+        values[5] = None if values[5] is None else orjson.loads(values[5])
+    assert found == rows
+
+
+def test_no_rows_are_no_text_and_what_has_no_utf8_is_refused() -> None:
+    assert copytext.encode(("text",), []) == b""
+    with pytest.raises(UnicodeEncodeError):
+        copytext.encode(("text",), [["\ud800"]])
+
+
+def test_an_integer_beyond_64_bits_in_a_structure_is_refused() -> None:
+    with pytest.raises(TypeError):
+        copytext.encode(("jsonb",), [[{"n": 2**70}]])
