@@ -24,7 +24,7 @@ SELECT table_name AS table, column_name AS name, data_type AS kind FROM informat
 _KEPT: Final = {"parked": ("source", "position"), "links": ("source", "link", "kind", "id")}
 """Tables of the books that no projection declares, with their keys."""
 
-CELL: Final = ("account", "currency", "unit", "width", "span", "moment")
+CELL: Final = ("account", "currency", "hours", "width", "span", "moment")
 """What a cell is of, within a source."""
 
 
@@ -133,11 +133,11 @@ def _wrong_cells(generation: int) -> str:
 
     Only what an answer may be read from: spans that are done, of accounts that have cells.
     """
-    schema = books.schema_of(generation)
+    schema, key = books.schema_of(generation), ", ".join(CELL)
     return f"""
-WITH hours AS MATERIALIZED (
+WITH hourly AS MATERIALIZED (
        SELECT account, currency, (e.position - 1) / s.size AS span,
-              date_trunc('hour', e.effective_at, 'UTC') AS moment,
+              date_bin('1 hour', e.effective_at, '2000-01-01Z') AS moment,
               sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
          FROM {schema}.spans AS s
          JOIN {schema}.entries AS e ON e.source = s.source AND e.position <= s.done * s.size
@@ -145,23 +145,27 @@ WITH hours AS MATERIALIZED (
         WHERE s.source = $1 AND h.source = $1
         GROUP BY 1, 2, 3, 4),
      narrow AS MATERIALIZED (
-       SELECT 'hour' AS unit, * FROM hours
+       SELECT 1 AS hours, * FROM hourly
         UNION ALL
-       SELECT 'day', account, currency, span, date_trunc('day', moment, 'UTC'),
+       SELECT 24, account, currency, span, date_bin('1 day', moment, '2000-01-01Z'),
               sum(debits), sum(credits)
-         FROM hours GROUP BY 2, 3, 4, 5),
+         FROM hourly GROUP BY 2, 3, 4, 5),
      due AS (
-       SELECT unit, 1::bigint AS width, account, currency, span, moment, debits, credits
+       SELECT hours, 1::bigint AS width, account, currency, span, moment, debits, credits
          FROM narrow
         UNION ALL
-       SELECT unit, s.wide, account, currency, span / s.wide, moment, sum(debits), sum(credits)
+       SELECT hours, s.wide, account, currency, span / s.wide, moment, sum(debits), sum(credits)
          FROM narrow JOIN {schema}.spans AS s ON s.source = $1 AND span < s.done / s.wide * s.wide
-        GROUP BY 1, 2, 3, 4, 5, 6)
+        GROUP BY 1, 2, 3, 4, 5, 6),
+     kept AS (
+       SELECT h.account, h.currency, c.hours::int, c.width::bigint, c.span::bigint, c.moment,
+              c.debits, c.credits
+         FROM {schema}.hot AS h JOIN {schema}.cells AS c ON c.hot = h.id WHERE h.source = $1)
 SELECT to_jsonb(a)::text AS live, to_jsonb(b)::text AS other
-  FROM (SELECT {", ".join(CELL)}, debits, credits FROM {schema}.cells WHERE source = $1) AS a
-  FULL JOIN (SELECT {", ".join(CELL)}, debits, credits FROM due) AS b USING ({", ".join(CELL)})
+  FROM kept AS a
+  FULL JOIN (SELECT {key}, debits, credits FROM due) AS b USING ({key})
  WHERE a IS DISTINCT FROM b
- ORDER BY {", ".join(CELL)} LIMIT {DIFFERENCES_MAX}
+ ORDER BY {key} LIMIT {DIFFERENCES_MAX}
 """  # noqa: S608
 
 
@@ -213,7 +217,9 @@ def _stream(generation: int) -> str:
     """Write the look-up of a stream's events."""
     return f"""
 SELECT position FROM {books.schema_of(generation)}.history
- WHERE source = $1 AND kind = $2 AND id = $3 ORDER BY position LIMIT {POSITIONS_MAX}
+ WHERE source = $1 AND kind = $2 AND id = $3
+   AND hashtextextended(id, 0) = hashtextextended($3, 0)
+ ORDER BY position LIMIT {POSITIONS_MAX}
 """  # noqa: S608
 
 

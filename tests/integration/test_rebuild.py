@@ -226,13 +226,13 @@ async def test_books_that_claim_more_events_than_the_log_has_are_found_and_put_r
 
 
 CELLS = {
-    "a wrong sum": "UPDATE cells SET debits = debits + 1 WHERE (account, currency, unit) = "
-    "(SELECT account, currency, 'day' FROM hot LIMIT 1) RETURNING 1",
+    "a wrong sum": "UPDATE cells SET debits = debits + 1 WHERE hours = 24 AND hot = "
+    "(SELECT min(id) FROM hot) RETURNING 1",
     "a lost cell": "DELETE FROM cells WHERE width > 1 RETURNING 1",
     "a span too many": "UPDATE spans SET done = done + 1 WHERE source = 'straitsx' RETURNING 1",
-    "an account that never was busy": "INSERT INTO hot SELECT source, account, currency, 0 FROM "
-    "entries WHERE source = 'straitsx' ORDER BY position LIMIT 1 ON CONFLICT DO NOTHING "
-    "RETURNING 1",
+    "an account that never was busy": "INSERT INTO hot (source, account, currency) "
+    "SELECT source, account, currency FROM entries WHERE source = 'straitsx' "
+    "ORDER BY position LIMIT 1 ON CONFLICT DO NOTHING RETURNING 1",
 }
 
 
