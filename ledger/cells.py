@@ -106,7 +106,7 @@ WITH hours AS MATERIALIZED (
                       WHERE source = $1 AND account = u.account AND currency = u.currency
                         AND (position >> 16 << 32) + hashtext(account)
                             = (slice << 32) + hashtext(u.account)
-                        AND position + 0 <= $4) AS l
+                        AND effective_at > '-infinity' AND position + 0 <= $4) AS l
                GROUP BY 1, 2) AS e)
 INSERT INTO cells
 SELECT id, 1, 1, span, moment, debits, credits FROM hours

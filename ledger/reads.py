@@ -25,11 +25,14 @@ CONNECTION_SECONDS_MAX: Final = 4.0
 SWAPS_MAX: Final = 3
 """How often a question starts again because the books were swapped under it."""
 
-# Optional filters are `$n IS NULL OR …`: only a plan made for the actual values drops them.
+# Optional filters are `$n IS NULL OR …`: only a plan made for the actual values drops them. Without
+# statistics a log's name looks selective: bitmaps would read a whole index to narrow down by it
+# what a good one has found already.
 OPEN: Final = """
 SELECT generation, version,
        set_config('search_path', 'books_' || generation || ', ledger', true),
-       set_config('plan_cache_mode', 'force_custom_plan', true)
+       set_config('plan_cache_mode', 'force_custom_plan', true),
+       set_config('enable_bitmapscan', 'off', true)
   FROM ledger.generations WHERE state = 'live'
 """
 SELECT_PLACES: Final = """

@@ -60,22 +60,44 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
    AND ($9::timestamptz IS NULL OR effective_at >= $9)
    AND ($10::timestamptz IS NULL OR effective_at < $10)
    AND effective_at <= $11 AND position <= ($12::jsonb ->> $1)::bigint
-   AND ($13::bigint IS NULL OR (position >> 16 << 32) + hashtext(account) = ANY (ARRAY(
-           SELECT (slice << 32) + hashtext($5)
-             FROM generate_series($13, $14::bigint) AS slices(slice))))
+   AND ($13::bigint IS NULL OR position <= $13)
  ORDER BY position, line LIMIT $2
+"""
+# $5 an account, $13 to $14 the slices to look into.
+SELECT_LINES_THEN: Final = """
+SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS slices(slice)
+ CROSS JOIN LATERAL (
+       SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
+              recorded_at
+         FROM entries
+        WHERE source = $1 AND account = $5
+          AND (position >> 16 << 32) + hashtext(account) = (slice << 32) + hashtext($5)
+          AND effective_at > '-infinity'
+          AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
+          AND $6::text IS NULL
+          AND ($7::text IS NULL OR currency = $7) AND ($8::text IS NULL OR transaction = $8)
+          AND ($9::timestamptz IS NULL OR effective_at >= $9)
+          AND ($10::timestamptz IS NULL OR effective_at < $10)
+          AND effective_at <= $11 AND position <= ($12::jsonb ->> $1)::bigint OFFSET 0) AS l
+ ORDER BY l.position, l.line LIMIT $2
 """
 # A transaction that never contradicted itself has always said what it says now, if anything.
 SELECT_CANDIDATES: Final = """
-SELECT kind, id, first_position FROM transactions
- WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
-   AND ($5::text IS NULL OR kind = $5)
-   AND (conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}'
-        OR (($6::text IS NULL OR customer_id = $6
-             AND hashtextextended(customer_id, 0) = hashtextextended($6, 0))
-            AND ($7::text IS NULL OR currency = $7)
-            AND ($8::text IS NULL OR idempotency_id = $8
-                 AND hashtextextended(idempotency_id, 0) = hashtextextended($8, 0))))
+(SELECT kind, id, first_position FROM transactions
+  WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
+    AND ($5::text IS NULL OR kind = $5)
+    AND ($6::text IS NULL OR customer_id = $6
+         AND hashtextextended(customer_id, 0) = hashtextextended($6, 0))
+    AND ($7::text IS NULL OR currency = $7)
+    AND ($8::text IS NULL OR idempotency_id = $8
+         AND hashtextextended(idempotency_id, 0) = hashtextextended($8, 0))
+  ORDER BY first_position DESC LIMIT $2)
+ UNION
+(SELECT kind, id, first_position FROM transactions
+  WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
+    AND ($5::text IS NULL OR kind = $5)
+    AND (conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}')
+  ORDER BY first_position DESC LIMIT $2)
  ORDER BY first_position DESC LIMIT $2
 """
 SELECT_REUSED: Final = """
@@ -121,7 +143,7 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
  ORDER BY position
 """
 
-ENTRIES_THEN: Final = Lines(SELECT_ENTRIES_THEN, {"position": int, "line": int})
+ENTRIES_THEN: Final = Lines(SELECT_ENTRIES_THEN, {"position": int, "line": int}, SELECT_LINES_THEN)
 
 
 async def wallets(snapshot: Snapshot, question: Question) -> Wallets:

@@ -52,12 +52,14 @@ SELECT kind, id FROM bank_accounts
 # contradicted themselves may have named another one.
 SELECT_VIRTUAL_ACCOUNTS_THEN: Final = """
 WITH paid AS MATERIALIZED (
-       SELECT DISTINCT details ->> 'virtual_account_id' AS account, details ->> 'account_no' AS no
+       SELECT details ->> 'virtual_account_id' AS account, details ->> 'account_no' AS no
          FROM transactions
+        WHERE source = $1 AND first_position <= $2 AND customer_id = $3
+          AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
+        UNION
+       SELECT details ->> 'virtual_account_id', details ->> 'account_no' FROM transactions
         WHERE source = $1 AND first_position <= $2
-          AND (customer_id = $3 AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
-               OR conflict IS NOT NULL
-               OR flags && '{decided,idempotency_id_changed}'))
+          AND (conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}'))
 SELECT kind, id FROM virtual_accounts
  WHERE source = $1 AND first_position <= $2 AND (
        customer_id = $3 OR id IN (SELECT account FROM paid)
@@ -66,12 +68,19 @@ SELECT kind, id FROM virtual_accounts
 """
 # $4 $5 a virtual account's id and number, or neither; $6 first position of the last one seen.
 SELECT_PAID_THEN: Final = """
-SELECT kind, id, first_position FROM transactions
- WHERE source = $1 AND first_position <= $2 AND first_position > $6
-   AND (customer_id = $3 AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
-        OR conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}')
-   AND ($4::text IS NULL OR details ->> 'virtual_account_id' = $4
-        OR details ->> 'account_no' = $5)
+(SELECT kind, id, first_position FROM transactions
+  WHERE source = $1 AND first_position <= $2 AND first_position > $6
+    AND customer_id = $3 AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
+    AND ($4::text IS NULL OR details ->> 'virtual_account_id' = $4
+         OR details ->> 'account_no' = $5)
+  ORDER BY first_position LIMIT $7)
+ UNION
+(SELECT kind, id, first_position FROM transactions
+  WHERE source = $1 AND first_position <= $2 AND first_position > $6
+    AND (conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}')
+    AND ($4::text IS NULL OR details ->> 'virtual_account_id' = $4
+         OR details ->> 'account_no' = $5)
+  ORDER BY first_position LIMIT $7)
  ORDER BY first_position LIMIT $7
 """
 

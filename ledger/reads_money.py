@@ -65,10 +65,26 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
         AND position = ANY (journal_positions($1, NULL, $8)))
    AND ($9::timestamptz IS NULL OR effective_at >= $9)
    AND ($10::timestamptz IS NULL OR effective_at < $10)
-   AND ($11::bigint IS NULL OR (position >> 16 << 32) + hashtext(account) = ANY (ARRAY(
-           SELECT (slice << 32) + hashtext($5)
-             FROM generate_series($11, $12::bigint) AS slices(slice))))
+   AND ($11::bigint IS NULL OR position <= $11)
  ORDER BY position, line LIMIT $2
+"""
+# $5 an account, $11 to $12 the slices to look into, one by one. Every line has a time: naming it
+# shows the planner that the index of accounts is the better one.
+SELECT_LINES: Final = """
+SELECT l.* FROM generate_series($11::bigint, $12::bigint) AS slices(slice)
+ CROSS JOIN LATERAL (
+       SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
+              recorded_at
+         FROM entries
+        WHERE source = $1 AND account = $5
+          AND (position >> 16 << 32) + hashtext(account) = (slice << 32) + hashtext($5)
+          AND effective_at > '-infinity'
+          AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
+          AND $6::text IS NULL
+          AND ($7::text IS NULL OR currency = $7) AND ($8::text IS NULL OR transaction = $8)
+          AND ($9::timestamptz IS NULL OR effective_at >= $9)
+          AND ($10::timestamptz IS NULL OR effective_at < $10) OFFSET 0) AS l
+ ORDER BY l.position, l.line LIMIT $2
 """
 SELECT_TRANSACTIONS: Final = """
 SELECT t.source, t.kind, t.id, t.idempotency_id, t.status, t.amount, t.currency, t.fees,
@@ -132,33 +148,41 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
 
 @dataclass(frozen=True, slots=True)
 class Lines(Listing):
-    """The list of journal lines: those of one account are looked for slice by slice.
+    """The list of journal lines.
 
-    The statement's first filter is the account, its last two are the slices to look into. More
-    and more of them are looked into at once until the page is full.
+    The first filter is the account; the statement's last one is a position. Lines of one account
+    are looked for in the next few thousand positions, where a busy one has a page full, and then
+    slice by slice: `within` takes, after the filters, the first and the last slice to look into,
+    more and more of them at once.
     """
+
+    within: str
 
     async def rows(
         self, snapshot: Snapshot, source: str, count: int, start: Sequence[Any], *filters: Any
     ) -> list[Row]:
         """Fetch up to `count` lines after `start`."""
         if filters[0] is None:
-            return await snapshot.rows(self.statement, source, count, *start, *filters, None, None)
-        found: list[Row] = []
-        first, width = (start[0] or 0) >> SLICE_BITS, 1
+            return await snapshot.rows(self.statement, source, count, *start, *filters, None)
+        near = (start[0] or 0) + NEAR
+        found = await snapshot.rows(self.statement, source, count, *start, *filters, near)
+        start = near, LINES_MAX
+        first, width = near >> SLICE_BITS, 1
         while first <= snapshot.places[source].books >> SLICE_BITS and len(found) < count:
             slices = first, first + width - 1
             found += await snapshot.rows(
-                self.statement, source, count - len(found), *start, *filters, *slices
+                self.within, source, count - len(found), *start, *filters, *slices
             )
             first, width = first + width, width * 2
         return found
 
 
+NEAR: Final = 2_000
+LINES_MAX: Final = 2**31 - 1
 UNPROVED: Final = Reconciliation()
 WALLETS: Final = Listing(SELECT_WALLETS, {"currency": str})
 BALANCES: Final = Listing(SELECT_BALANCES, {"account": str, "currency": str})
-ENTRIES: Final = Lines(SELECT_ENTRIES, {"position": int, "line": int})
+ENTRIES: Final = Lines(SELECT_ENTRIES, {"position": int, "line": int}, SELECT_LINES)
 TRANSACTIONS: Final = Listing(SELECT_TRANSACTIONS, {"first_position": int})
 
 

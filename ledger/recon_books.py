@@ -31,21 +31,22 @@ SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, refere
 """
 SELECT_MOVES: Final = """
 WITH moved AS (
-       SELECT kind, transaction AS id, effective_at,
-              coalesce(sum(amount) FILTER (WHERE account LIKE 'assets:wallet:%'), 0) AS net,
-              coalesce(sum(amount) FILTER (WHERE account LIKE 'expenses:%'), 0) AS fee
-         FROM entries
-        WHERE source = $1 AND currency = $2 AND kind <> 'adjustment'
-          AND account IN ('assets:wallet:available', 'assets:wallet:held', 'expenses:fees',
-                          'expenses:network_fees')
-          AND effective_at >= $3 AND effective_at < $4
-          AND (position >> 16 << 32) + hashtext(account) = ANY (ARRAY(
-              SELECT (slice << 32) + hashtext(wanted)
-                FROM checkpoints AS c, generate_series(0, c.position >> 16) AS slices(slice),
-                     unnest('{assets:wallet:available,assets:wallet:held,expenses:fees,
-                              expenses:network_fees}'::text[]) AS wanted
-               WHERE c.source = $1))
-        GROUP BY kind, transaction, effective_at)
+       SELECT e.kind, e.transaction AS id, e.effective_at,
+              coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'assets:wallet:%'), 0) AS net,
+              coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'expenses:%'), 0) AS fee
+         FROM checkpoints AS c
+        CROSS JOIN generate_series(0, c.position >> 16) AS slices(slice)
+        CROSS JOIN unnest('{assets:wallet:available,assets:wallet:held,expenses:fees,
+                            expenses:network_fees}'::text[]) AS wanted(account)
+        CROSS JOIN LATERAL (
+              SELECT kind, transaction, effective_at, amount, account FROM entries
+               WHERE source = $1 AND currency = $2 AND kind <> 'adjustment'
+                 AND account = wanted.account
+                 AND (position >> 16 << 32) + hashtext(account)
+                     = (slice << 32) + hashtext(wanted.account)
+                 AND effective_at >= $3 AND effective_at < $4 OFFSET 0) AS e
+        WHERE c.source = $1
+        GROUP BY e.kind, e.transaction, e.effective_at)
 SELECT m.kind, m.id, m.effective_at, m.net, m.fee, t.idempotency_id,
        t.details->>'end_to_end_ref' AS end_to_end, t.details->>'transaction_hash' AS hash
   FROM moved AS m LEFT JOIN transactions AS t

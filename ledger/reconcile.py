@@ -26,6 +26,7 @@ from ledger.statement_events import log_of, source_of
 LOGGER = structlog.get_logger("ledger.reconcile")
 
 SELECT_LOGS: Final = "SELECT source FROM ledger.sources WHERE provider = $1 ORDER BY source"
+NO_BITMAPS: Final = "SET LOCAL enable_bitmapscan = off"
 SELECT_PLACE: Final = """
 SELECT h.position AS head, coalesce(c.position, 0) AS books
   FROM ledger.heads AS h LEFT JOIN checkpoints AS c ON c.source = h.source
@@ -133,6 +134,7 @@ async def compute(connection: Any, source: str, rules: Rules) -> Run | None:
         await connection.execute(
             f"SET LOCAL search_path = {books.schema_of(live['generation'])}, ledger"
         )
+        await connection.execute(NO_BITMAPS)
         positions = {}
         for name in (source, log):
             place = await connection.fetchrow(SELECT_PLACE, name)

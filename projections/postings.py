@@ -62,8 +62,8 @@ TRANSACTIONS: Final = Table(
     hashed=True,
     indexes=(
         "source, status",
-        "hashtextextended(customer_id, 0) WHERE customer_id IS NOT NULL",
-        "hashtextextended(idempotency_id, 0), kind WHERE idempotency_id IS NOT NULL",
+        "hashtextextended(customer_id, 0), source WHERE customer_id IS NOT NULL",
+        "hashtextextended(idempotency_id, 0), source WHERE idempotency_id IS NOT NULL",
         "source, kind, id WHERE return_of IS NOT NULL",
         "source, first_position WHERE conflict IS NOT NULL"
         " OR flags && '{decided,idempotency_id_changed}'",
