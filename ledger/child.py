@@ -25,7 +25,7 @@ from ledger.reconcile import Reconciler
 from ledger.seal import sealing
 from ledger.settings import Settings, load
 
-PROJECTOR_NICENESS: Final = 19
+PROJECTOR_NICENESS: Final = 10
 """Answers to providers come first; the books catch up."""
 
 LOGGER = structlog.get_logger("ledger.child")
