@@ -40,7 +40,7 @@ th,td{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;
 border-bottom:1px solid #d8dde3}
 th{font-weight:600}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 tr.sum td{font-weight:600;border-top:2px solid #1b1f24}
-code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}
+code{font:12px ui-monospace,monospace}code,td:nth-child(6){overflow-wrap:anywhere}
 .state{display:inline-block;padding:.1rem .6rem;border:1px solid;border-radius:1rem;font-weight:600}
 .RECONCILED,.RECONCILED_WITH_TIMING{color:#14632f}.BREAKS{color:#a4161a}.INCOMPLETE{color:#8a5a00}
 @media print{body{margin:0;max-width:none}tr{break-inside:avoid}@page{margin:15mm}}
