@@ -88,22 +88,28 @@ class OperatorException(Answer, frozen=True):
     detail: str | None
     kind: str
     resource_id: str
-    event: EventRef
+    event: Annotated[
+        EventRef | None,
+        Meta(description="Its event; of a finding the latest one about it, where there is one."),
+    ]
     state: Annotated[str, Meta(description="`open`, `cleared` by an event, or `resolved`.")]
-    opened_at: Moment
+    opened_at: Annotated[
+        Moment | None,
+        Meta(
+            description="When its event was recorded; of a finding, since when it is so, by the "
+            "provider's time; null where nothing tells."
+        ),
+    ]
     closed_at: Moment | None
     note: str | None
 
 
 class Exceptions(Answer, frozen=True):
-    """Exceptions by source, the newest first."""
+    """Exceptions by source: those of its log, the newest first, then its findings likewise."""
 
     exceptions: list[OperatorException]
     next: Cursor
     position: Place
-    findings: Annotated[
-        str, Meta(description="Where to ask what looks incomplete by now, without any event.")
-    ] = "/v1/reconciliation/findings"
 
 
 class Decision(Answer, frozen=True, forbid_unknown_fields=True):
@@ -138,7 +144,13 @@ class SourceStatus(Answer, frozen=True):
     lag_events: int
     lag_seconds: Annotated[float, Meta(description="Age of the oldest event not in the books.")]
     parked: Annotated[int, Meta(description="Events set aside because folding them failed.")]
-    exceptions: Annotated[int, Meta(description="Open exceptions.")]
+    exceptions: Annotated[
+        int,
+        Meta(
+            description="Open exceptions of the log. What looks incomplete by now (findings) is "
+            "not counted here; `/v1/exceptions` lists both."
+        ),
+    ]
     generation: Annotated[int, Meta(description="The generation of the books that answers.")]
 
 

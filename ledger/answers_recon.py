@@ -234,6 +234,10 @@ class FindingAnswer(Answer, frozen=True):
     amount: Amount | None
     since: Moment | None
     detail: str
+    event_position: Annotated[
+        int | None, Meta(description="The latest event about it, where there is one.")
+    ]
+    exception: Annotated[str, Meta(description="Its id among `/v1/exceptions`.")]
 
 
 class Findings(Answer, frozen=True):

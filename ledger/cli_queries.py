@@ -176,17 +176,11 @@ def exceptions_list(
 ) -> int:  # fmt: skip
     """List what an operator should look at: unreadable, unknown, conflict, mismatch, parked.
 
-    Then what looks incomplete by now: stuck, returned, drifted, unverified (`ledger reconcile
-    findings` has more about them).
+    After them what looks incomplete by now: stuck, returned, drifted, unverified (`ledger
+    reconcile findings` tells these with amounts, and as of any moment).
     """
     filters = {"source": source, "state": state, "reason": reason, "kind": kind}
-    if service.json or kind or paging.cursor or state not in (None, "open"):
-        return show_list("exceptions", filters, paging, service)
-    show_list("exceptions", filters, paging, service)
-    return show_list(
-        "findings", {"source": source, "reason": reason}, paging, service,
-        path="reconciliation/findings",
-    )  # fmt: skip
+    return show_list("exceptions", filters, paging, service)
 
 
 @exceptions.command
@@ -202,7 +196,8 @@ def resolve(
     exception_id
         The exception's id, as `ledger exceptions` lists it.
     action
-        acknowledge: seen, nothing changes; keep: the facts of event --keep stand.
+        acknowledge: seen, nothing changes; keep: the facts of event --keep stand (not for
+        what looks incomplete by now).
     keep
         Position of the event whose facts stand.
     note

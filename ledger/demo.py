@@ -47,8 +47,8 @@ PAGES: Final = (
     ("transactions", "What all callbacks of a transaction say together, in whatever order they "
      "came; the flags name what deserves a look."),
     ("customers", "The verification status that the provider reported last by its own clock."),
-    ("exceptions", "What a person should look at: nothing here was guessed, dropped or "
-     "counted twice."),
+    ("exceptions", "What a person should look at: nothing was guessed, dropped or counted twice. "
+     "Below what events opened stands what looks incomplete by now."),
 )  # fmt: skip
 """List → what is seen in it."""
 

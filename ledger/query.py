@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from ledger import openapi, reads_log, reads_seals, reads_status
+from ledger import openapi, reads_exceptions, reads_log, reads_seals, reads_status
 from ledger.answers_log import Decision, Resolution
 from ledger.answers_seals import Seal
 from ledger.errors import BadQuestion, NotFound, Refused, Unauthenticated
 from ledger.problems import PRIVATE, Handler, guarded, method_not_allowed
 from ledger.questions import Route, ask
 from ledger.reads import Pool, Snapshot, observe
-from ledger.routes import EVENT_BODY, RESOLVE, ROUTES, SEAL_NOTE, STATUS_ROUTE
+from ledger.routes import EVENT_BODY, EXCEPTIONS, RESOLVE, ROUTES, SEAL_NOTE, STATUS_ROUTE
 from ledger.settings import Settings
 
 DECISION_BYTES_MAX: Final = 16_384
@@ -170,6 +170,17 @@ async def _status(request: web.Request) -> web.Response:
     return await observe(state.pool, question.at_least, read)
 
 
+async def _exceptions(request: web.Request) -> web.Response:
+    state = request.app[QUERY]
+    question = ask(EXCEPTIONS, request.match_info, request.query.items())
+
+    async def read(snapshot: Snapshot) -> web.Response:
+        found = await reads_exceptions.exceptions(snapshot, question, state.settings.rules)
+        return answered(found, found.position, snapshot.books)
+
+    return await observe(state.pool, question.at_least, read)
+
+
 async def _event_body(request: web.Request) -> web.Response:
     question = ask(EVENT_BODY, request.match_info, request.query.items())
 
@@ -204,10 +215,11 @@ async def _seal_note(request: web.Request) -> web.Response:
 async def _resolve(request: web.Request) -> web.Response:
     question = ask(RESOLVE, request.match_info, request.query.items())
     decision = await _decision(request)
+    rules = request.app[QUERY].settings.rules
 
     async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any], str]:
-        source, about = await reads_status.decision(
-            snapshot, question.need("id"), decision.action, decision.keep
+        source, about = await reads_exceptions.decision(
+            snapshot, question.need("id"), decision.action, decision.keep, rules
         )
         return source, about, snapshot.books
 
@@ -262,6 +274,7 @@ def _openapi() -> Handler:
 
 _SPECIAL: Final[Mapping[tuple[str, str], Handler]] = {
     ("GET", STATUS_ROUTE.path): _status,
+    ("GET", EXCEPTIONS.path): _exceptions,
     ("GET", EVENT_BODY.path): _event_body,
     ("GET", SEAL_NOTE.path): _seal_note,
     ("POST", RESOLVE.path): _resolve,

@@ -28,7 +28,6 @@ from ledger.query import PAGE_HEADERS, QUERY, answered
 from ledger.questions import Question, ask
 from ledger.reads import Snapshot, observe
 from ledger.recon_decide import Asked, arrival_of, decision
-from ledger.recon_rules import Rules
 from ledger.routes_recon import DECIDE, FILE, FINDINGS, IMPORT, REPORT, WITHDRAW
 from ledger.settings import Settings
 from ledger.statement_events import log_of
@@ -174,7 +173,7 @@ async def decide_break(request: web.Request) -> web.Response:
 
     async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
         return await decision(
-            snapshot, question.need("id"), asked, _rules(request.app[QUERY].settings)
+            snapshot, question.need("id"), asked, request.app[QUERY].settings.rules
         )
 
     source, body = await observe(request.app[QUERY].pool, {}, read)
@@ -204,7 +203,7 @@ async def list_findings(request: web.Request) -> web.Response:
     state = request.app[QUERY]
 
     async def read(snapshot: Snapshot) -> web.Response:
-        found = await reads_findings.findings(snapshot, question, _rules(state.settings))
+        found = await reads_findings.findings(snapshot, question, state.settings.rules)
         return answered(found, found.position, snapshot.books)
 
     return await observe(state.pool, question.at_least, read)
@@ -235,10 +234,6 @@ async def print_report(request: web.Request) -> web.Response:
         body=recon_report.html_of(document, rows), content_type="text/html", charset="utf-8",
         headers={**PAGE_HEADERS, "Content-Security-Policy": policy},
     )  # fmt: skip
-
-
-def _rules(settings: Settings) -> dict[str, Rules]:
-    return {name: source.reconcile for name, source in settings.sources.items()}
 
 
 SPECIAL: Final[Mapping[tuple[str, str], Handler]] = {

@@ -10,6 +10,7 @@ from ledger import answers_seals as evidence
 from ledger import (
     reads_asof_money,
     reads_asof_people,
+    reads_exceptions,
     reads_log,
     reads_money,
     reads_people,
@@ -263,11 +264,12 @@ RESOLVE: Final = Route(
     "Decide on an exception",
     "operations",
     log.Resolution,
-    reads_status.decision,
+    reads_exceptions.decision,
     is_list=False,
     method="POST",
     takes=log.Decision,
-    about="The decision is an event of the log itself; the answer says where it stands.",
+    about="The decision is an event of the log itself; the answer says where it stands. Findings "
+    "are acknowledged only.",
 )
 STATUS_ROUTE: Final = Route(
     "/v1/status",
@@ -277,23 +279,25 @@ STATUS_ROUTE: Final = Route(
     reads_status.status,
     is_list=False,
 )
-OPERATIONS: Final = (
-    Route(
-        "/v1/exceptions",
-        "What an operator should look at, the newest first",
-        "operations",
-        log.Exceptions,
-        reads_status.exceptions,
-        (
-            SOURCE,
-            Param("reason", "Only with this reason."),
-            KIND,
-            Param("state", "Only in this state.", "choice", ("open", "cleared", "resolved")),
-        ),
-        about="Each is about one event. What looks incomplete as time goes by (stuck, returned, "
-        "drifted, unverified) is asked for at a moment: `/v1/reconciliation/findings`, as "
-        "`findings` says.",
+EXCEPTIONS: Final = Route(
+    "/v1/exceptions",
+    "What an operator should look at, the newest first",
+    "operations",
+    log.Exceptions,
+    reads_exceptions.exceptions,
+    (
+        SOURCE,
+        Param("reason", "Only with this reason."),
+        KIND,
+        Param("state", "Only in this state.", "choice", ("open", "cleared", "resolved")),
     ),
+    about="By source: what its events opened, then findings, which no event opens: what looks "
+    "incomplete by now (stuck pending, returned, drifted from its limit, money without a verified "
+    "customer; at most 10 000 of a reason). A finding is open while it is so, or resolved once it "
+    "was acknowledged; `/v1/reconciliation/findings` tells them with amounts, as of any moment.",
+)
+OPERATIONS: Final = (
+    EXCEPTIONS,
     RESOLVE,
     STATUS_ROUTE,
 )

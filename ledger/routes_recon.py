@@ -75,8 +75,9 @@ FINDINGS: Final = Route(
     (
         SOURCE,
         Param("reason", "Only for this reason."),
-        Param("as_of", "As of this moment; now when not given.", "time"),
+        Param("as_of", "Ages as of this moment; now when not given.", "time"),
     ),
+    about="Each is also an exception, under its `exception`, where it can be acknowledged.",
 )
 REPORT: Final = Route(
     "/reconciliation/{source}/{currency}",

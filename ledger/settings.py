@@ -100,6 +100,11 @@ class Settings:
         except ValueError:
             return False
 
+    @property
+    def rules(self) -> dict[str, Rules]:
+        """By which rules each source is reconciled and looked over."""
+        return {name: source.reconcile for name, source in self.sources.items()}
+
     def warnings(self) -> list[str]:
         """Return what is allowed but deserves a word at start and on /v1/status."""
         found = []

@@ -35,7 +35,9 @@ async def test_the_demo_finishes_balances_and_leaves_nothing(tmp_path: Path) -> 
     assert {row["verification_status"] for row in shown["customers"]["customers"]} == {
         "verified", "rejected",
     }  # fmt: skip
-    assert {row["reason"] for row in shown["exceptions"]["exceptions"]} == {
-        "conflict", "unreadable",
+    reasons = {row["reason"] for row in shown["exceptions"]["exceptions"]}
+    assert reasons == {
+        "conflict", "unreadable", "stuck_pending", "payout_returned", "unverified_money",
+        "limit_drift",
     }  # fmt: skip
     assert [name for name in os.listdir(tmp_path) if name.startswith("ledger-demo-")] == []

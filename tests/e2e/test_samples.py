@@ -129,11 +129,17 @@ async def test_the_fx_payout_told_as_completed_and_failed_is_a_conflict(told: To
     assert [event["position"] for event in answer["events"]] == [9, 10]
 
 
-async def test_exceptions_are_the_unreadable_one_and_the_conflict(told: Told) -> None:
+async def test_exceptions_are_the_unreadable_one_the_conflict_and_what_looks_incomplete(
+    told: Told,
+) -> None:
     rows = (await ask(told, "/v1/exceptions"))["exceptions"]
-    assert [(row["reason"], row["event"]["position"], row["state"]) for row in rows] == [
+    assert [
+        (row["reason"], (row["event"] or {}).get("position"), row["state"]) for row in rows
+    ] == [
         ("conflict", 10, "open"),
         ("unreadable", 3, "open"),
+        ("stuck_pending", 8, "open"),
+        *[("unverified_money", None, "open")] * 3,
     ]
     assert (rows[0]["kind"], rows[0]["resource_id"]) == ("fx_payout", FX)
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.asking import Service, payment, payout, serving
+from ledger import reads_findings
+from tests.asking import Service, payment, payout, problem, serving
 from tests.conftest import Database
+from tests.dumps import differences, dump, fold_from_zero
 
 AS_OF = "2026-01-20T00:00:00Z"
 
@@ -125,6 +127,163 @@ async def test_limits_of_every_customer_are_compared_page_by_page(
     ]
 
 
-async def test_exceptions_say_where_findings_are(service: Service) -> None:
-    told = await service.ask("/v1/exceptions")
-    assert (await service.ask(told["findings"], as_of=AS_OF))["findings"] == []
+async def exceptions(service: Service, **params: Any) -> list[dict[str, Any]]:
+    await service.fold()
+    return list((await service.ask("/v1/exceptions", **params))["exceptions"])
+
+
+async def resolve(service: Service, name: str, **decision: Any) -> tuple[int, dict[str, Any]]:
+    path = f"/v1/exceptions/{name}/resolve"
+    async with service.client.post(path, json={"action": "acknowledge"} | decision) as response:
+        if response.status == 200:
+            return 200, await response.json()
+        return await problem(response)
+
+
+async def test_a_finding_is_an_exception_after_those_of_the_log(service: Service) -> None:
+    position = await service.post_json("straitsx", payout(1))
+    await service.post("straitsx", b"not json")
+    await service.post("gokart", b"not json either")
+    rows = await exceptions(service)
+    assert [(row["source"], row["reason"]) for row in rows] == [
+        ("gokart", "unreadable"), ("straitsx", "unreadable"), ("straitsx", "stuck_pending"),
+    ]  # fmt: skip
+    event = await service.ask(f"/v1/events/straitsx/{position}")
+    (told,) = (await service.ask("/v1/reconciliation/findings"))["findings"]
+    assert rows[2] == {
+        "id": told["exception"], "source": "straitsx", "reason": "stuck_pending",
+        "detail": told["detail"], "kind": "payout", "resource_id": "contract_0001",
+        "event": {"position": position, "event_id": event["event_id"]}, "state": "open",
+        "opened_at": "2026-01-01T00:00:01Z", "closed_at": None, "note": None,
+    }  # fmt: skip
+    assert told["event_position"] == position
+
+
+async def test_a_finding_goes_once_it_holds_no_more(service: Service) -> None:
+    await service.post_json("straitsx", payout(1))
+    assert [row["reason"] for row in await exceptions(service)] == ["stuck_pending"]
+    await service.post_json("straitsx", payout(1, status="completed"))
+    assert await exceptions(service) == []
+
+
+async def test_an_acknowledged_finding_is_resolved_by_an_event_that_a_rebuild_keeps(
+    service: Service,
+) -> None:
+    await service.post_json("straitsx", payout(1, customer_profile_id="cp_1"))
+    await service.post_json("straitsx", payment(2, customer_profile_id="cp_1"))
+    rows = await exceptions(service)
+    assert [row["reason"] for row in rows] == ["stuck_pending", "unverified_money"]
+    for row in rows:
+        status, answer = await resolve(service, row["id"], note="asked them", by="ana")
+        assert (status, answer["status"]) == (200, "accepted")
+    after = await exceptions(service)
+    event = await service.ask(f"/v1/events/straitsx/{answer['position']}")
+    assert (event["kind"], event["origin"]) == ("decision", "operator")
+    assert [(row["id"], row["state"], row["note"]) for row in after] == [
+        (row["id"], "resolved", "ana: asked them") for row in rows
+    ]
+    assert after[1]["closed_at"] == event["recorded_at"]
+    assert await exceptions(service, state="open") == []
+    assert await exceptions(service, state="resolved") == after
+    status, said = await resolve(service, rows[0]["id"])
+    assert (status, said["detail"]) == (409, f"exception {rows[0]['id']} is resolved already")
+    again = await fold_from_zero(service.database.service_dsn, service.database.settings)
+    async with service.database.service() as connection:
+        one = await dump(connection, service.generation)
+        assert differences(one, await dump(connection, again)) == {}
+
+
+async def test_nothing_can_be_kept_of_a_finding(service: Service) -> None:
+    await service.post_json("straitsx", payout(1))
+    (row,) = await exceptions(service)
+    status, said = await resolve(service, row["id"], action="keep", keep=1)
+    assert (status, said["status"]) == (400, 400)
+    assert said["detail"].endswith("acknowledge it")
+    assert (await resolve(service, "0123456789abcdef"))[0] == 404
+
+
+async def test_findings_among_exceptions_are_filtered_and_looked_for_only_where_asked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await service.post_json("straitsx", payout(1, customer_profile_id="cp_1"))
+    await service.post_json("straitsx", payment(2, customer_profile_id="cp_1"))
+    await service.post("straitsx", b"not json")
+
+    async def reasons(**filters: Any) -> list[str]:
+        return [row["reason"] for row in await exceptions(service, **filters)]
+
+    assert await reasons() == ["unreadable", "stuck_pending", "unverified_money"]
+    assert await reasons(source="gokart") == []
+    assert await reasons(reason="stuck_pending") == ["stuck_pending"]
+    assert await reasons(reason="unreadable") == ["unreadable"]
+    assert await reasons(kind="customer") == ["unverified_money"]
+    assert await reasons(kind="payout", state="open") == ["stuck_pending"]
+    assert await reasons(state="resolved") == await reasons(state="cleared") == []
+
+    async def never(*_: Any) -> list[Any]:
+        raise AssertionError("nobody asked for it")
+
+    monkeypatch.setattr(
+        "ledger.reads_findings.READERS",
+        [(names, kinds, never) for names, kinds, _ in reads_findings.READERS],
+    )
+    assert await reasons(state="cleared") == []
+    assert await reasons(reason="unreadable") == ["unreadable"]
+    await service.post("straitsx", b"not json again")
+    assert await reasons(source="straitsx", limit=1) == ["unreadable"]
+
+
+async def test_another_drift_is_another_exception(service: Service) -> None:
+    names = []
+    for left in (60, 60, 50):
+        limits = {
+            "customerProfileId": "cp_1", "totalDailyPaymentLimit": 100,
+            "availableDailyPaymentLimit": left,
+        }  # fmt: skip
+        told = {"id": "limits_1", "type": "transactionLimits", "attributes": limits}
+        position = await service.post_json("straitsx", {"data": told})
+        (row,) = await exceptions(service, state="open")
+        assert (row["reason"], row["resource_id"]) == ("limit_drift", "cp_1:daily_payment")
+        assert row["event"]["position"] == position
+        names.append(row["id"])
+    assert names[0] == names[1] != names[2]
+    await resolve(service, names[2])
+    assert await exceptions(service, state="open") == []
+
+
+async def test_exceptions_and_findings_share_their_pages(service: Service) -> None:
+    for number in range(1, 6):
+        await service.post_json("straitsx", payout(number, **at("2026-01-02T00:00:00Z")))
+        await service.post_json("straitsx", payment(10 + number, customer_profile_id=f"cp{number}"))
+        await service.post("straitsx", b"not json" * number)
+    for number in (2, 4):
+        await service.post_json("straitsx", payout(number + 20))
+    whole = await exceptions(service)
+    assert len(whole) == len({row["id"] for row in whole}) == 17
+    assert [row["reason"] for row in whole[:5]] == ["unreadable"] * 5
+    opened = [row["opened_at"] or "" for row in whole[5:]]
+    assert opened == sorted(opened, reverse=True)
+    for limit in (1, 2, 5, 7, 17):
+        pages = await service.pages("/v1/exceptions", "exceptions", limit=limit)
+        assert [row for page in pages for row in page] == whole
+        assert all(len(page) == limit for page in pages[:-1])
+
+
+async def test_a_payout_that_came_back_in_parts_is_one_finding(service: Service) -> None:
+    await service.post_json("straitsx", payout(1, status="completed"))
+    names = []
+    for number, amount in ((11, "5.0"), (12, "7.0"), (13, "8.0")):
+        sender = {"transaction_remarks": "RTN idem-0001"}
+        body = payment(number, amount=amount, fees="0.0", sender_information=sender)
+        await service.post_json("straitsx", body)
+        (row,) = await exceptions(service)
+        names.append((row["id"], row["reason"], row["resource_id"]))
+    assert len({name for name, _, _ in names}) == 3
+    assert [reason for _, reason, _ in names] == [
+        "payout_partly_returned", "payout_partly_returned", "payout_returned",
+    ]  # fmt: skip
+    assert {resource for _, _, resource in names} == {"contract_0001"}
+    assert row["detail"] == (
+        "20 of 20 came back with payment contract_0011, payment contract_0012, "
+        "payment contract_0013"
+    )

@@ -15,6 +15,7 @@ from ledger import (
     books,
     bulk,
     reads,
+    reads_exceptions,
     reads_log,
     reads_money,
     reads_people,
@@ -26,7 +27,7 @@ from ledger.worker import load_terms
 from tests.asking import folder, payment, serving
 from tests.conftest import Database, eventually
 
-MODULES = [reads, reads_log, reads_money, reads_people, reads_status]
+MODULES = [reads, reads_exceptions, reads_log, reads_money, reads_people, reads_status]
 
 
 def statements(module: ModuleType) -> dict[str, str]:
