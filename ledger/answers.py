@@ -101,8 +101,11 @@ class Reconciliation(Answer, frozen=True):
         Moment | None, Meta(description="The cut-off, exclusive: later movements are not claimed.")
     ] = None
     statement_balance: Amount | None = None
-    difference: Amount | None = None
-    breaks: int | None = None
+    difference: Annotated[
+        Amount | None,
+        Meta(description="Books - statement at the cut-off: what is in transit, and the breaks."),
+    ] = None
+    breaks: Annotated[int | None, Meta(description="Open ones.")] = None
     position: Annotated[
         dict[str, int] | UnsetType,
         Meta(description="Where both logs were when this was found; there when anything was."),

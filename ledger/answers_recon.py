@@ -111,8 +111,20 @@ class BreakAnswer(Answer, frozen=True):
     type: str
     state: Annotated[str, Meta(description="`OPEN` or `RESOLVED`.")]
     items: list[str]
-    difference: Annotated[Amount, Meta(description="What the statement says beyond the books.")]
-    gap: Annotated[Amount, Meta(description="What the books still say too much by it.")]
+    difference: Annotated[
+        Amount,
+        Meta(
+            description="Books - statement: what the books say beyond the statement, before any "
+            "decision; negative where they lack."
+        ),
+    ]
+    gap: Annotated[
+        Amount,
+        Meta(
+            description="What is left of the difference, with what decisions posted: books - "
+            "statement. Those of open breaks add up to `breaks` of the balance sheet."
+        ),
+    ]
     at: Moment
     age_days: Annotated[int, Meta(description="At the cut-off.")]
     bucket: str
@@ -150,11 +162,14 @@ class TypeSum(Answer, frozen=True):
     bucket: str
     count: int
     owner: str
-    value: Amount
+    gap: Annotated[Amount, Meta(description="The sum of their gaps: books - statement.")]
 
 
 class Sheet(Answer, frozen=True):
-    """The balance sheet of a run. ledger = closing + in transit + breaks + residual."""
+    """The balance sheet of a run: closing + in transit + breaks + residual = ledger.
+
+    Differences, gaps and what is in transit are therefore books - statement.
+    """
 
     opening: Amount
     matched_in: Amount
@@ -163,12 +178,14 @@ class Sheet(Answer, frozen=True):
     unmatched: Annotated[Amount, Meta(description="Lines that are in no match.")]
     closing: Annotated[Amount, Meta(description="The statement's closing balance.")]
     ledger: Annotated[Amount, Meta(description="The books' balance at the cut-off.")]
-    in_transit: Amount
+    in_transit: Annotated[Amount, Meta(description="Not a break yet: books - statement.")]
     in_transit_count: int
-    breaks: Amount
+    breaks: Annotated[Amount, Meta(description="The gaps of open breaks: books - statement.")]
     breaks_count: int
     resolved_count: int
-    difference: Annotated[Amount, Meta(description="ledger - closing")]
+    difference: Annotated[
+        Amount, Meta(description="ledger - closing: in transit, breaks and residual together.")
+    ]
     residual: Annotated[Amount, Meta(description="What nothing explains; 0 when all is well.")]
     chain: Annotated[Amount, Meta(description="closing - opening - all lines; 0 when complete.")]
     lines: int

@@ -170,7 +170,7 @@ async def post_tolerated(connection: Any, result: Result, rules: Rules) -> int:
         row = {name: getattr(each, name) for name in Break.__struct_fields__}
         row |= {"currency": result.currency}
         asked = Asked("tolerance", "rule", f"within {plain(limit or ZERO)}, rules {rules.sha256}")
-        legs = [(AVAILABLE, each.difference), (rules.difference_account, -each.difference)]
+        legs = [(AVAILABLE, -each.difference), (rules.difference_account, each.difference)]
         body = body_of(row, asked, each.items, legs)
         arrival = arrival_of(result.source, body, datetime.now(UTC))
         await connection.fetchrow(APPEND, result.source, *_columns(arrival))
@@ -215,10 +215,11 @@ async def _check_match(snapshot: Snapshot, row: Row, items: Sequence[str]) -> No
     found = (told or {}).get("found", 0) + (due or {}).get("found", 0)
     if found != len(items):
         raise BadQuestion(f"{len(items) - found} of the items are not known in {currency}")
-    difference = (told or {}).get("amount", ZERO) - (due or {}).get("amount", ZERO)
+    difference = (due or {}).get("amount", ZERO) - (told or {}).get("amount", ZERO)
     if difference:
         raise Conflicting(
-            f"the items differ by {plain(difference)} {currency}; write_off posts a difference"
+            f"the items differ by {plain(difference)} {currency} (books - statement); write_off "
+            "posts a difference"
         )
 
 
@@ -261,16 +262,16 @@ async def _legs(snapshot: Snapshot, row: Row, asked: Asked, rules: Rules) -> Leg
             is_opening = row["anchor"] == "opening"
             default = OPENING_ACCOUNT if is_opening else rules.difference_account
             other = asked.account or default
-    return [(AVAILABLE, difference), (other, -difference)]
+    return [(AVAILABLE, -difference), (other, difference)]
 
 
 async def _voided(snapshot: Snapshot, row: Row, asked: Asked, difference: Decimal) -> Legs:
     """Take a transaction back that the provider does not have; a line goes to suspense."""
     lines, kinds_of, ids = _split(row["items"])
     if not ids:
-        return [(AVAILABLE, difference), (asked.account or SUSPENSE, -difference)]
+        return [(AVAILABLE, -difference), (asked.account or SUSPENSE, difference)]
     rows = await snapshot.rows(SELECT_LEGS, row["source"], row["currency"], kinds_of, ids)
     wallet = sum((r["amount"] for r in rows if r["account"].startswith("assets:wallet:")), ZERO)
-    if lines or -wallet != difference:
+    if lines or wallet != difference:
         raise BadQuestion("void takes whole transactions back; here a part is there: write_off")
     return [(r["account"], -r["amount"]) for r in rows]

@@ -99,8 +99,8 @@ class Group(Record, frozen=True):
 
     @property
     def difference(self) -> Decimal:
-        """What the books lack to say what the statement says; negative when they say too much."""
-        return self.told - self.due
+        """What the books say beyond the statement: books - statement, negative when they lack."""
+        return self.due - self.told
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -31,6 +31,13 @@ SHEET: Final = (
 )
 """The balance sheet from top to bottom: closing + in transit + breaks + residual = ledger."""
 
+CONVENTION: Final = (
+    "Statement, closing + in transit + open breaks + residual = ledger. A difference is therefore "
+    "what the books say beyond the statement (books - statement), before any decision; its gap is "
+    "what is left of it."
+)
+"""Which way round every difference is, for who reads the page."""
+
 STYLE: Final = """
 body{font:14px/1.45 system-ui,sans-serif;color:#1b1f24;max-width:60rem;
 margin:2rem auto;padding:0 1rem}
@@ -40,7 +47,7 @@ th,td{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;
 border-bottom:1px solid #d8dde3}
 th{font-weight:600}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 tr.sum td{font-weight:600;border-top:2px solid #1b1f24}
-code{font:12px ui-monospace,monospace}code,td:nth-child(6){overflow-wrap:anywhere}
+code{font:12px ui-monospace,monospace}code,td:nth-child(1),td:nth-child(6){overflow-wrap:anywhere}
 .state{display:inline-block;padding:.1rem .6rem;border:1px solid;border-radius:1rem;font-weight:600}
 .RECONCILED,.RECONCILED_WITH_TIMING{color:#14632f}.BREAKS{color:#a4161a}.INCOMPLETE{color:#8a5a00}
 @media print{body{margin:0;max-width:none}tr{break-inside:avoid}@page{margin:15mm}}
@@ -86,6 +93,7 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
             numbers={1},
             sums={"Statement, closing balance", "Ledger balance at the cut-off"},
         ),
+        f"<p>{CONVENTION}</p>",
         "<h2>Coverage</h2>",
         _table(
             ("", "matched", "of", "percent"),
@@ -98,18 +106,23 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
         ),
         "<h2>Open breaks by type and age</h2>",
         _table(
-            ("type", "age", "owner", "count", "value"),
+            ("type", "age", "owner", "count", "gap"),
             _with_amounts(
                 [(t["type"], t["bucket"], t["owner"], t["count"]) for t in sums],
-                [t["value"] for t in sums],
+                [t["gap"] for t in sums],
             ),
             numbers={3, 4},
         ),
         "<h2>Breaks, what is in transit, and decisions</h2>",
         _table(
-            ("break", "type", "state", "days", "owner", "what", "decision", "difference"),
-            _with_amounts(map(_break_row, ordered), [each["difference"] for each in ordered]),
-            numbers={3, 7},
+            ("break", "type", "state", "days", "owner", "what", "decision", "difference", "gap"),
+            _with_amounts(
+                _with_amounts(
+                    [_break_row(each) for each in ordered], [b["difference"] for b in ordered]
+                ),
+                [each["gap"] for each in ordered],
+            ),
+            numbers={3, 7, 8},
         ),
         "<h2>Evidence</h2>",
         _table(("", ""), list(_facts(run))),
@@ -132,6 +145,7 @@ def _facts(run: JSON) -> Iterable[tuple[str, str]]:
         yield f"seal of {seal['source']}", sealed
     for place, sha256 in enumerate(run["files"], 1):
         yield f"statement {place} (SHA-256)", sha256
+    yield "differences and gaps", "books - statement"
     yield "rules (SHA-256)", run["rules_sha256"]
     yield "result (SHA-256)", run["sha256"]
 

@@ -1,6 +1,7 @@
 """What one reconciliation says: its breaks, its balance sheet, its state and its digest. Pure.
 
 The closing identity: ledger balance = statement balance + in transit + open breaks, residual zero.
+Every difference is therefore books - statement: what the books say beyond the statement.
 The ledger's balance is read from the journal, not added up from what was matched, so that anything
 the matching did not see is a residual.
 """
@@ -62,8 +63,7 @@ class Decided(Record, frozen=True):
 
 
 class Break(Record, frozen=True):
-    """One difference, or (type TIMING) one thing on its way. `gap` is what the books say too much
-    by it at the cut-off; 0 once a decision has ended it."""
+    """One difference, or (type TIMING) one thing on its way: books - statement."""
 
     id: str
     type: str
@@ -72,8 +72,9 @@ class Break(Record, frozen=True):
     rule: str
     items: tuple[str, ...]
     difference: Decimal
-    """What the statement says beyond the books, before any decision."""
+    """What the books say beyond the statement, before any decision."""
     gap: Decimal
+    """What is left of it at the cut-off, with what was posted; 0 once a decision has ended it."""
     at: datetime
     age_days: int
     bucket: str
@@ -153,7 +154,7 @@ def conclude(
     posted_before = added(d.before for d in decided.values() if d.break_id != name)
     carried = ledger.before - added(group.before for group in groups) - posted_before
     own = decided.get(name)
-    difference = opening - carried + (own.before if own else ZERO)
+    difference = carried - (own.before if own else ZERO) - opening
     if difference or own is not None:
         breaks.append(writer.opening(name, difference, own))
     used.add(name)
@@ -205,13 +206,13 @@ class _Writer(Record, frozen=True):
         gap = group.due - group.told
         detail = "matched, but on the two sides of the cut-off"
         return self._made(
-            name, TIMING, OPEN, group.anchor, group.rule, group.keys, -gap, gap,
+            name, TIMING, OPEN, group.anchor, group.rule, group.keys, gap, gap,
             group.at or self.frame.opened, detail, None,
         )  # fmt: skip
 
     def opening(self, name: str, difference: Decimal, decision: Decided | None) -> Break:
         posted = decision.posted if decision else ZERO
-        gap = posted - difference
+        gap = difference + posted
         is_ended = decision is not None and decision.action in RESOLVING and not gap
         detail = "the books begin with another balance than the first statement"
         return self._made(
@@ -223,7 +224,7 @@ class _Writer(Record, frozen=True):
         detail = "what this decision was about is gone; reopen it to take its posting back"
         return self._made(
             decision.break_id, MISSING_AT_PROVIDER, OPEN, decision.anchor, "none",
-            (f"adjustment:{decision.break_id}",), -decision.posted, decision.posted,
+            (f"adjustment:{decision.break_id}",), decision.posted, decision.posted,
             decision.at, detail, decision,
         )  # fmt: skip
 
@@ -298,7 +299,7 @@ def _by_type(breaks: Sequence[Break]) -> list[dict[str, Any]]:
         sums.setdefault((each.type, each.bucket), []).append(each)
     return [
         {"type": kind, "bucket": bucket, "count": len(some), "owner": some[0].owner,
-         "value": plain(added(each.gap for each in some))}
+         "gap": plain(added(each.gap for each in some))}
         for (kind, bucket), some in sorted(sums.items())
     ]  # fmt: skip
 

@@ -36,7 +36,7 @@ def _plant(story: Story, kind: str, row: Row | None, books: Decimal, statement: 
             transaction_id=d.id,
             amount=row.amount if row else books,
             currency=d.currency.upper(),
-            differences=((d.currency.upper(), total(statement, books.copy_negate())),),
+            differences=((d.currency.upper(), total(books, statement.copy_negate())),),
         )
     )
     return story
@@ -60,7 +60,7 @@ def _unknown(story: Story) -> Story:
     """Keep the rows, forget the callbacks."""
     row = story.rows[0]
     told = Planted("MISSING_IN_LEDGER", row.id, None, row.amount, row.currency,
-                   ((row.currency, row.amount),))  # fmt: skip
+                   ((row.currency, -row.amount),))  # fmt: skip
     return Story([], story.rows, [told])
 
 
@@ -171,7 +171,7 @@ def currency(teller: Teller) -> Story:
     """The callback says USD, the provider booked XUSD."""
     story = _paid(teller, "usd")
     row = story.rows[0] = changed(story.rows[0], currency="XUSD")
-    differences = (("USD", -row.amount), ("XUSD", row.amount))
+    differences = (("USD", row.amount), ("XUSD", -row.amount))
     told = Planted("CURRENCY", row.id, _deal(story).id, row.amount, row.currency, differences)
     return Story(story.steps, story.rows, [told])
 

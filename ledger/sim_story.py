@@ -51,7 +51,7 @@ class Planted(Record, frozen=True):
     """Signed, of the line, or of the transaction where no line is."""
     currency: str
     differences: tuple[tuple[str, Decimal], ...]
-    """(currency, how much more the statement says than the books) for every wallet touched."""
+    """(currency, how much more the books say than the statement) for every wallet touched."""
 
 
 @dataclass(slots=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from ledger.model import plain
 from ledger.recon_rules import rules_of
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
@@ -228,6 +232,36 @@ async def test_decisions_are_events_that_move_the_books_as_declared(service: Ser
     }
 
 
+async def test_every_difference_is_books_minus_statement_everywhere(service: Service) -> None:
+    found = await planted(service)
+    assert {anchor: (each["difference"], each["gap"]) for anchor, each in found.items()} == {
+        "contract:contract_0005": ("0.25", "0.25"),
+        "contract:contract_0006": ("-0.000001", "-0.000001"),
+        "line:d2": ("-8", "-8"),
+        "contract:contract_0008": ("9", "9"),
+        "contract:nobody": ("-3", "-3"),
+    }
+    (run,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
+    figures = run["figures"]
+    sums = {each["type"]: each["gap"] for each in figures["by_type"]}
+    assert sums == {each["type"]: each["gap"] for each in found.values()}
+    ledger, closing = Decimal(figures["ledger"]), Decimal(figures["closing"])
+    assert figures["difference"] == figures["breaks"] == plain(ledger - closing) == "-1.750001"
+    assert (await wallet(service))["reconciliation"]["difference"] == "-1.750001"
+    async with service.client.get("/reconciliation/straitsx/XSGD", params={"as": "csv"}) as answer:
+        rows = list(csv.reader(io.StringIO(await answer.text())))
+    assert ["differences and gaps", "books - statement"] in rows
+    head = next(place for place, row in enumerate(rows) if row[:1] == ["id"])
+    told = [dict(zip(rows[head], row, strict=True)) for row in rows[head + 1 :]]
+    assert {each["id"]: (each["difference"], each["gap"]) for each in told} == {
+        each["id"]: (each["difference"], each["gap"]) for each in found.values()
+    }
+    await decide(service, found["contract:nobody"]["id"], "write_off")
+    await reconcile(service)
+    (again,) = (await service.ask("/v1/breaks", state="RESOLVED"))["breaks"]
+    assert (again["difference"], again["gap"]) == ("-3", "0")
+
+
 async def test_decisions_survive_a_rebuild_and_so_does_the_result(service: Service) -> None:
     found = await planted(service)
     for each in found.values():
@@ -291,7 +325,7 @@ async def test_items_may_be_matched_by_hand_and_only_once(service: Service) -> N
     status, told = await refused_decision(
         service, found["contract:other_b"], action="match", items=["line:x2"]
     )
-    assert (status, "differ by 10 XSGD" in told) == (409, True)
+    assert (status, "differ by -10 XSGD (books - statement)" in told) == (409, True)
     rest = ["line:x2", "payment:contract_0002"]
     await decide(service, found["contract:other_b"], "match", items=rest)
     (result,) = (await reconcile(service)).results
@@ -328,9 +362,6 @@ async def test_decisions_that_do_not_suit_are_refused(service: Service) -> None:
 async def test_a_declared_tolerance_is_posted_to_the_difference_account(
     database: Database,
 ) -> None:
-    from dataclasses import replace
-    from decimal import Decimal
-
     from ledger.recon_rules import Rules
 
     async with serving(database) as service:
@@ -374,7 +405,14 @@ async def test_the_report_is_the_same_bytes_for_the_same_inputs(service: Service
         await reconcile(service)
     assert pages[0] == pages[1]
     text = pages[0].decode()
-    for word in ("BREAKS", "DUPLICATE_PROVIDER", "line:d2", "Residual", "rules (SHA-256)"):
+    for word in (
+        "BREAKS",
+        "DUPLICATE_PROVIDER",
+        "line:d2",
+        "Residual",
+        "rules (SHA-256)",
+        "what the books say beyond the statement",
+    ):
         assert word in text
     async with service.client.get("/reconciliation/straitsx/xsgd", params={"as": "csv"}) as answer:
         assert answer.content_type == "text/csv"

@@ -59,14 +59,14 @@ def test_spellings_of_an_amount_are_one_amount() -> None:
 @pytest.mark.parametrize(
     ("amounts", "net", "fee", "verdict", "difference"),
     [
-        (["100.000001"], "100", "0", "AMOUNT", "0.000001"),
-        (["-100"], "100", "0", "DIRECTION", "-200"),
-        (["-100", "fee -1"], "99", "1", "DIRECTION", "-200"),
-        (["100"], "99", "1", "FEE", "1"),
-        (["100", "fee -1"], "100", "0", "FEE", "-1"),
-        (["100", "fee -2"], "99", "1", "FEE", "-1"),
-        (["100", "-100"], "100", "0", "STATUS", "-100"),
-        (["fee -1"], "99", "1", "MISSING_AT_PROVIDER", "-100"),
+        (["100.000001"], "100", "0", "AMOUNT", "-0.000001"),
+        (["-100"], "100", "0", "DIRECTION", "200"),
+        (["-100", "fee -1"], "99", "1", "DIRECTION", "200"),
+        (["100"], "99", "1", "FEE", "-1"),
+        (["100", "fee -1"], "100", "0", "FEE", "1"),
+        (["100", "fee -2"], "99", "1", "FEE", "1"),
+        (["100", "-100"], "100", "0", "STATUS", "100"),
+        (["fee -1"], "99", "1", "MISSING_AT_PROVIDER", "100"),
     ],
 )
 def test_a_difference_within_a_contract_is_named(
@@ -119,7 +119,7 @@ def test_a_refund_that_the_statement_does_not_show_yet_is_timing() -> None:
     refunded = Move("payment", "c", legs, Decimal(1))
     rows = [line("1", "100", contract="c"), line("2", "-1", contract="c", kind="Fee")]
     found = one(rows, [refunded])
-    assert (found.verdict, found.due, found.difference) == ("TIMING", -1, 100)
+    assert (found.verdict, found.due, found.difference) == ("TIMING", -1, -100)
 
 
 def test_names_match_in_their_order() -> None:
@@ -140,7 +140,7 @@ def test_two_candidates_are_a_break_and_no_guess() -> None:
     found = one([line("1", "3"), line("2", "3")], [move("a", "3"), move("b", "3")])
     assert (found.verdict, found.difference, len(found.keys)) == ("AMBIGUOUS", 0, 4)
     found = one([line("1", "3")], [move("a", "3"), move("b", "3")])
-    assert (found.verdict, found.difference) == ("AMBIGUOUS", -3)
+    assert (found.verdict, found.difference) == ("AMBIGUOUS", 3)
 
 
 def test_two_equal_amounts_of_one_minute_match_by_their_contracts() -> None:
@@ -295,7 +295,7 @@ def test_a_decision_that_does_not_fit_any_more_ends_nothing() -> None:
 
 def test_an_opening_balance_that_the_books_do_not_have_is_a_break() -> None:
     found = result([], [], opening="10")
-    assert [(each.type, each.difference) for each in found.breaks] == [("OPENING", 10)]
+    assert [(each.type, each.difference) for each in found.breaks] == [("OPENING", -10)]
     assert found.figures["residual"] == "0"
     paid = result([], [], decision("opening", "10", before="10"), opening="10")
     assert (paid.state, paid.figures["residual"]) == ("RECONCILED", "0")

@@ -61,7 +61,7 @@ def test_with_faults_the_differences_are_those_planted() -> None:
         for currency, difference in fault.differences:
             wanted[currency] = total(wanted[currency], difference)
     for currency, statement in statements(told).items():
-        assert total(statement.closing or Decimal(0), -held[currency]) == wanted[currency]
+        assert total(held[currency], -(statement.closing or Decimal(0))) == wanted[currency]
 
 
 def test_every_kind_of_fault_is_planted_and_names_what_exists() -> None:
