@@ -77,7 +77,6 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
     """Write the page: what is claimed, on which evidence, and what stands against it."""
     figures = run["figures"]
     sums = figures["by_type"]
-    ordered = by_weight(breaks)
     title = f"{run['currency']} of {run['source']}, through {_text(run['through'])}"
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
@@ -114,21 +113,21 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
             numbers={3, 4},
         ),
         "<h2>Breaks, what is in transit, and decisions</h2>",
-        _table(
-            ("break", "type", "state", "days", "owner", "what", "decision", "difference", "gap"),
-            _with_amounts(
-                _with_amounts(
-                    [_break_row(each) for each in ordered], [b["difference"] for b in ordered]
-                ),
-                [each["gap"] for each in ordered],
-            ),
-            numbers={3, 7, 8},
-        ),
+        _listed(by_weight(breaks)),
         "<h2>Evidence</h2>",
         _table(("", ""), list(_facts(run))),
         "</html>\n",
     ]  # fmt: skip
     return "\n".join(parts).encode()
+
+
+def _listed(breaks: Sequence[JSON]) -> str:
+    """Write every break, with what it was and what is left of it."""
+    rows: list[tuple[Any, ...]] = [_break_row(each) for each in breaks]
+    for name in ("difference", "gap"):
+        rows = _with_amounts(rows, [each[name] for each in breaks])
+    head = ("break", "type", "state", "days", "owner", "what", "decision", "difference", "gap")
+    return _table(head, rows, numbers={3, 7, 8})
 
 
 def _facts(run: JSON) -> Iterable[tuple[str, str]]:
