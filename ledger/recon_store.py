@@ -1,9 +1,13 @@
-"""Writing down what was reconciled: derived, replaced by each run, never older than before."""
+"""Writing down what was reconciled: derived, replaced by each run, never older than before.
+
+What is stored is read back and compared row by row, so that a run also mends what was changed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import orjson
@@ -11,11 +15,16 @@ import orjson
 from ledger import books
 from ledger.recon_result import Result
 
+Records: TypeAlias = dict[tuple[str, ...], dict[str, Any]]
+"""Key, within a wallet → the other columns."""
+
 LOCK_RUN: Final = "SELECT pg_advisory_xact_lock(hashtextextended($1 || '|' || $2, 7))"
 SELECT_RUN: Final = """
-SELECT positions::text AS positions, generation, rules_sha256, sha256
+SELECT state, opened_at, closed_at, positions::text AS positions, generation, files::text AS files,
+       figures::text AS figures, reasons::text AS reasons, rules_sha256, sha256
   FROM ledger.recon_runs WHERE source = $1 AND currency = $2
 """
+SELECT_HEADS: Final = "SELECT source, position FROM ledger.heads WHERE source = ANY ($1::text[])"
 UPSERT_RUN: Final = """
 INSERT INTO ledger.recon_runs AS r
        (source, currency, state, opened_at, closed_at, positions, generation, files, figures,
@@ -31,9 +40,13 @@ ON CONFLICT (source, currency) DO UPDATE
 SELECT_MATCHES: Final = """
 SELECT item, anchor, rule FROM ledger.recon_matches WHERE source = $1 AND currency = $2
 """
-SELECT_OTHERS: Final = """
-SELECT currency, positions::text AS positions, generation FROM ledger.recon_runs
- WHERE source = $1 AND currency <> ALL ($2::text[])
+SELECT_CURRENCIES: Final = """
+SELECT currency FROM ledger.recon_runs WHERE source = $1
+ UNION
+SELECT currency FROM ledger.recon_matches WHERE source = $1
+ UNION
+SELECT currency FROM ledger.recon_breaks WHERE source = $1
+ ORDER BY currency
 """
 DELETE_RUN: Final = "DELETE FROM ledger.recon_runs WHERE source = $1 AND currency = $2"
 DELETE_ALL_MATCHES: Final = "DELETE FROM ledger.recon_matches WHERE source = $1 AND currency = $2"
@@ -41,11 +54,80 @@ DELETE_MATCHES: Final = """
 DELETE FROM ledger.recon_matches
  WHERE source = $1 AND currency = $2 AND item = ANY ($3::text[])
 """
-DELETE_BREAKS: Final = "DELETE FROM ledger.recon_breaks WHERE source = $1 AND currency = $2"
-BREAK_COLUMNS: Final = (
-    "source", "currency", "id", "type", "state", "anchor", "rule", "items", "difference", "gap",
-    "at", "age_days", "bucket", "owner", "detail", "action", "decided_by", "decided_at", "note",
+SELECT_BREAKS: Final = """
+SELECT id, type, state, anchor, rule, items, difference, gap, at, age_days, bucket, owner, detail,
+       action, decided_by, decided_at, note
+  FROM ledger.recon_breaks WHERE source = $1 AND currency = $2
+"""
+DELETE_ALL_BREAKS: Final = "DELETE FROM ledger.recon_breaks WHERE source = $1 AND currency = $2"
+# A break's id contains its currency: one that stands under another was put there by hand.
+DELETE_BREAKS: Final = """
+DELETE FROM ledger.recon_breaks
+ WHERE source = $1 AND $2::text IS NOT NULL AND id = ANY ($3::text[])
+"""
+OBJECTS: Final = ("positions", "files", "figures", "reasons")
+"""Columns of a run that hold JSON."""
+
+RUN_COLUMNS: Final = (
+    "state", "opened_at", "closed_at", "positions", "generation", "files", "figures", "reasons",
+    "rules_sha256", "sha256",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A table of results: how its rows are read and removed, within a source and currency."""
+
+    name: str
+    key: tuple[str, ...]
+    select: str
+    delete: str = ""
+    """Takes the first column of the keys to remove."""
+
+
+RUNS: Final = Kept("recon_runs", (), SELECT_RUN)
+MATCHES: Final = Kept("recon_matches", ("item",), SELECT_MATCHES, DELETE_MATCHES)
+BREAKS: Final = Kept("recon_breaks", ("id",), SELECT_BREAKS, DELETE_BREAKS)
+
+
+async def stored(connection: Any, table: Kept, source: str, currency: str) -> Records:
+    """Read what is stored of a wallet."""
+    rows = [dict(row) for row in await connection.fetch(table.select, source, currency)]
+    return {tuple(str(row.pop(name)) for name in table.key): _read(row) for row in rows}
+
+
+def _read(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with its objects read; what is no JSON text stays as it is."""
+    objects = {name: orjson.loads(row[name]) for name in OBJECTS if name in row}
+    return row | objects
+
+
+def run_of(result: Result, positions: Mapping[str, int], generation: int) -> Records:
+    """Return the row of a run."""
+    cover = result.cover
+    return {(): {
+        "state": result.state, "opened_at": cover.frame.opened, "closed_at": cover.frame.cutoff,
+        "positions": dict(positions), "generation": generation, "files": list(cover.files),
+        "figures": dict(result.figures), "reasons": list(result.reasons),
+        "rules_sha256": result.rules_sha256, "sha256": result.sha256,
+    }}  # fmt: skip
+
+
+def matches_of(result: Result) -> Records:
+    """Return the rows of the live matches."""
+    return {
+        (key,): {"anchor": group.anchor, "rule": group.rule}
+        for group in result.matches for key in group.keys
+    }  # fmt: skip
+
+
+def breaks_of(result: Result) -> Records:
+    """Return the rows of the breaks."""
+    found: Records = {}
+    for each in result.breaks:
+        told = msgspec.structs.asdict(each) | {"items": list(each.items)}
+        found[(told.pop("id"),)] = told
+    return found
 
 
 async def write(
@@ -55,80 +137,78 @@ async def write(
     place = result.source, result.currency
     async with connection.transaction():
         await connection.execute(LOCK_RUN, *place)
-        stored = await connection.fetchrow(SELECT_RUN, *place)
-        if stored is not None and await _is_later(connection, stored, positions, generation):
+        (known,) = (await stored(connection, RUNS, *place)).values() or (None,)
+        if known is not None and await _is_later(connection, known, positions, generation):
             return False
-        if stored is None or stored["sha256"] != result.sha256:
-            await _write_matches(connection, result)
-            await _write_breaks(connection, result)
-        cover = result.cover
-        await connection.execute(
-            UPSERT_RUN, *place, result.state, cover.frame.opened, cover.frame.cutoff,
-            _json(positions), generation, _json(cover.files), _json(result.figures),
-            _json(result.reasons), result.rules_sha256, result.sha256,
-        )  # fmt: skip
+        await _bring(connection, MATCHES, place, matches_of(result))
+        await _bring(connection, BREAKS, place, breaks_of(result))
+        (row,) = run_of(result, positions, generation).values()
+        values = [_json(row[name]) if name in OBJECTS else row[name] for name in RUN_COLUMNS]
+        await connection.execute(UPSERT_RUN, *place, *values)
     return True
+
+
+async def currencies(connection: Any, source: str) -> list[str]:
+    """Return every currency of which something is stored."""
+    return [row["currency"] for row in await connection.fetch(SELECT_CURRENCIES, source)]
 
 
 async def forget(
     connection: Any, source: str, kept: Sequence[str], positions: Mapping[str, int], generation: int
 ) -> None:
     """Remove the runs of currencies that have no statement any more."""
-    for row in await connection.fetch(SELECT_OTHERS, source, list(kept)):
-        place = source, row["currency"]
+    for currency in await currencies(connection, source):
+        if currency in kept:
+            continue
+        place = source, currency
         async with connection.transaction():
             await connection.execute(LOCK_RUN, *place)
-            stored = await connection.fetchrow(SELECT_RUN, *place)
-            if stored is not None and not await _is_later(
-                connection, stored, positions, generation
+            known = await stored(connection, RUNS, *place)
+            if not any(
+                [
+                    await _is_later(connection, each, positions, generation)
+                    for each in known.values()
+                ]
             ):
-                for statement in (DELETE_RUN, DELETE_ALL_MATCHES, DELETE_BREAKS):
+                for statement in (DELETE_RUN, DELETE_ALL_MATCHES, DELETE_ALL_BREAKS):
                     await connection.execute(statement, *place)
 
 
 async def _is_later(
-    connection: Any, stored: Any, positions: Mapping[str, int], generation: int
+    connection: Any, known: Mapping[str, Any], positions: Mapping[str, int], generation: int
 ) -> bool:
-    """Tell whether what is stored must stay. A roll back makes an earlier generation live."""
-    known = orjson.loads(stored["positions"])
-    if stored["generation"] != generation:
+    """Tell whether what is stored must stay. A roll back makes an earlier generation live.
+
+    A position that the log has not reached was never reconciled: somebody wrote it there.
+    """
+    if known["generation"] != generation:
         live = await connection.fetchrow(books.SELECT_LIVE)
         return live is None or bool(live["generation"] != generation)
-    return any(known.get(source, 0) > position for source, position in positions.items())
-
-
-async def _write_matches(connection: Any, result: Result) -> None:
-    """Bring the live matches to what they are now; only what changed is written."""
-    place = result.source, result.currency
-    wanted = {key: (group.anchor, group.rule) for group in result.matches for key in group.keys}
-    have = {
-        row["item"]: (row["anchor"], row["rule"])
-        for row in await connection.fetch(SELECT_MATCHES, *place)
+    told = known["positions"] if isinstance(known["positions"], dict) else {}
+    heads = {
+        row["source"]: row["position"]
+        for row in await connection.fetch(SELECT_HEADS, list(positions))
     }
-    gone = [item for item, told in have.items() if wanted.get(item) != told]
-    if gone:
-        await connection.execute(DELETE_MATCHES, *place, gone)
-    new = [(*place, item, *told) for item, told in wanted.items() if have.get(item) != told]
-    if new:
-        await connection.copy_records_to_table(
-            "recon_matches", schema_name="ledger", records=new,
-            columns=["source", "currency", "item", "anchor", "rule"],
-        )  # fmt: skip
-
-
-async def _write_breaks(connection: Any, result: Result) -> None:
-    await connection.execute(DELETE_BREAKS, result.source, result.currency)
-    if not result.breaks:
-        return
-    records = []
-    for each in result.breaks:
-        told = msgspec.structs.asdict(each) | {
-            "source": result.source, "currency": result.currency, "items": list(each.items),
-        }  # fmt: skip
-        records.append(tuple(told[name] for name in BREAK_COLUMNS))
-    await connection.copy_records_to_table(
-        "recon_breaks", schema_name="ledger", records=records, columns=list(BREAK_COLUMNS)
+    return any(
+        position < told[source] <= heads.get(source, 0)
+        for source, position in positions.items()
+        if isinstance(told.get(source), int)
     )
+
+
+async def _bring(connection: Any, table: Kept, place: tuple[str, str], wanted: Records) -> None:
+    """Bring a wallet's rows to what they are now; only what differs is written."""
+    have = await stored(connection, table, *place)
+    gone = {key[0] for key, told in have.items() if wanted.get(key) != told}
+    new = {key: told for key, told in wanted.items() if have.get(key) != told}
+    if gone or new:
+        await connection.execute(table.delete, *place, sorted(gone | {key[0] for key in new}))
+    if new:
+        columns = ("source", "currency", *table.key, *next(iter(new.values())))
+        await connection.copy_records_to_table(
+            table.name, schema_name="ledger", columns=list(columns),
+            records=[(*place, *key, *told.values()) for key, told in new.items()],
+        )  # fmt: skip
 
 
 def _json(value: Any) -> str:

@@ -126,19 +126,27 @@ def rules_for(settings: Settings, source: str) -> Rules:
 
 async def compute(connection: Any, source: str, rules: Rules) -> Run | None:
     """Reconcile every wallet of a source in one snapshot; nothing is written."""
-    log = log_of(source)
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        live = await connection.fetchrow(books.SELECT_LIVE)
-        if live is None:
-            return None
-        await connection.execute(
-            f"SET LOCAL search_path = {books.schema_of(live['generation'])}, ledger"
-        )
-        await connection.execute(NO_BITMAPS)
-        positions = {}
-        for name in (source, log):
-            place = await connection.fetchrow(SELECT_PLACE, name)
-            positions[name] = 0 if place is None else int(place["books"])
-        pair = Pair(connection, registry.load(), source, log, rules)
-        found = [await pair.reconcile(currency) for currency in await pair.currencies()]
+        return await computed(connection, source, rules)
+
+
+async def computed(connection: Any, source: str, rules: Rules) -> Run | None:
+    """Reconcile every wallet of a source as the connection's transaction sees it.
+
+    Returns None when there are no books. The transaction's search_path is theirs afterwards.
+    """
+    log = log_of(source)
+    live = await connection.fetchrow(books.SELECT_LIVE)
+    if live is None:
+        return None
+    await connection.execute(
+        f"SET LOCAL search_path = {books.schema_of(live['generation'])}, ledger"
+    )
+    await connection.execute(NO_BITMAPS)
+    positions = {}
+    for name in (source, log):
+        place = await connection.fetchrow(SELECT_PLACE, name)
+        positions[name] = 0 if place is None else int(place["books"])
+    pair = Pair(connection, registry.load(), source, log, rules)
+    found = [await pair.reconcile(currency) for currency in await pair.currencies()]
     return Run(live["generation"], positions, [each for each in found if each is not None])

@@ -15,18 +15,22 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger import books, database, registry, sealfile
+from ledger import books, database, registry, sealfile, verify_recon
 from ledger.doctor import embedded_dsn
 from ledger.errors import BadNote, BadQuestion, DatabaseUnavailable, LedgerError, Tampered
 from ledger.findings import Finding
 from ledger.keys import read_trusted, trusted_keys
 from ledger.model import SourceTerms
 from ledger.note import Verifier, open_checkpoint
+from ledger.reconcile import rules_for
+from ledger.registry import STATEMENT
 from ledger.settings import Settings
+from ledger.statement_events import log_of, source_of
 from ledger.verdict import Checked, Verdict, tell
 from ledger.verify_books import Fold, check_journal, second_generation
 from ledger.verify_log import SELECT_ENDS, Claim, LogCheck, Proved
 from ledger.verify_progress import Progress, Stages
+from ledger.verify_recon import Compared
 from ledger.worker import load_terms
 
 SEAL_SECONDS_MAX: Final = 3.0
@@ -34,6 +38,10 @@ SEAL_SECONDS_MAX: Final = 3.0
 
 SECONDS_MAX: Final = 3600.0
 LISTED_MAX: Final = 20
+MEND: Final = (
+    "find out who changed it; `ledger serve` writes it anew when it starts, and with the source's "
+    "next event; rows of a source without statements can be deleted"
+)
 REPAIR: Final = (
     "find out who changed it; `ledger rebuild --swap --accept-differences` puts it right"
 )
@@ -192,6 +200,44 @@ class Verification:
         except (LedgerError, asyncpg.PostgresError) as error:
             advice = "give this role CREATE on the database, or verify as the service's role"
             self._add("INCOMPLETE", "books", f"could not be folded again: {error}", advice)
+        try:
+            await self._check_results(connection, terms)
+        except asyncpg.PostgresError as error:
+            advice = "give this role SELECT on ledger.recon_*, or verify as the service's role"
+            told = f"what was reconciled could not be found again: {error}"
+            self._add("INCOMPLETE", "reconciliation", told, advice)
+
+    async def _check_results(self, connection: Any, terms: Sequence[SourceTerms]) -> None:
+        """Reconcile again, and compare with what is stored of it."""
+        stated = {source_of(each.source) for each in terms if each.provider == STATEMENT}
+        for source in sorted({*stated, *await verify_recon.sources(connection)}):
+            if {source, log_of(source)} & self._bad:
+                told = "not reconciled again: its log is not what it was itself"
+                self._add("INCOMPLETE", "reconciliation", told, source=source)
+                continue
+            step = self.progress.step(f"{source}: reconciliation", None)
+            try:
+                found = await verify_recon.check(
+                    connection, source, rules_for(self.settings, source)
+                )
+            finally:
+                step.done()
+            self._tell_results(source, found)
+
+    def _tell_results(self, source: str, found: Compared) -> None:
+        for difference in found.differences[:LISTED_MAX]:
+            self.found.append(
+                Checked("fail", "reconciliation", str(difference), MEND, source, None,
+                        [asdict(difference)])
+            )  # fmt: skip
+        for told in found.behind:
+            advice = "run `ledger serve` with these settings and ask again in a moment"
+            self._add("INCOMPLETE", "reconciliation", told, advice, source)
+        if not found.differences and not found.behind:
+            told = (
+                f"{_some(found.wallets, 'wallet')} and {_some(found.breaks, 'break')} found again"
+            )
+            self._add("ok", "reconciliation", told, source=source)
 
     async def _check_journal(self, connection: Any, source: str, generation: int) -> None:
         head = int(await connection.fetchval(SELECT_HEAD, source) or 0)

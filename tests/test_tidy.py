@@ -45,6 +45,7 @@ RANKS = [
      "statement_log", "recon_books", "recon_store", "reads_recon", "reads_findings",
      "answers_recon"},
     {"receive", "intake", "worker", "projector", "seal", "verify_log", "verify_books", "decide",
+     "verify_recon",
      "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query",
      "reconcile", "recon_decide", "recon_pages", "routes_recon",
      "pull", "pulling", "bulk_units", "bulk_worker", "bulk_load", "rebuild"},

@@ -131,4 +131,5 @@ def test_the_log_of_statements_is_verified_like_every_other(service: Service) ->
     checks = orjson.loads(done.stdout)["checks"]
     named = [each for each in checks if each["source"] == "straitsx.statements"]
     assert named
+    assert "reconciliation" in {each["name"] for each in checks if each["source"] == "straitsx"}
     assert {each["verdict"] for each in checks} == {"ok"}, checks
