@@ -15,8 +15,8 @@ import orjson
 from ledger import books
 from ledger.recon_result import Result
 
-Records: TypeAlias = dict[tuple[str, ...], dict[str, Any]]
-"""Key, within a wallet → the other columns."""
+Records: TypeAlias = dict[tuple[str, ...], tuple[Any, ...]]
+"""Key, within a wallet → the other columns, in their order."""
 
 LOCK_RUN: Final = "SELECT pg_advisory_xact_lock(hashtextextended($1 || '|' || $2, 7))"
 SELECT_RUN: Final = """
@@ -65,13 +65,8 @@ DELETE_BREAKS: Final = """
 DELETE FROM ledger.recon_breaks
  WHERE source = $1 AND $2::text IS NOT NULL AND id = ANY ($3::text[])
 """
-OBJECTS: Final = ("positions", "files", "figures", "reasons")
+OBJECTS: Final = frozenset({"positions", "files", "figures", "reasons"})
 """Columns of a run that hold JSON."""
-
-RUN_COLUMNS: Final = (
-    "state", "opened_at", "closed_at", "positions", "generation", "files", "figures", "reasons",
-    "rules_sha256", "sha256",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,45 +75,64 @@ class Kept:
 
     name: str
     key: tuple[str, ...]
+    columns: tuple[str, ...]
+    """The others, in the order in which they are selected."""
     select: str
     delete: str = ""
-    """Takes the first column of the keys to remove."""
+    """Takes the keys to remove."""
 
 
-RUNS: Final = Kept("recon_runs", (), SELECT_RUN)
-MATCHES: Final = Kept("recon_matches", ("item",), SELECT_MATCHES, DELETE_MATCHES)
-BREAKS: Final = Kept("recon_breaks", ("id",), SELECT_BREAKS, DELETE_BREAKS)
+RUNS: Final = Kept(
+    "recon_runs",
+    (),
+    ("state", "opened_at", "closed_at", "positions", "generation", "files", "figures", "reasons",
+     "rules_sha256", "sha256"),
+    SELECT_RUN,
+)  # fmt: skip
+MATCHES: Final = Kept(
+    "recon_matches", ("item",), ("anchor", "rule"), SELECT_MATCHES, DELETE_MATCHES
+)
+BREAKS: Final = Kept(
+    "recon_breaks",
+    ("id",),
+    ("type", "state", "anchor", "rule", "items", "difference", "gap", "at", "age_days", "bucket",
+     "owner", "detail", "action", "decided_by", "decided_at", "note"),
+    SELECT_BREAKS,
+    DELETE_BREAKS,
+)  # fmt: skip
 
 
 async def stored(connection: Any, table: Kept, source: str, currency: str) -> Records:
-    """Read what is stored of a wallet."""
-    rows = [dict(row) for row in await connection.fetch(table.select, source, currency)]
-    return {tuple(str(row.pop(name)) for name in table.key): _read(row) for row in rows}
+    """Read what is stored of a wallet, its objects as objects."""
+    rows = await connection.fetch(table.select, source, currency)
+    if table is RUNS:
+        found = [tuple(_read(name, row[name]) for name in RUNS.columns) for row in rows]
+        return {(): found[0]} if found else {}
+    return {(row[0],): tuple(row)[1:] for row in rows}
 
 
-def _read(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with its objects read; what is no JSON text stays as it is."""
-    objects = {name: orjson.loads(row[name]) for name in OBJECTS if name in row}
-    return row | objects
+def _read(name: str, value: Any) -> Any:
+    return orjson.loads(value) if name in OBJECTS else value
 
 
 def run_of(result: Result, positions: Mapping[str, int], generation: int) -> Records:
     """Return the row of a run."""
     cover = result.cover
-    return {(): {
-        "state": result.state, "opened_at": cover.frame.opened, "closed_at": cover.frame.cutoff,
-        "positions": dict(positions), "generation": generation, "files": list(cover.files),
-        "figures": dict(result.figures), "reasons": list(result.reasons),
-        "rules_sha256": result.rules_sha256, "sha256": result.sha256,
-    }}  # fmt: skip
+    row = (
+        result.state, cover.frame.opened, cover.frame.cutoff, dict(positions), generation,
+        list(cover.files), dict(result.figures), list(result.reasons), result.rules_sha256,
+        result.sha256,
+    )  # fmt: skip
+    return {(): row}
 
 
 def matches_of(result: Result) -> Records:
     """Return the rows of the live matches."""
-    return {
-        (key,): {"anchor": group.anchor, "rule": group.rule}
-        for group in result.matches for key in group.keys
-    }  # fmt: skip
+    found: Records = {}
+    for group in result.matches:
+        told = (group.anchor, group.rule)
+        found |= {(key,): told for key in group.keys}
+    return found
 
 
 def breaks_of(result: Result) -> Records:
@@ -126,7 +140,7 @@ def breaks_of(result: Result) -> Records:
     found: Records = {}
     for each in result.breaks:
         told = msgspec.structs.asdict(each) | {"items": list(each.items)}
-        found[(told.pop("id"),)] = told
+        found[(each.id,)] = tuple(told[name] for name in BREAKS.columns)
     return found
 
 
@@ -143,7 +157,10 @@ async def write(
         await _bring(connection, MATCHES, place, matches_of(result))
         await _bring(connection, BREAKS, place, breaks_of(result))
         (row,) = run_of(result, positions, generation).values()
-        values = [_json(row[name]) if name in OBJECTS else row[name] for name in RUN_COLUMNS]
+        values = [
+            _json(value) if name in OBJECTS else value
+            for name, value in zip(RUNS.columns, row, strict=True)
+        ]
         await connection.execute(UPSERT_RUN, *place, *values)
     return True
 
@@ -175,16 +192,17 @@ async def forget(
 
 
 async def _is_later(
-    connection: Any, known: Mapping[str, Any], positions: Mapping[str, int], generation: int
+    connection: Any, known: tuple[Any, ...], positions: Mapping[str, int], generation: int
 ) -> bool:
     """Tell whether what is stored must stay. A roll back makes an earlier generation live.
 
     A position that the log has not reached was never reconciled: somebody wrote it there.
     """
-    if known["generation"] != generation:
+    row = dict(zip(RUNS.columns, known, strict=True))
+    if row["generation"] != generation:
         live = await connection.fetchrow(books.SELECT_LIVE)
         return live is None or bool(live["generation"] != generation)
-    told = known["positions"] if isinstance(known["positions"], dict) else {}
+    told = row["positions"] if isinstance(row["positions"], dict) else {}
     heads = {
         row["source"]: row["position"]
         for row in await connection.fetch(SELECT_HEADS, list(positions))
@@ -204,10 +222,10 @@ async def _bring(connection: Any, table: Kept, place: tuple[str, str], wanted: R
     if gone or new:
         await connection.execute(table.delete, *place, sorted(gone | {key[0] for key in new}))
     if new:
-        columns = ("source", "currency", *table.key, *next(iter(new.values())))
+        columns = ("source", "currency", *table.key, *table.columns)
         await connection.copy_records_to_table(
             table.name, schema_name="ledger", columns=list(columns),
-            records=[(*place, *key, *told.values()) for key, told in new.items()],
+            records=[(*place, *key, *told) for key, told in new.items()],
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ledger import recon_store
 from ledger.compare import Difference
+from ledger.recon_result import Result
 from ledger.recon_rules import Rules
 from ledger.recon_store import BREAKS, MATCHES, RUNS, Kept, Records
 from ledger.reconcile import Run, computed
@@ -30,8 +31,8 @@ SELECT source FROM ledger.recon_breaks
  ORDER BY source
 """
 
-Stored = dict[str, tuple[Records, Records, Records]]
-"""Currency → the rows of its run, its matches and its breaks."""
+Rows = tuple[Records, Records, Records]
+"""The rows of a wallet's run, its matches and its breaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,60 +56,54 @@ async def check(connection: Any, source: str, rules: Rules) -> Compared:
     while True:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             run = await computed(connection, source, rules)
-            stored = await _stored(connection, source)
-        found = compare(source, run, stored, rules)
+            if run is None:
+                return Compared(0, 0, (), ("there are no books to reconcile",))
+            found = await _compare(connection, source, run, rules)
         is_late = asyncio.get_running_loop().time() > deadline
         if found.differences or not found.behind or is_late:
             return found
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _stored(connection: Any, source: str) -> Stored:
-    return {
-        currency: (
-            await recon_store.stored(connection, RUNS, source, currency),
-            await recon_store.stored(connection, MATCHES, source, currency),
-            await recon_store.stored(connection, BREAKS, source, currency),
-        )
-        for currency in await recon_store.currencies(connection, source)
-    }
-
-
-def compare(source: str, run: Run | None, stored: Stored, rules: Rules) -> Compared:
+async def _compare(connection: Any, source: str, run: Run, rules: Rules) -> Compared:
     """Compare what is stored with a run of the same snapshot, wallet by wallet."""
-    if run is None:
-        return Compared(0, 0, (), ("there are no books to reconcile",))
-    wanted: Stored = {
-        result.currency: (
-            recon_store.run_of(result, run.positions, run.generation),
-            recon_store.matches_of(result),
-            recon_store.breaks_of(result),
-        )
-        for result in run.results
-    }
+    results = {result.currency: result for result in run.results}
     found: list[Difference] = []
     behind: list[str] = []
-    for currency in sorted({*wanted, *stored}):
-        why = _behind(run, stored.get(currency), currency in wanted, rules)
+    for currency in sorted({*results, *await recon_store.currencies(connection, source)}):
+        result = results.get(currency)
+        (row, matches, breaks) = [
+            await recon_store.stored(connection, table, source, currency)
+            for table in (RUNS, MATCHES, BREAKS)
+        ]
+        why = _behind(run, row, result is not None, rules)
         if why:
             behind.append(f"{currency}: {why}")
         else:
-            found += _of_wallet(source, currency, stored, wanted)
-    breaks = sum(len(rows) for _, _, rows in wanted.values())
-    return Compared(len(wanted), breaks, tuple(found), tuple(behind))
+            place = {"source": source, "currency": currency}
+            found += _of_wallet(place, (row, matches, breaks), _wanted(result, run))
+    count = sum(len(result.breaks) for result in run.results)
+    return Compared(len(results), count, tuple(found), tuple(behind))
 
 
-def _behind(
-    run: Run, stored: tuple[Records, Records, Records] | None, is_wanted: bool, rules: Rules
-) -> str:
+def _wanted(result: Result | None, run: Run) -> Rows:
+    if result is None:
+        return {}, {}, {}
+    return (
+        recon_store.run_of(result, run.positions, run.generation),
+        recon_store.matches_of(result),
+        recon_store.breaks_of(result),
+    )
+
+
+def _behind(run: Run, stored: Records, is_wanted: bool, rules: Rules) -> str:
     """Say why what is stored of a wallet is not of these books; "" when it should be.
 
     What is stored is never ahead of books that are read later.
     """
-    rows = list(stored[0].values()) if stored else []
-    if not rows:
+    if not stored:
         return "not reconciled yet" if is_wanted else ""
-    (row,) = rows
+    row = dict(zip(RUNS.columns, stored[()], strict=True))
     told = row["positions"] if isinstance(row["positions"], dict) else {}
     is_earlier = told != run.positions and all(
         isinstance(told.get(log), int) and told[log] <= place
@@ -121,15 +116,10 @@ def _behind(
     return ""
 
 
-def _of_wallet(source: str, currency: str, stored: Stored, wanted: Stored) -> Iterator[Difference]:
-    nothing: tuple[Records, Records, Records] = ({}, {}, {})
-    tables = zip(
-        (RUNS, MATCHES, BREAKS), stored.get(currency, nothing), wanted.get(currency, nothing),
-        strict=True,
-    )  # fmt: skip
-    for table, have, want in tables:
+def _of_wallet(place: Mapping[str, Any], stored: Rows, wanted: Rows) -> Iterator[Difference]:
+    for table, have, want in zip((RUNS, MATCHES, BREAKS), stored, wanted, strict=True):
         for key in sorted({*have, *want}):
-            difference = _row(table, {"source": source, "currency": currency}, key, have, want)
+            difference = _row(table, place, key, have, want)
             if difference is not None:
                 yield difference
 
@@ -137,9 +127,12 @@ def _of_wallet(source: str, currency: str, stored: Stored, wanted: Stored) -> It
 def _row(
     table: Kept, place: Mapping[str, Any], key: tuple[str, ...], have: Records, want: Records
 ) -> Difference | None:
-    live, again = have.get(key), want.get(key)
-    if live == again:
+    if have.get(key) == want.get(key):
         return None
+    live, again = (
+        dict(zip(table.columns, rows[key], strict=True)) if key in rows else None
+        for rows in (have, want)
+    )
     if live is not None and again is not None:
         one, two = _flat(live), _flat(again)
         names = [name for name in {**two, **one} if one.get(name) != two.get(name)]
