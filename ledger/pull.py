@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import msgspec
@@ -37,6 +37,13 @@ PERIOD_MAX: Final = timedelta(days=1)
 WAIT_SECONDS_MAX: Final = 60.0
 
 log = structlog.get_logger(__name__)
+
+
+class Span(NamedTuple):
+    """From when up to when statements are imported."""
+
+    opened_at: datetime
+    closed_at: datetime
 
 
 class _Again(PullFailed):
@@ -121,12 +128,12 @@ async def run(
     pull: Pull,
     importer: Callable[[bytes], Awaitable[None]],
     now: Callable[[], datetime],
-    covered: MutableMapping[str, datetime],
+    covered: MutableMapping[str, Span],
 ) -> None:
     """Fetch and import what is new, for ever, every `every_seconds`.
 
-    `covered` says per currency up to when statements are imported; it is kept up to date and only
-    moves after `importer` returned. What fails is logged and tried again in the next round.
+    `covered` says per currency from when up to when statements are imported; it is kept up to date
+    and only moves after `importer` returned. What fails is logged and tried again later.
     """
     async with opened(pull) as session:
         while True:
@@ -145,16 +152,22 @@ async def catch_up(
     currency: str,
     importer: Callable[[bytes], Awaitable[None]],
     now: Callable[[], datetime],
-    covered: MutableMapping[str, datetime],
+    covered: MutableMapping[str, Span],
 ) -> None:
-    """Import one currency's statements up to `delay_seconds` ago, a day at most at a time."""
+    """Import one currency's statements up to `delay_seconds` ago, a day at most at a time.
+
+    The first period begins `overlap_seconds` before what is covered ends: rows that were entered
+    late take their place line by line.
+    """
     until = (now() - timedelta(seconds=pull.delay_seconds)).replace(microsecond=0)
-    first = pull.since or until.replace(hour=0, minute=0, second=0)
-    opened_at = covered.get(currency, first.astimezone(UTC))
-    while opened_at < until:
-        closed_at = min(opened_at + PERIOD_MAX, until)
+    first = (pull.since or until.replace(hour=0, minute=0, second=0)).astimezone(UTC)
+    begin, end = covered.get(currency, Span(first, first))
+    opened_at = max(begin, end - timedelta(seconds=pull.overlap_seconds))
+    while end < until:
+        closed_at = min(end + PERIOD_MAX, until)
         await importer(await fetch_statement(session, pull, currency, opened_at, closed_at))
-        covered[currency] = opened_at = closed_at
+        opened_at = end = closed_at
+        covered[currency] = Span(begin, end)
         log.info("pulled", name=currency, state=closed_at.isoformat())
 
 

@@ -27,6 +27,8 @@ class Pull:
     """Where the first period begins; without it, at the midnight (UTC) before the first run."""
     delay_seconds: float = 300.0
     """How long after its end a period is asked for, so that late rows are in it."""
+    overlap_seconds: float = 3600.0
+    """How much of what was fetched is fetched once more, for rows that were entered late."""
     requests_per_second: float = 5.0
     answer_seconds_max: float = 30.0
     attempts_max: int = ATTEMPTS_MAX
@@ -96,7 +98,7 @@ def _count(value: Any) -> int:
 
 
 def _seconds(name: str, value: Any) -> float:
-    least = 60 if name == "every_seconds" else 0 if name == "delay_seconds" else 0.1
+    least = {"every_seconds": 60, "delay_seconds": 0, "overlap_seconds": 0}.get(name, 0.1)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name}: expected a number")
     if not least <= value <= 31 * 86_400:

@@ -12,6 +12,7 @@ import structlog
 
 from ledger import database, pull
 from ledger.errors import LedgerError
+from ledger.pull import Span
 from ledger.pull_terms import Pull
 from ledger.settings import Settings
 from ledger.statement_events import log_of
@@ -21,8 +22,11 @@ from ledger.statement_read import read_statement
 LOGGER = structlog.get_logger("ledger.pulling")
 
 SELECT_COVERED: Final = """
-SELECT split_part(resource_id, ':', 1) AS currency, max(provider_at) AS closed_at
-  FROM (SELECT DISTINCT ON (resource_id) resource_id, provider_at, status FROM ledger.events
+SELECT split_part(resource_id, ':', 1) AS currency,
+       min((convert_from(body, 'UTF8')::jsonb->>'opened_at')::timestamptz) AS opened_at,
+       max(provider_at) AS closed_at
+  FROM (SELECT DISTINCT ON (resource_id) resource_id, provider_at, status, body
+          FROM ledger.events
          WHERE source = $1 AND kind = 'statement'
          ORDER BY resource_id, position DESC) AS latest
  WHERE status = 'imported' GROUP BY 1
@@ -62,7 +66,7 @@ async def _source(dsn: str, name: str, terms: Pull, now: Callable[[], datetime])
             await asyncio.sleep(RETRY_SECONDS)
 
 
-async def covered_by(connection: Any, source: str) -> dict[str, datetime]:
-    """Return up to when the imported statements of a source go, by currency."""
+async def covered_by(connection: Any, source: str) -> dict[str, Span]:
+    """Return from when up to when the imported statements of a source go, by currency."""
     rows = await connection.fetch(SELECT_COVERED, log_of(source))
-    return {row["currency"]: row["closed_at"] for row in rows}
+    return {row["currency"]: Span(row["opened_at"], row["closed_at"]) for row in rows}

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from ledger import cells
 from ledger.matching import Matcher
 from ledger.model import changed
 from ledger.recon_cover import Cover, File, cover_of
-from ledger.recon_items import ZERO, Frame, Item, Known, Manual, Move
+from ledger.recon_items import ZERO, Frame, Item, Known, Manual, Move, added
 from ledger.recon_result import Decided, Ledger, Result, conclude
 from ledger.recon_rules import Rules
 from ledger.registry import Registry
+
+WALLET: Final = ("assets:wallet:available", "assets:wallet:held")
+MOMENT: Final = timedelta(microseconds=1)
+"""The least difference between two times: what is dated before one is dated up to the last."""
 
 SELECT_CURRENCIES: Final = """
 SELECT DISTINCT currency FROM statements WHERE source = $1 AND status = 'imported' ORDER BY currency
@@ -83,13 +88,6 @@ SELECT DISTINCT l.contract_id, l.currency
                       AND e.account LIKE 'assets:wallet:%')
  ORDER BY l.contract_id, l.currency
 """
-SELECT_BALANCES: Final = """
-SELECT coalesce(sum(amount) FILTER (WHERE effective_at < $3), 0) AS before,
-       coalesce(sum(amount), 0) AS balance
-  FROM entries
- WHERE source = $1 AND currency = $2 AND effective_at < $4
-   AND account IN ('assets:wallet:available', 'assets:wallet:held')
-"""
 SELECT_DECIDED: Final = """
 SELECT a.id, a.anchor, a.action, a.by, a.note, a.decided_position, a.decided_at, a.items,
        coalesce(p.posted, 0) AS posted, coalesce(p.before, 0) AS before
@@ -128,6 +126,8 @@ class Pair:
     source: str
     log: str
     rules: Rules
+    position: int
+    """Where the books of the source are."""
 
     async def currencies(self) -> list[str]:
         """Return the currencies that have a statement."""
@@ -149,18 +149,24 @@ class Pair:
         matcher, known = await self._matcher(currency, cover)
         matcher.match(_manual(decided.values()))
         elsewhere = await self._elsewhere(currency, matcher.moves.values())
-        balances = await self.connection.fetchrow(
-            SELECT_BALANCES, self.source, currency, frame.opened, frame.cutoff
-        )
+        before, balance = [
+            await self._held(currency, moment) for moment in (frame.opened, frame.cutoff)
+        ]
         return conclude(
             self.source,
             currency,
             cover=cover,
-            ledger=Ledger(balances["before"], balances["balance"]),
+            ledger=Ledger(before, balance),
             groups=matcher.finish(known, elsewhere),
             decided=decided,
             rules=self.rules,
         )
+
+    async def _held(self, currency: str, before: datetime) -> Decimal:
+        """Return what the journal says that a wallet holds of what is dated before a moment."""
+        bound = cells.Bound(self.source, self.position, before - MOMENT)
+        sums = await cells.sums(self.connection, bound, [(name, currency) for name in WALLET])
+        return added(debits - credited for debits, credited in sums.values())
 
     async def _matcher(self, currency: str, cover: Cover) -> tuple[Matcher, dict[str, Known]]:
         frame = cover.frame

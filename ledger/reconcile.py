@@ -147,6 +147,6 @@ async def computed(connection: Any, source: str, rules: Rules) -> Run | None:
     for name in (source, log):
         place = await connection.fetchrow(SELECT_PLACE, name)
         positions[name] = 0 if place is None else int(place["books"])
-    pair = Pair(connection, registry.load(), source, log, rules)
+    pair = Pair(connection, registry.load(), source, log, rules, positions[source])
     found = [await pair.reconcile(currency) for currency in await pair.currencies()]
     return Run(live["generation"], positions, [each for each in found if each is not None])

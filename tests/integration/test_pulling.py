@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from ledger import pulling
+from ledger.pull import Span
 from ledger.pull_terms import Pull
 from tests.asking import serving
 from tests.conftest import Database
 from tests.statements import post_statement, row, statement
 
+JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PULL = Pull("https://api.example/v1", "key", ("XSGD",), 60.0)
 FILE = b"""
@@ -29,14 +31,14 @@ FILE = b"""
 async def test_a_pulled_statement_is_imported_and_the_next_begins_where_it_ends(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[dict[str, datetime]] = []
+    seen: list[dict[str, Span]] = []
     done = asyncio.Event()
 
     async def pull_once(
         pull: Pull,
         importer: Callable[[bytes], Awaitable[None]],
         now: Callable[[], datetime],
-        covered: MutableMapping[str, datetime],
+        covered: MutableMapping[str, Span],
     ) -> None:
         assert (pull, now()) == (PULL, NOW)
         seen.append(dict(covered))
@@ -56,11 +58,11 @@ async def test_a_pulled_statement_is_imported_and_the_next_begins_where_it_ends(
             await done.wait()
         task.cancel()
         await asyncio.wait([task])
-        assert seen == [{"XSGD": datetime(2026, 2, 1, tzinfo=UTC)}]
+        assert seen == [{"XSGD": Span(JANUARY, datetime(2026, 2, 1, tzinfo=UTC))}]
         await service.fold()
         found: list[dict[str, Any]] = (await service.ask("/v1/statements"))["statements"]
         assert [each["closing"] for each in found] == ["12.5", "10"]
     async with database.service() as connection:
         assert await pulling.covered_by(connection, "straitsx") == {
-            "XSGD": datetime(2026, 2, 2, tzinfo=UTC)
+            "XSGD": Span(JANUARY, datetime(2026, 2, 2, tzinfo=UTC))
         }

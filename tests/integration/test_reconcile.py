@@ -125,6 +125,26 @@ async def test_a_newer_file_replaces_line_by_line_without_doubling(service: Serv
     assert first["status"] == "duplicate"
 
 
+async def test_a_row_entered_late_takes_its_place_by_the_next_file_that_overlaps(
+    service: Service,
+) -> None:
+    early, late, last = "2026-01-05T00:00:00Z", "2026-01-15T23:00:00Z", "2026-01-15T23:30:00Z"
+    for number, moment in ((1, early), (2, late), (3, last)):
+        await service.post_json("straitsx", payment(number, fees="0.0", **at(moment)))
+    rows = [row(f"r{n}", f"contract_000{n}", "10", m) for n, m in ((1, early), (3, last))]
+    noon, end = "2026-01-15T12:00:00Z", "2026-01-16T00:00:00Z"
+    await post_statement(service, statement(rows), (JANUARY[0], end))
+    (result,) = (await reconcile(service)).results
+    assert [each.type for each in result.breaks] == ["TIMING"]
+    whole = [row("r2", "contract_0002", "10", late), rows[1]]
+    done = await post_statement(service, statement(whole, opening="10"), (noon, JANUARY[1]))
+    assert (done["new"], done["changed"], done["withdrawn"]) == (1, 1, 0)
+    (result,) = (await reconcile(service)).results
+    assert (result.state, result.figures["closing"], result.figures["lines"]) == (
+        "RECONCILED", "30", 3,
+    )  # fmt: skip
+
+
 async def test_a_file_whose_balance_does_not_add_up_is_refused_by_its_line(
     service: Service,
 ) -> None:

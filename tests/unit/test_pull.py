@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer, unused_port
 
 from ledger import settings
 from ledger.errors import PullFailed, SettingsError, StatementRefused
-from ledger.pull import PAGE_ROWS, fetch_balances, fetch_statement, opened, run
+from ledger.pull import PAGE_ROWS, Span, catch_up, fetch_balances, fetch_statement, opened, run
 from ledger.pull_terms import Pull
 from ledger.statement import Statement
 from ledger.statement_read import read_statement
@@ -89,6 +89,7 @@ class Provider:
                 every_seconds=0.01,
                 since=DAY,
                 delay_seconds=0,
+                overlap_seconds=0,
                 requests_per_second=1_000,
                 answer_seconds_max=5,
                 attempts_max=4,
@@ -275,15 +276,15 @@ async def test_the_loop_covers_every_period_once_and_survives_failures(
             raise failure
         taken.append(read_statement(body, format=None, currency=None, columns=None, window=None))
 
-    covered: dict[str, datetime] = {}
+    covered: dict[str, Span] = {}
     clock = [DAY + timedelta(hours=60)]
     provider.faults = [answering(500)] * 5
     with caplog.at_level(logging.INFO):
         async with provider.serving() as pull:
             task = asyncio.create_task(run(pull, importer, lambda: clock[0], covered))
-            await until(lambda: covered.get("XSGD") == clock[0])
+            await until(lambda: covered.get("XSGD") == Span(DAY, clock[0]))
             clock[0] += timedelta(days=1)
-            await until(lambda: covered["XSGD"] == clock[0])
+            await until(lambda: covered["XSGD"] == Span(DAY, clock[0]))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -293,6 +294,53 @@ async def test_the_loop_covers_every_period_once_and_survives_failures(
     assert [s.opening for s in taken][1:] == [s.closing for s in taken][:-1]
     assert sum(len(s.lines) for s in taken) == 60
     assert KEY not in caplog.text
+
+
+async def test_a_row_that_was_entered_late_is_fetched_with_the_next_period() -> None:
+    provider = Provider(hours("1", "2", "3"))
+    taken: list[Statement] = []
+
+    async def importer(body: bytes) -> None:
+        taken.append(read_statement(body, format=None, currency=None, columns=None, window=None))
+
+    covered: dict[str, Span] = {}
+    clock = [DAY + timedelta(hours=3)]
+    async with provider.serving() as told, opened(told) as session:
+        pull = replace(told, overlap_seconds=5_400)
+
+        async def next_round() -> None:
+            await catch_up(session, pull, "XSGD", importer, lambda: clock[0], covered)
+
+        await next_round()
+        await next_round()
+        assert len(taken) == 1
+        provider.rows.insert(3, (DAY + timedelta(hours=2, minutes=30), Decimal(7)))
+        clock[0] += timedelta(hours=1)
+        await next_round()
+        clock[0] += timedelta(hours=47)
+        await next_round()
+    assert covered == {"XSGD": Span(DAY, clock[0])}
+    assert [line.amount for line in taken[1].lines] == [3, 7]
+    hour = timedelta(hours=1)
+    assert [(s.opened_at - DAY, s.closed_at - DAY) for s in taken] == [
+        (0 * hour, 3 * hour), (1.5 * hour, 4 * hour), (2.5 * hour, 28 * hour),
+        (28 * hour, 51 * hour),
+    ]  # fmt: skip
+
+
+async def test_what_is_fetched_once_more_never_begins_before_what_was_imported() -> None:
+    provider = Provider(hours("1", "2"))
+    begins: list[datetime] = []
+
+    async def importer(body: bytes) -> None:
+        told = read_statement(body, format=None, currency=None, columns=None, window=None)
+        begins.append(told.opened_at)
+
+    covered = {"XSGD": Span(DAY, DAY + timedelta(minutes=10))}
+    async with provider.serving() as told, opened(told) as session:
+        pull = replace(told, overlap_seconds=86_400)
+        await catch_up(session, pull, "XSGD", importer, lambda: DAY + timedelta(hours=1), covered)
+    assert begins == [DAY]
 
 
 TOML = """
