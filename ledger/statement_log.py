@@ -33,10 +33,12 @@ LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.import.' ||
 SELECT_SAME: Final = """
 SELECT position FROM ledger.events WHERE source = $1 AND event_id = $2
 """
+# `position + 0`, `kind || ''`: a name is found by its hash, never by following positions or times.
 SELECT_HEADER: Final = """
 SELECT position, status FROM ledger.events
- WHERE source = $1 AND kind = 'statement' AND resource_id = $2
- ORDER BY position DESC LIMIT 1
+ WHERE source = $1 AND origin = 'statement' AND kind = 'statement' AND resource_id = $2
+   AND hashtextextended(resource_id, 0) = hashtextextended($2, 0)
+ ORDER BY position + 0 DESC LIMIT 1
 """
 SELECT_HEADERS: Final = """
 SELECT DISTINCT ON (resource_id) resource_id, position, status, body FROM ledger.events
@@ -46,18 +48,33 @@ SELECT DISTINCT ON (resource_id) resource_id, position, status, body FROM ledger
 """
 # Only what the file can change: its own lines, and those of its period that it may not have.
 SELECT_LINES: Final = """
-SELECT resource_id, status, idempotency_key, provider_at
-  FROM (SELECT DISTINCT ON (resource_id) resource_id, status, idempotency_key, provider_at
-          FROM ledger.events
-         WHERE source = $1 AND kind = 'statement_line' AND starts_with(resource_id, $2)
-         ORDER BY resource_id, position DESC) AS latest
- WHERE resource_id = ANY ($3::text[])
-    OR (status = 'stated' AND provider_at >= $4 AND provider_at < $5)
+SELECT latest.resource_id, latest.status, latest.idempotency_key, latest.provider_at
+  FROM (SELECT id, bool_or(own) AS own
+          FROM (SELECT unnest($3::text[]) AS id, true AS own
+                 UNION ALL
+                SELECT resource_id, false FROM ledger.events
+                 WHERE source = $1 AND origin = 'statement' AND kind = 'statement_line'
+                   AND provider_at >= $4 AND provider_at < $5
+                   AND starts_with(resource_id, $2)) AS named
+         GROUP BY id) AS wanted
+ CROSS JOIN LATERAL (
+       SELECT e.resource_id, e.status, e.idempotency_key, e.provider_at FROM ledger.events AS e
+        WHERE e.source = $1 AND e.origin = 'statement' AND e.kind || '' = 'statement_line'
+          AND e.resource_id = wanted.id
+          AND hashtextextended(e.resource_id, 0) = hashtextextended(wanted.id, 0)
+        ORDER BY e.position + 0 DESC LIMIT 1) AS latest
+ WHERE wanted.own
+    OR (latest.status = 'stated' AND latest.provider_at >= $4 AND latest.provider_at < $5)
 """
 SELECT_BODIES: Final = """
-SELECT DISTINCT ON (resource_id) body FROM ledger.events
- WHERE source = $1 AND kind = 'statement_line' AND resource_id = ANY ($2::text[])
- ORDER BY resource_id, position DESC
+SELECT latest.body FROM unnest($2::text[]) AS wanted(id)
+ CROSS JOIN LATERAL (
+       SELECT e.body FROM ledger.events AS e
+        WHERE e.source = $1 AND e.origin = 'statement' AND e.kind || '' = 'statement_line'
+          AND e.resource_id = wanted.id
+          AND hashtextextended(e.resource_id, 0) = hashtextextended(wanted.id, 0)
+        ORDER BY e.position + 0 DESC LIMIT 1) AS latest
+ ORDER BY wanted.id
 """
 SELECT_STATED_BY: Final = """
 SELECT body

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 
 from ledger.model import plain
 from ledger.recon_rules import rules_of
+from ledger.statement_log import SELECT_LINES
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero
@@ -123,6 +127,23 @@ async def test_a_newer_file_replaces_line_by_line_without_doubling(service: Serv
     assert (await reconcile(service)).results[0].state == "RECONCILED"
     first = await post_statement(service, statement(wrong))
     assert first["status"] == "duplicate"
+
+
+async def test_an_import_looks_its_lines_up_however_long_the_log_is(service: Service) -> None:
+    rows = [row(f"r{n}", f"contract_{n}", "1", NOON) for n in range(300)]
+    await post_statement(service, statement(rows))
+    names = [f"XSGD:r{n}" for n in range(250, 260)]
+    begin = datetime(2026, 2, 1, tzinfo=UTC)
+    asked = ("straitsx.statements", "XSGD:", names, begin, begin + timedelta(days=1))
+    async with service.database.service() as connection:
+        (plan,) = await connection.fetchrow(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {SELECT_LINES}", *asked
+        )
+        assert len(await connection.fetch(SELECT_LINES, *asked)) == 10
+    told = json.dumps(json.loads(plan))
+    assert set(re.findall(r'"Index Name": "(\w+)"', told)) == {"events_stated", "events_stated_at"}
+    assert "Seq Scan" not in told
+    assert {*re.findall(r'"Rows Removed by Filter": (\d+)', told)} <= {"0"}
 
 
 async def test_a_row_entered_late_takes_its_place_by_the_next_file_that_overlaps(
