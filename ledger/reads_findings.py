@@ -60,25 +60,25 @@ SELECT r.kind, r.id, r.currency, r.amount, r.effective_at AS since, r.return_of,
    AND r.effective_at <= $2
  ORDER BY r.kind, r.id LIMIT $3
 """
+# A full join cannot be a loop: without statistics on `source` the planner believes in one customer
+# and would read all of them for each balance.
 SELECT_UNVERIFIED: Final = """
-SELECT 'customer' AS kind, substr(b.account, 23) AS id, b.currency,
-       b.credits - b.debits AS amount, c.updated_at AS since, c.verification_status AS status,
-       c.position
-  FROM balances AS b
-  LEFT JOIN customers AS c
-    ON c.source = b.source AND c.kind = 'customer' AND c.id = substr(b.account, 23)
- WHERE b.source = $1 AND b.account LIKE 'liabilities:customers:%' AND b.debits <> b.credits
-   AND c.verification_status IS DISTINCT FROM 'verified'
- ORDER BY b.account, b.currency LIMIT $2
+SELECT 'customer' AS kind, b.id, b.currency, b.amount, c.updated_at AS since,
+       c.verification_status AS status, c.position
+  FROM (SELECT substr(account, 23) AS id, currency, credits - debits AS amount FROM balances
+         WHERE source = $1 AND account LIKE 'liabilities:customers:%') AS b
+  FULL JOIN (SELECT id, updated_at, verification_status, position FROM customers
+              WHERE source = $1 AND kind = 'customer') AS c ON c.id = b.id
+ WHERE coalesce(b.amount, 0) <> 0 AND c.verification_status IS DISTINCT FROM 'verified'
+ ORDER BY b.id, b.currency LIMIT $2
 """
 # The last few events of each stream: what was told when is in the events, not in the books.
 SELECT_LIMITS: Final = """
 SELECT l.customer_id, e.position, e.received_at, e.path_event, e.body, s.provider
-  FROM (SELECT DISTINCT customer_id FROM limits
+  FROM (SELECT source, kind, id, customer_id FROM limits
          WHERE source = $1 AND customer_id IS NOT NULL
            AND ($3::text IS NULL OR customer_id > $3)
-         ORDER BY customer_id LIMIT $2) AS c
-  JOIN limits AS l ON l.source = $1 AND l.customer_id = c.customer_id
+         ORDER BY customer_id FETCH FIRST ($2::bigint) ROWS WITH TIES) AS l
   JOIN ledger.sources AS s ON s.source = l.source
  CROSS JOIN LATERAL (
        SELECT h.position FROM history AS h

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from ledger import reads_findings
+from ledger import books, reads_findings
 from tests.asking import Service, payment, payout, problem, serving
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero
@@ -78,8 +79,6 @@ async def test_a_customer_with_money_and_no_verified_status_is_found(service: Se
 async def test_limits_that_drift_from_what_the_transactions_used_are_found(
     service: Service,
 ) -> None:
-    from datetime import UTC, datetime
-
     today = datetime.now(UTC).isoformat()
     paid = {"customer_profile_id": "cp_1", "fees": "0.0", "amount": "30.0", **at(today)}
     await service.post_json("straitsx", payment(1, **paid))
@@ -95,6 +94,21 @@ async def test_limits_that_drift_from_what_the_transactions_used_are_found(
     assert await found(service, reason="limit_drift") == [
         ("limit_drift", "limits", "cp_1:annual_payment", "20")
     ]
+
+
+async def test_customers_are_read_once_and_not_for_each_balance(service: Service) -> None:
+    for number in range(1, 31):
+        await service.post_json("straitsx", payment(number, customer_profile_id=f"cp_{number}"))
+        told = {"id": f"cp_{number}", "type": "customer_profile",
+                "attributes": {"verificationStatus": "pending"}}  # fmt: skip
+        await service.post_json("straitsx", {"data": told})
+    assert len(await found(service, reason="unverified_money")) == 30
+    statement = f"EXPLAIN (ANALYZE, FORMAT JSON) {reads_findings.SELECT_UNVERIFIED}"
+    async with service.database.owner() as connection:
+        await books.use_generation(connection, service.generation)
+        await connection.execute("ANALYZE")
+        (plan,) = await connection.fetchrow(statement, "straitsx", 100)
+    assert "Nested Loop" not in plan
 
 
 async def test_findings_come_in_pages(service: Service) -> None:
