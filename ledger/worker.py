@@ -124,13 +124,13 @@ class SourceFolder:
                 self.dsn, seconds_max=60, synchronous_commit="off", **PLAIN_PLANS
             ) as writing,
             database.connected(self.dsn, seconds_max=60, **PLAIN_PLANS) as looking,
+            database.connected(self.dsn, seconds_max=60) as summing,
         ):
             if not await reading.fetchval(books.SELECT_EXISTS, self.generation):
                 LOGGER.warning("generation_gone", generation=self.generation)
                 return
-            await books.use_generation(reading, self.generation)
-            await books.use_generation(writing, self.generation)
-            await books.use_generation(looking, self.generation)
+            for connection in (reading, writing, looking, summing):
+                await books.use_generation(connection, self.generation)
             own = books.Books(writing, self.registry, self.terms.source)
             position = await own.position()
             queue: asyncio.Queue[Sequence[Translated] | None] = asyncio.Queue(maxsize=1)
@@ -138,10 +138,13 @@ class SourceFolder:
                 tasks.create_task(self._read(reading, position, queue))
                 pipe = _Pipe(self, own, dataclasses.replace(own, connection=looking), position)
                 pipe.parked = await own.parked()
+                tasks.create_task(self._sum(summing, pipe))
                 try:
                     while (events := await queue.get()) is not None:
                         await pipe.fold(events)
                     await pipe.settle()
+                    pipe.is_settled = True
+                    pipe.advanced.set()
                 finally:
                     await pipe.abandon()
 
@@ -160,7 +163,6 @@ class SourceFolder:
     async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
         limits = (self.settings.fold_events_max, self.settings.fold_bytes_max)
         loop = asyncio.get_running_loop()
-        due = await cells.due(connection, self.terms.source)
         while True:
             self.rung.clear()
             started = loop.time()
@@ -168,24 +170,27 @@ class SourceFolder:
             if rows:
                 position = rows[-1]["position"]
                 yield rows
-            was_due = due
-            if due <= position:
-                due = await self._sum(connection, position)
-            if rows and len(rows) < self.settings.fold_events_max:
-                await asyncio.sleep(started + PACE_SECONDS - loop.time())
-            if rows or due > was_due:
-                continue
-            if self.catch_up_only:
+                if len(rows) < self.settings.fold_events_max:
+                    await asyncio.sleep(started + PACE_SECONDS - loop.time())
+            elif self.catch_up_only:
                 return
-            await _wait(self.rung, POLL_SECONDS)
+            else:
+                await _wait(self.rung, POLL_SECONDS)
 
-    async def _sum(self, connection: Any, position: int) -> int:
-        """Sum a span of the journal; return where the next is due. Folding never waits for it."""
-        try:
-            return await cells.advance(connection, self.terms.source)
-        except (asyncpg.PostgresError, TimeoutError) as error:
-            LOGGER.warning("span_not_summed", source=self.terms.source, error=type(error).__name__)
-            return position + cells.SPAN
+    async def _sum(self, connection: Any, pipe: _Pipe) -> None:
+        """Sum every span of the journal that the books complete. Folding never waits for it."""
+        source = self.terms.source
+        due = await cells.due(connection, source)
+        while not pipe.is_settled or pipe.position >= due:
+            pipe.advanced.clear()
+            if pipe.position < due:
+                await pipe.advanced.wait()
+                continue
+            try:
+                due = await cells.advance(connection, source)
+            except (asyncpg.PostgresError, TimeoutError) as error:
+                LOGGER.warning("span_not_summed", source=source, error=type(error).__name__)
+                due = pipe.position + cells.SPAN
 
 
 @dataclass(slots=True)
@@ -198,6 +203,10 @@ class _Pipe:
     """The same books through a connection that no write keeps busy."""
     position: int
     parked: set[StreamKey] = field(default_factory=set)
+    advanced: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever `position` has moved, and at the end."""
+    is_settled: bool = False
+    """Set when nothing is left to fold."""
     _writing: asyncio.Task[None] | None = None
     _written: tuple[Sequence[Translated], Change] | None = None
 
@@ -236,6 +245,7 @@ class _Pipe:
 
     def _advance(self, events: Sequence[Translated], change: Change) -> None:
         self.position = events[-1].position
+        self.advanced.set()
         self.parked.update(park.key for park in change.parked)
         FOLDED.labels(self.own.source).inc(len(events))
 
