@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ledger import cells
 from ledger.copytext import arrays, encode
@@ -88,6 +88,9 @@ MAKE_LIVE: Final = "UPDATE ledger.generations SET state = 'live' WHERE generatio
 FORGET_GENERATION: Final = "DELETE FROM ledger.generations WHERE generation = $1"
 
 LINK_KINDS: Final = ("text",) * 4
+TOGETHER_MAX: Final = 200
+"""New and changed rows of a stream table up to which one statement writes both."""
+
 PARK_KINDS: Final = ("text", "bigint", "text", "text", "text")
 
 
@@ -98,6 +101,15 @@ HASHED: Final = "hashtextextended({}, 0)"
 def schema_of(generation: int) -> str:
     """Name the schema of a generation."""
     return f"books_{generation}"
+
+
+class Write(NamedTuple):
+    """One step of writing a batch."""
+
+    where: str
+    """A table, or a statement."""
+    data: bytes | Sequence[Sequence[str | None]]
+    """What COPY puts into the table, or the statement's arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +123,7 @@ class TableSql:
     load: str
     update: str
     add: str
+    """Inserts rows; those whose key is there are added to, or in a stream's table replaced."""
     pick: Callable[[Mapping[str, Any]], tuple[Any, ...]]
     """Takes a row's values in the order of `columns`."""
 
@@ -130,7 +143,8 @@ def statements(table: Table, *, stream: bool) -> TableSql:
     cast = {name: f"u.{name}::{kind}" if kind != "text" else f"u.{name}"
             for name, kind in columns.items()}  # fmt: skip
     sets = ", ".join(f"{name} = {cast[name]}" for name in rest)
-    sums = ", ".join(f"{name} = t.{name} + EXCLUDED.{name}" for name in rest)
+    before = "" if stream else "t.{0} + "
+    sums = ", ".join(f"{name} = {before.format(name)}EXCLUDED.{name}" for name in rest)
     match = " AND ".join(f"t.{name} = u.{name}" for name in table.key)
     place = f" AND {HASHED.format('t.id')} = {HASHED.format('u.id')}" if table.hashed else ""
     return TableSql(
@@ -289,44 +303,53 @@ class Books:
         await self._load_linked(batch, batch.links() - links)
 
     async def _load_linked(self, batch: Batch, links: set[str]) -> None:
+        if not links:
+            return
         found = await self.connection.fetch(SELECT_LINKED, self.source, sorted(links), RELATED_MAX)
         for row in found:
             batch.relate(row["link"], (row["kind"], row["id"]))
         await self.load(batch, {(row["kind"], row["id"]) for row in found})
 
-    async def write(self, change: Change, old: int, new: int) -> None:
-        """Write a batch and move the checkpoint from `old` to `new`, all or nothing.
+    def written(self, change: Change) -> list[Write]:
+        """Write a batch out as the statements that put it into the tables, in order."""
+        known = tables(self.registry)
+        found: list[Write] = []
+        for name, streams in by_table(change.streams).items():
+            found += self._streams(known[name], streams)
+        for name, rows in change.rows.items():
+            found += _copied(name, known[name].kinds, rows)
+        for name, sums in change.sums.items():
+            if sums:
+                added = [(*key, *amounts) for key, amounts in sums.items()]
+                found.append(Write(known[name].add, arrays(known[name].kinds, added)))
+        found += _copied("links", LINK_KINDS, [(self.source, *link) for link in change.links])
+        parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
+        return [*found, *_copied("parked", PARK_KINDS, parks)]
+
+    async def write(self, batch: Sequence[Write], old: int, new: int) -> None:
+        """Put a batch into the tables and move the checkpoint from `old` to `new`, all or nothing.
 
         Raises SomeoneElseFolds when the checkpoint was not at `old`.
         """
         async with self.connection.transaction():
             if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":
                 raise SomeoneElseFolds
-            known = tables(self.registry)
-            for name, streams in by_table(change.streams).items():
-                await self._write_streams(known[name], streams)
-            for name, rows in change.rows.items():
-                await self._copy(name, known[name].kinds, rows)
-            for name, sums in change.sums.items():
-                if sums:
-                    added = [(*key, *amounts) for key, amounts in sums.items()]
-                    columns = arrays(known[name].kinds, added)
-                    await self.connection.execute(known[name].add, *columns)
-            links = [(self.source, *link) for link in change.links]
-            await self._copy("links", LINK_KINDS, links)
-            parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
-            await self._copy("parked", PARK_KINDS, parks)
+            for where, data in batch:
+                if isinstance(data, bytes):
+                    await self.connection.copy_to_table(where, source=_once(data))
+                else:
+                    await self.connection.execute(where, *data)
 
-    async def _write_streams(self, sql: TableSql, streams: Sequence[Stream]) -> None:
+    def _streams(self, sql: TableSql, streams: Sequence[Stream]) -> list[Write]:
+        if not sql.table.hashed and len(streams) <= TOGETHER_MAX:
+            rows = [self._row(sql, stream) for stream in streams]
+            return [Write(sql.add, arrays(sql.kinds, rows))]
         fresh = [self._row(sql, stream) for stream in streams if stream.is_new]
-        await self._copy(sql.table.name, sql.kinds, fresh)
         changed = [self._row(sql, stream) for stream in streams if not stream.is_new]
+        found = _copied(sql.table.name, sql.kinds, fresh)
         if changed:
-            await self.connection.execute(sql.update, *arrays(sql.kinds, changed))
-
-    async def _copy(self, name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        if rows:
-            await self.connection.copy_to_table(name, source=_once(encode(kinds, rows)))
+            found.append(Write(sql.update, arrays(sql.kinds, changed)))
+        return found
 
     def _row(self, sql: TableSql, stream: Stream) -> tuple[Any, ...]:
         kind, resource = stream.key
@@ -340,6 +363,10 @@ class Books:
             "state": encode_stored(stream.stored),
         }
         return sql.pick(values)
+
+
+def _copied(name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[Write]:
+    return [Write(name, encode(kinds, rows))] if rows else []
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

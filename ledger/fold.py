@@ -104,6 +104,7 @@ class Batch:
     parks: list[Park] = field(default_factory=list)
     _keys: list[StreamKey | None] = field(default_factory=list)
     _steps: list[Step] = field(default_factory=list)
+    _links: set[str] = field(default_factory=set)
     _related: dict[str, set[StreamKey]] = field(default_factory=dict)
     _new_links: list[tuple[str, str, str]] = field(default_factory=list)
     _made: list[list[tuple[Any, ...]]] = field(default_factory=list)
@@ -152,6 +153,7 @@ class Batch:
             else:
                 latest[key] = state
             self._steps.append(Step(event, key, state, found))
+        self._links = links
         return links
 
     def follow(self, earlier: Change) -> None:
@@ -170,8 +172,10 @@ class Batch:
         self.parked.update(park.key for park in earlier.parked)
 
     def links(self) -> set[str]:
-        """Return the links of every stream that was loaded."""
-        return {link for stream in self.streams.values() for link in stream.stored.links}
+        """Return the links of the streams of these events, and of those related to them."""
+        wanted = self.keys().union(*(self._related.get(link, ()) for link in self._links))
+        streams = [self.streams[key] for key in wanted if key in self.streams]
+        return {link for stream in streams for link in stream.stored.links}
 
     def _under(self, link: str) -> Sequence[StreamKey]:
         """Return the first RELATED_MAX streams under a link, payouts before payments."""

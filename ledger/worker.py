@@ -212,13 +212,16 @@ class _Pipe:
 
     async def fold(self, events: Sequence[Translated]) -> None:
         """Fold `events` and start writing them, after the batch before them is written."""
-        change = await self._change(events, self._written[1] if self._written else None)
+        change, batch = await self._change(events, self._written[1] if self._written else None)
         if not await self.settle():
-            change = await self._change(events, None)
+            change, batch = await self._change(events, None)
         self._written = (events, change)
-        self._writing = asyncio.create_task(
-            self.own.write(change, self.position, events[-1].position)
-        )
+        self._writing = asyncio.create_task(self._write(batch, events[-1].position))
+
+    async def _write(self, batch: list[books.Write] | Exception, position: int) -> None:
+        if isinstance(batch, Exception):
+            raise batch
+        await self.own.write(batch, self.position, position)
 
     async def settle(self) -> bool:
         """Wait for the batch that is being written; False when it had to be taken apart."""
@@ -249,7 +252,10 @@ class _Pipe:
         self.parked.update(park.key for park in change.parked)
         FOLDED.labels(self.own.source).inc(len(events))
 
-    async def _change(self, events: Sequence[Translated], before: Change | None) -> Change:
+    async def _change(
+        self, events: Sequence[Translated], before: Change | None
+    ) -> tuple[Change, list[books.Write] | Exception]:
+        """Fold `events`; return what they change, written out, or why it cannot be written."""
         registry = self.folder.registry
         batch = Batch(
             self.folder.terms,
@@ -264,7 +270,11 @@ class _Pipe:
         await self.looking.load_related(batch, batch.fold_states())
         for _ in batch.view(BREATH_EVENTS):
             await asyncio.sleep(0)
-        return batch.finish()
+        change = batch.finish()
+        try:
+            return change, self.own.written(change)
+        except (ValueError, TypeError, OverflowError) as error:
+            return change, error
 
     async def _isolate(self, events: Sequence[Translated], error: Exception) -> None:
         """Find the one event whose rows the database refuses, and list it instead."""
