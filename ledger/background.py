@@ -1,4 +1,4 @@
-"""Work beside the fold, in a thread of its own: folding a batch must not delay it."""
+"""Work in a thread of its own, so that other work does not delay it."""
 
 from __future__ import annotations
 

@@ -57,6 +57,8 @@ ANSWER_SECONDS_MAX: Final = 60.0
 MEMORY_SECONDS: Final = 0.25
 SAMPLES_MAX: Final = 50_000
 PATH: Final = f"/callbacks/{SOURCE}"
+PARTS: Final = ("web", "projector", "evidence", "postgresql", "generator")
+"""What a callback costs processor time in."""
 OK: Final = 0
 PROBLEM: Final = 1
 
@@ -193,7 +195,7 @@ async def _saturate(stage: Stage, seconds: float) -> dict[str, Any]:
         **_latencies("noop", noop),
         "books_behind_events": max(behind),
         "books_catch_up_seconds": round(max(waits), 3),
-        "cpu_us_per_callback": _cpu_each(ours, ("web", "projector", "postgresql", "generator")),
+        "cpu_us_per_callback": _cpu_each(ours, PARTS),
         "noop_cpu_us_per_request": _cpu_each(noop, ("noop", "generator")),
     }
 
@@ -241,6 +243,7 @@ def _cpu(stage: Stage) -> dict[str, float]:
     return {
         "web": stage.service.child("all").cpu_seconds(),
         "projector": stage.service.child("projector").cpu_seconds(),
+        "evidence": stage.service.child("evidence").cpu_seconds(),
         "postgresql": tree_cpu_seconds(stage.service.postgres),
         "generator": stage.load.held.cpu_seconds(),
         "noop": stage.noop.held.cpu_seconds(),
@@ -303,6 +306,7 @@ def _memory(stage: Stage) -> dict[str, Any]:
         "supervisor": service.process,
         "web": service.child("all"),
         "projector": service.child("projector"),
+        "evidence": service.child("evidence"),
         "generator": stage.load.held,
     }
     return {

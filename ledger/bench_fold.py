@@ -122,22 +122,28 @@ async def _fold(folder: Path, environ: dict[str, str], look: Gauge, events: int)
     server = server_of(folder / "data")
     async with served(folder, environ, "projector") as service:
         first = await _books_made(look, service)
-        projector = service.child("projector")
-        before = projector.cpu_seconds(), tree_cpu_seconds(server)
+        projector, evidence = service.child("projector"), service.child("evidence")
+
+        def cpu() -> list[float]:
+            return [projector.cpu_seconds(), evidence.cpu_seconds(), tree_cpu_seconds(server)]
+
+        before = cpu()
         busy, own = busy_seconds(), time.process_time()
         started = time.monotonic()
         seconds_max = max(FOLD_SECONDS_MIN, events / EVENTS_PER_SECOND_MIN)
         await look.caught_up(seconds_max)
         seconds = time.monotonic() - started
-        used = projector.cpu_seconds() - before[0], tree_cpu_seconds(server) - before[1]
+        used = [after - then for after, then in zip(cpu(), before, strict=True)]
         others = busy_seconds() - busy - sum(used) - (time.process_time() - own)
         return {
             "others_cores": round(max(0.0, others / seconds), 2),
             "events_per_second": round((events - first) / seconds),
             "seconds": round(seconds, 2),
             "projector_cpu_seconds": round(used[0], 2),
-            "postgresql_cpu_seconds": round(used[1], 2),
+            "evidence_cpu_seconds": round(used[1], 2),
+            "postgresql_cpu_seconds": round(used[2], 2),
             "projector_peak_mib": projector.memory("VmHWM"),
+            "evidence_peak_mib": evidence.memory("VmHWM"),
             "postgresql_largest_peak_mib": tree_peak(server),
         }
 

@@ -103,6 +103,8 @@ def _fold(found: Mapping[str, Any]) -> list[Row]:
          f"events/s  ratio {fold['ratio']:.3f}"),
         ("projector", number(fold["projector_cpu_seconds"]),
          f"CPU seconds, peak {number(fold['projector_peak_mib'])} MiB"),
+        ("evidence", number(fold["evidence_cpu_seconds"]),
+         f"CPU seconds, peak {number(fold['evidence_peak_mib'])} MiB"),
         ("postgresql", number(fold["postgresql_cpu_seconds"]),
          f"CPU seconds, largest process {number(fold['postgresql_largest_peak_mib'])} MiB"),
         *_disk(found["disk"]),

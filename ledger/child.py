@@ -25,8 +25,8 @@ from ledger.reconcile import Reconciler
 from ledger.seal import sealing
 from ledger.settings import Settings, load
 
-PROJECTOR_NICENESS: Final = 10
-"""Answers to providers come first; the books catch up."""
+NICENESS: Final = {"projector": 10, "evidence": 10}
+"""Answers to providers come first; the books and their evidence catch up."""
 
 LOGGER = structlog.get_logger("ledger.child")
 
@@ -43,22 +43,29 @@ async def serve_web(
 
 
 async def serve_projector(settings: Settings, link: socket.socket) -> None:
-    """Fold, seal and reconcile until told to stop."""
+    """Fold until told to stop."""
     stop = _stop_event(link)
     projector = Projector(settings.database_url or "", settings)
     task = asyncio.create_task(projector.run())
     telling = asyncio.create_task(_tell_ready(projector, link))
     waiting = asyncio.create_task(stop.wait())
-    dsn = settings.database_url or ""
-    reconciling = beside("reconciler", Reconciler(dsn, settings).run)
-    pulled = beside("puller", lambda: pulling.run(dsn, settings))
-    with sealing(dsn, settings), reconciling, pulled if pulling.pulls(settings) else nullcontext():
-        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
     task.cancel()
     telling.cancel()
     await asyncio.wait([task, telling])
+
+
+async def serve_evidence(settings: Settings, link: socket.socket) -> None:
+    """Seal, reconcile and fetch statements until told to stop."""
+    stop = _stop_event(link)
+    dsn = settings.database_url or ""
+    reconciling = beside("reconciler", Reconciler(dsn, settings).run)
+    pulled = beside("puller", lambda: pulling.run(dsn, settings))
+    with sealing(dsn, settings), reconciling, pulled if pulling.pulls(settings) else nullcontext():
+        link.send(b"ready\n")
+        await stop.wait()
 
 
 async def _tell_ready(projector: Projector, link: socket.socket) -> None:
@@ -84,12 +91,15 @@ def main() -> None:
     link = socket.socket(fileno=link_fd)
     settings = load(os.environ)
     logs.configure(settings.log_format)
-    if role == "projector":
-        os.nice(PROJECTOR_NICENESS)
-        runner()(serve_projector(settings, link))
-    else:
-        sock = socket.socket(fileno=int(sys.argv[3]))
-        runner()(serve_web(settings, role, link, sock))
+    os.nice(NICENESS.get(role, 0))
+    match role:
+        case "projector":
+            runner()(serve_projector(settings, link))
+        case "evidence":
+            runner()(serve_evidence(settings, link))
+        case _:
+            sock = socket.socket(fileno=int(sys.argv[3]))
+            runner()(serve_web(settings, role, link, sock))
 
 
 def _tune_collector() -> None:

@@ -62,7 +62,8 @@ class Supervisor:
             for n in range(count):
                 self.children.append(Child(f"web-{n + 1}", (self.role, str(fd)), (fd,)))
         if self.role in ("all", "projector"):
-            self.children.append(Child("projector", ("projector",), ()))
+            for name in ("projector", "evidence"):
+                self.children.append(Child(name, (name,), ()))
 
     async def keep(self, child: Child) -> None:
         """Start a child again whenever it ends, with growing pauses, until stopping."""
@@ -100,7 +101,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End web processes first, so that what they accepted is still appended and folded."""
-        for names in (("web",), ("projector",)):
+        for names in (("web",), ("projector", "evidence")):
             group = [c for c in self.children if c.name.startswith(names)]
             running = [c.process for c in group if c.process and c.process.returncode is None]
             for process in running:

@@ -113,7 +113,7 @@ class Service:
         return self.said().decode("utf-8", "replace")
 
     def pids(self, role: str) -> list[int]:
-        """Return the ids of the children of one role (`all`, `receiver`, `projector`, `query`)."""
+        """Return the ids of the children of one role (`all`, `projector`, `evidence` …)."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():

@@ -96,7 +96,7 @@ class Storm:
     async def strike(self, service: Service) -> None:
         """Kill something at a random moment and wait until callbacks are acknowledged again."""
         await asyncio.sleep(self.rng.random() * DELAY_SECONDS_MAX)
-        victim = self.rng.choice(("all", "projector", "postmaster"))
+        victim = self.rng.choice(("all", "projector", "evidence", "postmaster"))
         await eventually(lambda: self._kill(service, victim))
         self.kills[victim] += 1
         before = self.answers["200"]
