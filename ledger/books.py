@@ -6,7 +6,7 @@ is true at one position and no two workers can fold the same event twice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
@@ -310,21 +310,20 @@ class Books:
             batch.relate(row["link"], (row["kind"], row["id"]))
         await self.load(batch, {(row["kind"], row["id"]) for row in found})
 
-    def written(self, change: Change) -> list[Write]:
-        """Write a batch out as the statements that put it into the tables, in order."""
+    def written(self, change: Change) -> Iterator[Write]:
+        """Write a batch out as the statements that put it into the tables, one by one."""
         known = tables(self.registry)
-        found: list[Write] = []
         for name, streams in by_table(change.streams).items():
-            found += self._streams(known[name], streams)
+            yield from self._streams(known[name], streams)
         for name, rows in change.rows.items():
-            found += _copied(name, known[name].kinds, rows)
+            yield from _copied(name, known[name].kinds, rows)
         for name, sums in change.sums.items():
             if sums:
                 added = [(*key, *amounts) for key, amounts in sums.items()]
-                found.append(Write(known[name].add, arrays(known[name].kinds, added)))
-        found += _copied("links", LINK_KINDS, [(self.source, *link) for link in change.links])
+                yield Write(known[name].add, arrays(known[name].kinds, added))
+        yield from _copied("links", LINK_KINDS, [(self.source, *link) for link in change.links])
         parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
-        return [*found, *_copied("parked", PARK_KINDS, parks)]
+        yield from _copied("parked", PARK_KINDS, parks)
 
     async def write(self, batch: Sequence[Write], old: int, new: int) -> None:
         """Put a batch into the tables and move the checkpoint from `old` to `new`, all or nothing.
@@ -340,16 +339,16 @@ class Books:
                 else:
                     await self.connection.execute(where, *data)
 
-    def _streams(self, sql: TableSql, streams: Sequence[Stream]) -> list[Write]:
+    def _streams(self, sql: TableSql, streams: Sequence[Stream]) -> Iterator[Write]:
         if not sql.table.hashed and len(streams) <= TOGETHER_MAX:
             rows = [self._row(sql, stream) for stream in streams]
-            return [Write(sql.add, arrays(sql.kinds, rows))]
+            yield Write(sql.add, arrays(sql.kinds, rows))
+            return
         fresh = [self._row(sql, stream) for stream in streams if stream.is_new]
+        yield from _copied(sql.table.name, sql.kinds, fresh)
         changed = [self._row(sql, stream) for stream in streams if not stream.is_new]
-        found = _copied(sql.table.name, sql.kinds, fresh)
         if changed:
-            found.append(Write(sql.update, arrays(sql.kinds, changed)))
-        return found
+            yield Write(sql.update, arrays(sql.kinds, changed))
 
     def _row(self, sql: TableSql, stream: Stream) -> tuple[Any, ...]:
         kind, resource = stream.key
@@ -365,8 +364,9 @@ class Books:
         return sql.pick(values)
 
 
-def _copied(name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[Write]:
-    return [Write(name, encode(kinds, rows))] if rows else []
+def _copied(name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Iterator[Write]:
+    if rows:
+        yield Write(name, encode(kinds, rows))
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

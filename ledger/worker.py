@@ -41,7 +41,7 @@ SELECT position, event_id, kind, resource_id, status, path_event, origin, reason
 POLL_SECONDS: Final = 0.25
 PACE_SECONDS: Final = 0.05
 """Small batches follow each other no faster than this: a steady trickle shares its commits."""
-BREATH_EVENTS: Final = 100
+BREATH_EVENTS: Final = 20
 """After so many events the loop may run: what PostgreSQL is being sent must not wait."""
 
 PAUSE_SECONDS_MIN: Final = 0.05
@@ -271,10 +271,14 @@ class _Pipe:
         for _ in batch.view(BREATH_EVENTS):
             await asyncio.sleep(0)
         change = batch.finish()
+        written = []
         try:
-            return change, self.own.written(change)
+            for write in self.own.written(change):
+                written.append(write)
+                await asyncio.sleep(0)
         except (ValueError, TypeError, OverflowError) as error:
             return change, error
+        return change, written
 
     async def _isolate(self, events: Sequence[Translated], error: Exception) -> None:
         """Find the one event whose rows the database refuses, and list it instead."""
