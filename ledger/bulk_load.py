@@ -22,7 +22,7 @@ import structlog
 from ledger import books, bulk, database, shuffle
 from ledger.bulk import FOLD, FOLD_LINKED, SORT, Plan
 from ledger.bulk_units import moved_file, sorted_file
-from ledger.bulk_worker import NICENESS, UNIT_SECONDS_MAX, Answer, Job, Start, answer, peak_mib
+from ledger.bulk_worker import UNIT_SECONDS_MAX, Answer, Job, Start, answer, peak_mib
 from ledger.errors import DatabaseUnavailable
 from ledger.fold import StreamKey
 from ledger.registry import Registry
@@ -153,7 +153,7 @@ class Load:
         start = Start(self.dsn, self.generation, str(self.root))
         if all(plan.parts == 1 for plan in plans) or self.processes < 1:
             async with database.connected(
-                self.dsn, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off"
+                self.dsn, is_behind=True, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off"
             ) as own:
                 yield [_Here(start, own)]
             return
@@ -209,10 +209,10 @@ class Load:
 
         async def work() -> None:
             async with database.connected(
-                self.dsn, seconds_max=UNIT_SECONDS_MAX, maintenance_work_mem=INDEX_MEMORY
-            ) as own:
+                self.dsn, is_behind=True, seconds_max=UNIT_SECONDS_MAX,
+                maintenance_work_mem=INDEX_MEMORY,
+            ) as own:  # fmt: skip
                 await books.use_generation(own, self.generation)
-                await database.step_back(own, NICENESS)
                 while waiting:
                     self.tell(INDEX, total - len(waiting), total)
                     await bulk.index(own, self.registry, waiting.pop(0))
@@ -283,7 +283,7 @@ def _jobs(plans: Iterable[Plan], stage: str) -> Iterator[tuple[Job, int]]:
 async def _process(start: Start) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ledger.bulk_worker",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     assert process.stdin is not None
     process.stdin.write(msgspec.json.encode(start) + b"\n")

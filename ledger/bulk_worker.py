@@ -23,10 +23,8 @@ import msgspec
 from ledger import books, bulk, database, logs, registry
 from ledger.bulk_units import Units
 from ledger.errors import LedgerError
+from ledger.niceness import step_back
 from ledger.worker import load_terms
-
-NICENESS: Final = 10
-"""Answers to providers come first, and the books that answer."""
 
 UNIT_SECONDS_MAX: Final = 6 * 3600.0
 LOST_SECONDS: Final = 3.0
@@ -125,9 +123,8 @@ async def serve() -> None:
     reading = (asyncio.get_running_loop(), lines)
     threading.Thread(target=_read, args=reading, name="reader", daemon=True).start()
     async with database.connected(
-        start.dsn, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off",
+        start.dsn, is_behind=True, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off",
     ) as connection:  # fmt: skip
-        await database.step_back(connection, NICENESS)
         while True:
             job = msgspec.json.decode(await lines.get(), type=Job)
             said = await answer(start, job, connection)
@@ -139,7 +136,7 @@ def main() -> None:
     """Run one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(None)
-    os.nice(NICENESS)
+    step_back()
     with suppress(BrokenPipeError):
         # Whoever gave the units is gone; what is done is noted in the database.
         asyncio.run(serve())

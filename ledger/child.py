@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 from contextlib import nullcontext
-from typing import Final
 
 import structlog
 
@@ -20,13 +19,11 @@ from ledger import logs, pulling
 from ledger.app import Web
 from ledger.background import beside
 from ledger.loop import runner
+from ledger.niceness import step_back
 from ledger.projector import Projector
 from ledger.reconcile import Reconciler
 from ledger.seal import sealing
 from ledger.settings import Settings, load
-
-NICENESS: Final = {"projector": 10, "evidence": 10}
-"""Answers to providers come first; the books and their evidence catch up."""
 
 LOGGER = structlog.get_logger("ledger.child")
 
@@ -91,7 +88,8 @@ def main() -> None:
     link = socket.socket(fileno=link_fd)
     settings = load(os.environ)
     logs.configure(settings.log_format)
-    os.nice(NICENESS.get(role, 0))
+    if role in ("projector", "evidence"):
+        step_back()
     match role:
         case "projector":
             runner()(serve_projector(settings, link))

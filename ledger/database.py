@@ -12,11 +12,11 @@ from typing import Any, Final
 import asyncpg
 
 from ledger.errors import DatabaseRefused, DatabaseUnavailable, UnsafeDatabase
+from ledger.niceness import BEHIND, set_niceness
 
 CONNECT_SECONDS_MAX: Final = 4.0
 COMMAND_SECONDS_MAX: Final = 4.0
 VERSION_MIN: Final = 140_000
-NICENESS_MAX: Final = 19
 
 SELECT_SAFETY: Final = """
 SELECT name, setting FROM pg_catalog.pg_settings
@@ -78,31 +78,32 @@ async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **sessi
 
 
 @asynccontextmanager
-async def connected(dsn: str, **options: Any) -> AsyncIterator[Any]:
-    """Open a connection for the length of a block."""
+async def connected(dsn: str, *, is_behind: bool = False, **options: Any) -> AsyncIterator[Any]:
+    """Open a connection for the length of a block; answers go before one that `is_behind`."""
     connection = await connect(dsn, **options)
     try:
+        if is_behind:
+            await _step_back(connection)
         yield connection
     finally:
         await close(connection)
 
 
-async def step_back(connection: Any, niceness: int) -> None:
-    """Let other work go before this connection's, where its server runs on this machine.
+async def _step_back(connection: Any) -> None:
+    """Let answers go before this connection's work, where its server runs on this machine.
 
     Only a process that is recognizably this connection's backend is touched, and none that this
     process may not touch.
     """
     row = await connection.fetchrow(SELECT_BACKEND)
     with suppress(OSError):
-        _renice(row["pid"], f" {row['name']} ", row["peer"], niceness)
+        _renice(row["pid"], f" {row['name']} ", row["peer"])
 
 
-def _renice(pid: int, name: str, peer: str, niceness: int) -> None:
+def _renice(pid: int, name: str, peer: str) -> None:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
     if words.startswith("postgres: ") and name in words and peer in words:
-        now = os.getpriority(os.PRIO_PROCESS, pid)
-        os.setpriority(os.PRIO_PROCESS, pid, min(now + niceness, NICENESS_MAX))
+        set_niceness(pid, os.getpriority(os.PRIO_PROCESS, pid) + BEHIND)
 
 
 async def close(connection: Any) -> None:

@@ -45,7 +45,7 @@ from ledger.routes import ROUTES
 SECONDS_MAX: Final = 600.0
 EVENTS_MAX: Final = 1_000
 BYTES_MAX: Final = 16 * 1024 * 1024
-SESSION: Final = {"idle_in_transaction_session_timeout": "0"}
+SESSION: Final[dict[str, Any]] = {"idle_in_transaction_session_timeout": "0"}
 """Whoever reads our output may be slow."""
 
 STDOUT: Final = "-"

@@ -61,7 +61,9 @@ class Reconciler:
         """Reconcile until cancelled, through every loss of the database."""
         while True:
             try:
-                async with database.connected(self.dsn, seconds_max=RUN_SECONDS_MAX) as connection:
+                async with database.connected(
+                    self.dsn, is_behind=True, seconds_max=RUN_SECONDS_MAX
+                ) as connection:
                     while True:
                         await self.round(connection)
                         await asyncio.sleep(POLL_SECONDS)

@@ -134,7 +134,9 @@ class Sealer:
         """Seal until cancelled, through every loss of the database."""
         while True:
             try:
-                async with database.connected(self.dsn, seconds_max=60) as connection:
+                async with database.connected(
+                    self.dsn, is_behind=True, seconds_max=60
+                ) as connection:
                     while True:
                         if await self.round(connection) < EVENTS_MAX:
                             await asyncio.sleep(PAUSE_SECONDS)

@@ -83,7 +83,9 @@ class Verification:
         self._load_keys()
         claims = self._read_claims()
         try:
-            async with database.connected(dsn, seconds_max=SECONDS_MAX) as connection:
+            async with database.connected(
+                dsn, is_behind=True, seconds_max=SECONDS_MAX
+            ) as connection:
                 ends = await _ends(connection)
                 await self._check_logs(connection, ends, claims)
                 await self._check_books(connection, dsn, ends)

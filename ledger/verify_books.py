@@ -28,9 +28,6 @@ from ledger.worker import SELECT_BATCH, SourceFolder
 NEAR_EVENTS: Final = 2_000
 """How near the second fold comes before the live books are held."""
 
-NICENESS: Final = 10
-"""Of the comparison: answers come first."""
-
 COMPARE_SECONDS_MAX: Final = 6 * 3600.0
 VERSION: Final = "verify-"
 """How the version of a generation made to verify begins."""
@@ -167,9 +164,10 @@ class Fold:
         """
         async with (
             database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as live,
-            database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as snapshot,
+            database.connected(
+                self.dsn, is_behind=True, seconds_max=COMPARE_SECONDS_MAX
+            ) as snapshot,
         ):
-            await database.step_back(snapshot, NICENESS)
             await self.catch_up()
             await books.use_generation(live, self.live)
             async with snapshot.transaction(isolation="repeatable_read", readonly=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final
@@ -119,12 +120,10 @@ class SourceFolder:
     async def _session(self) -> None:
         """Fold through connections of its own, from the checkpoint that the books show."""
         async with (
-            database.connected(self.dsn, seconds_max=60) as reading,
-            database.connected(
-                self.dsn, seconds_max=60, synchronous_commit="off", **PLAIN_PLANS
-            ) as writing,
-            database.connected(self.dsn, seconds_max=60, **PLAIN_PLANS) as looking,
-            database.connected(self.dsn, seconds_max=60) as summing,
+            self._connected() as reading,
+            self._connected(synchronous_commit="off", **PLAIN_PLANS) as writing,
+            self._connected(**PLAIN_PLANS) as looking,
+            self._connected() as summing,
         ):
             if not await reading.fetchval(books.SELECT_EXISTS, self.generation):
                 LOGGER.warning("generation_gone", generation=self.generation)
@@ -147,6 +146,9 @@ class SourceFolder:
                     pipe.advanced.set()
                 finally:
                     await pipe.abandon()
+
+    def _connected(self, **session: str) -> AbstractAsyncContextManager[Any]:
+        return database.connected(self.dsn, is_behind=True, seconds_max=60, **session)
 
     async def _read(
         self, connection: Any, position: int, queue: asyncio.Queue[Sequence[Translated] | None]

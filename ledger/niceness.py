@@ -1,0 +1,34 @@
+"""Who goes first where processors are short: answers to providers, then the books.
+
+Linux schedules a session as one (`autogroup`), and a niceness counts only within it. So what steps
+back is in a session of its own, which is told the niceness too. PostgreSQL's processes are.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+NICENESS_MAX: Final = 19
+
+BEHIND: Final = 10
+"""Niceness of all that catches up: folding, sealing, reconciling, rebuilding, verifying."""
+
+
+def step_back() -> None:
+    """Let answers go before this process's work."""
+    set_niceness(os.getpid(), os.nice(BEHIND))
+
+
+def set_niceness(pid: int, niceness: int) -> None:
+    """Give a process, and the session that it leads, a niceness. Raises OSError where it may not.
+
+    The session's is left alone when the process does not lead it, or where there is none.
+    """
+    wanted = min(niceness, NICENESS_MAX)
+    os.setpriority(os.PRIO_PROCESS, pid, wanted)
+    if os.getsid(pid) == pid:
+        with suppress(OSError):
+            Path(f"/proc/{pid}/autogroup").write_text(str(wanted), encoding="ascii")
