@@ -4,7 +4,11 @@ A balance as known at position P and dated up to E is a sum over entries with `p
 `effective_at <= E`. The log is cut into spans of `SPAN` positions. For every account that once
 had `HOT_ENTRIES` entries in one span, a span that is complete leaves sums by hour and by day, and
 `WIDE` spans leave them once more together; the other accounts have few entries. Cells are an index
-and not a view: they may lag behind or be missing, and the answers stay the same.
+and not a view: they may lag behind, and the answers stay the same.
+
+Hot is an account in all its currencies: its lines are not indexed by currency, and a rare one must
+not be looked for among all of them. So once an account is hot, a currency that has no cells had no
+lines in any span that is done.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ SLICE_BITS: Final = 16
 """Positions that share a part of the index of accounts, as a power of two (see `entries`)."""
 
 HOT_ENTRIES: Final = 128
-"""Entries within one span from which on an account has cells."""
+"""Entries within one span from which on an account has cells, whatever their currencies."""
 
 FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 """The effective time of a question that names none: no entry is dated later."""
@@ -62,14 +66,32 @@ INSERT_SPANS: Final = "INSERT INTO spans VALUES ($1, $2, $3, 0) ON CONFLICT DO N
 # A span's lines fit into this; the usual limit would send them through files.
 SET_MEMORY: Final = "SET LOCAL work_mem = '32MB'"
 ADVANCE_SPANS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND done = $2"
-# $2 < position <= $3
+# $2 < position <= $3. The currencies of what is hot now; of what becomes hot, those of before too.
 INSERT_HOT: Final = """
-INSERT INTO hot (source, account, currency)
-SELECT $1, e.account, e.currency FROM entries AS e
- WHERE e.source = $1 AND e.position > $2 AND e.position <= $3
- GROUP BY e.account, e.currency HAVING count(*) >= $4
-ON CONFLICT DO NOTHING
-RETURNING account, currency
+WITH slice AS MATERIALIZED (
+       SELECT account, currency, count(*) AS lines FROM entries
+        WHERE source = $1 AND position > $2 AND position <= $3 GROUP BY account, currency),
+     known AS MATERIALIZED (SELECT DISTINCT account FROM hot WHERE source = $1),
+     fresh AS MATERIALIZED (
+       SELECT account FROM slice WHERE account NOT IN (SELECT account FROM known)
+        GROUP BY account HAVING sum(lines) >= $4),
+     earlier AS MATERIALIZED (
+       SELECT DISTINCT f.account, l.currency FROM fresh AS f
+        CROSS JOIN generate_series(0, $2::bigint >> 16) AS slices(slice)
+        CROSS JOIN LATERAL (
+              SELECT currency FROM entries
+               WHERE source = $1 AND account = f.account
+                 AND (position >> 16 << 32) + hashtext(account)
+                     = (slice << 32) + hashtext(f.account)
+                 AND effective_at > '-infinity' AND position + 0 <= $2) AS l),
+     added AS (
+       INSERT INTO hot (source, account, currency)
+       SELECT $1, account, currency FROM slice
+        WHERE account IN (SELECT account FROM known UNION ALL SELECT account FROM fresh)
+        UNION
+       SELECT $1, account, currency FROM earlier
+       ON CONFLICT DO NOTHING)
+SELECT account, currency FROM earlier
 """
 # The slice is read first, by position: an account's own index would lead through all it ever had.
 INSERT_CELLS: Final = """
@@ -90,7 +112,7 @@ SELECT id, 24, 1, span, date_bin('1 day', moment, '2000-01-01Z'), sum(debits), s
   FROM hours GROUP BY 1, 4, 5
  ORDER BY 1, 2, 4, 5
 """
-# What accounts that have just become hot had in the spans before, up to position $4.
+# What accounts that become hot had in the spans before, up to position $4.
 INSERT_EARLIER_CELLS: Final = """
 WITH hours AS MATERIALIZED (
        SELECT h.id, e.span, e.moment, e.debits, e.credits
@@ -128,8 +150,8 @@ SELECT c.hot, c.hours, $2::bigint, c.span / $2, c.moment, sum(c.debits), sum(c.c
 UPDATE_HOT: Final = "UPDATE hot SET wide = $2 WHERE source = $1 AND wide < $2"
 SELECT_SPANS: Final = "SELECT size, wide, done FROM spans WHERE source = $1"
 SELECT_HOT: Final = """
-SELECT h.account, h.currency FROM unnest($2::text[], $3::text[]) AS u(account, currency)
-  JOIN hot AS h ON h.source = $1 AND h.account = u.account AND h.currency = u.currency
+SELECT u.account, u.currency FROM unnest($2::text[], $3::text[]) AS u(account, currency)
+ WHERE EXISTS (SELECT FROM hot AS h WHERE h.source = $1 AND h.account = u.account)
 """
 # $4 spans, $5 of which make a wide one. Whole days, then the whole hours of the last day, then
 # the last hour line by line. The inner sums make every span a look-up of its own.

@@ -53,7 +53,7 @@ def lines(rng: Random, first: int, last: int, step: int = 1) -> list[tuple[Any, 
                 moment += timedelta(microseconds=rng.randrange(3_600_000_000))
             amount = rng.randrange(-900, 900)
             found.append(("straitsx", position, line, "payment", "t", account,
-                          rng.choice(("XSGD", "USD")), amount, moment, START,
+                          rng.choices(("XSGD", "USD", "JPY"), (50, 49, 1))[0], amount, moment, START,
                           max(amount, 0) + rng.randrange(3)))  # fmt: skip
     return found
 
@@ -77,11 +77,11 @@ async def test_cells_change_no_sum(
     monkeypatch.setattr(cells, "WIDE", 3)
     monkeypatch.setattr(cells, "HOT_ENTRIES", 12)
     rng = Random(seed)
-    every = [(account, currency) for account in ACCOUNTS for currency in ("XSGD", "USD", "EUR")]
+    every = [(account, currency) for account in ACCOUNTS for currency in ("XSGD", "USD", "JPY", "EUR")]
     async with database.service() as connection:
         await young_books(connection, 0)
         head, moments = 0, []
-        for _ in range(6):
+        for _ in range(8):
             fresh = lines(rng, head + 1, head + rng.randrange(50, 300) * step, step)
             head = fresh[-1][1]
             moments += [line[8] for line in fresh]

@@ -19,7 +19,7 @@ from ledger.registry import load as load_registry
 from ledger.simulate import Callback
 from ledger.verify_books import Fold
 from ledger.worker import load_terms
-from tests.asking import first_generation, folder, payment
+from tests.asking import first_generation, folder, payment, payout
 from tests.conftest import Database
 from tests.dumps import differences, dump
 from tests.integration.test_worker import append, callbacks, fill, seeded
@@ -229,11 +229,19 @@ CELLS = {
     "a wrong sum": "UPDATE cells SET debits = debits + 1 WHERE hours = 24 AND hot = "
     "(SELECT min(id) FROM hot) RETURNING 1",
     "a lost cell": "DELETE FROM cells WHERE width > 1 RETURNING 1",
+    "a currency that is not known to be busy": "DELETE FROM cells WHERE hot = (SELECT max(id) "
+    "FROM hot WHERE account = 'assets:wallet:available') RETURNING 1",
     "a span too many": "UPDATE spans SET done = done + 1 WHERE source = 'straitsx' RETURNING 1",
     "an account that never was busy": "INSERT INTO hot (source, account, currency) "
-    "SELECT source, account, currency FROM entries WHERE source = 'straitsx' "
+    "SELECT source, account, currency FROM entries WHERE account = 'assets:wallet:held' "
     "ORDER BY position LIMIT 1 ON CONFLICT DO NOTHING RETURNING 1",
 }
+
+
+FORGOTTEN = """
+DELETE FROM hot WHERE account = 'assets:wallet:available' AND id = (
+       SELECT max(id) FROM hot WHERE account = 'assets:wallet:available') RETURNING 1
+"""
 
 
 @pytest.mark.parametrize("what", CELLS)
@@ -244,8 +252,9 @@ async def test_sums_kept_for_answers_about_earlier_times_are_compared_with_the_e
     monkeypatch.setattr(cells, "WIDE", 2)
     monkeypatch.setattr(cells, "HOT_ENTRIES", 4 if what != "an account that never was busy" else 40)
     bodies = [orjson.dumps(payment(n)) for n in range(190)]
-    seldom = orjson.dumps(payment(999, currency="usd"))
-    told = [seldom, *bodies] if what == "an account that never was busy" else bodies
+    make = payout if what == "an account that never was busy" else payment
+    seldom = orjson.dumps(make(999, currency="usd"))
+    told = [seldom, *bodies] if what.startswith(("an account", "a currency")) else bodies
     await append(database, [Callback("straitsx", None, body) for body in told])
     live = await first_generation(database)
     await fold(database, live)
@@ -253,6 +262,8 @@ async def test_sums_kept_for_answers_about_earlier_times_are_compared_with_the_e
     assert await change(database, live, "SELECT 1 FROM cells WHERE width = 2")
     assert (await command("--verify-only")).code == 0
     assert await change(database, live, CELLS[what])
+    if what == "a currency that is not known to be busy":
+        assert await change(database, live, FORGOTTEN)
     done = await command("--verify-only", "--json")
     assert done.code == 1, done
     assert {found["table"] for found in done.json["differences"]} == {"cells"}
