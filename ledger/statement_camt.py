@@ -28,6 +28,7 @@ from ledger.statement_check import (
     completed,
     midnight,
     money,
+    period,
     refusal,
     text,
     zone,
@@ -93,12 +94,14 @@ def read(
             )
     periods = [account.period() for account in chosen]
     first, last = periods[0], periods[-1]
+    begins, ends = chosen[0].window, chosen[-1].window
+    stated = (begins[0], ends[1]) if begins and ends else None
     return completed(
         [line for account in chosen for line in account.lines],
         body=body,
         format=FORMAT,
         currency=chosen[0].currency,
-        window=window or ((first[0], last[1]) if first and last else None),
+        window=period(window, stated) or ((first[0], last[1]) if first and last else None),
         opening=chosen[0].opening,
         closing=chosen[-1].closing,
     )
@@ -199,8 +202,9 @@ def _entry(account: _Account, number: int, node: Element) -> None:
     if _word(node, "RvslInd") == "true" and _word(node, "CdtDbtInd") is None:
         raise refusal(number, "is a reversal without a direction; export the statement again")
     at = "BookgDt" if node.find("{*}BookgDt") is not None else "ValDt"
-    details = node.find("{*}NtryDtls/{*}TxDtls")
-    within = details if details is not None else node
+    details = node.findall("{*}NtryDtls/{*}TxDtls")
+    # The references of one transaction of a batch are not the batch's.
+    within = details[0] if len(details) == 1 else node
     account.lines.append(
         Line(
             id=text(number, "AcctSvcrRef", _word(node, "AcctSvcrRef")) or "",

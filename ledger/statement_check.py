@@ -21,6 +21,9 @@ YEARS: Final = range(1970, 2200)
 
 MOMENT: Final = timedelta(microseconds=1)
 
+SLACK: Final = timedelta(days=1)
+"""How far a period given may reach beyond the one stated: a last day may be meant to be in."""
+
 
 def completed(
     lines: Sequence[Line],
@@ -103,6 +106,21 @@ def agreed(currency: str | None, told: str | None) -> str:
     if not found:
         raise StatementRefused("the file names no currency; give it (--currency)")
     return found.upper()
+
+
+def period(given: Window | None, stated: Window | None) -> Window | None:
+    """Return the period given, else the one that the file states; None without either.
+
+    Raises StatementRefused when the one given claims more than the file states.
+    """
+    if given is None or stated is None:
+        return given or stated
+    if given[0] < stated[0] - SLACK or given[1] > stated[1] + SLACK:
+        raise StatementRefused(
+            f"the file states that it covers {stated[0].isoformat()} to {stated[1].isoformat()}, "
+            "less than the period given; leave that out (--from, --to)"
+        )
+    return given
 
 
 def zone(columns: Mapping[str, str] | None) -> ZoneInfo | None:

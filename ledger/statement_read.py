@@ -28,6 +28,8 @@ def read_statement(
     """
     if len(body) > BYTES_MAX:
         raise StatementRefused(f"the file is larger than {BYTES_MAX} bytes; split it by time")
+    if not body.strip():
+        raise StatementRefused("the file is empty; export the statement again")
     match format or detected(body, columns):
         case statement_straitsx.FORMAT:
             return statement_straitsx.read(body, currency, window)

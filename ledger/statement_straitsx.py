@@ -17,7 +17,7 @@ from ledger.model import JSON, as_instant, as_note, changed
 from ledger.payload import scan
 from ledger.reading import camel
 from ledger.statement import Line, Statement, StatementRefused
-from ledger.statement_check import Window, agreed, bounded, completed, money, refusal, text
+from ledger.statement_check import Window, agreed, bounded, completed, money, period, refusal, text
 
 FORMAT: Final = "straitsx-json"
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
@@ -62,7 +62,7 @@ def read(body: bytes, currency: str | None, window: Window | None) -> Statement:
         body=body,
         format=FORMAT,
         currency=agreed_on,
-        window=window or _window(pages.told),
+        window=period(window, _window(pages.told)),
         opening=money(0, "openingBalance", pages.told.get("opening_balance")),
         closing=money(pages.rows, "closingBalance", pages.told.get("closing_balance")),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -366,6 +366,31 @@ def test_the_last_second_of_a_camt_053_is_in_its_period() -> None:
     statement = read(camt(told.format("<ToDtTm>2026-06-30T23:59:59.999+08:00</ToDtTm>"), *PARTS))
     assert statement.opened_at == datetime(2026, 5, 31, 16, tzinfo=UTC)
     assert statement.closed_at == datetime(2026, 6, 30, 16, tzinfo=UTC)
+
+
+def test_the_references_of_one_of_a_batch_are_not_the_batchs() -> None:
+    batch = entry("100.00", "CRDT", "A").replace(
+        "</TxDtls></NtryDtls>",
+        "</TxDtls><TxDtls><Refs><EndToEndId>E2E-other</EndToEndId></Refs></TxDtls></NtryDtls>",
+    )
+    parts = [*PARTS[:2], batch, PARTS[-1]]
+    assert [line.reference for line in read(camt(*parts)).lines] == [None, "E2E-B"]
+
+
+def test_a_period_longer_than_a_camt_053_states_is_refused() -> None:
+    told = (
+        "<FrToDt><FrDtTm>2026-06-01T00:00:00Z</FrDtTm>"
+        "<ToDtTm>2026-06-03T00:00:00Z</ToDtTm></FrToDt>"
+    )
+    given = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 6, 4, tzinfo=UTC)
+    assert read(camt(told, *PARTS), window=given).closed_at == given[1]
+    later = given[1] + timedelta(seconds=1)
+    message = refused(camt(told, *PARTS), window=(given[0], later))
+    assert "states that it covers 2026-06-01" in message
+
+
+def test_an_empty_file_is_called_empty() -> None:
+    assert "the file is empty" in refused(b" \n")
 
 
 def test_a_reference_shared_by_entries_is_no_id() -> None:
