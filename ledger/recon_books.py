@@ -146,8 +146,9 @@ class Pair:
             cover = changed(cover, missing=(*cover.missing, told))
         frame = cover.frame
         decided = await self._decided(currency, frame)
-        matcher, known = await self._matcher(currency, cover)
-        matcher.match(_manual(decided.values()))
+        manual = _manual(decided.values())
+        matcher, known = await self._matcher(currency, cover, manual)
+        matcher.match(manual)
         elsewhere = await self._elsewhere(currency, matcher.moves.values())
         before, balance = [
             await self._held(currency, moment) for moment in (frame.opened, frame.cutoff)
@@ -168,7 +169,9 @@ class Pair:
         sums = await cells.sums(self.connection, bound, [(name, currency) for name in WALLET])
         return added(debits - credited for debits, credited in sums.values())
 
-    async def _matcher(self, currency: str, cover: Cover) -> tuple[Matcher, dict[str, Known]]:
+    async def _matcher(
+        self, currency: str, cover: Cover, manual: Sequence[Manual]
+    ) -> tuple[Matcher, dict[str, Known]]:
         frame = cover.frame
         lines = [
             Item(*row)
@@ -182,7 +185,11 @@ class Pair:
         )
         moves = _moves(rows)
         have = {move.id for move in moves}
-        wanted = sorted({line.contract for line in lines if line.contract} - have)
+        named = {line.contract for line in lines if line.contract}
+        # What was matched by hand counts however far apart in time its items are.
+        keys = (key.partition(":") for each in manual for key in each.keys)
+        named |= {name for kind, _, name in keys if kind != "line"}
+        wanted = sorted(named - have)
         more, known = await self._named(currency, wanted)
         return Matcher.of(frame, self.rules, lines, [*moves, *more]), known
 

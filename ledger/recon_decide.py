@@ -41,7 +41,8 @@ SELECT source, currency, id, type, state, anchor, rule, items, difference, gap, 
   FROM ledger.recon_breaks WHERE source = $1 AND id = $2
 """
 SELECT_ADJUSTMENT: Final = """
-SELECT source, currency, id, break_type AS type, anchor, items, effective_at AS at, action
+SELECT source, currency, id, break_type AS type, anchor, items, action,
+       coalesce(effective_at, decided_at) AS at
   FROM adjustments WHERE source = $1 AND kind = 'adjustment' AND id = $2
 """
 SELECT_TAKEN: Final = """
@@ -98,11 +99,14 @@ async def decision(
     rules = rules_of_source.get(source, Rules())
     items = sorted({*asked.items}) or sorted(row["items"])
     legs: Legs = []
+    if row["items"] == [f"{KIND}:{break_id}"] and asked.action not in ("reopen", "note"):
+        raise Conflicting(f"what {break_id} was about is gone; reopen it to take its posting back")
     match asked.action:
         case "note":
             pass
         case "reopen":
-            if await snapshot.row(SELECT_ADJUSTMENT, source, break_id) is None:
+            known = await snapshot.row(SELECT_ADJUSTMENT, source, break_id)
+            if known is None or known["action"] == "note":
                 raise Conflicting(f"nothing was decided about break {break_id} yet")
         case "match":
             await _check_match(snapshot, row, items)
@@ -210,6 +214,8 @@ async def _check_match(snapshot: Snapshot, row: Row, items: Sequence[str]) -> No
             f"{taken['item']} is matched already, by {taken['anchor']}; an item has one match"
         )
     lines, kinds_of, ids = _split(items)
+    if KIND in kinds_of:
+        raise BadQuestion("a decision's posting is nothing to match; name lines and transactions")
     told = await snapshot.row(SELECT_TOLD, source, currency, lines)
     due = await snapshot.row(SELECT_DUE, source, currency, kinds_of, ids)
     found = (told or {}).get("found", 0) + (due or {}).get("found", 0)
@@ -268,6 +274,10 @@ async def _legs(snapshot: Snapshot, row: Row, asked: Asked, rules: Rules) -> Leg
 async def _voided(snapshot: Snapshot, row: Row, asked: Asked, difference: Decimal) -> Legs:
     """Take a transaction back that the provider does not have; a line goes to suspense."""
     lines, kinds_of, ids = _split(row["items"])
+    if not row["items"]:
+        raise BadQuestion(
+            f"void is for transactions and lines; write_off posts to {OPENING_ACCOUNT}"
+        )
     if not ids:
         return [(AVAILABLE, -difference), (asked.account or SUSPENSE, difference)]
     rows = await snapshot.rows(SELECT_LEGS, row["source"], row["currency"], kinds_of, ids)

@@ -67,7 +67,7 @@ class Judge:
     def equal(
         self, anchor: str, rule: str, lines: Sequence[Item], moves: Sequence[Move]
     ) -> Group | None:
-        """Return the matched group when the amounts are equal, else None."""
+        """Return the group when the amounts are equal, else None; it is matched unless it aged."""
         told = added(line.amount for line in lines)
         legs = self._legs(moves)
         first = first_within(legs, self.frame.opened)
@@ -75,8 +75,18 @@ class Judge:
             kept = legs[start:]
             if added(amount for _, amount in kept) == told:
                 due = due_of(kept, self.frame)
-                return Group(anchor, rule, MATCHED, tuple(lines), tuple(moves), *due)
+                verdict, detail = self._across(lines, kept) if due[0] != told else (MATCHED, "")
+                return Group(anchor, rule, verdict, tuple(lines), tuple(moves), *due, detail)
         return None
+
+    def _across(self, lines: Sequence[Item], legs: Sequence[DatedAmount]) -> tuple[str, str]:
+        """Tell what equal amounts on both sides of the cut-off are: in transit until they age."""
+        cutoff = self.frame.cutoff
+        seen = [line.at for line in lines] or [at for at, _ in legs if at < cutoff]
+        if max(seen, default=cutoff) >= cutoff - self.settlement:
+            return MATCHED, ""
+        late = max(at for at, _ in legs)
+        return STATUS, f"the amounts agree, but the books date it at {late.isoformat()}"
 
     def _legs(self, moves: Sequence[Move]) -> tuple[DatedAmount, ...]:
         if len(moves) == 1:

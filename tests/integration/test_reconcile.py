@@ -16,6 +16,7 @@ import pytest
 
 from ledger.model import plain
 from ledger.recon_rules import rules_of
+from ledger.reconcile import Reconciler
 from ledger.statement_log import SELECT_LINES
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
@@ -216,6 +217,28 @@ async def test_a_line_over_midnight_matches_across_the_cut_off(service: Service)
     )  # fmt: skip
 
 
+async def test_equal_amounts_on_both_sides_of_the_cut_off_are_a_break_once_they_aged(
+    service: Service,
+) -> None:
+    await service.post_json("straitsx", payment(1, fees="0.0", **at("2026-02-20T00:00:20Z")))
+    await post_statement(service, statement([row("r1", "contract_0001", "10", NOON)]))
+    (result,) = (await reconcile(service)).results
+    (found,) = result.breaks
+    assert (result.state, found.type, found.state) == ("BREAKS", "STATUS", "OPEN")
+    assert (found.gap, result.figures["residual"]) == (-10, "0")
+    assert "date it at 2026-02-20T00:00:20" in found.detail
+    assert result.matches == ()
+
+
+async def test_a_period_longer_than_the_file_states_is_refused(service: Service) -> None:
+    stated = {"openingBalance": 0, "closingBalance": 0, "from": JANUARY[0],
+              "to": "2026-01-05T00:00:00Z"}  # fmt: skip
+    body = json.dumps({"data": [], "meta": stated}).encode()
+    status, told = await refused_statement(service, body)
+    assert (status, "states that it covers 2026-01-01" in told["detail"]) == (422, True)
+    assert (await service.ask("/v1/statements"))["statements"] == []
+
+
 async def planted(service: Service) -> dict[str, dict[str, Any]]:
     """Books and a statement with one break of many types; return them by contract or line."""
     rows = await books_of_three(service)
@@ -374,6 +397,78 @@ async def test_items_may_be_matched_by_hand_and_only_once(service: Service) -> N
     await decide(service, found["contract:other_a"], "reopen")
     (result,) = (await reconcile(service)).results
     assert (result.state, result.figures["breaks_count"]) == ("BREAKS", 2)
+
+
+async def test_what_is_matched_by_hand_may_be_far_apart(service: Service) -> None:
+    await service.post_json("straitsx", payment(1, fees="0.0", **at("2025-12-20T12:00:00Z")))
+    await post_statement(service, statement([row("x1", None, "10", NOON)]))
+    await reconcile(service)
+    found = {each["anchor"]: each["id"] for each in await open_breaks(service)}
+    pair = ["line:x1", "payment:contract_0001"]
+    await decide(service, found["line:x1"], "match", items=pair)
+    (result,) = (await reconcile(service)).results
+    assert (result.state, [match.keys for match in result.matches]) == ("RECONCILED", [tuple(pair)])
+
+
+async def test_a_decision_whose_break_is_gone_can_only_be_taken_back(service: Service) -> None:
+    await service.post_json("straitsx", payment(1, fees="0.0", **at(NOON)))
+    rows = [row("r1", "contract_0001", "10", NOON), row("x1", None, "3", NOON)]
+    await post_statement(service, statement(rows))
+    await reconcile(service)
+    (found,) = await open_breaks(service)
+    await decide(service, found["id"], "write_off")
+    await reconcile(service)
+    await post_statement(service, statement(rows[:1]))
+    (result,) = (await reconcile(service)).results
+    assert [(b.state, b.gap, b.items) for b in result.breaks] == [
+        ("OPEN", 3, (f"adjustment:{found['id']}",))
+    ]
+    for action in ("write_off", "void", "match", "post_fee"):
+        status, told = await refused_decision(service, found["id"], action=action)
+        assert (status, "reopen it" in told) == (409, True), action
+    await decide(service, found["id"], "reopen")
+    (result,) = (await reconcile(service)).results
+    assert (result.state, result.breaks) == ("RECONCILED", ())
+
+
+async def test_a_break_with_nothing_but_notes_can_vanish_and_be_noted_again(
+    service: Service,
+) -> None:
+    await post_statement(service, statement([row("x1", None, "3", NOON)]))
+    await reconcile(service)
+    (found,) = await open_breaks(service)
+    await decide(service, found["id"], "note")
+    await reconcile(service)
+    status, told = await refused_decision(service, found["id"], action="reopen")
+    assert (status, "nothing was decided" in told) == (409, True)
+    await post_statement(service, statement([]))
+    await reconcile(service)
+    await decide(service, found["id"], "note")
+    status, told = await refused_decision(service, found["id"], action="reopen")
+    assert (status, "nothing was decided" in told) == (409, True)
+
+
+async def test_an_opening_balance_is_written_off_not_voided(service: Service) -> None:
+    await post_statement(service, statement([], opening="20"))
+    await reconcile(service)
+    (found,) = await open_breaks(service)
+    status, told = await refused_decision(service, found["id"], action="void")
+    assert (status, "write_off posts to equity:opening" in told) == (400, True)
+
+
+async def test_an_import_is_reconciled_at_once_however_long_the_last_run_took(
+    service: Service,
+) -> None:
+    reconciler = Reconciler(service.database.service_dsn, service.database.settings)
+    async with service.database.service() as connection:
+        for number, opening in enumerate(("1", "2")):
+            window = (f"2026-0{number + 1}-01T00:00:00Z", f"2026-0{number + 2}-01T00:00:00Z")
+            await post_statement(service, statement([], opening=opening), window)
+            await service.fold()
+            await reconciler.round(connection)
+            reconciler._rest_until["straitsx"] = float("inf")
+    (told,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
+    assert told["through"] == "2026-03-01T00:00:00Z"
 
 
 async def test_a_line_is_in_one_live_match_by_constraint(service: Service) -> None:
