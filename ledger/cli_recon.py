@@ -218,7 +218,7 @@ def reconcile_show(
     from ledger import tables
 
     filters = {"source": source, "currency": currency, "limit": 1000}
-    document, raw = _settled(
+    document, raw, is_now = _settled(
         service, filters, wait=not no_wait, sealed=html is not None or csv is not None
     )
     runs, bare = document["reconciliations"], document["without_statement"]
@@ -237,15 +237,16 @@ def reconcile_show(
             told = f"{each['source']} {each['currency']}: INCOMPLETE, no statement of it"
             tables.line(out, f"{told} is imported; it holds {each['total']}", "INCOMPLETE")
     exits = [EXITS.get(run["state"], 3) for run in runs] + [3 for _ in bare]
-    return max(exits, default=3)
+    return max(exits, default=3) if is_now or no_wait else 3
 
 
 def _settled(
     service: Service, filters: Mapping[str, Any], *, wait: bool, sealed: bool
-) -> tuple[dict[str, Any], bytes]:
+) -> tuple[dict[str, Any], bytes, bool]:
     """Ask until the runs are at least at the positions where the logs were at the first asking.
 
     With `sealed` also, for a moment, until these positions are sealed: a report names the seals.
+    False with the answer when it was not waited for, or in vain.
     """
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     seal_deadline = time.monotonic() + (SEAL_SECONDS_MAX if sealed else 0)
@@ -254,14 +255,12 @@ def _settled(
     while True:
         document, raw = ask_service(service, "/v1/reconciliation", filters)
         runs = document["reconciliations"]
-        if not wait or (
-            _is_settled(runs, wanted, filters["source"])
-            and (_is_sealed(runs) or time.monotonic() > seal_deadline)
-        ):
-            return document, raw
+        is_now = wait and _is_settled(runs, wanted, _expected(service, filters, wanted))
+        if not wait or (is_now and (_is_sealed(runs) or time.monotonic() > seal_deadline)):
+            return document, raw, is_now
         if time.monotonic() > deadline:
             print("ledger: the reconciliation is behind; see `ledger status`", file=sys.stderr)
-            return document, raw
+            return document, raw, False
         time.sleep(PAUSE_SECONDS)
 
 
@@ -269,13 +268,32 @@ def _is_sealed(runs: list[dict[str, Any]]) -> bool:
     return all(seal["root"] for run in runs for seal in run["seals"])
 
 
-def _is_settled(runs: list[dict[str, Any]], wanted: Mapping[str, int], source: str | None) -> bool:
-    logs = {name.removesuffix(".statements") for name in wanted if name.endswith(".statements")}
-    expected = logs & {source} if source else logs
-    return expected <= {run["source"] for run in runs} and all(
-        position >= wanted.get(name, 0)
-        for run in runs
-        for name, position in run["positions"].items()
+def _expected(
+    service: Service, filters: Mapping[str, Any], wanted: Mapping[str, int]
+) -> set[tuple[str, str]] | None:
+    """Return the wallets that have a statement; None while the books lack some of them."""
+    listed, _ = ask_service(service, "/v1/statements", filters)
+    source = filters["source"]
+    for log, head in wanted.items():
+        is_asked = source is None or log == f"{source}.statements"
+        if log.endswith(".statements") and is_asked and listed["position"].get(log, 0) < head:
+            return None
+    found = listed["statements"]
+    return {(f["source"], f["currency"]) for f in found if f["status"] == "imported"}
+
+
+def _is_settled(
+    runs: list[dict[str, Any]], wanted: Mapping[str, int], expected: set[tuple[str, str]] | None
+) -> bool:
+    have = {(run["source"], run["currency"]) for run in runs}
+    return (
+        expected is not None
+        and expected <= have
+        and all(
+            position >= wanted.get(name, 0)
+            for run in runs
+            for name, position in run["positions"].items()
+        )
     )
 
 

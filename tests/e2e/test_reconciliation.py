@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,10 @@ def test_the_log_of_statements_is_verified_like_every_other(service: Service) ->
     assert named
     assert "reconciliation" in {each["name"] for each in checks if each["source"] == "straitsx"}
     assert {each["verdict"] for each in checks} == {"ok"}, checks
+
+
+def test_asking_for_a_wallet_without_a_statement_is_answered_at_once(service: Service) -> None:
+    began = time.monotonic()
+    status, told, said = ledger(service, "reconcile", "--currency", "XUSD")
+    assert (status, told["reconciliations"], said) == (3, [], "")
+    assert time.monotonic() - began < 30
