@@ -47,10 +47,11 @@ th,td{text-align:left;vertical-align:top;padding:.25rem .6rem .25rem 0;
 border-bottom:1px solid #d8dde3}
 th{font-weight:600}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 tr.sum td{font-weight:600;border-top:2px solid #1b1f24}
-code{font:12px ui-monospace,monospace}code,td:nth-child(1),td:nth-child(6){overflow-wrap:anywhere}
+code{font:12px ui-monospace,monospace}code,td:nth-child(n+6):not(.n){overflow-wrap:anywhere}
+td:nth-child(n+6):not(.n){min-width:8rem}td:nth-child(1){min-width:4.5rem;overflow-wrap:anywhere}
 .state{display:inline-block;padding:.1rem .6rem;border:1px solid;border-radius:1rem;font-weight:600}
 .RECONCILED,.RECONCILED_WITH_TIMING{color:#14632f}.BREAKS{color:#a4161a}.INCOMPLETE{color:#8a5a00}
-@media print{body{margin:0;max-width:none}tr{break-inside:avoid}@page{margin:15mm}}
+@media print{body{margin:0;font-size:11px;max-width:none}tr{break-inside:avoid}@page{margin:15mm}}
 """
 STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 """For the page's Content-Security-Policy: this style and nothing else."""
