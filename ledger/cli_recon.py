@@ -349,7 +349,7 @@ def decide(
     note
         Why.
     item
-        For match, several times: line:<id>, <kind>:<id>. The break's own when not given.
+        For match, several times: line:ID or KIND:ID. The break's own when not given.
     account
         Where a write-off goes, when not to the declared difference account.
     """

@@ -50,12 +50,14 @@ SELECT item, anchor FROM ledger.recon_matches
  WHERE source = $1 AND currency = $2 AND item = ANY ($3::text[]) ORDER BY item LIMIT 1
 """
 SELECT_TOLD: Final = """
-SELECT count(*) AS found, coalesce(sum(amount), 0) AS amount FROM statement_lines
+SELECT coalesce(array_agg('line:' || line), '{}') AS found, coalesce(sum(amount), 0) AS amount
+  FROM statement_lines
  WHERE source = $1 || '.statements' AND currency = $2 AND line = ANY ($3::text[])
    AND status = 'stated'
 """
 SELECT_DUE: Final = """
-SELECT count(DISTINCT (e.kind, e.transaction)) AS found, coalesce(sum(e.amount), 0) AS amount
+SELECT coalesce(array_agg(DISTINCT e.kind || ':' || e.transaction), '{}') AS found,
+       coalesce(sum(e.amount), 0) AS amount
   FROM unnest($3::text[], $4::text[]) AS u(kind, id)
   JOIN entries AS e ON e.source = $1 AND e.kind = u.kind AND e.transaction = u.id
    AND e.position = ANY (journal_positions($1, u.kind, u.id))
@@ -218,9 +220,12 @@ async def _check_match(snapshot: Snapshot, row: Row, items: Sequence[str]) -> No
         raise BadQuestion("a decision's posting is nothing to match; name lines and transactions")
     told = await snapshot.row(SELECT_TOLD, source, currency, lines)
     due = await snapshot.row(SELECT_DUE, source, currency, kinds_of, ids)
-    found = (told or {}).get("found", 0) + (due or {}).get("found", 0)
-    if found != len(items):
-        raise BadQuestion(f"{len(items) - found} of the items are not known in {currency}")
+    missing = {*items} - {*(told or {}).get("found", ())} - {*(due or {}).get("found", ())}
+    if missing:
+        raise BadQuestion(
+            f"{', '.join(sorted(missing))}: no stated line and no movement of the {currency} "
+            "wallet is called so; `ledger reconcile breaks` and /v1/transactions name them"
+        )
     difference = (due or {}).get("amount", ZERO) - (told or {}).get("amount", ZERO)
     if difference:
         raise Conflicting(

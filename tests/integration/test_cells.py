@@ -53,8 +53,8 @@ def lines(rng: Random, first: int, last: int, step: int = 1) -> list[tuple[Any, 
                 moment += timedelta(microseconds=rng.randrange(3_600_000_000))
             amount = rng.randrange(-900, 900)
             found.append(("straitsx", position, line, "payment", "t", account,
-                          rng.choices(("XSGD", "USD", "JPY"), (50, 49, 1))[0], amount, moment, START,
-                          max(amount, 0) + rng.randrange(3)))  # fmt: skip
+                          rng.choices(("XSGD", "USD", "JPY"), (50, 49, 1))[0], amount, moment,
+                          START, max(amount, 0) + rng.randrange(3)))  # fmt: skip
     return found
 
 
@@ -77,7 +77,9 @@ async def test_cells_change_no_sum(
     monkeypatch.setattr(cells, "WIDE", 3)
     monkeypatch.setattr(cells, "HOT_ENTRIES", 12)
     rng = Random(seed)
-    every = [(account, currency) for account in ACCOUNTS for currency in ("XSGD", "USD", "JPY", "EUR")]
+    every = [
+        (account, currency) for account in ACCOUNTS for currency in ("XSGD", "USD", "JPY", "EUR")
+    ]
     async with database.service() as connection:
         await young_books(connection, 0)
         head, moments = 0, []

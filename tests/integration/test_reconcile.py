@@ -390,6 +390,10 @@ async def test_items_may_be_matched_by_hand_and_only_once(service: Service) -> N
         service, found["contract:other_b"], action="match", items=["line:x2"]
     )
     assert (status, "differ by -10 XSGD (books - statement)" in told) == (409, True)
+    status, told = await refused_decision(
+        service, found["contract:other_b"], action="match", items=["line:x2", "payment:nobody"]
+    )
+    assert (status, "payment:nobody: no stated line" in told) == (400, True)
     rest = ["line:x2", "payment:contract_0002"]
     await decide(service, found["contract:other_b"], "match", items=rest)
     (result,) = (await reconcile(service)).results
