@@ -77,10 +77,14 @@ async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **sessi
         raise DatabaseUnavailable(f"cannot connect to the database: {error}") from error
 
 
+ALONE: Final = {"max_parallel_workers_per_gather": "0", "max_parallel_maintenance_workers": "0"}
+"""No helpers: nobody tells them that answers go first."""
+
+
 @asynccontextmanager
 async def connected(dsn: str, *, is_behind: bool = False, **options: Any) -> AsyncIterator[Any]:
     """Open a connection for the length of a block; answers go before one that `is_behind`."""
-    connection = await connect(dsn, **options)
+    connection = await connect(dsn, **((ALONE | options) if is_behind else options))
     try:
         if is_behind:
             await _step_back(connection)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import asyncpg
 from ledger import books, database
 from ledger.bulk import folded
 from ledger.bulk_load import Tell, discard, make
-from ledger.compare import Difference, compare
+from ledger.compare import Difference, compare, sharing
 from ledger.errors import DatabaseUnavailable, LedgerError, Tampered
 from ledger.model import SourceTerms
 from ledger.registry import Registry
@@ -164,9 +164,8 @@ class Fold:
         """
         async with (
             database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as live,
-            database.connected(
-                self.dsn, is_behind=True, seconds_max=COMPARE_SECONDS_MAX
-            ) as snapshot,
+            self._behind() as snapshot,
+            self._behind() as beside,
         ):
             await self.catch_up()
             await books.use_generation(live, self.live)
@@ -175,8 +174,16 @@ class Fold:
                     position = await live.fetchval(LOCK_CHECKPOINT, self.terms.source)
                     await self.fold_until(int(position or 0))
                     await snapshot.fetchval(TAKE_SNAPSHOT)
-                found = await compare(snapshot, self.live, self.other, self.terms.source)
+                async with sharing(snapshot, [beside]) as both:
+                    found = await compare(both, self.live, self.other, self.terms.source)
             return int(position or 0), found
+
+    def _behind(self) -> AbstractAsyncContextManager[Any]:
+        """Open a connection that may wait in its transaction for the other one's tables."""
+        return database.connected(
+            self.dsn, is_behind=True, seconds_max=COMPARE_SECONDS_MAX,
+            idle_in_transaction_session_timeout="0",
+        )  # fmt: skip
 
     async def catch_up(self) -> None:
         """Fold until only a short way is left, while the live books go on."""

@@ -151,6 +151,30 @@ CORRUPTIONS = {
         "RETURNING source, kind, id, first_position",
         "state",
     ),
+    "how an amount is written": (
+        "entries",
+        "UPDATE entries SET amount = (amount::text || CASE WHEN amount = trunc(amount) "
+        "THEN '.0' ELSE '0' END)::numeric WHERE (source, position, line) = ("
+        "SELECT source, position, line FROM entries ORDER BY position LIMIT 1) "
+        "RETURNING source, position, line, account, currency",
+        "amount",
+    ),
+    "nothing for no text": (
+        "exceptions",
+        "UPDATE exceptions SET note = '' WHERE (source, id, position, action) = ("
+        "SELECT source, id, position, action FROM exceptions WHERE note IS NULL LIMIT 1) "
+        "RETURNING source, id, position, action",
+        "note",
+    ),
+    "a number for its text": (
+        "transactions",
+        "UPDATE transactions SET details = jsonb_set(details, '{account_no}', "
+        "to_jsonb((details->>'account_no')::numeric)) WHERE (source, kind, id) = ("
+        "SELECT source, kind, id FROM transactions "
+        "WHERE details->>'account_no' ~ '^[1-9][0-9]{0,20}$' LIMIT 1) "
+        "RETURNING source, kind, id, first_position",
+        "details",
+    ),
 }  # fmt: skip
 
 
@@ -188,6 +212,9 @@ async def test_what_was_changed_by_hand_is_found_and_named(
          "SELECT source, position, kind, id FROM history ORDER BY 1, 2, 3, 4 LIMIT 1) "
          "RETURNING position", "live"),
         ("INSERT INTO parked VALUES ('straitsx', 3, 'payment', 'p', 'no') RETURNING position",
+         "rebuilt"),
+        ("INSERT INTO history SELECT * FROM history WHERE (source, position) = ("
+         "SELECT source, position FROM history ORDER BY 1, 2 LIMIT 1) RETURNING position",
          "rebuilt"),
     ],
 )  # fmt: skip
