@@ -7,7 +7,7 @@ them as they are, and the next rebuild of the same version goes on where this on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -99,7 +99,6 @@ class Rebuild:
             await self.drop()
             await self._make()
         await self._catch_up()
-        await sum_spans(self.dsn, self.generation, self.terms, self.tell)
 
     async def compare(self) -> list[Compared]:
         """Compare every table of every source with the live books, at one position each."""
@@ -113,6 +112,7 @@ class Rebuild:
 
     async def swap(self) -> None:
         """Make the rebuilt books the live ones; keep those that were, and none before them."""
+        await sum_spans(self.dsn, self.generation, self.terms, self.tell)
         await self._swap(self.generation)
         for row in await self.connection.fetch(SELECT_SUPERSEDED, self.live):
             await discard(self.connection, self.settings, int(row["generation"]))
@@ -138,7 +138,6 @@ class Rebuild:
         self.generation = int(row["generation"])
         await self._wait_for_live()
         await self._catch_up()
-        await sum_spans(self.dsn, self.generation, self.terms, self.tell)
 
     async def _catch_up(self) -> None:
         """Fold what came to the live books since, telling of it as events of all sources."""
@@ -214,13 +213,15 @@ class Rebuild:
         """Hold the live books still, fold what is left, and swap, in one short transaction."""
         version = self.version
         for _ in range(SWAP_TRIES):
-            for fold in self._folds(generation):
-                await fold.catch_up()
+            done = {fold.terms.source: await fold.catch_up() for fold in self._folds(generation)}
             async with self.connection.transaction():
                 await self.connection.execute(
                     f"LOCK TABLE {books.schema_of(self.live)}.checkpoints IN EXCLUSIVE MODE"
                 )
-                await self._finish(generation, await bulk.folded(self.connection, self.live))
+                theirs = await bulk.folded(self.connection, self.live)
+                for fold in self._folds(generation):
+                    source = fold.terms.source
+                    await fold.fold_until(theirs.get(source, 0), done[source])
                 live = await self.connection.fetchrow(books.SELECT_LIVE)
                 if live is None or live["generation"] != self.live:
                     raise RebuildRunning("other books became live meanwhile; rebuild again")
@@ -229,16 +230,12 @@ class Rebuild:
                     return
         raise RebuildRunning("a source was added all the time; rebuild again")
 
-    async def _finish(self, generation: int, theirs: Mapping[str, int]) -> None:
-        for fold in self._folds(generation):
-            await fold.fold_until(theirs.get(fold.terms.source, 0))
-
 
 async def sum_spans(
     dsn: str, generation: int, terms: Sequence[SourceTerms],
     tell: Tell = lambda _stage, _done, _total: None,
 ) -> None:  # fmt: skip
-    """Sum the spans of busy accounts, which the ordinary fold does as it goes."""
+    """Sum the spans of busy accounts, which the live books' fold does as it goes."""
     async with database.connected(dsn, seconds_max=SECONDS_MAX) as own:
         await books.use_generation(own, generation)
         for each in terms:

@@ -23,10 +23,11 @@ from ledger.errors import DatabaseUnavailable, LedgerError, Tampered
 from ledger.model import SourceTerms
 from ledger.registry import Registry
 from ledger.settings import Settings
-from ledger.worker import SELECT_BATCH, SourceFolder
+from ledger.worker import SELECT_BATCH, Pipe, SourceFolder
 
 NEAR_EVENTS: Final = 2_000
-"""How near the second fold comes before the live books are held."""
+"""How few events the last stretch has before the live books are held: those that come meanwhile
+are all that is left to fold then."""
 
 COMPARE_SECONDS_MAX: Final = 6 * 3600.0
 VERSION: Final = "verify-"
@@ -131,6 +132,9 @@ class _FolderUntil(SourceFolder):
             told = f"the second fold was interrupted: {str(error) or type(error).__name__}"
             raise DatabaseUnavailable(told) from error
 
+    async def _sum(self, _connection: Any, _pipe: Pipe) -> None:
+        """Sum no spans: cells are not compared with cells, and books to be kept get them later."""
+
     async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
         events_max, bytes_max = self.settings.fold_events_max, self.settings.fold_bytes_max
         while position < self.until:
@@ -167,12 +171,12 @@ class Fold:
             self._behind() as snapshot,
             self._behind() as beside,
         ):
-            await self.catch_up()
+            done = await self.catch_up()
             await books.use_generation(live, self.live)
             async with snapshot.transaction(isolation="repeatable_read", readonly=True):
                 async with live.transaction():
                     position = await live.fetchval(LOCK_CHECKPOINT, self.terms.source)
-                    await self.fold_until(int(position or 0))
+                    await self.fold_until(int(position or 0), done)
                     await snapshot.fetchval(TAKE_SNAPSHOT)
                 async with sharing(snapshot, [beside]) as both:
                     found = await compare(both, self.live, self.other, self.terms.source)
@@ -185,20 +189,22 @@ class Fold:
             idle_in_transaction_session_timeout="0",
         )  # fmt: skip
 
-    async def catch_up(self) -> None:
-        """Fold until only a short way is left, while the live books go on."""
+    async def catch_up(self) -> int:
+        """Fold until only a short way is left, while the live books go on; return how far."""
         done = -NEAR_EVENTS
         async with database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as live:
             await books.use_generation(live, self.live)
             while True:
                 position = int(await live.fetchval(books.SELECT_CHECKPOINT, self.terms.source) or 0)
+                await self.fold_until(position, done)
                 if position - done < NEAR_EVENTS:
-                    return
-                await self.fold_until(position)
+                    return position
                 done = position
 
-    async def fold_until(self, position: int) -> None:
-        """Fold up to a position of the live books, with the ordinary fold."""
+    async def fold_until(self, position: int, done: int = -1) -> None:
+        """Fold up to a position of the live books, with the ordinary fold, unless all is `done`."""
+        if position <= done:
+            return
         folder = _FolderUntil(
             self.dsn, self.settings, self.registry, self.terms, self.other, asyncio.Event(),
             catch_up_only=True,

@@ -135,7 +135,7 @@ class SourceFolder:
             queue: asyncio.Queue[Sequence[Translated] | None] = asyncio.Queue(maxsize=1)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(reading, position, queue))
-                pipe = _Pipe(self, own, dataclasses.replace(own, connection=looking), position)
+                pipe = Pipe(self, own, dataclasses.replace(own, connection=looking), position)
                 pipe.parked = await own.parked()
                 tasks.create_task(self._sum(summing, pipe))
                 try:
@@ -179,7 +179,7 @@ class SourceFolder:
             else:
                 await _wait(self.rung, POLL_SECONDS)
 
-    async def _sum(self, connection: Any, pipe: _Pipe) -> None:
+    async def _sum(self, connection: Any, pipe: Pipe) -> None:
         """Sum every span of the journal that the books complete. Folding never waits for it."""
         source = self.terms.source
         due = await cells.due(connection, source)
@@ -196,7 +196,7 @@ class SourceFolder:
 
 
 @dataclass(slots=True)
-class _Pipe:
+class Pipe:
     """Folds one batch while the one before it is being written."""
 
     folder: SourceFolder

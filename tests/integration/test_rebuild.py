@@ -296,6 +296,26 @@ async def test_sums_kept_for_answers_about_earlier_times_are_compared_with_the_e
     assert {found["table"] for found in done.json["differences"]} == {"cells"}
 
 
+async def test_books_are_compared_without_sums_of_their_own_and_get_them_before_they_are_live(
+    database: Database, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "SPAN", 40)
+    monkeypatch.setattr(cells, "HOT_ENTRIES", 4)
+    bodies = [orjson.dumps(payment(n)) for n in range(90)]
+    await append(database, [Callback("straitsx", None, body) for body in bodies])
+    live = await first_generation(database)
+    await fold(database, live)
+    await fold(database, live)  # spans are summed behind the fold
+    count = "SELECT count(*) AS cells, (SELECT sum(done) FROM spans) AS spans FROM cells"
+    before = dict(await change(database, live, count))
+    assert before["spans"] == 2
+    assert before["cells"] > 2
+    assert (await command("--json")).json["then"] == "kept"
+    assert dict(await change(database, live + 1, count)) == {"cells": 0, "spans": None}
+    assert (await command("--swap")).code == 0
+    assert dict(await change(database, live + 1, count)) == before
+
+
 async def test_a_source_that_nothing_is_known_of_any_more_is_not_left_out_of_new_books(
     database: Database, live: int, command: Command
 ) -> None:
@@ -490,9 +510,9 @@ async def test_no_answer_goes_back_in_time_at_a_swap(
     sound = Fold.fold_until
     told = 0
 
-    async def fold_until(self: Fold, position: int) -> None:
+    async def fold_until(self: Fold, position: int, done: int = -1) -> None:
         nonlocal told
-        await sound(self, position)
+        await sound(self, position, done)
         if told < 40:
             told += 1
             body = orjson.dumps(payment(5000 + told))
