@@ -6,14 +6,14 @@ is true at one position and no two workers can fold the same event twice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ledger import cells
-from ledger.copytext import arrays, encode
+from ledger.copytext import arrays, encode, once
 from ledger.errors import SomeoneElseFolds
 from ledger.fold import RELATED_MAX, Batch, Change, Stream
 from ledger.model import Table
@@ -335,42 +335,40 @@ class Books:
                 raise SomeoneElseFolds
             for where, data in batch:
                 if isinstance(data, bytes):
-                    await self.connection.copy_to_table(where, source=_once(data))
+                    await self.connection.copy_to_table(where, source=once(data))
                 else:
                     await self.connection.execute(where, *data)
 
     def _streams(self, sql: TableSql, streams: Sequence[Stream]) -> Iterator[Write]:
         if not sql.table.hashed and len(streams) <= TOGETHER_MAX:
-            rows = [self._row(sql, stream) for stream in streams]
+            rows = [row_of(sql, self.source, stream) for stream in streams]
             yield Write(sql.add, arrays(sql.kinds, rows))
             return
-        fresh = [self._row(sql, stream) for stream in streams if stream.is_new]
+        fresh = [row_of(sql, self.source, stream) for stream in streams if stream.is_new]
         yield from _copied(sql.table.name, sql.kinds, fresh)
-        changed = [self._row(sql, stream) for stream in streams if not stream.is_new]
+        changed = [row_of(sql, self.source, stream) for stream in streams if not stream.is_new]
         if changed:
             yield Write(sql.update, arrays(sql.kinds, changed))
 
-    def _row(self, sql: TableSql, stream: Stream) -> tuple[Any, ...]:
-        kind, resource = stream.key
-        values = {
-            **(stream.row or {}),
-            "source": self.source,
-            "kind": kind,
-            "id": resource,
-            "first_position": stream.first_position,
-            "position": stream.position,
-            "state": encode_stored(stream.stored),
-        }
-        return sql.pick(values)
+
+def row_of(sql: TableSql, source: str, stream: Stream) -> tuple[Any, ...]:
+    """Return the row of a stream, in the order of its table's columns."""
+    kind, resource = stream.key
+    values = {
+        **(stream.row or {}),
+        "source": source,
+        "kind": kind,
+        "id": resource,
+        "first_position": stream.first_position,
+        "position": stream.position,
+        "state": encode_stored(stream.stored),
+    }
+    return sql.pick(values)
 
 
 def _copied(name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Iterator[Write]:
     if rows:
         yield Write(name, encode(kinds, rows))
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
 
 
 def by_table(streams: Iterable[Stream]) -> dict[str, list[Stream]]:

@@ -7,7 +7,6 @@ away and sets the checkpoints: before it, nothing takes the generation for books
 
 from __future__ import annotations
 
-import io
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from ledger import books, copytext
 from ledger.errors import LedgerError
 from ledger.fold import Change, Stream
 from ledger.registry import Registry
-from ledger.stored import encode
 
 PART_EVENTS: Final = 10_000
 """Events in a part of the log, on average: what a process holds at a time."""
@@ -228,22 +226,10 @@ class Loader:
         known = books.tables(self.registry)
         for name, found in books.by_table(streams).items():
             sql = known[name]
-            rows = [self._row(sql.columns, stream) for stream in found]
+            rows = [books.row_of(sql, self.source, stream) for stream in found]
             await _copy(self.connection, name, sql.columns, rows)
         await _copy(self.connection, "links", _LINKS, [(self.source, *link) for link in links])
         await _copy(self.connection, "parked", _PARKED, [(self.source, *park) for park in parked])
-
-    def _row(self, columns: Mapping[str, str], stream: Stream) -> list[Any]:
-        values = {
-            **(stream.row or {}),
-            "source": self.source,
-            "kind": stream.key[0],
-            "id": stream.key[1],
-            "first_position": stream.first_position,
-            "position": stream.position,
-            "state": encode(stream.stored),
-        }
-        return [values[name] for name in columns]
 
 
 async def write_links(
@@ -267,8 +253,9 @@ async def _copy(
         return
     try:
         text = copytext.encode(tuple(columns.values()), rows)
+        # Not a file: the driver would have a thread read it.
         await connection.copy_to_table(
-            name, source=io.BytesIO(text), columns=list(columns), format="text"
+            name, source=copytext.once(text), columns=list(columns), format="text"
         )
     except (asyncpg.PostgresError, ValueError, TypeError) as error:
         if is_refusal(error):

@@ -6,7 +6,7 @@ Handing rows over costs a driver's encoding per value more than folding them doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -32,8 +32,13 @@ def encode(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
         _escaped(kind, _written(kind, values))
         for kind, values in zip(kinds, zip(*rows, strict=True), strict=True)
     ]
-    lines = map("\t".join, zip(*columns, strict=True))
-    return ("\n".join(lines) + "\n").encode()
+    lines = [*map("\t".join, zip(*columns, strict=True)), ""]
+    return "\n".join(lines).encode()
+
+
+async def once(data: bytes) -> AsyncIterator[bytes]:
+    """Yield `data`, as the driver's COPY takes what is made already."""
+    yield data
 
 
 def arrays(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[str | None]]:
