@@ -278,7 +278,7 @@ class Pipe:
             for write in self.own.written(change):
                 written.append(write)
                 await asyncio.sleep(0)
-        except (ValueError, TypeError, OverflowError) as error:
+        except Exception as error:  # noqa: BLE001 - the event whose rows these are is set apart
             return change, error
         return change, written
 
