@@ -1,7 +1,7 @@
 """Who goes first where processors are short: answers to providers, then the books.
 
-Linux schedules a session as one (`autogroup`), and a niceness counts only within it. So what steps
-back is in a session of its own, which is told the niceness too. PostgreSQL's processes are.
+Linux schedules a session as one (`autogroup`), and a niceness counts only within it. The service's
+processes share a session; each of PostgreSQL's has one of its own, which is told the niceness too.
 """
 
 from __future__ import annotations

@@ -88,7 +88,6 @@ class Supervisor:
                 sys.executable, "-m", "ledger.child", role, str(theirs.fileno()), *rest,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), *child.files), env=dict(self.environment),
-                start_new_session=True,  # see `niceness`; and Ctrl-C is for the supervisor alone
             )  # fmt: skip
             theirs.close()
             ours.setblocking(False)

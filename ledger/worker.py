@@ -148,7 +148,7 @@ class SourceFolder:
                     await pipe.abandon()
 
     def _connected(self, **session: str) -> AbstractAsyncContextManager[Any]:
-        return database.connected(self.dsn, is_behind=True, seconds_max=60, **session)
+        return database.connected(self.dsn, is_behind=self.catch_up_only, seconds_max=60, **session)
 
     async def _read(
         self, connection: Any, position: int, queue: asyncio.Queue[Sequence[Translated] | None]
