@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile --editable
 ARGS ?=
 
+# Processes start three times as fast from compiled modules, and a service is several of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := run
 .PHONY: run test demo bench soak lint clean
 .DELETE_ON_ERROR:
