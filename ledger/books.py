@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ledger import cells
-from ledger.copytext import arrays, encode, once
+from ledger.copytext import Copied, arrays, copied, copy
 from ledger.errors import SomeoneElseFolds
 from ledger.fold import RELATED_MAX, Batch, Change, Stream
 from ledger.model import Table
@@ -108,7 +108,7 @@ class Write(NamedTuple):
 
     where: str
     """A table, or a statement."""
-    data: bytes | Sequence[Sequence[str | None]]
+    data: Copied | Sequence[Sequence[str | None]]
     """What COPY puts into the table, or the statement's arguments."""
 
 
@@ -334,8 +334,8 @@ class Books:
             if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":
                 raise SomeoneElseFolds
             for where, data in batch:
-                if isinstance(data, bytes):
-                    await self.connection.copy_to_table(where, source=once(data))
+                if isinstance(data, Copied):
+                    await copy(self.connection, where, data)
                 else:
                     await self.connection.execute(where, *data)
 
@@ -368,7 +368,7 @@ def row_of(sql: TableSql, source: str, stream: Stream) -> tuple[Any, ...]:
 
 def _copied(name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Iterator[Write]:
     if rows:
-        yield Write(name, encode(kinds, rows))
+        yield Write(name, copied(kinds, rows))
 
 
 def by_table(streams: Iterable[Stream]) -> dict[str, list[Stream]]:

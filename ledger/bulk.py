@@ -252,11 +252,8 @@ async def _copy(
     if not rows:
         return
     try:
-        text = copytext.encode(tuple(columns.values()), rows)
-        # Not a file: the driver would have a thread read it.
-        await connection.copy_to_table(
-            name, source=copytext.once(text), columns=list(columns), format="text"
-        )
+        copied = copytext.copied(tuple(columns.values()), rows)
+        await copytext.copy(connection, name, copied, list(columns))
     except (asyncpg.PostgresError, ValueError, TypeError) as error:
         if is_refusal(error):
             raise CannotBulkLoad(f"{name}: {error}") from error

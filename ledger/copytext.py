@@ -1,14 +1,15 @@
-"""Rows as the text that PostgreSQL reads, made column by column: few calls per value.
+"""Rows as the text that PostgreSQL reads, made with few calls per value.
 
-The text format of COPY, and the same columns as arrays of texts for statements that cast them.
-Handing rows over costs a driver's encoding per value more than folding them does.
+Rows of plain values are JSON arrays, written in one call, which COPY reads as CSV; others are the
+text format of COPY, made column by column. The same columns are arrays of texts for statements that
+cast them. Handing rows over value by value, as a driver does, costs more than folding them.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
@@ -20,6 +21,46 @@ _SPECIAL: Final = ("\\", "\t", "\n", "\r")
 _SAFE: Final = frozenset({"bigint", "int", "numeric", "timestamptz", "boolean"})
 """Types whose texts never need escaping."""
 
+_PLAIN: Final = _SAFE | {"text"}
+"""Types whose JSON is a word, a number or a quoted text."""
+
+_TEXT: Final = {"format": "text"}
+_CSV: Final = {"format": "csv", "null": "null", "escape": "\\"}
+_lines: Final = msgspec.json.Encoder().encode_lines
+
+
+class Copied(NamedTuple):
+    """Rows as COPY takes them."""
+
+    data: bytes
+    options: Mapping[str, str]
+    """How COPY is to read `data`."""
+
+
+def copied(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> Copied:
+    """Return rows of columns of these PostgreSQL types for COPY.
+
+    Raises UnicodeEncodeError for a text that has no UTF-8 form.
+    """
+    if rows and _PLAIN.issuperset(kinds):
+        data = _lines(rows)
+        # Of what JSON escapes, CSV would read only quotes and backslashes back.
+        if b"\\" not in data:
+            return Copied(data[1:-2].replace(b"]\n[", b"\n") + b"\n", _CSV)
+    return Copied(encode(kinds, rows), _TEXT)
+
+
+async def copy(connection: Any, table: str, rows: Copied, columns: Sequence[str] = ()) -> None:
+    """Put rows into a table: into these columns, or into all of them in their order."""
+    # Not a file: the driver would have a thread read it.
+    await connection.copy_to_table(
+        table, source=_once(rows.data), columns=columns or None, **rows.options
+    )
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
 
 def encode(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     """Return rows of columns of these PostgreSQL types as COPY's text.
@@ -29,16 +70,33 @@ def encode(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
     if not rows:
         return b""
     columns = [
-        _escaped(kind, _written(kind, values))
-        for kind, values in zip(kinds, zip(*rows, strict=True), strict=True)
+        _written(kind, values) for kind, values in zip(kinds, zip(*rows, strict=True), strict=True)
     ]
-    lines = [*map("\t".join, zip(*columns, strict=True)), ""]
-    return "\n".join(lines).encode()
+    nulls = [column.count(None) for column in columns]
+    marked = [_marked(*each) for each in zip(columns, nulls, strict=True)]
+    text = _joined(marked)
+    # Most rows hold nothing that COPY would read as a sign: then all signs are those put there.
+    is_safe = (
+        text.count("\t") == len(rows) * (len(columns) - 1)
+        and text.count("\n") == len(rows)
+        and text.count("\\") == sum(nulls)
+        and "\r" not in text
+    )
+    if not is_safe:
+        escaped = [_escaped(*each) for each in zip(kinds, columns, strict=True)]
+        text = _joined([_marked(*each) for each in zip(escaped, nulls, strict=True)])
+    return text.encode()
 
 
-async def once(data: bytes) -> AsyncIterator[bytes]:
-    """Yield `data`, as the driver's COPY takes what is made already."""
-    yield data
+def _joined(columns: Sequence[Sequence[str]]) -> str:
+    return "\n".join([*map("\t".join, zip(*columns, strict=True)), ""])
+
+
+def _marked(texts: Sequence[str | None], nulls: int) -> Sequence[str]:
+    """Write NULL as COPY reads it."""
+    if not nulls:
+        return texts  # type: ignore[return-value]
+    return [NULL if text is None else text for text in texts]
 
 
 def arrays(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[str | None]]:
@@ -65,16 +123,12 @@ def _written(kind: str, values: Sequence[Any]) -> Sequence[str | None]:
     return [None if value is None else next(texts) for value in values]
 
 
-def _escaped(kind: str, texts: Sequence[str | None]) -> Sequence[str]:
+def _escaped(kind: str, texts: Sequence[str | None]) -> Sequence[str | None]:
     """Escape a column for COPY; most need nothing, which one look at all of it tells."""
-    is_safe = kind in _SAFE
-    if None in texts:
-        known = "" if is_safe else "".join([text for text in texts if text is not None])
-        if not any(sign in known for sign in _SPECIAL):
-            return [NULL if text is None else text for text in texts]
-    elif is_safe or not any(sign in (known := "".join(texts)) for sign in _SPECIAL):  # type: ignore[arg-type]
-        return texts  # type: ignore[return-value]
-    return [NULL if text is None else text.translate(_ESCAPES) for text in texts]
+    known = "" if kind in _SAFE else "".join([text for text in texts if text is not None])
+    if not any(sign in known for sign in _SPECIAL):
+        return texts
+    return [None if text is None else text.translate(_ESCAPES) for text in texts]
 
 
 def _quoted(values: Iterable[Any]) -> list[str]:

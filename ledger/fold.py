@@ -88,6 +88,13 @@ class Step(NamedTuple):
     links: tuple[str, ...]
 
 
+class Made(NamedTuple):
+    """The rows of an event-wise projection, and what makes them."""
+
+    rows: list[tuple[Any, ...]]
+    rows_of: Callable[[Outcome], Sequence[tuple[Any, ...]]]
+
+
 _EMPTY: Final = Stored(None, (), (), ())
 
 
@@ -107,15 +114,13 @@ class Batch:
     _links: set[str] = field(default_factory=set)
     _related: dict[str, set[StreamKey]] = field(default_factory=dict)
     _new_links: list[tuple[str, str, str]] = field(default_factory=list)
-    _made: list[list[tuple[Any, ...]]] = field(default_factory=list)
+    _made: list[Made] = field(default_factory=list)
     """The rows of every event-wise projection, in their order."""
     _is_viewed: bool = False
-    _rows_of: list[Callable[[Outcome], Sequence[tuple[Any, ...]]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._keys = [stream_of(event, self.streams_of) for event in self.events]
-        self._made = [[] for _ in self.projections]
-        self._rows_of = [projection.rows for projection in self.projections]
+        self._made = [Made([], projection.rows) for projection in self.projections]
 
     def keys(self) -> set[StreamKey]:
         """Return the streams that these events belong to; the caller loads them."""
@@ -209,12 +214,12 @@ class Batch:
                 self._step(step)
         rows: dict[str, list[tuple[Any, ...]]] = {}
         sums: dict[str, dict[tuple[Any, ...], list[Decimal]]] = {}
-        for projection, found in zip(self.projections, self._made, strict=True):
+        for projection, made in zip(self.projections, self._made, strict=True):
             table = projection.table
             if table.mode == "sum":
-                sums[table.name] = add_up(found, len(table.key))
+                sums[table.name] = add_up(made.rows, len(table.key))
             else:
-                rows[table.name] = found
+                rows[table.name] = made.rows
         changed = [stream for stream in self.streams.values() if stream.row is not None]
         return Change(changed, rows, sums, self._new_links, self.parks)
 
@@ -260,28 +265,18 @@ class Batch:
             check_balanced(view.legs)
         if view.legs or before.legs:
             add_entries(entries, stream.key, before.legs, view.legs)
-        outcome = self._outcome(event, entries)
-        rows = [rows_of(outcome) for rows_of in self._rows_of]
+        self._add(self._outcome(event, entries))
         self._apply(stream, Stored(state, view.legs, (), links), view)
-        self._keep(event, stream, rows)
+        stream.position = event.position
         return True
 
     def _together(self, step: Step, stream: Stream) -> None:
         """Fold an event of a stream with relations or troubles."""
         evaluated = self._evaluate(step, stream)
-        outcome = self._difference(step.event, evaluated)
-        rows = [rows_of(outcome) for rows_of in self._rows_of]
+        self._add(self._difference(step.event, evaluated))
         for each, stored, view in evaluated:
             self._apply(each, stored, view)
-        self._keep(step.event, stream, rows)
-
-    def _keep(
-        self, event: Translated, stream: Stream, rows: Sequence[Sequence[tuple[Any, ...]]]
-    ) -> None:
-        stream.position = event.position
-        for made, found in zip(self._made, rows, strict=True):
-            if found:
-                made.extend(found)
+        stream.position = step.event.position
 
     def _evaluate(self, step: Step, stream: Stream) -> list[tuple[Stream, Stored, View]]:
         """View the stream with its new state, and every stream related to it; change nothing."""
@@ -361,8 +356,15 @@ class Batch:
         self._add(self._outcome(event, opened=opened, folded=False))
 
     def _add(self, outcome: Outcome) -> None:
-        for made, rows_of in zip(self._made, self._rows_of, strict=True):
-            made.extend(rows_of(outcome))
+        """Make the rows of an event: all of them, or none when a projection raises."""
+        before = [len(rows) for rows, _ in self._made]
+        try:
+            for rows, rows_of in self._made:
+                rows += rows_of(outcome)
+        except Exception:
+            for (rows, _), known in zip(self._made, before, strict=True):
+                del rows[known:]
+            raise
 
     def _outcome(
         self,

@@ -15,14 +15,11 @@ from ledger.model import Outcome, Projection, Table
 def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
     """Return one row for every transaction with lines at an event that is not its own."""
     kind, name = outcome.kind, outcome.resource_id
-    others = {
-        (entry.kind, entry.transaction)
-        for entry in outcome.entries
-        if entry.transaction != name or entry.kind != kind
-    }
+    others = [e for e in outcome.entries if e.transaction != name or e.kind != kind]
     if not others:
         return ()
-    return [(outcome.source, *other, outcome.position) for other in sorted(others)]
+    named = sorted({(entry.kind, entry.transaction) for entry in others})
+    return [(outcome.source, *other, outcome.position) for other in named]
 
 
 PROJECTION = Projection(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -41,24 +41,54 @@ def row(rng: random.Random, *, nulls: bool) -> list[Any]:
     return [None if nulls and rng.random() < 0.3 else value for value in values]
 
 
-@pytest.mark.parametrize("nulls", [False, True])
-async def test_what_is_written_is_what_is_read(database: Database, nulls: bool) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    rng = random.Random(seed)
-    rows = [row(rng, nulls=nulls) for _ in range(300)]
-    names = [f"c{n}" for n in range(len(KINDS))]
+async def copied(
+    database: Database, kinds: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> list[list[Any]]:
+    """Return rows of columns of these types as they come back from a table."""
+    names = [f"c{n}" for n in range(len(kinds))]
     async with database.service() as connection:
         await connection.execute(
-            f"CREATE TEMP TABLE t ({', '.join(map(' '.join, zip(names, KINDS, strict=True)))})"
+            f"CREATE TEMP TABLE t ({', '.join(map(' '.join, zip(names, kinds, strict=True)))})"
         )
-        await connection.copy_to_table(
-            "t", source=io.BytesIO(copytext.encode(KINDS, rows)), columns=names, format="text"
-        )
-        found = [list(record.values()) for record in await connection.fetch("SELECT * FROM t")]
+        await copytext.copy(connection, "t", copytext.copied(kinds, rows), names)
+        return [list(record.values()) for record in await connection.fetch("SELECT * FROM t")]
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    return random.Random(seed)
+
+
+@pytest.mark.parametrize("nulls", [False, True])
+async def test_what_is_written_is_what_is_read(
+    database: Database, rng: random.Random, nulls: bool
+) -> None:
+    rows = [row(rng, nulls=nulls) for _ in range(300)]
+    found = await copied(database, KINDS, rows)
     for values in found:
         values[5] = None if values[5] is None else orjson.loads(values[5])
     assert found == rows
+
+
+HARMLESS = ("", "null", "a,b", "]", "[", ",", "ü漢😀\u2028\x7f", " x ", "{}", "'")
+
+
+@pytest.mark.parametrize("words", [HARMLESS, (*HARMLESS, '"', "]\n[", "\\", "\\."), SIGNS])
+async def test_rows_of_plain_values_are_what_is_read(
+    database: Database, rng: random.Random, words: Sequence[str]
+) -> None:
+    kinds = ("text", "bigint", "numeric", "text", "timestamptz", "boolean", "int", "text")
+    rows = []
+    for _ in range(300):
+        made = row(rng, nulls=True)
+        texts = [rng.choice((None, *words)) for _ in range(3)]
+        rows.append([texts[0], made[3], made[1], texts[1], made[2], made[8], made[4], texts[2]])
+    assert await copied(database, kinds, rows) == rows
+    assert await copied(database, ("text",), [[text] for text in (None, *words)]) == [
+        [text] for text in (None, *words)
+    ]
 
 
 def test_no_rows_are_no_text_and_what_has_no_utf8_is_refused() -> None:

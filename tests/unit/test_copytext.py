@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger.copytext import arrays, encode
+from ledger.copytext import arrays, copied, encode
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC)
 
@@ -62,3 +62,14 @@ def test_no_rows_are_no_text() -> None:
 def test_half_of_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(UnicodeEncodeError):
         encode(("text",), [("\ud800",)])
+
+
+def test_rows_of_plain_values_are_written_in_one_call() -> None:
+    rows = [("a,b", None, Decimal("1.50"), MOMENT), ("", 2, None, None)]
+    kinds = ("text", "bigint", "numeric", "timestamptz")
+    assert copied(kinds, rows).data.decode().splitlines() == [
+        '"a,b",null,"1.50","2026-01-02T03:04:05.678900Z"', '"",2,null,null',
+    ]  # fmt: skip
+    assert copied(kinds, [("a\tb", 1, None, None)]).data == b"a\\tb\t1\t\\N\t\\N\n"
+    assert copied(("jsonb",), [({},)]).data == b"{}\n"
+    assert copied(kinds, []).data == b""
