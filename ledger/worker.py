@@ -123,7 +123,7 @@ class SourceFolder:
             self._connected() as reading,
             self._connected(synchronous_commit="off", **PLAIN_PLANS) as writing,
             self._connected(**PLAIN_PLANS) as looking,
-            self._connected() as summing,
+            database.connected(self.dsn, is_behind=True, seconds_max=60) as summing,
         ):
             if not await reading.fetchval(books.SELECT_EXISTS, self.generation):
                 LOGGER.warning("generation_gone", generation=self.generation)
