@@ -262,10 +262,11 @@ def run(settings: Settings, role: str = "all") -> int:
 
 def migrate_now(settings: Settings) -> list[str]:
     """Apply pending migrations and register the sources; return the names applied."""
+    logs.configure(settings.log_format)
     found: list[str] = []
 
     async def main() -> None:
-        async with provided(settings) as (endpoint, _):
+        async with provided(settings, is_guest=True) as (endpoint, _):
             found.extend(await prepare(endpoint, settings))
 
     runner()(main())
