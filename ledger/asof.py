@@ -6,7 +6,7 @@ the facts that count, so an earlier answer cannot say anything that the books wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,14 +19,16 @@ OF_STATEMENTS: Final = ".statements"
 """How the name of a log ends that stands beside a source's own and holds its statements."""
 
 
-def positions_asked(as_of: AsOf, sources: Sequence[str]) -> dict[str, int]:
-    """Return the positions that a question about `sources` names, by source.
+def positions_asked(as_of: AsOf, heads: Mapping[str, int]) -> dict[str, int]:
+    """Return the positions that a question names, by source; `heads` has the sources asked about.
 
-    A bare number is about the callbacks: a log of statements beside them does not make it vague.
-    Raises BadQuestion for a bare number about several sources, and for a source not asked about.
+    A bare number is about the callbacks: neither a log of statements beside them nor a source that
+    has none yet makes it vague. Raises BadQuestion for a bare number about several sources, and
+    for a source not asked about.
     """
     if as_of.position is not None:
-        meant = [source for source in sources if not source.endswith(OF_STATEMENTS)] or sources
+        meant = [source for source in heads if not source.endswith(OF_STATEMENTS)] or list(heads)
+        meant = [source for source in meant if heads[source]] or meant
         if len(meant) != 1:
             example = ",".join(f"{source}:{as_of.position}" for source in meant)
             raise BadQuestion(
@@ -34,7 +36,7 @@ def positions_asked(as_of: AsOf, sources: Sequence[str]) -> dict[str, int]:
             )
         return {meant[0]: as_of.position}
     for source in as_of.positions:
-        if source not in sources:
+        if source not in heads:
             raise BadQuestion(f"position names {source}, but the question is not about it")
     return dict(as_of.positions)
 

@@ -151,7 +151,10 @@ def deliveries(
         str | None,
         Parameter(help="accepted, quarantined, duplicate, refused or failed."),
     ] = None,
-    event: Annotated[int | None, Parameter(help="Only of the event at this position.")] = None,
+    event: Annotated[
+        str | None,
+        Parameter(help="Only of this event: position, source:position or id; or URL event name."),
+    ] = None,
     from_: From = None, to: To = None, paging: Paging = FIRST_PAGE,
     service: Service = NOW,
 ) -> int:  # fmt: skip

@@ -111,5 +111,6 @@ def problem(status: int, body: bytes) -> str:
     words = [found.get(name) for name in ("title", "detail")] if isinstance(found, dict) else []
     said = ": ".join(dict.fromkeys(str(word) for word in words if word))
     said = " ".join((said or body.decode("utf-8", "replace")).split())[:DETAIL_MAX]
+    said = said.rstrip(".")
     advice = "; give the token with --token or LEDGER_API_TOKENS" if status in (401, 403) else ""
     return f"the service answered {status}: {said or 'nothing'}{advice}"

@@ -31,6 +31,12 @@ SECRET_BITS_MIN: Final = 128
 DISK_BYTES_LOW: Final = 1024**3
 DISK_BYTES_WARN: Final = 5 * 1024**3
 ANSWER_SECONDS_MAX: Final = 5.0
+RECEIVER_CONNECTIONS: Final = 13
+"""Connections of one web process: its queries' pool, deliveries, readiness, the log's bell."""
+SOURCE_CONNECTIONS: Final = 4
+"""Connections that fold one source; each web process has one more for its events."""
+SHARED_CONNECTIONS: Final = 10
+"""Connections for seals, reconciling, decisions, and the supervision of the folds."""
 
 _PASSWORD: Final = re.compile(r"(?<=:)[^:/@]+(?=@)|(?<=password=)[^&\s]+")
 _PREFIX: Final = re.compile(r"[A-Za-z]{1,8}_")
@@ -206,9 +212,16 @@ async def check_database(settings: Settings) -> list[Finding]:
             return [found]
         where, dsn = "embedded", found
     try:
-        return await doctor_database.examine(dsn, where, list(settings.sources))
+        needed = connections_needed(settings)
+        return await doctor_database.examine(dsn, where, list(settings.sources), needed)
     except LedgerError as error:
         return [fail("database", str(error), "see that it runs and that the settings reach it")]
+
+
+def connections_needed(settings: Settings) -> int:
+    """Return how many connections the service may have open at a time."""
+    receiving = settings.receivers * (len(settings.sources) + RECEIVER_CONNECTIONS)
+    return receiving + len(settings.sources) * SOURCE_CONNECTIONS + SHARED_CONNECTIONS
 
 
 def embedded_dsn(settings: Settings) -> str | Finding:

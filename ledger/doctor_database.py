@@ -32,6 +32,10 @@ SELECT current_setting('server_version') AS version,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
        to_regnamespace('ledger') IS NOT NULL AS schema_exists
 """
+SELECT_ROOM: Final = """
+SELECT current_setting('max_connections')::integer
+       - current_setting('superuser_reserved_connections')::integer
+"""
 SELECT_CLOCK: Final = "SELECT clock_timestamp()"
 SELECT_GRANTS: Final = """
 SELECT privilege FROM unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
@@ -76,12 +80,16 @@ SELECT h.source, h.position - coalesce(c.position, 0) AS events,
 """
 
 
-async def examine(dsn: str, where: str, sources: Sequence[str]) -> list[Finding]:
-    """Check the database at `dsn`. Raises DatabaseUnavailable when it does not answer."""
+async def examine(dsn: str, where: str, sources: Sequence[str], connections: int) -> list[Finding]:
+    """Check the database at `dsn`, of which the service needs so many connections.
+
+    Raises DatabaseUnavailable when it does not answer.
+    """
     async with database.connected(dsn, default_transaction_read_only="on") as connection:
         server = await connection.fetchrow(SELECT_SERVER)
         found = [*check_server(server, where), *await check_safety(connection)]
         found += await check_clock(connection)
+        found += await check_room(connection, connections)
         if not server["schema_exists"]:
             advice = "run `ledger migrate`, or start `ledger serve`"
             return [*found, fail("migrations", "the database has no ledger yet", advice)]
@@ -137,6 +145,16 @@ async def check_safety(connection: Any) -> list[Finding]:
         return [ok("durability", "fsync, full_page_writes and synchronous_commit are on")]
     halves = [problem.partition("; ") for problem in problems]
     return [fail("durability", found, advice) for found, _, advice in halves]
+
+
+async def check_room(connection: Any, needed: int) -> list[Finding]:
+    """Check that the service gets all connections that it needs."""
+    room = await connection.fetchval(SELECT_ROOM)
+    found = f"{room} for everybody, the service needs up to {needed}"
+    if needed <= room:
+        return [ok("connections", found)]
+    advice = f"raise max_connections by {needed - room} and restart PostgreSQL"
+    return [warn("connections", found, advice)]
 
 
 async def check_clock(connection: Any) -> list[Finding]:

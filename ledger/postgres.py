@@ -89,6 +89,12 @@ class EmbeddedPostgres:
         self._pid: int | None = None
         self._started_at = 0.0
         self._stopped = False
+        self._adopted = False
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the server was running before this process came."""
+        return self._adopted
 
     @property
     def pid(self) -> int | None:
@@ -169,7 +175,9 @@ class EmbeddedPostgres:
             except _Ended:
                 _log.info("postgres_left", pid=pid)
             else:
+                self._adopted = True
                 return self._running(cluster, pid, "postgres_adopted")
+        self._adopted = False
         return await self._launch(cluster)
 
     async def _launch(self, cluster: Cluster) -> Endpoint:

@@ -44,7 +44,7 @@ TUNING: Final = """
 # callback-ledger's choices; edit them here or with ALTER SYSTEM. What durability and privacy need
 # is given on the server's command line instead and cannot be overridden from here.
 shared_buffers = 128MB
-max_connections = 100
+max_connections = 400
 wal_level = replica
 min_wal_size = 1GB
 max_wal_size = 2GB

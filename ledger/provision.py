@@ -32,8 +32,13 @@ def _encoded(value: Any) -> str:
 
 
 @asynccontextmanager
-async def provided(settings: Settings) -> AsyncIterator[tuple[Endpoint, EmbeddedPostgres | None]]:
-    """Provide the database: the configured one, or the embedded one for as long as the block."""
+async def provided(
+    settings: Settings, *, is_guest: bool = False
+) -> AsyncIterator[tuple[Endpoint, EmbeddedPostgres | None]]:
+    """Provide the database: the configured one, or the embedded one for as long as the block.
+
+    A guest leaves a server running that it found running: somebody else's, most likely.
+    """
     if settings.database_url:
         yield Endpoint(settings.database_url, settings.database_url), None
         return
@@ -42,7 +47,8 @@ async def provided(settings: Settings) -> AsyncIterator[tuple[Endpoint, Embedded
     try:
         yield endpoint, embedded
     finally:
-        await embedded.stop()
+        if not (is_guest and embedded.adopted):
+            await embedded.stop()
 
 
 async def prepare(endpoint: Endpoint, settings: Settings, role: str = "all") -> list[str]:

@@ -68,7 +68,8 @@ def add_query_routes(
         by_path.setdefault(route.path, {})[route.method] = _admitted(handler)
     for path, handlers in by_path.items():
         _add(app, path, handlers)
-    app.router.add_route("*", "/v1/{rest:.*}", guarded(_admitted(_nowhere)))
+    for path in ("/v1", "/v1/{rest:.*}"):
+        app.router.add_route("*", path, guarded(_admitted(_nowhere)))
     for path, (name, content_type) in PAGES.items():
         page = _page(name, content_type)
         # What describes the API tells nothing of what is in it.

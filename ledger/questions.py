@@ -209,7 +209,7 @@ def _text(name: str, text: str) -> str:
 
 def _position(name: str, text: str) -> int:
     if not _DIGITS.fullmatch(text) or int(text) > POSITION_MAX:
-        raise BadQuestion(f"{name} must be a log position: digits only")
+        raise BadQuestion(f"{name} must be a log position: a whole number up to {POSITION_MAX}")
     return int(text)
 
 

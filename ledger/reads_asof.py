@@ -100,7 +100,7 @@ async def earlier(snapshot: Snapshot, question: Question, as_of: AsOf) -> Snapsh
     sources = list(snapshot.places) if wanted is None else [snapshot.check(wanted)]
     for source in as_of.positions:
         snapshot.check(source)
-    named = positions_asked(as_of, sources)
+    named = positions_asked(as_of, {s: snapshot.places[s].head for s in sources})
     await _check_is_past(snapshot, as_of.recorded_at)
     places = dict(snapshot.places)
     for source in sources:

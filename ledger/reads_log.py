@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ SELECT_BODY: Final = """
 SELECT encode(event_id, 'hex') AS event_id, body
   FROM ledger.events WHERE source = $1 AND position = $2
 """
-# Both take: $1 source, $2 rows, $3 before, $4 outcome, $5 event, $6 from, $7 to.
+# Both take: $1 source, $2 rows, $3 before, $4 outcome, $5 event, $6 from, $7 to, $8 path event.
 SELECT_FIRST_DELIVERIES: Final = """
 SELECT source, recorded_at AS at, verdict AS outcome, 200 AS answer, position, path_event, peer,
        reason, octet_length(body) AS body_bytes, position AS place
@@ -46,6 +47,7 @@ SELECT source, recorded_at AS at, verdict AS outcome, 200 AS answer, position, p
         OR position > ledger.position_at($1, $6 - interval '1 microsecond'))
    AND ($7::timestamptz IS NULL
         OR position <= ledger.position_at($1, $7 - interval '1 microsecond'))
+   AND ($8::text IS NULL OR path_event = $8)
  ORDER BY position DESC LIMIT $2
 """
 SELECT_OTHER_DELIVERIES: Final = """
@@ -54,8 +56,10 @@ SELECT source, at, outcome, answer, position, path_event, peer, reason, body_byt
  WHERE source = $1 AND id < $3
    AND ($4::text IS NULL OR outcome = $4) AND ($5::bigint IS NULL OR position = $5)
    AND ($6::timestamptz IS NULL OR at >= $6) AND ($7::timestamptz IS NULL OR at < $7)
+   AND ($8::text IS NULL OR path_event = $8)
  ORDER BY id DESC LIMIT $2
 """
+SELECT_POSITION: Final = "SELECT position FROM ledger.events WHERE source = $1 AND event_id = $2"
 # Deliveries to a URL that names no source stand under a name that has no log.
 SELECT_DELIVERY_SOURCES: Final = """
 WITH RECURSIVE names(source) AS (
@@ -66,6 +70,11 @@ WITH RECURSIVE names(source) AS (
          FROM names AS n WHERE n.source IS NOT NULL)
 SELECT source FROM names WHERE source IS NOT NULL
 """
+
+PLACE: Final = re.compile(r"(?:([^:]+):)?([0-9]{1,18})", re.ASCII)
+EVENT_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+NO_POSITION: Final = 0
+"""What no event has."""
 
 EVENTS: Final = Listing(SELECT_EVENTS, {"position": int})
 
@@ -145,11 +154,13 @@ async def _merged(
     snapshot: Snapshot, question: Question, source: str, places: list[int], wanted: int
 ) -> list[Row]:
     """Return the newest `wanted` rows of both series that lie before `places`."""
+    position, path_event = await _event_asked(snapshot, source, question.text("event"))
     filters = (
         question.text("outcome"),
-        question.number("event"),
+        position,
         question.time("from"),
         question.time("to"),
+        path_event,
     )
     first = await snapshot.rows(SELECT_FIRST_DELIVERIES, source, wanted, places[0], *filters)
     other = await snapshot.rows(SELECT_OTHER_DELIVERIES, source, wanted, places[1], *filters)
@@ -158,6 +169,20 @@ async def _merged(
         is_first = not other or (first and first[0]["at"] >= other[0]["at"])
         merged.append((first if is_first else other).pop(0))
     return merged
+
+
+async def _event_asked(
+    snapshot: Snapshot, source: str, asked: str | None
+) -> tuple[int | None, str | None]:
+    """Return which position of `source`, or which event name of a URL, is asked for."""
+    if asked is None:
+        return None, None
+    if place := PLACE.fullmatch(asked):
+        return (int(place[2]) if place[1] in (None, source) else NO_POSITION), None
+    if EVENT_ID.fullmatch(asked):
+        row = await snapshot.row(SELECT_POSITION, source, bytes.fromhex(asked))
+        return (row["position"] if row else NO_POSITION), None
+    return None, asked
 
 
 def _places_after(places: list[int], rows: Iterable[Mapping[str, Any]]) -> list[int]:

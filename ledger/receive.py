@@ -41,6 +41,8 @@ UNSUPPORTED: Final = Reading(
     "the account sends query strings: choose JSON as its callback format",
 )
 """A form or a query string is kept as it came; no document says how it nests."""
+OBJECT: Final = re.compile(rb"[ \t\r\n]*\{")
+"""How a JSON object begins, and no form: whoever posts by hand easily forgets the type."""
 
 
 class Refusal(LedgerError):
@@ -121,7 +123,8 @@ class Receiver:
         is_query = not body and bool(request.query_string)
         if is_query:
             body = request.rel_url.raw_query_string.encode()
-        if is_query or request.content_type == FORM:
+        is_form = request.content_type == FORM and not OBJECT.match(body)
+        if is_query or is_form:
             reading = UNSUPPORTED
         else:
             reading = self.registry.read(source.provider, path_event, body)

@@ -201,7 +201,11 @@ LOG: Final = (
                 "choice",
                 ("accepted", "quarantined", "duplicate", "refused", "failed"),
             ),
-            Param("event", "Only those of the event at this position.", "position"),
+            Param(
+                "event",
+                "Only those of this event: its position, `source:position` or id; "
+                "or only those to a URL with this event name.",
+            ),
             *RECORDED,
         ),
         about="Requests to a URL that names no source stand under the source `unknown`.",

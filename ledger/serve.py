@@ -232,14 +232,15 @@ def _announce(settings: Settings, sock: socket.socket) -> None:
     url = f"http://{host}:{sock.getsockname()[1]}"
     suffix = "" if url == "http://127.0.0.1:8080" else f" --url {url}"
     name = next(iter(settings.sources))
+    send, wallets = f"send{suffix}", f"wallets{suffix}"
     sys.stdout.write(
         f"\ncallback-ledger {__version__} is ready on {url}\n\n"
         f"  providers post to    {url}/callbacks/{name}\n"
         f"  API and its pages    {url}/docs\n\n"
         "In another terminal:\n\n"
-        f"  .venv/bin/ledger send{suffix}            posts one callback of every kind\n"
-        f"  .venv/bin/ledger wallets{suffix}         what came of them\n"
-        f"  .venv/bin/ledger doctor             checks this installation\n\n"
+        f"  .venv/bin/ledger {send:<{len(wallets)}}   posts one callback of every kind\n"
+        f"  .venv/bin/ledger {wallets}   what came of them\n"
+        f"  .venv/bin/ledger {'doctor':<{len(wallets)}}   checks this installation\n\n"
         "Ctrl-C stops the service and its database; nothing is lost.\n\n"
     )
     sys.stdout.flush()
@@ -262,10 +263,11 @@ def run(settings: Settings, role: str = "all") -> int:
 
 def migrate_now(settings: Settings) -> list[str]:
     """Apply pending migrations and register the sources; return the names applied."""
+    logs.configure(settings.log_format)
     found: list[str] = []
 
     async def main() -> None:
-        async with provided(settings) as (endpoint, _):
+        async with provided(settings, is_guest=True) as (endpoint, _):
             found.extend(await prepare(endpoint, settings))
 
     runner()(main())

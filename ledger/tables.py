@@ -1,5 +1,6 @@
 """Answers as tables for people: boxes and colours on a terminal, plain columns elsewhere.
 
+What is too wide for a terminal is shown in a form that fits; no figure is ever cut short.
 Text from callbacks is never trusted: control characters are shown, not obeyed.
 """
 
@@ -12,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH: Final = 10_000
 CELL_MAX: Final = 200
+SENTENCE_MIN: Final = 24
+"""Narrowest column in which sentences are still readable over several lines."""
 
 STYLES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("ok", "completed", "verified", "approved", "enabled", "Success"), "green"),
@@ -40,17 +43,21 @@ class Column:
     path: str
     right: bool = False
     whole: bool = False
-    """Whether the value may not be folded: identifiers that people copy."""
+    """Whether nothing of the value may be left out: identifiers that people copy."""
+    sentence: bool = False
+    """Whether the value may go over several lines."""
 
 
 def _columns(*specs: str) -> tuple[Column, ...]:
-    """Read columns from `path`, `path=title`; a leading ">" aligns right, "!" keeps it whole."""
+    """Read columns from `path`, `path=title`; before it ">" aligns right, "!" keeps it whole,
+    "~" lets it go over several lines.
+    """
     found = []
     for spec in specs:
-        path, _, title = spec.lstrip(">!").partition("=")
-        marks = spec[: len(spec) - len(spec.lstrip(">!"))]
+        path, _, title = spec.lstrip(">!~").partition("=")
+        marks = spec[: len(spec) - len(spec.lstrip(">!~"))]
         words = title or path.rpartition(".")[2].replace("_", " ")
-        found.append(Column(words, path, ">" in marks, "!" in marks))
+        found.append(Column(words, path, ">" in marks, "!" in marks, "~" in marks))
     return tuple(found)
 
 
@@ -70,14 +77,14 @@ LAYOUTS: Final[Mapping[str, tuple[Column, ...]]] = {
     "deliveries": _columns("source", "at", "outcome", ">answer", ">position", "path_event=event",
                            "peer", "reason", ">body_bytes=bytes"),
     "exceptions": _columns("!id", "source", "reason", "state", "kind", "!resource_id=resource",
-                           ">event.position=position", "detail", "opened_at", "note"),
+                           ">event.position=position", "~detail", "opened_at", "~note"),
     "statements": _columns("source", "currency", "format", "opened_at=from", "closed_at=to",
                            ">opening", ">closing", ">lines", ">position", "status", "sha256"),
     "statement_lines": _columns("source", "!line", "row_kind=kind", ">amount", "currency",
                                 "effective_at", "contract_id=contract", "status", "matched_by",
                                 "match"),
     "breaks": _columns("!id", "source", "currency", "type", "state", ">difference", ">gap",
-                       ">age_days=days", "owner", "detail", "items", "action=decision",
+                       ">age_days=days", "owner", "~detail", "items", "action=decision",
                        "decided_by=by"),
     "reconciliations": _columns("source", "currency", "state", "through",
                                 ">figures.closing=statement",
@@ -86,18 +93,18 @@ LAYOUTS: Final[Mapping[str, tuple[Column, ...]]] = {
                                 ">figures.residual=residual", ">figures.coverage_count=lines %",
                                 ">figures.coverage_value=value %"),
     "findings": _columns("source", "reason", "kind", "!id", ">amount", "currency", "since",
-                         "detail"),
+                         "~detail"),
     "sources": _columns("source", ">head", ">books_position=books", ">lag_events=lag",
                         ">lag_seconds=lag s", ">parked", ">exceptions"),
-    "entries": _columns(">position", ">line", "account", "currency", ">amount", "effective_at",
-                        "recorded_at"),
+    "entries": _columns("source", ">position", ">line", "account", "currency", ">amount",
+                        "effective_at", "recorded_at"),
     "history": _columns(">position", "status", "effective_at", "recorded_at", "!event_id=event"),
-    "checks": _columns("verdict=", "name=check", "found", "advice=what to do next"),
-    "evidence": _columns("verdict=", "source", "name=check", ">position=first bad", "found",
-                         "advice=what to do next"),
+    "checks": _columns("verdict=", "name=check", "~found", "~advice=what to do next"),
+    "evidence": _columns("verdict=", "source", "name=check", ">position=first bad", "~found",
+                         "~advice=what to do next"),
     "differences": _columns("source", "table", "!key", "column", "live", "rebuilt",
                             "positions=events"),
-    "settings": _columns("name=setting", "value", "origin"),
+    "settings": _columns("name=setting", "~value", "origin"),
     "answers": _columns(">count", "answer"),
 }  # fmt: skip
 """Name of a list → its columns; a list without a layout shows the fields of its first row."""
@@ -114,21 +121,59 @@ def console(stream: TextIO | None = None) -> Console:
     )  # fmt: skip
 
 
-def table(name: str, rows: Sequence[Mapping[str, Any]], out: Console) -> Table:
-    """Lay `rows` out by the layout of `name`."""
+def table(name: str, rows: Sequence[Mapping[str, Any]], out: Console) -> RenderableType:
+    """Lay `rows` out by the layout of `name`, in the first form that fits the terminal.
+
+    Boxed; without the columns that are empty in every row; without the box; row by row.
+    """
     columns = LAYOUTS.get(name) or tuple(_columns(*rows[0]) if rows else ())
+    if not out.is_terminal:
+        return _lined_up(columns, rows, is_boxed=False)
+    told = tuple(c for c in columns if any(_value(row, c).plain for row in rows))
+    for kept, is_boxed in ((columns, True), (told, True), (told, False)):
+        if _width(kept, rows, is_boxed=is_boxed) <= out.width:
+            return _lined_up(kept, rows, is_boxed=is_boxed, style="bold")
+    records = (_record([(c.title, _value(row, c)) for c in told], out) for row in rows)
+    return Group(*(part for record in records for part in (record, "")))
+
+
+def _width(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], *, is_boxed: bool) -> int:
+    """Return how many characters a table needs so that nothing in it is cut short."""
+    total = 0
+    for column in columns:
+        cells = [Text(column.title), *(_value(row, column) for row in rows)]
+        widest = max(cell.cell_len for cell in cells)
+        total += min(widest, SENTENCE_MIN) if column.sentence else widest
+    return total + (3 * len(columns) + 1 if is_boxed else 2 * (len(columns) - 1))
+
+
+def _lined_up(
+    columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], *, is_boxed: bool, style: str = ""
+) -> Table:
     made = Table(
-        box=box.ROUNDED if out.is_terminal else None,
-        header_style="bold" if out.is_terminal else "",
-        pad_edge=out.is_terminal,
+        box=box.ROUNDED if is_boxed else None,
+        header_style=style,
+        pad_edge=is_boxed,
+        padding=(0, 1) if is_boxed else (0, 2, 0, 0),
     )
     for column in columns:
         made.add_column(
-            column.title, justify="right" if column.right else "left", no_wrap=column.right,
-            overflow="fold" if column.whole else "ellipsis",
+            column.title, justify="right" if column.right else "left", overflow="fold",
+            no_wrap=not column.sentence,
         )  # fmt: skip
     for row in rows:
-        made.add_row(*(_cell(row, column) for column in columns))
+        made.add_row(*(_value(row, column) for column in columns))
+    return made
+
+
+def _record(fields: Sequence[tuple[str, Text]], out: Console) -> Table:
+    """Lay one thing out downwards: a line for each field that has a value."""
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(no_wrap=True, style="bold" if out.is_terminal else "")
+    made.add_column(overflow="fold")
+    for name, value in fields:
+        if value.plain:
+            made.add_row(name, value)
     return made
 
 
@@ -153,13 +198,12 @@ def show(name: str, document: Mapping[str, Any], out: Console) -> None:
 def show_one(document: Mapping[str, Any], out: Console) -> None:
     """Print one thing: its fields, then each of its lists as a table of its own."""
     lists = {k: v for k, v in document.items() if isinstance(v, list) and v and _is_rows(v)}
-    fields = Table(box=None, show_header=False, pad_edge=False)
-    fields.add_column(justify="left", style="bold" if out.is_terminal else "")
-    fields.add_column(overflow="fold")
-    for name, value in document.items():
-        if name not in lists and value not in (None, [], {}):
-            fields.add_row(name.replace("_", " "), _styled(text(value)))
-    out.print(fields)
+    fields = [
+        (name.replace("_", " "), _styled(text(value)))
+        for name, value in document.items()
+        if name not in lists and value not in (None, [], {})
+    ]
+    out.print(_record(fields, out))
     for name, rows in lists.items():
         out.print(Text(f"\n{name.replace('_', ' ')}", style="bold" if out.is_terminal else ""))
         out.print(table(name, rows, out))
@@ -174,7 +218,7 @@ def _is_rows(value: list[Any]) -> bool:
     return all(isinstance(row, dict) for row in value)
 
 
-def _cell(row: Mapping[str, Any], column: Column) -> Text:
+def _value(row: Mapping[str, Any], column: Column) -> Text:
     value: Any = row
     for name in column.path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

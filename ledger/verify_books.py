@@ -34,11 +34,12 @@ VERSION: Final = "verify-"
 """How the version of a generation made to verify begins."""
 
 SELECT_UNBALANCED: Final = """
-SELECT position, currency, sum(amount)::text AS off FROM entries WHERE source = $1
+SELECT position, currency, trim_scale(sum(amount))::text AS off FROM entries WHERE source = $1
  GROUP BY position, currency HAVING sum(amount) <> 0 ORDER BY position, currency LIMIT 1
 """
 SELECT_WRONG_BALANCE: Final = """
-SELECT account, currency, (b.debits - b.credits)::text AS told, e.amount::text AS summed
+SELECT account, currency, trim_scale(b.debits - b.credits)::text AS told,
+       trim_scale(e.amount)::text AS summed
   FROM (SELECT * FROM balances WHERE source = $1) AS b
   FULL JOIN (SELECT account, currency, sum(amount) AS amount FROM entries WHERE source = $1
               GROUP BY account, currency) AS e USING (account, currency)

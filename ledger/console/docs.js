@@ -8,6 +8,12 @@ function make(tag, text, ...children) {
   return node;
 }
 
+// Text in which `words` between backticks are code.
+function prose(tag, text) {
+  const parts = text.split("`");
+  return make(tag, "", ...parts.map((part, at) => (at % 2 ? make("code", part) : part)));
+}
+
 function spoken(schema) {
   if (!schema) return "";
   if (schema.$ref) return schema.$ref.split("/").pop();
@@ -20,7 +26,7 @@ function spoken(schema) {
 function table(heads, rows) {
   const head = make("tr", "", ...heads.map((text) => make("th", text)));
   const body = rows.map((cells) => make("tr", "", ...cells.map(
-    (cell) => (typeof cell === "string" ? make("td", cell) : make("td", "", cell)))));
+    (cell) => (typeof cell === "string" ? prose("td", cell) : make("td", "", cell)))));
   return make("table", "", make("thead", "", head), make("tbody", "", ...body));
 }
 
@@ -32,7 +38,7 @@ function fields(api, name) {
     return [field, spoken(about), named || ""];
   });
   const block = make("details", "", make("summary", name), table(["field", "type", ""], rows));
-  if (schema.description) block.append(make("p", schema.description));
+  if (schema.description) block.append(prose("p", schema.description));
   const inner = new Set(JSON.stringify(schema.properties).match(/schemas\/\w+/g) || []);
   for (const each of inner) block.append(fields(api, each.split("/").pop()));
   return block;
@@ -69,7 +75,7 @@ function operation(api, path, method, described) {
   const said = make("span", " " + described.summary);
   said.className = "said";
   const block = make("details", "", make("summary", "", verb, path, said));
-  if (described.description) block.append(make("p", described.description));
+  if (described.description) block.append(prose("p", described.description));
   const inputs = (described.parameters || []).map((param) => [param, make("input")]);
   if (inputs.length) {
     block.append(table(["parameter", "type", "", "value"], inputs.map(([param, input]) => {
@@ -96,10 +102,10 @@ function operation(api, path, method, described) {
 async function show() {
   const main = document.getElementById("operations");
   const api = await (await fetch("/openapi.json")).json();
-  document.getElementById("about").textContent = api.info.description;
+  document.getElementById("about").replaceChildren(prose("span", api.info.description));
   main.replaceChildren();
   for (const tag of api.tags) {
-    main.append(make("h2", tag.name), make("p", tag.description));
+    main.append(make("h2", tag.name), prose("p", tag.description));
     for (const [path, methods] of Object.entries(api.paths)) {
       for (const [method, described] of Object.entries(methods)) {
         if (described.tags.includes(tag.name)) {

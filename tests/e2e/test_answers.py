@@ -257,6 +257,18 @@ async def test_a_form_is_quarantined_with_advice(caller: Caller) -> None:
     assert "choose JSON" in reply.json["detail"]
 
 
+async def test_an_object_is_json_whatever_type_was_said(caller: Caller) -> None:
+    body = encode(payment(6))
+    headers = {
+        "Xfers-Signature": sign(OLD, body),
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    reply = await caller.post("straitsx", body, headers=headers)
+    assert (reply.status, reply.json["status"]) == (200, "accepted")
+    same = await caller.tell("straitsx", body)
+    assert (same["status"], same["position"]) == ("duplicate", reply.json["position"])
+
+
 async def test_callbacks_that_are_only_a_query_are_kept_each(caller: Caller) -> None:
     headers = {"Xfers-Signature": sign(OLD, b"")}
     places = set()

@@ -26,7 +26,7 @@ SELECT ledger.append('straitsx', ARRAY[$1::bytea], ARRAY['k'], ARRAY['payment'],
     ARRAY[$1::bytea], ARRAY[now()])
 """
 SOUND = {"database", "data_checksums", "durability", "clock", "migrations", "triggers", "grants",
-         "heads", "seals", "sources", "books"}  # fmt: skip
+         "heads", "seals", "sources", "books", "connections"}  # fmt: skip
 
 
 @pytest.fixture
@@ -115,6 +115,19 @@ async def test_books_that_fall_behind_and_parked_events_are_worth_a_warning(
     found = await examined(sound)
     assert found["books"].found.startswith("straitsx is 1 events, 36")
     assert found["parked"].found == "straitsx: 1 events are set aside"
+
+
+async def test_more_sources_than_there_are_connections_for_are_worth_a_warning(
+    sound: Database,
+) -> None:
+    some = sound.settings.sources["gokart"]
+    many = {f"gokart-{number}": replace(some, name=f"gokart-{number}") for number in range(80)}
+    found = (await examined(sound, sources=many))["connections"]
+    assert (found.verdict, found.found) == (
+        "warn",
+        "397 for everybody, the service needs up to 423",
+    )
+    assert found.advice.startswith("raise max_connections by 26 ")
 
 
 async def test_a_log_without_its_source_is_named(sound: Database) -> None:

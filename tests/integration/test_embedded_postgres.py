@@ -18,6 +18,8 @@ import pytest
 from ledger import postgres_process
 from ledger.errors import PostgresError
 from ledger.postgres import EmbeddedPostgres, Endpoint
+from ledger.serve import migrate_now
+from ledger.settings import load
 
 SECONDS_MAX = 150.0  # beyond the server's own deadline for a start, also on a slow disk
 
@@ -194,6 +196,18 @@ async def test_a_second_instance_adopts_the_running_server(tmp_path: Path) -> No
         assert second.pid == first.pid
         await second.stop()
         assert not await reachable(endpoint.service_dsn)
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_migrating_leaves_the_server_as_it_was(tmp_path: Path, is_running: bool) -> None:
+    settings = load({"LEDGER_DATA_DIR": str(tmp_path / "d")})
+    if not is_running:
+        assert await asyncio.to_thread(migrate_now, settings)
+    async with running(tmp_path / "d") as (server, endpoint):
+        pid = server.pid
+        applied = await asyncio.to_thread(migrate_now, settings)
+        assert (server.pid, bool(applied)) == (pid, is_running)
+        assert await reachable(endpoint.service_dsn)
 
 
 async def test_stopping_and_starting_keeps_data_and_passwords(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 
 from tests.asking import Json, Service, payment, serving
@@ -111,6 +112,18 @@ async def test_every_delivery_is_told_whether_or_not_it_made_an_event(service: S
     assert len(await deliveries(service, from_=accepted["at"])) >= 1
     assert await deliveries(service, to="2020-01-01T00:00:00Z") == []
     assert await deliveries(service, source="gokart") == []
+
+
+async def test_deliveries_are_found_by_any_name_of_their_event(service: Service) -> None:
+    said = await service.post("straitsx", orjson.dumps(payment(1)))
+    await service.post_json("straitsx", payment(1))
+    await service.post("straitsx", orjson.dumps(payment(2)), "paymentStatusUpdated")
+    for name in ("1", "straitsx:1", said["event_id"]):
+        assert [row["position"] for row in await deliveries(service, event=name)] == [1, 1], name
+    for name in ("3", "gokart:1", "0" * 32, "payoutStatusUpdated"):
+        assert await deliveries(service, event=name) == [], name
+    (named,) = await deliveries(service, event="paymentStatusUpdated")
+    assert (named["position"], named["path_event"]) == (2, "paymentStatusUpdated")
 
 
 async def test_a_delivery_to_a_source_that_is_none_stands_under_unknown(service: Service) -> None:

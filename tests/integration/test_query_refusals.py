@@ -73,7 +73,7 @@ async def test_a_source_that_is_none_is_not_found(service: Service) -> None:
 
 async def test_what_is_not_there_is_a_problem_document(service: Service) -> None:
     here = ("/v1/transactions/straitsx/nothing", "/v1/transactions/nowhere/x", "/v1/nothing")
-    for path in (*here, "/v1/", "/v1/customers/nowhere/x", "/v1/events/nowhere/1"):
+    for path in (*here, "/v1", "/v1/", "/v1/customers/nowhere/x", "/v1/events/nowhere/1"):
         status, found = await service.refused(path)
         assert (path, status) == (path, 404)
         assert found["type"] == "urn:callback-ledger:problem:not-found"

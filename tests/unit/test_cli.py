@@ -269,7 +269,7 @@ async def test_an_events_body_is_written_byte_for_byte(fake: Fake) -> None:
 async def test_a_problem_document_is_one_line_with_its_exit_status(
     fake: Fake, status: int, code: int
 ) -> None:
-    problem = {"title": "Title", "detail": "what\nhappened", "status": status}
+    problem = {"title": "Title", "detail": "what\nhappened.", "status": status}
     fake.answers["/v1/balances"] = (status, problem)
     done = await ledger("balances", "--url", fake.url)
     hint = "; give the token with --token or LEDGER_API_TOKENS" if status == 401 else ""

@@ -99,22 +99,30 @@ def test_an_as_of_is_read_wherever_it_is_taken(path: str) -> None:
 def test_an_as_of_names_the_positions_of_several_sources() -> None:
     found = asked(position="straitsx:25,gokart:3").as_of
     assert found == AsOf(positions={"straitsx": 25, "gokart": 3})
-    assert positions_asked(found, ["gokart", "straitsx"]) == {"straitsx": 25, "gokart": 3}
+    assert positions_asked(found, {"gokart": 3, "straitsx": 30}) == {"straitsx": 25, "gokart": 3}
 
 
 def test_a_bare_position_is_about_one_source() -> None:
     found = AsOf(position=25)
-    assert positions_asked(found, ["straitsx"]) == {"straitsx": 25}
+    assert positions_asked(found, {"straitsx": 30}) == {"straitsx": 25}
     with pytest.raises(BadQuestion, match="add source=, or write gokart:25,straitsx:25"):
-        positions_asked(found, ["gokart", "straitsx"])
+        positions_asked(found, {"gokart": 3, "straitsx": 30})
 
 
 def test_a_log_of_statements_does_not_make_a_bare_position_vague() -> None:
     found = AsOf(position=25)
-    assert positions_asked(found, ["straitsx", "straitsx.statements"]) == {"straitsx": 25}
-    assert positions_asked(found, ["straitsx.statements"]) == {"straitsx.statements": 25}
+    assert positions_asked(found, {"straitsx": 30, "straitsx.statements": 4}) == {"straitsx": 25}
+    assert positions_asked(found, {"straitsx.statements": 4}) == {"straitsx.statements": 25}
     with pytest.raises(BadQuestion, match=r"write gokart:25,straitsx:25$"):
-        positions_asked(found, ["gokart", "straitsx", "straitsx.statements"])
+        positions_asked(found, {"gokart": 3, "straitsx": 30, "straitsx.statements": 4})
+
+
+def test_a_source_without_events_does_not_make_a_bare_position_vague() -> None:
+    found = AsOf(position=25)
+    assert positions_asked(found, {"gokart": 0, "straitsx": 30}) == {"straitsx": 25}
+    assert positions_asked(found, {"gokart": 0}) == {"gokart": 25}
+    with pytest.raises(BadQuestion, match=r"write gokart:25,straitsx:25$"):
+        positions_asked(found, {"gokart": 0, "straitsx": 0})
 
 
 def test_a_position_of_a_source_that_is_not_asked_about_is_refused() -> None:
