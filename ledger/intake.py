@@ -31,6 +31,7 @@ from ledger.receive import (
     unavailable,
     verdict,
 )
+from ledger.settings import Source
 from ledger.signature import allowed
 
 START: Final = b"POST /callbacks/"
@@ -43,7 +44,18 @@ UNUSUAL: Final = frozenset(
 )
 """Fields that change what a message is, or who may send it."""
 
+END: Final = b"\r\n\r\n"
+"""Ends a head."""
+
+LENGTH: Final = b"\r\nContent-Length: "
+SAID: Final = ("content-type", "user-agent", "x-forwarded-for")
+"""Fields whose values matter beside the proof, in the order of `Head`."""
+
 HEAD_BYTES_MAX: Final = 4_096
+HEADS_MAX: Final = 1_024
+STAND_IN: Final = b"1"
+"""Stands for a value that was cut out of a head: also the length of a body of one byte."""
+
 ANSWER: Final = (
     b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nDate: %b\r\n%b\r\n%b"
 )
@@ -54,7 +66,7 @@ RETRY: Final = f"Retry-After: {RETRY_AFTER_SECONDS}\r\n".encode()
 
 
 class Plain(msgspec.Struct):
-    """A callback as it was read from a connection."""
+    """A plain request: one callback, whole and nothing more."""
 
     source: str
     path_event: str | None
@@ -65,7 +77,7 @@ class Plain(msgspec.Struct):
 
 def read(data: bytes) -> Plain | None:
     """Return the callback that `data` is, whole and nothing more; None when it is not so plain."""
-    end = data.find(b"\r\n\r\n", 0, HEAD_BYTES_MAX)
+    end = data.find(END, 0, HEAD_BYTES_MAX)
     if end < 0 or not data.startswith(START):
         return None
     head = data[:end].decode("latin-1")
@@ -114,6 +126,94 @@ def _date(second: int) -> bytes:
     return formatdate(second, usegmt=True).encode()
 
 
+class Head(msgspec.Struct, frozen=True):
+    """What a callback's head says that matters, but for the sender's proof."""
+
+    source: Source
+    path_event: str | None
+    content_type: str
+    agent: str
+    forwarded_for: str
+
+
+class Callback(msgspec.Struct):
+    """A callback of a known source as it was read from a connection."""
+
+    head: Head
+    proof: str | None
+    """The value of the source's own header: a signature, or a token."""
+    body: bytes
+
+
+class Reader:
+    """Reads the callbacks of known sources.
+
+    The heads of one sender mostly differ in the body's length and the proof alone. Without these
+    two values they are looked up, so that only a new head is read field by field.
+    """
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self._sources = sources
+        self._mark = lru_cache(maxsize=HEADS_MAX)(self._find_mark)
+        self._head = lru_cache(maxsize=HEADS_MAX)(self._read_head)
+
+    def read(self, data: bytes) -> Callback | None:
+        """Return the callback that `data` is; None when it is not plain, or of no known source."""
+        found = self._read_alike(data)
+        if found is None and (plain := read(data)) is not None:
+            head = self._of(plain)
+            if head is not None:
+                return Callback(head, plain.fields.get(head.source.header.lower()), plain.body)
+        return found
+
+    def _read_alike(self, data: bytes) -> Callback | None:
+        """Read a callback whose two values are where they are looked for."""
+        end = data.find(END, 0, HEAD_BYTES_MAX)
+        mark = self._mark(data[: data.find(b"\r\n")]) if end > 0 else None
+        if mark is None:
+            return None
+        rest, proof = _cut(data[:end], mark)
+        rest, size = _cut(rest, LENGTH)
+        body = data[end + 4 :]
+        if proof is None or not _is_value(proof) or not body or size != b"%d" % len(body):
+            return None
+        head = self._head(rest)
+        return None if head is None else Callback(head, proof.decode(), body)
+
+    def _find_mark(self, line: bytes) -> bytes | None:
+        """Return what stands before the proof of the source that a request line names."""
+        place = _place(line.decode("latin-1"))
+        source = self._sources.get(place[0]) if place else None
+        if source is None or source.header.lower() in (*SAID, "content-length"):
+            return None
+        return f"\r\n{source.header}: ".encode()
+
+    def _read_head(self, rest: bytes) -> Head | None:
+        """Read a head whose values were cut out, as that of a body that fits."""
+        plain = read(rest + END + b"x")
+        return None if plain is None else self._of(plain)
+
+    def _of(self, plain: Plain) -> Head | None:
+        source = self._sources.get(plain.source)
+        if source is None:
+            return None
+        return Head(source, plain.path_event, *[plain.fields.get(name, "") for name in SAID])
+
+
+def _cut(head: bytes, mark: bytes) -> tuple[bytes, bytes | None]:
+    """Take the value after `mark` out of a head; return what is left, and the value if any."""
+    before, found, rest = head.partition(mark)
+    if not found:
+        return head, None
+    value, line_end, after = rest.partition(b"\r\n")
+    return b"".join((before, mark, STAND_IN, line_end, after)), value
+
+
+def _is_value(value: bytes) -> bool:
+    """Tell whether a field may have this value."""
+    return value.isalnum() or _is_plain(": " + value.decode("latin-1"))
+
+
 @dataclass(slots=True)
 class Door:
     """What the connections of one web process share."""
@@ -122,6 +222,10 @@ class Door:
     fallback: Callable[[], asyncio.Protocol]
     """Makes the aiohttp protocol that takes over a connection."""
     open: set[Intake] = field(default_factory=set)
+    read: Callable[[bytes], Callback | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.read = Reader(self.receiver.settings.sources).read
 
     def __call__(self) -> Intake:
         """Return the protocol of a new connection."""
@@ -132,30 +236,26 @@ class Door:
         for each in list(self.open):
             each.close()
 
-    def submit(self, plain: Plain, peer: str | None, tell: Tell) -> Arrival | None:
+    def submit(self, callback: Callback, peer: str | None, tell: Tell) -> Arrival | None:
         """Queue a callback; `tell` hears of it. None when it needs the long way."""
-        receiver = self.receiver
-        source = receiver.settings.sources.get(plain.source)
-        if source is None or receiver.stopping:
-            return None
-        fields, body = plain.fields, plain.body
-        sender = receiver.sender(peer, fields.get("x-forwarded-for", ""))
-        value = fields.get(source.header.lower())
-        kind = fields.get("content-type", "")
+        receiver, head, body = self.receiver, callback.head, callback.body
+        source = head.source
+        sender = receiver.sender(peer, head.forwarded_for)
         if (
-            len(body) > receiver.settings.body_bytes_max
-            or FORM in kind.lower()
+            receiver.stopping
+            or len(body) > receiver.settings.body_bytes_max
+            or FORM in head.content_type.lower()
             or not allowed(source, sender)
-            or not receiver.is_authentic(source.name, value, body)
+            or not receiver.is_authentic(source.name, callback.proof, body)
         ):
             return None
         arrival = receiver.arrival(
             source,
-            plain.path_event,
+            head.path_event,
             peer=sender,
-            headers=kept_headers(source, kind, fields.get("user-agent", ""), value or ""),
+            headers=kept_headers(source, head.content_type, head.agent, callback.proof or ""),
             body=body,
-            reading=receiver.registry.read(source.provider, plain.path_event, body),
+            reading=receiver.registry.read(source.provider, head.path_event, body),
         )
         try:
             receiver.log.lanes[source.name].submit(arrival, tell)
@@ -163,17 +263,17 @@ class Door:
             return None
         return arrival
 
-    def record(self, plain: Plain, arrival: Arrival, answer: int, why: object) -> None:
+    def record(self, callback: Callback, arrival: Arrival, answer: int, why: object) -> None:
         """Record a callback that could not be acknowledged."""
         self.receiver.deliveries.record(
-            source=plain.source,
+            source=callback.head.source.name,
             at=self.receiver.now(),
             outcome="failed",
             answer=answer,
-            path_event=plain.path_event,
+            path_event=callback.head.path_event,
             peer=arrival.peer,
             reason=type(why).__name__,
-            body_bytes=len(plain.body),
+            body_bytes=len(callback.body),
         )
 
 
@@ -181,7 +281,7 @@ class Intake(asyncio.Protocol):
     """One connection. At most one of its callbacks is on its way into the log."""
 
     __slots__ = (
-        "_arrival", "_began_at", "_door", "_held", "_idle", "_peer", "_plain", "_transport",
+        "_arrival", "_began_at", "_callback", "_door", "_held", "_idle", "_peer", "_transport",
     )  # fmt: skip
 
     def __init__(self, door: Door) -> None:
@@ -189,7 +289,7 @@ class Intake(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._peer: str | None = None
-        self._plain: Plain | None = None
+        self._callback: Callback | None = None
         self._arrival: Arrival | None = None
         self._began_at = 0.0
         self._held = b""
@@ -227,10 +327,10 @@ class Intake(asyncio.Protocol):
             self.pause_writing()
             return
         self._began_at = monotonic()
-        plain = read(data)
-        if plain is not None:
-            self._plain = plain
-            self._arrival = self._door.submit(plain, self._peer, self._told)
+        callback = self._door.read(data)
+        if callback is not None:
+            self._callback = callback
+            self._arrival = self._door.submit(callback, self._peer, self._told)
         if self._arrival is None:
             self._hand_over(data)
         else:
@@ -251,15 +351,16 @@ class Intake(asyncio.Protocol):
 
     def _told(self, result: Appended | LedgerError) -> None:
         """Answer the callback that was on its way."""
-        arrival, plain, receiver = self._arrival, self._plain, self._door.receiver
+        arrival, callback, receiver = self._arrival, self._callback, self._door.receiver
         content: Mapping[str, object]
         assert arrival is not None
-        assert plain is not None
-        self._arrival = self._plain = None
+        assert callback is not None
+        self._arrival = self._callback = None
+        name = callback.head.source.name
         if isinstance(result, Appended):
             status = 200
-            outcome, content = verdict(plain.source, arrival, result)
-            head, field = OK, f"Ledger-Position: {plain.source}:{result.position}\r\n".encode()
+            outcome, content = verdict(name, arrival, result)
+            head, field = OK, f"Ledger-Position: {name}:{result.position}\r\n".encode()
         elif isinstance(result, DatabaseUnavailable):
             status, outcome, content = 503, "unavailable", unavailable(result)
             head, field = UNAVAILABLE, RETRY
@@ -267,8 +368,8 @@ class Intake(asyncio.Protocol):
             status, outcome, content = 500, "error", UNEXPECTED
             head, field = FAILED, b""
         if status != 200:
-            self._door.record(plain, arrival, status, result)
-        receiver.tally.count(plain.source, outcome, status, monotonic() - self._began_at)
+            self._door.record(callback, arrival, status, result)
+        receiver.tally.count(name, outcome, status, monotonic() - self._began_at)
         receiver.end()
         if self._transport is not None:
             body = orjson.dumps(content)

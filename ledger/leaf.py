@@ -13,14 +13,16 @@ event can be shown to a stranger without its body.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from operator import itemgetter
-from struct import Struct
+from struct import Struct, unpack
 from typing import Any, Final
 
-from ledger.merkle import leaf_hash
+import orjson
+
+from ledger.merkle import LEAF, leaf_hash
 
 VERSION: Final = b"callback-ledger event 1\n"
 TEXTS: Final = (
@@ -33,13 +35,25 @@ FIELDS: Final = ("source", "position", "event_id", *TEXTS, *TIMES, "body_sha256"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_SENT_EPOCH: Final = (datetime(2000, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""What PostgreSQL counts from when it sends times."""
+
+_READABLE: Final = range(
+    (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND - _SENT_EPOCH,
+    (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND - _SENT_EPOCH + 1,
+)
+"""Times as sent that a `datetime` can hold."""
+
+_INFINITE: Final = {2**63 - 1: b"infinity", -(2**63): b"-infinity"}
 _ABSENT: Final = b"\x00"
 _length: Final = Struct(">Q").pack
-_PRESENT: Final = [b"\x01" + _length(length) for length in range(256)]
 _REPEATED: Final = frozenset(TEXTS) - {"idempotency_key", "resource_id", "idempotency_id", "detail"}
 """Texts that mostly say the same in many events."""
 
-_columns: Final = itemgetter("source", "position", "event_id", *TEXTS, *TIMES, "body")
+COLUMNS: Final = (*FIELDS[:-1], "body")
+"""The columns of ledger.events, in the order of their fields."""
+
+_columns: Final = itemgetter(*COLUMNS)
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
@@ -53,26 +67,47 @@ def encode(event: Mapping[str, Any]) -> bytes:
 
 def encode_all(events: Sequence[Mapping[str, Any]]) -> list[bytes]:
     """Return the bytes of many events: what `encode` says of each, made column by column."""
-    if not events:
+    return _encode_rows(VERSION, list(map(_columns, events)))
+
+
+def _encode_rows(begin: bytes, rows: Sequence[Sequence[Any]]) -> list[bytes]:
+    if not rows:
         return []
-    sources, positions, ids, *others, bodies = zip(*map(_columns, events), strict=True)
-    columns = [_repeated(sources), [_field(b"%d" % position) for position in positions]]
-    columns.append([_field(event_id) for event_id in ids])
+    sources, positions, ids, *others, bodies = zip(*rows, strict=True)
+    columns = [[begin] * len(rows), _repeated(sources)]
+    columns.append(_fields([b"%d" % position for position in positions]))
+    columns.append(_fields(ids))
     for name, values in zip((*TEXTS, *TIMES), others, strict=True):
         columns.append(_times(values) if name in TIMES else _texts(name, values))
-    columns.append([_field(sha256(body).digest()) for body in bodies])
-    return [VERSION + b"".join(fields) for fields in zip(*columns, strict=True)]
+    columns.append(_fields([sha256(body).digest() for body in bodies]))
+    return list(map(b"".join, zip(*columns, strict=True)))
+
+
+class _Present(dict[int, bytes]):
+    """What is written before a value that is present, by its length."""
+
+    def __missing__(self, length: int) -> bytes:
+        found = self[length] = b"\x01" + _length(length)
+        return found
+
+
+_PRESENT: Final = _Present()
 
 
 def _field(value: bytes) -> bytes:
-    size = len(value)
-    return (_PRESENT[size] if size < len(_PRESENT) else b"\x01" + _length(size)) + value
+    return _PRESENT[len(value)] + value
+
+
+def _fields(values: Iterable[bytes | None]) -> list[bytes]:
+    """Write a column; what `_field` does is written out, since calls cost more than it does."""
+    present = _PRESENT
+    return [_ABSENT if value is None else present[len(value)] + value for value in values]
 
 
 def _texts(name: str, values: Sequence[str | None]) -> list[bytes]:
     if name in _REPEATED:
         return _repeated(values)
-    return [_ABSENT if value is None else _field(value.encode()) for value in values]
+    return _fields([None if value is None else value.encode() for value in values])
 
 
 def _repeated(values: Sequence[str | None]) -> list[bytes]:
@@ -82,8 +117,29 @@ def _repeated(values: Sequence[str | None]) -> list[bytes]:
     return [known[value] for value in values]
 
 
-def _times(values: Sequence[datetime | None]) -> list[bytes]:
-    return [_ABSENT if value is None else _field(_microseconds(value)) for value in values]
+def _times(values: Sequence[Any]) -> list[bytes]:
+    known = [value for value in values if value is not None]
+    if known and isinstance(known[0], bytes):
+        written = _sent(known)
+    else:
+        written = [_microseconds(moment) for moment in known]
+    if len(known) == len(values):
+        return _fields(written)
+    rest = iter(written)
+    return _fields([None if value is None else next(rest) for value in values])
+
+
+def _sent(moments: Sequence[bytes]) -> list[bytes]:
+    """Write times from the eight bytes that PostgreSQL sends: microseconds since 2000.
+
+    Raises OverflowError for one that no `datetime` can hold, which nobody could read again.
+    """
+    numbers = unpack(f">{len(moments)}q", b"".join(moments))
+    if min(numbers) in _READABLE and max(numbers) in _READABLE:
+        return orjson.dumps([number + _SENT_EPOCH for number in numbers])[1:-1].split(b",")
+    if unreadable := {n for n in numbers if n not in _READABLE} - _INFINITE.keys():
+        raise OverflowError(f"a time is {min(unreadable)} microseconds after 2000")
+    return [_INFINITE.get(number) or b"%d" % (number + _SENT_EPOCH) for number in numbers]
 
 
 def hash_of(event: Mapping[str, Any]) -> bytes:
@@ -93,7 +149,16 @@ def hash_of(event: Mapping[str, Any]) -> bytes:
 
 def hashes_of(events: Sequence[Mapping[str, Any]]) -> list[bytes]:
     """Return the leaf hashes of many events."""
-    return [leaf_hash(data) for data in encode_all(events)]
+    return hashes_of_rows(list(map(_columns, events)))
+
+
+def hashes_of_rows(rows: Sequence[Sequence[Any]]) -> list[bytes]:
+    """Return the leaf hashes of events whose values are in the order of COLUMNS.
+
+    Times may also be the eight bytes that PostgreSQL sends of them: datetimes cost more than all
+    other columns. Raises OverflowError for one that no datetime can hold.
+    """
+    return [sha256(data).digest() for data in _encode_rows(LEAF + VERSION, rows)]
 
 
 def decode(data: bytes) -> dict[str, bytes | None]:

@@ -31,10 +31,29 @@ SELECT base, positions, fresh FROM ledger.append(
     $8::timestamptz[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
     $14::text[], $15::bytea[], $16::timestamptz[])
 """
+_REPEATED: Final = (4, 6, 9, 10, 11, 12, 13)
+"""Parameters of APPEND that mostly say the same of every event of a batch."""
+
+_FILLED: Final = (
+    "CASE cardinality(${0}::text[]) WHEN 1 "
+    "THEN array_fill((${0}::text[])[1], ARRAY[cardinality($2::bytea[])]) ELSE ${0}::text[] END"
+)
+
+
+def _append_batch() -> str:
+    """Return APPEND for what `_once` and `_moments` say of columns."""
+    found = APPEND.replace("::timestamptz[]", "::text::timestamptz[]")
+    for place in _REPEATED:
+        found = found.replace(f"${place}::text[]", _FILLED.format(place))
+    return found
+
+
+APPEND_BATCH: Final = _append_batch()
 RING: Final = "SELECT pg_notify('ledger_log', '')"
 REFUSALS: Final = ("22", "23", "54")
 """SQLSTATE classes: data, integrity, program limits."""
 RING_PACE_SECONDS: Final = 0.01
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Arrival(msgspec.Struct, gc=False):
@@ -211,23 +230,23 @@ class Lane:
             await database.assert_safe(self._connection)
         rows = [waiting.arrival for waiting in batch]
         return await self._connection.fetchrow(
-            APPEND,
+            APPEND_BATCH,
             self.source,
             [row.event_id for row in rows],
             [row.idempotency_key for row in rows],
-            [row.kind for row in rows],
+            _once([row.kind for row in rows]),
             [row.resource_id for row in rows],
-            [row.status for row in rows],
+            _once([row.status for row in rows]),
             [row.idempotency_id for row in rows],
-            [row.provider_at for row in rows],
-            [row.path_event for row in rows],
-            [row.origin for row in rows],
-            [row.reason for row in rows],
-            [row.detail for row in rows],
-            [row.peer for row in rows],
+            _moments([row.provider_at for row in rows]),
+            _once([row.path_event for row in rows]),
+            _once([row.origin for row in rows]),
+            _once([row.reason for row in rows]),
+            _once([row.detail for row in rows]),
+            _once([row.peer for row in rows]),
             [row.headers for row in rows],
             [row.body for row in rows],
-            [row.received_at for row in rows],
+            _moments([row.received_at for row in rows]),
         )
 
     def _settle(self, batch: list[_Waiting], record: Any) -> None:
@@ -269,6 +288,19 @@ class Lane:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+
+def _once(texts: list[str | None]) -> list[str | None]:
+    """Say once what is said of every event; the driver writes each text of an array on its own."""
+    return texts[:1] if texts.count(texts[0]) == len(texts) else texts
+
+
+def _moments(moments: list[datetime | None]) -> str:
+    """Write times as the text of an array, which takes the driver a fifth of writing datetimes.
+
+    An array of times in JSON differs from PostgreSQL's in its brackets alone.
+    """
+    return f"{{{_encode(moments)[1:-1].decode()}}}"
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -16,6 +16,9 @@ HASH_BYTES: Final = 32
 TILE_HEIGHT: Final = 8
 TILE_HASHES: Final = 1 << TILE_HEIGHT
 EMPTY_ROOT: Final = sha256().digest()
+LEAF: Final = b"\x00"
+"""What is hashed before the data of a leaf."""
+
 
 NodeAt: TypeAlias = Callable[[int, int], bytes]
 """(height, index) → hash of that complete node."""
@@ -23,7 +26,7 @@ NodeAt: TypeAlias = Callable[[int, int], bytes]
 
 def leaf_hash(data: bytes) -> bytes:
     """Hash a leaf: SHA-256 of 0x00 and its data (RFC 6962 §2.1)."""
-    return sha256(b"\x00" + data).digest()
+    return sha256(LEAF + data).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

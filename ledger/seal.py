@@ -54,12 +54,12 @@ class SourceSealer:
         """
         frontier, self.frontier = self.frontier or await self._resume(connection), None
         previous = frontier.size
-        rows = await seals.events_after(
+        leaves = await seals.leaves_after(
             connection, self.source, previous, EVENTS_MAX, self.settings.fold_bytes_max
         )
-        if rows:
-            leaves, tiles = seals.add_events(frontier, rows)
-            seal = self._sign(frontier, previous, leaves)
+        if leaves:
+            tiles = [tile for hashed in leaves for tile in frontier.append(hashed)]
+            seal = self._sign(frontier, previous, b"".join(leaves))
             try:
                 await seals.write(connection, seal, tiles)
             except asyncpg.UniqueViolationError as error:
@@ -69,9 +69,9 @@ class SourceSealer:
                     ) from error
                 return 0  # another sealer was first; its seal is read before the next step
             await self._keep([seal.note])
-            SEALED.labels(self.source).inc(len(rows))
+            SEALED.labels(self.source).inc(len(leaves))
         self.frontier = frontier
-        return len(rows)
+        return len(leaves)
 
     def _sign(self, frontier: Frontier, previous: int, leaves: bytes) -> seals.Seal:
         signer = signing_key(self.settings.data_dir)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,10 +13,7 @@ from ledger.merkle import HASH_BYTES, TILE_HASHES, TILE_HEIGHT, Frontier, Tile, 
 
 SELECT_SOURCES: Final = "SELECT source FROM ledger.heads ORDER BY source"
 # A batch ends before its bodies exceed $4 bytes, but has one event at least.
-SELECT_EVENTS: Final = """
-SELECT source, position, event_id, idempotency_key, kind, resource_id, status, idempotency_id,
-       provider_at, path_event, origin, verdict, reason, detail, peer, headers, body,
-       received_at, recorded_at
+_NEXT: Final = """
   FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) AS read,
                row_number() OVER (ORDER BY position) AS n
           FROM ledger.events
@@ -23,6 +21,13 @@ SELECT source, position, event_id, idempotency_key, kind, resource_id, status, i
  WHERE read <= $4 OR n = 1
  ORDER BY position
 """
+SELECT_EVENTS: Final = "SELECT " + ", ".join(leaf.COLUMNS) + _NEXT
+_SENT: Final = [
+    f"timestamptz_send({name})" if name in leaf.TIMES else name for name in leaf.COLUMNS
+]
+SELECT_COVERED: Final = "SELECT " + ", ".join(_SENT) + _NEXT
+"""The same events, with times as leaves are made of them fastest."""
+
 SELECT_LAST: Final = """
 SELECT size, previous, root, note, vkey FROM ledger.seals
  WHERE source = $1 ORDER BY size DESC LIMIT 1
@@ -77,13 +82,30 @@ async def events_after(
     connection: Any, source: str, position: int, events_max: int, bytes_max: int
 ) -> list[Any]:
     """Read the next events, whole. Raises CannotSeal when one is missing or cannot be read."""
+    with _readable(source, position):
+        rows = await connection.fetch(SELECT_EVENTS, source, position, events_max, bytes_max)
+    return _dense(source, position, rows)
+
+
+async def leaves_after(
+    connection: Any, source: str, position: int, events_max: int, bytes_max: int
+) -> list[bytes]:
+    """Hash the next events. Raises CannotSeal when one is missing or cannot be read."""
+    with _readable(source, position):
+        rows = await connection.fetch(SELECT_COVERED, source, position, events_max, bytes_max)
+        return leaf.hashes_of_rows(_dense(source, position, rows))
+
+
+@contextmanager
+def _readable(source: str, position: int) -> Iterator[None]:
     try:
-        rows: list[Any] = await connection.fetch(
-            SELECT_EVENTS, source, position, events_max, bytes_max
-        )
+        yield
     except (ValueError, OverflowError) as error:
         told = f"source {source} has an event after {position} that cannot be read: {error}"
         raise CannotSeal(told) from error
+
+
+def _dense(source: str, position: int, rows: list[Any]) -> list[Any]:
     for expected, row in enumerate(rows, position + 1):
         if row["position"] != expected:
             raise CannotSeal(f"source {source} has no event {expected}, but {row['position']}")
@@ -97,11 +119,11 @@ async def load_frontier(connection: Any, source: str, size: int, bytes_max: int)
     tails: list[list[bytes]] = [[]]
     position = size - size % TILE_HASHES
     while position < size:
-        rows = await events_after(connection, source, position, size - position, bytes_max)
-        if not rows:
+        leaves = await leaves_after(connection, source, position, size - position, bytes_max)
+        if not leaves:
             raise CannotSeal(f"source {source} ends at {position}, before its seal of {size}")
-        tails[0] += leaf.hashes_of(rows)
-        position = rows[-1]["position"]
+        tails[0] += leaves
+        position += len(leaves)
     level = 1
     while size >> (TILE_HEIGHT * level):
         end = size >> (TILE_HEIGHT * level)
@@ -179,12 +201,3 @@ async def _incomplete(connection: Any, source: str, level: int, tile: int) -> by
 def split(run: bytes) -> list[bytes]:
     """Cut a run of hashes apart."""
     return [run[n : n + HASH_BYTES] for n in range(0, len(run), HASH_BYTES)]
-
-
-def add_events(frontier: Frontier, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, list[Tile]]:
-    """Add events to a tree; return their leaf hashes in a run and the tiles they complete."""
-    leaves = leaf.hashes_of(rows)
-    tiles: list[Tile] = []
-    for hashed in leaves:
-        tiles += frontier.append(hashed)
-    return b"".join(leaves), tiles

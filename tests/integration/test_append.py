@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
 from ledger import database as db
-from ledger.log import APPEND
+from ledger.log import APPEND, Arrival, Budget, Lane
 from tests.conftest import Database
 
 HEAD = "SELECT position FROM ledger.heads WHERE source = 'straitsx'"
@@ -160,6 +160,45 @@ async def test_an_unregistered_source_is_refused(database: Database) -> None:
     async with database.service() as connection:
         with pytest.raises(asyncpg.PostgresError, match="not registered"):
             await connection.fetchrow(APPEND, *arguments)
+
+
+def arrival(number: int, rng: random.Random) -> Arrival:
+    """Make a callback up; some texts and times are those of many others, some are its own."""
+    text = rng.choice([None, f'"{number}\\\\', "NULL", "", "é{},\n"])
+    moment = rng.choice([
+        None, MOMENT, datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC),
+        MOMENT + timedelta(microseconds=rng.randrange(10**14)),
+    ])  # fmt: skip
+    return Arrival(
+        number.to_bytes(16), f"key/{number}", rng.choice(["payment", "payout"]), f"r{number}",
+        rng.choice(["completed", "NULL"]), text, moment, text, "callback", None, text,
+        rng.choice(["127.0.0.1", "::1"]), "{}", b"body %d" % number, moment or MOMENT,
+    )  # fmt: skip
+
+
+async def test_a_lane_appends_every_column_as_it_arrived(database: Database) -> None:
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    rng = random.Random(seed)
+    lane = Lane(
+        "straitsx", database.service_dsn, database.settings, Budget(999, 10**6), lambda: None
+    )
+    running = asyncio.create_task(lane.run())
+    number, columns = 0, list(Arrival.__struct_fields__)
+    for size in (1, 1, 2, 3, 5, 8, 40):
+        batch = [arrival(number + n, rng) for n in range(size)]
+        number += size
+        found = await asyncio.gather(*[lane.append(each) for each in batch])
+        async with database.service() as connection:
+            rows = await connection.fetch(
+                "SELECT * FROM ledger.events WHERE position > $1 ORDER BY position",
+                number - size,
+            )
+        assert [place.position for place in found] == [row["position"] for row in rows]
+        for each, row in zip(batch, rows, strict=True):
+            assert [row[name] for name in columns] == [getattr(each, name) for name in columns]
+    lane.stop()
+    await running
 
 
 async def test_position_at_finds_the_last_event_recorded_by_a_moment(database: Database) -> None:

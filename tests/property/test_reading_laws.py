@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from ledger import payload, simulate
 from ledger.errors import Unreadable
-from ledger.intake import read
+from ledger.intake import Callback, Head, Reader, read
+from ledger.settings import Source
 
 BODIES = [
     callback.body for callback in simulate.fresh(["payment", "payout", "customer"], Random(7), 60)
@@ -35,6 +36,13 @@ PIECES = [
     b"X-A: 1\r\n", b"Host: y\r\n", b"/", b"?", b"%41", b"HTTP/1.0", b"GET", b"\xe9", b";",
     b"Expect: x\r\n",
 ]  # fmt: skip
+STRAITSX = Source("straitsx", "straitsx", header="Xfers-Signature")
+SIGNED = HEAD.replace(b"\r\n\r\n", b"\r\nXfers-Signature: 0aF\r\nContent-Type: a/b\r\n\r\n")
+SIGNED_PIECES = [
+    *PIECES, b"Xfers-Signature: 1\r\n", b"xfers-signature: 2\r\n", b"Xfers-Signature: \r\n",
+    b"Xfers-Signature: a:  b \r\n", b"User-Agent: 1\r\n", b"/name", b"gokart", b"{",
+]  # fmt: skip
+READER = Reader({"straitsx": STRAITSX})
 
 
 def spoil(whole: bytes, scraps: list[bytes], random: Random) -> bytes:
@@ -92,6 +100,43 @@ def test_a_request_read_shortly_is_what_aiohttp_reads(random: Random) -> None:
     )
     assert headers == plain.fields
     assert body == plain.body
+
+
+@given(st.randoms(use_true_random=False))
+def test_a_request_whose_head_is_known_is_read_as_if_it_were_new(random: Random) -> None:
+    for data in (SIGNED, spoil(SIGNED, SIGNED_PIECES, random), spoil(HEAD, SIGNED_PIECES, random)):
+        plain = read(data)
+        if plain is None or plain.source != "straitsx":
+            assert READER.read(data) is None
+            continue
+        said = [plain.fields.get(n, "") for n in ("content-type", "user-agent", "x-forwarded-for")]
+        expected = Callback(
+            Head(STRAITSX, plain.path_event, *said),
+            plain.fields.get("xfers-signature"),
+            plain.body,
+        )
+        assert READER.read(data) == READER.read(data) == expected
+
+
+@pytest.mark.parametrize("header", ["User-Agent", "Content-Type", "X-Forwarded-For", "Host"])
+def test_a_proof_in_a_field_that_matters_is_not_taken_out_of_it(header: str) -> None:
+    reader = Reader({"straitsx": Source("straitsx", "straitsx", header=header)})
+    lines = {"Host": "h", "User-Agent": "u", "Content-Type": "c", "X-Forwarded-For": "f"}
+    told = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    data = f"POST /callbacks/straitsx HTTP/1.1\r\n{told}Content-Length: 2\r\n\r\n{{}}".encode()
+    for _ in range(2):
+        found = reader.read(data)
+        assert found is not None
+        assert found.proof == lines[header]
+        head = found.head
+        assert (head.content_type, head.agent, head.forwarded_for) == ("c", "u", "f")
+
+
+def test_a_body_has_the_length_that_its_head_says_whatever_the_proof_is_called() -> None:
+    reader = Reader({"straitsx": Source("straitsx", "straitsx", header="Content-Length")})
+    head = b"POST /callbacks/straitsx HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\nx"
+    assert reader.read(head % 1) is not None
+    assert reader.read(head % 5) is None
 
 
 async def _parsed(data: bytes) -> tuple[str, str, tuple[int, int], dict[str, str], bytes]:

@@ -1,0 +1,41 @@
+"""Signatures: what the standard library signs is accepted, and nothing that differs from it."""
+
+from __future__ import annotations
+
+import hmac
+
+import pytest
+
+from ledger.settings import Source
+from ledger.signature import sign, verifier
+
+BODY = b'{"id":"contract_1"}'
+
+
+def source(*secrets: str) -> Source:
+    """Return a source that knows these secrets."""
+    return Source("straitsx", "straitsx", secrets=secrets, header="Xfers-Signature")
+
+
+@pytest.mark.parametrize("length", [1, 32, 63, 64, 65, 200])
+def test_a_secret_of_any_length_signs_as_the_standard_library_does(length: int) -> None:
+    secret = ("s\u00e9cret" * length)[:length]
+    signature = hmac.new(secret.encode(), BODY, "sha256").hexdigest()
+    verify = verifier(source(secret))
+    for _ in range(2):
+        assert verify(signature, BODY)
+        assert verify(f" {signature.upper()} ", BODY)
+        assert not verify(signature, BODY + b" ")
+    assert sign(secret, BODY) == signature
+
+
+def test_each_of_several_secrets_is_accepted() -> None:
+    verify = verifier(source("old", "new"))
+    assert verify(sign("old", BODY), BODY)
+    assert verify(sign("new", BODY), BODY)
+    assert not verify(sign("other", BODY), BODY)
+
+
+@pytest.mark.parametrize("value", [None, "", "0", "\u00e9" * 64, "0" * 64, "\udce9" * 64])
+def test_whatever_is_no_signature_is_refused(value: str | None) -> None:
+    assert not verifier(source("secret"))(value, BODY)
