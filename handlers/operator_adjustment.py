@@ -48,7 +48,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     return envelope(payload).fact(
         currency=payload.currency("currency"),
         details={
-            **{name: payload.text(name) for name in _TEXTS},
+            **payload.texts(_TEXTS),
             "items": sorted(items),
             "legs": [[account, plain(amount)] for account, amount in legs],
         },

@@ -38,7 +38,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         raise CannotBeTrue("bad_keep", "keep is a position of the log, from 1 on")
     if said.status == "keep" and keep is None:
         raise CannotBeTrue("missing_keep", "name in keep the position of the event that stands")
-    details: dict[str, JSON] = {name: payload.text(name) for name in _TEXTS}
+    details: dict[str, JSON] = payload.texts(_TEXTS)
     return said.fact(details=details | {"keep": keep})
 
 

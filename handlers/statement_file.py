@@ -31,7 +31,7 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a file's header; balances that it does not state are None."""
     balances = {name: payload.money(name) for name in ("opening", "closing")}
-    details = {name: payload.text(name) for name in _TEXTS}
+    details = payload.texts(_TEXTS)
     return envelope(payload).fact(
         currency=payload.currency("currency"),
         details={

@@ -50,7 +50,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         amount=amount,
         currency=payload.currency("currency"),
         details={
-            **{name: payload.text(name) for name in _TEXTS},
+            **payload.texts(_TEXTS),
             "balance": None if balance is None else plain(balance),
             "number": payload.get("number"),
         },

@@ -39,7 +39,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         amount=amount,
         currency=payload.currency("token"),
         fees=fees,
-        details={name: payload.note(name) for name in _NOTES},
+        details=payload.notes(_NOTES),
         flags=flags(zero_amount=not amount),
     )
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ledger.model import JSON, Envelope, Fact, Handler, Payload, SourceTerms, as_note, identify
+from ledger.model import (
+    JSON,
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    SourceTerms,
+    as_note,
+    identify,
+    inside,
+)
 
 STATUSES: Final = frozenset({"pending", "verified", "rejected"})
 
@@ -51,8 +61,7 @@ def _rejection(payload: Payload) -> dict[str, JSON] | None:
 
 
 def _risk_reasons(payload: Payload) -> Iterator[str]:
-    rating = payload.within("risk_rating")
-    listed = rating.get("rejection_reason") if rating else None
+    listed = inside(payload.get("risk_rating"), "rejection_reason")
     for reason in listed if isinstance(listed, list) else (listed,):
         text = as_note(reason)
         if text:
@@ -64,8 +73,7 @@ def _document_reasons(payload: Payload) -> Iterator[str]:
     for group in _REVIEWED:
         reviewed = payload.get(group)
         for name, review in reviewed.items() if isinstance(reviewed, dict) else ():
-            refused = Payload.inner(review) if isinstance(review, dict) else None
-            reason = refused and refused.note("rejection_reason")
+            reason = as_note(inside(review, "rejection_reason"))
             if reason:
                 yield f"{name}: {reason}"
 

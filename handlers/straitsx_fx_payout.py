@@ -16,8 +16,10 @@ from ledger.model import (
     Handler,
     Payload,
     SourceTerms,
+    as_text,
     flags,
     identify,
+    inside,
     plain,
 )
 
@@ -82,9 +84,8 @@ def _fees(payload: Payload, currency: str) -> Decimal | None:
 
 
 def _customer(payload: Payload) -> str | None:
-    initiator = payload.within("initiator")
-    named = initiator.text("customer_profile_id") if initiator else None
-    return named or payload.text("customer_profile_id")
+    named = inside(payload.get("initiator"), "customer_profile_id")
+    return as_text("customer_profile_id", named) or payload.text("customer_profile_id")
 
 
 HANDLER = Handler(

@@ -6,7 +6,6 @@ Statuses: StraitsX docs, transaction status. Shape: straitsx-callback-samples, p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Final
 
 from ledger.model import (
@@ -19,11 +18,13 @@ from ledger.model import (
     as_note,
     flags,
     identify,
+    inside,
 )
 
 STATUSES: Final = frozenset({"pending", "completed", "refunded", "failed", "expired"})
 
 _SHARED_TYPES: Final = frozenset({"paynowTransaction", "bankTransferTransaction"})
+_NOTES: Final = ("merchant_ref", "end_to_end_ref")
 _RETURN: Final = re.compile(r"RTN\s+(\S+)")
 
 
@@ -58,24 +59,23 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
 
 
 def _details(payload: Payload) -> dict[str, JSON]:
-    method = payload.within("payment_method")
-    account = payload.note("bank_account_no") or (method and method.note("account_no"))
+    method = payload.get("payment_method")
+    account = payload.note("bank_account_no") or as_note(inside(method, "account_no"))
     return {
-        "virtual_account_id": method and method.note("id"),
+        "virtual_account_id": as_note(inside(method, "id")),
         "account_no": account,
-        "merchant_ref": payload.note("merchant_ref"),
-        "end_to_end_ref": payload.note("end_to_end_ref"),
-        "blocked_reasons": list(_blocked_reasons(payload.get("blocked_reasons"))),
+        **payload.notes(_NOTES),
+        "blocked_reasons": _blocked_reasons(payload.get("blocked_reasons")),
         "return_of": _return_of(payload),
     }
 
 
-def _blocked_reasons(reasons: JSON) -> Iterator[str]:
-    """Yield the codes (`NM-001`); the documents show objects with a code, and plain codes."""
-    for reason in reasons if isinstance(reasons, list) else ():
-        code = as_note(reason.get("code") if isinstance(reason, dict) else reason)
-        if code:
-            yield code
+def _blocked_reasons(reasons: JSON) -> list[str]:
+    """Return the codes (`NM-001`); the documents show objects with a code, and plain codes."""
+    if not reasons or not isinstance(reasons, list):
+        return []
+    told = [reason.get("code") if isinstance(reason, dict) else reason for reason in reasons]
+    return [code for code in map(as_note, told) if code]
 
 
 def _return_of(payload: Payload) -> str | None:
@@ -84,8 +84,9 @@ def _return_of(payload: Payload) -> str | None:
     Such a return is a new payment whose remarks are `RTN <idempotency id>` (StraitsX docs,
     payout FAQ).
     """
-    for place in (payload, payload.within("sender_information")):
-        remarks = place.note("transaction_remarks") if place else None
+    sender = payload.get("sender_information")
+    own = payload.note("transaction_remarks")
+    for remarks in (own, as_note(inside(sender, "transaction_remarks"))):
         if remarks and remarks.startswith("RTN") and (found := _RETURN.match(remarks)):
             return found[1]
     return None

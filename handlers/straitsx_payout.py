@@ -42,7 +42,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         amount=amount,
         currency=payload.currency("currency"),
         fees=payload.fees("fees"),
-        details={name: payload.note(name) for name in _NOTES},
+        details=payload.notes(_NOTES),
         flags=flags(zero_amount=not amount),
     )
 

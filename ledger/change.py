@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from ledger.model import Fact, StreamProjection, Trouble
+from ledger.model import Fact, Record, StreamProjection, Trouble
 from ledger.stored import Stored
 
 StreamKey: TypeAlias = tuple[str, str]
@@ -18,8 +18,7 @@ DECISION: Final = "decision"
 PARKED: Final = "parked"
 
 
-@dataclass(slots=True)
-class Translated:
+class Translated(Record, frozen=True):
     """An event of the log after translation: a fact, or the trouble that prevented one."""
 
     position: int

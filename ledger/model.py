@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from itertools import compress
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from ledger.reading import (
     as_money,
     as_note,
     as_text,
+    inside,
     plain,
     total,
 )
@@ -53,6 +55,7 @@ __all__ = [
     "changed",
     "flags",
     "identify",
+    "inside",
     "plain",
     "total",
 ]
@@ -106,19 +109,9 @@ class Envelope(Record, frozen=True):
     ) -> Fact:
         """Return the fact of this callback: what it says, under the identity read already."""
         return Fact(
-            kind=self.kind,
-            resource_id=self.resource_id,
-            status=self.status,
-            effective_at=self.provider_at,
-            idempotency_id=self.idempotency_id,
-            customer_id=customer_id,
-            amount=amount,
-            currency=currency,
-            fees=fees,
-            terms=terms or {},
-            details=details or {},
-            flags=flags,
-        )
+            self.kind, self.resource_id, self.status, self.provider_at, self.idempotency_id,
+            customer_id, amount, currency, fees, terms or {}, details or {}, flags,
+        )  # fmt: skip
 
 
 def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -> Envelope:
@@ -129,19 +122,21 @@ def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -
     """
     if payload.id is None:
         raise CannotBeTrue("missing_id", "the callback has no id")
-    updated = payload.instant("updated_at")
+    get = payload.get
+    updated = as_instant("updated_at", get("updated_at"))
     tail: str | None = status
     if status.startswith("unknown:"):
         tail = None
     elif dated:
         tail = f"{status}@{updated.isoformat() if updated else ''}"
-    told_at = updated or payload.instant("created_at")
-    return Envelope(kind, payload.id, status, payload.text("idempotency_id"), told_at, tail)
+    told_at = updated or as_instant("created_at", get("created_at"))
+    idempotency_id = as_text("idempotency_id", get("idempotency_id"))
+    return Envelope(kind, payload.id, status, idempotency_id, told_at, tail)
 
 
 def flags(**raised: bool) -> tuple[str, ...]:
     """Return the names of the flags that are raised."""
-    return tuple([name for name, is_raised in raised.items() if is_raised])
+    return tuple(compress(raised, raised.values())) if any(raised.values()) else ()
 
 
 class Fact(Record, frozen=True):

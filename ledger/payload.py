@@ -29,17 +29,25 @@ def parse(body: bytes) -> dict[str, JSON]:
 def _plain(body: bytes) -> dict[str, JSON] | None:
     """Decode a body that is written as we would write it; None when it must be read with care.
 
-    What comes out must encode to the same bytes: then no key was told twice, no number had
-    another lexeme or more than 64 bits, and none is a fraction (that would come back as a text).
+    What comes out must encode to the same bytes: then no key was told twice, and no number had
+    another lexeme or more than 64 bits.
     """
-    if b"\\u" in body or body.count(b"{") + body.count(b"[") > DEPTH_MAX:
+    has_escapes = b"\\" in body and b"\\u" in body
+    if has_escapes or body.count(b"{") + body.count(b"[") > DEPTH_MAX:
         return None
     try:
         root = _QUICK.decode(body)
-        is_same = type(root) is dict and orjson.dumps(root) == body
+        is_same = type(root) is dict and orjson.dumps(root, _lexeme, _AS_LEXEMES) == body
     except (msgspec.DecodeError, orjson.JSONEncodeError, UnicodeDecodeError):
         return None
     return root if is_same else None
+
+
+def _lexeme(number: str) -> orjson.Fragment:
+    """Write a fraction as it was told. Raises TypeError, which orjson turns into its own error."""
+    if len(number) > NUMBER_MAX:
+        raise TypeError
+    return orjson.Fragment(number.encode())
 
 
 def _strict(body: bytes) -> dict[str, JSON]:
@@ -83,6 +91,7 @@ def _integer(lexeme: str) -> int:
     return int(_number(lexeme))
 
 
+_AS_LEXEMES: Final = orjson.OPT_PASSTHROUGH_SUBCLASS
 _QUICK: Final = msgspec.json.Decoder(float_hook=Number)
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object,

@@ -7,10 +7,10 @@ amount, a time or a short word cannot be true. `ledger.model` hands all of this 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Context, Decimal, DefaultContext, Inexact, setcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
 
 from ledger.errors import CannotBeTrue
@@ -24,8 +24,17 @@ TEXT_MAX: Final = 512
 AMOUNT_MAX: Final = 40
 """Characters of the longest amount: a sign, 20 digits, a point and 18 more."""
 
+KEYS_MAX: Final = 4096
+KEY_MAX: Final = 64
+FIELDS_MAX: Final = 256
+"""How many keys are kept in mind, of how many characters, from objects of how many fields."""
+
+_SNAKE_CASE: Final = re.compile(r"[a-z]+[0-9]*(?:_[a-z]+[0-9]*)*")
+_CAMEL_CASE: Final = re.compile(r"[a-z]+[0-9]*(?:[A-Z][a-z]*[0-9]*)+")
 _MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}", re.ASCII)
+_INTEGER_MAX: Final = 10**TEXT_MAX
+_moment: Final = datetime.fromisoformat
 _EXACT: Final = Context(prec=128, traps=[Inexact])
 
 # Python's default of 28 digits would round sums of amounts, which have up to 38.
@@ -43,8 +52,9 @@ class _Camel(dict[str, str]):
     """Field names in camelCase by their snake_case; "" for those that have no other spelling."""
 
     def __missing__(self, name: str) -> str:
-        head, *tail = name.split("_")
-        found = self[name] = head + "".join(part.title() for part in tail) if tail else ""
+        words = name.split("_") if _SNAKE_CASE.fullmatch(name) else [name]
+        other = words[0] + "".join(map(str.capitalize, words[1:]))
+        found = self[name] = "" if other == name else other
         return found
 
 
@@ -53,8 +63,52 @@ _CAMEL: Final = _Camel()
 
 
 def camel(name: str) -> str:
-    """Spell a snake_case field name in camelCase."""
+    """Spell a snake_case field name in camelCase; what is no snake_case spells only itself."""
     return _CAMEL[name] or name
+
+
+_PLAIN_KEYS: Final[set[str]] = set()
+_CAMEL_KEYS: Final[set[str]] = set()
+"""Keys of callbacks that are no camelCase, or are: a few thousand, told apart once."""
+
+_are_plain: Final = _PLAIN_KEYS.issuperset
+
+
+def _learn(fields: Mapping[str, JSON]) -> bool:
+    """Tell whether no key is camelCase, and keep in mind which are; of a vast object, say no."""
+    if len(fields) > FIELDS_MAX or not _CAMEL_KEYS.isdisjoint(fields):
+        return False
+    if len(_PLAIN_KEYS) + len(_CAMEL_KEYS) > KEYS_MAX:
+        _PLAIN_KEYS.clear()
+        _CAMEL_KEYS.clear()
+    is_plain = True
+    for key in fields:
+        is_camel = _CAMEL_CASE.fullmatch(key) is not None
+        is_plain = is_plain and not is_camel
+        if len(key) <= KEY_MAX:
+            (_CAMEL_KEYS if is_camel else _PLAIN_KEYS).add(key)
+    return is_plain
+
+
+def _find(fields: Mapping[str, JSON], node: Mapping[str, JSON], name: str) -> JSON:
+    """Return the field `name` in either casing, from the node around when the fields lack it."""
+    value = fields.get(name)
+    other = _CAMEL[name]
+    if other and (twin := fields.get(other)) is not None:
+        if value is not None and value != twin:
+            raise CannotBeTrue("two_values", f"{name} and {other} disagree")
+        return twin
+    if value is None and fields is not node:
+        value = node.get(name)
+        return node.get(other) if value is None and other else value
+    return value
+
+
+def _finder(fields: Mapping[str, JSON], node: Mapping[str, JSON]) -> Callable[[str], JSON]:
+    """Return what finds a field by its name: a mere look-up where no field can have two places."""
+    if fields is node and (_are_plain(fields) or _learn(fields)):
+        return fields.get
+    return partial(_find, fields, node)
 
 
 class Payload:
@@ -65,51 +119,45 @@ class Payload:
     a field present in both casings with different values cannot be true.
     """
 
-    __slots__ = ("fields", "id", "node", "path_event", "root", "type")
+    __slots__ = ("fields", "get", "id", "path_event", "root", "type")
+
+    fields: Mapping[str, JSON]
+    """The fields as they stand there."""
+    get: Callable[[str], JSON]
+    """(snake_case name) → the field in either casing; None when absent or null."""
 
     def __init__(self, root: Mapping[str, JSON], path_event: str | None = None) -> None:
         data = root.get("data")
+        node: Mapping[str, JSON] = data if isinstance(data, dict) else root
+        attributes = node.get("attributes")
+        self.fields = fields = attributes if isinstance(attributes, dict) else node
+        self.get = _finder(fields, node)
         self.root = root
-        self.node: Mapping[str, JSON] = data if isinstance(data, dict) else root
-        attributes = self.node.get("attributes")
-        self.fields: Mapping[str, JSON] = attributes if isinstance(attributes, dict) else self.node
         self.path_event = path_event
-        self.type: str | None = _short("type", self.node.get("type"))
-        self.id: str | None = _short("id", self.node.get("id"))
+        self.type = as_text("type", node.get("type"))
+        self.id = as_text("id", node.get("id"))
 
-    def get(self, name: str) -> JSON:
-        """Return the field `name` (snake_case) in either casing; None when absent or null."""
-        fields = self.fields
-        value = fields.get(name)
-        other = _CAMEL[name]
-        if other and (twin := fields.get(other)) is not None:
-            if value is not None and value != twin:
-                raise CannotBeTrue("two_values", f"{name} and {other} disagree")
-            value = twin
-        if value is None and fields is not self.node:
-            value = self.node.get(name)
-            return self.node.get(other) if value is None and other else value
-        return value
+    @classmethod
+    def inner(cls, fields: Mapping[str, JSON]) -> Payload:
+        """Return an object inside a callback as a payload: always flat, no type and id read."""
+        payload = cls.__new__(cls)
+        payload.root = payload.fields = fields
+        payload.get = _finder(fields, fields)
+        payload.path_event = payload.type = payload.id = None
+        return payload
 
     def within(self, name: str) -> Payload | None:
         """Return the object in field `name` as a payload of its own; None when it is none."""
         value = self.get(name)
         return Payload.inner(value) if isinstance(value, dict) else None
 
-    @classmethod
-    def inner(cls, fields: Mapping[str, JSON]) -> Payload:
-        """Return an object inside a callback as a payload: always flat, no type and id read."""
-        payload = cls.__new__(cls)
-        payload.root = payload.node = payload.fields = fields
-        payload.path_event = payload.type = payload.id = None
-        return payload
-
     def text(self, name: str) -> str | None:
         """Return a short text or identifier; absent, null and "" are None; integers read as text.
 
         Raises CannotBeTrue for other types and beyond `TEXT_MAX` characters.
         """
-        return _short(name, self.get(name))
+        value = self.get(name)
+        return value if value is None else as_text(name, value)
 
     def need(self, name: str) -> str:
         """Return a text that must be there. Raises CannotBeTrue when it is not."""
@@ -121,14 +169,27 @@ class Payload:
     def note(self, name: str) -> str | None:
         """Return a descriptive text, cut to TEXT_MAX; what is no text is None, never refused."""
         value = self.get(name)
-        return (value[:TEXT_MAX] or None) if isinstance(value, str) else None
+        return value[:TEXT_MAX] or None if isinstance(value, str) else None
+
+    def notes(self, names: Iterable[str]) -> dict[str, JSON]:
+        """Return the descriptive texts of several fields by their names."""
+        get = self.get
+        found: dict[str, JSON] = {}
+        for name in names:
+            value = get(name)
+            found[name] = value[:TEXT_MAX] or None if isinstance(value, str) else None
+        return found
+
+    def texts(self, names: Iterable[str]) -> dict[str, JSON]:
+        """Return the short texts of several fields by their names. Raises CannotBeTrue."""
+        return {name: as_text(name, self.get(name)) for name in names}
 
     def status(self, name: str, known: frozenset[str]) -> str:
         """Return the state in lower case, or `unknown:<text>` when it is not in `known`.
 
         Raises CannotBeTrue `missing_status`.
         """
-        text = self.text(name)
+        text = as_text(name, self.get(name))
         if text is None:
             raise CannotBeTrue("missing_status", f"the callback has no {name}")
         word = text.lower()
@@ -139,7 +200,7 @@ class Payload:
 
         Raises CannotBeTrue `missing_amount` or `negative_amount`: absent is not zero.
         """
-        value = self.money(name)
+        value = as_money(name, self.get(name))
         if value is None:
             raise CannotBeTrue("missing_amount", f"the callback has no {name}")
         if value.is_signed():
@@ -148,7 +209,7 @@ class Payload:
 
     def fees(self, name: str) -> Decimal | None:
         """Return fees, None when unknown. Raises CannotBeTrue `negative_fees`."""
-        value = self.money(name)
+        value = as_money(name, self.get(name))
         if value is not None and value.is_signed():
             raise CannotBeTrue("negative_fees", f"{name} is {value}")
         return value
@@ -168,7 +229,7 @@ class Payload:
 
     def currency(self, name: str) -> str:
         """Return a currency in upper case. Raises CannotBeTrue `missing_` or `bad_currency`."""
-        text = self.text(name)
+        text = as_text(name, self.get(name))
         if text is None:
             raise CannotBeTrue("missing_currency", f"the callback has no {name}")
         code = _currency(text)
@@ -178,8 +239,7 @@ class Payload:
 
     def money(self, name: str) -> Decimal | None:
         """Return an amount from its exact lexeme, string or number; None when absent or null."""
-        value = self.get(name)
-        return None if value is None else as_money(name, value)
+        return as_money(name, self.get(name))
 
     def instant(self, name: str) -> datetime | None:
         """Return a time with a zone, in UTC; None when absent, null or ""."""
@@ -190,19 +250,19 @@ class Payload:
         return self.instant("updated_at") or self.instant("created_at")
 
 
-def _short(name: str, value: JSON) -> str | None:
-    """Read what is mostly a short text or nothing, as `as_text` does."""
-    if value is None or (type(value) is str and 0 < len(value) <= TEXT_MAX):
-        return value
-    return as_text(name, value)
+def inside(value: JSON, name: str) -> JSON:
+    """Return field `name` of an object, in either casing; None where there is none."""
+    return _find(value, value, name) if isinstance(value, dict) else None
 
 
 def as_text(name: str, value: JSON) -> str | None:
     """Read `value` as a short text: at most TEXT_MAX characters, integers allowed, "" is None."""
+    if type(value) is str and len(value) <= TEXT_MAX:
+        return value or None
     if value is None or value == "":
         return None
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value) if abs(value) < 10**TEXT_MAX else ""
+        value = str(value) if abs(value) < _INTEGER_MAX else ""
     if not isinstance(value, str) or not value:
         raise CannotBeTrue("bad_" + name, f"{name} is not a text")
     if len(value) > TEXT_MAX:
@@ -249,13 +309,14 @@ def as_instant(name: str, value: JSON) -> datetime | None:
     """Read an RFC 3339 time with an offset, in UTC; more than 6 fractional digits are cut."""
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or isinstance(value, Number) or len(value) > 64:
+    if type(value) is not str or len(value) > 64:
         raise CannotBeTrue("bad_" + name, f"{name} is not a time")
     try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is UTC:
+        moment = _moment(value)
+        zone = moment.tzinfo
+        if zone is UTC:
             return moment
-        if moment.tzinfo is None:
+        if zone is None:
             raise CannotBeTrue("bad_" + name, f"{name} names no time zone")
         return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:

@@ -15,7 +15,16 @@ from typing import Any, Final
 import handlers
 import projections
 from ledger.errors import CannotBeTrue, RegistryError, Unreadable
-from ledger.model import Envelope, Fact, Handler, Payload, Projection, SourceTerms, StreamProjection
+from ledger.model import (
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    Projection,
+    Record,
+    SourceTerms,
+    StreamProjection,
+)
 from ledger.payload import parse
 
 UNKNOWN: Final = "unknown"
@@ -30,8 +39,7 @@ MACHINE: Final = (
 """The modules of this package that books depend on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Record, frozen=True):
     """What the receiver makes of a body: its envelope, and why it is quarantined, if it is."""
 
     envelope: Envelope
@@ -93,11 +101,11 @@ class Registry:
 
         Raises CannotBeTrue `unknown` or `event_mismatch`.
         """
-        known = self.handlers.get(provider, ())
         typed = self.typed.get((provider, payload.type or ""))
         event = payload.path_event
         if typed is not None and (event is None or event in typed.events):
             return typed
+        known = self.handlers.get(provider, ())
         fits = [typed] if typed else [handler for handler in known if handler.matches(payload)]
         named = [handler for handler in known if event in handler.events] if event else []
         if named:

@@ -22,7 +22,7 @@ from ledger import books, cells, database
 from ledger.errors import CannotBeTrue, LedgerError, Unreadable
 from ledger.fold import Batch, Change, StreamKey, Translated
 from ledger.metrics import FOLDED
-from ledger.model import SourceTerms, Trouble
+from ledger.model import SourceTerms, Trouble, changed
 from ledger.registry import Registry
 from ledger.settings import Settings
 
@@ -291,7 +291,7 @@ class Pipe:
             if events[0].trouble is not None:
                 raise error
             trouble = Trouble("rows_refused", type(error).__name__)
-            parts = [[dataclasses.replace(events[0], trouble=trouble)]]
+            parts = [[changed(events[0], trouble=trouble)]]
         else:
             half = len(events) // 2
             parts = [list(events[:half]), list(events[half:])]

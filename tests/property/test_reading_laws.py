@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ledger import payload, simulate
 from ledger.errors import Unreadable
 from ledger.intake import Callback, Head, Reader, read
+from ledger.model import Number
 from ledger.settings import Source
 
 BODIES = [
@@ -78,9 +79,19 @@ def test_ordinary_bodies_are_read_quickly() -> None:
         assert (payload._plain(body) is None) == (compact != body)
 
 
+@pytest.mark.parametrize("lexeme", ["1.0", "13304.950", "-0.0", "1e5", "1E-07"])
+def test_a_fraction_is_read_quickly_as_its_exact_lexeme(lexeme: str) -> None:
+    quick = payload._plain(b'{"a":[%s]}' % lexeme.encode())
+    assert shape(quick) == [("a", [(Number, lexeme)])]
+
+
 @given(st.randoms(use_true_random=False))
 def test_a_hostile_body_is_never_read_quickly(random: Random) -> None:
-    for body in (b'{"a":1,"a":1}', b'{"a":1.0}', b'{"a":"\\u0000"}', b'{"a":' + b"9" * 70 + b"}"):
+    long = b"9" * 70
+    for body in (
+        b'{"a":1,"a":1}', b'{"a":1.0,"a":1.0}', b'{"a":"\\u0000"}', b'{"a":%s}' % long,
+        b'{"a":0.%s}' % long, b'{"a":1.5e%s}' % long, b'{"a":' + b"[" * 70 + b"]" * 70 + b"}",
+    ):  # fmt: skip
         spoilt = body.replace(b"a", bytes([random.randrange(97, 123)]))
         assert payload._plain(spoilt) is None
     with pytest.raises(Unreadable, match="twice"):

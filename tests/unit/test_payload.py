@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from decimal import Decimal
+from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import handlers
 from ledger.errors import CannotBeTrue, Unreadable
 from ledger.model import (
     Number,
@@ -24,6 +28,7 @@ from ledger.model import (
     total,
 )
 from ledger.payload import parse
+from ledger.reading import camel
 from tests.samples import utc
 
 ENVELOPES: list[dict[str, Any]] = [
@@ -75,6 +80,25 @@ def test_two_casings_with_two_values_cannot_be_true() -> None:
     said = Payload({"net_amount": "1", "netAmount": "2"})
     assert reason_of(said.get, "net_amount") == "two_values"
     assert Payload({"net_amount": "1", "netAmount": "1"}).get("net_amount") == "1"
+
+
+def test_every_name_that_handlers_ask_for_has_its_other_spelling() -> None:
+    names = {
+        node.value
+        for path in Path(handlers.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        and re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", node.value)
+    }  # fmt: skip
+    assert len(names) > 50
+    assert [name for name in sorted(names) if "_" in camel(name)] == []
+    assert camel("end_to_end_ref2") == "endToEndRef2"
+    assert [camel(name) for name in ("line_1", "a__b", "_a", "A_b")] == [
+        "line_1",
+        "a__b",
+        "_a",
+        "A_b",
+    ]
 
 
 def test_an_object_inside_is_flat_and_read_without_type_and_id() -> None:
