@@ -20,9 +20,14 @@ from ledger.pull_terms import Pull, read_pull
 from ledger.recon_rules import Rules, rules_of
 
 PREFIX: Final = "LEDGER_"
+SOURCES: Final = "straitsx,gokart"
+"""The sources that there are when nothing names any."""
 SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 LOG_NAME: Final = re.compile(SOURCE_NAME.pattern + r"(\.statements)?")
 """A source's log, or the log of its statements."""
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+PAYLOAD_CURRENCY: Final = re.compile(r"[a-z_]+\.[a-z]{2,12}")
+"""Which currency of which kind a wallet is named for."""
 
 PROVIDER_HEADERS: Final[Mapping[str, str]] = {
     "straitsx": "Xfers-Signature",
@@ -171,8 +176,10 @@ def _coerce(name: str, value: Any) -> Any:
     try:
         match kind:
             case "int":
+                if isinstance(value, bool | float):
+                    raise ValueError("not a whole number")
                 number = int(value)
-                if number < 0 or isinstance(value, bool):
+                if number < 0:
                     raise ValueError("negative")
                 return number
             case "float":
@@ -190,17 +197,28 @@ def _coerce(name: str, value: Any) -> Any:
         raise SettingsError(f"{PREFIX}{name.upper()}={value!r} is not valid: {error}") from error
 
 
+def _coerce_words(name: str, value: Any) -> tuple[str, ...]:
+    try:
+        return _words(value)
+    except ValueError as error:
+        raise SettingsError(f"{name}={value!r} is not valid: {error}") from error
+
+
 def _words(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = value.split(",")
+        value = [word for word in value.split(",") if word.strip()]
     if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
         raise ValueError("expected texts")
-    return tuple(word.strip() for word in value if word.strip())
+    words = tuple(word.strip() for word in value)
+    if "" in words:
+        raise ValueError("a text is empty; leave it out")
+    return words
 
 
 def _sources(raw: Any, environ: Mapping[str, str]) -> dict[str, Source]:
-    if raw is None or PREFIX + "SOURCES" in environ:
-        names = _words(environ.get(PREFIX + "SOURCES", "straitsx,gokart"))
+    named = environ.get(PREFIX + "SOURCES", SOURCES if raw is None else raw)
+    if not isinstance(named, dict):
+        names = _coerce_words("sources", named)
         table = raw if isinstance(raw, dict) else {}
         raw = {name: table.get(name, {"provider": name}) for name in names}
     if not isinstance(raw, dict) or not raw:
@@ -228,11 +246,11 @@ def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
             name=name,
             provider=provider,
             secrets=tuple(_secret(name, text, environ) for text in secrets),
-            header=str(body.get("header") or PROVIDER_HEADERS[provider]),
+            header=_header(body.get("header", PROVIDER_HEADERS[provider])),
             allow_ips=_words(body.get("allow_ips", ())),
             currency=_currency(environ.get(f"{PREFIX}CURRENCY_{suffix}") or body.get("currency")),
-            wallets={str(k).lower(): _currency(v) or ""
-                     for k, v in dict(_flat(body.get("wallets", {}))).items()},
+            wallets={_payload_currency(key): _currency(value) or ""
+                     for key, value in _flat(body.get("wallets", {}))},
             reconcile=rules_of(dict(body.get("reconcile", {}))),
             pull=_pull(name, body, environ),
         )  # fmt: skip
@@ -261,6 +279,18 @@ def _flat(table: Any, prefix: str = "") -> list[tuple[str, Any]]:
         else:
             pairs.append((prefix + key, value))
     return pairs
+
+
+def _payload_currency(key: str) -> str:
+    if not PAYLOAD_CURRENCY.fullmatch(key.lower()):
+        raise ValueError(f'wallets: {key!r} is not like "payout.sgd"')
+    return key.lower()
+
+
+def _header(value: Any) -> str:
+    if not isinstance(value, str) or not HEADER_NAME.fullmatch(value):
+        raise ValueError(f"{value!r} cannot be the name of a header")
+    return value
 
 
 def _currency(value: Any) -> str | None:
