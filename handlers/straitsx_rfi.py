@@ -20,6 +20,7 @@ from ledger.model import (
     SourceTerms,
     changed,
     identify,
+    stamp,
 )
 
 STATUSES: Final = frozenset({"sent", "received", "completed", "expired"})
@@ -89,7 +90,7 @@ def _question(question: Payload) -> dict[str, JSON]:
 
 
 def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
+    return stamp(moment) if moment else None
 
 
 HANDLER = Handler(

@@ -25,6 +25,7 @@ from ledger.reading import (
     as_text,
     inside,
     plain,
+    stamp,
     total,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "identify",
     "inside",
     "plain",
+    "stamp",
     "total",
 ]
 

@@ -55,12 +55,14 @@ def _strict(body: bytes) -> dict[str, JSON]:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Unreadable(f"not UTF-8 at byte {error.start}") from error
+    if text.startswith("\ufeff"):
+        raise Unreadable("the body begins with a byte order mark; send JSON without one")
     try:
         root = _DECODER.decode(text)
     except RecursionError as error:
         raise Unreadable(f"nested deeper than {DEPTH_MAX}") from error
     except json.JSONDecodeError as error:
-        raise Unreadable(f"{error.msg} at line {error.lineno} column {error.colno}") from error
+        raise _no_json(error) from error
     if not isinstance(root, dict):
         raise Unreadable("the body is not a JSON object")
     if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
@@ -68,6 +70,12 @@ def _strict(body: bytes) -> dict[str, JSON]:
     if b"\\u" in body:
         _check_texts(root)
     return root
+
+
+def _no_json(error: json.JSONDecodeError) -> Unreadable:
+    """Say what is wrong, and where."""
+    what = error.msg.removesuffix(" at")  # the decoder says so of control characters only
+    return Unreadable(f"{what} at line {error.lineno} column {error.colno}")
 
 
 def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
@@ -152,7 +160,7 @@ def scan(text: str, start: int) -> tuple[JSON, int]:
     except RecursionError as error:
         raise Unreadable(f"nested deeper than {DEPTH_MAX}") from error
     except json.JSONDecodeError as error:
-        raise Unreadable(f"{error.msg} at line {error.lineno} column {error.colno}") from error
+        raise _no_json(error) from error
     if isinstance(value, dict | list):
         _check_depth(value)
     if "\\u" in text[start:end]:

@@ -323,6 +323,11 @@ def as_instant(name: str, value: JSON) -> datetime | None:
         raise CannotBeTrue("bad_" + name, f"{name} is not a time: {error}") from error
 
 
+def stamp(moment: datetime) -> str:
+    """Write a time as RFC 3339 in UTC, as answers give all times."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def total(*amounts: Decimal) -> Decimal:
     """Add amounts exactly, beyond the 28 digits at which Python's default context rounds.
 

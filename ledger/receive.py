@@ -347,8 +347,13 @@ Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def add_receive_routes(app: web.Application, receiver: Receiver) -> None:
-    """Register the callback paths; every method is answered, so that every try is recorded."""
+    """Register the callback paths; every method is answered, so that every try is recorded.
+
+    A slash at the end means nothing: to a provider, 404 is a callback that need not be sent again.
+    """
     app.router.add_route("*", "/callbacks/{source}", receiver.handle)
+    app.router.add_route("*", "/callbacks/{source}/", receiver.handle)
     app.router.add_route("*", "/callbacks/{source}/{event}", receiver.handle)
+    app.router.add_route("*", "/callbacks/{source}/{event}/", receiver.handle)
     app.router.add_route("*", "/callbacks", receiver.handle)
     app.router.add_route("*", "/callbacks/{source:.*}", receiver.handle)

@@ -108,8 +108,10 @@ class SourceFolder:
                 done = True
             except* (LedgerError, asyncpg.PostgresError, *database.LOST) as group:
                 error = group.exceptions[0]
+                # Its own words, unless they may quote a callback.
+                said = str(error) if isinstance(error, LedgerError) else ""
                 LOGGER.warning(
-                    "fold_interrupted", source=self.terms.source, error=type(error).__name__
+                    "fold_interrupted", source=self.terms.source, error=said or type(error).__name__
                 )
             except* Exception:
                 LOGGER.exception("fold_failed", source=self.terms.source)

@@ -11,7 +11,17 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger.model import Leg, Record, Seen, SourceTerms, StreamProjection, Table, View, changed
+from ledger.model import (
+    Leg,
+    Record,
+    Seen,
+    SourceTerms,
+    StreamProjection,
+    Table,
+    View,
+    changed,
+    stamp,
+)
 from projections.postings import settle
 
 WORDS_MAX: Final = 64
@@ -79,7 +89,7 @@ def view(state: Adjustment, related: Sequence[Adjustment], terms: SourceTerms) -
         "effective_at": state.effective_at,
         "words": [
             {"action": w.action, "by": w.by, "note": w.note, "position": w.position,
-             "at": w.at.isoformat()}
+             "at": stamp(w.at)}
             for w in state.words
         ],
     }  # fmt: skip

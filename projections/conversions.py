@@ -23,6 +23,7 @@ from ledger.model import (
     View,
     as_money,
     plain,
+    stamp,
     total,
 )
 from projections import unknown
@@ -111,7 +112,7 @@ def _details(state: Conversion, last: Last) -> dict[str, Any]:
                 "status": said.status,
                 "revenue": plain(said.revenue),
                 "reward_points": plain(said.points),
-                "sent_at": said.sent_at.isoformat(),
+                "sent_at": stamp(said.sent_at),
             }
             for name, said in state.events.items()
         },

@@ -167,7 +167,15 @@ async def test_an_unknown_source_is_404_and_listed(caller: Caller) -> None:
     assert (row["answer"], "nobody" in row["reason"]) == (404, True)
 
 
-@pytest.mark.parametrize("event", ["a%20b", "%00", "x" * 65, "a/b", ""])
+async def test_a_slash_at_the_end_loses_no_callback(caller: Caller) -> None:
+    for path in ("/callbacks/straitsx/", "/callbacks/straitsx/paymentStatusUpdated/"):
+        body = encode(payment(len(path)))
+        headers = {"Xfers-Signature": sign(OLD, body)}
+        reply = await caller.request("POST", path, data=body, headers=headers)
+        assert (reply.status, reply.json["status"]) == (200, "accepted")
+
+
+@pytest.mark.parametrize("event", ["a%20b", "%00", "x" * 65, "a/b"])
 async def test_a_path_that_is_none_is_404(caller: Caller, event: str) -> None:
     reply = await caller.request("POST", f"/callbacks/straitsx/{event}", data=BODY)
     check_refused(reply, 404)

@@ -239,8 +239,8 @@ def test_an_rfi_states_its_deadline_and_the_state_of_each_question() -> None:
         effective_at=utc("2025-09-11T08:59:32"),
         customer_id="customer_profile_123_abc",
         details={
-            "expires_at": "2025-09-30T16:59:52+00:00",
-            "created_at": "2025-09-11T08:59:32+00:00",
+            "expires_at": "2025-09-30T16:59:52Z",
+            "created_at": "2025-09-11T08:59:32Z",
             "counts": {"total": 3, "pending": 3, "rejected": 0},
             "questions": [
                 {"id": "1823", "reply_type": "TEXT", **question},
@@ -254,7 +254,7 @@ def test_an_rfi_states_its_deadline_and_the_state_of_each_question() -> None:
 def test_the_other_spelling_of_an_rfi_is_understood() -> None:
     said = fact(RFI, "more/straitsx/rfi-2-received")
     assert (said.status, said.customer_id) == ("received", CUSTOMER)
-    assert said.details["expires_at"] == "2026-03-16T15:59:59+00:00"
+    assert said.details["expires_at"] == "2026-03-16T15:59:59Z"
     assert said.details["counts"] == {"total": 2, "pending": 0, "rejected": 0, "accepted": 0}
     assert [(q["id"], q["status"], q["optional"]) for q in said.details["questions"]] == [
         ("3001", "submitted", False),

@@ -212,6 +212,20 @@ def test_a_stated_total_tells_the_fees_that_no_field_names() -> None:
     assert reason_of(said.fees_within, "total", Decimal(4), None) == "total_mismatch"
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"\xef\xbb\xbf{}", "the body begins with a byte order mark; send JSON without one"),
+        (b'{"a": "\x01"}', "Invalid control character at line 1 column 8"),
+        (b"{", "Expecting property name enclosed in double quotes at line 1 column 2"),
+    ],
+)
+def test_what_is_no_json_says_why(body: bytes, told: str) -> None:
+    with pytest.raises(Unreadable) as refused:
+        parse(body)
+    assert str(refused.value) == told
+
+
 def test_an_unterminated_text_full_of_escapes_is_refused_in_linear_time() -> None:
     body = b'{"a":[' + b"[]," * 70 + b'"' + b'\\"' * 120_000
     started = process_time()

@@ -6,7 +6,7 @@ from decimal import Decimal
 from itertools import permutations
 from typing import Any
 
-from ledger.model import Fact
+from ledger.model import Fact, stamp
 from projections import conversions
 from tests.property.driver import GOKART, Books, at, one, told, word
 
@@ -73,13 +73,13 @@ def test_each_event_of_a_conversion_is_its_own() -> None:
                 "status": "Rejected",
                 "revenue": "60",
                 "reward_points": "45",
-                "sent_at": at(3).isoformat(),
+                "sent_at": stamp(at(3)),
             },
             "purchase": {
                 "status": "Success",
                 "revenue": "12.5",
                 "reward_points": "5",
-                "sent_at": at(5).isoformat(),
+                "sent_at": stamp(at(5)),
             },
         }
         assert books.balances()["income:conversions USD"] == "-12.5"
