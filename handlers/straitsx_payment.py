@@ -85,11 +85,13 @@ def _return_of(payload: Payload) -> str | None:
     payout FAQ).
     """
     sender = payload.get("sender_information")
-    own = payload.note("transaction_remarks")
-    for remarks in (own, as_note(inside(sender, "transaction_remarks"))):
-        if remarks and remarks.startswith("RTN") and (found := _RETURN.match(remarks)):
-            return found[1]
-    return None
+    own = _returned(payload.note("transaction_remarks"))
+    return own or _returned(as_note(inside(sender, "transaction_remarks")))
+
+
+def _returned(remarks: str | None) -> str | None:
+    found = _RETURN.match(remarks) if remarks and remarks.startswith("RTN") else None
+    return found and found[1]
 
 
 HANDLER = Handler(

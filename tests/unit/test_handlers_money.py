@@ -170,6 +170,15 @@ def test_return_remarks_are_found_flat_or_with_the_sender(
     assert said.details["return_of"] == expected
 
 
+def test_what_the_sender_says_is_not_asked_where_the_remarks_name_the_payout() -> None:
+    disputed = {"transaction_remarks": "RTN abc-2", "transactionRemarks": "RTN abc-3"}
+    told = {"transaction_remarks": "RTN abc-1", "sender_information": disputed}
+    assert fact(PAYMENT, "straitsx/01-payment-xusd", **told).details["return_of"] == "abc-1"
+    told["transaction_remarks"] = "INVOICE"
+    with pytest.raises(CannotBeTrue, match="transaction_remarks and transactionRemarks disagree"):
+        fact(PAYMENT, "straitsx/01-payment-xusd", **told)
+
+
 def test_a_payout_states_amount_fees_and_what_became_of_it() -> None:
     assert fact(PAYOUT, "straitsx/06-payout-usd") == Fact(
         kind="payout",
