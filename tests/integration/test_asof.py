@@ -114,6 +114,8 @@ async def test_what_is_beyond_the_log_or_the_present_is_refused(service: Service
     )  # fmt: skip
     status, found = await service.refused("/v1/wallets", recorded_at=FAR)
     assert (status, found["detail"][:27]) == (400, "recorded_at is in the futur")
+    assert await available(service, position=1) == "9.5"  # no other source has events
+    await service.post_json("gokart", {})
     status, found = await service.refused("/v1/wallets", position=1)
     assert (status, "add source=" in found["detail"]) == (400, True)
     status, _ = await service.refused("/v1/wallets", position="nowhere:1")

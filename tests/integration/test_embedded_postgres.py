@@ -93,7 +93,7 @@ async def test_a_cluster_is_created_and_answers_within_seconds(tmp_path: Path) -
         ("server_encoding", "UTF8"),
         ("password_encryption", "scram-sha-256"),
         ("TimeZone", "UTC"),
-        ("max_connections", "100"),
+        ("max_connections", "400"),
         ("max_wal_size", "2GB"),
         ("shared_buffers", "128MB"),
         ("log_statement", "none"),
