@@ -25,7 +25,7 @@ _PLAIN: Final = _SAFE | {"text"}
 """Types whose JSON is a word, a number or a quoted text."""
 
 _TEXT: Final = {"format": "text"}
-_CSV: Final = {"format": "csv", "null": "null", "escape": "\\"}
+_CSV: Final = {"format": "csv", "null": "null"}
 _lines: Final = msgspec.json.Encoder().encode_lines
 
 
@@ -44,7 +44,7 @@ def copied(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> Copied:
     """
     if rows and _PLAIN.issuperset(kinds):
         data = _lines(rows)
-        # Of what JSON escapes, CSV would read only quotes and backslashes back.
+        # What JSON escapes, CSV does not read back.
         if b"\\" not in data:
             return Copied(data[1:-2].replace(b"]\n[", b"\n") + b"\n", _CSV)
     return Copied(encode(kinds, rows), _TEXT)

@@ -52,6 +52,9 @@ SAID: Final = ("content-type", "user-agent", "x-forwarded-for")
 """Fields whose values matter beside the proof, in the order of `Head`."""
 
 HEAD_BYTES_MAX: Final = 4_096
+LINE_BYTES_MAX: Final = 160
+"""Longest request line that is looked up: what a source and an event may be named, and the rest."""
+
 HEADS_MAX: Final = 1_024
 STAND_IN: Final = b"1"
 """Stands for a value that was cut out of a head: also the length of a body of one byte."""
@@ -168,8 +171,9 @@ class Reader:
 
     def _read_alike(self, data: bytes) -> Callback | None:
         """Read a callback whose two values are where they are looked for."""
-        end = data.find(END, 0, HEAD_BYTES_MAX)
-        mark = self._mark(data[: data.find(b"\r\n")]) if end > 0 else None
+        line = data.find(b"\r\n", 0, LINE_BYTES_MAX) if data.startswith(START) else -1
+        end = data.find(END, line, HEAD_BYTES_MAX) if line > 0 else -1
+        mark = self._mark(data[:line]) if end > 0 else None
         if mark is None:
             return None
         rest, proof = _cut(data[:end], mark)

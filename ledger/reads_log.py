@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from ledger.answers import build
 from ledger.answers_log import Deliveries, Delivery, Event, EventDetail, Events
-from ledger.errors import NotFound
+from ledger.errors import BadQuestion, NotFound
 from ledger.questions import POSITION_MAX, Question, after, write_cursor
 from ledger.reads import Listing, Row, Snapshot
+from ledger.settings import EVENT_NAME
 
 SELECT_EVENTS: Final = """
 SELECT source, position, encode(event_id, 'hex') AS event_id, idempotency_key, kind, resource_id,
@@ -182,6 +183,9 @@ async def _event_asked(
     if EVENT_ID.fullmatch(asked):
         row = await snapshot.row(SELECT_POSITION, source, bytes.fromhex(asked))
         return (row["position"] if row else NO_POSITION), None
+    if not EVENT_NAME.fullmatch(asked):
+        told = asked[:64]
+        raise BadQuestion(f"event is a position, an event id or an event's name, not {told!r}")
     return None, asked
 
 

@@ -22,12 +22,11 @@ from ledger.log import Appended, Arrival, Budget, Log
 from ledger.metrics import Tally
 from ledger.model import Envelope
 from ledger.registry import UNREADABLE, Reading, Registry, identity
-from ledger.settings import Settings, Source
+from ledger.settings import EVENT_NAME, Settings, Source
 from ledger.signature import HEX_DIGEST_CHARS, HMAC_PROVIDERS, Verify, allowed, verifier
 
 LOGGER = structlog.get_logger("ledger.receive")
 
-EVENT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HEADER_CHARS_MAX: Final = 512
 FORWARDED_FOR: Final = "X-Forwarded-For"
 PEER_CHARS_MAX: Final = 64

@@ -23,6 +23,8 @@ PREFIX: Final = "LEDGER_"
 SOURCES: Final = "straitsx,gokart"
 """The sources that there are when nothing names any."""
 SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+EVENT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""A provider\'s event name, as it may stand in a callback URL."""
 LOG_NAME: Final = re.compile(SOURCE_NAME.pattern + r"(\.statements)?")
 """A source's log, or the log of its statements."""
 HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -240,17 +242,15 @@ def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
         )
     suffix = name.upper().replace("-", "_")
     try:
-        given = environ.get(f"{PREFIX}SECRET_{suffix}")
-        secrets = _words(given) if given else _words(body.get("secrets", ()))
+        given = environ.get(f"{PREFIX}SECRET_{suffix}") or body.get("secrets", ())
         source = Source(
             name=name,
             provider=provider,
-            secrets=tuple(_secret(name, text, environ) for text in secrets),
+            secrets=tuple(_secret(name, text, environ) for text in _secrets(given)),
             header=_header(body.get("header", PROVIDER_HEADERS[provider])),
             allow_ips=_words(body.get("allow_ips", ())),
             currency=_currency(environ.get(f"{PREFIX}CURRENCY_{suffix}") or body.get("currency")),
-            wallets={_payload_currency(key): _currency(value) or ""
-                     for key, value in _flat(body.get("wallets", {}))},
+            wallets=_wallets(body.get("wallets", {})),
             reconcile=rules_of(dict(body.get("reconcile", {}))),
             pull=_pull(name, body, environ),
         )  # fmt: skip
@@ -281,6 +281,16 @@ def _flat(table: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return pairs
 
 
+def _wallets(table: Any) -> dict[str, str]:
+    wallets: dict[str, str] = {}
+    for key, value in _flat(table):
+        name = _payload_currency(key)
+        if name in wallets:
+            raise ValueError(f"wallets: {name!r} is named twice")
+        wallets[name] = _currency(value) or ""
+    return wallets
+
+
 def _payload_currency(key: str) -> str:
     if not PAYLOAD_CURRENCY.fullmatch(key.lower()):
         raise ValueError(f'wallets: {key!r} is not like "payout.sgd"')
@@ -301,10 +311,18 @@ def _currency(value: Any) -> str | None:
     return value.upper()
 
 
+def _secrets(value: Any) -> tuple[str, ...]:
+    """Return what is named as secrets; only an absent key or [] says that there are none."""
+    words = _words(value)
+    if isinstance(value, str) and not words:
+        raise ValueError("its secret is empty; leave it out to take unsigned callbacks")
+    return words
+
+
 def _secret(source: str, text: str, environ: Mapping[str, str]) -> str:
     scheme, _, rest = text.partition(":")
     if scheme == "env":
-        value = environ.get(rest, "")
+        value = environ.get(rest, "").strip()
     elif scheme == "file":
         try:
             value = Path(rest).read_text(encoding="utf-8").strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,7 +18,7 @@ import orjson
 
 from ledger.fold import RELATED_MAX, Batch, Change, Stream, StreamKey, Translated
 from ledger.lines import row_line
-from ledger.model import SourceTerms, Table, Trouble
+from ledger.model import SourceTerms, Table, Trouble, changed
 from ledger.reading import plain, total
 from ledger.registry import Registry
 from ledger.stored import encode
@@ -203,4 +203,4 @@ class PaperFold:
             return
         if events[0].trouble is not None:
             raise error
-        self._fold([replace(events[0], trouble=Trouble("rows_refused", type(error).__name__))])
+        self._fold([changed(events[0], trouble=Trouble("rows_refused", type(error).__name__))])

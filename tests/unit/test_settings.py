@@ -43,8 +43,12 @@ def test_what_cannot_be_meant_refuses_to_start(tmp_path: Path, text: str, words:
 
 
 def test_an_empty_secret_never_opens_a_source(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="straitsx"):
-        loaded(tmp_path, SOURCE + 'secrets = [""]')
+    for text in ('[""]', '""', '" , "', '["env:BLANK"]'):
+        with pytest.raises(SettingsError, match="straitsx"):
+            loaded(tmp_path, f"{SOURCE}secrets = {text}", BLANK="  ")
+    for text in (",", " "):
+        with pytest.raises(SettingsError, match="straitsx"):
+            loaded(tmp_path, SOURCE + 'secrets = ["real"]', LEDGER_SECRET_STRAITSX=text)
     assert loaded(tmp_path, SOURCE + "secrets = []").sources["straitsx"].secrets == ()
 
 
@@ -63,3 +67,16 @@ def test_a_wallet_is_named_in_either_spelling(tmp_path: Path) -> None:
 
 def test_commas_more_than_needed_do_no_harm() -> None:
     assert load({"LEDGER_API_TOKENS": "one, two,"}).api_tokens == ("one", "two")
+
+
+def test_a_secret_is_the_same_wherever_it_is_kept(tmp_path: Path) -> None:
+    kept = tmp_path / "secret"
+    kept.write_text(" ss_1\n")
+    text = f'{SOURCE}secrets = ["env:KEPT", "file:{kept}", " ss_1 "]'
+    assert loaded(tmp_path, text, KEPT=" ss_1\n").sources["straitsx"].secrets == ("ss_1",) * 3
+
+
+def test_a_payload_currency_has_one_wallet(tmp_path: Path) -> None:
+    text = SOURCE + 'wallets = {"payout.SGD" = "XSGD", "payout.sgd" = "XUSD"}'
+    with pytest.raises(SettingsError, match="named twice"):
+        loaded(tmp_path, text)
