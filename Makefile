@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile --editable
 ARGS ?=
 
-# Processes start three times as fast from compiled modules, and a service is several of them.
+# Processes start three times as fast from compiled modules, and a service is several of them: where
+# the environment forbids to keep those (container images do), what make starts keeps them.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := run

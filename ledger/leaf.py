@@ -65,12 +65,8 @@ def encode(event: Mapping[str, Any]) -> bytes:
     return VERSION + b"".join([_ABSENT if value is None else _field(value) for value in values])
 
 
-def encode_all(events: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    """Return the bytes of many events: what `encode` says of each, made column by column."""
-    return _encode_rows(VERSION, list(map(_columns, events)))
-
-
 def _encode_rows(begin: bytes, rows: Sequence[Sequence[Any]]) -> list[bytes]:
+    """Return `begin` and what `encode` says of each event, made column by column."""
     if not rows:
         return []
     sources, positions, ids, *others, bodies = zip(*rows, strict=True)

@@ -129,6 +129,13 @@ def test_a_request_whose_head_is_known_is_read_as_if_it_were_new(random: Random)
         assert READER.read(data) == READER.read(data) == expected
 
 
+def test_the_head_of_a_plain_callback_is_looked_up() -> None:
+    assert READER.read(SIGNED) is not None
+    before = READER._head.cache_info().hits
+    assert READER.read(SIGNED) is not None
+    assert READER._head.cache_info().hits == before + 1
+
+
 @pytest.mark.parametrize("header", ["User-Agent", "Content-Type", "X-Forwarded-For", "Host"])
 def test_a_proof_in_a_field_that_matters_is_not_taken_out_of_it(header: str) -> None:
     reader = Reader({"straitsx": Source("straitsx", "straitsx", header=header)})
