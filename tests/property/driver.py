@@ -18,13 +18,17 @@ import msgspec
 
 from ledger import registry
 from ledger.fold import Batch, StreamKey, Translated
-from ledger.model import Fact, SourceTerms, StreamProjection, changed, plain, total
+from ledger.model import Fact, SourceTerms, StreamProjection, Table, changed, plain, total
 from ledger.stored import Stored, encode
 
 STRAITSX = SourceTerms("straitsx", "straitsx")
 GOKART = SourceTerms("gokart", "gokart", "USD")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = datetime(2026, 6, 1, tzinfo=UTC)
+TYPES = {
+    "text": str, "bigint": int, "int": int, "numeric": Decimal, "timestamptz": datetime,
+    "boolean": bool,
+}  # fmt: skip
 
 
 def at(minutes: int) -> datetime:
@@ -86,6 +90,13 @@ def event(fact: Fact, position: int) -> Translated:
     )
 
 
+def check_types(table: Table, row: Mapping[str, Any]) -> None:
+    """Check that plain columns hold exactly their own types: COPY is written without a look."""
+    for name, value in row.items():
+        wanted = TYPES.get(table.columns[name])
+        assert value is None or wanted is None or type(value) is wanted, (table.name, name, value)
+
+
 @dataclass
 class Books:
     """What the program wrote, and how it would read it back."""
@@ -126,8 +137,12 @@ class Books:
             raw = encode(stream.stored)
             self.saved[stream.key] = (stream.first_position, stream.position, raw)
             assert stream.row is not None
+            check_types(stream.projection.table, stream.row)
             self.rows[stream.key] = stream.row
+        tables = {each.table.name: each.table for each in found.projections}
         for name, made in change.rows.items():
+            for row in made:
+                check_types(tables[name], dict(zip(tables[name].columns, row, strict=True)))
             self.tables[name] += made
         for (_, account, currency), (debits, credited) in change.sums.get("balances", {}).items():
             known = self.sums.get((account, currency), (Decimal(0), Decimal(0)))
