@@ -54,11 +54,11 @@ async def copy(connection: Any, table: str, rows: Copied, columns: Sequence[str]
     """Put rows into a table: into these columns, or into all of them in their order."""
     # Not a file: the driver would have a thread read it.
     await connection.copy_to_table(
-        table, source=_once(rows.data), columns=columns or None, **rows.options
+        table, source=_whole(rows.data), columns=columns or None, **rows.options
     )
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Final, TypeAlias
 
 from ledger.settings import Source
@@ -15,9 +14,6 @@ Verify: TypeAlias = Callable[[str | None, bytes], bool]
 
 HMAC_PROVIDERS: Final = frozenset({"straitsx"})
 HEX_DIGEST_CHARS: Final = 64
-BLOCK_BYTES: Final = 64
-_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 
 
 def sign(secret: str, body: bytes) -> str:
@@ -37,26 +33,19 @@ def verifier(source: Source) -> Verify:
 
 
 def _hmac(keys: list[bytes]) -> Verify:
-    # A copy of what has hashed the key already spares hashing it with every body: 4.3 µs, not 6.2.
-    keyed = [(sha256(_padded(key, _INNER)), sha256(_padded(key, _OUTER))) for key in keys]
+    # A copy of what has hashed the key already spares hashing it with every body.
+    keyed = [hmac.new(key, digestmod="sha256") for key in keys]
 
     def verify(value: str | None, body: bytes) -> bool:
         claimed = _ascii(value).lower()
         matched = False
-        for begun, begun_outer in keyed:
-            inner, outer = begun.copy(), begun_outer.copy()
-            inner.update(body)
-            outer.update(inner.digest())
-            matched |= hmac.compare_digest(outer.hexdigest().encode(), claimed)
+        for begun in keyed:
+            expected = begun.copy()
+            expected.update(body)
+            matched |= hmac.compare_digest(expected.hexdigest().encode(), claimed)
         return matched and len(claimed) == HEX_DIGEST_CHARS
 
     return verify
-
-
-def _padded(key: bytes, pad: bytes) -> bytes:
-    """Return the block that HMAC-SHA256 hashes first, inside or outside (RFC 2104)."""
-    short = sha256(key).digest() if len(key) > BLOCK_BYTES else key
-    return short.ljust(BLOCK_BYTES, b"\x00").translate(pad)
 
 
 def _token(keys: list[bytes]) -> Verify:
