@@ -23,6 +23,7 @@ from ledger.bench_fold import arrival
 from ledger.bench_mix import mixed
 from ledger.bench_run import SOURCE, tool
 from ledger.errors import MeasurementFailed
+from ledger.sim_deal import FIRST
 
 BATCH_EVENTS: Final = 5_000
 PROCESSES: Final = 2
@@ -55,7 +56,8 @@ class Command(msgspec.Struct, frozen=True):
 def rows(command: Command) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a command's callbacks."""
     known = registry.load()
-    for n, callback in enumerate(mixed(command.seed, command.count)):
+    began = FIRST + timedelta(seconds=command.first)
+    for n, callback in enumerate(mixed(command.seed, command.count, began)):
         made = arrival(known, callback)
         position = command.first + n
         at = command.start + STEP * position

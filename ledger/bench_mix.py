@@ -1,15 +1,20 @@
-"""What a busy account sends in a day: made-up stories of many customers, told at the same time."""
+"""What a busy account sends in a day: made-up stories of many customers, told at the same time.
+
+Stories begin one after another, so what callbacks say of time goes with their order in the log, as
+a provider's does, but for what overlaps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from heapq import heapify, heapreplace
 from random import Random
 from typing import Final, TypeAlias
 
-from ledger.sim_deal import Deal, deal
-from ledger.simulate import SCRIPTS, STRAITSX, Callback, story
+from ledger.sim_deal import FIRST, Deal, deal
+from ledger.simulate import SCRIPTS, STRAITSX, Callback, returned
 
 Steps: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -18,6 +23,9 @@ HOT_SHARE: Final = 0.2
 
 AT_ONCE: Final = 300
 """How many stories are under way at any time."""
+
+STEP: Final = timedelta(seconds=2)
+"""How long after a story the next one begins: a hundred thousand callbacks make a day."""
 
 MONEY: Final[tuple[tuple[int, str, Steps], ...]] = (
     (30, "payment", (("pending", 0), ("completed", 2))),
@@ -51,11 +59,14 @@ _ALL: Final = (*MONEY, *STATUS, (RETURNS, "return", ()))
 _WEIGHTS: Final = [weight for weight, _, _ in _ALL]
 
 
-def mixed(seed: int, count: int) -> Iterator[Callback]:
-    """Tell `count` distinct StraitsX callbacks; the same seed tells the same, in the same order."""
+def mixed(seed: int, count: int, began: datetime = FIRST) -> Iterator[Callback]:
+    """Tell `count` distinct StraitsX callbacks; the same seed tells the same, in the same order.
+
+    The first stories begin at `began`.
+    """
     rng = Random(seed)  # noqa: S311 - made-up callbacks, repeatable on purpose
     hot = deal(rng)
-    waiting = [(rng.random(), n, _story(rng, hot)) for n in range(AT_ONCE)]
+    waiting = [(rng.random(), n, _story(rng, hot, began + n * STEP)) for n in range(AT_ONCE)]
     heapify(waiting)
     started = AT_ONCE
     for _ in range(count):
@@ -63,18 +74,18 @@ def mixed(seed: int, count: int) -> Iterator[Callback]:
         yield told[0]
         rest = told[1:]
         if not rest:
-            number, rest = started, _story(rng, hot)
+            number, rest = started, _story(rng, hot, began + started * STEP)
             started += 1
         heapreplace(waiting, (moment + rng.random(), number, rest))
 
 
-def _story(rng: Random, hot: Deal) -> list[Callback]:
+def _story(rng: Random, hot: Deal, began: datetime) -> list[Callback]:
     """Tell one story of the mix."""
     _, kind, steps = rng.choices(_ALL, _WEIGHTS)[0]
     if not steps:
-        return story(kind, rng)
+        return returned(rng, began)
     script = SCRIPTS[kind]
-    about = deal(rng, script.currency)
+    about = deal(rng, script.currency, began)
     if any(kind == known for _, known, _ in MONEY) and rng.random() < HOT_SHARE:
         about = replace(about, customer_id=hot.customer_id, account_no=hot.account_no)
     return [

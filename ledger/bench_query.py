@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from random import Random
 from typing import Any, Final
 
@@ -22,9 +21,6 @@ QUESTIONS: Final = 300
 WARM: Final = 20
 SECONDS_MAX: Final = 60.0
 CUSTOMERS: Final = 500
-DAYS: Final = 120
-"""Over how many days the mix is dated."""
-
 HOT: Final = "assets:wallet:available"
 SELECT_CUSTOMERS: Final = """
 SELECT DISTINCT customer_id FROM (
@@ -34,7 +30,9 @@ SELECT DISTINCT customer_id FROM (
 SELECT_HOT: Final = """
 SELECT account FROM hot WHERE source = $1 AND account LIKE 'liabilities:customers:%' LIMIT 1
 """
-SELECT_DATED: Final = "SELECT min(effective_at) FROM entries WHERE source = $1"
+SELECT_DATED: Final = """
+SELECT min(effective_at) AS first, max(effective_at) AS last FROM entries WHERE source = $1
+"""
 
 Params = dict[str, str]
 Ask = Callable[[], tuple[str, Params]]
@@ -81,10 +79,10 @@ async def _questions(stand: Stand, events: int) -> dict[str, Ask]:
     await books.use_generation(connection, stand.generation)
     customers = [row[0] for row in await connection.fetch(SELECT_CUSTOMERS, SOURCE, CUSTOMERS)]
     hot = await connection.fetchval(SELECT_HOT, SOURCE) or f"liabilities:customers:{customers[0]}"
-    first = await connection.fetchval(SELECT_DATED, SOURCE)
+    first, last = await connection.fetchrow(SELECT_DATED, SOURCE)
 
     def moment() -> Params:
-        dated = first + timedelta(seconds=rng.random() * DAYS * 86_400)
+        dated = first + (last - first) * rng.random()
         known = stand.start + STEP * rng.randrange(1, events + 1)
         return {"effective_at": dated.isoformat(), "recorded_at": known.isoformat()}
 

@@ -6,22 +6,17 @@ is true at one position and no two workers can fold the same event twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from ledger import cells
 from ledger.copytext import Copied, arrays, copied, copy
 from ledger.errors import SomeoneElseFolds
 from ledger.fold import RELATED_MAX, Batch, Change, Stream
-from ledger.model import Table
 from ledger.registry import Registry
 from ledger.stored import encode as encode_stored
-
-FRAMEWORK: Final = {"first_position": "bigint", "position": "bigint", "state": "bytea"}
-"""Columns that every stream table gets besides its projection's."""
+from ledger.table_sql import TableSql, look_up, put_together, tables
 
 BOOKKEEPING: Final = (
     """
@@ -89,13 +84,10 @@ FORGET_GENERATION: Final = "DELETE FROM ledger.generations WHERE generation = $1
 
 LINK_KINDS: Final = ("text",) * 4
 TOGETHER_MAX: Final = 200
-"""New and changed rows of a stream table up to which one statement writes both."""
+"""New and changed rows of a stream table up to which one statement writes both, and those of all
+such tables together: a statement costs more than the few rows that most batches have for it."""
 
 PARK_KINDS: Final = ("text", "bigint", "text", "text", "text")
-
-
-HASHED: Final = "hashtextextended({}, 0)"
-"""How tables are indexed whose rows nobody lists in the order of a text: by 8 bytes of it."""
 
 
 def schema_of(generation: int) -> str:
@@ -108,99 +100,8 @@ class Write(NamedTuple):
 
     where: str
     """A table, or a statement."""
-    data: Copied | Sequence[Sequence[str | None]]
+    data: Copied | Sequence[str]
     """What COPY puts into the table, or the statement's arguments."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableSql:
-    """The statements of one table, made from its declaration."""
-
-    table: Table
-    columns: Mapping[str, str]
-    """Everything stored, in order: name → type."""
-    create: tuple[str, ...]
-    load: str
-    update: str
-    add: str
-    """Inserts rows; those whose key is there are added to, or in a stream's table replaced."""
-    pick: Callable[[Mapping[str, Any]], tuple[Any, ...]]
-    """Takes a row's values in the order of `columns`."""
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The types of the columns, in order."""
-        return tuple(self.columns.values())
-
-
-def statements(table: Table, *, stream: bool) -> TableSql:
-    """Write the SQL of a table. Names come from the projections' code, never from data."""
-    columns = {**table.columns, **FRAMEWORK} if stream else dict(table.columns)
-    keys = ", ".join(table.key)
-    rest = [name for name in columns if name not in table.key]
-    texts = ", ".join(f"${n}::text[]" for n in range(1, len(columns) + 1))
-    named = ", ".join(columns)
-    cast = {name: f"u.{name}::{kind}" if kind != "text" else f"u.{name}"
-            for name, kind in columns.items()}  # fmt: skip
-    sets = ", ".join(f"{name} = {cast[name]}" for name in rest)
-    before = "" if stream else "t.{0} + "
-    sums = ", ".join(f"{name} = {before.format(name)}EXCLUDED.{name}" for name in rest)
-    match = " AND ".join(f"t.{name} = u.{name}" for name in table.key)
-    place = f" AND {HASHED.format('t.id')} = {HASHED.format('u.id')}" if table.hashed else ""
-    return TableSql(
-        table,
-        columns,
-        _create(table, columns, stream=stream),
-        load=(
-            "SELECT found.* FROM unnest($2::text[], $3::text[]) AS u(kind, id) "  # noqa: S608
-            "CROSS JOIN LATERAL (SELECT t.kind, t.id, t.first_position, t.position, t.state "
-            f"FROM {table.name} AS t WHERE t.source = $1 AND t.kind = u.kind AND t.id = u.id"
-            f"{place} LIMIT 1) AS found"
-        ),
-        update=f"UPDATE {table.name} AS t SET {sets} FROM unnest({texts}) AS u({named}) "  # noqa: S608
-        f"WHERE {match}{place}",
-        add=f"INSERT INTO {table.name} AS t ({named}) SELECT {', '.join(cast.values())} "  # noqa: S608
-        f"FROM unnest({texts}) AS u({named}) ON CONFLICT ({keys}) DO UPDATE SET {sums}",
-        pick=itemgetter(*columns),
-    )
-
-
-def _create(table: Table, columns: Mapping[str, str], *, stream: bool) -> tuple[str, ...]:
-    body = ", ".join(_column(name, kind) for name, kind in columns.items())
-    key = "" if table.hashed else f", PRIMARY KEY ({', '.join(table.key)})"
-    create = [
-        f"CREATE TABLE {table.name} ({body}{key})",
-        f"ALTER TABLE {table.name} ALTER COLUMN source SET STATISTICS 0",
-    ]
-    if table.hashed:
-        # `kind` is there for the planner: two columns look better to it than any other index.
-        create.append(f"CREATE INDEX ON {table.name} ({HASHED.format('id')}, kind)")
-    for index in table.indexes:
-        wanted, _, where = index.partition(" WHERE ")
-        keyed, _, more = wanted.partition(" INCLUDE ")
-        included = f" INCLUDE ({more})" if more else ""
-        condition = f" WHERE {where}" if where else ""
-        create.append(f"CREATE INDEX ON {table.name} ({keyed}){included}{condition}")
-    if stream:
-        create.append(f"CREATE INDEX ON {table.name} (source, first_position)")
-    return tuple(create)
-
-
-def _column(name: str, kind: str) -> str:
-    """Declare a column. NaN sorts above every number, so one bound refuses it and infinity."""
-    check = f" CHECK (abs({name}) < 1e40)" if kind == "numeric" else ""
-    return f"{name} {kind}{check}"
-
-
-@lru_cache(maxsize=4)
-def tables(registry: Registry) -> Mapping[str, TableSql]:
-    """Return the statements of every table of the books, by name."""
-    found = {}
-    for projection in registry.streams.values():
-        found[projection.table.name] = statements(projection.table, stream=True)
-    for event_wise in registry.projections:
-        found[event_wise.table.name] = statements(event_wise.table, stream=False)
-    return found
 
 
 async def create_generation(connection: Any, registry: Registry, version: str, state: str) -> int:
@@ -288,11 +189,14 @@ class Books:
                 kinds, ids = wanted.setdefault(streams[key[0]].table.name, ([], []))
                 kinds.append(key[0])
                 ids.append(key[1])
-        known = tables(self.registry)
-        for name, columns in wanted.items():
-            for row in await self.connection.fetch(known[name].load, self.source, *columns):
-                kind, resource, first_position, position, raw = row
-                batch.add_stream((kind, resource), first_position, position, raw)
+        if not wanted:
+            return
+        names = tuple(sorted(wanted))
+        columns = [column for name in names for column in wanted[name]]
+        statement = look_up(self.registry, names)
+        for row in await self.connection.fetch(statement, self.source, *columns):
+            kind, resource, first_position, position, raw = row
+            batch.add_stream((kind, resource), first_position, position, raw)
 
     async def load_related(self, batch: Batch, links: set[str]) -> None:
         """Give `batch` every stream that the books know under one of `links`."""
@@ -313,14 +217,23 @@ class Books:
     def written(self, change: Change) -> Iterator[Write]:
         """Write a batch out as the statements that put it into the tables, one by one."""
         known = tables(self.registry)
+        few: dict[str, list[str]] = {}
         for name, streams in by_table(change.streams).items():
-            yield from self._streams(known[name], streams)
+            sql = known[name]
+            if not sql.table.hashed and len(streams) <= TOGETHER_MAX:
+                few[name] = arrays(sql.kinds, [row_of(sql, self.source, each) for each in streams])
+            else:
+                yield from self._streams(sql, streams)
         for name, rows in change.rows.items():
             yield from _copied(name, known[name].kinds, rows)
         for name, sums in change.sums.items():
             if sums:
                 added = [(*key, *amounts) for key, amounts in sums.items()]
-                yield Write(known[name].add, arrays(known[name].kinds, added))
+                few[name] = arrays(known[name].kinds, added)
+        if few:
+            names = tuple(sorted(few))
+            columns = [column for name in names for column in few[name]]
+            yield Write(put_together(self.registry, names), columns)
         yield from _copied("links", LINK_KINDS, [(self.source, *link) for link in change.links])
         parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
         yield from _copied("parked", PARK_KINDS, parks)
@@ -340,10 +253,6 @@ class Books:
                     await self.connection.execute(where, *data)
 
     def _streams(self, sql: TableSql, streams: Sequence[Stream]) -> Iterator[Write]:
-        if not sql.table.hashed and len(streams) <= TOGETHER_MAX:
-            rows = [row_of(sql, self.source, stream) for stream in streams]
-            yield Write(sql.add, arrays(sql.kinds, rows))
-            return
         fresh = [row_of(sql, self.source, stream) for stream in streams if stream.is_new]
         yield from _copied(sql.table.name, sql.kinds, fresh)
         changed = [row_of(sql, self.source, stream) for stream in streams if not stream.is_new]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger import books, copytext
+from ledger import books, copytext, table_sql
 from ledger.errors import LedgerError
 from ledger.fold import Change, Stream
 from ledger.registry import Registry
@@ -172,7 +172,7 @@ async def _strip(connection: Any, registry: Registry) -> None:
                 await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT {row['constraint']}")
                 again = f"ALTER TABLE {name} ADD {row['definition']}"
             await connection.execute(INSERT_INDEX, name, n, again)
-    for sql in books.tables(registry).values():
+    for sql in table_sql.tables(registry).values():
         if sql.table.mode == "sum":
             await connection.execute(
                 f"CREATE TABLE {_addends(sql.table.name)} (LIKE {sql.table.name})"
@@ -181,7 +181,7 @@ async def _strip(connection: Any, registry: Registry) -> None:
 
 def loaded_tables(registry: Registry) -> list[str]:
     """Name the tables that a load fills."""
-    return [*books.tables(registry), "links", "parked"]
+    return [*table_sql.tables(registry), "links", "parked"]
 
 
 def _addends(name: str) -> str:
@@ -211,7 +211,7 @@ class Loader:
 
     async def rows(self, change: Change) -> None:
         """Write the event-wise rows of a change."""
-        known = books.tables(self.registry)
+        known = table_sql.tables(self.registry)
         for name, rows in change.rows.items():
             await _copy(self.connection, name, known[name].columns, rows)
         for name, sums in change.sums.items():
@@ -223,7 +223,7 @@ class Loader:
         parked: Sequence[tuple[int, str, str, str]],
     ) -> None:  # fmt: skip
         """Write each stream once, as it is at the end."""
-        known = books.tables(self.registry)
+        known = table_sql.tables(self.registry)
         for name, found in books.by_table(streams).items():
             sql = known[name]
             rows = [books.row_of(sql, self.source, stream) for stream in found]
@@ -275,7 +275,9 @@ async def unindexed(connection: Any) -> list[str]:
 async def index(connection: Any, registry: Registry, name: str) -> None:
     """Add up a table of sums, then make the indexes of a table, and let the planner know it."""
     sums = {
-        sql.table.name: sql for sql in books.tables(registry).values() if sql.table.mode == "sum"
+        sql.table.name: sql
+        for sql in table_sql.tables(registry).values()
+        if sql.table.mode == "sum"
     }
     try:
         async with connection.transaction():
@@ -291,7 +293,7 @@ async def index(connection: Any, registry: Registry, name: str) -> None:
     await connection.execute(f"VACUUM (ANALYZE) {name}")
 
 
-def _add_up(sql: books.TableSql) -> str:
+def _add_up(sql: table_sql.TableSql) -> str:
     """Write how the addends of all parts become sums. Names come from the projections' code."""
     keys = ", ".join(sql.table.key)
     rest = [name for name in sql.columns if name not in sql.table.key]
@@ -305,7 +307,7 @@ def _add_up(sql: books.TableSql) -> str:
 async def finish(connection: Any, registry: Registry) -> None:
     """Make books of what was loaded: checkpoints set, the load's own tables gone."""
     own = ["load_plan", "load_done", "load_links", "load_moved", "load_indexes"]
-    own += [_addends(n) for n, sql in books.tables(registry).items() if sql.table.mode == "sum"]
+    own += [_addends(n) for n, sql in table_sql.tables(registry).items() if sql.table.mode == "sum"]
     async with connection.transaction():
         await connection.execute(INSERT_CHECKPOINTS)
         await connection.execute(f"DROP TABLE {', '.join(own)}")

@@ -17,7 +17,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from ledger import books, database, registry
+from ledger import books, database, registry, table_sql
 
 DIFFERENCES_MAX: Final = 100
 """Differences told per table; that there is one is what counts."""
@@ -108,7 +108,9 @@ async def compare(
     live books' cells, which lag by nature, are compared with sums over their own entries.
     """
     connection = connections[0]
-    keys = {sql.table.name: sql.table.key for sql in books.tables(registry.load()).values()} | _KEPT
+    keys = {
+        sql.table.name: sql.table.key for sql in table_sql.tables(registry.load()).values()
+    } | _KEPT
     shapes = [await _shape(connection, generation) for generation in (live, other)]
     found = await _places(connection, live, other, source)
     for each in connections:

@@ -1,8 +1,9 @@
 """Rows as the text that PostgreSQL reads, made with few calls per value.
 
-Rows of plain values are JSON arrays, written in one call, which COPY reads as CSV; others are the
-text format of COPY, made column by column. The same columns are arrays of texts for statements that
-cast them. Handing rows over value by value, as a driver does, costs more than folding them.
+Rows are JSON arrays, written in one call, which COPY reads as CSV; columns are JSON arrays too,
+whose brackets alone differ from PostgreSQL's. Only where a text holds control characters, which
+JSON spells otherwise, rows are written in the text format of COPY, column by column. Handing rows
+over value by value, as a driver does, costs more than folding them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ _PLAIN: Final = _SAFE | {"text"}
 """Types whose JSON is a word, a number or a quoted text."""
 
 _TEXT: Final = {"format": "text"}
-_CSV: Final = {"format": "csv", "null": "null"}
+_CSV: Final = {"format": "csv", "null": "null", "escape": "\\"}
 _lines: Final = msgspec.json.Encoder().encode_lines
+_json: Final = msgspec.json.Encoder().encode
 
 
 class Copied(NamedTuple):
@@ -42,12 +44,31 @@ def copied(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> Copied:
 
     Raises UnicodeEncodeError for a text that has no UTF-8 form.
     """
-    if rows and _PLAIN.issuperset(kinds):
-        data = _lines(rows)
-        # What JSON escapes, CSV does not read back.
-        if b"\\" not in data:
+    if rows:
+        data = _lines(rows if _PLAIN.issuperset(kinds) else _flat(kinds, rows))
+        if _is_read_back(data):
             return Copied(data[1:-2].replace(b"]\n[", b"\n") + b"\n", _CSV)
     return Copied(encode(kinds, rows), _TEXT)
+
+
+def _flat(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """Return the rows with a text for every value that JSON would not write as one."""
+    columns = zip(kinds, zip(*rows, strict=True), strict=True)
+    return list(zip(*[_plain(kind, values) for kind, values in columns], strict=True))
+
+
+def _plain(kind: str, values: Sequence[Any]) -> Sequence[Any]:
+    return values if kind in _PLAIN else _written(kind, values)
+
+
+def _is_read_back(data: bytes) -> bool:
+    """Tell whether JSON escapes only quotes and its own sign, which PostgreSQL reads alike."""
+    if b"\\" not in data:
+        return True
+    known = data.count(b'\\"')
+    if data.count(b"\\") == known:
+        return True
+    return b"\\" not in data.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 
 async def copy(connection: Any, table: str, rows: Copied, columns: Sequence[str] = ()) -> None:
@@ -99,10 +120,27 @@ def _marked(texts: Sequence[str | None], nulls: int) -> Sequence[str]:
     return [NULL if text is None else text for text in texts]
 
 
-def arrays(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[str | None]]:
-    """Return the columns of rows as texts, None for NULL, which PostgreSQL casts to their types."""
+def arrays(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Return the columns of rows, each as the text of an array of `array_of` its type.
+
+    Raises UnicodeEncodeError for a text that has no UTF-8 form.
+    """
     columns = zip(kinds, zip(*rows, strict=True), strict=True)
-    return [list(_written(kind, values)) for kind, values in columns]
+    return [array(_plain(kind, values)) for kind, values in columns]
+
+
+def array(values: Sequence[Any]) -> str:
+    """Return values as the text of a PostgreSQL array; None is NULL."""
+    data = _json(values)
+    if _is_read_back(data):
+        return f"{{{data[1:-1].decode()}}}"
+    words = ["null" if value is None else _quoted_word(value) for value in values]
+    return f"{{{','.join(words)}}}"
+
+
+def array_of(kind: str) -> str:
+    """Name the type of what `arrays` makes of a column: arrays have no arrays of their own."""
+    return "text[]" if kind == "text[]" else f"{kind}[]"
 
 
 def _written(kind: str, values: Sequence[Any]) -> Sequence[str | None]:
@@ -147,8 +185,11 @@ def _structure(value: Any) -> str:
 def _array(words: Iterable[object]) -> str:
     if not words:
         return "{}"
-    quoted = ",".join([f'"{str(word).translate(_QUOTES)}"' for word in words])
-    return f"{{{quoted}}}"
+    return f"{{{','.join([_quoted_word(word) for word in words])}}}"
+
+
+def _quoted_word(word: object) -> str:
+    return f'"{str(word).translate(_QUOTES)}"'
 
 
 def _raw(value: bytes) -> str:

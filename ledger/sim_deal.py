@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-_FIRST: Final = datetime(2026, 6, 1, tzinfo=UTC)
+FIRST: Final = datetime(2026, 6, 1, tzinfo=UTC)
+"""When made-up transactions begin."""
+
 _GIVEN: Final = ("Mei", "Arjun", "Siti", "John", "Ettie", "Wei", "Nadia", "Tomás")
 _FAMILY: Final = ("Tan", "Nair", "Rahman", "Doe", "Satterfield", "Lim", "Haddad", "Quintero")
 _STREETS: Final = ("12 MARINA BOULEVARD, MBFC TOWER 3", "10 ALBERT STREET", "123 ORCHARD ROAD")
@@ -36,8 +38,12 @@ class Deal:
     remarks: str = "INVOICE SETTLEMENT"
 
 
-def deal(rng: Random, currency: str = "xsgd") -> Deal:
-    """Make up a transaction: fresh ids, 10.00 to 50,000.00, fees up to 5.00, in `currency`."""
+def deal(rng: Random, currency: str = "xsgd", created: datetime | None = None) -> Deal:
+    """Make up a transaction: fresh ids, 10.00 to 50,000.00, fees up to 5.00, in `currency`.
+
+    Without a time it began at any moment of 120 days.
+    """
+    at_any_time = FIRST + timedelta(seconds=rng.randrange(120 * 86_400))
     return Deal(
         id=f"contract_{rng.randbytes(16).hex()}",
         idempotency_id=_uuid(rng),
@@ -48,7 +54,7 @@ def deal(rng: Random, currency: str = "xsgd") -> Deal:
         person=f"{rng.choice(_GIVEN)} {rng.choice(_FAMILY)}",
         account_no=str(rng.randrange(10**11, 10**12)),
         street=rng.choice(_STREETS),
-        created=_FIRST + timedelta(seconds=rng.randrange(120 * 86_400)),
+        created=created or at_any_time,
     )
 
 

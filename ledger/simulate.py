@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
@@ -123,9 +124,10 @@ def _refund(rng: Random) -> list[Callback]:
     ]
 
 
-def _return(rng: Random) -> list[Callback]:
-    sent = deal(rng)
-    back = replace(deal(rng), amount=sent.amount, fees=sent.fees * 0,
+def returned(rng: Random, began: datetime | None = None) -> list[Callback]:
+    """Tell of a payout that the bank sends back, at a time or at any."""
+    sent = deal(rng, created=began)
+    back = replace(deal(rng, created=began), amount=sent.amount, fees=sent.fees * 0,
                    remarks=f"RTN {sent.idempotency_id}")  # fmt: skip
     return [
         *_tell("payout", sent, (("pending", 0), ("completed", 3))),
@@ -151,7 +153,7 @@ def _swap(rng: Random) -> list[Callback]:
 
 
 def _everything(rng: Random) -> list[Callback]:
-    told = [callback for scenario in (_refund, _return, _kyc, _swap) for callback in scenario(rng)]
+    told = [callback for scenario in (_refund, returned, _kyc, _swap) for callback in scenario(rng)]
     for kind in ("user_deposit", "user_withdrawal", "chain_deposit", "chain_withdrawal"):
         told += _tell(kind, deal(rng), (("pending", 0), ("completed", 4)))
     told += _tell("payout", deal(rng), (("pending", 0), ("failed", 6)))
@@ -165,7 +167,7 @@ def _everything(rng: Random) -> list[Callback]:
 
 SCENARIOS: Final[Mapping[str, Callable[[Random], list[Callback]]]] = {
     "refund": _refund,
-    "return": _return,
+    "return": returned,
     "kyc": _kyc,
     "swap": _swap,
     "everything": _everything,

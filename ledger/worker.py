@@ -55,6 +55,8 @@ PLAIN_PLANS: Final = {
     "enable_bitmapscan": "off",
 }
 """Every look-up goes by a key whose order we know; statistics of a young table mislead."""
+KEPT_PLANS: Final = PLAIN_PLANS | {"plan_cache_mode": "force_generic_plan"}
+"""What writes has no index to choose, or one that wins by two columns: it is planned once."""
 
 
 _columns: Final = itemgetter(
@@ -123,7 +125,7 @@ class SourceFolder:
         """Fold through connections of its own, from the checkpoint that the books show."""
         async with (
             self._connected() as reading,
-            self._connected(synchronous_commit="off", **PLAIN_PLANS) as writing,
+            self._connected(synchronous_commit="off", **KEPT_PLANS) as writing,
             self._connected(**PLAIN_PLANS) as looking,
             database.connected(self.dsn, is_behind=True, seconds_max=60) as summing,
         ):

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 import ledger
-from ledger import books, bulk, registry
+from ledger import books, bulk, registry, table_sql
 from ledger.settings import Settings
 from tests.conftest import Database
 
@@ -40,7 +40,8 @@ RANKS = [
      "pull_terms",
      "lines", "outfile", "pack", "packlist", "export_files", "export_journal",
      "shuffle"},
-    {"database", "migrate", "log", "books", "cells", "deliveries", "questions", "asof", "answers",
+    {"database", "migrate", "log", "table_sql", "books", "cells", "deliveries", "questions", "asof",
+     "answers",
      "answers_log", "answers_seals", "reads", "reads_money", "reads_people", "reads_log",
      "reads_status", "reads_exceptions", "reads_seals", "problems", "seals", "compare", "bulk",
      "statement_log", "recon_books", "recon_store", "reads_recon", "reads_findings",
@@ -188,14 +189,19 @@ async def test_every_sql_constant_prepares(database: Database) -> None:
                 await connection.prepare(value)
             except asyncpg.PostgresError as error:
                 pytest.fail(f"{name}: {error}")
-        for table in books.tables(registry.load()).values():
-            for statement in filter(None, (table.load, table.update, table.add)):
-                if "ON CONFLICT" not in statement or table.table.mode == "sum":
-                    await connection.prepare(statement) if _has_stream(table) else None
-
-
-def _has_stream(table: books.TableSql) -> bool:
-    return "state" in table.columns
+        known = table_sql.tables(registry.load())
+        streams = [name for name, table in known.items() if "state" in table.columns]
+        put = [name for name in streams if not known[name].table.hashed]
+        put += [name for name, table in known.items() if table.table.mode == "sum"]
+        assert len(streams) > 5
+        assert len(put) > 5
+        statements = [known[name].update for name in streams]
+        for names in (streams, *([name] for name in streams)):
+            statements.append(table_sql.look_up(registry.load(), tuple(names)))
+        for names in (put, *([name] for name in put)):
+            statements.append(table_sql.put_together(registry.load(), tuple(names)))
+        for statement in statements:
+            await connection.prepare(statement)
 
 
 @pytest.mark.parametrize(

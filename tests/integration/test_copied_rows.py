@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from ledger.copytext import arrays, encode
+from ledger.copytext import array_of, arrays, encode
 from tests.conftest import Database
 
 KINDS = ("text", "bigint", "numeric", "timestamptz", "boolean", "jsonb", "text[]", "bytea")
@@ -33,7 +33,7 @@ async def test_hostile_values_come_back_as_they_were(database: Database) -> None
     named = "abcdefgh"
     columns = ", ".join(f"{name} {kind}" for name, kind in zip(named, KINDS, strict=True))
     casts = ", ".join(f"u.{name}::{kind}" for name, kind in zip(named, KINDS, strict=True))
-    texts = ", ".join(f"${n}::text[]" for n in range(1, len(KINDS) + 1))
+    texts = ", ".join(f"${n}::text::{array_of(kind)}" for n, kind in enumerate(KINDS, 1))
     async with database.service() as connection:
         await connection.execute(
             f"CREATE TEMP TABLE read (n int GENERATED ALWAYS AS IDENTITY, {columns})"

@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import books, export_pack, keys, pack, registry, sealfile, shelf
 from ledger import database as db
+from ledger import export_pack, keys, pack, registry, sealfile, shelf, table_sql
 from ledger.errors import BadQuestion, NotYet, Tampered
 from ledger.lines import event_line, read_event, row_line
 from ledger.pack import SUM_OF_SUMS, SUMS, PackReader, PackWriter
@@ -160,7 +160,7 @@ async def test_every_table_in_a_pack_is_that_of_the_live_books(ledger: Ledger) -
             await folder(ledger.database, terms, generation).run()
         await connection.execute(f"SET search_path = books_{generation}, ledger")
         found = members(await ledger.pack())
-        declared = {name: sql.columns for name, sql in books.tables(registry.load()).items()}
+        declared = {name: sql.columns for name, sql in table_sql.tables(registry.load()).items()}
         for table, all_columns in (declared | {"parked": PARKED, "links": LINKS}).items():
             columns = {name: kind for name, kind in all_columns.items() if name != "state"}
             rows = await connection.fetch(f"SELECT {', '.join(columns)} FROM {table}")

@@ -51,7 +51,7 @@ def test_columns_with_and_without_nothing_stay_in_order() -> None:
         f"a\t1\t2\t{written}", "\\N\t\\N\t\\N\t\\N", "b\t3\t4.5\t\\N",
     ]  # fmt: skip
     assert arrays(kinds, rows) == [
-        ["a", None, "b"], ["1", None, "3"], ["2", None, "4.5"], [written, None, None],
+        '{"a",null,"b"}', "{1,null,3}", '{"2",null,"4.5"}', f'{{"{written}",null,null}}',
     ]  # fmt: skip
 
 
@@ -71,5 +71,5 @@ def test_rows_of_plain_values_are_written_in_one_call() -> None:
         '"a,b",null,"1.50","2026-01-02T03:04:05.678900Z"', '"",2,null,null',
     ]  # fmt: skip
     assert copied(kinds, [("a\tb", 1, None, None)]).data == b"a\\tb\t1\t\\N\t\\N\n"
-    assert copied(("jsonb",), [({},)]).data == b"{}\n"
+    assert copied(("jsonb",), [({},)]).data == b'"{}"\n'
     assert copied(kinds, []).data == b""
