@@ -7,12 +7,14 @@ load generator, so that a machine that slows down shows itself in both.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
@@ -179,18 +181,24 @@ async def _saturate(stage: Stage, seconds: float) -> dict[str, Any]:
     ours: list[Turn] = []
     behind: list[int] = []
     waits: list[float] = []
+    folds: list[Folded] = []
     for _ in range(TURNS):
         ours.append(await _turn(stage, stage.port, seconds))
         behind.append(await stage.look.head() - (await stage.look.checkpoint() or 0))
         waits.append(await stage.look.caught_up(CATCH_UP_SECONDS_MAX))
         noop.append(await _turn(stage, stage.noop_port, seconds))
+        folds.append(await _fold(stage, seconds))
     rate, noop_rate = (median(turn.rate for turn in turns) for turns in (ours, noop))
+    fold_rate = median(folded.rate for folded in folds)
     return {
         "ledger_per_second": round(rate),
         "noop_per_second": round(noop_rate),
         "ratio": round(rate / noop_rate, 3),
         "ledger_turns": [round(turn.rate) for turn in ours],
         "noop_turns": [round(turn.rate) for turn in noop],
+        "fold_per_second": round(fold_rate),
+        "fold_ratio": round(fold_rate / rate, 3),
+        "fold_turns": [round(folded.rate) for folded in folds],
         **_latencies("ledger", ours),
         **_latencies("noop", noop),
         "books_behind_events": max(behind),
@@ -216,7 +224,42 @@ class Turn:
 async def _turn(stage: Stage, port: int, seconds: float) -> Turn:
     before = _cpu(stage)
     figures = await stage.phase(port, seconds, keep_every=10)
-    return Turn(figures, {name: spent - before[name] for name, spent in _cpu(stage).items()})
+    return Turn(figures, _since(stage, before))
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A backlog that was folded with nothing else to do."""
+
+    events: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Events per second."""
+        return self.events / self.seconds
+
+
+async def _fold(stage: Stage, seconds: float) -> Folded:
+    """Receive for a turn while the projector is held, then let it fold what came."""
+    with _held(stage.service.child("projector")):
+        await stage.phase(stage.port, seconds, keep_every=10)
+        events = await stage.look.head() - (await stage.look.checkpoint() or 0)
+    return Folded(events, await stage.look.caught_up(CATCH_UP_SECONDS_MAX))
+
+
+@contextmanager
+def _held(process: Process) -> Iterator[None]:
+    """Stop a process for the length of a block."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def _since(stage: Stage, before: Mapping[str, float]) -> dict[str, float]:
+    return {name: spent - before[name] for name, spent in _cpu(stage).items()}
 
 
 def _cpu_each(turns: list[Turn], names: tuple[str, ...]) -> dict[str, int]:
@@ -259,11 +302,13 @@ async def _half_load(stage: Stage, seconds: float, rate: float) -> dict[str, Any
     """Offer a fixed rate by the clock; a late answer does not make the next question later."""
     keep_every = max(1, int(rate * seconds / SAMPLES_MAX))
     seen = Visibility()
+    before = _cpu(stage)
     async with gauge(stage.service.dsn, SOURCE) as look:
         watching = asyncio.create_task(seen.watch(look))
         try:
             figures = await stage.phase(stage.port, seconds, rate=rate, keep_every=keep_every)
             await stage.look.caught_up(CATCH_UP_SECONDS_MAX)
+            turn = Turn(figures, _since(stage, before))
             # One more look, after the books are known to be complete, closes the record.
             seen.saw(time.monotonic(), await stage.look.head())
         finally:
@@ -278,6 +323,7 @@ async def _half_load(stage: Stage, seconds: float, rate: float) -> dict[str, Any
         "visible_p50_ms": milliseconds(lags, 0.5),
         "visible_p99_ms": milliseconds(lags, 0.99),
         "samples": len(lags),
+        "cpu_us_per_callback": _cpu_each([turn], PARTS),
     }
 
 

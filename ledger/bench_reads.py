@@ -35,7 +35,7 @@ COPY_LOG: Final = "SELECT * FROM ledger.events WHERE source = $1 ORDER BY positi
 SHOW_VERSION: Final = "SHOW server_version"
 
 COMMAND_SECONDS_MAX: Final = 120.0
-POLL_SECONDS: Final = 0.005
+POLL_SECONDS: Final = 0.01
 
 
 @dataclass(slots=True)

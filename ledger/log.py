@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,7 +52,14 @@ APPEND_BATCH: Final = _append_batch()
 RING: Final = "SELECT pg_notify('ledger_log', '')"
 REFUSALS: Final = ("22", "23", "54")
 """SQLSTATE classes: data, integrity, program limits."""
-RING_PACE_SECONDS: Final = 0.01
+RING_PACE_SECONDS: Final = 0.03
+PACE_SECONDS: Final = 0.012
+"""Small batches of a lane begin no faster than this after each other: a commit costs receiver and
+database as much as ten callbacks. Who finds the lane idle never waits."""
+
+PACED_EVENTS_MAX: Final = 64
+"""From so many waiting callbacks on a batch is not small."""
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -148,6 +155,7 @@ class Lane:
         self._wake = asyncio.Event()
         self._stopping = False
         self._is_lost = False
+        self._due = 0.0
         self._is_asleep = False
         self._connection: Any = None
 
@@ -192,7 +200,15 @@ class Lane:
                 self._is_asleep = True
                 await self._wake.wait()
                 self._is_asleep = False
+            await self._pace()
             await self._commit(self._take())
+
+    async def _pace(self) -> None:
+        """Let a small batch grow while the one before it is young."""
+        left = self._due - monotonic()
+        if left > 0 and len(self._queue) < PACED_EVENTS_MAX and not self._stopping:
+            await asyncio.sleep(left)
+        self._due = monotonic() + PACE_SECONDS
 
     def stop(self) -> None:
         """Take nothing new; `run` returns when all that was queued is settled."""
@@ -356,32 +372,3 @@ class Log:
         finally:
             if connection is not None:
                 connection.terminate()
-
-
-ADD_SOURCE: Final = """
-INSERT INTO ledger.sources (source, provider, currency, wallets) VALUES ($1, $2, $3, $4)
-ON CONFLICT (source) DO NOTHING
-"""
-REGISTER_SOURCE: Final = """
-INSERT INTO ledger.sources (source, provider, currency, wallets) VALUES ($1, $2, $3, $4)
-ON CONFLICT (source) DO UPDATE
-   SET provider = EXCLUDED.provider, currency = EXCLUDED.currency, wallets = EXCLUDED.wallets
-"""
-REGISTER_HEAD: Final = "INSERT INTO ledger.heads (source) VALUES ($1) ON CONFLICT DO NOTHING"
-
-
-async def register(
-    connection: Any, settings: Settings, encode: Callable[[Any], str], *, decides: bool
-) -> None:
-    """Make every configured source known to the database; its log starts empty.
-
-    Only a service that projects `decides` the terms of a source that is known already.
-    """
-    statement = REGISTER_SOURCE if decides else ADD_SOURCE
-    for source in settings.sources.values():
-        terms = source.terms
-        wallets: Mapping[str, str] = terms.wallets
-        await connection.execute(
-            statement, terms.source, terms.provider, terms.currency, encode(wallets)
-        )
-        await connection.execute(REGISTER_HEAD, terms.source)

@@ -42,6 +42,7 @@ from ledger.postgres_process import (
     serves,
     settle,
 )
+from ledger.postgres_writeback import write_back
 
 __all__ = ["Binaries", "EmbeddedPostgres", "Endpoint", "find_binaries"]
 
@@ -132,6 +133,10 @@ class EmbeddedPostgres:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, longest)
             await self._restart()
+
+    async def write_back(self) -> None:
+        """Let the disk begin early with what the server writes. Runs until cancelled."""
+        await write_back(self._cluster().pgdata)
 
     async def stop(self) -> None:
         """Shut the server down in good order and wait for it. Does nothing if there is none.

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from ledger import database, log
+from ledger import database, sources
 from ledger.errors import MigrationError
 from ledger.migrate import migrate
 from ledger.postgres import EmbeddedPostgres, Endpoint
@@ -65,5 +65,5 @@ async def prepare(endpoint: Endpoint, settings: Settings, role: str = "all") -> 
         if endpoint.owner_dsn != endpoint.service_dsn:
             await owner.execute(GRANT_SERVICE)
         decides = role in ("all", "projector")
-        await log.register(owner, settings, _encoded, decides=decides)
+        await sources.register(owner, settings, _encoded, decides=decides)
     return applied

@@ -19,8 +19,9 @@ import orjson
 from ledger import database
 from ledger import statement_events as made
 from ledger.errors import Conflicting, NotFound, StatementRefused
-from ledger.log import ADD_SOURCE, APPEND, REGISTER_HEAD, RING
+from ledger.log import APPEND, RING
 from ledger.registry import STATEMENT
+from ledger.sources import ADD_SOURCE, REGISTER_HEAD
 from ledger.statement import Statement
 from ledger.statement_events import Event, log_of
 

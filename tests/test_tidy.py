@@ -40,8 +40,8 @@ RANKS = [
      "pull_terms",
      "lines", "outfile", "pack", "packlist", "export_files", "export_journal",
      "shuffle"},
-    {"database", "migrate", "log", "table_sql", "books", "cells", "deliveries", "questions", "asof",
-     "answers",
+    {"database", "migrate", "log", "sources", "table_sql", "books", "cells", "deliveries",
+     "questions", "asof", "answers",
      "answers_log", "answers_seals", "reads", "reads_money", "reads_people", "reads_log",
      "reads_status", "reads_exceptions", "reads_seals", "problems", "seals", "compare", "bulk",
      "statement_log", "recon_books", "recon_store", "reads_recon", "reads_findings",
@@ -51,7 +51,8 @@ RANKS = [
      "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query",
      "reconcile", "recon_decide", "recon_pages", "routes_recon",
      "pull", "pulling", "bulk_units", "bulk_worker", "bulk_load", "rebuild"},
-    {"postgres_binaries", "postgres_cluster", "postgres_process", "postgres_userns", "postgres",
+    {"postgres_binaries", "postgres_cluster", "postgres_process", "postgres_userns",
+     "postgres_writeback", "postgres",
      "provision", "app", "child", "serve"},
 ]  # fmt: skip
 

@@ -18,6 +18,7 @@ import pytest
 from ledger import postgres_process
 from ledger.errors import PostgresError
 from ledger.postgres import EmbeddedPostgres, Endpoint
+from ledger.postgres_writeback import SCAN_SECONDS, Writeback
 from ledger.serve import migrate_now
 from ledger.settings import load
 
@@ -66,6 +67,23 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, End
     endpoint = asyncio.run(server.start())
     yield data_dir, endpoint
     asyncio.run(server.stop())
+
+
+async def test_what_the_server_writes_is_seen_in_its_files(
+    shared: tuple[Path, Endpoint],
+) -> None:
+    data_dir, endpoint = shared
+    begun: list[int] = []
+    files = Writeback(data_dir / "pgdata", begun.append)
+    await run(endpoint.owner_dsn, "CREATE TABLE written (t text)")
+    assert files.once(0.0) == []
+    await run(
+        endpoint.owner_dsn,
+        "INSERT INTO written SELECT repeat('x', 100) FROM generate_series(1, 9999); CHECKPOINT",
+    )
+    path = await value(endpoint.owner_dsn, "SELECT pg_relation_filepath('written')")
+    assert str(data_dir / "pgdata" / str(path)) in files.once(SCAN_SECONDS)
+    assert begun
 
 
 async def test_a_cluster_is_created_and_answers_within_seconds(tmp_path: Path) -> None:

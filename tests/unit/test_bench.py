@@ -220,6 +220,10 @@ def test_a_second_of_receiving_gives_every_figure(tmp_path: Path) -> None:
     assert full["ratio"] == pytest.approx(
         full["ledger_per_second"] / full["noop_per_second"], abs=0.01
     )
+    assert full["fold_ratio"] == pytest.approx(
+        full["fold_per_second"] / full["ledger_per_second"], abs=0.01
+    )
+    assert set(half["cpu_us_per_callback"]) == set(full["cpu_us_per_callback"])
     assert half["offered_per_second"] == pytest.approx(full["ledger_per_second"] / 2, abs=1)
     assert 0 < half["p50_ms"] <= half["p99_ms"]
     assert 0 <= half["visible_p50_ms"] <= half["visible_p99_ms"]

@@ -1,0 +1,71 @@
+"""A lane lets small batches grow, and keeps nobody waiting who need not wait."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ledger import log
+from ledger.log import PACE_SECONDS, PACED_EVENTS_MAX, Arrival, Budget, Lane
+from ledger.settings import load
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Recorder(Lane):
+    """A lane whose commits only note their sizes."""
+
+    def __init__(self) -> None:
+        settings = load({})
+        super().__init__("straitsx", "", settings, Budget(1_000, 1_000_000), lambda: None)
+        self.sizes: list[int] = []
+
+    async def _commit(self, batch: list[Any]) -> None:
+        self.sizes.append(len(batch))
+        for waiting in batch:
+            waiting.tell(log.Appended(1, fresh=True))
+
+
+def arrive(lane: Lane, count: int) -> list[asyncio.Future[log.Appended]]:
+    return [
+        lane.append(
+            Arrival(
+                bytes(16), "", "", "", "", None, None, None, "callback", None, None, "", "", b"",
+                MOMENT,
+            )
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    found: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        found.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(log.asyncio, "sleep", noted)
+    return found
+
+
+async def test_only_small_batches_close_upon_another_wait(pauses: list[float]) -> None:
+    lane = Recorder()
+    running = asyncio.create_task(lane.run())
+    await asyncio.gather(*arrive(lane, 1))
+    assert pauses == [], "who finds the lane idle does not wait"
+    await asyncio.gather(*arrive(lane, 2))
+    assert len(pauses) == 1
+    assert 0 < pauses[0] <= PACE_SECONDS
+    await asyncio.gather(*arrive(lane, PACED_EVENTS_MAX))
+    assert len(pauses) == 1, "many do not wait for more"
+    assert lane.sizes == [1, 2, PACED_EVENTS_MAX]
+    told = arrive(lane, 3)
+    lane.stop()
+    await asyncio.gather(running, *told)
+    assert len(pauses) == 1, "a lane that stops does not wait either"
