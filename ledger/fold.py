@@ -357,13 +357,14 @@ class Batch:
 
     def _add(self, outcome: Outcome) -> None:
         """Make the rows of an event: all of them, or none when a projection raises."""
-        before = [len(rows) for rows, _ in self._made]
+        done = 0
         try:
             for rows, rows_of in self._made:
                 rows += rows_of(outcome)
+                done += 1
         except Exception:
-            for (rows, _), known in zip(self._made, before, strict=True):
-                del rows[known:]
+            for rows, rows_of in self._made[:done]:
+                del rows[len(rows) - len(rows_of(outcome)) :]
             raise
 
     def _outcome(

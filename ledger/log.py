@@ -54,11 +54,12 @@ REFUSALS: Final = ("22", "23", "54")
 """SQLSTATE classes: data, integrity, program limits."""
 RING_PACE_SECONDS: Final = 0.03
 PACE_SECONDS: Final = 0.012
-"""Small batches of a lane begin no faster than this after each other: a commit costs receiver and
-database as much as ten callbacks. Who finds the lane idle never waits."""
+"""Batches of a busy lane begin no faster than this after each other: a commit costs receiver and
+database as much as ten callbacks."""
 
-PACED_EVENTS_MAX: Final = 64
-"""From so many waiting callbacks on a batch is not small."""
+PACED_EVENTS: Final = range(8, 64)
+"""A lane is busy when its last batch had at least so many callbacks, and waits for no more than
+so many."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -201,14 +202,16 @@ class Lane:
                 await self._wake.wait()
                 self._is_asleep = False
             await self._pace()
-            await self._commit(self._take())
+            batch = self._take()
+            is_busy = len(batch) >= PACED_EVENTS.start
+            self._due = monotonic() + PACE_SECONDS if is_busy else 0.0
+            await self._commit(batch)
 
     async def _pace(self) -> None:
-        """Let a small batch grow while the one before it is young."""
+        """Let a batch grow while the one before it is young, when callbacks come fast."""
         left = self._due - monotonic()
-        if left > 0 and len(self._queue) < PACED_EVENTS_MAX and not self._stopping:
+        if left > 0 and len(self._queue) < PACED_EVENTS.stop and not self._stopping:
             await asyncio.sleep(left)
-        self._due = monotonic() + PACE_SECONDS
 
     def stop(self) -> None:
         """Take nothing new; `run` returns when all that was queued is settled."""

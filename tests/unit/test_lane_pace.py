@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger import log
-from ledger.log import PACE_SECONDS, PACED_EVENTS_MAX, Arrival, Budget, Lane
+from ledger.log import PACE_SECONDS, PACED_EVENTS, Arrival, Budget, Lane
 from ledger.settings import load
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,18 +54,20 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-async def test_only_small_batches_close_upon_another_wait(pauses: list[float]) -> None:
+async def test_only_a_busy_lane_waits_for_more(pauses: list[float]) -> None:
+    few, some, many = 1, PACED_EVENTS.start, PACED_EVENTS.stop
     lane = Recorder()
     running = asyncio.create_task(lane.run())
-    await asyncio.gather(*arrive(lane, 1))
-    assert pauses == [], "who finds the lane idle does not wait"
-    await asyncio.gather(*arrive(lane, 2))
+    for count in (few, few, some):
+        await asyncio.gather(*arrive(lane, count))
+    assert pauses == [], "callbacks that come one by one do not wait for each other"
+    await asyncio.gather(*arrive(lane, some))
     assert len(pauses) == 1
     assert 0 < pauses[0] <= PACE_SECONDS
-    await asyncio.gather(*arrive(lane, PACED_EVENTS_MAX))
+    await asyncio.gather(*arrive(lane, many))
     assert len(pauses) == 1, "many do not wait for more"
-    assert lane.sizes == [1, 2, PACED_EVENTS_MAX]
-    told = arrive(lane, 3)
+    assert lane.sizes == [few, few, some, some, many]
+    told = arrive(lane, few)
     lane.stop()
     await asyncio.gather(running, *told)
     assert len(pauses) == 1, "a lane that stops does not wait either"
