@@ -25,6 +25,11 @@ _SAFE: Final = frozenset({"bigint", "int", "numeric", "timestamptz", "boolean"})
 _PLAIN: Final = _SAFE | {"text"}
 """Types whose JSON is a word, a number or a quoted text."""
 
+_ANY_TEXT: Final = frozenset({"text", "text[]"})
+"""Types whose texts may hold control signs; those of the others are JSON or hexadecimal."""
+
+_CONTROLS: Final = bytes(range(32))
+
 _TEXT: Final = {"format": "text"}
 _CSV: Final = {"format": "csv", "null": "null", "escape": "\\"}
 _lines: Final = msgspec.json.Encoder().encode_lines
@@ -44,21 +49,36 @@ def copied(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> Copied:
 
     Raises UnicodeEncodeError for a text that has no UTF-8 form.
     """
-    if rows:
-        data = _lines(rows if _PLAIN.issuperset(kinds) else _flat(kinds, rows))
-        if _is_read_back(data):
-            return Copied(data[1:-2].replace(b"]\n[", b"\n") + b"\n", _CSV)
-    return Copied(encode(kinds, rows), _TEXT)
+    if not rows:
+        return Copied(b"", _TEXT)
+    data = None
+    if not _PLAIN.issuperset(kinds):
+        data = _one_by_one(kinds, rows)
+    elif _is_read_back(lines := _lines(rows)):
+        data = lines[1:-2].replace(b"]\n[", b"\n")
+    if data is None:
+        return Copied(encode(kinds, rows), _TEXT)
+    return Copied(data + b"\n", _CSV)
 
 
-def _flat(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
-    """Return the rows with a text for every value that JSON would not write as one."""
-    columns = zip(kinds, zip(*rows, strict=True), strict=True)
-    return list(zip(*[_plain(kind, values) for kind, values in columns], strict=True))
+def _one_by_one(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes | None:
+    """Write wide rows, which are made of fewer pieces so; None where a text has control signs."""
+    special = [(place, _WRITERS[kind]) for place, kind in enumerate(kinds) if kind not in _PLAIN]
+    flat = []
+    for row in rows:
+        values = [*row]
+        for place, write in special:
+            if values[place] is not None:
+                values[place] = write(values[place])
+        flat.append(values)
+    for place, kind in enumerate(kinds):
+        if kind in _ANY_TEXT and not _is_printable([values[place] for values in flat]):
+            return None
+    return b"\n".join([_json(values)[1:-1] for values in flat])
 
 
-def _plain(kind: str, values: Sequence[Any]) -> Sequence[Any]:
-    return values if kind in _PLAIN else _written(kind, values)
+def _is_printable(texts: Sequence[str | None]) -> bool:
+    return "".join([text for text in texts if text is not None]).isprintable()
 
 
 def _is_read_back(data: bytes) -> bool:
@@ -126,15 +146,15 @@ def arrays(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     Raises UnicodeEncodeError for a text that has no UTF-8 form.
     """
     columns = zip(kinds, zip(*rows, strict=True), strict=True)
-    return [array(_plain(kind, values)) for kind, values in columns]
+    return [_array_text(kind, values) for kind, values in columns]
 
 
-def array(values: Sequence[Any]) -> str:
-    """Return values as the text of a PostgreSQL array; None is NULL."""
-    data = _json(values)
-    if _is_read_back(data):
+def _array_text(kind: str, values: Sequence[Any]) -> str:
+    texts = values if kind in _PLAIN else _written(kind, values)
+    data = _json(texts)
+    if kind not in _ANY_TEXT or _is_read_back(data):
         return f"{{{data[1:-1].decode()}}}"
-    words = ["null" if value is None else _quoted_word(value) for value in values]
+    words = ["null" if text is None else _quoted_word(text) for text in texts]
     return f"{{{','.join(words)}}}"
 
 
@@ -193,12 +213,12 @@ def _quoted_word(word: object) -> str:
 
 
 def _raw(value: bytes) -> str:
-    """Write bytes as they are where they are text, which PostgreSQL takes; else in hexadecimal."""
+    """Write bytes as they are where they are a line of text, else in hexadecimal."""
+    if len(value.translate(None, _CONTROLS)) != len(value):
+        return r"\x" + value.hex()
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        return r"\x" + value.hex()
-    if "\x00" in text:
         return r"\x" + value.hex()
     return text.replace("\\", r"\\") if "\\" in text else text
 
