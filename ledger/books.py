@@ -84,7 +84,7 @@ FORGET_GENERATION: Final = "DELETE FROM ledger.generations WHERE generation = $1
 
 LINK_KINDS: Final = ("text",) * 4
 TOGETHER_MAX: Final = 200
-"""New and changed rows of a stream table up to which one statement writes both, and those of all
+"""Rows of a stream table up to which new ones are written with the changed ones, and those of all
 such tables together: a statement costs more than the few rows that most batches have for it."""
 
 PARK_KINDS: Final = ("text", "bigint", "text", "text", "text")
@@ -220,10 +220,17 @@ class Books:
         few: dict[str, list[str]] = {}
         for name, streams in by_table(change.streams).items():
             sql = known[name]
-            if not sql.table.hashed and len(streams) <= TOGETHER_MAX:
-                few[name] = arrays(sql.kinds, [row_of(sql, self.source, each) for each in streams])
+            if sql.table.hashed or len(streams) > TOGETHER_MAX:
+                fresh = [row_of(sql, self.source, stream) for stream in streams if stream.is_new]
+                yield from _copied(name, sql.kinds, fresh)
+                streams = [stream for stream in streams if not stream.is_new]
+            if not streams:
+                continue
+            columns = arrays(sql.kinds, [row_of(sql, self.source, each) for each in streams])
+            if sql.table.hashed:
+                yield Write(sql.update, columns)
             else:
-                yield from self._streams(sql, streams)
+                few[name] = columns
         for name, rows in change.rows.items():
             yield from _copied(name, known[name].kinds, rows)
         for name, sums in change.sums.items():
@@ -232,8 +239,9 @@ class Books:
                 few[name] = arrays(known[name].kinds, added)
         if few:
             names = tuple(sorted(few))
-            columns = [column for name in names for column in few[name]]
-            yield Write(put_together(self.registry, names), columns)
+            yield Write(
+                put_together(self.registry, names), [c for name in names for c in few[name]]
+            )
         yield from _copied("links", LINK_KINDS, [(self.source, *link) for link in change.links])
         parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
         yield from _copied("parked", PARK_KINDS, parks)
@@ -251,13 +259,6 @@ class Books:
                     await copy(self.connection, where, data)
                 else:
                     await self.connection.execute(where, *data)
-
-    def _streams(self, sql: TableSql, streams: Sequence[Stream]) -> Iterator[Write]:
-        fresh = [row_of(sql, self.source, stream) for stream in streams if stream.is_new]
-        yield from _copied(sql.table.name, sql.kinds, fresh)
-        changed = [row_of(sql, self.source, stream) for stream in streams if not stream.is_new]
-        if changed:
-            yield Write(sql.update, arrays(sql.kinds, changed))
 
 
 def row_of(sql: TableSql, source: str, stream: Stream) -> tuple[Any, ...]:

@@ -30,6 +30,7 @@ class TableSql:
     found: str
     """Reads streams named by arrays of kinds and ids; `{0}` and `{1}` are their parameters."""
     update: str
+    """Changes rows of a hashed table, which has no key to conflict with."""
     put: str
     """Inserts rows; those whose key is there are added to, or in a stream's table replaced. `{0}`
     and so on are the parameters of the columns."""
@@ -60,7 +61,11 @@ def statements(table: Table, *, stream: bool) -> TableSql:
     sets = ", ".join(f"{name} = {cast[name]}" for name in rest)
     before = "" if stream else "t.{0} + "
     sums = ", ".join(f"{name} = {before.format(name)}EXCLUDED.{name}" for name in rest)
-    match = " AND ".join(f"t.{name} = u.{name}" for name in table.key)
+    # Planned once, perhaps while the table is empty: no index on `source` must look usable.
+    match = " AND ".join(
+        f"t.{name} || '' = u.{name}" if name == "source" else f"t.{name} = u.{name}"
+        for name in table.key
+    )
     place = f" AND {HASHED.format('t.id')} = {HASHED.format('u.id')}" if table.hashed else ""
     return TableSql(
         table,

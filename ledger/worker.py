@@ -56,7 +56,7 @@ PLAIN_PLANS: Final = {
 }
 """Every look-up goes by a key whose order we know; statistics of a young table mislead."""
 KEPT_PLANS: Final = PLAIN_PLANS | {"plan_cache_mode": "force_generic_plan"}
-"""What writes has no index to choose, or one that wins by two columns: it is planned once."""
+"""What writes can use one index only: it is planned once."""
 
 
 _columns: Final = itemgetter(

@@ -16,23 +16,25 @@ from tests.conftest import Database
 
 KINDS = ("text", "numeric", "timestamptz", "bigint", "int", "jsonb", "text[]", "bytea", "boolean")
 SIGNS = ("a", "\\", "\t", "\n", "\r", '"', "'", ",", "{", "}", "ü", "漢", "\x01", "\x7f", "N", " ")
+PRINTED = tuple(sign for sign in SIGNS if sign.isprintable())
+ODD = (*PRINTED, "\u00a0", "\u2028", "\u3000", "\x7f", "null", "😀")
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def word(rng: random.Random) -> str:
-    return "".join(rng.choice(SIGNS) for _ in range(rng.randrange(8)))
+def word(rng: random.Random, signs: Sequence[str]) -> str:
+    return "".join(rng.choice(signs) for _ in range(rng.randrange(8)))
 
 
-def row(rng: random.Random, *, nulls: bool) -> list[Any]:
+def row(rng: random.Random, *, nulls: bool, signs: Sequence[str] = SIGNS) -> list[Any]:
     """Make up a row with a value of every type."""
     values = [
-        word(rng),
+        word(rng, signs),
         Decimal(rng.randrange(-(10**20), 10**20)).scaleb(-rng.randrange(18)),
         AT + timedelta(microseconds=rng.randrange(10**15)),
         rng.randrange(-(2**63), 2**63),
         rng.randrange(-(2**31), 2**31),
-        {"a": word(rng), "b": [rng.randrange(10), None, True], word(rng): {}},
-        [word(rng) for _ in range(rng.randrange(3))],
+        {"a": word(rng, SIGNS), "b": [rng.randrange(10), None, True], word(rng, SIGNS): {}},
+        [word(rng, signs) for _ in range(rng.randrange(3))],
         rng.choice(
             (rng.randbytes(rng.randrange(9)), b'["state",1]', b"", b"a\x00b", b"\\x41", b'"\\n"')
         ),
@@ -61,11 +63,14 @@ def rng() -> random.Random:
     return random.Random(seed)
 
 
+@pytest.mark.parametrize("signs", [SIGNS, ODD, PRINTED], ids=["any", "odd", "printed"])
 @pytest.mark.parametrize("nulls", [False, True])
 async def test_what_is_written_is_what_is_read(
-    database: Database, rng: random.Random, nulls: bool
+    database: Database, rng: random.Random, nulls: bool, signs: Sequence[str]
 ) -> None:
-    rows = [row(rng, nulls=nulls) for _ in range(300)]
+    rows = [row(rng, nulls=nulls, signs=signs) for _ in range(300)]
+    options = copytext.copied(KINDS, rows).options
+    assert options["format"] == ("csv" if signs is PRINTED else "text")
     found = await copied(database, KINDS, rows)
     for values in found:
         values[5] = None if values[5] is None else orjson.loads(values[5])
@@ -89,6 +94,24 @@ async def test_rows_of_plain_values_are_what_is_read(
     assert await copied(database, ("text",), [[text] for text in (None, *words)]) == [
         [text] for text in (None, *words)
     ]
+
+
+@pytest.mark.parametrize("signs", [SIGNS, ODD, PRINTED], ids=["any", "odd", "printed"])
+async def test_columns_are_read_as_they_were(
+    database: Database, rng: random.Random, signs: Sequence[str]
+) -> None:
+    rows = [row(rng, nulls=True, signs=signs) for _ in range(300)]
+    named = ", ".join(f"c{n}" for n in range(len(KINDS)))
+    casts = ", ".join(f"c{n}::{kind}" for n, kind in enumerate(KINDS))
+    texts = ", ".join(f"${n}::text::{copytext.array_of(kind)}" for n, kind in enumerate(KINDS, 1))
+    async with database.service() as connection:
+        read = await connection.fetch(
+            f"SELECT {casts} FROM unnest({texts}) AS u({named})", *copytext.arrays(KINDS, rows)
+        )
+    found = [list(record.values()) for record in read]
+    for values in found:
+        values[5] = None if values[5] is None else orjson.loads(values[5])
+    assert found == rows
 
 
 def test_no_rows_are_no_text_and_what_has_no_utf8_is_refused() -> None:

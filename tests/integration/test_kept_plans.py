@@ -1,0 +1,49 @@
+"""What is planned once per session is planned well, even when its tables are still empty."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ledger import books, registry, table_sql
+from ledger import database as db
+from ledger.worker import KEPT_PLANS
+from tests.conftest import Database
+
+UPDATED = [
+    name
+    for name, sql in table_sql.tables(registry.load()).items()
+    if sql.table.hashed and "state" in sql.columns
+]
+
+
+def scans(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the nodes of a plan that read tables."""
+    own = [plan] if "Relation Name" in plan and "Scan" in plan["Node Type"] else []
+    return own + [node for part in plan.get("Plans", []) for node in scans(part)]
+
+
+@pytest.mark.parametrize("grown", [False, True], ids=["empty", "grown"])
+async def test_updates_find_rows_by_their_whole_key(database: Database, grown: bool) -> None:
+    known = table_sql.tables(registry.load())
+    async with db.connected(database.service_dsn, seconds_max=60, **KEPT_PLANS) as connection:
+        number = await books.create_generation(connection, registry.load(), "plans", "live")
+        await books.use_generation(connection, number)
+        for name in UPDATED:
+            sql = known[name]
+            if grown:
+                await connection.execute(
+                    f"INSERT INTO {name} (source, kind, id, first_position, position, state) "
+                    "SELECT 'straitsx', 'payment', n, n, n, '' FROM generate_series(1, 2000) AS n"
+                )
+                await connection.execute(f"ANALYZE {name}")
+            await connection.execute(f"PREPARE {name}_update AS {sql.update}")
+            values = ", ".join(["'{}'"] * sql.width)
+            said = await connection.fetchval(
+                f"EXPLAIN (FORMAT json) EXECUTE {name}_update ({values})"
+            )
+            (scan,) = scans(json.loads(said)[0]["Plan"])
+            assert scan["Node Type"] == "Index Scan", name
+            assert "hashtextextended(t.id" in scan["Index Cond"].replace("(id", "(t.id"), scan
