@@ -69,7 +69,7 @@ PROBLEM: Final = 1
 
 
 def ingest(*, seconds: float, json: bool) -> int:
-    """Measure receiving; `seconds` is the length of the half-load part, the others share as much.
+    """Measure receiving; `seconds` is the length of the half-load part; turns last a third of it.
 
     Returns 0, or 1 when the log does not hold what was answered. Raises MeasurementFailed.
     """
@@ -248,7 +248,8 @@ async def _fold(stage: Stage, seconds: float) -> Folded:
     with _held(stage.service.child("projector")):
         await stage.phase(stage.port, seconds, keep_every=10)
         events = await stage.look.head() - (await stage.look.checkpoint() or 0)
-    return Folded(events, await stage.look.caught_up(CATCH_UP_SECONDS_MAX))
+    seconds_max = max(CATCH_UP_SECONDS_MAX, 10 * seconds)
+    return Folded(events, await stage.look.caught_up(seconds_max))
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def _ingest(found: Mapping[str, Any]) -> list[Row]:
          f"ms  (no-op {_pair(full, 'noop_p50_ms', 'noop_p99_ms')})"),
         ("books behind after a turn", number(full["books_behind_events"]),
          f"events, caught up in {full['books_catch_up_seconds']} s"),
-        ("folding the same kind of callbacks", number(full["fold_per_second"]),
+        ("folding such callbacks alone", number(full["fold_per_second"]),
          f"events/s, {full['fold_ratio']:.2f} of receiving  turns {_list(full['fold_turns'])}"),
         ("CPU per callback", number(full["cpu_us_per_callback"]["web"]),
          f"µs in the receiver  (no-op {full['noop_cpu_us_per_request']['noop']})"),

@@ -1,9 +1,9 @@
 """Rows as the text that PostgreSQL reads, made with few calls per value.
 
 Rows are JSON arrays, written in one call, which COPY reads as CSV; columns are JSON arrays too,
-whose brackets alone differ from PostgreSQL's. Only where a text holds control characters, which
-JSON spells otherwise, rows are written in the text format of COPY, column by column. Handing rows
-over value by value, as a driver does, costs more than folding them.
+whose brackets alone differ from PostgreSQL's. Only where a text holds what is not printable, some
+of which JSON spells otherwise, rows are written in COPY's text format, column by column. Handing
+rows over value by value, as a driver does, costs more than folding them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PLAIN: Final = _SAFE | {"text"}
 """Types whose JSON is a word, a number or a quoted text."""
 
 _ANY_TEXT: Final = frozenset({"text", "text[]"})
-"""Types whose texts may hold control signs; those of the others are JSON or hexadecimal."""
+"""Types whose texts may hold control signs; those of the others never do."""
 
 _CONTROLS: Final = bytes(range(32))
 
@@ -62,7 +62,7 @@ def copied(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> Copied:
 
 
 def _one_by_one(kinds: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes | None:
-    """Write wide rows, which are made of fewer pieces so; None where a text has control signs."""
+    """Write wide rows, which are made of fewer pieces so; None where a text is not printable."""
     special = [(place, _WRITERS[kind]) for place, kind in enumerate(kinds) if kind not in _PLAIN]
     flat = []
     for row in rows:

@@ -357,15 +357,9 @@ class Batch:
 
     def _add(self, outcome: Outcome) -> None:
         """Make the rows of an event: all of them, or none when a projection raises."""
-        done = 0
-        try:
-            for rows, rows_of in self._made:
-                rows += rows_of(outcome)
-                done += 1
-        except Exception:
-            for rows, rows_of in self._made[:done]:
-                del rows[len(rows) - len(rows_of(outcome)) :]
-            raise
+        made = [[*rows_of(outcome)] for _, rows_of in self._made]
+        for (rows, _), own in zip(self._made, made, strict=True):
+            rows += own
 
     def _outcome(
         self,

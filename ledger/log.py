@@ -54,8 +54,11 @@ REFUSALS: Final = ("22", "23", "54")
 """SQLSTATE classes: data, integrity, program limits."""
 RING_PACE_SECONDS: Final = 0.03
 PACE_SECONDS: Final = 0.012
-"""Batches of a busy lane begin no faster than this after each other: a commit costs receiver and
-database as much as ten callbacks."""
+"""Batches of a busy lane begin no faster than this after each other while callbacks keep coming: a
+commit costs receiver and database as much as ten callbacks."""
+
+QUIET_SECONDS: Final = 0.002
+"""When nothing came for so long, nobody is waited for: senders may be waiting for their answers."""
 
 PACED_EVENTS: Final = range(8, 64)
 """A lane is busy when its last batch had at least so many callbacks, and waits for no more than
@@ -209,9 +212,13 @@ class Lane:
 
     async def _pace(self) -> None:
         """Let a batch grow while the one before it is young, when callbacks come fast."""
-        left = self._due - monotonic()
-        if left > 0 and len(self._queue) < PACED_EVENTS.stop and not self._stopping:
-            await asyncio.sleep(left)
+        known = 0
+        while (count := len(self._queue)) > known and count < PACED_EVENTS.stop:
+            left = self._due - monotonic()
+            if left <= 0 or self._stopping:
+                return
+            known = count
+            await asyncio.sleep(min(left, QUIET_SECONDS))
 
     def stop(self) -> None:
         """Take nothing new; `run` returns when all that was queued is settled."""

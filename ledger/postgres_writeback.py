@@ -17,12 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import structlog
+
+LOGGER = structlog.get_logger("ledger.postgres")
+
 PERIOD_SECONDS: Final = 0.2
 SCAN_SECONDS: Final = 5.0
 """How often all files are looked at; in between only those that are written to."""
 
 QUIET_SECONDS: Final = 10.0
 """A file that was not written to for so long is not looked at until the next scan."""
+
+_TEMPORARY: Final = "pgsql_tmp"
+"""Where queries spill: mostly gone before the kernel would write it."""
 
 _WRITE: Final = 2
 """SYNC_FILE_RANGE_WRITE: begin, and neither wait nor take the report of a failed write, which is
@@ -82,11 +89,10 @@ class Writeback:
         return not self._busy
 
     def _files(self) -> Iterator[str]:
-        try:
-            for database in os.scandir(self.pgdata / "base"):
-                yield from (entry.path for entry in os.scandir(database.path))
-        except OSError:
-            return  # a database that is being dropped, or a server being made
+        base = self.pgdata / "base"
+        for database in _names(base):
+            if database != _TEMPORARY:
+                yield from (f"{base}/{database}/{name}" for name in _names(base / database))
 
     def _begin(self, path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -96,13 +102,25 @@ class Writeback:
             os.close(fd)
 
 
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []  # a database that is being dropped, or a server being made
+
+
 async def write_back(pgdata: Path) -> None:
-    """Have the kernel write the files of a server on `pgdata` early. Runs until cancelled."""
+    """Have the kernel write the files of a server on `pgdata` early. Runs until cancelled.
+
+    It never raises: the service does without it.
+    """
     begin = beginner()
-    if begin is None:
-        await asyncio.Event().wait()
-        return
-    files = Writeback(pgdata, begin)
-    while True:
-        await asyncio.to_thread(files.once, time.monotonic())
-        await asyncio.sleep(SCAN_SECONDS if files.is_idle else PERIOD_SECONDS)
+    try:
+        if begin is not None:
+            files = Writeback(pgdata, begin)
+            while True:
+                await asyncio.to_thread(files.once, time.monotonic())
+                await asyncio.sleep(SCAN_SECONDS if files.is_idle else PERIOD_SECONDS)
+    except Exception as error:  # noqa: BLE001 - no thread, no memory: not a reason to stop
+        LOGGER.warning("write_back_given_up", error=type(error).__name__)
+    await asyncio.Event().wait()

@@ -61,7 +61,7 @@ TRANSACTIONS: Final = Table(
     mode="replace",
     hashed=True,
     indexes=(
-        "source, status WHERE status <> 'completed'",
+        "source, status",
         "hashtextextended(customer_id, 0), source WHERE customer_id IS NOT NULL",
         "hashtextextended(idempotency_id, 0), source WHERE idempotency_id IS NOT NULL",
         "source, kind, id WHERE return_of IS NOT NULL",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger import log
-from ledger.log import PACE_SECONDS, PACED_EVENTS, Arrival, Budget, Lane
+from ledger.log import PACED_EVENTS, QUIET_SECONDS, Arrival, Budget, Lane
 from ledger.settings import load
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,7 +63,7 @@ async def test_only_a_busy_lane_waits_for_more(pauses: list[float]) -> None:
     assert pauses == [], "callbacks that come one by one do not wait for each other"
     await asyncio.gather(*arrive(lane, some))
     assert len(pauses) == 1
-    assert 0 < pauses[0] <= PACE_SECONDS
+    assert 0 < pauses[0] <= QUIET_SECONDS, "senders that wait for answers are not waited for"
     await asyncio.gather(*arrive(lane, many))
     assert len(pauses) == 1, "many do not wait for more"
     assert lane.sizes == [few, few, some, some, many]
@@ -71,3 +71,25 @@ async def test_only_a_busy_lane_waits_for_more(pauses: list[float]) -> None:
     lane.stop()
     await asyncio.gather(running, *told)
     assert len(pauses) == 1, "a lane that stops does not wait either"
+
+
+async def test_a_busy_lane_waits_while_callbacks_keep_coming(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lane = Recorder()
+    told = arrive(lane, PACED_EVENTS.start)
+    sleep = asyncio.sleep
+
+    async def one_more(seconds: float) -> None:
+        if len(told) < PACED_EVENTS.start + 5:
+            told.extend(arrive(lane, 1))
+        await sleep(0)
+
+    running = asyncio.create_task(lane.run())
+    await asyncio.gather(*told)
+    monkeypatch.setattr(log.asyncio, "sleep", one_more)
+    told += arrive(lane, 1)
+    await asyncio.gather(*told)
+    assert lane.sizes == [PACED_EVENTS.start, 5]
+    lane.stop()
+    await running
