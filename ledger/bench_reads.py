@@ -132,7 +132,7 @@ class Visibility:
     positions: list[int] = field(default_factory=list)
 
     async def watch(self, gauge: Gauge) -> None:
-        """Look every few milliseconds until cancelled."""
+        """Look a hundred times a second until cancelled."""
         while True:
             at = await gauge.checkpoint()
             self.saw(time.monotonic(), at or 0)
