@@ -1,7 +1,7 @@
 """The projector: reads the log behind the checkpoint, translates, folds, writes, again.
 
-While PostgreSQL writes one batch, the next is read and translated. A ring wakes one
-that rests within milliseconds; polling alone would do. Several may run: the checkpoint lets only one advance.
+While PostgreSQL writes one batch, the next is read and translated. A ring wakes one that rests
+within milliseconds; polling alone would do. Several may run: the checkpoint lets only one advance.
 """
 
 from __future__ import annotations
