@@ -85,9 +85,6 @@ def _is_read_back(data: bytes) -> bool:
     """Tell whether JSON escapes only quotes and its own sign, which PostgreSQL reads alike."""
     if b"\\" not in data:
         return True
-    known = data.count(b'\\"')
-    if data.count(b"\\") == known:
-        return True
     return b"\\" not in data.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 

@@ -357,7 +357,7 @@ class Batch:
 
     def _add(self, outcome: Outcome) -> None:
         """Make the rows of an event: all of them, or none when a projection raises."""
-        made = [[*rows_of(outcome)] for _, rows_of in self._made]
+        made = [rows_of(outcome) for _, rows_of in self._made]
         for (rows, _), own in zip(self._made, made, strict=True):
             rows += own
 

@@ -71,9 +71,9 @@ class Writeback:
         for path in paths:
             try:
                 written = os.stat(path).st_mtime_ns
-                is_known, before = path in self._known, self._known.get(path)
+                before = self._known.get(path)
                 self._known[path] = written
-                if is_known and written != before:
+                if before not in (None, written):
                     self._busy[path] = now + QUIET_SECONDS
                     self._begin(path)
                     found.append(path)
