@@ -24,16 +24,17 @@ Account: TypeAlias = tuple[str, str]
 Sums: TypeAlias = dict[Account, tuple[Decimal, Decimal]]
 """(account, currency) → debits, credits"""
 
-SPAN: Final = 16_384
-"""Positions that share their cells; books keep the size that they began with."""
+SPAN: Final = 4_096
+"""Positions that share their cells; books keep the size that they began with. Summing a span takes
+a processor for so long that folding notices (measured: 25 ms)."""
 
-WIDE: Final = 16
+WIDE: Final = 64
 """Spans that share wide cells; kept like the size."""
 
 SLICE_BITS: Final = 16
 """Positions that share a part of the index of accounts, as a power of two (see `entries`)."""
 
-HOT_ENTRIES: Final = 128
+HOT_ENTRIES: Final = 32
 """Entries within one span from which on an account has cells, whatever their currencies."""
 
 FOREVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -66,14 +67,18 @@ INSERT_SPANS: Final = "INSERT INTO spans VALUES ($1, $2, $3, 0) ON CONFLICT DO N
 # A span's lines fit into this; the usual limit would send them through files.
 SET_MEMORY: Final = "SET LOCAL work_mem = '32MB'"
 ADVANCE_SPANS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND done = $2"
-# $2 < position <= $3. The currencies of what is hot now; of what becomes hot, those of before too.
-INSERT_HOT: Final = """
-WITH slice AS MATERIALIZED (
-       SELECT account, currency, count(*) AS lines FROM entries
-        WHERE source = $1 AND position > $2 AND position <= $3 GROUP BY account, currency),
-     known AS MATERIALIZED (SELECT DISTINCT account FROM hot WHERE source = $1),
+# $2 < position <= $3. The span's lines are read once, by position: an account's own index would lead
+# through all it ever had. Of what becomes hot, the currencies of before are told.
+INSERT_CELLS: Final = """
+WITH hours AS MATERIALIZED (
+       SELECT account, currency, date_bin('1 hour', effective_at, '2000-01-01Z') AS moment,
+              sum(debits) AS debits, sum(amount) AS amount, count(*) AS lines
+         FROM entries WHERE source = $1 AND position > $2 AND position <= $3
+        GROUP BY account, currency, moment),
+     known AS MATERIALIZED (
+       SELECT id, account, currency FROM hot WHERE source = $1),
      fresh AS MATERIALIZED (
-       SELECT account FROM slice WHERE account NOT IN (SELECT account FROM known)
+       SELECT account FROM hours WHERE account NOT IN (SELECT account FROM known)
         GROUP BY account HAVING sum(lines) >= $4),
      earlier AS MATERIALIZED (
        SELECT DISTINCT f.account, l.currency FROM fresh AS f
@@ -86,31 +91,25 @@ WITH slice AS MATERIALIZED (
                  AND effective_at > '-infinity' AND position + 0 <= $2) AS l),
      added AS (
        INSERT INTO hot (source, account, currency)
-       SELECT $1, account, currency FROM slice
+       SELECT $1, account, currency FROM hours
         WHERE account IN (SELECT account FROM known UNION ALL SELECT account FROM fresh)
         UNION
        SELECT $1, account, currency FROM earlier
-       ON CONFLICT DO NOTHING)
+       ON CONFLICT DO NOTHING
+       RETURNING id, account, currency),
+     hourly AS MATERIALIZED (
+       SELECT h.id, s.moment, s.debits, s.debits - s.amount AS credits
+         FROM hours AS s
+         JOIN (SELECT * FROM known UNION ALL SELECT * FROM added) AS h USING (account, currency)),
+     summed AS (
+       INSERT INTO cells
+       SELECT id, 1, 1, $5::bigint, moment, debits, credits FROM hourly
+        UNION ALL
+       SELECT id, 24, 1, $5::bigint, date_bin('1 day', moment, '2000-01-01Z'),
+              sum(debits), sum(credits)
+         FROM hourly GROUP BY 1, 5
+        ORDER BY 1, 2, 4, 5)
 SELECT account, currency FROM earlier
-"""
-# The slice is read first, by position: an account's own index would lead through all it ever had.
-INSERT_CELLS: Final = """
-WITH slice AS MATERIALIZED (
-       SELECT account, currency, effective_at, position, debits, amount FROM entries
-        WHERE source = $1 AND position > $2 AND position <= $3),
-     hours AS MATERIALIZED (
-       SELECT h.id, (e.position - 1) / $4::bigint AS span,
-              date_bin('1 hour', e.effective_at, '2000-01-01Z') AS moment,
-              sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
-         FROM slice AS e JOIN hot AS h
-           ON h.source = $1 AND h.account = e.account AND h.currency = e.currency
-        GROUP BY 1, 2, 3)
-INSERT INTO cells
-SELECT id, 1, 1, span, moment, debits, credits FROM hours
- UNION ALL
-SELECT id, 24, 1, span, date_bin('1 day', moment, '2000-01-01Z'), sum(debits), sum(credits)
-  FROM hours GROUP BY 1, 4, 5
- ORDER BY 1, 2, 4, 5
 """
 # What accounts that become hot had in the spans before, up to position $4.
 INSERT_EARLIER_CELLS: Final = """
@@ -243,8 +242,7 @@ async def advance(connection: Any, source: str) -> int:
         await connection.execute(INSERT_SPANS, source, size, wide)
         if await connection.execute(ADVANCE_SPANS, source, done) == "UPDATE 1":
             low, high = done * size, (done + 1) * size
-            fresh = await connection.fetch(INSERT_HOT, source, low, high, HOT_ENTRIES)
-            await connection.execute(INSERT_CELLS, source, low, high, size)
+            fresh = await connection.fetch(INSERT_CELLS, source, low, high, HOT_ENTRIES, done)
             if fresh and low:
                 names = _columns([(row["account"], row["currency"]) for row in fresh])
                 await connection.execute(INSERT_EARLIER_CELLS, source, *names, low, size)
