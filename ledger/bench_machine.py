@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import asyncpg
@@ -109,13 +109,23 @@ class Process:
             return []
 
 
-def busy_seconds() -> float:
-    """Return the CPU time that everything on this machine has used since it started."""
+class Used(NamedTuple):
+    """CPU seconds since the machine started."""
+
+    busy: float
+    """Used by everything on it."""
+    withheld: float
+    """Wanted, and given to other machines by the host that this one runs on."""
+
+
+def machine_used() -> Used:
+    """Return what all processors were used for so far; zeros where nobody tells."""
     line = _line(PROC / "stat", "cpu ", after=" ")
     if line is None:
-        return 0.0
+        return Used(0.0, 0.0)
     user, nice, system, _idle, _wait, irq, softirq, steal = map(int, line.split()[:8])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    tick = os.sysconf("SC_CLK_TCK")
+    return Used((user + nice + system + irq + softirq) / tick, steal / tick)
 
 
 def tree_cpu_seconds(root: Process) -> float:

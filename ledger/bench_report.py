@@ -14,6 +14,10 @@ from ledger import tables
 Row = tuple[str, str, str]
 
 NONE: Final = "-"
+DISTURBING: Final = {
+    "others_cores": "other work on this machine",
+    "withheld_cores": "withheld by the host of this machine",
+}
 
 
 def show(found: Mapping[str, Any], out: Console | None = None) -> None:
@@ -21,14 +25,10 @@ def show(found: Mapping[str, Any], out: Console | None = None) -> None:
     out = out or tables.console()
     _print(out, "machine", _machine(found["machine"]))
     rows = _ROWS[found["bench"]](found)
-    others = found.get("others_cores", found.get("fold", {}).get("others_cores"))
-    if others is not None:
-        disturbing = (
-            "other work on this machine",
-            number(others),
-            "cores; it disturbs the figures",
-        )
-        rows.append(disturbing)
+    for name, words in DISTURBING.items():
+        cores = found.get(name, found.get("fold", {}).get(name))
+        if cores is not None:
+            rows.append((words, number(cores), "cores; it disturbs the figures"))
     _print(out, f"ledger bench {found['bench']}", rows)
     verified = found["verified"]
     words = ", ".join(f"{name} {tables.text(value)}" for name, value in verified.items()

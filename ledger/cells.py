@@ -67,8 +67,8 @@ INSERT_SPANS: Final = "INSERT INTO spans VALUES ($1, $2, $3, 0) ON CONFLICT DO N
 # A span's lines fit into this; the usual limit would send them through files.
 SET_MEMORY: Final = "SET LOCAL work_mem = '32MB'"
 ADVANCE_SPANS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND done = $2"
-# $2 < position <= $3. The span's lines are read once, by position: an account's own index would lead
-# through all it ever had. Of what becomes hot, the currencies of before are told.
+# $2 < position <= $3. The span's lines are read once, by position: an account's own index would
+# lead through all it ever had. Of what becomes hot, the currencies of before are told.
 INSERT_CELLS: Final = """
 WITH hours AS MATERIALIZED (
        SELECT account, currency, date_bin('1 hour', effective_at, '2000-01-01Z') AS moment,

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from contextlib import nullcontext
+from typing import Final
 
 import structlog
 
@@ -19,13 +20,14 @@ from ledger import logs, pulling
 from ledger.app import Web
 from ledger.background import beside
 from ledger.loop import runner
-from ledger.niceness import step_back
+from ledger.niceness import BEHIND, FOLDING, step_back
 from ledger.projector import Projector
 from ledger.reconcile import Reconciler
 from ledger.seal import sealing
 from ledger.settings import Settings, load
 
 LOGGER = structlog.get_logger("ledger.child")
+STEP_BACK: Final = {"projector": FOLDING, "evidence": BEHIND}
 
 
 async def serve_web(
@@ -88,8 +90,8 @@ def main() -> None:
     link = socket.socket(fileno=link_fd)
     settings = load(os.environ)
     logs.configure(settings.log_format)
-    if role in ("projector", "evidence"):
-        step_back()
+    if role in STEP_BACK:
+        step_back(STEP_BACK[role])
     match role:
         case "projector":
             runner()(serve_projector(settings, link))

@@ -13,13 +13,16 @@ from typing import Final
 
 NICENESS_MAX: Final = 19
 
+FOLDING: Final = 5
+"""Niceness of the projector: what it folds is waited for too."""
+
 BEHIND: Final = 10
-"""Niceness of all that catches up: folding, sealing, reconciling, rebuilding, verifying."""
+"""Niceness of all else that catches up: sealing, reconciling, rebuilding, verifying."""
 
 
-def step_back() -> None:
+def step_back(niceness: int = BEHIND) -> None:
     """Let answers go before this process's work."""
-    set_niceness(os.getpid(), os.nice(BEHIND))
+    set_niceness(os.getpid(), os.nice(niceness))
 
 
 def set_niceness(pid: int, niceness: int) -> None:
