@@ -52,7 +52,7 @@ APPEND_BATCH: Final = _append_batch()
 RING: Final = "SELECT pg_notify('ledger_log', '')"
 REFUSALS: Final = ("22", "23", "54")
 """SQLSTATE classes: data, integrity, program limits."""
-RING_PACE_SECONDS: Final = 0.03
+RING_PACE_SECONDS: Final = 0.05
 PACE_SECONDS: Final = 0.012
 """Batches of a busy lane begin no faster than this after each other while callbacks keep coming: a
 commit costs receiver and database as much as ten callbacks."""
@@ -373,7 +373,8 @@ class Log:
                 self._rung.clear()
                 try:
                     if connection is None or connection.is_closed():
-                        connection = await database.connect(self.dsn)
+                        # Nothing is lost with a ring, so none waits for the disk.
+                        connection = await database.connect(self.dsn, synchronous_commit="off")
                     await connection.execute(RING)
                 except (LedgerError, asyncpg.PostgresError, *database.LOST):
                     if connection is not None:
