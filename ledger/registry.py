@@ -61,6 +61,12 @@ class Registry:
     def __post_init__(self) -> None:
         object.__setattr__(self, "typed", _typed(self.handlers))
 
+    @property
+    def money_kinds(self) -> frozenset[str]:
+        """The kinds of transactions: what moves a wallet."""
+        found = [kind for kind, each in self.streams.items() if each.table.name == "transactions"]
+        return frozenset(found)
+
     def read(self, provider: str, path_event: str | None, body: bytes) -> Reading:
         """Read a callback's envelope for appending. Never raises for what a body may hold."""
         try:

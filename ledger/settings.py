@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from ledger import registry
 from ledger.errors import SettingsError
 from ledger.model import SourceTerms
 from ledger.pull_terms import Pull, read_pull
@@ -292,9 +293,13 @@ def _wallets(table: Any) -> dict[str, str]:
 
 
 def _payload_currency(key: str) -> str:
-    if not PAYLOAD_CURRENCY.fullmatch(key.lower()):
+    name = key.lower()
+    if not PAYLOAD_CURRENCY.fullmatch(name):
         raise ValueError(f'wallets: {key!r} is not like "payout.sgd"')
-    return key.lower()
+    kinds = registry.load().money_kinds
+    if name.partition(".")[0] not in kinds:
+        raise ValueError(f"wallets: {key!r} names no kind of {', '.join(sorted(kinds))}")
+    return name
 
 
 def _header(value: Any) -> str:

@@ -25,6 +25,7 @@ MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC)
         ("int", None, r"\N"),
         ("numeric", Decimal("-0.10"), "-0.10"),
         ("numeric", None, r"\N"),
+        ("numeric", 5, "5"),
         ("timestamptz", MOMENT, "2026-01-02T03:04:05.678900Z"),
         ("timestamptz", None, r"\N"),
         ("boolean", True, "t"),
@@ -73,3 +74,9 @@ def test_rows_of_plain_values_are_written_in_one_call() -> None:
     assert copied(kinds, [("a\tb", 1, None, None)]).data == b"a\\tb\t1\t\\N\t\\N\n"
     assert copied(("jsonb",), [({},)]).data == b'"{}"\n'
     assert copied(kinds, []).data == b""
+
+
+def test_whole_numbers_may_stand_among_amounts() -> None:
+    assert encode(("numeric",), [(5,), (Decimal("1.10"),), (10**20,)]) == (
+        b"5\n1.10\n100000000000000000000\n"
+    )

@@ -30,6 +30,8 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (SOURCE + "header = 5", "header"),
         (SOURCE + '[sources.straitsx.wallets]\npayout = "XSGD"', "payout.sgd"),
         (SOURCE + '[sources.straitsx.wallets]\n"payout.s gd" = "XSGD"', "payout.sgd"),
+        (SOURCE + '[sources.straitsx.wallets]\n"payouts.sgd" = "XSGD"', "payout, swap"),
+        (SOURCE + '[sources.straitsx.wallets]\n"customer.sgd" = "XSGD"', "names no kind"),
         ("port = 8081.5", "not a whole number"),
         ("receivers = true", "not a whole number"),
         ('sources = ["straitsx", ""]', "empty"),
