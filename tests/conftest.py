@@ -1,6 +1,6 @@
 """Real PostgreSQL for every test that needs one: one cluster per run, one database per test.
 
-`LEDGER_TEST_PG_BIN` chooses other binaries than the embedded ones.
+`TEST_PG_BIN` chooses other binaries than the embedded ones.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def with_database(dsn: str, name: str) -> str:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """Run one PostgreSQL for the whole session and make the migrated template database."""
     folder = tmp_path_factory.mktemp("cluster")
-    server = EmbeddedPostgres(Path(folder), pg_bin=os.environ.get("LEDGER_TEST_PG_BIN"))
+    server = EmbeddedPostgres(Path(folder), pg_bin=os.environ.get("TEST_PG_BIN"))
     endpoint = asyncio.run(server.start())
     asyncio.run(_make_template(endpoint))
     yield endpoint

@@ -28,7 +28,7 @@ STOP_SECONDS_MAX = 30.0
 ANSWER_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.01
 READY = re.compile(rb"is ready on (http://\S+)")
-PG_VARIABLES = {"LEDGER_TEST_PG_BIN": "LEDGER_PG_BIN"}
+PG_VARIABLES = {"TEST_PG_BIN": "LEDGER_PG_BIN"}
 
 Json = dict[str, Any]
 
