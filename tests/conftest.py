@@ -22,6 +22,7 @@ from ledger import database as db
 from ledger.postgres import EmbeddedPostgres, Endpoint
 from ledger.provision import prepare
 from ledger.settings import Settings, load
+from tests.service import PG_BIN
 
 TEMPLATE = "ledger_template"
 _numbers = itertools.count(1)
@@ -56,7 +57,7 @@ def with_database(dsn: str, name: str) -> str:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """Run one PostgreSQL for the whole session and make the migrated template database."""
     folder = tmp_path_factory.mktemp("cluster")
-    server = EmbeddedPostgres(Path(folder), pg_bin=os.environ.get("TEST_PG_BIN"))
+    server = EmbeddedPostgres(Path(folder), pg_bin=PG_BIN)
     endpoint = asyncio.run(server.start())
     asyncio.run(_make_template(endpoint))
     yield endpoint

@@ -28,7 +28,8 @@ STOP_SECONDS_MAX = 30.0
 ANSWER_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.01
 READY = re.compile(rb"is ready on (http://\S+)")
-PG_VARIABLES = {"TEST_PG_BIN": "LEDGER_PG_BIN"}
+PG_BIN = os.environ.get("TEST_PG_BIN")
+"""The PostgreSQL that tests run on, unless it is the embedded one."""
 
 Json = dict[str, Any]
 
@@ -162,9 +163,8 @@ class Service:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: v for name, v in os.environ.items() if not name.startswith("LEDGER_")}
-        for ours, theirs in PG_VARIABLES.items():
-            if ours in os.environ:
-                kept[theirs] = os.environ[ours]
+        if PG_BIN:
+            kept["LEDGER_PG_BIN"] = PG_BIN
         return kept | {
             "LEDGER_DATA_DIR": str(self.data_dir),
             "LEDGER_PORT": "0",

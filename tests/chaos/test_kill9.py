@@ -28,7 +28,7 @@ from ledger.verify import Options, Verification
 from ledger.verify_progress import Progress
 from tests.conftest import eventually
 from tests.dumps import differences, dump, fold_from_zero
-from tests.service import Caller, Service, calling, serving
+from tests.service import PG_BIN, Caller, Service, calling, serving
 
 SENDERS = 8
 PACE_SECONDS_MAX = 0.02
@@ -159,7 +159,7 @@ def check_log(events: list[Any], heads: dict[str, int], found: Storm) -> None:
 
 async def check_books(data_dir: Path, found: Storm) -> None:
     """The log is what was acknowledged, and the books are a fold of it from zero."""
-    server = EmbeddedPostgres(data_dir)
+    server = EmbeddedPostgres(data_dir, pg_bin=PG_BIN)
     endpoint = await server.start()
     try:
         async with db.connected(endpoint.service_dsn, seconds_max=60) as connection:

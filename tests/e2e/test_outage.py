@@ -19,7 +19,7 @@ from ledger.provision import prepare
 from ledger.settings import load
 from tests.asking import payment
 from tests.conftest import eventually
-from tests.service import Caller, Reply, Service, calling, serving
+from tests.service import PG_BIN, Caller, Reply, Service, calling, serving
 
 ANSWER_SECONDS_MAX = 5.0
 RECOVERY_SECONDS_MAX = 2.0
@@ -28,7 +28,7 @@ SENDERS = 20
 
 async def started(folder: Path) -> tuple[EmbeddedPostgres, str]:
     """Start a PostgreSQL that the service does not look after; return it and its DSN."""
-    server = EmbeddedPostgres(folder)
+    server = EmbeddedPostgres(folder, pg_bin=PG_BIN)
     endpoint = await server.start()
     await prepare(endpoint, load({}))
     return server, endpoint.service_dsn
@@ -203,7 +203,7 @@ async def test_a_service_that_waits_for_its_database_stops_when_asked(tmp_path: 
 async def test_an_unsafe_database_is_refused_at_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    server = EmbeddedPostgres(tmp_path / "cluster")
+    server = EmbeddedPostgres(tmp_path / "cluster", pg_bin=PG_BIN)
     monkeypatch.setitem(postgres_cluster.GUARANTEES, setting, "off")
     endpoint = await server.start()
     try:

@@ -17,7 +17,7 @@ from ledger import database as db
 from ledger.postgres import EmbeddedPostgres, Endpoint
 from tests.asking import payment
 from tests.conftest import Database, eventually, with_database
-from tests.service import Caller, Reply, Service, calling, serving
+from tests.service import PG_BIN, Caller, Reply, Service, calling, serving
 
 SENDERS = 32
 REFUSED_SECONDS_MAX = 20.0
@@ -168,7 +168,7 @@ class Load:
 
 async def check_kept(data_dir: Path, load: Load) -> None:
     """Every callback that was acknowledged is in the log at its position."""
-    server = EmbeddedPostgres(data_dir)
+    server = EmbeddedPostgres(data_dir, pg_bin=PG_BIN)
     endpoint = await server.start()
     try:
         async with db.connected(endpoint.service_dsn) as connection:

@@ -48,12 +48,14 @@ async def copied(
 ) -> list[list[Any]]:
     """Return rows of columns of these types as they come back from a table."""
     names = [f"c{n}" for n in range(len(kinds))]
+    columns = ", ".join(map(" ".join, zip(names, kinds, strict=True)))
     async with database.service() as connection:
         await connection.execute(
-            f"CREATE TEMP TABLE t ({', '.join(map(' '.join, zip(names, kinds, strict=True)))})"
+            f"CREATE TEMP TABLE t (n int GENERATED ALWAYS AS IDENTITY, {columns})"
         )
         await copytext.copy(connection, "t", copytext.copied(kinds, rows), names)
-        return [list(record.values()) for record in await connection.fetch("SELECT * FROM t")]
+        found = await connection.fetch(f"SELECT {', '.join(names)} FROM t ORDER BY n")
+        return [list(record.values()) for record in found]
 
 
 @pytest.fixture
