@@ -16,7 +16,7 @@ from ledger.errors import SomeoneElseFolds
 from ledger.fold import RELATED_MAX, Batch, Change, Stream
 from ledger.registry import Registry
 from ledger.stored import encode as encode_stored
-from ledger.table_sql import LINK_KINDS, LINKS, TableSql, look_up, put_together, tables
+from ledger.table_sql import TableSql, look_up, put_together, tables
 
 BOOKKEEPING: Final = (
     """
@@ -58,6 +58,7 @@ SELECT c.source, least(c.position, coalesce(h.position, 0)) AS position
   FROM checkpoints AS c LEFT JOIN ledger.heads AS h USING (source)
 """
 INSERT_CHECKPOINT: Final = "INSERT INTO checkpoints VALUES ($1, 0) ON CONFLICT DO NOTHING"
+ADVANCE: Final = "UPDATE checkpoints SET position = $3 WHERE source = $1 AND position = $2"
 SELECT_PARKED: Final = """
 SELECT DISTINCT kind, resource_id FROM parked WHERE source = $1
 """
@@ -81,6 +82,7 @@ RETIRE_LIVE: Final = "UPDATE ledger.generations SET state = 'previous' WHERE sta
 MAKE_LIVE: Final = "UPDATE ledger.generations SET state = 'live' WHERE generation = $1"
 FORGET_GENERATION: Final = "DELETE FROM ledger.generations WHERE generation = $1"
 
+LINK_KINDS: Final = ("text",) * 4
 TOGETHER_MAX: Final = 200
 """Rows of a stream table up to which new ones are written with the changed ones, and those of all
 such tables together: a statement costs more than the few rows that most batches have for it."""
@@ -213,10 +215,7 @@ class Books:
         await self.load(batch, {(row["kind"], row["id"]) for row in found})
 
     def written(self, change: Change) -> Iterator[Write]:
-        """Write a batch out as the steps that put it into the tables, one by one.
-
-        The last one is the statement that also moves the checkpoint.
-        """
+        """Write a batch out as the statements that put it into the tables, one by one."""
         known = tables(self.registry)
         few: dict[str, list[str]] = {}
         for name, streams in by_table(change.streams).items():
@@ -238,27 +237,24 @@ class Books:
             if sums:
                 added = [(*key, *amounts) for key, amounts in sums.items()]
                 few[name] = arrays(known[name].kinds, added)
-        links = [(self.source, *link) for link in change.links]
-        if len(links) > TOGETHER_MAX:
-            yield from _copied(LINKS, LINK_KINDS, links)
-        elif links:
-            few[LINKS] = arrays(LINK_KINDS, links)
+        if few:
+            names = tuple(sorted(few))
+            yield Write(
+                put_together(self.registry, names), [c for name in names for c in few[name]]
+            )
+        yield from _copied("links", LINK_KINDS, [(self.source, *link) for link in change.links])
         parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
         yield from _copied("parked", PARK_KINDS, parks)
-        names = tuple(sorted(few))
-        yield Write(put_together(self.registry, names), [c for name in names for c in few[name]])
 
     async def write(self, batch: Sequence[Write], old: int, new: int) -> None:
         """Put a batch into the tables and move the checkpoint from `old` to `new`, all or nothing.
 
         Raises SomeoneElseFolds when the checkpoint was not at `old`.
         """
-        *rows, (together, columns) = batch
         async with self.connection.transaction():
-            # First: what someone else has folded would conflict with what was folded here.
-            if await self.connection.fetchrow(together, self.source, old, new, *columns) is None:
+            if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":
                 raise SomeoneElseFolds
-            for where, data in rows:
+            for where, data in batch:
                 if isinstance(data, Copied):
                     await copy(self.connection, where, data)
                 else:

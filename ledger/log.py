@@ -53,6 +53,9 @@ RING: Final = "SELECT pg_notify('ledger_log', '')"
 REFUSALS: Final = ("22", "23", "54")
 """SQLSTATE classes: data, integrity, program limits."""
 RING_PACE_SECONDS: Final = 0.05
+"""Rings follow each other no faster than this: as fast as small batches of a projector that has
+work anyway."""
+
 PACE_SECONDS: Final = 0.012
 """Batches of a busy lane begin no faster than this after each other while callbacks keep coming: a
 commit costs receiver and database as much as ten callbacks."""
@@ -373,8 +376,7 @@ class Log:
                 self._rung.clear()
                 try:
                     if connection is None or connection.is_closed():
-                        # Nothing is lost with a ring, so none waits for the disk.
-                        connection = await database.connect(self.dsn, synchronous_commit="off")
+                        connection = await database.connect(self.dsn)
                     await connection.execute(RING)
                 except (LedgerError, asyncpg.PostgresError, *database.LOST):
                     if connection is not None:

@@ -236,7 +236,7 @@ async def sum_spans(
     tell: Tell = lambda _stage, _done, _total: None,
 ) -> None:  # fmt: skip
     """Sum the spans of busy accounts, which the live books' fold does as it goes."""
-    async with database.connected(dsn, seconds_max=SECONDS_MAX) as own:
+    async with cells.connected(dsn, seconds_max=SECONDS_MAX) as own:
         await books.use_generation(own, generation)
         for each in terms:
             position = await own.fetchval(books.SELECT_CHECKPOINT, each.source) or 0

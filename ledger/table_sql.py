@@ -15,13 +15,6 @@ from ledger.registry import Registry
 FRAMEWORK: Final = {"first_position": "bigint", "position": "bigint", "state": "bytea"}
 """Columns that every stream table gets besides its projection's."""
 
-LINKS: Final = "links"
-"""The table of the names that streams are found by; not a projection's."""
-
-LINK_KINDS: Final = ("text",) * 4
-ADVANCE: Final = """
-UPDATE checkpoints SET position = $3 WHERE source = $1 AND position = $2 RETURNING position
-"""
 HASHED: Final = "hashtextextended({}, 0)"
 """How tables are indexed whose rows nobody lists in the order of a text: by 8 bytes of it."""
 
@@ -144,24 +137,15 @@ def look_up(registry: Registry, names: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=512)
 def put_together(registry: Registry, names: tuple[str, ...]) -> str:
-    """Return the statement that moves a checkpoint and puts rows into these tables.
-
-    Its parameters are the source, where its checkpoint must be, where it goes, and the columns. It
-    returns a row if the checkpoint was there.
-    """
+    """Return the statement that puts rows into these tables; its parameters are their columns."""
     known = tables(registry)
-    place, parts = 4, [f"advanced AS ({ADVANCE})"]
+    place, parts = 1, []
     for name in names:
-        put = _put_links if name == LINKS else known[name].put.format
-        width = len(LINK_KINDS) if name == LINKS else known[name].width
-        parts.append(f"put_{name} AS ({put(*_parameters(place, width))})")
-        place += width
-    return f"WITH {', '.join(parts)} SELECT position FROM advanced"  # noqa: S608
-
-
-def _put_links(*parameters: str) -> str:
-    columns = ", ".join(f"{parameter}::text::text[]" for parameter in parameters)
-    return f"INSERT INTO links SELECT * FROM unnest({columns})"  # noqa: S608
+        parts.append(known[name].put.format(*_parameters(place, known[name].width)))
+        place += known[name].width
+    *first, last = parts
+    named = ", ".join(f"put_{n} AS ({part})" for n, part in enumerate(first))
+    return f"WITH {named} {last}" if first else last
 
 
 def _parameters(first: int, count: int) -> list[str]:

@@ -127,7 +127,7 @@ class SourceFolder:
             self._connected() as reading,
             self._connected(synchronous_commit="off", **KEPT_PLANS) as writing,
             self._connected(**PLAIN_PLANS) as looking,
-            database.connected(self.dsn, is_behind=True, seconds_max=60) as summing,
+            cells.connected(self.dsn, seconds_max=60, is_behind=True) as summing,
         ):
             if not await reading.fetchval(books.SELECT_EXISTS, self.generation):
                 LOGGER.warning("generation_gone", generation=self.generation)
@@ -305,12 +305,13 @@ class Pipe:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Tell whether trying again may help: the database was lost, or someone else folds.
+    """Tell whether trying again may help: the database was lost, or someone else was in the way.
 
     An argument that cannot be encoded is an InterfaceError too, but no trying again helps it.
     """
-    lost = isinstance(error, database.LOST) and not isinstance(error, ValueError | TypeError)
-    return lost or isinstance(error, LedgerError)
+    if isinstance(error, LedgerError | asyncpg.TransactionRollbackError):
+        return True
+    return isinstance(error, database.LOST) and not isinstance(error, ValueError | TypeError)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

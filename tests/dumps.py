@@ -18,20 +18,35 @@ SELECT column_name FROM information_schema.columns
  WHERE table_schema = $1 AND table_name = $2 ORDER BY ordinal_position
 """
 
+NUMBERED = {"spans": None, "hot": "id", "cells": "hot"}
+"""The tables of cells, and their columns that number accounts in the order of becoming busy."""
+
 Dump = dict[str, list[str]]
 """Table → its rows as text, sorted."""
 
 
-async def dump(connection: Any, generation: int, *, framework: bool = True) -> Dump:
-    """Return every table of a generation; `framework=False` leaves out what the fold keeps."""
+async def dump(
+    connection: Any, generation: int, *, framework: bool = True, index: bool = True
+) -> Dump:
+    """Return every table of a generation.
+
+    `framework=False` leaves out what the fold keeps, `index=False` the cells, which may lag.
+    """
     schema = books.schema_of(generation)
     found: Dump = {}
     for (table,) in await connection.fetch(TABLES, schema):
+        if not index and table in NUMBERED:
+            continue
         names = [row[0] for row in await connection.fetch(COLUMNS, schema, table)]
         if not framework and "state" in names:
             names = [name for name in names if name not in FRAMEWORK]
-        wanted = ", ".join(names)
-        rows = await connection.fetch(f"SELECT ROW({wanted})::text FROM {schema}.{table}")
+        wanted = ", ".join(name for name in names if name != NUMBERED.get(table))
+        if table == "cells":
+            table_sql = f"{schema}.hot JOIN {schema}.cells ON hot = id"
+            wanted += ", source, account, currency"
+        else:
+            table_sql = f"{schema}.{table}"
+        rows = await connection.fetch(f"SELECT ROW({wanted})::text FROM {table_sql}")
         found[table] = sorted(row[0] for row in rows)
     assert len(found) > len(books.BOOKKEEPING)
     return found

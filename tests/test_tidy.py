@@ -199,8 +199,7 @@ async def test_every_sql_constant_prepares(database: Database) -> None:
         statements = [known[name].update for name in streams]
         for names in (streams, *([name] for name in streams)):
             statements.append(table_sql.look_up(registry.load(), tuple(names)))
-        put.append(table_sql.LINKS)
-        for names in ([], put, *([name] for name in put)):
+        for names in (put, *([name] for name in put)):
             statements.append(table_sql.put_together(registry.load(), tuple(names)))
         for statement in statements:
             await connection.prepare(statement)

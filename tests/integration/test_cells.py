@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ledger import books, cells, registry
+from ledger import books, cells, compare, registry
 from ledger.cells import FOREVER, Bound
 from tests.conftest import Database
 
@@ -102,6 +103,37 @@ async def test_cells_change_no_sum(
         assert step == 1 or head >> cells.SLICE_BITS > 1
         assert await connection.fetchval("SELECT max(span) FROM cells WHERE width = 1") > 3
         assert await connection.fetchval("SELECT max(span) FROM cells WHERE width = 3") > 0
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+async def test_two_who_sum_and_another_size_leave_the_cells_right(
+    database: Database, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Books keep the size that they began with; what is busy is judged by the program of now."""
+    for name, value in (("SPAN", 256), ("WIDE", 2), ("HOT_ENTRIES", 60)):
+        monkeypatch.setattr(cells, name, value)
+    rng, head = Random(seed), 0
+    async with (
+        database.service() as connection,
+        cells.connected(database.service_dsn, seconds_max=60) as other,
+    ):
+        await young_books(connection, 0)
+        await books.use_generation(other, 1)
+        for turn in range(6):
+            if turn == 3:
+                for name, value in (("SPAN", 64), ("WIDE", 8), ("HOT_ENTRIES", 15)):
+                    monkeypatch.setattr(cells, name, value)
+            fresh = lines(rng, head + 1, head + rng.randrange(300, 900))
+            head = fresh[-1][1]
+            await connection.copy_records_to_table("entries", records=fresh, columns=COLUMNS)
+            await connection.execute("UPDATE checkpoints SET position = $1", head)
+            while await cells.due(connection, "straitsx") <= head:
+                await asyncio.gather(
+                    *(cells.advance(each, "straitsx") for each in (connection, other))
+                )
+            assert await connection.fetch(compare._wrong_cells(1), "straitsx") == []
+        assert await connection.fetchval("SELECT size FROM spans") == 256
+        assert await connection.fetchval("SELECT max(span) FROM cells WHERE width = 2") > 1
 
 
 async def test_a_span_is_summed_once_it_is_complete(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 from structlog.testing import capture_logs
@@ -18,6 +19,8 @@ from ledger import books, registry
 from ledger import worker as workers
 from ledger.decide import decider
 from ledger.deliveries import Deliveries
+from ledger.errors import SomeoneElseFolds
+from ledger.fold import Translated
 from ledger.log import Arrival, Log
 from ledger.model import Outcome, Projection, Seen
 from ledger.projector import Projector
@@ -177,7 +180,17 @@ async def test_folding_while_the_log_grows_is_folding_it_at_once(database: Datab
     assert differences(await tables(database, generation), await one_fold(database)) == {}
 
 
-async def test_three_workers_on_the_same_books_fold_nothing_twice(database: Database) -> None:
+async def test_three_workers_on_the_same_books_fold_nothing_twice(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolated = []
+    isolate = workers.Pipe._isolate
+
+    async def noted(pipe: workers.Pipe, events: Sequence[Translated], error: Exception) -> None:
+        isolated.append(error)
+        await isolate(pipe, events, error)
+
+    monkeypatch.setattr(workers.Pipe, "_isolate", noted)
     await fill(database, seeded())
     terms = await terms_of(database)
     generation = await make_books(database.service_dsn, "crowded")
@@ -188,6 +201,24 @@ async def test_three_workers_on_the_same_books_fold_nothing_twice(database: Data
                 tasks.create_task(folder.run())
     assert await is_at_head(database, generation)
     assert differences(await tables(database, generation), await one_fold(database)) == {}
+    assert isolated == []
+
+
+@pytest.mark.parametrize(
+    ("error", "may_pass"),
+    [
+        (asyncpg.DeadlockDetectedError("x"), True),
+        (asyncpg.ConnectionDoesNotExistError("x"), True),
+        (SomeoneElseFolds(), True),
+        (TimeoutError(), True),
+        (asyncpg.UniqueViolationError("x"), False),
+        (asyncpg.NumericValueOutOfRangeError("x"), False),
+        (ValueError("x"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_may_pass_sets_no_event_apart(error: Exception, may_pass: bool) -> None:
+    assert workers._may_pass(error) is may_pass
 
 
 async def folded(connection: Any) -> int:

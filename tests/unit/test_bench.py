@@ -18,7 +18,7 @@ from rich.console import Console
 from ledger import bench_report, registry
 from ledger.bench_fold import arrival
 from ledger.bench_load import BODY_BYTES_MIN, LOST, Bodies, Command, Link, Load
-from ledger.bench_machine import Process, kibibytes, percentile
+from ledger.bench_machine import Process, kibibytes, machine_used, percentile
 from ledger.bench_mix import mixed
 from ledger.bench_reads import Visibility
 from ledger.errors import MeasurementFailed
@@ -177,6 +177,15 @@ def test_the_mix_has_one_customer_with_much_more_than_the_others() -> None:
     assert len(set(owners)) > len(owners) / 2
 
 
+def test_the_machine_tells_what_it_was_used_for() -> None:
+    before, own = machine_used(), time.process_time()
+    while time.process_time() < own + 0.2:
+        sum(range(10_000))
+    after = machine_used()
+    assert after.busy >= before.busy + 0.15
+    assert after.withheld >= before.withheld >= 0
+
+
 def test_a_process_is_held_until_it_ends() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     held = Process.of(child.pid)
@@ -224,6 +233,8 @@ def test_a_second_of_receiving_gives_every_figure(tmp_path: Path) -> None:
         full["fold_per_second"] / full["ledger_per_second"], abs=0.01
     )
     assert set(half["cpu_us_per_callback"]) == set(full["cpu_us_per_callback"])
+    assert found["withheld_cores"] >= 0
+    assert "withheld by the host" in shown(found)
     assert half["offered_per_second"] == pytest.approx(full["ledger_per_second"] / 2, abs=1)
     assert 0 < half["p50_ms"] <= half["p99_ms"]
     assert 0 <= half["visible_p50_ms"] <= half["visible_p99_ms"]
