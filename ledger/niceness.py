@@ -13,11 +13,11 @@ from typing import Final
 
 NICENESS_MAX: Final = 19
 
-FOLDING: Final = 5
+FOLDING: Final = 2
 """Niceness of the projector: what it folds is waited for too."""
 
 BEHIND: Final = 10
-"""Niceness of all else that catches up: sealing, reconciling, rebuilding, verifying."""
+"""Niceness of all else that catches up: sealing, reconciling, rebuilding by hand, verifying."""
 
 
 def step_back(niceness: int = BEHIND) -> None:
