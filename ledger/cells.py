@@ -70,7 +70,8 @@ INSERT_SPANS: Final = "INSERT INTO spans VALUES ($1, $2, $3, 0) ON CONFLICT DO N
 # A span's lines fit into this; the usual limit would send them through files.
 SET_MEMORY: Final = "SET LOCAL work_mem = '32MB'"
 ADVANCE_SPANS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND done = $2"
-# The inner DISTINCT makes every account a look-up of its own.
+# The inner DISTINCT makes every account a look-up of its own, and `source || ''` keeps the planner
+# of a young table from looking for it among all lines of the source.
 # $2 < position <= $3. The span's lines are read once, by position: an account's own index would
 # lead through all it ever had. Of what becomes hot, the currencies of before are told.
 INSERT_CELLS: Final = """
@@ -89,7 +90,7 @@ WITH hours AS MATERIALIZED (
         CROSS JOIN generate_series(0, $2::bigint >> 16) AS slices(slice)
         CROSS JOIN LATERAL (
               SELECT DISTINCT currency FROM entries
-               WHERE source = $1 AND account = f.account
+               WHERE source || '' = $1 AND account = f.account
                  AND (position >> 16 << 32) + hashtext(account)
                      = (slice << 32) + hashtext(f.account)
                  AND effective_at > '-infinity' AND position + 0 <= $2) AS l),
@@ -128,7 +129,7 @@ WITH hours AS MATERIALIZED (
                 FROM generate_series(0, $4::bigint >> 16) AS slices(slice)
                CROSS JOIN LATERAL (
                      SELECT position, effective_at, debits, amount FROM entries
-                      WHERE source = $1 AND account = u.account AND currency = u.currency
+                      WHERE source || '' = $1 AND account = u.account AND currency = u.currency
                         AND (position >> 16 << 32) + hashtext(account)
                             = (slice << 32) + hashtext(u.account)
                         AND effective_at > '-infinity' AND position + 0 <= $4) AS l

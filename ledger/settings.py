@@ -298,7 +298,7 @@ def _payload_currency(key: str) -> str:
         raise ValueError(f'wallets: {key!r} is not like "payout.sgd"')
     kinds = registry.load().money_kinds
     if name.partition(".")[0] not in kinds:
-        raise ValueError(f"wallets: {key!r} names no kind of {', '.join(sorted(kinds))}")
+        raise ValueError(f"wallets: {key!r} is for none of {', '.join(sorted(kinds))}")
     return name
 
 

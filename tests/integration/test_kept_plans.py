@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger import books, registry, table_sql
+from ledger import books, cells, registry, table_sql
 from ledger import database as db
 from ledger.worker import KEPT_PLANS
 from tests.conftest import Database
@@ -47,3 +47,31 @@ async def test_updates_find_rows_by_their_whole_key(database: Database, grown: b
             (scan,) = scans(json.loads(said)[0]["Plan"])
             assert scan["Node Type"] == "Index Scan", name
             assert "hashtextextended(t.id" in scan["Index Cond"].replace("(id", "(t.id"), scan
+
+
+@pytest.mark.parametrize("grown", [False, True], ids=["empty", "grown"])
+async def test_spans_are_summed_by_indexes_alone(database: Database, grown: bool) -> None:
+    """What 100 accounts had before was once looked for among all lines, a hundred times."""
+    async with cells.connected(database.service_dsn, seconds_max=60) as connection:
+        number = await books.create_generation(connection, registry.load(), "plans", "live")
+        await books.use_generation(connection, number)
+        if grown:
+            await connection.execute(
+                "INSERT INTO entries (source, position, line, kind, transaction, account, currency,"
+                " amount, effective_at, recorded_at, debits) SELECT 'straitsx', n, 1, 'payment', n,"
+                " n % 100, 'XSGD', 1, now(), now(), 1 FROM generate_series(1, 20000) AS n"
+            )
+            await connection.execute("ANALYZE entries")
+        await connection.execute(f"PREPARE summed AS {cells.INSERT_CELLS}")
+        await connection.execute(f"PREPARE earlier AS {cells.INSERT_EARLIER_CELLS}")
+        for asked, looks in (
+            ("summed ('straitsx', 4096, 8192, 32, 1)", 2),
+            ("earlier ('straitsx', '{a,b}', '{XSGD,USD}', 4096, 4096)", 1),
+        ):
+            said = await connection.fetchval(f"EXPLAIN (FORMAT json) EXECUTE {asked}")
+            found = [
+                scan for scan in scans(json.loads(said)[0]["Plan"])
+                if scan["Relation Name"] == "entries"
+            ]  # fmt: skip
+            assert [scan["Node Type"] for scan in found] == ["Index Scan"] * looks, asked
+            assert sum("hashtext(" in scan["Index Cond"] for scan in found) == 1, asked

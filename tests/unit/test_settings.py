@@ -31,7 +31,7 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (SOURCE + '[sources.straitsx.wallets]\npayout = "XSGD"', "payout.sgd"),
         (SOURCE + '[sources.straitsx.wallets]\n"payout.s gd" = "XSGD"', "payout.sgd"),
         (SOURCE + '[sources.straitsx.wallets]\n"payouts.sgd" = "XSGD"', "payout, swap"),
-        (SOURCE + '[sources.straitsx.wallets]\n"customer.sgd" = "XSGD"', "names no kind"),
+        (SOURCE + '[sources.straitsx.wallets]\n"customer.sgd" = "XSGD"', "is for none of"),
         ("port = 8081.5", "not a whole number"),
         ("receivers = true", "not a whole number"),
         ('sources = ["straitsx", ""]', "empty"),
