@@ -28,6 +28,7 @@ from ledger.bench_load import LOST, Command, Figures
 from ledger.bench_machine import (
     Process,
     describe,
+    disturbance,
     machine_used,
     percentile,
     tree_cpu_seconds,
@@ -160,18 +161,17 @@ async def _measure(stage: Stage, seconds: float) -> dict[str, Any]:
     for port in (stage.noop_port, stage.port):
         await stage.phase(port, min(WARM_SECONDS, seconds))
     await stage.look.caught_up(CATCH_UP_SECONDS_MAX)
-    before, held_before, started = _others(stage), machine_used().withheld, time.monotonic()
+    before, ours, started = machine_used(), _ours(stage), time.monotonic()
     async with _watching_memory(stage):
         saturation = await _saturate(stage, seconds / TURNS)
         half = await _half_load(stage, seconds, saturation["ledger_per_second"] / 2)
         await stage.look.caught_up(CATCH_UP_SECONDS_MAX)
-    seconds = time.monotonic() - started
-    others = (_others(stage) - before) / seconds
-    withheld = (machine_used().withheld - held_before) / seconds
+    disturbing = disturbance(
+        before, machine_used(), _ours(stage) - ours, time.monotonic() - started
+    )
     sizes = await stage.look.sizes()
     return {
-        "others_cores": round(max(0.0, others), 2),
-        "withheld_cores": round(withheld, 2),
+        **disturbing,
         "load": {"connections": CONNECTIONS, "body_bytes": sizes["body_bytes_per_event"]},
         "saturation": saturation,
         "half_load": half,
@@ -300,9 +300,9 @@ def _cpu(stage: Stage) -> dict[str, float]:
     }
 
 
-def _others(stage: Stage) -> float:
-    """Return the CPU seconds that were used by nothing of this measurement."""
-    return machine_used().busy - sum(_cpu(stage).values()) - time.process_time()
+def _ours(stage: Stage) -> float:
+    """Return the CPU seconds that this measurement has used so far."""
+    return sum(_cpu(stage).values()) + time.process_time()
 
 
 async def _half_load(stage: Stage, seconds: float, rate: float) -> dict[str, Any]:

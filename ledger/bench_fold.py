@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, Final
 
 from ledger import __version__, registry
-from ledger.bench_machine import describe, machine_used, tree_cpu_seconds, tree_peak
+from ledger.bench_machine import describe, disturbance, machine_used, tree_cpu_seconds, tree_peak
 from ledger.bench_mix import mixed
 from ledger.bench_reads import POLL_SECONDS, Gauge, gauge
 from ledger.bench_run import (
@@ -134,11 +134,9 @@ async def _fold(folder: Path, environ: dict[str, str], look: Gauge, events: int)
         await look.caught_up(seconds_max)
         seconds = time.monotonic() - started
         used = [after - then for after, then in zip(cpu(), before, strict=True)]
-        then = machine_used()
-        others = then.busy - machine.busy - sum(used) - (time.process_time() - own)
+        ours = sum(used) + time.process_time() - own
         return {
-            "others_cores": round(max(0.0, others / seconds), 2),
-            "withheld_cores": round((then.withheld - machine.withheld) / seconds, 2),
+            **disturbance(machine, machine_used(), ours, seconds),
             "events_per_second": round((events - first) / seconds),
             "seconds": round(seconds, 2),
             "projector_cpu_seconds": round(used[0], 2),

@@ -128,6 +128,15 @@ def machine_used() -> Used:
     return Used((user + nice + system + irq + softirq) / tick, steal / tick)
 
 
+def disturbance(before: Used, after: Used, ours: float, seconds: float) -> dict[str, float]:
+    """Return the cores that disturbed a measurement, of which `ours` is the CPU time."""
+    others = after.busy - before.busy - ours
+    return {
+        "others_cores": round(max(0.0, others / seconds), 2),
+        "withheld_cores": round((after.withheld - before.withheld) / seconds, 2),
+    }
+
+
 def tree_cpu_seconds(root: Process) -> float:
     """Return the CPU time of a process and all its children, ended ones included."""
     return root.cpu_seconds() + sum(child.cpu_seconds() for child in root.children())

@@ -70,10 +70,10 @@ INSERT_SPANS: Final = "INSERT INTO spans VALUES ($1, $2, $3, 0) ON CONFLICT DO N
 # A span's lines fit into this; the usual limit would send them through files.
 SET_MEMORY: Final = "SET LOCAL work_mem = '32MB'"
 ADVANCE_SPANS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND done = $2"
-# The inner DISTINCT makes every account a look-up of its own, and `source || ''` keeps the planner
-# of a young table from looking for it among all lines of the source.
 # $2 < position <= $3. The span's lines are read once, by position: an account's own index would
-# lead through all it ever had. Of what becomes hot, the currencies of before are told.
+# lead through all it ever had. Of what becomes hot, the currencies of before are told: the inner
+# DISTINCT makes every account a look-up of its own, and `source || ''` keeps the planner of a young
+# table from looking for it among all lines of the source.
 INSERT_CELLS: Final = """
 WITH hours AS MATERIALIZED (
        SELECT account, currency, date_bin('1 hour', effective_at, '2000-01-01Z') AS moment,

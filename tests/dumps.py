@@ -41,12 +41,11 @@ async def dump(
         if not framework and "state" in names:
             names = [name for name in names if name not in FRAMEWORK]
         wanted = ", ".join(name for name in names if name != NUMBERED.get(table))
+        origin = f"{schema}.{table}"
         if table == "cells":
-            table_sql = f"{schema}.hot JOIN {schema}.cells ON hot = id"
+            origin += f" JOIN {schema}.hot ON id = hot"
             wanted += ", source, account, currency"
-        else:
-            table_sql = f"{schema}.{table}"
-        rows = await connection.fetch(f"SELECT ROW({wanted})::text FROM {table_sql}")
+        rows = await connection.fetch(f"SELECT ROW({wanted})::text FROM {origin}")
         found[table] = sorted(row[0] for row in rows)
     assert len(found) > len(books.BOOKKEEPING)
     return found
