@@ -12,19 +12,17 @@ import secrets
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
-import msgspec
 import orjson
 
 from ledger import __version__, bench_report
 from ledger.bench_fold import EVENTS, measure_fold
-from ledger.bench_load import LOST, Command, Figures
+from ledger.bench_load import LOST, Figures
 from ledger.bench_machine import (
     Process,
     describe,
@@ -35,22 +33,19 @@ from ledger.bench_machine import (
     tree_peak,
 )
 from ledger.bench_query import measure_query
-from ledger.bench_reads import Gauge, Visibility, gauge
+from ledger.bench_reads import Visibility, gauge
 from ledger.bench_rebuild import measure_rebuild
 from ledger.bench_run import (
     SOURCE,
     TOOL_SECONDS_MAX,
-    Service,
-    Tool,
     environment,
     measured,
     served,
     tool,
     workplace,
 )
-from ledger.errors import MeasurementFailed
+from ledger.bench_stage import CONNECTIONS, PATH, Stage
 
-CONNECTIONS: Final = 256
 TURNS: Final = 3
 """Turns of the service; the yardstick has one more, around them."""
 
@@ -59,10 +54,8 @@ FOLD_SHARE: Final = 1.5
 
 WARM_SECONDS: Final = 1.0
 CATCH_UP_SECONDS_MAX: Final = 30.0
-ANSWER_SECONDS_MAX: Final = 60.0
 MEMORY_SECONDS: Final = 0.25
 SAMPLES_MAX: Final = 50_000
-PATH: Final = f"/callbacks/{SOURCE}"
 PARTS: Final = ("web", "projector", "evidence", "postgresql", "generator")
 """What a callback costs processor time in."""
 OK: Final = 0
@@ -105,32 +98,6 @@ def _print(found: Mapping[str, Any], *, json: bool) -> None:
         sys.stdout.write(orjson.dumps(found).decode() + "\n")
     else:
         bench_report.show(found)
-
-
-@dataclass(slots=True)
-class Stage:
-    """Everything that one measurement of receiving works with."""
-
-    service: Service
-    load: Tool
-    noop: Tool
-    look: Gauge
-    port: int
-    noop_port: int
-    secret: str
-    answers: Counter[str] = field(default_factory=Counter)
-    rss: list[float] = field(default_factory=list)
-
-    async def phase(self, port: int, seconds: float, **options: Any) -> Figures:
-        """Load one of the two for some seconds."""
-        command = Command(port, PATH, self.secret, seconds, CONNECTIONS, **options)
-        line = await self.load.ask(msgspec.json.encode(command), seconds + ANSWER_SECONDS_MAX)
-        figures = msgspec.json.decode(line, type=Figures)
-        if port == self.port:
-            self.answers.update(figures.answers)
-        elif set(figures.answers) != {"200"}:
-            raise MeasurementFailed(f"the yardstick answered {figures.answers}")
-        return figures
 
 
 async def _ingest(seconds: float) -> dict[str, Any]:
@@ -228,6 +195,7 @@ class Turn:
 
 
 async def _turn(stage: Stage, port: int, seconds: float) -> Turn:
+    await stage.supply(port, seconds)
     before = _cpu(stage)
     figures = await stage.phase(port, seconds, keep_every=10)
     return Turn(figures, _since(stage, before))
@@ -248,6 +216,7 @@ class Folded:
 
 async def _fold(stage: Stage, seconds: float) -> Folded:
     """Receive for a turn while the projector is held, then let it fold what came."""
+    await stage.supply(stage.port, seconds)
     with _held(stage.service.child("projector")):
         await stage.phase(stage.port, seconds, keep_every=10)
         events = await stage.look.head() - (await stage.look.checkpoint() or 0)
@@ -309,6 +278,7 @@ async def _half_load(stage: Stage, seconds: float, rate: float) -> dict[str, Any
     """Offer a fixed rate by the clock; a late answer does not make the next question later."""
     keep_every = max(1, int(rate * seconds / SAMPLES_MAX))
     seen = Visibility()
+    await stage.supply(stage.port, seconds, rate)
     before = _cpu(stage)
     async with gauge(stage.service.dsn, SOURCE) as look:
         watching = asyncio.create_task(seen.watch(look))

@@ -1,7 +1,9 @@
 """The load generator, a process of its own: `python -m ledger.bench_load`.
 
-It reads one command per line (JSON) and answers each with one line of figures. The bodies are
-StraitsX payments and payouts; every request of one process has ids and a signature of its own.
+It reads one command per line (JSON) and answers each with one line: requests are made beforehand
+on `supply`, so that making them takes no processor from what is measured, and sent on `load`, which
+is answered with figures. The bodies are StraitsX payments and payouts; every request of one process
+has ids and a signature of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +42,15 @@ LOST: Final = "lost"
 """Counted beside the HTTP statuses: a connection ended before its answer."""
 
 
-class Command(msgspec.Struct, frozen=True):
+class Supply(msgspec.Struct, frozen=True, tag="supply"):
+    """Have `count` requests ready before the next phase; more than those are made when needed."""
+
+    path: str
+    secret: str
+    count: int
+
+
+class Command(msgspec.Struct, frozen=True, tag="load"):
     """One phase: where to post, for how long, and either as fast as answers come or at `rate`.
 
     `keep_every` thins the latencies and positions that are reported.
@@ -74,12 +84,13 @@ class Figures(msgspec.Struct):
 class Bodies:
     """An endless supply of distinct signed requests, made of templates by putting in new ids."""
 
-    def __init__(self, seed: int, path: str, secret: str, first: int = 0) -> None:
+    def __init__(self, seed: int, path: str, secret: str) -> None:
         made = fresh(KINDS, Random(seed), TEMPLATES)  # noqa: S311 - made-up callbacks
         self._templates = [cut(callback) for callback in made]
         self._run = f"{seed:016x}"
         self._path, self._secret = path, secret
-        self.count = first
+        self._ready: deque[bytes] = deque()
+        self.count = 0
         self._heads = [self._head(len(self.body(place, 0))) for place in range(TEMPLATES)]
 
     def _head(self, size: int) -> bytes:
@@ -89,8 +100,16 @@ class Bodies:
             "Xfers-Signature: "
         ).encode()
 
+    def supply(self, count: int) -> None:
+        """Make requests until so many are ready."""
+        while len(self._ready) < count:
+            self._ready.append(self._make())
+
     def next(self) -> bytes:
         """Return the bytes of the next request."""
+        return self._ready.popleft() if self._ready else self._make()
+
+    def _make(self) -> bytes:
         n = self.count
         self.count = n + 1
         place = n % TEMPLATES
@@ -106,6 +125,10 @@ class Bodies:
             part if type(part) is bytes else ids[part]  # type: ignore[index]
             for part in self._templates[place]
         )
+
+    def mean_bytes(self) -> float:
+        """Return the mean length of the bodies."""
+        return sum(len(self.body(place, 0)) for place in range(TEMPLATES)) / TEMPLATES
 
 
 def cut(callback: Callback) -> tuple[bytes | int, ...]:
@@ -200,7 +223,7 @@ class Load:
     async def run(self) -> Figures:
         """Open the connections, load for the phase's seconds, wait for what is still open."""
         links = await self._connect()
-        before, made = os.times(), self.bodies.count
+        before = os.times()
         started = time.monotonic()
         self._ends = started + self.command.seconds
         if self.command.rate is None:
@@ -216,7 +239,7 @@ class Load:
         return Figures(
             self.command.seconds, self.counted, dict(self.answers), self.latencies, self.acks,
             after.user + after.system - before.user - before.system,
-            self._mean_bytes(made),
+            self.bodies.mean_bytes(),
         )  # fmt: skip
 
     async def _connect(self) -> list[Link]:
@@ -282,26 +305,34 @@ class Load:
         if link in self._idle:
             self._idle.remove(link)
 
-    def _mean_bytes(self, made: int) -> float:
-        sizes = [len(self.bodies.body(place, made)) for place in range(TEMPLATES)]
-        return sum(sizes) / len(sizes)
-
 
 async def _serve() -> None:
     """Do one command after the other until stdin ends."""
-    seed = int.from_bytes(os.urandom(7), "big")
-    decoder = msgspec.json.Decoder(Command)
-    sent = 0
+    decoder: msgspec.json.Decoder[Supply | Command] = msgspec.json.Decoder(Supply | Command)
+    senders: dict[tuple[str, str], Bodies] = {}
     while line := await asyncio.to_thread(sys.stdin.readline):
         command = decoder.decode(line)
-        bodies = Bodies(seed, command.path, command.secret, sent)
-        gc.collect()
-        gc.disable()  # what is kept here has no cycles, and a pause would count as the service's
-        figures = await Load(command, bodies).run()
+        sender = command.path, command.secret
+        if sender not in senders:
+            senders[sender] = Bodies(int.from_bytes(os.urandom(7), "big"), *sender)
+        _say(await _done(command, senders[sender]))
+
+
+async def _done(command: Supply | Command, bodies: Bodies) -> Figures | None:
+    if isinstance(command, Supply):
+        bodies.supply(command.count)
+        return None
+    gc.collect()
+    gc.disable()  # what is kept here has no cycles, and a pause would count as the service's
+    try:
+        return await Load(command, bodies).run()
+    finally:
         gc.enable()
-        sent = bodies.count
-        sys.stdout.write(msgspec.json.encode(figures).decode() + "\n")
-        sys.stdout.flush()
+
+
+def _say(answer: Figures | None) -> None:
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class Settings:
     body_seconds_max: float = 10.0
     header_seconds_max: float = 15.0
     drain_seconds_max: float = 10.0
-    fold_events_max: int = 2_000
+    fold_events_max: int = 1_000
     fold_bytes_max: int = 16 * 1024 * 1024
     refused_per_second_max: int = 50
     refused_rows_max: int = 100_000

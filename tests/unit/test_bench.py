@@ -72,11 +72,15 @@ def test_every_request_is_another_event_of_at_least_a_kilobyte_with_its_own_sign
     assert len(ids) == 600
 
 
-def test_bodies_go_on_where_the_last_phase_ended() -> None:
-    first = Bodies(5, "/x", SECRET)
-    made = [first.next() for _ in range(10)]
-    second = Bodies(5, "/x", SECRET, first.count)
-    assert second.next() not in made
+def test_requests_made_beforehand_are_sent_first_and_none_is_sent_twice() -> None:
+    bodies = Bodies(5, "/x", SECRET)
+    bodies.supply(10)
+    assert bodies.count == 10
+    bodies.supply(4)
+    sent = [bodies.next() for _ in range(10)]
+    assert bodies.count == 10, "nothing was made while there was a supply"
+    sent += [bodies.next() for _ in range(10)]
+    assert len(set(sent)) == 20
 
 
 class Wire(asyncio.Transport):
