@@ -12,10 +12,10 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import Any, Final
 
 import orjson
@@ -46,8 +46,11 @@ from ledger.bench_run import (
 )
 from ledger.bench_stage import CONNECTIONS, PATH, Stage
 
-TURNS: Final = 3
+TURNS: Final = 5
 """Turns of the service; the yardstick has one more, around them."""
+
+TURN_SHARE: Final = 0.25
+"""A turn's length against that of the half-load part."""
 
 FOLD_SHARE: Final = 1.5
 """How much longer than a turn it is received for a backlog: filling the pipe must not count."""
@@ -63,7 +66,7 @@ PROBLEM: Final = 1
 
 
 def ingest(*, seconds: float, json: bool) -> int:
-    """Measure receiving; `seconds` is the length of the half-load part; turns last a third of it.
+    """Measure receiving; `seconds` is the length of the half-load part; turns last a quarter of it.
 
     Returns 0, or 1 when the log does not hold what was answered. Raises MeasurementFailed.
     """
@@ -130,7 +133,7 @@ async def _measure(stage: Stage, seconds: float) -> dict[str, Any]:
     await stage.look.caught_up(CATCH_UP_SECONDS_MAX)
     before, ours, started = machine_used(), _ours(stage), time.monotonic()
     async with _watching_memory(stage):
-        saturation = await _saturate(stage, seconds / TURNS)
+        saturation = await _saturate(stage, seconds * TURN_SHARE)
         half = await _half_load(stage, seconds, saturation["ledger_per_second"] / 2)
         await stage.look.caught_up(CATCH_UP_SECONDS_MAX)
     disturbing = disturbance(
@@ -161,17 +164,19 @@ async def _saturate(stage: Stage, seconds: float) -> dict[str, Any]:
         waits.append(await stage.look.caught_up(CATCH_UP_SECONDS_MAX))
         noop.append(await _turn(stage, stage.noop_port, seconds))
         folds.append(await _fold(stage, seconds * FOLD_SHARE))
-    rate, noop_rate = (median(turn.rate for turn in turns) for turns in (ours, noop))
-    fold_rate = median(folded.rate for folded in folds)
+    rates, noop_rates, fold_rates = ([each.rate for each in turns] for turns in (ours, noop, folds))
+    ratios, fold_ratios = against(rates, noop_rates), against(fold_rates, rates)
     return {
-        "ledger_per_second": round(rate),
-        "noop_per_second": round(noop_rate),
-        "ratio": round(rate / noop_rate, 3),
-        "ledger_turns": [round(turn.rate) for turn in ours],
-        "noop_turns": [round(turn.rate) for turn in noop],
-        "fold_per_second": round(fold_rate),
-        "fold_ratio": round(fold_rate / rate, 3),
-        "fold_turns": [round(folded.rate) for folded in folds],
+        "ledger_per_second": round(median(rates)),
+        "noop_per_second": round(median(noop_rates)),
+        "ratio": median(ratios),
+        "ratio_turns": ratios,
+        "ledger_turns": [round(each) for each in rates],
+        "noop_turns": [round(each) for each in noop_rates],
+        "fold_per_second": round(median(fold_rates)),
+        "fold_ratio": median(fold_ratios),
+        "fold_ratio_turns": fold_ratios,
+        "fold_turns": [round(each) for each in fold_rates],
         **_latencies("ledger", ours),
         **_latencies("noop", noop),
         "books_behind_events": max(behind),
@@ -179,6 +184,14 @@ async def _saturate(stage: Stage, seconds: float) -> dict[str, Any]:
         "cpu_us_per_callback": _cpu_each(ours, PARTS),
         "noop_cpu_us_per_request": _cpu_each(noop, ("noop", "generator")),
     }
+
+
+def against(rates: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Compare each turn with the turns of the other kind just before and after it.
+
+    A machine changes its speed from turn to turn, so each has its own measure.
+    """
+    return [round(rate / mean(others[n : n + 2]), 3) for n, rate in enumerate(rates)]
 
 
 @dataclass(frozen=True, slots=True)

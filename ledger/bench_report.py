@@ -72,13 +72,16 @@ def _ingest(found: Mapping[str, Any]) -> list[Row]:
          f"callbacks/s  turns {_list(full['ledger_turns'])}"),
         ("saturation: no-op handler", number(full["noop_per_second"]),
          f"requests/s   turns {_list(full['noop_turns'])}"),
-        ("ratio", f"{full['ratio']:.2f}", "of the no-op handler (medians)"),
+        ("ratio", f"{full['ratio']:.2f}",
+         f"of the no-op handler; each turn against its neighbours {_shares(full['ratio_turns'])}"),
         ("answer at saturation p50 / p99", _pair(full, "ledger_p50_ms", "ledger_p99_ms"),
          f"ms  (no-op {_pair(full, 'noop_p50_ms', 'noop_p99_ms')})"),
         ("books behind after a turn", number(full["books_behind_events"]),
          f"events, caught up in {full['books_catch_up_seconds']} s"),
         ("folding such callbacks alone", number(full["fold_per_second"]),
-         f"events/s, {full['fold_ratio']:.2f} of receiving  turns {_list(full['fold_turns'])}"),
+         f"events/s  turns {_list(full['fold_turns'])}"),
+        ("against receiving", f"{full['fold_ratio']:.2f}",
+         f"each turn against its neighbours {_shares(full['fold_ratio_turns'])}"),
         ("CPU per callback", number(full["cpu_us_per_callback"]["web"]),
          f"µs in the receiver  (no-op {full['noop_cpu_us_per_request']['noop']})"),
         ("CPU per callback elsewhere", "",
@@ -160,6 +163,10 @@ def number(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value:,}".replace(",", " ")
+
+
+def _shares(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
 
 
 def _list(values: Iterable[float]) -> str:
