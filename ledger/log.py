@@ -56,7 +56,7 @@ RING_PACE_SECONDS: Final = 0.05
 """Rings follow each other no faster than this: as fast as small batches of a projector that has
 work anyway."""
 
-PACE_SECONDS: Final = 0.012
+PACE_SECONDS: Final = 0.008
 """Batches of a busy lane begin no faster than this after each other while callbacks keep coming: a
 commit costs receiver and database as much as ten callbacks."""
 

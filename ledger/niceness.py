@@ -15,7 +15,7 @@ from typing import Final
 
 NICENESS_MAX: Final = 19
 
-FOLDING: Final = 4
+FOLDING: Final = 5
 """Niceness of the projector: what it folds is waited for too."""
 
 BEHIND: Final = 10

@@ -45,7 +45,7 @@ TUNING: Final = """
 # is given on the server's command line instead and cannot be overridden from here.
 shared_buffers = 128MB
 max_connections = 400
-autovacuum_vacuum_cost_delay = 5ms
+autovacuum_vacuum_cost_delay = 10ms
 wal_level = replica
 min_wal_size = 1GB
 max_wal_size = 2GB

@@ -114,7 +114,7 @@ async def test_a_cluster_is_created_and_answers_within_seconds(tmp_path: Path) -
         ("max_connections", "400"),
         ("max_wal_size", "2GB"),
         ("shared_buffers", "128MB"),
-        ("autovacuum_vacuum_cost_delay", "5ms"),
+        ("autovacuum_vacuum_cost_delay", "10ms"),
         ("log_statement", "none"),
         ("log_parameter_max_length_on_error", "0"),
     ],
