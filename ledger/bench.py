@@ -45,6 +45,7 @@ from ledger.bench_run import (
     workplace,
 )
 from ledger.bench_stage import CONNECTIONS, PATH, Stage
+from ledger.errors import MeasurementFailed
 
 TURNS: Final = 5
 """Turns of the service; the yardstick has one more, around them."""
@@ -183,14 +184,18 @@ async def _saturate(stage: Stage, seconds: float) -> dict[str, Any]:
         "books_catch_up_seconds": round(max(waits), 3),
         "cpu_us_per_callback": _cpu_each(ours, PARTS),
         "noop_cpu_us_per_request": _cpu_each(noop, ("noop", "generator")),
+        "service_cpu_us_per_noop_request": sum(_cpu_each(noop, PARTS[:-1]).values()),
     }
 
 
 def against(rates: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Compare each turn with the turns of the other kind just before and after it.
+    """Return each turn's rate against the mean of the other kind's just before and after it.
 
-    A machine changes its speed from turn to turn, so each has its own measure.
+    A machine changes its speed from turn to turn, so each has its own measure. Without one after
+    it, the last is compared with the one before. Raises MeasurementFailed.
     """
+    if not all(others):
+        raise MeasurementFailed("nothing was answered in a turn: measure more seconds")
     return [round(rate / mean(others[n : n + 2]), 3) for n, rate in enumerate(rates)]
 
 

@@ -83,7 +83,8 @@ def _ingest(found: Mapping[str, Any]) -> list[Row]:
         ("against receiving", f"{full['fold_ratio']:.2f}",
          f"each turn against its neighbours {_shares(full['fold_ratio_turns'])}"),
         ("CPU per callback", number(full["cpu_us_per_callback"]["web"]),
-         f"µs in the receiver  (no-op {full['noop_cpu_us_per_request']['noop']})"),
+         f"µs in the receiver  (no-op {full['noop_cpu_us_per_request']['noop']}, "
+         f"and {full['service_cpu_us_per_noop_request']} of what the service still did beside it)"),
         ("CPU per callback elsewhere", "",
          f"µs: {_pairs({n: v for n, v in full['cpu_us_per_callback'].items() if n != 'web'})}"),
         ("half load: offered", number(half["offered_per_second"]),

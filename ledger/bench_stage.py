@@ -18,7 +18,8 @@ PATH: Final = f"/callbacks/{SOURCE}"
 ANSWER_SECONDS_MAX: Final = 60.0
 SUPPLY_SHARE: Final = 1.5
 """Requests made before a phase, against what the one before would have taken."""
-SUPPLY_MAX: Final = 100_000
+SUPPLY_MAX: Final = 250_000
+"""A third of a GiB: more would be made while it is measured, at the expense of the faster one."""
 
 
 @dataclass(slots=True)
@@ -38,9 +39,17 @@ class Stage:
     """port → answers per second when it was loaded last"""
 
     async def supply(self, port: int, seconds: float, rate: float | None = None) -> None:
-        """Have the requests for a phase made before it, so far as can be told how many it takes."""
-        count = seconds * (rate or SUPPLY_SHARE * self._rates.get(port, 0.0))
-        command = Supply(PATH, self.secret, min(SUPPLY_MAX, round(count)))
+        """Have the requests for a phase made before it, so far as can be told how many it takes.
+
+        Raises MeasurementFailed when these are too many.
+        """
+        count = round(seconds * (rate or SUPPLY_SHARE * self._rates.get(port, 0.0)))
+        if count > SUPPLY_MAX:
+            raise MeasurementFailed(
+                f"{seconds} s need {count} requests made beforehand, which is more than "
+                f"{SUPPLY_MAX}: measure fewer seconds"
+            )
+        command = Supply(PATH, self.secret, count)
         await self.load.ask(msgspec.json.encode(command), ANSWER_SECONDS_MAX)
 
     async def phase(self, port: int, seconds: float, **options: Any) -> Figures:

@@ -90,8 +90,8 @@ def main() -> None:
     link = socket.socket(fileno=link_fd)
     settings = load(os.environ)
     logs.configure(settings.log_format)
-    if role in STEP_BACK:
-        step_back(STEP_BACK[role])
+    if role in STEP_BACK and not step_back(STEP_BACK[role]):
+        LOGGER.warning("session_not_told", role=role, niceness=STEP_BACK[role])
     match role:
         case "projector":
             runner()(serve_projector(settings, link))

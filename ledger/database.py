@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from ledger.errors import DatabaseRefused, DatabaseUnavailable, UnsafeDatabase
-from ledger.niceness import BEHIND, set_niceness
+from ledger.niceness import BEHIND, TRIES, again_seconds, put_behind, tell_session
 
 CONNECT_SECONDS_MAX: Final = 4.0
 COMMAND_SECONDS_MAX: Final = 4.0
@@ -100,14 +99,20 @@ async def _step_back(connection: Any) -> None:
     process may not touch.
     """
     row = await connection.fetchrow(SELECT_BACKEND)
+    pid = row["pid"]
     with suppress(OSError):
-        _renice(row["pid"], f" {row['name']} ", row["peer"])
+        if not _is_backend(pid, f" {row['name']} ", row["peer"]):
+            return
+        wanted = put_behind(pid, BEHIND)
+        for _ in range(TRIES):
+            if tell_session(pid, wanted):
+                return
+            await asyncio.sleep(again_seconds())
 
 
-def _renice(pid: int, name: str, peer: str) -> None:
+def _is_backend(pid: int, name: str, peer: str) -> bool:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
-    if words.startswith("postgres: ") and name in words and peer in words:
-        set_niceness(pid, os.getpriority(os.PRIO_PROCESS, pid) + BEHIND)
+    return words.startswith("postgres: ") and name in words and peer in words
 
 
 async def close(connection: Any) -> None:

@@ -89,6 +89,8 @@ def test_each_turn_is_compared_with_the_turns_beside_it() -> None:
     slowing = [400.0, 300.0, 200.0, 100.0]
     assert against([210.0, 150.0, 90.0], slowing) == [0.6, 0.6, 0.6]
     assert against([350.0, 300.0], [350.0, 250.0]) == [1.167, 1.2]
+    with pytest.raises(MeasurementFailed, match="measure more seconds"):
+        against([1.0], [1.0, 0.0])
 
 
 class Wire(asyncio.Transport):

@@ -9,33 +9,82 @@ from pathlib import Path
 
 import pytest
 
-from ledger.niceness import BEHIND, FOLDING
+from ledger import niceness
+from ledger.niceness import AGAIN_SECONDS, BEHIND, FOLDING, NICENESS_MAX, TRIES, tell_session
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="sessions are shared out by Linux alone")
 
 STEPPED_BACK = """
 import os
+from contextlib import suppress
 from pathlib import Path
 from ledger.niceness import step_back
-step_back({niceness})
+told = step_back({niceness})
+batch = os.sched_getscheduler(0) == os.SCHED_BATCH
+allowed = False
+with suppress(OSError):
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    allowed = True
 group = Path("/proc/self/autogroup")
-print(os.getsid(0) == os.getpid(), os.getpriority(os.PRIO_PROCESS, 0),
-      os.sched_getscheduler(0) == os.SCHED_BATCH,
+print(told, os.getsid(0) == os.getpid(), os.getpriority(os.PRIO_PROCESS, 0), batch == allowed,
       group.read_text().split()[-1] if group.exists() else None)
 """
 
 
-@pytest.mark.parametrize("niceness", [FOLDING, BEHIND])
-@pytest.mark.parametrize("leads", [False, True])
-def test_who_steps_back_has_a_session_that_is_as_nice_as_itself(niceness: int, leads: bool) -> None:
-    said = subprocess.run(
-        [sys.executable, "-c", STEPPED_BACK.format(niceness=niceness)],
-        capture_output=True,
+def stepping_back(more: int, *, leads: bool = False) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", STEPPED_BACK.format(niceness=more)],
+        stdout=subprocess.PIPE,
         text=True,
-        check=True,
         start_new_session=leads,
-    ).stdout.split()
-    wanted = str(os.getpriority(os.PRIO_PROCESS, 0) + niceness)
-    group = wanted if Path("/proc/self/autogroup").exists() else "None"
-    assert said == ["True", wanted, "True", group]
+    )
+
+
+def wanted(more: int) -> list[str]:
+    nice = str(min(os.getpriority(os.PRIO_PROCESS, 0) + more, NICENESS_MAX))
+    group = nice if Path("/proc/self/autogroup").exists() else "None"
+    return ["True", "True", nice, "True", group]
+
+
+@linux
+@pytest.mark.parametrize("more", [FOLDING, BEHIND])
+@pytest.mark.parametrize("leads", [False, True])
+def test_who_steps_back_has_a_session_that_is_as_nice_as_itself(more: int, leads: bool) -> None:
+    assert stepping_back(more, leads=leads).communicate()[0].split() == wanted(more)
+
+
+@linux
+def test_all_that_step_back_at_once_are_told() -> None:
+    """Linux refuses all but one in 100 ms, unless who asks is its administrator."""
+    several = [stepping_back(more) for more in (FOLDING, BEHIND, BEHIND)]
+    said = [each.communicate()[0].split() for each in several]
+    assert said == [wanted(more) for more in (FOLDING, BEHIND, BEHIND)]
+
+
+def test_a_session_that_was_refused_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, slept = [False, False, True], list[float]()
+    monkeypatch.setattr(niceness.os, "setsid", lambda: None)
+    monkeypatch.setattr(niceness, "put_behind", lambda _pid, more: more)
+    monkeypatch.setattr(niceness, "tell_session", lambda _pid, _nice: answers.pop(0))
+    monkeypatch.setattr(niceness.time, "sleep", slept.append)
+    assert niceness.step_back(BEHIND)
+    assert answers == []
+    assert len(slept) == 2
+    assert min(slept) >= AGAIN_SECONDS
+    answers += [False] * TRIES
+    assert not niceness.step_back(BEHIND)
+
+
+def test_being_told_too_soon_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise refusal
+
+    monkeypatch.setattr(niceness.os, "getsid", lambda pid: pid)
+    monkeypatch.setattr(niceness.Path, "write_text", refuse)
+    refusal: OSError = BlockingIOError()
+    assert not tell_session(1, BEHIND)
+    refusal = PermissionError()
+    assert tell_session(1, BEHIND)
 
 
 def test_folding_steps_back_less_than_what_nobody_waits_for() -> None:
