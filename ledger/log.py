@@ -53,8 +53,7 @@ RING: Final = "SELECT pg_notify('ledger_log', '')"
 REFUSALS: Final = ("22", "23", "54")
 """SQLSTATE classes: data, integrity, program limits."""
 RING_PACE_SECONDS: Final = 0.05
-"""Rings follow each other no faster than this: as fast as small batches of a projector that has
-work anyway."""
+"""Rings follow each other no faster than this: a projector that has work looks by itself."""
 
 PACE_SECONDS: Final = 0.008
 """Batches of a busy lane begin no faster than this after each other while callbacks keep coming: a

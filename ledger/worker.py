@@ -40,7 +40,7 @@ SELECT position, event_id, kind, resource_id, status, path_event, origin, reason
 """
 
 POLL_SECONDS: Final = 0.25
-PACE_SECONDS: Final = 0.05
+PACE_SECONDS: Final = 0.075
 """Small batches follow each other no faster than this: a steady trickle shares its commits."""
 BREATH_EVENTS: Final = 50
 """After so many events the loop may run: what PostgreSQL is being sent must not wait."""
