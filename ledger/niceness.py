@@ -27,14 +27,15 @@ AGAIN_SECONDS: Final = 0.1
 """Linux lets only one session in so long be told, of all who are not its administrator."""
 
 TRIES: Final = 20
+"""How often a session is told before it keeps the niceness that it has."""
 
 
 def step_back(niceness: int = BEHIND) -> bool:
     """Let answers go before this process's work, in a session of its own from now on.
 
-    Blocks for up to TRIES * AGAIN_SECONDS. Returns False when the session was not told.
+    Blocks for three seconds at most. Returns False when its session was refused for as long.
     """
-    with suppress(PermissionError):  # it leads its process group already
+    with suppress(PermissionError):  # who leads a process group already cannot leave its session
         os.setsid()
     pid = os.getpid()
     wanted = put_behind(pid, niceness)
