@@ -58,6 +58,22 @@ SESSION: Final = {
 }
 
 
+DATA_CLASSES: Final = ("22", "23", "54")
+"""SQLSTATE classes that a row's own values cause: data, integrity, program limits."""
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Tell what a row's own values cause from what may pass when the same is tried again.
+
+    Only values do: SQLSTATE classes 22, 23 and 54, and what the driver cannot encode. Locks,
+    time-outs, grants, read-only databases, damaged files and everything else may pass.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in DATA_CLASSES
+    # asyncpg.DataError is a ValueError that is an InterfaceError too: an argument does not encode.
+    return isinstance(error, ValueError | TypeError | OverflowError)
+
+
 async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **session: str) -> Any:
     """Open one connection.
 

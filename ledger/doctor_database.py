@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from ledger import database
+from ledger import conditions, database
 from ledger.errors import DatabaseUnavailable, MigrationError
 from ledger.findings import Finding, fail, ok, warn
 from ledger.migrate import pending
@@ -102,6 +102,7 @@ async def examine(dsn: str, where: str, sources: Sequence[str], connections: int
             ("seals", check_seals),
             ("sources", lambda c: check_sources(c, sources)),
             ("books", check_books),
+            ("conditions", check_conditions),
         )
         for name, check in checks:
             found += await _asked(name, check, connection)
@@ -270,3 +271,11 @@ async def check_sources(connection: Any, sources: Sequence[str]) -> list[Finding
         for source in orphans
     ]  # fmt: skip
     return found or [ok("sources", f"{', '.join(sources)}: each has its log")]
+
+
+async def check_conditions(connection: Any) -> list[Finding]:
+    """Check that no process of the service reports what keeps it from its work."""
+    return [
+        fail("conditions", found.sentence, "see the service's log for when it began, and mend it")
+        for found in await conditions.current(connection)
+    ] or [ok("conditions", "no process reports that something keeps it from its work")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger import __version__, database
+from ledger import __version__, conditions, database
 from ledger.answers_log import DatabaseStatus, SourceStatus, Status
 from ledger.reads import Snapshot
 
@@ -43,6 +43,7 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
     ]
     version = await snapshot.row(SHOW_VERSION)
     unsafe = await database.safety_problems(snapshot.connection)
+    lasting = [found.sentence for found in await conditions.current(snapshot.connection)]
     return Status(
         sources=sources,
         generation=snapshot.generation,
@@ -51,6 +52,6 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
         database=DatabaseStatus(
             version=str(version["version"]) if version else "", safe=not unsafe
         ),
-        warnings=[*warnings, *unsafe],
+        warnings=[*warnings, *unsafe, *lasting],
         position=snapshot.position,
     )

@@ -26,7 +26,7 @@ SELECT ledger.append('straitsx', ARRAY[$1::bytea], ARRAY['k'], ARRAY['payment'],
     ARRAY[$1::bytea], ARRAY[now()])
 """
 SOUND = {"database", "data_checksums", "durability", "clock", "migrations", "triggers", "grants",
-         "heads", "seals", "sources", "books", "connections"}  # fmt: skip
+         "heads", "seals", "sources", "books", "conditions", "connections"}  # fmt: skip
 
 
 @pytest.fixture

@@ -1,0 +1,58 @@
+"""Conditions: what keeps a process from its work right now, kept where every process can read it.
+
+A process reports a condition again and again while it lasts and clears it afterwards; one that
+was not reported for `FRESH_SECONDS` is over, because the process that reported it is gone.
+`/v1/status` and `ledger doctor` show what is current. Names are stable words (`fold_retrying`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+FRESH_SECONDS: Final = 120.0
+DETAIL_CHARACTERS_MAX: Final = 1000
+
+REPORT: Final = """
+INSERT INTO ledger.conditions AS c (source, name, detail) VALUES ($1, $2, $3)
+ON CONFLICT (source, name) DO UPDATE SET detail = EXCLUDED.detail, seen_at = EXCLUDED.seen_at,
+       since = CASE WHEN c.seen_at > EXCLUDED.seen_at - make_interval(secs => $4)
+                    THEN c.since ELSE EXCLUDED.since END
+"""
+CLEAR: Final = "DELETE FROM ledger.conditions WHERE source = $1 AND name = $2"
+SELECT_CURRENT: Final = """
+SELECT source, name, detail, extract(epoch FROM clock_timestamp() - since)::float8 AS seconds
+  FROM ledger.conditions
+ WHERE seen_at > clock_timestamp() - make_interval(secs => $1)
+ ORDER BY source COLLATE "C", name COLLATE "C"
+"""
+
+
+class Condition(NamedTuple):
+    """One condition that lasts; `source` is "" when it concerns the whole service."""
+
+    source: str
+    name: str
+    detail: str
+    seconds: float
+    """For how long it has lasted."""
+
+    @property
+    def sentence(self) -> str:
+        """Say it to an operator."""
+        where = f"{self.source}: " if self.source else ""
+        return f"{where}{self.name} for {self.seconds:.0f} s: {self.detail}"
+
+
+async def report(connection: Any, source: str, name: str, detail: str) -> None:
+    """Say that a condition lasts; call it again at least every minute while it does."""
+    await connection.execute(REPORT, source, name, detail[:DETAIL_CHARACTERS_MAX], FRESH_SECONDS)
+
+
+async def clear(connection: Any, source: str, name: str) -> None:
+    """Say that a condition is over."""
+    await connection.execute(CLEAR, source, name)
+
+
+async def current(connection: Any) -> list[Condition]:
+    """Return what lasts now, by source and name."""
+    return [Condition(*row) for row in await connection.fetch(SELECT_CURRENT, FRESH_SECONDS)]
