@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import JSON, CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms
+from ledger.model import JSON, RETRY, CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms
 
-ACTIONS: Final = frozenset({"keep", "acknowledge"})
+ACTIONS: Final = frozenset({"keep", "acknowledge", RETRY})
 
 _TEXTS: Final = ("exception", "action", "kind", "resource", "reason", "note", "by")
 

@@ -116,10 +116,10 @@ class Decision(Answer, frozen=True, forbid_unknown_fields=True):
     """What an operator decides about an exception."""
 
     action: Annotated[
-        Literal["acknowledge", "keep"],
+        Literal["acknowledge", "keep", "retry"],
         Meta(
             description="acknowledge: seen, nothing changes; keep: the facts of the event at "
-            "`keep` stand."
+            "`keep` stand; retry: fold what was set apart once more."
         ),
     ]
     keep: Annotated[int | None, Meta(description="Position of the event whose facts stand.")] = None

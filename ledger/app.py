@@ -15,6 +15,7 @@ from aiohttp import web
 from ledger import database, decide, metrics, query, recon_pages
 from ledger.deliveries import Deliveries
 from ledger.errors import LedgerError
+from ledger.gauges import DatabaseGauges
 from ledger.intake import Door
 from ledger.log import Log
 from ledger.receive import Receiver, add_receive_routes
@@ -36,6 +37,7 @@ FULL: Final = (
 )
 
 RECEIVER: Final = web.AppKey("receiver", Receiver)
+GAUGES: Final = web.AppKey("gauges", DatabaseGauges)
 
 
 def build(settings: Settings, dsn: str, role: str) -> web.Application:
@@ -43,6 +45,7 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
     app = web.Application(client_max_size=settings.body_bytes_max)
     receiver = Receiver(settings, load(), Log(dsn, settings), Deliveries(dsn, settings))
     app[RECEIVER] = receiver
+    app[GAUGES] = DatabaseGauges(dsn)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _Readiness(dsn, receiver).handle)
     app.router.add_get("/metrics", _metrics)
@@ -68,6 +71,7 @@ async def _appending(app: web.Application) -> AsyncIterator[None]:
     yield
     receiver.log.stop()
     await lanes
+    app[GAUGES].close()
     receiver.deliveries.stop()
     tally.cancel()
     await asyncio.wait([records, tally])
@@ -93,8 +97,9 @@ async def _healthz(_request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
-async def _metrics(_request: web.Request) -> web.Response:
-    text = await asyncio.to_thread(metrics.render)
+async def _metrics(request: web.Request) -> web.Response:
+    gauges = await request.app[GAUGES].read()
+    text = await asyncio.to_thread(metrics.render, gauges)
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4"})
 
 

@@ -28,7 +28,7 @@ from ledger.bench_run import (
     workplace,
 )
 from ledger.errors import MeasurementFailed
-from ledger.log import Arrival, Budget, Lane
+from ledger.log import Arrival, Budget, Lane, append_pool
 from ledger.postgres import EmbeddedPostgres
 from ledger.provision import prepare
 from ledger.settings import Settings, load
@@ -85,18 +85,19 @@ async def measure_fold(events: int) -> dict[str, Any]:
 async def _fill(dsn: str, settings: Settings, events: int) -> None:
     """Append through the receiver's own lane, in its largest batches."""
     budget = Budget(settings.queue_events_max, settings.queue_bytes_max)
-    lane = Lane(SOURCE, dsn, settings, budget, lambda: None)
-    running = asyncio.create_task(lane.run())
-    try:
-        arrivals = _arrivals(events)
-        while part := list(islice(arrivals, ROUND_EVENTS)):
-            async with asyncio.timeout(APPEND_SECONDS_MAX):
-                for appended in await asyncio.gather(*[lane.append(each) for each in part]):
-                    if not appended.fresh:
-                        raise MeasurementFailed("two made-up callbacks are the same event")
-    finally:
-        lane.stop()
-        await running
+    lane = Lane(SOURCE, settings, budget, lambda: None)
+    async with append_pool(dsn) as pool:
+        running = asyncio.create_task(lane.run(pool))
+        try:
+            arrivals = _arrivals(events)
+            while part := list(islice(arrivals, ROUND_EVENTS)):
+                async with asyncio.timeout(APPEND_SECONDS_MAX):
+                    for appended in await asyncio.gather(*[lane.append(each) for each in part]):
+                        if not appended.fresh:
+                            raise MeasurementFailed("two made-up callbacks are the same event")
+        finally:
+            lane.stop()
+            await running
 
 
 def _arrivals(events: int) -> Iterator[Arrival]:

@@ -20,8 +20,9 @@ from ledger.table_sql import TableSql, look_up, put_together, tables
 
 BOOKKEEPING: Final = (
     """
-CREATE TABLE checkpoints (source text PRIMARY KEY, position bigint NOT NULL)
-    WITH (fillfactor = 50)
+CREATE TABLE checkpoints (
+    source text PRIMARY KEY, position bigint NOT NULL,
+    moved_at timestamptz NOT NULL DEFAULT clock_timestamp()) WITH (fillfactor = 50)
 """,
     """
 CREATE TABLE parked (
@@ -57,8 +58,13 @@ SELECT_FOLDED: Final = """
 SELECT c.source, least(c.position, coalesce(h.position, 0)) AS position
   FROM checkpoints AS c LEFT JOIN ledger.heads AS h USING (source)
 """
-INSERT_CHECKPOINT: Final = "INSERT INTO checkpoints VALUES ($1, 0) ON CONFLICT DO NOTHING"
-ADVANCE: Final = "UPDATE checkpoints SET position = $3 WHERE source = $1 AND position = $2"
+INSERT_CHECKPOINT: Final = """
+INSERT INTO checkpoints (source, position) VALUES ($1, 0) ON CONFLICT DO NOTHING
+"""
+ADVANCE: Final = """
+UPDATE checkpoints SET position = $3, moved_at = clock_timestamp()
+ WHERE source = $1 AND position = $2
+"""
 SELECT_PARKED: Final = """
 SELECT DISTINCT kind, resource_id FROM parked WHERE source = $1
 """
@@ -254,11 +260,23 @@ class Books:
         async with self.connection.transaction():
             if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":
                 raise SomeoneElseFolds
-            for where, data in batch:
-                if isinstance(data, Copied):
-                    await copy(self.connection, where, data)
-                else:
-                    await self.connection.execute(where, *data)
+            await self._put(batch)
+
+    async def try_out(self, batch: Sequence[Write]) -> None:
+        """Put a batch into the tables and take it back. Raises what the database refuses."""
+        transaction = self.connection.transaction()
+        await transaction.start()
+        try:
+            await self._put(batch)
+        finally:
+            await transaction.rollback()
+
+    async def _put(self, batch: Sequence[Write]) -> None:
+        for where, data in batch:
+            if isinstance(data, Copied):
+                await copy(self.connection, where, data)
+            else:
+                await self.connection.execute(where, *data)
 
 
 def row_of(sql: TableSql, source: str, stream: Stream) -> tuple[Any, ...]:

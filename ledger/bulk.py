@@ -69,7 +69,9 @@ SELECT link, kind, id, part FROM known
 UPDATE_LINKED: Final = "UPDATE load_plan SET linked = $2 WHERE source = $1 AND linked IS NULL"
 SELECT_MOVED: Final = "SELECT kind, id, target FROM load_moved WHERE source = $1 AND part = $2"
 SELECT_MOVING: Final = "SELECT DISTINCT part FROM load_moved WHERE source = $1 ORDER BY part"
-INSERT_CHECKPOINTS: Final = "INSERT INTO checkpoints SELECT source, target FROM load_plan"
+INSERT_CHECKPOINTS: Final = """
+INSERT INTO checkpoints (source, position) SELECT source, target FROM load_plan
+"""
 SELECT_INDEXES: Final = """
 SELECT i.indexrelid::regclass::text AS name, c.conname AS constraint,
        coalesce(pg_get_constraintdef(c.oid), pg_get_indexdef(i.indexrelid)) AS definition

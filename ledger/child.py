@@ -1,6 +1,8 @@
 """One supervised process: `python -m ledger.child ROLE LINK_FD [SOCKET_FD]`.
 
-The link is a socket to the supervisor: the child says `ready` on it and ends when it closes.
+The link is a socket to the supervisor: the child says `ready` on it and ends when it closes. What
+does not end by itself within `WATCHDOG_SECONDS` of that is ended: no process outlives its
+supervisor.
 """
 
 from __future__ import annotations
@@ -8,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import select
 import signal
 import socket
 import sys
+import threading
+import time
 from contextlib import nullcontext
 from typing import Final
 
@@ -27,6 +32,9 @@ from ledger.seal import sealing
 from ledger.settings import Settings, load
 
 LOGGER = structlog.get_logger("ledger.child")
+WATCHDOG_SECONDS: Final = 10.0
+OUTLIVED: Final = 70
+"""The exit code of a process that had to be ended because its supervisor was gone."""
 STEP_BACK: Final = {"projector": FOLDING, "evidence": BEHIND}
 
 
@@ -77,9 +85,26 @@ def _stop_event(link: socket.socket) -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+    def closed() -> None:
+        loop.remove_reader(link)  # a closed socket stays readable
+        stop.set()
+
     link.setblocking(False)
-    loop.add_reader(link, stop.set)
+    loop.add_reader(link, closed)
     return stop
+
+
+def _watch(link: socket.socket) -> None:
+    """End the process some seconds after its link has closed, whatever its loops are doing."""
+
+    def watch() -> None:
+        select.select([link], [], [])
+        time.sleep(WATCHDOG_SECONDS)
+        LOGGER.error("process_outlived_supervisor", code=OUTLIVED)
+        os._exit(OUTLIVED)
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
 
 
 def main() -> None:
@@ -88,6 +113,7 @@ def main() -> None:
     _tune_collector()
     role, link_fd = sys.argv[1], int(sys.argv[2])
     link = socket.socket(fileno=link_fd)
+    _watch(link)
     settings = load(os.environ)
     logs.configure(settings.log_format)
     if role in STEP_BACK and not step_back(STEP_BACK[role]):

@@ -17,7 +17,14 @@ from ledger.cli_options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
 from ledger.cli_prove import prove, rebuild, seal, verify
 from ledger.cli_queries import COMMANDS, exceptions
 from ledger.cli_recon import reconcile, statement
-from ledger.errors import BadQuestion, LedgerError, NotFound, ServiceRefused, SettingsError
+from ledger.errors import (
+    BadQuestion,
+    LedgerError,
+    NotFound,
+    RegistryError,
+    ServiceRefused,
+    SettingsError,
+)
 
 OK: Final = 0
 PROBLEM: Final = 1
@@ -278,7 +285,7 @@ def _status(error: LedgerError) -> int:
             return PROBLEM
         case ServiceRefused(status=code) if code in USAGE_STATUSES:
             return USAGE
-        case SettingsError() | BadQuestion():
+        case SettingsError() | BadQuestion() | RegistryError():
             return USAGE
         case _:
             return UNFINISHED

@@ -189,7 +189,7 @@ def exceptions_list(
 @exceptions.command
 def resolve(
     exception_id: Annotated[str, Parameter(name="id")], /, *,
-    action: Literal["acknowledge", "keep"], keep: int | None = None,
+    action: Literal["acknowledge", "keep", "retry"], keep: int | None = None,
     note: str | None = None, by: str | None = None, service: Service = NOW,
 ) -> int:  # fmt: skip
     """Decide on one exception; the decision itself becomes an event of the log.
@@ -200,7 +200,8 @@ def resolve(
         The exception's id, as `ledger exceptions` lists it.
     action
         acknowledge: seen, nothing changes; keep: the facts of event --keep stand (not for
-        what looks incomplete by now).
+        what looks incomplete by now); retry: fold what was set apart (parked, rows_refused)
+        once more.
     keep
         Position of the event whose facts stand.
     note

@@ -27,6 +27,39 @@ SELECT source, name, detail, extract(epoch FROM clock_timestamp() - since)::floa
 """
 
 
+STALLED: Final = "books_stalled"
+STALLED_SECONDS: Final = 10.0
+"""How long books may stay where they are although the log has more, before it is a condition."""
+
+USE_LIVE: Final = """
+SELECT set_config('search_path', 'books_' || generation || ', ledger', true)
+  FROM ledger.generations WHERE state = 'live'
+"""
+# Books that move have moved a moment ago, however far behind they are.
+SELECT_LAGS: Final = """
+SELECT h.source, h.position - coalesce(c.position, 0) AS events,
+       CASE WHEN h.position > coalesce(c.position, 0) THEN
+            extract(epoch FROM clock_timestamp() - greatest(c.moved_at, e.recorded_at))
+       ELSE 0 END::float8 AS still_seconds,
+       (SELECT count(*) FROM parked AS p WHERE p.source = h.source) AS parked
+  FROM ledger.heads AS h
+  LEFT JOIN checkpoints AS c ON c.source = h.source
+  LEFT JOIN ledger.events AS e
+    ON e.source = h.source AND e.position = coalesce(c.position, 0) + 1
+ ORDER BY h.source COLLATE "C"
+"""
+
+
+class Lag(NamedTuple):
+    """How far the live books of one source are behind its log."""
+
+    source: str
+    events: int
+    still_seconds: float
+    """For how long they have not moved although the log has more; 0 when they are at its end."""
+    parked: int
+
+
 class Condition(NamedTuple):
     """One condition that lasts; `source` is "" when it concerns the whole service."""
 
@@ -54,5 +87,22 @@ async def clear(connection: Any, source: str, name: str) -> None:
 
 
 async def current(connection: Any) -> list[Condition]:
-    """Return what lasts now, by source and name."""
-    return [Condition(*row) for row in await connection.fetch(SELECT_CURRENT, FRESH_SECONDS)]
+    """Return what lasts now, by source and name: what is reported, and books that do not move."""
+    found = [Condition(*row) for row in await connection.fetch(SELECT_CURRENT, FRESH_SECONDS)]
+    found += [
+        Condition(
+            lag.source, STALLED, f"the log is {lag.events} events ahead of the books, which do "
+            "not move; see that the projector runs, and its log", lag.still_seconds,
+        )
+        for lag in await lags(connection)
+        if lag.still_seconds > STALLED_SECONDS
+    ]  # fmt: skip
+    return sorted(found)
+
+
+async def lags(connection: Any) -> list[Lag]:
+    """Return how far the live books are behind, by source; [] when there are none."""
+    async with connection.transaction():
+        if await connection.fetchval(USE_LIVE) is None:
+            return []
+        return [Lag(*row) for row in await connection.fetch(SELECT_LAGS)]

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from ledger.errors import DatabaseRefused, DatabaseUnavailable, UnsafeDatabase
+from ledger.errors import (
+    DatabaseRefused,
+    DatabaseUnavailable,
+    LedgerError,
+    NotStorable,
+    UnsafeDatabase,
+)
 from ledger.niceness import BEHIND, TRIES, again_seconds, put_behind, tell_session
 
 CONNECT_SECONDS_MAX: Final = 4.0
 COMMAND_SECONDS_MAX: Final = 4.0
+POOL_CLOSE_SECONDS_MAX: Final = 1.0
 VERSION_MIN: Final = 140_000
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 SELECT_SAFETY: Final = """
 SELECT name, setting FROM pg_catalog.pg_settings
@@ -47,6 +56,9 @@ LOST: Final = (
 )
 """What means "the database did not say": the outcome is unknown, never no."""
 
+EXPECTED: Final = (LedgerError, asyncpg.PostgresError, *LOST)
+"""Failures that outside causes explain: logged in a line, where others are logged as bugs."""
+
 SESSION: Final = {
     "application_name": "callback-ledger",
     "timezone": "UTC",
@@ -72,6 +84,16 @@ def is_data_error(error: BaseException) -> bool:
         return (error.sqlstate or "")[:2] in DATA_CLASSES
     # asyncpg.DataError is a ValueError that is an InterfaceError too: an argument does not encode.
     return isinstance(error, ValueError | TypeError | OverflowError)
+
+
+def describe(error: BaseException) -> str:
+    """Name a failure for operators without quoting a callback: its kind, SQLSTATE and object."""
+    if isinstance(error, asyncpg.PostgresError):
+        place = getattr(error, "constraint_name", None) or getattr(error, "table_name", None)
+        return f"{type(error).__name__} ({error.sqlstate}{f', {place}' if place else ''})"
+    if isinstance(error, LedgerError) and not isinstance(error, NotStorable):
+        return str(error)
+    return type(error).__name__
 
 
 async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **session: str) -> Any:
@@ -129,6 +151,56 @@ async def _step_back(connection: Any) -> None:
 def _is_backend(pid: int, name: str, peer: str) -> bool:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
     return words.startswith("postgres: ") and name in words and peer in words
+
+
+@asynccontextmanager
+async def pooled(
+    dsn: str,
+    *,
+    size_max: int,
+    seconds_max: float = COMMAND_SECONDS_MAX,
+    is_behind: bool = False,
+    init: Callable[[Any], Awaitable[None]] | None = None,
+    reset: Callable[[Any], Awaitable[None]] | None = None,
+    session: Mapping[str, str] | None = None,
+) -> AsyncIterator[Pool]:
+    """Share at most `size_max` connections for the length of a block; each is opened when needed.
+
+    `init` runs once on every new connection, `reset` whenever one is given back (by default its
+    session is reset). Acquiring one raises what PostgreSQL or the network
+    raises: the caller tries again.
+    """
+
+    async def prepare(connection: Any) -> None:
+        if is_behind:
+            await _step_back(connection)
+        if init is not None:
+            await init(connection)
+
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=size_max,
+        timeout=CONNECT_SECONDS_MAX,
+        command_timeout=seconds_max,
+        init=prepare,
+        reset=reset,
+        server_settings={**SESSION, **(ALONE if is_behind else {}), **(session or {})},
+    )
+    await pool
+    try:
+        yield pool
+    finally:
+        await _close_pool(pool)
+
+
+async def _close_pool(pool: Pool) -> None:
+    """Close every connection politely, or at once when the server does not answer."""
+    try:
+        async with asyncio.timeout(POOL_CLOSE_SECONDS_MAX):
+            await pool.close()
+    except LOST:
+        pool.terminate()
 
 
 async def close(connection: Any) -> None:

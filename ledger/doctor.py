@@ -19,7 +19,7 @@ from typing import Final
 
 import orjson
 
-from ledger import doctor_database, tables
+from ledger import doctor_database, fold_connections, log, tables
 from ledger.client import Client, service_url
 from ledger.errors import LedgerError, ServiceRefused, ServiceUnreachable
 from ledger.findings import Finding, fail, ok, warn
@@ -31,10 +31,10 @@ SECRET_BITS_MIN: Final = 128
 DISK_BYTES_LOW: Final = 1024**3
 DISK_BYTES_WARN: Final = 5 * 1024**3
 ANSWER_SECONDS_MAX: Final = 5.0
-RECEIVER_CONNECTIONS: Final = 13
-"""Connections of one web process: its queries' pool, deliveries, readiness, the log's bell."""
-SOURCE_CONNECTIONS: Final = 4
-"""Connections that fold one source; each web process has one more for its events."""
+RECEIVER_CONNECTIONS: Final = 14 + log.CONNECTIONS_MAX
+"""Connections of one web process: its queries' pool, deliveries, readiness, metrics, the log."""
+FOLD_CONNECTIONS: Final = 2 * fold_connections.CONNECTIONS_MAX
+"""Connections that fold all sources; twice, while events set apart are tried again."""
 SHARED_CONNECTIONS: Final = 10
 """Connections for seals, reconciling, decisions, and the supervision of the folds."""
 
@@ -220,8 +220,7 @@ async def check_database(settings: Settings) -> list[Finding]:
 
 def connections_needed(settings: Settings) -> int:
     """Return how many connections the service may have open at a time."""
-    receiving = settings.receivers * (len(settings.sources) + RECEIVER_CONNECTIONS)
-    return receiving + len(settings.sources) * SOURCE_CONNECTIONS + SHARED_CONNECTIONS
+    return settings.receivers * RECEIVER_CONNECTIONS + FOLD_CONNECTIONS + SHARED_CONNECTIONS
 
 
 def embedded_dsn(settings: Settings) -> str | Finding:

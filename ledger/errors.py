@@ -30,8 +30,12 @@ class CannotBeTrue(LedgerError):
         self.detail = detail
 
 
+class NotStorable(LedgerError, ValueError):
+    """A value of an event cannot be written as its column's type. The event is set apart."""
+
+
 class RegistryError(LedgerError):
-    """Two handlers or projections claim the same thing. Rename or remove one of them."""
+    """A handler or projection cannot be used. The message names the file and what to correct."""
 
 
 class DatabaseUnavailable(LedgerError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from ledger import database
+from ledger.database import Pool
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.settings import Settings
 
@@ -50,10 +51,11 @@ def _append_batch() -> str:
 
 APPEND_BATCH: Final = _append_batch()
 RING: Final = "SELECT pg_notify('ledger_log', '')"
-REFUSALS: Final = ("22", "23", "54")
-"""SQLSTATE classes: data, integrity, program limits."""
 RING_PACE_SECONDS: Final = 0.05
 """Rings follow each other no faster than this: a projector that has work looks by itself."""
+
+CONNECTIONS_MAX: Final = 4
+"""Connections that append in one process, shared by all its sources."""
 
 PACE_SECONDS: Final = 0.008
 """Batches of a busy lane begin no faster than this after each other while callbacks keep coming: a
@@ -147,13 +149,11 @@ class Lane:
     def __init__(
         self,
         source: str,
-        dsn: str,
         settings: Settings,
         budget: Budget,
         ring: Callable[[], None],
     ) -> None:
         self.source = source
-        self._dsn = dsn
         self._settings = settings
         self._budget = budget
         self._ring = ring
@@ -163,7 +163,6 @@ class Lane:
         self._is_lost = False
         self._due = 0.0
         self._is_asleep = False
-        self._connection: Any = None
 
     def append(self, arrival: Arrival) -> asyncio.Future[Appended]:
         """Queue a callback. Its future resolves after the commit, or fails with a LedgerError.
@@ -195,12 +194,11 @@ class Lane:
         if self._is_asleep:
             self._wake.set()
 
-    async def run(self) -> None:
-        """Commit batches until stopped and drained."""
+    async def run(self, pool: Pool) -> None:
+        """Commit batches through connections of `pool` until stopped and drained."""
         while True:
             while not self._queue:
                 if self._stopping:
-                    await self._drop_connection()
                     return
                 self._wake.clear()
                 self._is_asleep = True
@@ -210,7 +208,7 @@ class Lane:
             batch = self._take()
             is_busy = len(batch) >= PACED_EVENTS.start
             self._due = monotonic() + PACE_SECONDS if is_busy else 0.0
-            await self._commit(batch)
+            await self._commit(pool, batch)
 
     async def _pace(self) -> None:
         """Let a batch grow while the one before it is young, when callbacks come fast."""
@@ -238,13 +236,13 @@ class Lane:
             batch.append(self._queue.popleft())
         return batch
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
+    async def _commit(self, pool: Pool, batch: list[_Waiting]) -> None:
         left = batch[0].entered + self._settings.answer_seconds_max - monotonic()
         try:
             async with asyncio.timeout(max(left, 0.05)):
-                record = await self._append(batch)
+                record = await self._append(pool, batch)
         except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever failed
-            await self._failed(batch, error)
+            await self._failed(pool, batch, error)
         else:
             if self._is_lost:
                 LOGGER.info("append_resumed", source=self.source)
@@ -252,14 +250,19 @@ class Lane:
             self._settle(batch, record)
             self._ring()
 
-    async def _append(self, batch: list[_Waiting]) -> Any:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await database.connect(self._dsn)
-            await database.assert_safe(self._connection)
+    async def _append(self, pool: Pool, batch: list[_Waiting]) -> Any:
         rows = [waiting.arrival for waiting in batch]
-        return await self._connection.fetchrow(
-            APPEND_BATCH,
-            self.source,
+        columns = self._columns(rows)
+        async with pool.acquire() as connection:
+            try:
+                return await connection.fetchrow(APPEND_BATCH, self.source, *columns)
+            except BaseException as error:
+                if not database.is_data_error(error):
+                    connection.terminate()  # what became of the statement is not known
+                raise
+
+    def _columns(self, rows: list[Arrival]) -> tuple[Any, ...]:
+        return (
             [row.event_id for row in rows],
             [row.idempotency_key for row in rows],
             _once([row.kind for row in rows]),
@@ -280,6 +283,9 @@ class Lane:
     def _settle(self, batch: list[_Waiting], record: Any) -> None:
         positions = record["positions"]
         base = record["base"]
+        # The append function raises when it stored nothing; this is its pair on our side.
+        if positions is not None and None in positions:
+            raise DatabaseUnavailable
         for n, waiting in enumerate(batch):
             if positions is None:
                 result = Appended(base + n + 1, fresh=True)
@@ -291,31 +297,26 @@ class Lane:
         self._budget.give(len(waiting.arrival.body))
         waiting.tell(result)
 
-    async def _fail_all(self, batch: list[_Waiting], error: BaseException) -> None:
+    async def _fail_all(self, pool: Pool, batch: list[_Waiting], error: BaseException) -> None:
         """The database is away: whoever waits is told now, not after another deadline."""
         if not self._is_lost:
-            LOGGER.warning("append_unknown", source=self.source, error=type(error).__name__)
+            LOGGER.warning("append_unknown", source=self.source, error=database.describe(error))
         self._is_lost = True
         for waiting in [*batch, *self._queue]:
             self._finish(waiting, DatabaseUnavailable())
         self._queue.clear()
-        await self._drop_connection()
+        await pool.expire_connections()
 
-    async def _failed(self, batch: list[_Waiting], error: Exception) -> None:
+    async def _failed(self, pool: Pool, batch: list[_Waiting], error: Exception) -> None:
         """A callback that the database refuses must not take its neighbours down with it."""
-        if not _is_refusal(error):
-            await self._fail_all(batch, error)
+        if not database.is_data_error(error):
+            await self._fail_all(pool, batch, error)
         elif len(batch) > 1:
             for waiting in batch:
-                await self._commit([waiting])
+                await self._commit(pool, [waiting])
         else:
-            LOGGER.error("append_refused", source=self.source, error=type(error).__name__)
+            LOGGER.error("append_refused", source=self.source, error=database.describe(error))
             self._finish(batch[0], AppendRefused())
-
-    async def _drop_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
 
 
 def _once(texts: list[str | None]) -> list[str | None]:
@@ -331,11 +332,15 @@ def _moments(moments: list[datetime | None]) -> str:
     return f"{{{_encode(moments)[1:-1].decode()}}}"
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Tell a definite no to what a row holds from "unknown" and from "not now"."""
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in REFUSALS
-    return isinstance(error, ValueError | TypeError | OverflowError)
+def append_pool(dsn: str) -> AbstractAsyncContextManager[Pool]:
+    """Share connections for appending for the length of a block; each is checked to be safe."""
+    return database.pooled(
+        dsn, size_max=CONNECTIONS_MAX, init=database.assert_safe, reset=_keep_session
+    )
+
+
+async def _keep_session(_connection: Any) -> None:
+    """Appending is one statement at a time and leaves nothing in the session to reset."""
 
 
 @dataclass(slots=True)
@@ -351,13 +356,13 @@ class Log:
     def __post_init__(self) -> None:
         budget = Budget(self.settings.queue_events_max, self.settings.queue_bytes_max)
         for source in self.settings.sources:
-            self.lanes[source] = Lane(source, self.dsn, self.settings, budget, self._rung.set)
+            self.lanes[source] = Lane(source, self.settings, budget, self._rung.set)
 
     async def run(self) -> None:
         """Run every lane and the bell until `stop`."""
-        async with asyncio.TaskGroup() as tasks:
+        async with append_pool(self.dsn) as pool, asyncio.TaskGroup() as tasks:
             bell = tasks.create_task(self._ring())
-            lanes = [tasks.create_task(lane.run()) for lane in self.lanes.values()]
+            lanes = [tasks.create_task(lane.run(pool)) for lane in self.lanes.values()]
             await asyncio.wait(lanes)
             bell.cancel()
 

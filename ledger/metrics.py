@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import REGISTRY as PROCESS
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily
 
 CALLBACKS: Final = Counter(
     "ledger_callbacks_total", "Requests under /callbacks", ["source", "outcome", "answer"]
@@ -26,6 +28,9 @@ DELIVERIES_DROPPED: Final = Counter(
     "ledger_deliveries_dropped_total", "Refused or failed deliveries beyond the recording bounds"
 )
 FOLDED: Final = Counter("ledger_events_folded_total", "Events folded into books", ["source"])
+FOLD_FAILURES: Final = Counter(
+    "ledger_fold_failures_total", "Turns of folding that failed and are tried again", ["source"]
+)
 SEALED: Final = Counter("ledger_events_sealed_total", "Events under signed checkpoints", ["source"])
 
 FLUSH_SECONDS: Final = 0.5
@@ -68,10 +73,36 @@ class Tally:
             self.flush()
 
 
-def render() -> bytes:
-    """Return the exposition text, over all processes when they share a metrics folder."""
+class Gauges:
+    """Gauges that are read elsewhere when they are asked for: a Prometheus collector."""
+
+    def __init__(self, families: Sequence[GaugeMetricFamily]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges."""
+        yield from self._families
+
+
+def gauge(
+    name: str, about: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]
+) -> GaugeMetricFamily:
+    """Make a gauge from label values → value."""
+    family = GaugeMetricFamily(name, about, labels=labels)
+    for given, value in values.items():
+        family.add_metric(given, value)
+    return family
+
+
+def render(gauges: Sequence[GaugeMetricFamily] = ()) -> bytes:
+    """Return the exposition text of `gauges`, and of the counters of all processes that share a
+    metrics folder."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(PROCESS)
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+        counted = generate_latest(PROCESS)
+    else:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        counted = generate_latest(registry)
+    own = CollectorRegistry()
+    own.register(Gauges(gauges))
+    return counted + generate_latest(own)

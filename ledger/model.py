@@ -200,6 +200,10 @@ class Seen(Record, frozen=True):
         return self.fact.effective_at or self.received_at
 
 
+RETRY = "retry"
+"""The decision to fold again what was set apart: it changes no stream and closes nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """An operator's word on a stream's trouble, itself an event of the log.

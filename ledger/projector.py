@@ -9,29 +9,54 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import asyncpg
 import structlog
 
-from ledger import books, database, registry
+from ledger import books, conditions, database, registry
 from ledger.bulk_load import Tell
 from ledger.errors import LedgerError
+from ledger.fold_connections import FoldConnections, fold_connections
+from ledger.loop import Backoff, first_failure, stop_if_cancelled, wait_for
 from ledger.model import SourceTerms
 from ledger.rebuild import Compared, Rebuild, alone
 from ledger.settings import Settings
-from ledger.worker import SourceFolder, load_terms
+from ledger.worker import REFUSED, REPORT_FAILURES, SourceFolder, load_terms, would_fold
 
 LOGGER = structlog.get_logger("ledger.projector")
 
 LISTEN: Final = "ledger_log"
 CHECK_SECONDS: Final = 1.0
-RETRY_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 0.25
+RETRY_SECONDS_MIN: Final = 0.5
+RETRY_SECONDS_MAX: Final = 2.0
+REPORT_SECONDS: Final = 30.0
+DIFFERENT: Final = "rebuilt_books_differ"
+WAITING: Final = "projector_waits"
+
+SELECT_HEADS: Final = "SELECT source, position FROM ledger.heads"
+SELECT_REFUSED: Final = """
+SELECT source, position FROM parked WHERE starts_with(reason, $1)
+ UNION
+SELECT source, position FROM exceptions WHERE reason = $1 AND action = 'opened'
+ ORDER BY 1, 2 LIMIT 1000
+"""
+SELECT_PARKED: Final = """
+SELECT source, position FROM parked
+ UNION
+SELECT source, position FROM exceptions WHERE reason = 'rows_refused' AND action = 'opened'
+"""
 
 
 class OtherVersion(LedgerError):
     """Another version of the program made its books live; this one stands by."""
+
+
+class BooksDiffer(LedgerError):
+    """The rebuilt books differ from the live ones and are kept beside. See the message."""
 
 
 @dataclass(slots=True)
@@ -44,87 +69,209 @@ class Projector:
     """Set once there are books to ask."""
     _served: set[str] = field(default_factory=set)
     """Versions that this process made live once: it never takes over from a newer one."""
-    _rings: dict[str, asyncio.Event] = field(default_factory=dict)
+    _log_grew: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_retry_due: bool = True
+    """Whether set-apart events are to be tried again: at every start, and when decided."""
 
     async def run(self) -> None:
-        """Fold until cancelled, through every loss of the database."""
+        """Fold until cancelled, through every failure."""
+        backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         while True:
             try:
                 await self._session()
-            except* (LedgerError, asyncpg.PostgresError, *database.LOST) as group:
-                LOGGER.warning("projector_waits", error=type(group.exceptions[0]).__name__)
-            await asyncio.sleep(RETRY_SECONDS)
+                backoff.reset()
+            except Exception as error:  # noqa: BLE001 - logged, reported, tried again
+                stop_if_cancelled()
+                await self._failed(first_failure(error), backoff.failures + 1)
+            await backoff.pause()
+
+    async def _failed(self, error: BaseException, failures: int) -> None:
+        reason = database.describe(error)
+        if isinstance(error, database.EXPECTED):
+            LOGGER.warning(WAITING, error=reason, tries=failures)
+        else:
+            LOGGER.error("projector_failed", error=reason, exc_info=error)
+        if failures >= REPORT_FAILURES:
+            await self._report(WAITING, f"{failures} tries failed, the last with {reason}")
+
+    async def _report(self, name: str, detail: str | None) -> None:
+        """Report a condition of the whole service, or clear it; a lost database keeps none."""
+        with suppress(*database.EXPECTED):
+            async with database.connected(self.dsn) as connection:
+                if detail is None:
+                    await conditions.clear(connection, "", name)
+                else:
+                    await conditions.report(connection, "", name, detail)
 
     async def _session(self) -> None:
         async with database.connected(self.dsn, seconds_max=60) as connection:
-            await connection.add_listener(LISTEN, self._ring)
-            generation = await self._prepare(connection)
+            await connection.add_listener(LISTEN, self._notified)
+            try:
+                generation = await self._prepare(connection)
+            except BooksDiffer as error:
+                await self._await_decision(connection, str(error))
+                return
+            await conditions.clear(connection, "", WAITING)
+            await conditions.clear(connection, "", DIFFERENT)
             await self._fold_live(connection, generation)
 
     async def _prepare(self, connection: Any) -> int:
-        """Return the generation to fold into; make it, and swap it in, when the code changed."""
+        """Return the generation to fold into; make it, and swap it in, when the code changed.
+
+        Raises BooksDiffer when the books of the changed code are not the live ones.
+        """
         version = registry.current_version(await load_terms(connection))
         live = await connection.fetchrow(books.SELECT_LIVE)
         if live is None:
             first = await books.create_generation(connection, registry.load(), version, "live")
+            self._is_retry_due = False
             self.answering.set()
             return first
         self.answering.set()
-        if live["version"] == version:
-            self._served.add(version)
-            return int(live["generation"])
-        if version in self._served:
-            raise OtherVersion
-        generation = await self._renew(version)
+        if live["version"] != version:
+            if version in self._served:
+                raise OtherVersion
+            generation = await self._renew(version)
+            self._is_retry_due = False
+        else:
+            generation = int(live["generation"])
+            if self._is_retry_due and await self._would_fold_now(connection, generation):
+                generation = await self._renew(version)
+            self._is_retry_due = False
         self._served.add(version)
         return generation
 
-    async def _renew(self, version: str) -> int:
-        """Fold the log anew beside the live books, compare, and swap; return the generation.
+    async def _would_fold_now(self, connection: Any, generation: int) -> bool:
+        """Tell whether the database takes any event now whose rows it refused before."""
+        await books.use_generation(connection, generation)
+        rows = await connection.fetch(SELECT_REFUSED, REFUSED)
+        if not rows:
+            return False
+        terms = {each.source: each for each in await load_terms(connection)}
+        async with fold_connections(self.dsn, generation, is_behind=True) as shared:
+            for row in rows:
+                if row["source"] in terms:
+                    folder = self._folder(shared, terms[row["source"]])
+                    if await would_fold(folder, row["position"]):
+                        LOGGER.info("refused_events_retried", source=row["source"])
+                        return True
+        LOGGER.warning("rows_still_refused", events=len(rows))
+        return False
 
-        Raises RebuildRunning while someone else does it.
+    async def _renew(self, version: str) -> int:
+        """Fold the log beside the live books, compare, and swap; return the live generation.
+
+        Books that differ in rows that both have are swapped only when they hold events again that
+        were set apart, or when the settings accept the changes of another version; and never when
+        they park an event that the live books contain. Raises BooksDiffer otherwise, and
+        RebuildRunning while another process rebuilds.
         """
         async with alone(self.dsn) as connection:
             live = await connection.fetchrow(books.SELECT_LIVE)
-            if live["version"] == version:
+            is_changed = live["version"] != version
+            if not is_changed and not self._is_retry_due:
                 return int(live["generation"])
             LOGGER.info("books_rebuild_started", generation=live["generation"], version=version)
             rebuild = Rebuild(self.dsn, self.settings, connection, registry.load(), tell=_tell())
             await rebuild.build()
-            for found in await rebuild.compare():
-                _summarize(found)
+            differing = sum([_summarize(found) for found in await rebuild.compare()])
+            parked = await parked_positions(connection, rebuild.live)
+            now_parked = await parked_positions(connection, rebuild.generation)
+            is_accepted = self.settings.swap_changed_books if is_changed else now_parked < parked
+            if differing and not (is_accepted and now_parked <= parked):
+                raise BooksDiffer(
+                    f"the rebuilt books differ from the live ones in {differing} rows or more, and "
+                    f"{len(now_parked - parked)} more events are parked; the live books stay as "
+                    "they are until you compare them with `ledger rebuild` and decide with "
+                    "`ledger rebuild --swap --accept-differences`"
+                )
             await rebuild.swap()
             LOGGER.info("books_rebuild_swapped", generation=rebuild.generation, version=version)
             return rebuild.generation
 
+    async def _await_decision(self, connection: Any, detail: str) -> None:
+        """Wait until other books are live, reporting meanwhile why these do not move."""
+        LOGGER.error(DIFFERENT, error=detail)
+        live = await connection.fetchrow(books.SELECT_LIVE)
+        is_current = live["version"] == registry.current_version(await load_terms(connection))
+        if is_current:
+            # The same code folds the live books: they move on, without the events set apart.
+            self._is_retry_due = False
+            await conditions.report(connection, "", DIFFERENT, detail)
+            return
+        clock = asyncio.get_running_loop().time
+        reported = float("-inf")
+        while True:
+            if clock() - reported > REPORT_SECONDS:
+                await conditions.report(connection, "", DIFFERENT, detail)
+                reported = clock()
+            now = await connection.fetchrow(books.SELECT_LIVE)
+            if now is None or now["generation"] != live["generation"]:
+                await conditions.clear(connection, "", DIFFERENT)
+                return
+            await asyncio.sleep(CHECK_SECONDS)
+
     async def _fold_live(self, connection: Any, generation: int) -> None:
         """Fold all sources, and new ones as they appear, until another generation is live."""
-        async with asyncio.TaskGroup() as tasks:
-            folders: dict[str, tuple[SourceTerms, asyncio.Task[None]]] = {}
-            while True:
-                known = await load_terms(connection)
-                for terms in known:
-                    if terms.source not in folders:
-                        folder = self._folder(terms, generation, catch_up_only=False)
-                        folders[terms.source] = terms, tasks.create_task(folder.run())
-                live = await connection.fetchrow(books.SELECT_LIVE)
-                if live is None or live["generation"] != generation:
-                    break
-                if any(folders[terms.source][0] != terms for terms in known):
-                    break
-                await asyncio.sleep(CHECK_SECONDS)
-            for _, task in folders.values():
+        clock = asyncio.get_running_loop().time
+        checked = float("-inf")
+        async with (
+            fold_connections(self.dsn, generation) as shared,
+            asyncio.TaskGroup() as tasks,
+        ):
+            folders: dict[str, SourceFolder] = {}
+            running: list[asyncio.Task[None]] = []
+            while not self._is_retry_due:
+                if clock() - checked >= CHECK_SECONDS:
+                    known = await load_terms(connection)
+                    if not await self._is_current(connection, generation, known, folders):
+                        break
+                    checked = clock()
+                    for terms in known:
+                        if terms.source not in folders:
+                            folder = folders[terms.source] = self._folder(shared, terms)
+                            running.append(tasks.create_task(folder.run()))
+                self._log_grew.clear()
+                for row in await connection.fetch(SELECT_HEADS):
+                    if row["source"] in folders:
+                        folders[row["source"]].grow(row["position"])
+                await wait_for(self._log_grew, POLL_SECONDS)
+            for task in running:
                 task.cancel()
 
-    def _folder(self, terms: SourceTerms, generation: int, *, catch_up_only: bool) -> SourceFolder:
-        ring = self._rings.setdefault(terms.source, asyncio.Event())
-        return SourceFolder(
-            self.dsn, self.settings, registry.load(), terms, generation, ring, catch_up_only
+    async def _is_current(
+        self,
+        connection: Any,
+        generation: int,
+        known: Sequence[SourceTerms],
+        folders: Mapping[str, SourceFolder],
+    ) -> bool:
+        """Tell whether this generation is live and the sources' terms are those folded by."""
+        live = await connection.fetchrow(books.SELECT_LIVE)
+        if live is None or live["generation"] != generation:
+            return False
+        return all(
+            folders[terms.source].terms == terms for terms in known if terms.source in folders
         )
 
-    def _ring(self, *_: object) -> None:
-        for ring in self._rings.values():
-            ring.set()
+    def _folder(self, shared: FoldConnections, terms: SourceTerms) -> SourceFolder:
+        return SourceFolder(
+            shared, self.settings, registry.load(), terms, on_retry=self._retry_decided
+        )
+
+    def _retry_decided(self) -> None:
+        self._is_retry_due = True
+        self._log_grew.set()
+
+    def _notified(self, *_: object) -> None:
+        self._log_grew.set()
+
+
+async def parked_positions(connection: Any, generation: int) -> set[tuple[str, int]]:
+    """Return (source, position) of every event that a generation has parked."""
+    await books.use_generation(connection, generation)
+    rows = await connection.fetch(SELECT_PARKED)
+    return {(row["source"], row["position"]) for row in rows}
 
 
 def _tell() -> Tell:
@@ -139,10 +286,15 @@ def _tell() -> Tell:
     return tell
 
 
-def _summarize(found: Compared) -> None:
-    """Log how many rows of which tables the other version of the program said otherwise."""
-    tables = Counter(difference.table for difference in found.differences)
+def _summarize(found: Compared) -> int:
+    """Log how many rows of which tables the rebuilt books say otherwise; return how many.
+
+    A table or column that only one side has is no difference: it is what a version adds or drops.
+    """
+    shared = [difference for difference in found.differences if difference.key]
+    tables = Counter(difference.table for difference in shared)
     LOGGER.info("books_rebuild_compared", source=found.source, position=found.position,
                 state="different" if tables else "equal")  # fmt: skip
     for table, count in sorted(tables.items()):
         LOGGER.info("books_rebuild_differs", source=found.source, name=table, events=count)
+    return len(shared)

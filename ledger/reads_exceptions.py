@@ -15,9 +15,13 @@ from ledger.answers import build
 from ledger.answers_log import EventRef, Exceptions, OperatorException
 from ledger.answers_recon import FindingAnswer
 from ledger.errors import BadQuestion, Conflicting, NotFound
+from ledger.model import RETRY
 from ledger.questions import POSITION_MAX, Question, after, write_cursor
 from ledger.reads import Listing, Row, Snapshot
 from ledger.recon_rules import Rules
+
+RETRIED: Final = ("parked", "rows_refused")
+"""Reasons of exceptions about events that were set apart and may be folded again."""
 
 # An exception is its latest row; one that was opened again starts anew.
 SELECT_EXCEPTIONS: Final = """
@@ -188,6 +192,11 @@ async def decision(
     if row["state"] != "open":
         raise Conflicting(f"exception {exception_id} is {row['state']} already")
     stream = row["source"], row["kind"], row["resource_id"]
+    if action == RETRY and row["reason"] not in RETRIED:
+        raise BadQuestion(
+            f"{row['reason']} is not about an event that was set apart, so there is nothing to "
+            f"retry; retry is for: {', '.join(RETRIED)}"
+        )
     if action == "keep":
         if "event_id" not in row:
             raise BadQuestion(

@@ -163,21 +163,41 @@ def version_of(files: Iterable[Path]) -> str:
 
 
 def _modules(package: ModuleType) -> list[ModuleType]:
+    """Import every module of a package. Raises RegistryError naming the file that cannot be."""
     names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
-    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+    return [_module(package, name) for name in names]
+
+
+def _module(package: ModuleType, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"{package.__name__}.{name}")
+    except Exception as error:
+        place = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise RegistryError(
+            f"{package.__name__}/{name}.py cannot be loaded: {type(error).__name__}{place}: "
+            f"{reason}; correct the file, or take it away"
+        ) from error
 
 
 @lru_cache(maxsize=1)
 def load() -> Registry:
-    """Import every handler and projection. Raises RegistryError when two claim the same."""
+    """Import every handler and projection. Raises RegistryError naming a file that is wrong."""
     found: dict[str, list[Handler]] = {}
     for module in _modules(handlers):
         handler = getattr(module, "HANDLER", None)
-        if isinstance(handler, Handler):
-            siblings = found.setdefault(handler.provider, [])
-            if any(other.kind == handler.kind for other in siblings):
-                raise RegistryError(f"two handlers of {handler.provider} translate {handler.kind}")
-            siblings.append(handler)
+        if not isinstance(handler, Handler):
+            raise RegistryError(
+                f"{_file(module)} declares no HANDLER; end it with HANDLER = Handler(…), spelt so"
+            )
+        siblings = found.setdefault(handler.provider, [])
+        for other in siblings:
+            if other.kind == handler.kind:
+                raise RegistryError(
+                    f"{_file(module)}: another file translates {handler.kind} of "
+                    f"{handler.provider} already; rename its kind or take one of them away"
+                )
+        siblings.append(handler)
     streams: dict[str, StreamProjection] = {}
     events: list[Projection] = []
     for module in _modules(projections):
@@ -187,7 +207,10 @@ def load() -> Registry:
                 continue
             for kind in projection.kinds:
                 if kind in streams:
-                    raise RegistryError(f"{streams[kind].name} and {projection.name} fold {kind}")
+                    raise RegistryError(
+                        f"{_file(module)}: {streams[kind].name} folds {kind} already; take the "
+                        "kind from one of them"
+                    )
                 streams[kind] = projection
     _check_tables([*streams.values(), *events])
     by_provider = {name: tuple(each) for name, each in found.items()}
@@ -200,7 +223,9 @@ def _typed(known: Mapping[str, tuple[Handler, ...]]) -> dict[tuple[str, str], Ha
         for handler in siblings:
             for name in handler.types:
                 if typed.setdefault((provider, name), handler) is not handler:
-                    raise RegistryError(f"two handlers of {provider} claim the type {name!r}")
+                    raise RegistryError(
+                        f"two handlers of {provider} claim the type {name!r}; take it from one"
+                    )
     return typed
 
 
@@ -219,8 +244,19 @@ def current_version(terms: Iterable[SourceTerms]) -> str:
 
 def _declared(module: ModuleType) -> list[Projection | StreamProjection]:
     one: Any = getattr(module, "PROJECTION", None)
-    several: Any = getattr(module, "PROJECTIONS", () if one is None else (one,))
-    return [each for each in several if isinstance(each, Projection | StreamProjection)]
+    several: Any = getattr(module, "PROJECTIONS", None if one is None else (one,))
+    if not isinstance(several, tuple) or not all(
+        isinstance(each, Projection | StreamProjection) for each in several
+    ):
+        raise RegistryError(
+            f"{_file(module)} declares no PROJECTION; end it with PROJECTION = …, PROJECTIONS = "
+            "(…, …), or PROJECTIONS = () when it only serves others"
+        )
+    return list(several)
+
+
+def _file(module: ModuleType) -> str:
+    return f"{module.__name__.replace('.', '/')}.py"
 
 
 def _check_tables(found: Iterable[Projection | StreamProjection]) -> None:
@@ -228,4 +264,6 @@ def _check_tables(found: Iterable[Projection | StreamProjection]) -> None:
     for projection in found:
         table = projection.table
         if tables.setdefault(table.name, table) != table:
-            raise RegistryError(f"two projections declare the table {table.name} differently")
+            raise RegistryError(
+                f"two projections declare the table {table.name} differently; rename one"
+            )

@@ -15,9 +15,9 @@ from typing import Any, Final
 import asyncpg
 import structlog
 
-from ledger import __version__, logs
+from ledger import __version__, logs, registry
 from ledger.errors import DatabaseUnavailable, SettingsError
-from ledger.loop import runner
+from ledger.loop import runner, wait_for
 from ledger.postgres import EmbeddedPostgres, Endpoint
 from ledger.provision import prepare, provided
 from ledger.settings import Settings
@@ -77,7 +77,7 @@ class Supervisor:
             LOGGER.error("process_ended", name=child.name, code=code)
             if loop.time() - started > STEADY_SECONDS:
                 pause = RESTART_SECONDS_MIN
-            await _either(self.stopping, pause)
+            await wait_for(self.stopping, pause)
             pause = min(pause * 2, RESTART_SECONDS_MAX)
 
     async def _run(self, child: Child) -> int:
@@ -134,14 +134,6 @@ async def _all_ended(processes: list[asyncio.subprocess.Process]) -> None:
         await process.wait()
 
 
-async def _either(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
-
-
 async def _prepare_when_up(
     endpoint: Endpoint, settings: Settings, role: str, stopping: asyncio.Event
 ) -> list[str]:
@@ -153,7 +145,7 @@ async def _prepare_when_up(
             LOGGER.warning("database_awaited", error=str(error))
             if stopping.is_set():
                 raise
-            await _either(stopping, DATABASE_RETRY_SECONDS)
+            await wait_for(stopping, DATABASE_RETRY_SECONDS)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -178,6 +170,7 @@ async def serve(settings: Settings, role: str) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: (hurry if stopping.is_set() else stopping).set())
+    registry.load()  # what cannot be loaded is refused before anything is served
     sock = listen(settings) if role != "projector" else None
     try:
         async with provided(settings) as (endpoint, embedded):

@@ -93,6 +93,7 @@ class Settings:
     drain_seconds_max: float = 10.0
     fold_events_max: int = 1_000
     fold_bytes_max: int = 16 * 1024 * 1024
+    swap_changed_books: bool = False
     refused_per_second_max: int = 50
     refused_rows_max: int = 100_000
     url: str | None = None
@@ -185,6 +186,8 @@ def _coerce(name: str, value: Any) -> Any:
                 if number < 0:
                     raise ValueError("negative")
                 return number
+            case "bool":
+                return _truth(value)
             case "float":
                 seconds = float(value)
                 if not 0 < seconds < 86_400:
@@ -198,6 +201,13 @@ def _coerce(name: str, value: Any) -> Any:
                 return str(value)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{PREFIX}{name.upper()}={value!r} is not valid: {error}") from error
+
+
+def _truth(value: Any) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in known:
+        raise ValueError("expected true or false")
+    return known[str(value).lower()]
 
 
 def _coerce_words(name: str, value: Any) -> tuple[str, ...]:

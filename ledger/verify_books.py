@@ -6,24 +6,23 @@ then by the ordinary fold up to a position of theirs; both are compared in one s
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import asyncpg
-
 from ledger import books, database
 from ledger.bulk import folded
 from ledger.bulk_load import Tell, discard, make
 from ledger.compare import Difference, compare, sharing
-from ledger.errors import DatabaseUnavailable, LedgerError, Tampered
+from ledger.errors import DatabaseUnavailable, Tampered
+from ledger.fold_connections import fold_connections
+from ledger.loop import first_failure, stop_if_cancelled
 from ledger.model import SourceTerms
 from ledger.registry import Registry
 from ledger.settings import Settings
-from ledger.worker import SELECT_BATCH, Pipe, SourceFolder
+from ledger.worker import SourceFolder
 
 NEAR_EVENTS: Final = 2_000
 """How few events the last stretch has before the live books are held: those that come meanwhile
@@ -118,38 +117,6 @@ async def second_generation(
                 await discard(connection, settings, int(row["generation"]))
 
 
-class _FolderUntil(SourceFolder):
-    """Folds up to a position and not beyond, in one session: an interruption is the caller's."""
-
-    until: int = 0
-    progress: Callable[[int], None] = staticmethod(lambda _position: None)
-
-    async def fold(self) -> None:
-        """Fold up to `until`. Raises DatabaseUnavailable when anything keeps it from there."""
-        try:
-            await self._session()
-        except* (LedgerError, asyncpg.PostgresError, *database.LOST) as group:
-            error = group.exceptions[0]
-            told = f"the second fold was interrupted: {str(error) or type(error).__name__}"
-            raise DatabaseUnavailable(told) from error
-
-    async def _sum(self, _connection: Any, _pipe: Pipe) -> None:
-        """Sum no spans: cells are not compared with cells, and books to be kept get them later."""
-
-    async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
-        events_max, bytes_max = self.settings.fold_events_max, self.settings.fold_bytes_max
-        while position < self.until:
-            wanted = min(events_max, self.until - position)
-            rows = await connection.fetch(
-                SELECT_BATCH, self.terms.source, position, wanted, bytes_max
-            )
-            if not rows:
-                return
-            position = rows[-1]["position"]
-            self.progress(position)
-            yield rows
-
-
 @dataclass(frozen=True, slots=True)
 class Fold:
     """A second fold of one source, to be compared with the live books."""
@@ -203,13 +170,23 @@ class Fold:
                 done = position
 
     async def fold_until(self, position: int, done: int = -1) -> None:
-        """Fold up to a position of the live books, with the ordinary fold, unless all is `done`."""
+        """Fold up to a position of the live books, with the ordinary fold, unless all is `done`.
+
+        Raises DatabaseUnavailable when anything keeps it from there. No spans are summed: cells are
+        not compared with cells, and books that are to be kept get them later.
+        """
         if position <= done:
             return
-        folder = _FolderUntil(
-            self.dsn, self.settings, self.registry, self.terms, self.other, asyncio.Event(),
-            catch_up_only=True,
-        )  # fmt: skip
-        folder.until = position
-        folder.progress = self.progress
-        await folder.fold()
+        try:
+            async with fold_connections(self.dsn, self.other, is_behind=True) as shared:
+                folder = SourceFolder(
+                    shared, self.settings, self.registry, self.terms,
+                    until=position, on_batch=self.progress,
+                )  # fmt: skip
+                await folder.catch_up()
+        except Exception as error:
+            stop_if_cancelled()
+            reason = database.describe(first_failure(error))
+            raise DatabaseUnavailable(
+                f"the second fold was interrupted: {reason}; run it again"
+            ) from error

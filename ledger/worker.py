@@ -1,28 +1,33 @@
-"""The projector: reads the log behind the checkpoint, translates, folds, writes, again.
+"""The projection worker: reads a log behind its checkpoint, translates, folds and writes.
 
-While PostgreSQL writes one batch, the next is read and translated. A ring wakes one that rests
-within milliseconds; polling alone would do. Several may run: the checkpoint lets only one advance.
+One `SourceFolder` per source takes turns with the others on a few shared connections. In a turn it
+folds what the log holds beyond the checkpoint: while PostgreSQL writes one batch, the next is read
+and folded. A turn ends when everything it folded is written, so a failed write is seen in the turn
+that made it. Any failure ends the turn; the next one begins at the checkpoint.
+
+Only what an event's own values cause (`database.is_data_error`) sets that event apart, after it
+failed alone twice. Everything else is tried again until it works.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final
 
-import asyncpg
 import orjson
 import structlog
 
-from ledger import books, cells, database
-from ledger.errors import CannotBeTrue, LedgerError, Unreadable
-from ledger.fold import Batch, Change, StreamKey, Translated
-from ledger.metrics import FOLDED
-from ledger.model import SourceTerms, Trouble, changed
+from ledger import books, cells, conditions, database
+from ledger.errors import CannotBeTrue, NotStorable, Unreadable
+from ledger.fold import DECISION, Batch, Change, StreamKey, Translated
+from ledger.fold_connections import FoldConnections
+from ledger.loop import Backoff, first_failure, stop_if_cancelled
+from ledger.metrics import FOLD_FAILURES, FOLDED
+from ledger.model import RETRY, SourceTerms, Trouble, changed
 from ledger.registry import Registry
 from ledger.settings import Settings
 
@@ -39,25 +44,20 @@ SELECT position, event_id, kind, resource_id, status, path_event, origin, reason
  ORDER BY position
 """
 
-POLL_SECONDS: Final = 0.25
-PACE_SECONDS: Final = 0.075
-"""Small batches follow each other no faster than this: a steady trickle shares its commits."""
-BREATH_EVENTS: Final = 50
-"""After so many events the loop may run: what PostgreSQL is being sent must not wait."""
+REFUSED: Final = "rows_refused"
+"""The reason of an event that is set apart because the database does not take its rows."""
 
+PACE_SECONDS: Final = 0.075
+"""Turns of small batches begin no faster than this: a steady trickle shares its commits."""
+YIELD_EVERY_EVENTS: Final = 50
+"""After so many events the loop may run: what PostgreSQL is being sent must not wait."""
+TURN_BATCHES_MAX: Final = 8
+"""Batches of one turn while other sources wait for theirs."""
 PAUSE_SECONDS_MIN: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
-PLAIN_PLANS: Final = {
-    "plan_cache_mode": "force_custom_plan",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-}
-"""Every look-up goes by a key whose order we know; statistics of a young table mislead."""
-KEPT_PLANS: Final = PLAIN_PLANS | {"plan_cache_mode": "force_generic_plan"}
-"""What writes can use one index only: it is planned once."""
-
+REPORT_FAILURES: Final = 3
+"""Failures in a row from which on a source's trouble is a condition that operators see."""
+RETRYING: Final = "fold_retrying"
 
 _columns: Final = itemgetter(
     "position", "event_id", "kind", "resource_id", "status", "path_event", "origin", "reason",
@@ -90,113 +90,176 @@ def translate(registry: Registry, terms: SourceTerms, row: Any) -> Translated:
 
 @dataclass(slots=True)
 class SourceFolder:
-    """Folds one source into one generation."""
+    """Folds one source into one generation, in turns with others."""
 
-    dsn: str
+    shared: FoldConnections
     settings: Settings
     registry: Registry
     terms: SourceTerms
-    generation: int
-    rung: asyncio.Event
-    catch_up_only: bool = False
+    until: int | None = None
+    """The position to fold up to, and not beyond; None is the end of the log."""
+    on_batch: Callable[[int], None] = lambda _position: None
+    """Called with the last position of every batch that is read."""
+    on_retry: Callable[[], None] = lambda: None
+    """Called when an operator's decision to try set-apart events again is in the books."""
+    head: int = 0
+    """The end of the log as far as it is known here."""
+    position: int = 0
+    """The last position that this worker saw in the books."""
+    _wakeup: asyncio.Event = field(default_factory=asyncio.Event)
+    _advanced: asyncio.Event = field(default_factory=asyncio.Event)
+    _pipe: Pipe | None = None
+    _is_reported: bool = False
+
+    def grow(self, head: int) -> None:
+        """Learn how long the log is now."""
+        if head > self.head:
+            self.head = head
+            self._wakeup.set()
 
     async def run(self) -> None:
-        """Fold until cancelled, or until the head is reached when only catching up."""
-        pause = PAUSE_SECONDS_MIN
-        done = False
-        while not done:
+        """Fold whatever `grow` announces until cancelled, through every failure."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sum_spans())
+            tasks.create_task(self._keep_folding())
+
+    async def catch_up(self) -> None:
+        """Fold up to the end of the log, or `until`. Raises what kept it from there."""
+        self.head = self.until or 0
+        while await self._turn(None):
+            pass
+
+    async def _keep_folding(self) -> None:
+        backoff = Backoff(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX)
+        clock = asyncio.get_running_loop().time
+        while True:
             try:
-                await self._session()
-                done = True
-            except* (LedgerError, asyncpg.PostgresError, *database.LOST) as group:
-                error = group.exceptions[0]
-                # Its own words, unless they may quote a callback.
-                said = str(error) if isinstance(error, LedgerError) else ""
-                LOGGER.warning(
-                    "fold_interrupted", source=self.terms.source, error=said or type(error).__name__
-                )
-            except* Exception:
-                LOGGER.exception("fold_failed", source=self.terms.source)
-            if not done:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, PAUSE_SECONDS_MAX)
+                while self._pipe is not None and self._pipe.position >= self.head:
+                    self._wakeup.clear()
+                    await self._wakeup.wait()
+                started = clock()
+                async with self.shared.turns:
+                    is_full = await self._turn(TURN_BATCHES_MAX)
+                backoff.reset()
+                await self._report_over()
+                if not is_full:
+                    await asyncio.sleep(started + PACE_SECONDS - clock())
+            except Exception as error:  # noqa: BLE001 - logged, counted, reported, tried again
+                stop_if_cancelled()
+                await self._failed(first_failure(error), backoff.failures + 1)
+                await backoff.pause()
 
-    async def _session(self) -> None:
-        """Fold through connections of its own, from the checkpoint that the books show."""
-        async with (
-            self._connected() as reading,
-            self._connected(synchronous_commit="off", **KEPT_PLANS) as writing,
-            self._connected(**PLAIN_PLANS) as looking,
-            cells.connected(self.dsn, seconds_max=60, is_behind=True) as summing,
-        ):
-            if not await reading.fetchval(books.SELECT_EXISTS, self.generation):
-                LOGGER.warning("generation_gone", generation=self.generation)
-                return
-            for connection in (reading, writing, looking, summing):
-                await books.use_generation(connection, self.generation)
-            own = books.Books(writing, self.registry, self.terms.source)
-            position = await own.position()
-            queue: asyncio.Queue[Sequence[Translated] | None] = asyncio.Queue(maxsize=1)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read(reading, position, queue))
-                pipe = Pipe(self, own, dataclasses.replace(own, connection=looking), position)
-                pipe.parked = await own.parked()
-                tasks.create_task(self._sum(summing, pipe))
-                try:
-                    while (events := await queue.get()) is not None:
-                        await pipe.fold(events)
-                    await pipe.settle()
-                    pipe.is_settled = True
-                    pipe.advanced.set()
-                finally:
-                    await pipe.abandon()
+    async def _turn(self, batches_max: int | None) -> bool:
+        """Fold up to so many batches and write them; return whether there may be more."""
+        pipe = self._pipe or await self._opened()
+        self._pipe = None  # whatever fails below, the next turn begins at the checkpoint
+        queue: asyncio.Queue[Sequence[Translated] | None] = asyncio.Queue(maxsize=1)
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(self._read(pipe.position, queue, batches_max))
+            try:
+                while (events := await queue.get()) is not None:
+                    await pipe.fold(events)
+                await pipe.settle()
+            finally:
+                await pipe.abandon()
+        self._pipe = pipe
+        return reading.result()
 
-    def _connected(self, **session: str) -> AbstractAsyncContextManager[Any]:
-        return database.connected(self.dsn, is_behind=self.catch_up_only, seconds_max=60, **session)
+    async def _opened(self) -> Pipe:
+        """Begin at the checkpoint that the books show."""
+        async with self.shared.writing.acquire() as connection:
+            own = books.Books(connection, self.registry, self.terms.source)
+            pipe = Pipe(self, await own.position())
+            pipe.parked = await own.parked()
+        self.advanced(pipe.position)
+        return pipe
 
     async def _read(
-        self, connection: Any, position: int, queue: asyncio.Queue[Sequence[Translated] | None]
-    ) -> None:
-        async for rows in self._batches(connection, position):
-            events: list[Translated] = []
-            for first in range(0, len(rows), BREATH_EVENTS):
-                part = rows[first : first + BREATH_EVENTS]
-                events += [translate(self.registry, self.terms, row) for row in part]
-                await asyncio.sleep(0)
-            await queue.put(events)
-        await queue.put(None)
-
-    async def _batches(self, connection: Any, position: int) -> AsyncIterator[list[Any]]:
-        limits = (self.settings.fold_events_max, self.settings.fold_bytes_max)
-        loop = asyncio.get_running_loop()
-        while True:
-            self.rung.clear()
-            started = loop.time()
-            rows = await connection.fetch(SELECT_BATCH, self.terms.source, position, *limits)
+        self,
+        position: int,
+        queue: asyncio.Queue[Sequence[Translated] | None],
+        batches_max: int | None,
+    ) -> bool:
+        """Queue translated batches, None after the last; return whether there may be more."""
+        is_full, batches = True, 0
+        while is_full and batches != batches_max:
+            rows = await self._fetch(position)
+            is_full = len(rows) > 0 and (
+                batches_max is None or len(rows) >= self.settings.fold_events_max
+            )
             if rows:
                 position = rows[-1]["position"]
-                yield rows
-                if len(rows) < self.settings.fold_events_max:
-                    await asyncio.sleep(started + PACE_SECONDS - loop.time())
-            elif self.catch_up_only:
-                return
-            else:
-                await _wait(self.rung, POLL_SECONDS)
+                self.on_batch(position)
+                await queue.put(await self._translated(rows))
+                batches += 1
+        await queue.put(None)
+        return is_full
 
-    async def _sum(self, connection: Any, pipe: Pipe) -> None:
-        """Sum every span of the journal that the books complete. Folding never waits for it."""
+    async def _fetch(self, position: int) -> list[Any]:
+        events_max = self.settings.fold_events_max
+        if self.until is not None:
+            events_max = min(events_max, self.until - position)
+            if events_max <= 0:
+                return []
+        async with self.shared.reading.acquire() as connection:
+            return await connection.fetch(
+                SELECT_BATCH, self.terms.source, position, events_max, self.settings.fold_bytes_max
+            )
+
+    async def _translated(self, rows: Sequence[Any]) -> list[Translated]:
+        events: list[Translated] = []
+        for first in range(0, len(rows), YIELD_EVERY_EVENTS):
+            part = rows[first : first + YIELD_EVERY_EVENTS]
+            events += [translate(self.registry, self.terms, row) for row in part]
+            await asyncio.sleep(0)
+        return events
+
+    def advanced(self, position: int) -> None:
+        """Learn that the books are at `position` now."""
+        self.position = position
+        self.head = max(self.head, position)
+        self._advanced.set()
+
+    async def _failed(self, error: BaseException, failures: int) -> None:
+        """Log a failed turn, count it, and tell operators about one that goes on."""
         source = self.terms.source
-        due = await cells.due(connection, source)
-        while not pipe.is_settled or pipe.position >= due:
-            pipe.advanced.clear()
-            if pipe.position < due:
-                await pipe.advanced.wait()
+        FOLD_FAILURES.labels(source).inc()
+        reason = database.describe(error)
+        if isinstance(error, database.EXPECTED):
+            LOGGER.warning("fold_interrupted", source=source, error=reason, tries=failures)
+        else:
+            LOGGER.error("fold_failed", source=source, error=reason, exc_info=error)
+        if failures < REPORT_FAILURES:
+            return
+        with suppress(Exception):  # a database that is away keeps no conditions either
+            async with self.shared.reading.acquire() as connection:
+                detail = f"{failures} tries failed, the last with {reason}; trying again"
+                await conditions.report(connection, source, RETRYING, detail)
+                self._is_reported = True
+
+    async def _report_over(self) -> None:
+        if self._is_reported:
+            async with self.shared.reading.acquire() as connection:
+                await conditions.clear(connection, self.terms.source, RETRYING)
+            self._is_reported = False
+            LOGGER.info("fold_resumed", source=self.terms.source)
+
+    async def _sum_spans(self) -> None:
+        """Sum every span of the journal that the books complete. Folding never waits for it."""
+        source, due = self.terms.source, 0
+        while True:
+            await self._advanced.wait()
+            self._advanced.clear()
+            if self.position < due:
                 continue
             try:
-                due = await cells.advance(connection, source)
-            except (asyncpg.PostgresError, TimeoutError) as error:
-                LOGGER.warning("span_not_summed", source=source, error=type(error).__name__)
-                due = pipe.position + cells.SPAN
+                async with self.shared.summing.acquire() as connection:
+                    while due <= self.position:
+                        due = await cells.advance(connection, source)
+            except Exception as error:  # noqa: BLE001 - balances are right without, only slower
+                stop_if_cancelled()
+                LOGGER.warning("span_not_summed", source=source, error=database.describe(error))
+                due = self.position + cells.SPAN
 
 
 @dataclass(slots=True)
@@ -204,30 +267,27 @@ class Pipe:
     """Folds one batch while the one before it is being written."""
 
     folder: SourceFolder
-    own: books.Books
-    looking: books.Books
-    """The same books through a connection that no write keeps busy."""
     position: int
     parked: set[StreamKey] = field(default_factory=set)
-    advanced: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set whenever `position` has moved, and at the end."""
-    is_settled: bool = False
-    """Set when nothing is left to fold."""
     _writing: asyncio.Task[None] | None = None
     _written: tuple[Sequence[Translated], Change] | None = None
 
     async def fold(self, events: Sequence[Translated]) -> None:
         """Fold `events` and start writing them, after the batch before them is written."""
-        change, batch = await self._change(events, self._written[1] if self._written else None)
-        if not await self.settle():
-            change, batch = await self._change(events, None)
+        before = self._written[1] if self._written else None
+        try:
+            prepared = await self._prepare(events, before)
+            if not await self.settle():
+                prepared = await self._prepare(events, None)
+        except Exception as error:
+            if not database.is_data_error(error):
+                raise
+            await self.settle()
+            await self._isolate(events, error)
+            return
+        change, batch = prepared
         self._written = (events, change)
         self._writing = asyncio.create_task(self._write(batch, events[-1].position))
-
-    async def _write(self, batch: list[books.Write] | Exception, position: int) -> None:
-        if isinstance(batch, Exception):
-            raise batch
-        await self.own.write(batch, self.position, position)
 
     async def settle(self) -> bool:
         """Wait for the batch that is being written; False when it had to be taken apart."""
@@ -238,7 +298,7 @@ class Pipe:
         try:
             await writing
         except Exception as error:
-            if _may_pass(error):
+            if not database.is_data_error(error):
                 raise
             await self._isolate(events, error)
             return False
@@ -250,18 +310,30 @@ class Pipe:
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.wait([self._writing])
-            self._writing = None
+            self._writing = self._written = None
+
+    async def _write(self, batch: Sequence[books.Write], position: int) -> None:
+        async with self.folder.shared.writing.acquire() as connection:
+            await self._books(connection).write(batch, self.position, position)
+
+    def _books(self, connection: Any) -> books.Books:
+        return books.Books(connection, self.folder.registry, self.folder.terms.source)
 
     def _advance(self, events: Sequence[Translated], change: Change) -> None:
         self.position = events[-1].position
-        self.advanced.set()
         self.parked.update(park.key for park in change.parked)
-        FOLDED.labels(self.own.source).inc(len(events))
+        FOLDED.labels(self.folder.terms.source).inc(len(events))
+        self.folder.advanced(self.position)
+        if any(decides_to_retry(event) for event in events):
+            self.folder.on_retry()
 
-    async def _change(
+    async def _prepare(
         self, events: Sequence[Translated], before: Change | None
-    ) -> tuple[Change, list[books.Write] | Exception]:
-        """Fold `events`; return what they change, written out, or why it cannot be written."""
+    ) -> tuple[Change, list[books.Write]]:
+        """Fold `events`; return what they change, and the same as statements.
+
+        Raises NotStorable when a value cannot be written as its column's type.
+        """
         registry = self.folder.registry
         batch = Batch(
             self.folder.terms,
@@ -272,54 +344,96 @@ class Pipe:
         )
         if before is not None:
             batch.follow(before)
-        await self.looking.load(batch, batch.keys())
-        await self.looking.load_related(batch, batch.fold_states())
-        for _ in batch.view(BREATH_EVENTS):
+        async with self.folder.shared.looking.acquire() as connection:
+            own = self._books(connection)
+            await own.load(batch, batch.keys())
+            await own.load_related(batch, batch.fold_states())
+        for _ in batch.view(YIELD_EVERY_EVENTS):
             await asyncio.sleep(0)
         change = batch.finish()
-        written = []
-        try:
-            for write in self.own.written(change):
-                written.append(write)
-                await asyncio.sleep(0)
-        except Exception as error:  # noqa: BLE001 - the event whose rows these are is set apart
-            return change, error
+        written: list[books.Write] = []
+        for write in _statements(self._books(None), change):
+            written.append(write)
+            await asyncio.sleep(0)
         return change, written
 
     async def _isolate(self, events: Sequence[Translated], error: Exception) -> None:
-        """Find the one event whose rows the database refuses, and list it instead."""
-        if len(events) == 1 and events[0].fact is None:
-            raise error
-        if len(events) == 1:
-            LOGGER.error("rows_refused", source=self.own.source, position=events[0].position)
-            if events[0].trouble is not None:
-                raise error
-            trouble = Trouble("rows_refused", type(error).__name__)
-            parts = [[changed(events[0], trouble=trouble)]]
-        else:
+        """Fold a batch that failed half by half; set apart the event that fails alone twice."""
+        if len(events) > 1:
             half = len(events) // 2
-            parts = [list(events[:half]), list(events[half:])]
-        for part in parts:
-            await self.fold(part)
-            await self.settle()
+            for part in (events[:half], events[half:]):
+                again = await self._attempt(part)
+                if again is not None:
+                    await self._isolate(part, again)
+            return
+        again = await self._attempt(events)
+        if again is None:
+            return
+        (event,) = events
+        why = database.describe(again)
+        source = self.folder.terms.source
+        LOGGER.error(REFUSED, source=source, position=event.position, error=why)
+        apart = changed(event, fact=_placed(event), trouble=Trouble(REFUSED, why))
+        last = await self._attempt([apart])
+        if last is not None:
+            raise last from error
+
+    async def _attempt(self, events: Sequence[Translated]) -> Exception | None:
+        """Fold and write `events` at once; return the error that their own values cause, if any."""
+        try:
+            change, batch = await self._prepare(events, None)
+            await self._write(batch, events[-1].position)
+        except Exception as error:
+            if database.is_data_error(error):
+                return error
+            raise
+        self._advance(events, change)
+        return None
 
 
-def _may_pass(error: Exception) -> bool:
-    """Tell whether trying again may help: the database was lost, or someone else was in the way.
+def _placed(event: Translated) -> Any:
+    """Return the fact of an event that is set apart, which names the stream to park.
 
-    An argument that cannot be encoded is an InterfaceError too, but no trying again helps it.
+    A decision parks no stream: it is listed by itself.
     """
-    if isinstance(error, LedgerError | asyncpg.TransactionRollbackError):
-        return True
-    return isinstance(error, database.LOST) and not isinstance(error, ValueError | TypeError)
+    fact = event.fact
+    return None if fact is None or fact.kind == DECISION else fact
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+def _statements(own: books.Books, change: Change) -> Any:
     try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
+        yield from own.written(change)
+    except Exception as error:
+        raise NotStorable(f"{type(error).__name__}: {error}") from error
+
+
+def decides_to_retry(event: Translated) -> bool:
+    """Tell whether an event is an operator's decision to try set-apart events again."""
+    fact = event.fact
+    return fact is not None and fact.kind == DECISION and fact.status == RETRY
+
+
+async def would_fold(folder: SourceFolder, position: int) -> bool:
+    """Tell whether the database takes the rows of a set-apart event now; nothing is kept."""
+    async with folder.shared.reading.acquire() as connection:
+        rows = await connection.fetch(SELECT_BATCH, folder.terms.source, position - 1, 1, 1)
+    if not rows:
+        return False
+    event = translate(folder.registry, folder.terms, rows[0])
+    pipe = await folder._opened()
+    fact = event.fact
+    pipe.parked.clear()
+    try:
+        change, batch = await pipe._prepare([event], None)
+        if fact is not None and change.parked:
+            return False
+        async with folder.shared.writing.acquire() as connection:
+            await books.Books(connection, folder.registry, folder.terms.source).try_out(batch)
+    except Exception as error:
+        if database.is_data_error(error):
+            return False
+        raise
+    return True
 
 
 async def load_terms(connection: Any) -> list[SourceTerms]:

@@ -11,18 +11,21 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.model import Outcome, Projection, Table, Trouble
+from ledger.model import RETRY, Outcome, Projection, Table, Trouble
 
 
 def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
-    """Return the exceptions that an event opened, cleared and, as a decision, resolved."""
+    """Return the exceptions that an event opened, cleared and, as a decision, resolved.
+
+    A decision to retry resolves nothing: books that are folded again show what came of it.
+    """
     if not (outcome.opened or outcome.cleared or outcome.decided):
         return ()
     found = [_opened(outcome, kind, resource, t) for kind, resource, t in outcome.opened]
     for kind, resource, reason in outcome.cleared:
         name = _stream_id(outcome.source, kind, resource, reason)
         found.append(_row(outcome, name, "cleared", Trouble(reason, ""), kind, resource))
-    if outcome.decided is not None:
+    if outcome.decided is not None and outcome.decided[1] != RETRY:
         found.append(_resolved(outcome, *outcome.decided))
     return found
 

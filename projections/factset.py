@@ -346,3 +346,6 @@ def _decision_troubles(state: Stream, kept: Told | None, late: Sequence[Told]) -
         detail = f"{state.dropped} facts beyond the first {FACTS_MAX} were not looked at"
         found.append(Trouble("too_many_facts", detail))
     return found
+
+
+PROJECTIONS = ()

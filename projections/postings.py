@@ -257,3 +257,6 @@ RULES: Final[Mapping[str, Callable[[Movement], Lines]]] = {
     "swap": _swap,
 }
 """Kind → its posting rule."""
+
+
+PROJECTIONS = ()

@@ -28,3 +28,6 @@ def troubles(unknown: Mapping[str, datetime]) -> tuple[Trouble, ...]:
         return ()
     names = ", ".join(unknown)
     return (Trouble("unknown_status", f"no document names the status {names}; it changes nothing"),)
+
+
+PROJECTIONS = ()

@@ -57,3 +57,6 @@ def _order(state: Verification) -> tuple[datetime, int, int] | tuple[()]:
     if state.status is None or state.updated_at is None:
         return ()
     return (state.updated_at, RANKS[state.status], state.position)
+
+
+PROJECTIONS = ()

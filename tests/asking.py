@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +13,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from ledger import app as composition
 from ledger import books, registry
+from ledger.fold_connections import fold_connections
+from ledger.rebuild import sum_spans
 from ledger.worker import SourceFolder, load_terms
 from tests import samples
 from tests.conftest import Database
@@ -51,7 +52,7 @@ class Service:
         async with self.database.service() as connection:
             terms = await load_terms(connection)
         for each in terms:
-            await folder(self.database, each, self.generation).run()
+            await fold_source(self.database, each, self.generation)
 
     async def ask(self, path: str, **params: Any) -> Json:
         """Ask a question that has an answer."""
@@ -77,17 +78,14 @@ class Service:
                 return found
 
 
-def folder(database: Database, terms: Any, generation: int) -> SourceFolder:
-    """Return what folds one source into one generation, and stops at the head."""
-    return SourceFolder(
-        database.service_dsn,
-        database.settings,
-        registry.load(),
-        terms,
-        generation,
-        asyncio.Event(),
-        catch_up_only=True,
-    )
+async def fold_source(
+    database: Database, terms: Any, generation: int, until: int | None = None
+) -> None:
+    """Fold one source into one generation, up to the end of its log or `until`."""
+    async with fold_connections(database.service_dsn, generation) as shared:
+        folder = SourceFolder(shared, database.settings, registry.load(), terms)
+        await folder.catch_up()
+    await sum_spans(database.service_dsn, generation, [terms])
 
 
 def _texts(params: Mapping[str, Any]) -> dict[str, str]:

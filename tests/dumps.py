@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from ledger import books, registry
 from ledger import database as db
+from ledger.fold_connections import fold_connections
+from ledger.rebuild import sum_spans
 from ledger.registry import Registry
 from ledger.settings import Settings
 from ledger.worker import SourceFolder, load_terms
@@ -40,7 +41,8 @@ async def dump(
         names = [row[0] for row in await connection.fetch(COLUMNS, schema, table)]
         if not framework and "state" in names:
             names = [name for name in names if name not in FRAMEWORK]
-        wanted = ", ".join(name for name in names if name != NUMBERED.get(table))
+        left_out = {NUMBERED.get(table), "moved_at"}  # when the books moved is no fact of theirs
+        wanted = ", ".join(name for name in names if name not in left_out)
         origin = f"{schema}.{table}"
         if table == "cells":
             origin += f" JOIN {schema}.hot ON id = hot"
@@ -75,12 +77,10 @@ async def fold_all(
     """Fold every source into a generation, up to the head of its log."""
     async with db.connected(dsn, seconds_max=60) as connection:
         terms = await load_terms(connection)
-    for each in terms:
-        folder = SourceFolder(
-            dsn, settings, known or registry.load(), each, generation, asyncio.Event(),
-            catch_up_only=True,
-        )  # fmt: skip
-        await folder.run()
+    async with fold_connections(dsn, generation) as shared:
+        for each in terms:
+            await SourceFolder(shared, settings, known or registry.load(), each).catch_up()
+    await sum_spans(dsn, generation, terms)
 
 
 async def fold_from_zero(dsn: str, settings: Settings, version: str = "from zero") -> int:

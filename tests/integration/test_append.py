@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from ledger import database as db
-from ledger.log import APPEND, Arrival, Budget, Lane
+from ledger.errors import DatabaseUnavailable
+from ledger.log import APPEND, Arrival, Budget, Lane, Log
 from tests.conftest import Database
 
 HEAD = "SELECT position FROM ledger.heads WHERE source = 'straitsx'"
@@ -180,10 +181,10 @@ async def test_a_lane_appends_every_column_as_it_arrived(database: Database) -> 
     seed = random.randrange(10**6)
     print("seed", seed)
     rng = random.Random(seed)
-    lane = Lane(
-        "straitsx", database.service_dsn, database.settings, Budget(999, 10**6), lambda: None
-    )
-    running = asyncio.create_task(lane.run())
+    lane = Lane("straitsx", database.settings, Budget(999, 10**6), lambda: None)
+    log = Log(database.service_dsn, database.settings)
+    log.lanes["straitsx"] = lane
+    running = asyncio.create_task(log.run())
     number, columns = 0, list(Arrival.__struct_fields__)
     for size in (1, 1, 2, 3, 5, 8, 40):
         batch = [arrival(number + n, rng) for n in range(size)]
@@ -197,7 +198,7 @@ async def test_a_lane_appends_every_column_as_it_arrived(database: Database) -> 
         assert [place.position for place in found] == [row["position"] for row in rows]
         for each, row in zip(batch, rows, strict=True):
             assert [row[name] for name in columns] == [getattr(each, name) for name in columns]
-    lane.stop()
+    log.stop()
     await running
 
 
@@ -247,3 +248,27 @@ async def test_triggers_stop_even_a_superuser_in_replica_mode(
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
             await connection.execute(statement)
         assert await log_of(connection) == {1: 1}
+
+
+async def test_what_a_trigger_swallows_is_not_acknowledged(database: Database) -> None:
+    async with database.owner() as owner:
+        await owner.execute("""
+CREATE FUNCTION ledger.swallow() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN IF NEW.resource_id = ''r2'' THEN RETURN NULL; END IF; RETURN NEW; END'
+""")
+        await owner.execute(
+            "CREATE TRIGGER swallow BEFORE INSERT ON ledger.events"
+            " FOR EACH ROW EXECUTE FUNCTION ledger.swallow()"
+        )
+    log = Log(database.service_dsn, database.settings)
+    running = asyncio.create_task(log.run())
+    rng = random.Random(1)
+    lane = log.lanes["straitsx"]
+    (alone,) = await asyncio.gather(lane.append(arrival(2, rng)), return_exceptions=True)
+    assert isinstance(alone, DatabaseUnavailable)
+    assert (await lane.append(arrival(1, rng))).position == 1
+    async with database.owner() as owner:
+        await owner.execute("DROP TRIGGER swallow ON ledger.events")
+    assert (await lane.append(arrival(2, rng))).position == 2
+    log.stop()
+    await running

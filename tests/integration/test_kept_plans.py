@@ -9,7 +9,7 @@ import pytest
 
 from ledger import books, cells, registry, table_sql
 from ledger import database as db
-from ledger.worker import KEPT_PLANS
+from ledger.fold_connections import KEPT_PLANS
 from tests.conftest import Database
 
 UPDATED = [

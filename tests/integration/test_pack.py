@@ -29,7 +29,7 @@ from ledger.verdict import Checked, overall
 from ledger.verify_pack import Options, PackCheck
 from ledger.verify_progress import Progress
 from tests import samples
-from tests.asking import first_generation, folder
+from tests.asking import first_generation, fold_source
 from tests.conftest import Database, with_database
 from tests.dumps import load_terms
 from tests.evidence import append, append_bodies, as_superuser, stories
@@ -157,7 +157,7 @@ async def test_every_table_in_a_pack_is_that_of_the_live_books(ledger: Ledger) -
     generation = await first_generation(ledger.database)
     async with ledger.database.service() as connection:
         for terms in await load_terms(connection):
-            await folder(ledger.database, terms, generation).run()
+            await fold_source(ledger.database, terms, generation)
         await connection.execute(f"SET search_path = books_{generation}, ledger")
         found = members(await ledger.pack())
         declared = {name: sql.columns for name, sql in table_sql.tables(registry.load()).items()}

@@ -24,7 +24,7 @@ from ledger import (
 )  # fmt: skip
 from ledger.rebuild import SELECT_SUPERSEDED
 from ledger.worker import load_terms
-from tests.asking import folder, payment, serving
+from tests.asking import fold_source, payment, serving
 from tests.conftest import Database, eventually
 
 MODULES = [reads, reads_exceptions, reads_log, reads_money, reads_people, reads_status]
@@ -103,9 +103,8 @@ async def test_answers_agree_with_their_position_while_the_books_move(database: 
             await service.post_json("straitsx", payment(number))
         async with database.service() as connection:
             terms = next(t for t in await load_terms(connection) if t.source == "straitsx")
-        folding = folder(database, terms, service.generation)
-        folding.settings = replace(database.settings, fold_events_max=1)
-        task = asyncio.create_task(folding.run())
+        slow = replace(database, settings=replace(database.settings, fold_events_max=1))
+        task = asyncio.create_task(fold_source(slow, terms, service.generation))
         seen = set()
         while not task.done():
             answer = await service.ask("/v1/balances", account="assets:wallet:available")

@@ -19,7 +19,7 @@ from ledger.registry import load as load_registry
 from ledger.simulate import Callback
 from ledger.verify_books import Fold
 from ledger.worker import load_terms
-from tests.asking import first_generation, folder, payment, payout
+from tests.asking import first_generation, fold_source, payment, payout
 from tests.conftest import Database
 from tests.dumps import differences, dump
 from tests.integration.test_worker import append, callbacks, fill, seeded
@@ -78,7 +78,7 @@ async def live(database: Database) -> int:
 async def fold(database: Database, generation: int) -> None:
     async with database.service() as connection:
         for terms in await load_terms(connection):
-            await folder(database, terms, generation).run()
+            await fold_source(database, terms, generation)
 
 
 async def generations(database: Database) -> list[tuple[int, str]]:

@@ -18,7 +18,7 @@ from ledger.verify import Options, Verification
 from ledger.verify_progress import Progress
 from ledger.worker import load_terms
 from tests import samples
-from tests.asking import first_generation, folder
+from tests.asking import first_generation, fold_source
 from tests.conftest import Database
 from tests.evidence import append, append_bodies, as_superuser, stories
 
@@ -55,7 +55,7 @@ class Sealed:
     async def fold(self) -> None:
         async with self.database.service() as connection:
             for terms in await load_terms(connection):
-                await folder(self.database, terms, self.generation).run()
+                await fold_source(self.database, terms, self.generation)
 
     def forget_file(self) -> None:
         """Take away the append-only file, as who owns the machine can."""
