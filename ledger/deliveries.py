@@ -20,6 +20,7 @@ import structlog
 
 from ledger import database
 from ledger.errors import LedgerError
+from ledger.loop import stop_if_cancelled
 from ledger.metrics import DELIVERIES_DROPPED
 from ledger.settings import Settings
 
@@ -122,6 +123,7 @@ class Deliveries:
                     await self._write(connection)
                     await self._pause(PACE_SECONDS)
                 except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+                    stop_if_cancelled()
                     LOGGER.warning("deliveries_wait", error=type(error).__name__)
                     if connection is not None:
                         connection.terminate()

@@ -22,6 +22,7 @@ import structlog
 from ledger import database
 from ledger.database import Pool
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
+from ledger.loop import stop_if_cancelled
 from ledger.settings import Settings
 
 LOGGER = structlog.get_logger("ledger.log")
@@ -209,6 +210,7 @@ class Lane:
             is_busy = len(batch) >= PACED_EVENTS.start
             self._due = monotonic() + PACE_SECONDS if is_busy else 0.0
             await self._commit(pool, batch)
+            stop_if_cancelled()
 
     async def _pace(self) -> None:
         """Let a batch grow while the one before it is young, when callbacks come fast."""
@@ -383,6 +385,7 @@ class Log:
                         connection = await database.connect(self.dsn)
                     await connection.execute(RING)
                 except (LedgerError, asyncpg.PostgresError, *database.LOST):
+                    stop_if_cancelled()
                     if connection is not None:
                         connection.terminate()
                 await asyncio.sleep(RING_PACE_SECONDS)

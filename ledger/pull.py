@@ -21,6 +21,7 @@ import structlog
 from aiolimiter import AsyncLimiter
 
 from ledger.errors import CannotBeTrue, LedgerError, PullFailed, Unreadable
+from ledger.loop import stop_if_cancelled
 from ledger.model import JSON, Number, as_money, plain, total
 from ledger.payload import parse
 from ledger.pull_terms import Pull
@@ -141,6 +142,7 @@ async def run(
                 try:
                     await catch_up(session, pull, currency, importer, now, covered)
                 except Exception as error:  # noqa: BLE001 - the outermost loop; nothing moved
+                    stop_if_cancelled()
                     reason = str(error) if isinstance(error, LedgerError) else type(error).__name__
                     log.warning("pull_failed", name=currency, reason=reason[:300])
             await asyncio.sleep(pull.every_seconds)

@@ -12,6 +12,7 @@ import structlog
 
 from ledger import database, pull
 from ledger.errors import LedgerError
+from ledger.loop import stop_if_cancelled
 from ledger.pull import Span
 from ledger.pull_terms import Pull
 from ledger.settings import Settings
@@ -62,6 +63,7 @@ async def _source(dsn: str, name: str, terms: Pull, now: Callable[[], datetime])
                 covered = await covered_by(connection, name)
             await pull.run(terms, importer, now, covered)
         except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+            stop_if_cancelled()
             LOGGER.warning("pull_waits", source=name, error=type(error).__name__)
             await asyncio.sleep(RETRY_SECONDS)
 

@@ -16,6 +16,7 @@ import structlog
 
 from ledger import books, database, recon_decide, recon_store, registry
 from ledger.errors import LedgerError
+from ledger.loop import stop_if_cancelled
 from ledger.recon_books import Pair
 from ledger.recon_result import Result
 from ledger.recon_rules import Rules
@@ -68,8 +69,10 @@ class Reconciler:
                         await self.round(connection)
                         await asyncio.sleep(POLL_SECONDS)
             except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+                stop_if_cancelled()
                 LOGGER.warning("reconcile_interrupted", error=type(error).__name__)
             except Exception:
+                stop_if_cancelled()
                 LOGGER.exception("reconcile_failed")
             await asyncio.sleep(RETRY_SECONDS)
 

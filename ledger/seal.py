@@ -20,6 +20,7 @@ from ledger import database, sealfile, seals
 from ledger.background import beside
 from ledger.errors import BadNote, CannotSeal, LedgerError
 from ledger.keys import signing_key
+from ledger.loop import stop_if_cancelled
 from ledger.merkle import Frontier
 from ledger.metrics import SEALED
 from ledger.note import checkpoint_of
@@ -141,8 +142,10 @@ class Sealer:
                         if await self.round(connection) < EVENTS_MAX:
                             await asyncio.sleep(PAUSE_SECONDS)
             except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+                stop_if_cancelled()
                 LOGGER.warning("sealing_interrupted", error=str(error) or type(error).__name__)
             except Exception:
+                stop_if_cancelled()
                 LOGGER.exception("sealing_failed")
             self._sealers.clear()
             await asyncio.sleep(RETRY_SECONDS)

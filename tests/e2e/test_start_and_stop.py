@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 from collections import Counter
@@ -19,6 +20,7 @@ from tests.asking import payment
 from tests.conftest import Database, eventually, with_database
 from tests.service import PG_BIN, Caller, Reply, Service, calling, serving
 
+ROOT = Path(__file__).parents[2]
 SENDERS = 32
 REFUSED_SECONDS_MAX = 20.0
 CLOSED = (aiohttp.ClientError, ConnectionError)
@@ -268,3 +270,27 @@ async def test_roles_run_apart_over_one_database(database: Database, tmp_path: P
             assert [w["available"] for w in answer["wallets"]] == ["9.5"]
             assert (await sender.request("GET", "/v1/wallets")).status == 404
             assert (await asker.post("straitsx", b"{}")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("handlers/straitsx_payment.py", "HANDLER = Handler(", "SyntaxError"),
+        ("handlers/straitsx_payment.py", "HANDLR = 1", "declares no HANDLER"),
+        ("handlers/straitsx_payment_copy.py", None, "translates payment of straitsx already"),
+        ("projections/rfi.py", "import nowhere", "No module named 'nowhere'"),
+        ("projections/rfi.py", "PROJETION = 1", "declares no PROJECTION"),
+    ],
+)
+def test_a_handler_or_projection_that_cannot_be_used_is_named_before_anything_is_served(
+    stopped: Service, name: str, text: str | None, words: str
+) -> None:
+    for package in ("handlers", "projections"):
+        shutil.copytree(ROOT / package, stopped.folder / package)  # the current folder comes first
+    if text is None:
+        text = (ROOT / "handlers" / "straitsx_payment.py").read_text()
+    (stopped.folder / name).write_text(text)
+    code, line = refusal(stopped)
+    assert code == 2
+    assert line.startswith(f"ledger: {name}")
+    assert words in line
