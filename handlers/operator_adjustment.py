@@ -16,7 +16,7 @@ KIND: Final = "adjustment"
 ACTIONS: Final = frozenset(
     {"match", "write_off", "post_fee", "void", "tolerance", "reopen", "note"}
 )
-_TEXTS: Final = ("anchor", "break_type", "note", "by", "difference")
+_TEXTS: Final = ("break_type", "note", "by", "difference")
 
 
 def matches(payload: Payload) -> bool:
@@ -49,6 +49,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         currency=payload.currency("currency"),
         details={
             **payload.texts(_TEXTS),
+            "anchor": payload.named("anchor"),
             "items": sorted(items),
             "legs": [[account, plain(amount)] for account, amount in legs],
         },
@@ -62,7 +63,10 @@ def _leg(value: Any) -> tuple[str, Decimal]:
     amount = told.money("amount")
     if amount is None:
         raise CannotBeTrue("bad_legs", "a leg has no amount")
-    return told.need("account"), amount
+    account = told.named("account")
+    if account is None:
+        raise CannotBeTrue("missing_account", "a leg has no account")
+    return account, amount
 
 
 HANDLER = Handler(

@@ -8,7 +8,7 @@ from ledger.model import JSON, RETRY, CannotBeTrue, Envelope, Fact, Handler, Pay
 
 ACTIONS: Final = frozenset({"keep", "acknowledge", RETRY})
 
-_TEXTS: Final = ("exception", "action", "kind", "resource", "reason", "note", "by")
+_TEXTS: Final = ("exception", "action", "kind", "reason", "note", "by")
 
 
 def matches(payload: Payload) -> bool:
@@ -24,7 +24,7 @@ def envelope(payload: Payload) -> Envelope:
     action = payload.need("action")
     if action not in ACTIONS:
         raise CannotBeTrue("bad_action", f"action is one of {', '.join(sorted(ACTIONS))}")
-    return Envelope("decision", payload.text("resource") or "", action)
+    return Envelope("decision", payload.named("resource") or "", action)
 
 
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
@@ -39,7 +39,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     if said.status == "keep" and keep is None:
         raise CannotBeTrue("missing_keep", "name in keep the position of the event that stands")
     details: dict[str, JSON] = payload.texts(_TEXTS)
-    return said.fact(details=details | {"keep": keep})
+    return said.fact(details=details | {"resource": payload.named("resource"), "keep": keep})
 
 
 HANDLER = Handler(

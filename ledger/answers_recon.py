@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from ledger.answers import Amount, Answer, Cursor, Moment, Place
 from ledger.answers_log import Said
+from ledger.reading import NAME_MAX
 
 State = Annotated[
     str,
@@ -280,7 +281,7 @@ class BreakDecision(Answer, frozen=True, forbid_unknown_fields=True):
     by: Annotated[Said, Meta(description="Who decides.")]
     note: Annotated[Said, Meta(description="Why.")]
     items: Annotated[
-        list[Annotated[str, Meta(max_length=512)]],
+        list[Annotated[str, Meta(max_length=NAME_MAX)]],
         Meta(description="For match; the break's own when not given.", max_length=1000),
     ] = []
     account: Annotated[Said | None, Meta(description="Where a write-off goes.")] = None

@@ -29,10 +29,10 @@ CREATE TABLE parked (
     source text, position bigint, kind text NOT NULL, resource_id text NOT NULL,
     reason text NOT NULL, PRIMARY KEY (source, position))
 """,
-    """
-CREATE TABLE links (
-    source text, link text, kind text, id text, PRIMARY KEY (source, link, kind, id))
-""",
+    "CREATE INDEX ON parked (hashtextextended(resource_id, 0), kind)",
+    "CREATE TABLE links (source text, link text, kind text, id text)",
+    # Two identifiers of 512 characters do not fit into one key.
+    "CREATE INDEX ON links (hashtextextended(link, 0), source)",
     *cells.TABLES,
 )
 FUNCTIONS: Final = (
@@ -71,6 +71,7 @@ SELECT DISTINCT kind, resource_id FROM parked WHERE source = $1
 SELECT_LINKED: Final = """
 SELECT l.link, l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
  CROSS JOIN LATERAL (SELECT * FROM links WHERE source = $1 AND links.link = wanted.link
+                        AND hashtextextended(links.link, 0) = hashtextextended(wanted.link, 0)
                       ORDER BY kind DESC, id COLLATE "C" LIMIT $3) AS l
 """
 

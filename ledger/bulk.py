@@ -42,10 +42,8 @@ CREATE TABLE load_done (
     source text, stage text, unit int, events bigint NOT NULL, PRIMARY KEY (source, stage, unit))
 """,
     "CREATE TABLE load_links (source text, part int, link text, kind text, id text)",
-    """
-CREATE TABLE load_moved (
-    source text, part int, kind text, id text, target int, PRIMARY KEY (source, part, kind, id))
-""",
+    "CREATE TABLE load_moved (source text, part int, kind text, id text, target int)",
+    "CREATE INDEX ON load_moved (source, part)",
     "CREATE TABLE load_indexes (name text, n int, statement text, PRIMARY KEY (name, n))",
 )
 SELECT_LOADING: Final = "SELECT to_regclass('load_plan') IS NOT NULL"

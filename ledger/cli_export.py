@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ledger.cli_options import Json
-from ledger.errors import BadQuestion, CannotSeal, DatabaseUnavailable, Tampered
+from ledger.errors import BadQuestion, BooksDisagree, CannotSeal, DatabaseUnavailable, Tampered
 
 Format = Literal["jsonl", "csv", "parquet", "hledger", "beancount"]
 What = Literal["entries", "balances", "transactions", "customers", "events"]
@@ -79,7 +79,7 @@ def _audit(path: Path, sources: tuple[str, ...], position: str | None, *, json: 
     quiet = json and not sys.stderr.isatty()
     try:
         done = _run(write_file(settings, _dsn(settings), path, wanted, quiet=quiet))
-    except (Tampered, CannotSeal) as error:
+    except (Tampered, CannotSeal, BooksDisagree) as error:
         print(f"ledger: {error}", file=sys.stderr)
         return 1
     if json:

@@ -133,6 +133,10 @@ class Tampered(LedgerError):
         self.position = position
 
 
+class BooksDisagree(LedgerError):
+    """The live books and a fold of the log set different events apart. The message names one."""
+
+
 class StatementRefused(LedgerError):
     """The statement cannot be taken as it is; nothing of it was kept. See the message."""
 

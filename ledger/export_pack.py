@@ -2,7 +2,8 @@
 
 The books in a pack are folded from its events while they are read, so that they are true at
 exactly the position that it names, whatever the live books have come to meanwhile. Nothing is
-written that the seals do not confirm.
+written that the seals do not confirm, and no pack is made whose fold sets other events apart than
+the live books do.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from ledger import database, leaf, merkle, registry, seals
-from ledger.errors import BadQuestion, NotYet, Tampered
+import asyncpg
+
+from ledger import books, database, leaf, merkle, registry, seals
+from ledger.errors import BadQuestion, BooksDisagree, NotYet, Tampered
 from ledger.lines import event_line
 from ledger.merkle import Frontier
 from ledger.model import SourceTerms
@@ -42,6 +45,9 @@ from ledger.worker import load_terms
 
 SEAL_SECONDS_MAX: Final = 3.0
 """How long the sealer is waited for, so that what was in the log at the start is in the pack."""
+
+BOOKS_SECONDS_MAX: Final = 5.0
+"""How long the live books are waited for, so that they can be compared with the pack's."""
 
 SECONDS_MAX: Final = 600.0
 EVENTS_MAX: Final = 2_000
@@ -208,6 +214,7 @@ class Exporting:
                 fold.add(rows)
                 step.advance(frontier.size)
             _check_root(reach, frontier.root())
+            await self._check_parked(source, end, fold.parked_at)
             fold.finish()
         parts.finish()
         step.done()
@@ -218,6 +225,57 @@ class Exporting:
         if not rows:
             raise Tampered("density", done + 1, f"event {done + 1} of {source} is missing")
         return rows
+
+    async def _check_parked(self, source: str, end: int, folded: set[int]) -> None:
+        """Check that the live books, where there are any, set the same events apart up to `end`.
+
+        Raises BooksDisagree, or NotYet when they do not get there in time.
+        """
+        try:
+            live = await self._parked_live(source, end)
+        except asyncpg.UndefinedTableError as error:
+            raise NotYet("the live books are being replaced; export again") from error
+        if live is None or live == folded:
+            return
+        first = min(live ^ folded)
+        where, other = "the live books", "the fold for this pack"
+        if first in folded:
+            where, other = other, where
+        raise BooksDisagree(
+            f"event {first} of {source} is set apart (parked) by {where}, not by {other}: a pack "
+            "would say other sums than the books; run `ledger rebuild --swap`, then export again, "
+            "and see `ledger exceptions --reason parked` for what stays set apart"
+        )
+
+    async def _parked_live(self, source: str, end: int) -> set[int] | None:
+        """Return which events up to `end` the live books set apart; None without live books."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + BOOKS_SECONDS_MAX
+        while True:
+            live = await self.connection.fetchrow(books.SELECT_LIVE)
+            if live is None:
+                return None
+            schema = books.schema_of(live["generation"])
+            place = await self.connection.fetchval(_place(schema), source) or 0
+            if place >= end:
+                rows = await self.connection.fetch(_parked(schema), source, end)
+                return {row["position"] for row in rows}
+            if clock() > deadline:
+                raise NotYet(
+                    f"the books of {source} are at {place}, the pack would end at {end}; see that "
+                    "`ledger serve` or its projector role runs, then export again"
+                )
+            await asyncio.sleep(0.1)
+
+
+def _place(schema: str) -> str:
+    """Write the look-up of how far the books of a schema are."""
+    return f"SELECT position FROM {schema}.checkpoints WHERE source = $1"  # noqa: S608
+
+
+def _parked(schema: str) -> str:
+    """Write the look-up of the events that the books of a schema set apart."""
+    return f"SELECT position FROM {schema}.parked WHERE source = $1 AND position <= $2"  # noqa: S608
 
 
 def _emit(parts: Parts, source: str, table: str, line: bytes) -> None:

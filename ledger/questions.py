@@ -16,11 +16,12 @@ from typing import Any, Final, Literal
 import orjson
 
 from ledger.errors import BadQuestion
+from ledger.reading import NAME_MAX
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1000
-TEXT_MAX: Final = 512
-CURSOR_MAX: Final = 4096
+CURSOR_MAX: Final = 6144
+"""Characters of the longest cursor: a name of NAME_MAX characters and what stands beside it."""
 POSITION_MAX: Final = 2**63 - 1
 
 PLACES: Final = (
@@ -200,8 +201,8 @@ def _value(param: Param, text: str) -> str | int | datetime:
 def _text(name: str, text: str) -> str:
     if not text:
         raise BadQuestion(f"{name} is empty; leave it out or give it a value")
-    if len(text) > TEXT_MAX:
-        raise BadQuestion(f"{name} is longer than {TEXT_MAX} characters")
+    if len(text) > NAME_MAX:
+        raise BadQuestion(f"{name} is longer than {NAME_MAX} characters")
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
         raise BadQuestion(f"{name} contains a character that no text may have")
     return text

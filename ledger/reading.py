@@ -21,6 +21,9 @@ JSON: TypeAlias = Any
 TEXT_MAX: Final = 512
 """Characters that an identifier or status may have."""
 
+NAME_MAX: Final = TEXT_MAX + 64
+"""Characters of a name that holds an identifier: an account, an item, a finding's subject."""
+
 AMOUNT_MAX: Final = 40
 """Characters of the longest amount: a sign, 20 digits, a point and 18 more."""
 
@@ -159,6 +162,10 @@ class Payload:
         value = self.get(name)
         return value if value is None else as_text(name, value)
 
+    def named(self, name: str) -> str | None:
+        """Return a name that holds an identifier, as `text`. Raises beyond NAME_MAX characters."""
+        return as_text(name, self.get(name), NAME_MAX)
+
     def need(self, name: str) -> str:
         """Return a text that must be there. Raises CannotBeTrue when it is not."""
         value = self.text(name)
@@ -255,9 +262,9 @@ def inside(value: JSON, name: str) -> JSON:
     return _find(value, value, name) if isinstance(value, dict) else None
 
 
-def as_text(name: str, value: JSON) -> str | None:
-    """Read `value` as a short text: at most TEXT_MAX characters, integers allowed, "" is None."""
-    if type(value) is str and len(value) <= TEXT_MAX:
+def as_text(name: str, value: JSON, chars_max: int = TEXT_MAX) -> str | None:
+    """Read `value` as a text of at most `chars_max` characters; integers allowed, "" is None."""
+    if type(value) is str and len(value) <= chars_max:
         return value or None
     if value is None or value == "":
         return None
@@ -265,8 +272,8 @@ def as_text(name: str, value: JSON) -> str | None:
         value = str(value) if abs(value) < _INTEGER_MAX else ""
     if not isinstance(value, str) or not value:
         raise CannotBeTrue("bad_" + name, f"{name} is not a text")
-    if len(value) > TEXT_MAX:
-        raise CannotBeTrue("bad_" + name, f"{name} is longer than {TEXT_MAX} characters")
+    if len(value) > chars_max:
+        raise CannotBeTrue("bad_" + name, f"{name} is longer than {chars_max} characters")
     return str(value)
 
 

@@ -48,6 +48,7 @@ SELECT x.kind, x.resource_id, x.position
  WHERE x.action = 'resolved' AND x.position <= $4
    AND NOT EXISTS (SELECT FROM parked AS p
                     WHERE p.source = $1 AND p.kind = x.kind AND p.resource_id = x.resource_id
+                      AND hashtextextended(p.resource_id, 0) = hashtextextended(x.resource_id, 0)
                       AND p.position < x.position)
  ORDER BY 3
 """
@@ -63,9 +64,11 @@ SELECT DISTINCT l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
          JOIN transactions AS t ON t.source = $1 AND t.kind = links.kind AND t.id = links.id
           AND hashtextextended(t.id, 0) = hashtextextended(links.id, 0)
         WHERE links.source = $1 AND links.link = wanted.link AND t.first_position <= $3
+          AND hashtextextended(links.link, 0) = hashtextextended(wanted.link, 0)
         ORDER BY links.kind DESC, links.id COLLATE "C" LIMIT 16) AS l
  WHERE NOT EXISTS (SELECT FROM parked AS p
                     WHERE p.source = $1 AND p.kind = l.kind AND p.resource_id = l.id
+                      AND hashtextextended(p.resource_id, 0) = hashtextextended(l.id, 0)
                       AND p.position <= $3)
 """
 SELECT_HISTORY_THEN: Final = """

@@ -139,6 +139,7 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
         UNION
        SELECT e.position FROM parked AS p JOIN ledger.events AS e USING (source, position)
         WHERE p.source = $1 AND p.kind = $2 AND p.resource_id = $3 AND p.position <= $4
+          AND hashtextextended(p.resource_id, 0) = hashtextextended($3, 0)
           AND coalesce(e.provider_at, e.received_at) <= $5)
  ORDER BY position
 """

@@ -141,7 +141,8 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
           AND hashtextextended(h.id, 0) = hashtextextended($3, 0)
         UNION
        SELECT p.position FROM parked AS p
-        WHERE p.source = $1 AND p.kind = $2 AND p.resource_id = $3)
+        WHERE p.source = $1 AND p.kind = $2 AND p.resource_id = $3
+          AND hashtextextended(p.resource_id, 0) = hashtextextended($3, 0))
  ORDER BY position
 """
 

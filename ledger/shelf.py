@@ -123,6 +123,8 @@ class PaperFold:
     emit: Callable[[str, bytes], None]
     """(table, line)"""
     parked: set[StreamKey] = field(default_factory=set)
+    parked_at: set[int] = field(default_factory=set)
+    """The positions of the events that are set apart."""
 
     def add(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Fold further events of the log (columns of ledger.events)."""
@@ -167,6 +169,7 @@ class PaperFold:
             return
         self.shelf.write(change, streams)
         self.parked.update(park.key for park in change.parked)
+        self.parked_at.update(park.position for park in change.parked)
         for table, line in rows:
             self.emit(table, line)
 

@@ -38,7 +38,7 @@ def test_a_parameter_given_twice_is_refused() -> None:
         ask(TRANSACTIONS, {}, [("status", "pending"), ("status", "completed")])
 
 
-@pytest.mark.parametrize("value", ["", "a\x00b", "x" * 513])
+@pytest.mark.parametrize("value", ["", "a\x00b", "x" * 577])
 def test_a_text_that_no_callback_could_carry_is_refused(value: str) -> None:
     with pytest.raises(BadQuestion, match="customer_id"):
         asked(customer_id=value)
