@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from ledger import cells
+from ledger import cells, kept_findings
 from ledger.copytext import Copied, arrays, copied, copy
 from ledger.errors import SomeoneElseFolds
 from ledger.fold import RELATED_MAX, Batch, Change, Stream
@@ -34,6 +34,7 @@ CREATE TABLE parked (
     # Two identifiers of 512 characters do not fit into one key.
     "CREATE INDEX ON links (hashtextextended(link, 0), source)",
     *cells.TABLES,
+    *kept_findings.TABLES,
 )
 FUNCTIONS: Final = (
     """
@@ -107,7 +108,7 @@ class Write(NamedTuple):
 
     where: str
     """A table, or a statement."""
-    data: Copied | Sequence[str]
+    data: Copied | Sequence[Any]
     """What COPY puts into the table, or the statement's arguments."""
 
 
@@ -252,6 +253,9 @@ class Books:
         yield from _copied("links", LINK_KINDS, [(self.source, *link) for link in change.links])
         parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
         yield from _copied("parked", PARK_KINDS, parks)
+        due = kept_findings.due(change)
+        if due is not None:
+            yield Write(kept_findings.REFRESH, due.arguments(self.source))
 
     async def write(self, batch: Sequence[Write], old: int, new: int) -> None:
         """Put a batch into the tables and move the checkpoint from `old` to `new`, all or nothing.

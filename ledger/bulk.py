@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger import books, copytext, table_sql
+from ledger import books, copytext, kept_findings, table_sql
 from ledger.errors import LedgerError
 from ledger.fold import Change, Stream
 from ledger.registry import Registry
@@ -305,10 +305,12 @@ def _add_up(sql: table_sql.TableSql) -> str:
 
 
 async def finish(connection: Any, registry: Registry) -> None:
-    """Make books of what was loaded: checkpoints set, the load's own tables gone."""
+    """Make books of what was loaded: findings, checkpoints set, the load's own tables gone."""
     own = ["load_plan", "load_done", "load_links", "load_moved", "load_indexes"]
     own += [_addends(n) for n, sql in table_sql.tables(registry).items() if sql.table.mode == "sum"]
     async with connection.transaction():
+        for plan in await plans(connection):
+            await kept_findings.fill(connection, plan.source)
         await connection.execute(INSERT_CHECKPOINTS)
         await connection.execute(f"DROP TABLE {', '.join(own)}")
 

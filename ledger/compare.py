@@ -38,7 +38,11 @@ SELECT c.relname::text AS name
   FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
  WHERE n.nspname = $1 AND c.relkind = 'r' ORDER BY pg_relation_size(c.oid) DESC
 """
-_KEPT: Final = {"parked": ("source", "position"), "links": ("source", "link", "kind", "id")}
+_KEPT: Final = {
+    "parked": ("source", "position"),
+    "links": ("source", "link", "kind", "id"),
+    "findings": ("source", "name"),
+}
 """Tables of the books that no projection declares, with their keys."""
 
 CELL: Final = ("account", "currency", "hours", "width", "span", "moment")

@@ -316,6 +316,8 @@ class StreamProjection:
 
     Those of a state are among those of its facts, each folded alone.
     """
+    customers: Callable[[Any], tuple[str, ...]] | None = None
+    """Every customer that the facts of a state have named: findings about them hang on it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ looks incomplete by now. A finding has no row of its own; only a decision on it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 from ledger import reads_findings
@@ -16,8 +15,9 @@ from ledger.answers_log import EventRef, Exceptions, OperatorException
 from ledger.answers_recon import FindingAnswer
 from ledger.errors import BadQuestion, Conflicting, NotFound
 from ledger.model import RETRY
-from ledger.questions import POSITION_MAX, Question, after, write_cursor
+from ledger.questions import Question, after, write_cursor
 from ledger.reads import Listing, Row, Snapshot
+from ledger.reads_findings import Wanted, place_of
 from ledger.recon_rules import Rules
 
 RETRIED: Final = ("parked", "rows_refused")
@@ -62,10 +62,6 @@ SELECT position, encode(event_id, 'hex') AS event_id FROM ledger.events
 """
 
 EXCEPTIONS: Final = Listing(SELECT_EXCEPTIONS, {"position": int, "id": str})
-
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-BEFORE_THE_LOG: Final = 2**62
-"""What lets a finding's time, in microseconds, follow every position of a log in a cursor."""
 
 Placed: TypeAlias = tuple[int, OperatorException]
 """An exception and its place: the position of its event; of a finding a number below zero."""
@@ -118,30 +114,24 @@ async def _findings(
 ) -> list[Placed]:  # fmt: skip
     """Read findings as exceptions: `part` is the key after which to begin, and how many."""
     (place, name), count = part
-    found = await reads_findings.of_source(
-        snapshot, source, await reads_findings.now(snapshot), rules,
-        question.text("reason"), question.text("kind"),
+    start = None if place is None or place >= 0 else (place, name)
+    wanted = Wanted(
+        await reads_findings.now(snapshot), count, start, question.text("reason"),
+        question.text("kind"), question.text("state"),
     )  # fmt: skip
+    found = await reads_findings.of_source(snapshot, source, wanted, rules)
     resolved = await _resolved(snapshot, source, [each.exception for each in found])
-    state = question.text("state")
-    placed = sorted(((_place(each), each.exception, each) for each in found), reverse=True,
-                    key=lambda each: each[:2])  # fmt: skip
-    wanted = [
-        (at, each) for at, _, each in placed
-        if state in (None, "resolved" if each.exception in resolved else "open")
-        and (place is None or place >= 0 or (at, each.exception) < (place, name))
-    ][:count]  # fmt: skip
-    positions = [each.event_position for _, each in wanted if each.event_position is not None]
+    positions = [each.event_position for each in found if each.event_position is not None]
     events = {
         row["position"]: EventRef(position=row["position"], event_id=row["event_id"])
         for row in await snapshot.rows(SELECT_EVENT_IDS, source, positions)
     }
     return [
         (
-            at,
+            place_of(each)[0],
             _as_exception(each, events.get(each.event_position or 0), resolved.get(each.exception)),
         )
-        for at, each in wanted
+        for each in found
     ]
 
 
@@ -150,13 +140,6 @@ async def _resolved(snapshot: Snapshot, source: str, names: Sequence[str]) -> di
     if not names:
         return {}
     return {row["id"]: row for row in await snapshot.rows(SELECT_RESOLVED, source, list(names))}
-
-
-def _place(finding: FindingAnswer) -> int:
-    """Place a finding among those of its source: the newest first, after every position."""
-    if finding.since is None:
-        return -POSITION_MAX
-    return (finding.since - EPOCH) // timedelta(microseconds=1) - BEFORE_THE_LOG
 
 
 def _as_exception(
@@ -230,12 +213,12 @@ async def _finding(snapshot: Snapshot, exception_id: str, rules: Mapping[str, Ru
     """Return a finding like a row of the log's exceptions, without an event of its own."""
     as_of = await reads_findings.now(snapshot)
     for source in snapshot.places:
+        wanted = Wanted(as_of, 1, name=exception_id)
         declared = rules.get(source, Rules())
-        for each in await reads_findings.of_source(snapshot, source, as_of, declared):
-            if each.exception == exception_id:
-                resolved = await _resolved(snapshot, source, [exception_id])
-                return {
-                    "source": source, "kind": each.kind, "resource_id": each.id,
-                    "reason": each.reason, "state": "resolved" if resolved else "open",
-                }  # fmt: skip
+        for each in await reads_findings.of_source(snapshot, source, wanted, declared):
+            resolved = await _resolved(snapshot, source, [exception_id])
+            return {
+                "source": source, "kind": each.kind, "resource_id": each.id,
+                "reason": each.reason, "state": "resolved" if resolved else "open",
+            }  # fmt: skip
     return None

@@ -1,130 +1,221 @@
 """Reading what looks incomplete without any statement: completeness, asked at a moment.
 
-Ages depend on when one asks, so nothing here is in the books; a moment is given, or is now. Each
-finding has the name of an exception, under which operators see it and decide on it.
+Each finding has the name of an exception, under which operators see it and decide on it. Ages
+depend on when one asks, so what is stuck is read from the transactions; what hangs on several
+streams is kept in the books (`kept_findings`). Every reading is one page, found by an index.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 from ledger import registry
 from ledger.answers_recon import FindingAnswer, Findings
-from ledger.errors import LedgerError, NotYet
-from ledger.model import Record, SourceTerms
+from ledger.errors import NotYet
+from ledger.kept_findings import NAME
 from ledger.questions import Question, after, write_cursor
 from ledger.reading import plain
 from ledger.reads import Row, Snapshot
 from ledger.recon_rules import Rules
 
-FOUND_MAX: Final = 10_000
-"""Findings of one reason and source; more are an incident, not a list."""
+RETURNS_MAX: Final = 10_000
+"""The newest returning payments that one page looks at."""
+
+NAMED_MAX: Final = 100_000
+"""The newest stuck transactions among which one is looked for by its name as an exception."""
 
 LISTED_MAX: Final = 5
 """Returns that one finding names; the rest it counts."""
 
-BY_AMOUNT: Final = frozenset({"limit_drift", "payout_partly_returned"})
-"""Reasons under which another amount is another exception: who has seen one has not seen it."""
+NEVER: Final = datetime(1, 1, 2, tzinfo=UTC)
+"""Since when a finding is, of which nothing says it (`kept_findings.NEVER`)."""
 
-LIMITS_PAGE: Final = 500
-"""Customers' limits that are compared at a time."""
+NO_TIME: Final = timedelta(0)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+BEFORE_THE_LOG: Final = 2**62
+"""What lets a finding's time, in microseconds, follow every position of a log in a cursor."""
 
-Limit: TypeAlias = tuple[str, str, str]
-"""Customer, period and kind."""
-
-DAY: Final = timezone(timedelta(hours=8))
-"""Limits count the days and years of Singapore (StraitsX is there)."""
-
-PERIODS: Final = tuple((p, k) for p in ("annual", "daily") for k in ("payment", "payout"))
-
+# All take: $1 source, $2 the moment, $3 rows, $4 $5 time and name of the last one seen, $6 reason,
+# $7 state, $8 the one name wanted, $9 kinds. The newest first; equally old ones by name.
+_NOT_SEEN: Final = """
+   AND ($4::timestamptz IS NULL OR {since} <= $4) AND ($4::timestamptz IS NULL
+        OR ({since}, {name}) < ($4, $5::text))
+   AND ($7::text IS NULL OR ($7 = 'resolved') = EXISTS (
+        SELECT FROM exceptions AS x
+         WHERE x.source = $1 AND x.id = {name} AND x.action = 'resolved'))
+   AND ($8::text IS NULL OR {name} = $8)
+"""
+# Kind by kind: each is a walk along an index of its own.
+SELECT_STUCK: Final = f"""
+SELECT t.* FROM unnest($9::text[]) AS kinds(kind)
+ CROSS JOIN LATERAL (
+       SELECT 'stuck_pending' AS reason, p.kind, p.id, p.currency, p.amount,
+              p.effective_at AS since, p.position, n.name
+         FROM (SELECT kind, id, currency, amount, effective_at, position FROM transactions
+                WHERE source = $1 AND kind = kinds.kind AND status IN ('pending', 'Pending')
+                  AND effective_at < $2 AND ($4::timestamptz IS NULL OR effective_at <= $4)
+                  AND ($6::text IS NULL OR $6 = 'stuck_pending')
+                ORDER BY effective_at DESC
+                LIMIT CASE WHEN $8::text IS NOT NULL THEN {NAMED_MAX} END) AS p
+        CROSS JOIN LATERAL (
+              SELECT {
+    NAME.format(
+        source="$1",
+        reason="'stuck_pending'",
+        kind="p.kind",
+        id="p.id",
+        currency="p.currency",
+        amount="NULL",
+    )
+} AS name) AS n
+        WHERE true {_NOT_SEEN.format(since="p.effective_at", name="n.name")}
+        ORDER BY p.effective_at DESC, n.name DESC LIMIT $3) AS t
+ ORDER BY t.since DESC, t.name DESC LIMIT $3
+"""  # noqa: S608 - made of the constants above
+# A payout that came back is found at the last of the payments that brought it.
+SELECT_RETURNS: Final = f"""
+SELECT f.*, n.name
+  FROM (SELECT r.effective_at AS since, r.return_of, r.currency,
+               p.id IS NULL AS unmatched, p.amount AS sent,
+               CASE WHEN p.id IS NULL THEN 'return_unmatched'
+                    WHEN back.amount >= p.amount THEN 'payout_returned'
+                    ELSE 'payout_partly_returned' END AS reason,
+               CASE WHEN p.id IS NULL THEN r.kind ELSE 'payout' END AS kind,
+               coalesce(p.id, r.id) AS id,
+               CASE WHEN p.id IS NULL THEN r.amount ELSE back.amount END AS amount,
+               CASE WHEN p.id IS NULL THEN r.position
+                    ELSE greatest(back.position, p.position) END AS position,
+               back.payments, back.listed
+          FROM (SELECT kind, id, currency, amount, effective_at, return_of, position, source
+                  FROM transactions
+                 WHERE source = $1 AND return_of IS NOT NULL AND status = 'completed'
+                   AND effective_at <= $2 AND ($4::timestamptz IS NULL OR effective_at <= $4)
+                   AND ($6::text IS NULL
+                        OR $6 IN ('return_unmatched', 'payout_returned', 'payout_partly_returned'))
+                 ORDER BY effective_at DESC LIMIT {RETURNS_MAX}) AS r
+          LEFT JOIN transactions AS p
+            ON p.source = r.source AND p.idempotency_id = r.return_of AND p.kind = 'payout'
+           AND hashtextextended(p.idempotency_id, 0) = hashtextextended(r.return_of, 0)
+          LEFT JOIN LATERAL (
+                SELECT coalesce((p.details->>'returned_amount')::numeric, sum(o.amount)) AS amount,
+                       max(o.position) AS position, count(*) AS payments,
+                       (array_agg(o.kind || ' ' || o.id ORDER BY o.kind, o.id COLLATE "C"))
+                           [:{LISTED_MAX}] AS listed
+                  FROM transactions AS o
+                 WHERE o.source = r.source AND o.return_of = r.return_of
+                   AND hashtextextended(o.return_of, 0) = hashtextextended(r.return_of, 0)
+                   AND o.status = 'completed' AND o.effective_at <= $2) AS back
+            ON p.id IS NOT NULL
+         WHERE p.id IS NULL OR NOT EXISTS (
+               SELECT FROM transactions AS o
+                WHERE o.source = r.source AND o.return_of = r.return_of
+                  AND hashtextextended(o.return_of, 0) = hashtextextended(r.return_of, 0)
+                  AND o.status = 'completed' AND o.effective_at <= $2
+                  AND (o.effective_at, o.id COLLATE "C") > (r.effective_at, r.id COLLATE "C"))
+       ) AS f
+ CROSS JOIN LATERAL (SELECT {
+    NAME.format(
+        source="$1",
+        reason="f.reason",
+        kind="f.kind",
+        id="f.id",
+        currency="f.currency",
+        amount="CASE f.reason WHEN 'payout_partly_returned' THEN trim_scale(f.amount) END",
+    )
+}
+                         AS name) AS n
+ WHERE ($6::text IS NULL OR f.reason = $6) AND f.kind = ANY ($9::text[])
+       {_NOT_SEEN.format(since="f.since", name="n.name")}
+ ORDER BY f.since DESC, n.name DESC LIMIT $3
+"""  # noqa: S608 - made of the constants above
+# $2 is not asked: what is kept is true of the books, whenever one asks.
+SELECT_KEPT: Final = f"""
+SELECT reason, kind, id, currency, amount, since, position, detail, name FROM findings AS f
+ WHERE source = $1 AND reason = $6 AND kind = ANY ($9::text[]) AND $2::timestamptz IS NOT NULL
+       {_NOT_SEEN.format(since="f.since", name="f.name")}
+ ORDER BY f.since DESC, f.name DESC LIMIT $3
+"""  # noqa: S608 - made of the constants above
 SELECT_NOW: Final = "SELECT now() AS now"
-SELECT_STUCK: Final = """
-SELECT kind, id, currency, amount, effective_at AS since, position FROM transactions
- WHERE source = $1 AND status IN ('pending', 'Pending') AND effective_at < $2
- ORDER BY kind, id LIMIT $3
-"""
-SELECT_RETURNS: Final = """
-SELECT r.kind, r.id, r.currency, r.amount, r.effective_at AS since, r.return_of,
-       greatest(r.position, p.position) AS position,
-       p.id AS payout, p.amount AS sent, p.details->>'returned_amount' AS returned
-  FROM transactions AS r
-  LEFT JOIN transactions AS p
-    ON p.source = r.source AND p.idempotency_id = r.return_of AND p.kind = 'payout'
-   AND hashtextextended(p.idempotency_id, 0) = hashtextextended(r.return_of, 0)
- WHERE r.source = $1 AND r.return_of IS NOT NULL AND r.status = 'completed'
-   AND r.effective_at <= $2
- ORDER BY r.kind, r.id LIMIT $3
-"""
-# A full join cannot be a loop: without statistics on `source` the planner believes in one customer
-# and would read all of them for each balance.
-SELECT_UNVERIFIED: Final = """
-SELECT 'customer' AS kind, b.id, b.currency, b.amount, c.updated_at AS since,
-       c.verification_status AS status, c.position
-  FROM (SELECT substr(account, 23) AS id, currency, credits - debits AS amount FROM balances
-         WHERE source = $1 AND account LIKE 'liabilities:customers:%') AS b
-  FULL JOIN (SELECT id, updated_at, verification_status, position FROM customers
-              WHERE source = $1 AND kind = 'customer') AS c ON c.id = b.id
- WHERE coalesce(b.amount, 0) <> 0 AND c.verification_status IS DISTINCT FROM 'verified'
- ORDER BY b.id, b.currency LIMIT $2
-"""
-# The last few events of each stream: what was told when is in the events, not in the books.
-SELECT_LIMITS: Final = """
-SELECT l.customer_id, e.position, e.received_at, e.path_event, e.body, s.provider
-  FROM (SELECT source, kind, id, customer_id FROM limits
-         WHERE source = $1 AND customer_id IS NOT NULL
-           AND ($3::text IS NULL OR customer_id > $3)
-         ORDER BY customer_id FETCH FIRST ($2::bigint) ROWS WITH TIES) AS l
-  JOIN ledger.sources AS s ON s.source = l.source
- CROSS JOIN LATERAL (
-       SELECT h.position FROM history AS h
-        WHERE h.source = l.source AND h.kind = l.kind AND h.id = l.id
-          AND hashtextextended(h.id, 0) = hashtextextended(l.id, 0)
-        ORDER BY h.position DESC LIMIT 8) AS latest
-  JOIN ledger.events AS e ON e.source = l.source AND e.position = latest.position
- ORDER BY l.customer_id, e.position
-"""
-SELECT_USED: Final = """
-SELECT u.place, t.currency, t.amount
-  FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[])
-       WITH ORDINALITY AS u(customer, kind, begin, until, position, place)
- CROSS JOIN LATERAL (
-       SELECT currency, sum(amount) AS amount FROM transactions
-        WHERE source = $1 AND customer_id = u.customer AND kind = u.kind
-          AND hashtextextended(customer_id, 0) = hashtextextended(u.customer, 0)
-          AND status = 'completed'
-          AND effective_at >= u.begin AND effective_at < u.until AND first_position <= u.position
-        GROUP BY currency) AS t
- ORDER BY u.place, t.currency
-"""
+
+Place: TypeAlias = tuple[int, str]
+"""When a finding began, as a number below every position, and its name."""
 
 
-class Used(Record, frozen=True):
-    """What the provider said to be used of a limit, and where and when it said so."""
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A statement that reads findings of some reasons; several of one share what they look at."""
 
-    amount: Decimal
-    position: int
-    at: datetime
+    reasons: tuple[str, ...]
+    kinds: frozenset[str]
+    """Kinds that its findings have; empty: any kind of transaction."""
+    statement: str
+
+    def is_asked(self, reason: str | None, kind: str | None) -> bool:
+        """Tell whether findings of this reason and kind may be among its own."""
+        if reason is not None and reason not in self.reasons:
+            return False
+        return kind is None or (kind in self.kinds if self.kinds else kind not in PEOPLE)
+
+
+PEOPLE: Final = frozenset({"customer", "limits"})
+READERS: Final = (
+    Reader(("limit_drift",), frozenset({"limits"}), SELECT_KEPT),
+    Reader(
+        ("payout_partly_returned", "payout_returned", "return_unmatched"),
+        frozenset(),
+        SELECT_RETURNS,
+    ),
+    Reader(("stuck_pending",), frozenset(), SELECT_STUCK),
+    Reader(("unverified_money",), frozenset({"customer"}), SELECT_KEPT),
+)
+REASONS: Final = tuple(sorted(reason for reader in READERS for reason in reader.reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which findings of one source are asked for; `start` is the place of the last one seen."""
+
+    as_of: datetime
+    count: int
+    start: Place | None = None
+    reason: str | None = None
+    kind: str | None = None
+    state: str | None = None
+    """`open` or `resolved`."""
+    name: str | None = None
 
 
 async def findings(snapshot: Snapshot, question: Question, rules: Mapping[str, Rules]) -> Findings:
-    """Read what looks incomplete as of a moment, source by source."""
+    """Read what looks incomplete as of a moment, by source and reason, the newest first."""
     asked = question.time("as_of") or await now(snapshot)
-    reason = question.text("reason")
+    wanted = question.text("reason")
     found: list[FindingAnswer] = []
-    following = None
     for source in snapshot.sources(question):
-        key = [str(part) for part in after(question, source, [str] * 4) if part is not None]
-        rows = await of_source(snapshot, source, asked, rules.get(source, Rules()), reason)
-        found += [each for each in rows if [*_key(each)] > key]
-    if len(found) > question.limit:
-        found = found[: question.limit]
-        following = write_cursor([found[-1].source, *_key(found[-1])])
+        begin, place, name = after(question, source, [str, int, str])
+        for reason in (each for each in REASONS if wanted in (None, each)):
+            if begin is not None and reason < str(begin):
+                continue
+            start = (int(place or 0), str(name)) if reason == begin else None
+            count = question.limit + 1 - len(found)
+            one = Wanted(asked, count, start, reason)
+            found += await of_source(snapshot, source, one, rules.get(source, Rules()))
+            if len(found) > question.limit:
+                found = found[: question.limit]
+                return _page(found, asked, snapshot, _cursor(found[-1]))
+    return _page(found, asked, snapshot, None)
+
+
+def _page(
+    found: list[FindingAnswer], asked: datetime, snapshot: Snapshot, following: str | None
+) -> Findings:
     return Findings(findings=found, as_of=asked, next=following, position=snapshot.position)
+
+
+def _cursor(last: FindingAnswer) -> str:
+    return write_cursor([last.source, last.reason, *place_of(last)])
 
 
 async def now(snapshot: Snapshot) -> datetime:
@@ -137,68 +228,71 @@ async def now(snapshot: Snapshot) -> datetime:
 
 
 async def of_source(
-    snapshot: Snapshot, source: str, as_of: datetime, rules: Rules, reason: str | None = None,
-    kind: str | None = None,
-) -> list[FindingAnswer]:  # fmt: skip
-    """Return the findings of one source, sorted; only what the filters ask for is looked up."""
-    found: dict[str, FindingAnswer] = {}
-    for reasons, kinds, read in READERS:
-        if (reason is None or reason in reasons) and (kind is None or kinds(kind)):
-            found |= {each.exception: each for each in await read(snapshot, source, as_of, rules)}
-    return sorted(
-        (
-            each
-            for each in found.values()
-            if reason in (None, each.reason) and kind in (None, each.kind)
-        ),
-        key=_key,
+    snapshot: Snapshot, source: str, wanted: Wanted, rules: Rules
+) -> list[FindingAnswer]:
+    """Return a page of one source's findings, the newest first; only what is asked is looked up."""
+    found: list[FindingAnswer] = []
+    for reader in READERS:
+        if reader.is_asked(wanted.reason, wanted.kind):
+            found += await _read(snapshot, source, reader, wanted, rules)
+    return sorted(found, key=place_of, reverse=True)[: wanted.count]
+
+
+async def _read(
+    snapshot: Snapshot, source: str, reader: Reader, wanted: Wanted, rules: Rules
+) -> list[FindingAnswer]:
+    is_kept = reader.statement is SELECT_KEPT
+    until = wanted.as_of - (rules.stuck if reader.statement is SELECT_STUCK else NO_TIME)
+    start = wanted.start
+    rows = await snapshot.rows(
+        reader.statement,
+        source,
+        until,
+        wanted.count,
+        None if start is None else _time(start[0]),
+        None if start is None else start[1],
+        reader.reasons[0] if is_kept else wanted.reason,
+        wanted.state,
+        wanted.name,
+        [wanted.kind] if wanted.kind else sorted(reader.kinds or registry.load().money_kinds),
     )
+    return [_found(source, row, wanted.as_of) for row in rows]
 
 
-def _key(each: FindingAnswer) -> tuple[str, str, str, str]:
-    return each.reason, each.kind, each.id, each.currency or ""
-
-
-async def _stuck(
-    snapshot: Snapshot, source: str, as_of: datetime, rules: Rules
-) -> list[FindingAnswer]:
-    rows = await snapshot.rows(SELECT_STUCK, source, as_of - rules.stuck, FOUND_MAX)
-    return [_found(source, "stuck_pending", row, _age(row, as_of)) for row in rows]
-
-
-async def _unverified(
-    snapshot: Snapshot, source: str, as_of: datetime, rules: Rules
-) -> list[FindingAnswer]:
-    rows = await snapshot.rows(SELECT_UNVERIFIED, source, FOUND_MAX)
-    return [
-        _found(source, "unverified_money", row,
-               f"the customer has money and is {row['status'] or 'of unknown verification'}")
-        for row in rows
-    ]  # fmt: skip
-
-
-def _found(source: str, reason: str, row: Mapping[str, Any], detail: str) -> FindingAnswer:
-    amount = None if row["amount"] is None else plain(row["amount"])
-    about = [source, reason, row["kind"], row["id"], row["currency"] or ""]
-    if reason in BY_AMOUNT:
-        about.append(amount or "")
+def _found(source: str, row: Row, as_of: datetime) -> FindingAnswer:
+    match row["reason"]:
+        case "stuck_pending":
+            detail = _age(row, as_of)
+        case "limit_drift" | "unverified_money":
+            detail = row["detail"]
+        case _:
+            detail = _returned(row)
     return FindingAnswer(
         source=source,
-        reason=reason,
+        reason=row["reason"],
         kind=row["kind"],
         id=row["id"],
         currency=row["currency"],
-        amount=amount,
-        since=row["since"],
+        amount=None if row["amount"] is None else plain(row["amount"]),
+        since=None if row["since"] == NEVER else row["since"],
         detail=detail,
         event_position=row["position"],
-        exception=_name(about),
+        exception=row["name"],
     )
 
 
-def _name(about: Sequence[str]) -> str:
-    """Name a finding as an exception: the same thing has the same name whenever one asks."""
-    return hashlib.sha256("|".join(["finding", *about]).encode()).hexdigest()[:16]
+def place_of(finding: FindingAnswer) -> Place:
+    """Place a finding among those of its source: the newest first, after every position."""
+    since = finding.since or NEVER
+    return (since - EPOCH) // timedelta(microseconds=1) - BEFORE_THE_LOG, finding.exception
+
+
+def _time(place: int) -> datetime:
+    """Return the time of a place. One that no finding can have is that of the oldest."""
+    try:
+        return EPOCH + timedelta(microseconds=place + BEFORE_THE_LOG)
+    except OverflowError:
+        return NEVER
 
 
 def _age(row: Row, as_of: datetime) -> str:
@@ -206,119 +300,10 @@ def _age(row: Row, as_of: datetime) -> str:
     return f"pending for {days} days; ask the provider, or send its last callback again"
 
 
-async def _returns(
-    snapshot: Snapshot, source: str, as_of: datetime, rules: Rules
-) -> list[FindingAnswer]:
-    """Name payouts that came back, whole or in part, and returns that belong to none."""
-    payouts: dict[str, list[Row]] = defaultdict(list)
-    found: list[FindingAnswer] = []
-    for row in await snapshot.rows(SELECT_RETURNS, source, as_of, FOUND_MAX):
-        if row["payout"] is None:
-            detail = f"returns {row['return_of']}, which is no payout of the books"
-            found.append(_found(source, "return_unmatched", row, detail))
-        else:
-            payouts[row["payout"]].append(row)
-    return found + [_returned(source, rows) for rows in payouts.values()]
-
-
-def _returned(source: str, rows: Sequence[Row]) -> FindingAnswer:
-    """Name one payout that came back by one payment or several."""
-    last = max(rows, key=lambda row: (row["since"], row["id"]))
-    back = Decimal(last["returned"] or sum(row["amount"] for row in rows))
-    reason = "payout_returned" if back >= last["sent"] else "payout_partly_returned"
-    by = ", ".join(f"{row['kind']} {row['id']}" for row in rows[:LISTED_MAX])
-    more = f" and {len(rows) - LISTED_MAX} more" if len(rows) > LISTED_MAX else ""
-    detail = f"{plain(back)} of {plain(last['sent'])} came back with {by}{more}"
-    position = max(row["position"] for row in rows)
-    about = {
-        **last, "kind": "payout", "id": last["payout"], "amount": back, "position": position,
-    }  # fmt: skip
-    return _found(source, reason, about, detail)
-
-
-async def _drifts(
-    snapshot: Snapshot, source: str, as_of: datetime, rules: Rules
-) -> list[FindingAnswer]:
-    """Compare what the provider says is used of each limit with what the transactions used."""
-    found: list[FindingAnswer] = []
-    last: str | None = None
-    while rows := await snapshot.rows(SELECT_LIMITS, source, LIMITS_PAGE, last):
-        last = rows[-1]["customer_id"]
-        found += await _drifts_of(snapshot, source, list(_limits(source, rows).items()))
-    return found
-
-
-def _limits(source: str, rows: Sequence[Row]) -> dict[Limit, Used]:
-    """Return what was last told to be used of each limit."""
-    known = registry.load()
-    found: dict[Limit, Used] = {}
-    for row in rows:
-        terms = SourceTerms(source, row["provider"])
-        try:
-            fact = known.translate(terms, "callback", row["path_event"], row["body"])
-        except LedgerError:
-            continue  # listed as an exception
-        told = fact.details.get("limits") or {}
-        for period, kind in PERIODS:
-            name = f"{period}_{kind}_limit"
-            whole, left = told.get(f"total_{name}"), told.get(f"available_{name}")
-            if whole is not None and left is not None:
-                amount = Decimal(whole) - Decimal(left)
-                place = row["customer_id"], period, kind
-                found[place] = Used(amount, row["position"], row["received_at"])
-    return found
-
-
-async def _drifts_of(
-    snapshot: Snapshot, source: str, told: Sequence[tuple[Limit, Used]]
-) -> list[FindingAnswer]:
-    sums: dict[int, list[Row]] = defaultdict(list)
-    for row in await snapshot.rows(
-        SELECT_USED, source, [customer for (customer, _, _), _ in told],
-        [kind for (_, _, kind), _ in told], [_begin(period, u) for (_, period, _), u in told],
-        [used.at for _, used in told], [used.position for _, used in told],
-    ):  # fmt: skip
-        sums[row["place"]].append(row)
-    drifts = (
-        _drift(source, limit, used, sums[place]) for place, (limit, used) in enumerate(told, 1)
-    )
-    return [each for each in drifts if each is not None]
-
-
-def _begin(period: str, used: Used) -> datetime:
-    begin = used.at.astimezone(DAY).replace(hour=0, minute=0, second=0, microsecond=0)
-    return begin.replace(month=1, day=1) if period == "annual" else begin
-
-
-def _drift(source: str, limit: Limit, used: Used, sums: Sequence[Row]) -> FindingAnswer | None:
-    if len(sums) > 1:
-        return None  # a limit is in one currency, and does not say in which
-    ours = sums[0]["amount"] if sums else Decimal(0)
-    if ours == used.amount:
-        return None
-    customer, period, kind = limit
-    about = {
-        "kind": "limits", "id": f"{customer}:{period}_{kind}", "amount": used.amount - ours,
-        "currency": sums[0]["currency"] if sums else None, "since": used.at,
-        "position": used.position,
-    }  # fmt: skip
-    detail = f"the provider counts {plain(used.amount)} used, the transactions {plain(ours)}"
-    return _found(source, "limit_drift", about, detail)
-
-
-Read: TypeAlias = Callable[[Snapshot, str, datetime, Rules], Awaitable[list[FindingAnswer]]]
-"""(snapshot, source, as of, rules) → findings."""
-
-_PEOPLE: Final = frozenset({"customer", "limits"})
-
-READERS: Final[Sequence[tuple[frozenset[str], Callable[[str], bool], Read]]] = (
-    (frozenset({"stuck_pending"}), lambda kind: kind not in _PEOPLE, _stuck),
-    (
-        frozenset({"payout_returned", "payout_partly_returned", "return_unmatched"}),
-        lambda kind: kind not in _PEOPLE,
-        _returns,
-    ),
-    (frozenset({"unverified_money"}), lambda kind: kind == "customer", _unverified),
-    (frozenset({"limit_drift"}), lambda kind: kind == "limits", _drifts),
-)
-"""Reasons, whether findings of a kind are among them, and what reads them."""
+def _returned(row: Row) -> str:
+    if row["unmatched"]:
+        return f"returns {row['return_of']}, which is no payout of the books"
+    listed: Sequence[Any] = row["listed"]
+    more = f" and {row['payments'] - LISTED_MAX} more" if row["payments"] > LISTED_MAX else ""
+    sent = "an unknown amount" if row["sent"] is None else plain(row["sent"])
+    return f"{plain(row['amount'])} of {sent} came back with {', '.join(listed)}{more}"

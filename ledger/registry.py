@@ -34,7 +34,8 @@ STATEMENT: Final = "statement"
 """The provider of logs that hold statements."""
 MACHINE: Final = (
     "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "stored.py", "change.py",
-    "fold.py", "copytext.py", "table_sql.py", "books.py", "cells.py", "worker.py",
+    "fold.py", "copytext.py", "table_sql.py", "books.py", "cells.py", "kept_findings.py",
+    "worker.py",
 )  # fmt: skip
 """The modules of this package that books depend on."""
 

@@ -1,48 +1,106 @@
 """Limits: what each customer may transact; the last value received of every field.
 
 The callbacks carry no time and only some of the fields (annual or daily), so a field stays as it
-was last received (straitsx-callback-samples, transaction limits). null is a value: no limit.
+was last received (straitsx-callback-samples, transaction limits). null is a value: no limit. A
+callback that names a limit and what is left of it says how much was used by then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
 
-from ledger.model import Seen, SourceTerms, StreamProjection, Table, Trouble, View
+from ledger.model import (
+    Seen,
+    SourceTerms,
+    StreamProjection,
+    Table,
+    Trouble,
+    View,
+    plain,
+    stamp,
+    total,
+)
 
 FIELDS_MAX: Final = 64
 """Fields kept of one customer's limits; the documents name nine."""
 
+CUSTOMERS_MAX: Final = 8
+"""Customers remembered of one stream, the first ones; it should name one."""
+
+LIMITS: Final = tuple(f"{p}_{k}" for p in ("annual", "daily") for k in ("payment", "payout"))
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """How much of a limit was used, and by which event that was told when."""
+
+    amount: str
+    position: int
+    at: datetime
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The state: the last value of every field, as decimal text."""
+    """The state: the last value of every field, as decimal text, and what is used of each limit."""
 
     customer_id: str | None = None
     limits: dict[str, str | None] = field(default_factory=dict)
     dropped: int = 0
+    used: dict[str, Used] = field(default_factory=dict)
+    customers: list[str] = field(default_factory=list)
 
 
 def fold(state: Limits | None, seen: Seen) -> Limits:
     """Take over the fields of a fact; the others stay."""
     state = state or Limits()
     fact = seen.fact
-    told = fact.details.get("limits")
-    merged = {**state.limits, **(told if isinstance(told, dict) else {})}
+    limits = fact.details.get("limits")
+    told = limits if isinstance(limits, dict) else {}
+    merged = {**state.limits, **told}
     kept = dict(sorted(merged.items())[:FIELDS_MAX])
     return replace(
         state,
         customer_id=fact.customer_id or state.customer_id,
         limits=kept,
         dropped=state.dropped + len(merged) - len(kept),
+        used={**state.used, **_used(told, seen)},
+        customers=_named(state.customers, fact.customer_id),
     )
+
+
+def _used(told: Mapping[str, Any], seen: Seen) -> dict[str, Used]:
+    """Return what a callback says to be used, limit by limit."""
+    found: dict[str, Used] = {}
+    for name in LIMITS:
+        whole, left = told.get(f"total_{name}_limit"), told.get(f"available_{name}_limit")
+        if whole is not None and left is not None:
+            amount = total(Decimal(whole), Decimal(left).copy_negate())
+            found[name] = Used(plain(amount), seen.position, seen.received_at)
+    return found
+
+
+def _named(customers: list[str], customer_id: str | None) -> list[str]:
+    if customer_id is None or customer_id in customers or len(customers) >= CUSTOMERS_MAX:
+        return customers
+    return [*customers, customer_id]
+
+
+def customers(state: Limits) -> tuple[str, ...]:
+    """Return the customers that the facts named, the first CUSTOMERS_MAX."""
+    return tuple(state.customers)
 
 
 def view(state: Limits, related: Sequence[Limits], terms: SourceTerms) -> View:
     """Return the row of a customer's limits; nothing is posted."""
-    row = {"customer_id": state.customer_id, "limits": state.limits}
+    used = {
+        name: {"amount": used.amount, "position": used.position, "at": stamp(used.at)}
+        for name, used in sorted(state.used.items())
+    }
+    row = {"customer_id": state.customer_id, "limits": state.limits, "used": used}
     if not state.dropped:
         return View(row)
     detail = f"more than {FIELDS_MAX} limits were told; the last in the alphabet are not kept"
@@ -60,6 +118,7 @@ PROJECTION = StreamProjection(
             "id": "text",
             "customer_id": "text",
             "limits": "jsonb",
+            "used": "jsonb",
         },
         key=("source", "kind", "id"),
         mode="replace",
@@ -68,4 +127,5 @@ PROJECTION = StreamProjection(
     state=Limits,
     fold=fold,
     view=view,
+    customers=customers,
 )

@@ -62,9 +62,13 @@ TRANSACTIONS: Final = Table(
     hashed=True,
     indexes=(
         "source, status",
-        "hashtextextended(customer_id, 0), source WHERE customer_id IS NOT NULL",
+        "hashtextextended(customer_id, 0), source, first_position WHERE customer_id IS NOT NULL",
+        "hashtextextended(customer_id, 0), kind, effective_at WHERE customer_id IS NOT NULL"
+        " AND status = 'completed' AND kind IN ('payment', 'payout')",
         "hashtextextended(idempotency_id, 0), source WHERE idempotency_id IS NOT NULL",
-        "source, kind, id WHERE return_of IS NOT NULL",
+        "source, kind, effective_at WHERE status IN ('pending', 'Pending')",
+        "source, effective_at WHERE return_of IS NOT NULL AND status = 'completed'",
+        "hashtextextended(return_of, 0), source WHERE return_of IS NOT NULL",
         "source, first_position WHERE conflict IS NOT NULL"
         " OR flags && '{decided,idempotency_id_changed}'",
     ),

@@ -66,6 +66,11 @@ def links(state: Stream) -> tuple[str, ...]:
     return ()
 
 
+def customers(state: Stream) -> tuple[str, ...]:
+    """Return the customers that the facts named."""
+    return tuple([m.customer_id for m in state.materials if m.customer_id])
+
+
 def _row(state: Stream, case: Case, returned: Return, currency: str) -> dict[str, Any]:
     told, material = case.told, case.material
     ids = state.idempotency_ids
@@ -213,4 +218,5 @@ PROJECTION = StreamProjection(
     view=view,
     decide=decide,
     links=links,
+    customers=customers,
 )

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ledger import books, reads_findings
 from tests.asking import Service, payment, payout, problem, serving
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero
@@ -96,21 +95,6 @@ async def test_limits_that_drift_from_what_the_transactions_used_are_found(
     ]
 
 
-async def test_customers_are_read_once_and_not_for_each_balance(service: Service) -> None:
-    for number in range(1, 31):
-        await service.post_json("straitsx", payment(number, customer_profile_id=f"cp_{number}"))
-        told = {"id": f"cp_{number}", "type": "customer_profile",
-                "attributes": {"verificationStatus": "pending"}}  # fmt: skip
-        await service.post_json("straitsx", {"data": told})
-    assert len(await found(service, reason="unverified_money")) == 30
-    statement = f"EXPLAIN (ANALYZE, FORMAT JSON) {reads_findings.SELECT_UNVERIFIED}"
-    async with service.database.owner() as connection:
-        await books.use_generation(connection, service.generation)
-        await connection.execute("ANALYZE")
-        (plan,) = await connection.fetchrow(statement, "straitsx", 100)
-    assert "Nested Loop" not in plan
-
-
 async def test_findings_come_in_pages(service: Service) -> None:
     for number in range(1, 6):
         await service.post_json("straitsx", payout(number))
@@ -118,27 +102,92 @@ async def test_findings_come_in_pages(service: Service) -> None:
     pages = await service.pages("/v1/reconciliation/findings", "findings", limit=2, as_of=AS_OF)
     assert [len(page) for page in pages] == [2, 2, 1]
     assert [each["id"] for page in pages for each in page] == [
-        f"contract_{number:04}" for number in range(1, 6)
+        f"contract_{number:04}" for number in range(5, 0, -1)
     ]
     status, _ = await service.refused("/v1/reconciliation/findings", as_of="soon")
     assert status == 400
 
 
-async def test_limits_of_every_customer_are_compared_page_by_page(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ledger.reads_findings.LIMITS_PAGE", 2)
+def told_limits(number: int, customer: str, used: int, **more: Any) -> dict[str, Any]:
+    limits = {
+        "customerProfileId": customer, "totalDailyPaymentLimit": 100,
+        "availableDailyPaymentLimit": 100 - used,
+    }  # fmt: skip
+    return {
+        "data": {"id": f"limits_{number}", "type": "transactionLimits", "attributes": limits | more}
+    }
+
+
+async def test_limits_of_every_customer_are_listed_page_by_page(service: Service) -> None:
     for number in range(1, 6):
-        limits = {
-            "customerProfileId": f"cp_{number}", "totalDailyPaymentLimit": 100,
-            "availableDailyPaymentLimit": 100 - number,
-        }  # fmt: skip
-        told = {"id": f"limits_{number}", "type": "transactionLimits", "attributes": limits}
-        await service.post_json("straitsx", {"data": told})
+        await service.post_json("straitsx", told_limits(number, f"cp_{number}", number))
     assert await found(service, reason="limit_drift") == [
         ("limit_drift", "limits", f"cp_{number}:daily_payment", str(number))
-        for number in range(1, 6)
+        for number in range(5, 0, -1)
     ]
+    pages = await service.pages(
+        "/v1/reconciliation/findings", "findings", limit=2, reason="limit_drift"
+    )
+    assert [len(page) for page in pages] == [2, 2, 1]
+
+
+async def test_what_is_used_of_a_limit_is_counted_anew_whenever_anything_about_it_changes(
+    service: Service,
+) -> None:
+    """The books keep what they find; what they keep is what a fold from nothing finds."""
+    now = datetime.now(UTC)
+    paid = {"customer_profile_id": "cp_1", "fees": "0.0", **at(now.isoformat())}
+    drift = {"reason": "limit_drift"}
+    await service.post_json("straitsx", payment(1, amount="30.0", status="pending", **paid))
+    await service.post_json("straitsx", told_limits(1, "cp_1", 30))
+    assert await found(service, **drift) == [("limit_drift", "limits", "cp_1:daily_payment", "30")]
+    # Told before the limits, completed after them: they count it.
+    await service.post_json("straitsx", payment(1, amount="30.0", **paid))
+    assert await found(service, **drift) == []
+    # First told after them: they cannot know of it.
+    await service.post_json("straitsx", payment(2, amount="5.0", **paid))
+    assert await found(service, **drift) == []
+    # Refunded: it uses nothing any more.
+    await service.post_json("straitsx", payment(1, amount="30.0", status="refunded", **paid))
+    assert await found(service, **drift) == [("limit_drift", "limits", "cp_1:daily_payment", "30")]
+    # Another stream of limits has the last word, in another currency nobody can tell.
+    await service.post_json("straitsx", told_limits(2, "cp_1", 5))
+    assert await found(service, **drift) == []
+    other = payment(3, amount="7.0", currency="xusd", **paid)
+    await service.post_json("straitsx", other)
+    await service.post_json("straitsx", told_limits(2, "cp_1", 90))
+    assert await found(service, **drift) == []
+    await service.post_json("straitsx", told_limits(3, "cp_2", 8))
+    # Limits that come to belong to another customer say nothing of the first any more.
+    await service.post_json("straitsx", told_limits(3, "cp_3", 9))
+    assert await found(service, **drift) == [("limit_drift", "limits", "cp_3:daily_payment", "9")]
+    await service.post_json("straitsx", payment(4, customer_profile_id="cp_4"))
+    assert len(await found(service, reason="unverified_money")) == 3
+    again = await fold_from_zero(service.database.service_dsn, service.database.settings)
+    async with service.database.service() as connection:
+        one = await dump(connection, service.generation)
+        assert len(one["findings"]) == 4
+        assert differences(one, await dump(connection, again)) == {}
+
+
+async def test_money_of_a_customer_is_a_finding_until_it_is_verified_or_gone(
+    service: Service,
+) -> None:
+    money = {"reason": "unverified_money"}
+    await service.post_json("straitsx", payment(1, customer_profile_id="cp_1"))
+    assert [each[2:] for each in await found(service, **money)] == [("cp_1", "10")]
+    for number, status in enumerate(("pending", "verified", "rejected"), 1):
+        told = {"id": "cp_1", "type": "customer_profile",
+                "attributes": {"verificationStatus": status,
+                               "updatedAt": f"2026-01-0{number}T00:00:00Z"}}  # fmt: skip
+        await service.post_json("straitsx", {"data": told})
+        rows = [] if status == "verified" else [("cp_1", "10")]
+        assert [each[2:] for each in await found(service, **money)] == rows
+    await service.post_json(
+        "straitsx",
+        payout(2, customer_profile_id="cp_1", status="completed", amount="10.0", fees="0.0"),
+    )
+    assert await found(service, **money) == []
 
 
 async def exceptions(service: Service, **params: Any) -> list[dict[str, Any]]:
@@ -216,9 +265,7 @@ async def test_nothing_can_be_kept_of_a_finding(service: Service) -> None:
     assert (await resolve(service, "0123456789abcdef"))[0] == 404
 
 
-async def test_findings_among_exceptions_are_filtered_and_looked_for_only_where_asked(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_findings_among_exceptions_are_filtered(service: Service) -> None:
     await service.post_json("straitsx", payout(1, customer_profile_id="cp_1"))
     await service.post_json("straitsx", payment(2, customer_profile_id="cp_1"))
     await service.post("straitsx", b"not json")
@@ -234,15 +281,7 @@ async def test_findings_among_exceptions_are_filtered_and_looked_for_only_where_
     assert await reasons(kind="payout", state="open") == ["stuck_pending"]
     assert await reasons(state="resolved") == await reasons(state="cleared") == []
 
-    async def never(*_: Any) -> list[Any]:
-        raise AssertionError("nobody asked for it")
-
-    monkeypatch.setattr(
-        "ledger.reads_findings.READERS",
-        [(names, kinds, never) for names, kinds, _ in reads_findings.READERS],
-    )
     assert await reasons(state="cleared") == []
-    assert await reasons(reason="unreadable") == ["unreadable"]
     await service.post("straitsx", b"not json again")
     assert await reasons(source="straitsx", limit=1) == ["unreadable"]
 

@@ -189,7 +189,7 @@ class Books:
         Where in the log things stand is left out: it tells the order of arrival.
         """
         rows = {
-            "/".join(key): (row, self.legs(key), self.troubles(key))
+            "/".join(key): (meant(row), self.legs(key), self.troubles(key))
             for key, row in sorted(self.rows.items())
         }
         sums = {f"{a} {c}": map(plain, both) for (a, c), both in self.sums.items() if any(both)}
@@ -201,6 +201,12 @@ class Books:
         tables = {name: sorted(map(repr, rows)) for name, rows in self.tables.items()}
         saved = {"/".join(key): (a, b, raw.decode()) for key, (a, b, raw) in self.saved.items()}
         return self.meaning() + msgspec.json.encode((tables, saved), order="deterministic")
+
+
+def meant(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row without where and when it was told how much of a limit was used."""
+    used = row.get("used")
+    return row if used is None else {**row, "used": {n: u["amount"] for n, u in used.items()}}
 
 
 def told(*facts: Fact, terms: SourceTerms = STRAITSX) -> Books:

@@ -149,6 +149,16 @@ def limit(**given: str | None) -> Fact:
     return word("limits", "", None, customer_id="customer_7", details={"limits": given})
 
 
+def test_what_is_used_of_a_limit_is_what_the_last_callback_that_says_so_says() -> None:
+    first = limit(total_daily_payout_limit="50", available_daily_payout_limit="20.5")
+    last = limit(total_daily_payout_limit="50", available_daily_payout_limit="10")
+    vague = limit(total_daily_payout_limit="50", available_daily_payout_limit=None)
+    used = row_of(one(first, last, vague))["used"]
+    assert [(name, told["amount"], told["position"]) for name, told in used.items()] == [
+        ("daily_payout", "40", 2)
+    ]
+
+
 def test_annual_and_daily_limits_do_not_overwrite_each_other() -> None:
     annual = limit(total_annual_payment_limit="200000", transaction_size_limit=None)
     daily = limit(total_daily_payment_limit="5000", transaction_size_limit=None)
@@ -161,6 +171,7 @@ def test_annual_and_daily_limits_do_not_overwrite_each_other() -> None:
                 "total_daily_payment_limit": "5000",
                 "transaction_size_limit": None,
             },
+            "used": {},
         }
 
 
