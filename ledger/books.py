@@ -100,7 +100,7 @@ PARK_KINDS: Final = ("text", "bigint", "text", "text", "text")
 
 def schema_of(generation: int) -> str:
     """Name the schema of a generation."""
-    return f"books_{generation}"
+    return f"books_{generation:d}"
 
 
 class Write(NamedTuple):

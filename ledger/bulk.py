@@ -7,7 +7,8 @@ away and sets the checkpoints: before it, nothing takes the generation for books
 
 from __future__ import annotations
 
-import uuid
+import re
+import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ from ledger import books, copytext, kept_findings, table_sql
 from ledger.errors import LedgerError
 from ledger.fold import Change, Stream
 from ledger.registry import Registry
+from ledger.settings import LOG_NAME
 
 PART_EVENTS: Final = 10_000
 """Events in a part of the log, on average: what a process holds at a time."""
@@ -35,7 +37,7 @@ SCRATCH: Final = (
     """
 CREATE TABLE load_plan (
     source text PRIMARY KEY, target bigint NOT NULL, chunk bigint NOT NULL, parts int NOT NULL,
-    linked int, folder text NOT NULL)
+    linked int, token text NOT NULL)
 """,
     """
 CREATE TABLE load_done (
@@ -44,14 +46,14 @@ CREATE TABLE load_done (
     "CREATE TABLE load_links (source text, part int, link text, kind text, id text)",
     "CREATE TABLE load_moved (source text, part int, kind text, id text, target int)",
     "CREATE INDEX ON load_moved (source, part)",
-    "CREATE TABLE load_indexes (name text, n int, statement text, PRIMARY KEY (name, n))",
+    "CREATE TABLE load_indexes (name text PRIMARY KEY)",
 )
 SELECT_LOADING: Final = "SELECT to_regclass('load_plan') IS NOT NULL"
 SELECT_TABLE: Final = "SELECT to_regclass($1) IS NOT NULL"
 SELECT_STARTED: Final = "SELECT EXISTS (SELECT FROM checkpoints)"
 INSERT_PLAN: Final = "INSERT INTO load_plan VALUES ($1, $2, $3, $4, NULL, $5)"
 SELECT_PLAN: Final = """
-SELECT source, target, chunk, parts, linked, folder FROM load_plan ORDER BY source
+SELECT source, target, chunk, parts, linked, token FROM load_plan ORDER BY source
 """
 INSERT_DONE: Final = "INSERT INTO load_done VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
 SELECT_DONE: Final = "SELECT source, stage, unit, events FROM load_done"
@@ -71,19 +73,18 @@ INSERT_CHECKPOINTS: Final = """
 INSERT INTO checkpoints (source, position) SELECT source, target FROM load_plan
 """
 SELECT_INDEXES: Final = """
-SELECT i.indexrelid::regclass::text AS name, c.conname AS constraint,
-       coalesce(pg_get_constraintdef(c.oid), pg_get_indexdef(i.indexrelid)) AS definition
+SELECT i.indexrelid::regclass::text AS name, quote_ident(c.conname) AS constraint
   FROM pg_catalog.pg_index AS i
   LEFT JOIN pg_catalog.pg_constraint AS c ON c.conindid = i.indexrelid
  WHERE i.indrelid = $1::regclass
  ORDER BY i.indisprimary DESC, i.indexrelid
 """
-INSERT_INDEX: Final = "INSERT INTO load_indexes VALUES ($1, $2, $3)"
+INSERT_INDEX: Final = "INSERT INTO load_indexes VALUES ($1)"
+# The names asked for are those of the program's own tables.
 SELECT_LEFT: Final = """
-SELECT name FROM (SELECT DISTINCT name FROM load_indexes) AS tables
- ORDER BY pg_total_relation_size(name::regclass) DESC
+SELECT name FROM unnest($1::text[]) AS known(name) JOIN load_indexes USING (name)
+ ORDER BY pg_total_relation_size(to_regclass(name)) DESC
 """
-SELECT_STATEMENTS: Final = "SELECT statement FROM load_indexes WHERE name = $1 ORDER BY n"
 DELETE_INDEXES: Final = "DELETE FROM load_indexes WHERE name = $1"
 
 SELECT_HEADS: Final = "SELECT source, position FROM ledger.heads"
@@ -102,7 +103,9 @@ REFUSALS: Final = ("22", "23", "54")
 
 
 class CannotGoOn(LedgerError):
-    """Files of a load are lost that cannot be made again; the load has to begin anew."""
+    """Files of a load are lost that cannot be made again, or its plan is not one; the load has to
+    begin from its start.
+    """  # fmt: skip
 
 
 class CannotBulkLoad(LedgerError):
@@ -119,7 +122,8 @@ class Plan:
     parts: int
     linked: int | None
     """Parts of streams that share links; None until all links are known."""
-    folder: str
+    token: str
+    """What the folder of this load's files is named after, drawn when the load began."""
 
     @property
     def chunks(self) -> int:
@@ -145,9 +149,9 @@ async def begin(
         known = known or await connection.fetchval(SELECT_STARTED)
         if not known and any(targets.values()):
             await _strip(connection, registry)
-            folder = f"{generation}-{uuid.uuid4().hex[:12]}"
+            token = secrets.token_hex(16)
             for source, target in targets.items():
-                await connection.execute(INSERT_PLAN, source, target, *_cut(target), folder)
+                await connection.execute(INSERT_PLAN, source, target, *_cut(target), token)
         return generation
 
 
@@ -160,18 +164,16 @@ def _cut(target: int) -> tuple[int, int]:
 
 
 async def _strip(connection: Any, registry: Registry) -> None:
-    """Take the indexes off the tables and note how to make them again."""
+    """Take the indexes off the tables and note of which; how they are made is declared."""
     for statement in SCRATCH:
         await connection.execute(statement)
     for name in loaded_tables(registry):
-        for n, row in enumerate(await connection.fetch(SELECT_INDEXES, name)):
+        for row in await connection.fetch(SELECT_INDEXES, name):
             if row["constraint"] is None:
                 await connection.execute(f"DROP INDEX {row['name']}")
-                again = row["definition"]
             else:
                 await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT {row['constraint']}")
-                again = f"ALTER TABLE {name} ADD {row['definition']}"
-            await connection.execute(INSERT_INDEX, name, n, again)
+        await connection.execute(INSERT_INDEX, name)
     for sql in table_sql.tables(registry).values():
         if sql.table.mode == "sum":
             await connection.execute(
@@ -184,6 +186,17 @@ def loaded_tables(registry: Registry) -> list[str]:
     return [*table_sql.tables(registry), "links", "parked"]
 
 
+def indexes(registry: Registry, name: str) -> tuple[str, ...]:
+    """Return the statements that give a loaded table its key and indexes, as it is declared."""
+    known = table_sql.tables(registry).get(name)
+    create = known.create if known else tuple(
+        each.strip() for each in books.BOOKKEEPING if re.search(rf"TABLE {name} |ON {name} ", each)
+    )  # fmt: skip
+    key = re.search(r"PRIMARY KEY \([^()]*\)", create[0])
+    made = [each for each in create if each.startswith("CREATE INDEX")]
+    return (f"ALTER TABLE {name} ADD {key[0]}", *made) if key else tuple(made)
+
+
 def _addends(name: str) -> str:
     return f"load_{name}"
 
@@ -192,7 +205,21 @@ async def plans(connection: Any) -> list[Plan]:
     """Return what is to be loaded; [] when the generation is loaded or began without a load."""
     if not await connection.fetchval(SELECT_LOADING):
         return []
-    return [Plan(*row) for row in await connection.fetch(SELECT_PLAN)]
+    return [_plan(row) for row in await connection.fetch(SELECT_PLAN)]
+
+
+def _plan(row: Any) -> Plan:
+    """Return a plan as it was stored. Raises CannotGoOn for one that no load has made."""
+    plan = Plan(*row)
+    numbers = [plan.target, plan.chunk, plan.parts, plan.linked or 0]
+    if (
+        not LOG_NAME.fullmatch(str(plan.source))
+        or not all(isinstance(each, int) and each >= 0 for each in numbers)
+        or not plan.chunk
+        or not plan.parts
+    ):
+        raise CannotGoOn("load_plan has a row that no load has made; the load begins again")
+    return plan
 
 
 async def done(connection: Any) -> dict[tuple[str, str, int], int]:
@@ -267,9 +294,10 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, ValueError | TypeError)
 
 
-async def unindexed(connection: Any) -> list[str]:
+async def unindexed(connection: Any, registry: Registry) -> list[str]:
     """Name the tables whose indexes are still to be made, the largest first."""
-    return [row["name"] for row in await connection.fetch(SELECT_LEFT)]
+    rows = await connection.fetch(SELECT_LEFT, loaded_tables(registry))
+    return [row["name"] for row in rows]
 
 
 async def index(connection: Any, registry: Registry, name: str) -> None:
@@ -283,8 +311,8 @@ async def index(connection: Any, registry: Registry, name: str) -> None:
         async with connection.transaction():
             if name in sums:
                 await connection.execute(_add_up(sums[name]))
-            for row in await connection.fetch(SELECT_STATEMENTS, name):
-                await connection.execute(row["statement"])
+            for statement in indexes(registry, name):
+                await connection.execute(statement)
             await connection.execute(DELETE_INDEXES, name)
     except asyncpg.PostgresError as error:
         if is_refusal(error):
@@ -316,16 +344,19 @@ async def finish(connection: Any, registry: Registry) -> None:
 
 
 async def drop(connection: Any, generation: int) -> list[str]:
-    """Drop a generation with all that it holds; return the folders of a load that did not end."""
+    """Drop a generation with all that it holds; return the tokens of a load that did not end."""
     schema = books.schema_of(generation)
     async with connection.transaction():
-        folders = []
+        tokens = []
         if await connection.fetchval(SELECT_TABLE, f"{schema}.load_plan"):
-            rows = await connection.fetch(f"SELECT DISTINCT folder FROM {schema}.load_plan")  # noqa: S608
-            folders = [row["folder"] for row in rows]
+            # Plans of earlier versions have no token, and no files that can be found by one.
+            rows = await connection.fetch(
+                f"SELECT DISTINCT to_jsonb(p)->>'token' AS token FROM {schema}.load_plan AS p"  # noqa: S608
+            )
+            tokens = [row["token"] for row in rows if row["token"]]
         await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         await connection.execute(books.FORGET_GENERATION, generation)
-        return folders
+        return tokens
 
 
 async def positions_of(connection: Any, generation: int) -> dict[str, int]:

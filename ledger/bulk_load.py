@@ -21,12 +21,13 @@ import structlog
 
 from ledger import books, bulk, database, shuffle
 from ledger.bulk import FOLD, FOLD_LINKED, SORT, Plan
-from ledger.bulk_units import moved_file, sorted_file
+from ledger.bulk_units import folder_of, moved_file, sorted_file
 from ledger.bulk_worker import UNIT_SECONDS_MAX, Answer, Job, Start, answer, peak_mib
 from ledger.errors import DatabaseUnavailable
 from ledger.fold import StreamKey
 from ledger.registry import Registry
 from ledger.settings import Settings
+from ledger.sources import terms_of
 
 LOGGER = structlog.get_logger("ledger.bulk_load")
 
@@ -122,7 +123,7 @@ class Load:
             self.peak_mib = round(sum(self._peaks.values()) + peak_mib(), 1)
             await self._index(connection)
             await bulk.finish(connection, self.registry)
-            shutil.rmtree(self.root / plans[0].folder, ignore_errors=True)
+            forget_files(self.settings, [plans[0].token])
 
     async def _forget_lost(self, connection: Any, plans: Sequence[Plan]) -> None:
         """Let chunks be sorted again whose files are not there any more."""
@@ -150,7 +151,8 @@ class Load:
     async def _crew(
         self, connection: Any, plans: Sequence[Plan]
     ) -> AsyncIterator[Sequence[_Member]]:
-        start = Start(self.dsn, self.generation, str(self.root))
+        terms = await terms_of(connection, self.settings)
+        start = Start(self.dsn, self.generation, str(self.root), terms)
         if all(plan.parts == 1 for plan in plans) or self.processes < 1:
             async with database.connected(
                 self.dsn, is_behind=True, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off"
@@ -204,7 +206,7 @@ class Load:
 
     async def _index(self, connection: Any) -> None:
         """Make the indexes, two tables at a time."""
-        waiting = await bulk.unindexed(connection)
+        waiting = await bulk.unindexed(connection, self.registry)
         total = len(bulk.loaded_tables(self.registry))
 
         async def work() -> None:
@@ -255,8 +257,15 @@ async def make(
 
 async def discard(connection: Any, settings: Settings, generation: int) -> None:
     """Drop a generation, and the files of a load that did not end."""
-    for folder in await bulk.drop(connection, generation):
-        shutil.rmtree(root_of(settings) / folder, ignore_errors=True)
+    forget_files(settings, await bulk.drop(connection, generation))
+
+
+def forget_files(settings: Settings, tokens: Iterable[str]) -> None:
+    """Delete the files of loads, each in a folder of its own that is named after its token."""
+    root = root_of(settings)
+    if not root.is_symlink():
+        for token in tokens:
+            shutil.rmtree(folder_of(root, token), ignore_errors=True)
 
 
 def root_of(settings: Settings) -> Path:

@@ -10,6 +10,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -107,8 +108,8 @@ class Units:
             if plan.parts > 1 and key is not None:
                 links.update((part, link, *key) for link in shuffle.links_of(event, streams))
         path = sorted_file(self.root, plan, unit)
-        _make_private(self.root)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_private(self.root, path.parent.parent)
+        path.parent.mkdir(exist_ok=True)
         sorter.write(path)
         async with self.connection.transaction():
             if await self._mark(plan, SORT, unit, events):
@@ -192,21 +193,31 @@ class Units:
         return sorted(events, key=attrgetter("position"))
 
 
-def _make_private(root: Path) -> None:
-    """Make the folder of sorted logs, which quote callbacks, for its owner alone."""
+def _make_private(root: Path, own: Path) -> None:
+    """Make the folder of sorted logs, and a load's own in it, for their owner alone: they quote
+    callbacks. Raises PermissionError for one that others made.
+    """  # fmt: skip
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owner = root.lstat().st_uid
-    if root.is_symlink() or owner not in (os.geteuid(), root.parent.stat().st_uid):
+    found = root.lstat()
+    if root.is_symlink() or found.st_uid not in (os.geteuid(), root.parent.stat().st_uid):
         raise PermissionError(f"{root} belongs to someone else; take it away")
-    if owner == os.geteuid():
-        root.chmod(0o700)
+    own.mkdir(mode=0o700, exist_ok=True)
+
+
+def folder_of(root: Path, token: str) -> Path:
+    """Name the folder of a load's files.
+
+    Its name is a hash: whatever the database says, it is a name below `root`, and only who knows
+    the token of a load can name the folder of that load.
+    """
+    return root / sha256(token.encode()).hexdigest()[:32]
 
 
 def sorted_file(root: Path, plan: Plan, unit: int) -> Path:
     """Name the file of a chunk."""
-    return root / plan.folder / plan.source / f"chunk-{unit:06}"
+    return folder_of(root, plan.token) / plan.source / f"chunk-{unit:06}"
 
 
 def moved_file(root: Path, plan: Plan, part: int) -> Path:
     """Name the file of what a part gave to the parts of linked streams."""
-    return root / plan.folder / plan.source / f"moved-{part:06}"
+    return folder_of(root, plan.token) / plan.source / f"moved-{part:06}"

@@ -23,8 +23,8 @@ import msgspec
 from ledger import books, bulk, database, logs, registry
 from ledger.bulk_units import Units
 from ledger.errors import LedgerError
+from ledger.model import SourceTerms
 from ledger.niceness import step_back
-from ledger.worker import load_terms
 
 UNIT_SECONDS_MAX: Final = 6 * 3600.0
 LOST_SECONDS: Final = 3.0
@@ -32,11 +32,12 @@ LOST_SECONDS: Final = 3.0
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Which generation is loaded, and where its files are."""
+    """Which generation is loaded, where its files are, and by which terms it is folded."""
 
     dsn: str
     generation: int
     root: str
+    terms: list[SourceTerms]
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ async def units(connection: Any, start: Start) -> Units:
     """Make what does the units of a generation through a connection of its own."""
     await books.use_generation(connection, start.generation)
     plans = {plan.source: plan for plan in await bulk.plans(connection)}
-    terms = {each.source: each for each in await load_terms(connection)}
+    terms = {each.source: each for each in start.terms}
     return Units(connection, registry.load(), Path(start.root), plans, terms)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -47,6 +48,9 @@ _KEPT: Final = {
 
 CELL: Final = ("account", "currency", "hours", "width", "span", "moment")
 """What a cell is of, within a source."""
+
+PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
+"""A column's name as projections declare them; any other is a difference, and in no statement."""
 
 COPY: Final = "copy"
 """Numbers the rows of one key, of which there should be one."""
@@ -119,14 +123,18 @@ async def compare(
     found = await _places(connection, live, other, source)
     for each in connections:
         await each.execute(SORT_MEMORY)
-    same = [table for table in keys if table in shapes[0] and shapes[0][table] == shapes[1][table]]
+    same = [
+        table for table in keys
+        if table in shapes[0] and shapes[0][table] == shapes[1][table]
+        and all(map(PLAIN.fullmatch, shapes[0][table]))
+    ]  # fmt: skip
     work = _Work(list(connections), source, secrets.randbits(62))
     await work.run(live, other, {table: shapes[0][table] for table in same})
     for table, key in keys.items():
         one, two = (shape.get(table, {}) for shape in shapes)
-        if one != two:
+        if table not in same and (one or two):
             found.append(Difference(table, {}, _texts(one), _texts(two)))
-        both = [name for name, kind in one.items() if two.get(name) == kind]
+        both = [n for n, kind in one.items() if two.get(n) == kind and PLAIN.fullmatch(n)]
         if table not in work.equal and set(key) <= set(both):
             rows = await connection.fetch(_statement(table, key, both, live, other), source)
             found += [_difference(table, key, row["live"], row["other"]) for row in rows]

@@ -39,9 +39,9 @@ from ledger.packlist import (
 from ledger.questions import read_places
 from ledger.settings import Settings
 from ledger.shelf import PaperFold, Shelf
+from ledger.sources import terms_of
 from ledger.verify_log import SELECT_ENDS, check_identity
 from ledger.verify_progress import Progress
-from ledger.worker import load_terms
 
 SEAL_SECONDS_MAX: Final = 3.0
 """How long the sealer is waited for, so that what was in the log at the start is in the pack."""
@@ -131,7 +131,8 @@ class Exporting:
 
     async def write(self, wanted: Wanted) -> list[_Reach]:
         """Write everything; return how far each source goes."""
-        terms = {each.source: each for each in await load_terms(self.connection)}
+        known = await terms_of(self.connection, self.settings)
+        terms = {each.source: each for each in known}
         reaches = [
             await self._reach(terms[row["source"]], row, wanted.positions.get(row["source"]))
             for row in await self._ends(wanted, terms)

@@ -24,7 +24,8 @@ from ledger.loop import Backoff, first_failure, stop_if_cancelled, wait_for
 from ledger.model import SourceTerms
 from ledger.rebuild import Compared, Rebuild, alone
 from ledger.settings import Settings
-from ledger.worker import REFUSED, REPORT_FAILURES, SourceFolder, load_terms, would_fold
+from ledger.sources import terms_of
+from ledger.worker import REFUSED, REPORT_FAILURES, SourceFolder, would_fold
 
 LOGGER = structlog.get_logger("ledger.projector")
 
@@ -120,7 +121,7 @@ class Projector:
 
         Raises BooksDiffer when the books of the changed code are not the live ones.
         """
-        version = registry.current_version(await load_terms(connection))
+        version = registry.current_version(await terms_of(connection, self.settings))
         live = await connection.fetchrow(books.SELECT_LIVE)
         if live is None:
             first = await books.create_generation(connection, registry.load(), version, "live")
@@ -147,7 +148,7 @@ class Projector:
         rows = await connection.fetch(SELECT_REFUSED, REFUSED)
         if not rows:
             return False
-        terms = {each.source: each for each in await load_terms(connection)}
+        terms = {each.source: each for each in await terms_of(connection, self.settings)}
         async with fold_connections(self.dsn, generation, is_behind=True) as shared:
             for row in rows:
                 if row["source"] in terms:
@@ -193,7 +194,7 @@ class Projector:
         """Wait until other books are live, reporting meanwhile why these do not move."""
         LOGGER.error(DIFFERENT, error=detail)
         live = await connection.fetchrow(books.SELECT_LIVE)
-        is_current = live["version"] == registry.current_version(await load_terms(connection))
+        is_current = live["version"] == registry.current_version(await terms_of(connection, self.settings))
         if is_current:
             # The same code folds the live books: they move on, without the events set apart.
             self._is_retry_due = False
@@ -223,7 +224,7 @@ class Projector:
             running: list[asyncio.Task[None]] = []
             while not self._is_retry_due:
                 if clock() - checked >= CHECK_SECONDS:
-                    known = await load_terms(connection)
+                    known = await terms_of(connection, self.settings)
                     if not await self._is_current(connection, generation, known, folders):
                         break
                     checked = clock()

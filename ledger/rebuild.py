@@ -19,8 +19,8 @@ from ledger.errors import NoBooks, RebuildRunning
 from ledger.model import SourceTerms
 from ledger.registry import Registry
 from ledger.settings import Settings
+from ledger.sources import terms_of
 from ledger.verify_books import Fold
-from ledger.worker import load_terms
 
 VERSION: Final = "rebuild-"
 """How the version of a generation that is being rebuilt begins: nobody else takes it for books."""
@@ -172,7 +172,7 @@ class Rebuild:
         return [source for source, position in mine.items() if position > theirs.get(source, 0)]
 
     async def _look(self) -> None:
-        self.terms = sorted(await load_terms(self.connection), key=lambda terms: terms.source)
+        self.terms = await terms_of(self.connection, self.settings)
         self.version = registry.current_version(self.terms)
         live = await self.connection.fetchrow(books.SELECT_LIVE)
         if live is None:

@@ -21,11 +21,12 @@ from ledger import database, logs, tables
 from ledger.bulk_load import PROCESSES
 from ledger.compare import DIFFERENCES_MAX
 from ledger.doctor import embedded_dsn
-from ledger.errors import BadQuestion, DatabaseUnavailable
+from ledger.errors import BadQuestion, DatabaseUnavailable, NoBooks
 from ledger.findings import Finding
 from ledger.rebuild import Compared, Rebuild, alone
 from ledger.registry import load as load_registry
 from ledger.settings import Settings
+from ledger.sources import changed_terms
 from ledger.verify_progress import Progress, Stages
 
 OK: Final = 0
@@ -172,8 +173,18 @@ class Clock:
         return round(time.monotonic() - self.began, 3)
 
 
+async def _check_settings(connection: Any, settings: Settings) -> None:
+    """Raise NoBooks when the service folds by other terms than these settings give."""
+    for source, how in await changed_terms(connection, settings):
+        raise NoBooks(
+            f"the terms of {source} differ ({how}): run this with the settings of the service; if "
+            "these are they, ledger.sources was changed, and a restart of `ledger serve` mends it"
+        )
+
+
 async def _rebuild(dsn: str, settings: Settings, options: Options, clock: Clock) -> Report:
     async with alone(dsn) as connection:
+        await _check_settings(connection, settings)
         rebuild = Rebuild(dsn, settings, connection, load_registry(), options.processes, clock.tell)
         await rebuild.build()
         built = clock.seconds()
@@ -190,6 +201,7 @@ async def _rebuild(dsn: str, settings: Settings, options: Options, clock: Clock)
 
 async def _roll_back(dsn: str, settings: Settings, options: Options, clock: Clock) -> Report:
     async with alone(dsn) as connection:
+        await _check_settings(connection, settings)
         rebuild = Rebuild(dsn, settings, connection, load_registry(), 1, clock.tell)
         await rebuild.look_back()
         compared = await rebuild.compare()

@@ -25,13 +25,13 @@ from ledger.note import Verifier, open_checkpoint
 from ledger.reconcile import rules_for
 from ledger.registry import STATEMENT
 from ledger.settings import Settings
+from ledger.sources import terms_of
 from ledger.statement_events import log_of, source_of
 from ledger.verdict import Checked, Verdict, tell
 from ledger.verify_books import Fold, check_journal, second_generation
 from ledger.verify_log import SELECT_ENDS, Claim, LogCheck, Proved
 from ledger.verify_progress import Progress, Stages
 from ledger.verify_recon import Compared
-from ledger.worker import load_terms
 
 SEAL_SECONDS_MAX: Final = 3.0
 """How long the sealer is waited for, so that a log that is being written can be whole."""
@@ -188,7 +188,7 @@ class Verification:
         if self.options.skip_books:
             self._add("INCOMPLETE", "books", "not folded again (--skip-books)")
             return
-        terms = sorted(await load_terms(connection), key=lambda each: each.source)
+        terms = await terms_of(connection, self.settings)
         if live["version"] != registry.current_version(terms):
             told = "the live books were folded by another version of this program"
             advice = "run `ledger rebuild --swap`, or `ledger serve`, then verify again"

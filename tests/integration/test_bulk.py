@@ -308,8 +308,14 @@ async def test_sorted_callbacks_are_for_their_owner_alone(
     database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
     (tmp_path / "rebuild").mkdir(mode=0o755)
     await fill(database, seeded(), 1)
-    await load_of(database, await begin(database)).run()
-    assert (tmp_path / "rebuild").stat().st_mode & 0o777 == 0o700
+    modes: set[tuple[str, int]] = set()
+    load = load_of(database, await begin(database))
+    load.tell = lambda *_: modes.update(
+        (each.parent.name, each.stat().st_mode & 0o777) for each in (tmp_path / "rebuild").iterdir()
+    )
+    await load.run()
+    assert modes == {("rebuild", 0o700)}
+    assert (tmp_path / "rebuild").stat().st_mode & 0o777 == 0o755, "made by someone else"
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "rebuild").rmdir()
     (tmp_path / "rebuild").symlink_to(tmp_path / "elsewhere")
@@ -348,7 +354,7 @@ async def test_a_unit_that_waits_for_a_lost_database_is_given_up(
 
 def test_a_process_of_a_load_ends_with_whoever_gave_it_units(database: Database) -> None:
 
-    start = Start(database.service_dsn, 1, "/nonexistent")
+    start = Start(database.service_dsn, 1, "/nonexistent", [])
     process = subprocess.Popen(
         [sys.executable, "-m", "ledger.bulk_worker"], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
