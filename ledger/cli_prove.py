@@ -167,6 +167,25 @@ def rotate(*, json: Json = False) -> int:
     return _keys(list(map(str, trusted_keys(_data_dir()))), json=json)
 
 
+@seal.command(name="begin-file")
+def begin_file(source: str, /) -> int:
+    """Begin the file of a source's checkpoints again, with those that the database has.
+
+    For a file that is lost for good, or that has signed what the database does not have, once you
+    know why. The file that is there is kept aside.
+
+    Parameters
+    ----------
+    source
+        The source, as in LEDGER_SOURCES.
+    """
+    from ledger.sealfile import begin_again
+
+    aside = begin_again(_data_dir(), source)
+    print(f"the file that was there is {aside}" if aside else "there was no file")
+    return 0
+
+
 def _keys(found: list[str], *, json: bool) -> int:
     import orjson
 

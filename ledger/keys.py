@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import BadNote
+from ledger.errors import BadNote, CannotSeal
 from ledger.note import Signer, Verifier
 
 FOLDER: Final = "keys"
@@ -21,16 +21,43 @@ TRUSTED_FILE: Final = "trusted.txt"
 
 
 def signing_key(data_dir: Path) -> Signer:
-    """Return the key that signs, made at the first call. Raises BadNote for a damaged file."""
+    """Return the key that signs.
+
+    Raises CannotSeal when it or the list of trusted keys is gone, BadNote for a damaged file.
+    """
     path = data_dir / FOLDER / KEY_FILE
+    try:
+        signer = _read_key(path)
+    except FileNotFoundError as error:
+        raise CannotSeal(
+            f"{path} is gone, or was never made; restore {path.parent} from a backup; only if it "
+            "is lost for good, `ledger seal rotate` makes a new key, which auditors do not know yet"
+        ) from error
+    if signer.verifier not in trusted_keys(data_dir):
+        raise CannotSeal(
+            f"{path.with_name(TRUSTED_FILE)} does not list the key that signs; restore "
+            f"{path.parent} from a backup; only if it is lost for good, `ledger seal rotate` makes "
+            "a new key and a new list"
+        )
+    return signer
+
+
+def has_key(data_dir: Path) -> bool:
+    """Tell whether there is a key that signs."""
+    return (data_dir / FOLDER / KEY_FILE).exists()
+
+
+def first(data_dir: Path) -> Signer:
+    """Make the first key, unless there is one. Only for a service whose logs are all empty."""
     with suppress(FileNotFoundError):
-        return _read_key(path)
+        return _read_key(data_dir / FOLDER / KEY_FILE)
     return _place(data_dir, Signer.generate(), replace=False)
 
 
 def rotate(data_dir: Path) -> Signer:
     """Make a new key that signs from now on; the public half of the old one stays trusted."""
-    signing_key(data_dir)
+    with suppress(FileNotFoundError):
+        trust(data_dir, [_read_key(data_dir / FOLDER / KEY_FILE).verifier])
     return _place(data_dir, Signer.generate(), replace=True)
 
 
@@ -64,9 +91,8 @@ def append_durably(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder that only its owner may enter."""
+    """Make a folder that only its owner may enter; one that is there stays as it is."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.chmod(0o700)
 
 
 def _read_key(path: Path) -> Signer:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from ledger import database, sources
+from ledger import database, seal, sources
 from ledger.errors import MigrationError
 from ledger.migrate import migrate
 from ledger.postgres import EmbeddedPostgres, Endpoint
@@ -66,4 +66,6 @@ async def prepare(endpoint: Endpoint, settings: Settings, role: str = "all") -> 
             await owner.execute(GRANT_SERVICE)
         decides = role in ("all", "projector")
         await sources.register(owner, settings, _encoded, decides=decides)
+        if decides:
+            await seal.prepare(owner, settings)
     return applied

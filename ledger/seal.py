@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
 import structlog
 
-from ledger import database, sealfile, seals
+from ledger import conditions, database, keys, sealfile, seals
 from ledger.background import beside
 from ledger.errors import BadNote, CannotSeal, LedgerError
-from ledger.keys import signing_key
 from ledger.loop import stop_if_cancelled
 from ledger.merkle import Frontier
 from ledger.metrics import SEALED
@@ -36,7 +35,21 @@ RETRY_SECONDS: Final = 0.5
 REFUSED_SECONDS: Final = 30.0
 """How long a source rests whose log does not continue its seals."""
 
+REFUSED: Final = "seal_refused"
+"""The condition that lasts while a log is not sealed any more."""
+
 NOTES_MAX: Final = 1_000
+
+
+async def prepare(connection: Any, settings: Settings) -> None:
+    """Make what the first start needs: a key, and the folder of checkpoints.
+
+    Only while every log is empty: beside a log that is not, a key that is gone is evidence lost.
+    """
+    if keys.has_key(settings.data_dir) or await connection.fetchval(seals.SELECT_ANY):
+        return
+    keys.private_folder(settings.data_dir / sealfile.FOLDER)
+    keys.first(settings.data_dir)
 
 
 @dataclass(slots=True)
@@ -59,6 +72,8 @@ class SourceSealer:
             connection, self.source, previous, EVENTS_MAX, self.settings.fold_bytes_max
         )
         if leaves:
+            if not previous:
+                await self._begin_file()
             tiles = [tile for hashed in leaves for tile in frontier.append(hashed)]
             seal = self._sign(frontier, previous, b"".join(leaves))
             try:
@@ -75,7 +90,7 @@ class SourceSealer:
         return len(leaves)
 
     def _sign(self, frontier: Frontier, previous: int, leaves: bytes) -> seals.Seal:
-        signer = signing_key(self.settings.data_dir)
+        signer = keys.signing_key(self.settings.data_dir)
         root = frontier.root()
         note = signer.sign(checkpoint_of(self.source, frontier.size, root).text)
         return seals.Seal(
@@ -97,25 +112,46 @@ class SourceSealer:
                     "events signed; run `ledger verify`"
                 )
         await self._complete_file(connection, frontier.size)
+        if frontier.size:
+            keys.signing_key(self.settings.data_dir)
         return frontier
 
     async def _complete_file(self, connection: Any, size: int) -> None:
-        """Append what a crash kept from the file. Raises CannotSeal when it knows another log."""
+        """Append what a crash kept from the file.
+
+        Raises CannotSeal when it lacks more than that, or knows another log.
+        """
         path = sealfile.path_of(self.settings.data_dir, self.source)
+        if not size and not path.exists():
+            return  # it is begun with the first checkpoint
         kept = await asyncio.to_thread(sealfile.last, path)
-        done = 0
+        done = kept.size if kept else 0
+        if not sealfile.is_begun(path):
+            late = await connection.fetchval(seals.COUNT_AFTER, self.source, done)
+            if not path.exists() or not path.stat().st_size:
+                raise CannotSeal(sealfile.lost(path, "is gone or was emptied"))
+            if late > sealfile.LATE_MAX:
+                raise CannotSeal(sealfile.lost(path, f"lacks {late} checkpoints"))
         if kept is not None:
             known = await connection.fetchrow(seals.SELECT_SEAL, self.source, kept.size)
             if known is None or known["root"] != kept.root:
                 raise CannotSeal(
                     f"{path} has a checkpoint of {kept.size} events that the database does not "
                     f"have (it ends at {size}): the log was restored from an older backup or "
-                    "rewritten; run `ledger verify`, and move the file away to begin a new one"
+                    "rewritten; run `ledger verify`; once you know why, `ledger seal begin-file "
+                    f"{self.source}` keeps the file aside and begins another one"
                 )
-            done = kept.size
         while rows := await connection.fetch(seals.SELECT_NOTES, self.source, done, NOTES_MAX):
             await self._keep([row["note"] for row in rows])
             done = rows[-1]["size"]
+
+    async def _begin_file(self) -> None:
+        """Begin the file of a new log. Raises CannotSeal when the folder of such files is gone."""
+        path = sealfile.path_of(self.settings.data_dir, self.source)
+        if not path.parent.is_dir():
+            raise CannotSeal(sealfile.lost(path, "is gone with its folder"))
+        with suppress(FileExistsError):
+            await asyncio.to_thread(sealfile.begin, path)
 
     async def _keep(self, notes: list[str]) -> None:
         path = sealfile.path_of(self.settings.data_dir, self.source)
@@ -130,6 +166,7 @@ class Sealer:
     settings: Settings
     _sealers: dict[str, SourceSealer] = field(default_factory=dict)
     _rest_until: dict[str, float] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
         """Seal until cancelled, through every loss of the database."""
@@ -163,11 +200,17 @@ class Sealer:
             return 0
         sealer = self._sealers.setdefault(source, SourceSealer(source, self.settings))
         try:
-            return await sealer.step(connection)
+            done = await sealer.step(connection)
         except (CannotSeal, BadNote) as error:
             LOGGER.error("seal_refused", source=source, error=str(error))
             self._rest_until[source] = now + REFUSED_SECONDS
+            self._refused.add(source)
+            await conditions.report(connection, source, REFUSED, str(error))
             return 0
+        if source in self._refused:
+            await conditions.clear(connection, source, REFUSED)
+            self._refused.discard(source)
+        return done
 
 
 @contextmanager

@@ -43,6 +43,11 @@ SELECT size, root, note, vkey FROM ledger.seals
 SELECT_NOTES: Final = """
 SELECT size, note FROM ledger.seals WHERE source = $1 AND size > $2 ORDER BY size LIMIT $3
 """
+COUNT_AFTER: Final = "SELECT count(*) FROM ledger.seals WHERE source = $1 AND size > $2"
+SELECT_ANY: Final = """
+SELECT EXISTS (SELECT FROM ledger.events) OR EXISTS (SELECT FROM ledger.seals)
+    OR EXISTS (SELECT FROM ledger.heads WHERE position > 0)
+"""
 SELECT_TILE_ROOTS: Final = """
 SELECT tile, root FROM ledger.tiles
  WHERE source = $1 AND level = $2 AND tile >= $3 AND tile < $4 ORDER BY tile

@@ -59,18 +59,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     folder = tmp_path_factory.mktemp("cluster")
     server = EmbeddedPostgres(Path(folder), pg_bin=PG_BIN)
     endpoint = asyncio.run(server.start())
-    asyncio.run(_make_template(endpoint))
+    asyncio.run(_make_template(endpoint, Path(folder) / "template"))
     yield endpoint
     asyncio.run(server.stop())
 
 
-async def _make_template(endpoint: Endpoint) -> None:
+async def _make_template(endpoint: Endpoint, data_dir: Path) -> None:
     async with db.connected(endpoint.owner_dsn) as owner:
         await owner.execute(f"CREATE DATABASE {TEMPLATE}")
     template = Endpoint(
         with_database(endpoint.owner_dsn, TEMPLATE), with_database(endpoint.service_dsn, TEMPLATE)
     )
-    await prepare(template, load({}))
+    await prepare(template, replace(load({}), data_dir=data_dir))
 
 
 @pytest.fixture

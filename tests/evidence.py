@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from ledger import registry
+from ledger import keys, registry, sealfile
 from ledger.log import Arrival, Log
 from tests.asking import payment, payout
 from tests.conftest import Database
@@ -53,6 +55,13 @@ async def append_bodies(database: Database, bodies: list[bytes], source: str = "
     await asyncio.gather(*(lane.append(arrival(source, body)) for body in bodies))
     log.stop()
     await running
+
+
+def with_key(database: Database, data_dir: Path) -> Database:
+    """Give a database a data directory of its own, with what the service's first start makes."""
+    keys.private_folder(data_dir / sealfile.FOLDER)
+    keys.first(data_dir)
+    return replace(database, settings=replace(database.settings, data_dir=data_dir))
 
 
 async def as_superuser(database: Database, *statements: str) -> None:

@@ -124,7 +124,7 @@ def test_the_key_of_a_pack_is_to_be_compared_and_a_partial_check_is_incomplete(
     last = found.stdout.decode().splitlines()[-1]
     assert f"the pack's own key signed: {key}: compare it with a key that you had from " in last
     assert elsewhere(tmp_path, "verify", str(pack), "--skip-books").returncode == 3
-    other = keys.signing_key(tmp_path / "other").verifier
+    other = keys.rotate(tmp_path / "other").verifier
     found = elsewhere(tmp_path, "verify", str(pack), "--key", str(other))
     assert (found.returncode, b"signed by no trusted key" in found.stdout) == (1, True)
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -30,7 +31,7 @@ async def started(folder: Path) -> tuple[EmbeddedPostgres, str]:
     """Start a PostgreSQL that the service does not look after; return it and its DSN."""
     server = EmbeddedPostgres(folder, pg_bin=PG_BIN)
     endpoint = await server.start()
-    await prepare(endpoint, load({}))
+    await prepare(endpoint, replace(load({}), data_dir=folder))
     return server, endpoint.service_dsn
 
 

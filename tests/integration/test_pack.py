@@ -32,7 +32,7 @@ from tests import samples
 from tests.asking import first_generation, fold_source
 from tests.conftest import Database, with_database
 from tests.dumps import load_terms
-from tests.evidence import append, append_bodies, as_superuser, stories
+from tests.evidence import append, append_bodies, as_superuser, stories, with_key
 from tests.statements import JANUARY, row, statement
 
 SIZES = (7, 40, 60)
@@ -68,7 +68,7 @@ class Ledger:
 @pytest.fixture
 async def ledger(database: Database, tmp_path: Path) -> Ledger:
     """Make the log: every sample of both providers, then made-up callbacks."""
-    own = replace(database, settings=replace(database.settings, data_dir=tmp_path / "data"))
+    own = with_key(database, tmp_path / "data")
     made = Ledger(own, tmp_path)
     bodies = [samples.body(name) for name in samples.names("straitsx")]
     bodies += [samples.body(name) for name in samples.names("more/straitsx")]
@@ -462,7 +462,7 @@ async def test_a_pack_signed_by_another_key_fails_against_the_one_kept_elsewhere
     trusted = ledger.database.settings.data_dir / "keys" / "trusted.txt"
     found = check(path, trusted=trusted)
     assert (overall(found), [each for each in found if each.name == "keys"]) == ("ok", [])
-    other = keys.signing_key(tmp_path / "elsewhere").verifier
+    other = keys.rotate(tmp_path / "elsewhere").verifier
     found = failure(path, keys=(str(other),))
     assert (found.name, "signed by no trusted key" in found.found) == ("seals", True)
     (tmp_path / "none.txt").write_text("# nobody\n")

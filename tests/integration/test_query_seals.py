@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ledger.note import open_checkpoint
 from ledger.seal import SourceSealer
 from tests.asking import Service, payment, serving
 from tests.conftest import Database
-from tests.evidence import append, as_superuser
+from tests.evidence import append, as_superuser, with_key
 
 SIZES = (3, 256, 259, 700)
 
@@ -23,7 +22,7 @@ SIZES = (3, 256, 259, 700)
 @pytest.fixture
 async def service(database: Database, tmp_path: Path) -> AsyncIterator[Service]:
     """A service over a log of 700 events with four checkpoints."""
-    own = replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    own = with_key(database, tmp_path)
     done = 0
     for size in SIZES:
         await append(own, size - done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -13,21 +14,22 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ledger import keys, leaf, sealfile, seals
+from ledger import conditions, keys, leaf, sealfile, seals
 from ledger.errors import CannotSeal
 from ledger.merkle import leaf_hash, root_of
 from ledger.note import open_checkpoint
-from ledger.seal import EVENTS_MAX, Sealer, SourceSealer
+from ledger.seal import EVENTS_MAX, Sealer, SourceSealer, prepare
 from tests.conftest import Database, eventually
-from tests.evidence import append, as_superuser
+from tests.evidence import append, as_superuser, with_key
 
 SOURCE = "straitsx"
+TORN = b" (torn)\n\n"
 
 
 @pytest.fixture
 async def sealed(database: Database, tmp_path: Path) -> Database:
     """The database with a data directory of its own for keys and checkpoints."""
-    return replace(database, settings=replace(database.settings, data_dir=tmp_path))
+    return with_key(database, tmp_path)
 
 
 async def seal_all(database: Database, source: str = SOURCE) -> None:
@@ -104,10 +106,122 @@ async def test_what_a_crash_kept_from_the_file_is_appended_at_the_next_start(
     path = sealfile.path_of(sealed.settings.data_dir, SOURCE)
     notes = list(sealfile.read(path))
     whole = path.read_bytes()
-    for cut in (0, 10, len(notes[0].encode()), len(whole) - 1, len(whole) - 2, len(whole) - 9):
+    first = len(whole) - sum(len(note.encode()) + 1 for note in notes[1:])
+    for cut in (first, first + 10, len(whole) - 1, len(whole) - 2, len(whole) - 9):
         path.write_bytes(whole[:cut])
         await seal_all(sealed)
         assert set(sealfile.read(path)) == set(notes), cut
+
+
+@pytest.mark.parametrize("left", [None, 0, 10, "checkpoints of straitsx\n\n"[:5], 1])
+async def test_a_file_that_lacks_more_than_a_crash_keeps_from_it_is_not_filled_silently(
+    sealed: Database, left: int | str | None
+) -> None:
+    for _ in range(4):
+        await append(sealed, 3)
+        await seal_all(sealed)
+    path = sealfile.path_of(sealed.settings.data_dir, SOURCE)
+    notes, whole = list(sealfile.read(path)), path.read_bytes()
+    match left:
+        case None:
+            path.unlink()
+        case str():
+            path.write_text(left)
+        case 1:  # the first checkpoint is left
+            path.write_bytes(whole[: len(whole) - sum(len(n.encode()) + 1 for n in notes[1:])])
+        case _:
+            path.write_bytes(whole[:left])
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(CannotSeal, match="restore it from a backup"):
+        await seal_all(sealed)
+    assert (path.read_bytes() if path.exists() else None) in (before, (before or b"") + TORN)
+    sealfile.begin_again(sealed.settings.data_dir, SOURCE)
+    await seal_all(sealed)
+    assert list(sealfile.read(path)) == notes
+
+
+async def test_no_key_is_made_beside_a_log_that_is_not_empty(sealed: Database) -> None:
+    """The key is gone, the log was rewritten: nothing that is signed from now on is trusted."""
+    await append(sealed, 34)
+    await seal_all(sealed)
+    shutil.rmtree(sealed.settings.data_dir / "keys")
+    shutil.rmtree(sealed.settings.data_dir / "checkpoints")
+    await as_superuser(
+        sealed, "DELETE FROM ledger.seals", "DELETE FROM ledger.tiles",
+        "UPDATE ledger.events SET peer = 'x' WHERE source = 'straitsx' AND position = 9",
+    )  # fmt: skip
+    sealer = Sealer(sealed.service_dsn, sealed.settings)
+    async with sealed.owner() as owner:
+        await prepare(owner, sealed.settings)
+    async with sealed.service() as connection:
+        await sealer.round(connection)
+        told = await conditions.current(connection)
+    assert await rows_of(sealed, "seals") == []
+    assert [(each.source, each.name) for each in told] == [(SOURCE, "seal_refused")]
+    assert "ledger seal begin-file straitsx" in told[0].detail
+    assert not list(sealed.settings.data_dir.iterdir())
+    sealfile.begin_again(sealed.settings.data_dir, SOURCE)
+    with pytest.raises(CannotSeal, match="ledger seal rotate"):
+        await seal_all(sealed)
+    assert not (sealed.settings.data_dir / "keys").exists()
+    keys.rotate(sealed.settings.data_dir)
+    await seal_all(sealed)
+    await assert_true(sealed)
+
+
+async def test_the_first_key_is_made_for_an_empty_log(database: Database, tmp_path: Path) -> None:
+    settings = replace(database.settings, data_dir=tmp_path / "data")
+    async with database.owner() as owner:
+        await prepare(owner, settings)
+    own = replace(database, settings=settings)
+    await append(own, 3)
+    await seal_all(own)
+    await assert_true(own)
+
+
+async def test_a_key_that_no_list_trusts_does_not_sign(sealed: Database) -> None:
+    await append(sealed, 3)
+    await seal_all(sealed)
+    (sealed.settings.data_dir / "keys" / "trusted.txt").unlink()
+    await append(sealed, 3)
+    with pytest.raises(CannotSeal, match="does not list the key that signs"):
+        await seal_all(sealed)
+
+
+async def test_a_head_that_is_no_source_writes_no_file(sealed: Database, tmp_path: Path) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir(mode=0o755)
+    name = f"../../{outside.name}/x"
+    with pytest.raises(CannotSeal, match="cannot be the name of a source"):
+        sealfile.path_of(sealed.settings.data_dir, name)
+    await append(sealed, 1)
+    async with sealed.service() as connection:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await connection.execute("INSERT INTO ledger.heads (source) VALUES ($1)", name)
+    await as_superuser(
+        sealed,
+        "ALTER TABLE ledger.heads DROP CONSTRAINT heads_source_check",
+        f"INSERT INTO ledger.heads (source, position) VALUES ('{name}', 1)",
+        f"INSERT INTO ledger.events SELECT '{name}', position, event_id, idempotency_key, kind, "
+        "resource_id, status, idempotency_id, provider_at, path_event, origin, verdict, reason, "
+        "detail, peer, headers, body, received_at, recorded_at FROM ledger.events",
+    )
+    async with sealed.service() as connection:
+        await Sealer(sealed.service_dsn, sealed.settings).round(connection)
+        told = {each.source: each.name for each in await conditions.current(connection)}
+    assert told == {name: "seal_refused"}
+    assert not list(outside.iterdir())
+    assert outside.stat().st_mode & 0o777 == 0o755
+
+
+async def test_a_folder_that_is_there_keeps_its_mode(sealed: Database) -> None:
+    for name in ("keys", "checkpoints"):
+        (sealed.settings.data_dir / name).chmod(0o750)
+    await append(sealed, 1)
+    await seal_all(sealed)
+    keys.rotate(sealed.settings.data_dir)
+    for name in ("keys", "checkpoints"):
+        assert (sealed.settings.data_dir / name).stat().st_mode & 0o777 == 0o750
 
 
 async def test_two_sealers_at_once_sign_one_history(sealed: Database) -> None:
@@ -202,7 +316,9 @@ async def test_a_database_restored_from_an_older_backup_is_not_sealed_silently(
     )
     with pytest.raises(CannotSeal, match="older backup or rewritten"):
         await seal_all(sealed)
-    sealfile.path_of(sealed.settings.data_dir, SOURCE).unlink()
+    aside = sealfile.begin_again(sealed.settings.data_dir, SOURCE)
+    assert aside is not None
+    assert len(list(sealfile.read(aside))) == 1
     await seal_all(sealed)
     await assert_true(sealed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ledger.worker import load_terms
 from tests import samples
 from tests.asking import first_generation, fold_source
 from tests.conftest import Database
-from tests.evidence import append, append_bodies, as_superuser, stories
+from tests.evidence import append, append_bodies, as_superuser, stories, with_key
 
 SOURCE = "straitsx"
 SIZES = (7, 300, 310)
@@ -65,7 +65,7 @@ class Sealed:
 @pytest.fixture
 async def sealed(database: Database, tmp_path: Path) -> Sealed:
     """Make the log: every sample, then made-up callbacks, sealed in three checkpoints."""
-    own = replace(database, settings=replace(database.settings, data_dir=tmp_path / "data"))
+    own = with_key(database, tmp_path / "data")
     bodies = [samples.body(name) for name in samples.names("straitsx")]
     bodies += [orjson.dumps(body) for body in stories(SIZES[-1] - len(bodies))]
     made = Sealed(own, await first_generation(own), tmp_path / "checkpoint.txt")
@@ -300,7 +300,7 @@ async def test_a_history_signed_by_another_key_is_found(sealed: Sealed) -> None:
         "DELETE FROM ledger.seals WHERE source = 'straitsx'",
         "DELETE FROM ledger.tiles WHERE source = 'straitsx'",
     )
-    settings = replace(sealed.database.settings, data_dir=sealed.elsewhere.parent / "forger")
+    settings = with_key(sealed.database, sealed.elsewhere.parent / "forger").settings
     async with sealed.database.service() as connection:
         await SourceSealer(SOURCE, settings).step(connection)
     failure = await sealed.failure()
