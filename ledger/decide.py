@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from ledger.authentic import of_service
 from ledger.errors import NotFound
 from ledger.log import Arrival
 from ledger.receive import Receiver
@@ -53,6 +54,7 @@ def appender(receiver: Receiver) -> Callable[[str, Arrival], Awaitable[dict[str,
     async def append(source: str, arrival: Arrival) -> dict[str, Any]:
         if source not in receiver.log.lanes:
             raise NotFound(f"source {source} is not configured in this service")
+        arrival = of_service(receiver.settings.sources.get(source), source, arrival)
         appended = await receiver.log.lanes[source].append(arrival)
         status = "accepted" if appended.fresh else "duplicate"
         return {"position": appended.position, "event_id": arrival.event_id.hex(), "status": status}

@@ -15,7 +15,7 @@ from ledger.errors import LedgerError
 from ledger.loop import stop_if_cancelled
 from ledger.pull import Span
 from ledger.pull_terms import Pull
-from ledger.settings import Settings
+from ledger.settings import Settings, Source
 from ledger.statement_events import log_of
 from ledger.statement_log import append_statement
 from ledger.statement_read import read_statement
@@ -45,17 +45,18 @@ async def run(
 ) -> None:
     """Fetch and import statements until cancelled, each source for itself."""
     async with asyncio.TaskGroup() as tasks:
-        for name, source in settings.sources.items():
+        for source in settings.sources.values():
             if source.pull is not None:
-                tasks.create_task(_source(dsn, name, source.pull, now))
+                tasks.create_task(_source(dsn, source, source.pull, now))
 
 
-async def _source(dsn: str, name: str, terms: Pull, now: Callable[[], datetime]) -> None:
+async def _source(dsn: str, source: Source, terms: Pull, now: Callable[[], datetime]) -> None:
     """Begin where the imported statements end, whoever imported them."""
+    name = source.name
 
     async def importer(body: bytes) -> None:
         read = read_statement(body, format=None, currency=None, columns=None, window=None)
-        await append_statement(dsn, name, read, now())
+        await append_statement(dsn, name, read, now(), terms=source)
 
     while True:
         try:

@@ -16,6 +16,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from ledger.authentic import marked
 from ledger.deliveries import Deliveries
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.log import Appended, Arrival, Budget, Log
@@ -209,10 +210,13 @@ class Receiver:
             reading.reason,
             reading.detail,
             peer or "",
-            headers,
+            marked(
+                source, source.name, headers, origin="callback", path_event=path_event,
+                event_id=event_id,
+            ),
             body,
             self.now(),
-        )
+        )  # fmt: skip
 
     def peer(self, request: web.Request) -> str | None:
         """Return the sender's address; X-Forwarded-For counts only from a trusted proxy."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 import orjson
 
 from ledger import recon_items as kinds
+from ledger.authentic import of_service
 from ledger.errors import BadQuestion, Conflicting, NotFound
 from ledger.log import APPEND, RING, Arrival
 from ledger.model import plain
@@ -24,6 +25,7 @@ from ledger.reads import Row, Snapshot
 from ledger.recon_items import TIMING, ZERO
 from ledger.recon_result import OPEN, Break, Result
 from ledger.recon_rules import Rules
+from ledger.settings import Source
 
 KIND: Final = "adjustment"
 ACTIONS: Final = ("match", "write_off", "post_fee", "void", "reopen", "note")
@@ -165,10 +167,13 @@ def arrival_of(source: str, body: Mapping[str, Any], now: datetime) -> Arrival:
     )
 
 
-async def post_tolerated(connection: Any, result: Result, rules: Rules) -> int:
+async def post_tolerated(
+    connection: Any, result: Result, rules: Rules, terms: Source | None
+) -> int:
     """Append the posting of each difference that a declared tolerance covers; return how many.
 
-    The event is the same however often it is made, so the log takes it once.
+    The event is the same however often it is made, so the log takes it once. `terms` are the
+    source's settings, by which it is marked as this service's.
     """
     limit = rules.tolerance.get(result.currency)
     found = [b for b in result.breaks if limit and _is_tolerated(b, limit)]
@@ -179,6 +184,7 @@ async def post_tolerated(connection: Any, result: Result, rules: Rules) -> int:
         legs = [(AVAILABLE, -each.difference), (rules.difference_account, each.difference)]
         body = body_of(row, asked, each.items, legs)
         arrival = arrival_of(result.source, body, datetime.now(UTC))
+        arrival = of_service(terms, result.source, arrival)
         await connection.fetchrow(APPEND, result.source, *_columns(arrival))
     if found:
         await connection.execute(RING)

@@ -29,7 +29,7 @@ from ledger.questions import Question, ask
 from ledger.reads import Snapshot, observe
 from ledger.recon_decide import Asked, arrival_of, decision
 from ledger.routes_recon import DECIDE, FILE, FINDINGS, IMPORT, REPORT, WITHDRAW
-from ledger.settings import Settings
+from ledger.settings import Settings, Source
 from ledger.statement_events import log_of
 from ledger.statement_log import append_statement, withdraw_statement
 from ledger.statement_read import read_statement
@@ -57,7 +57,7 @@ async def import_statement(request: web.Request) -> web.Response:
     told = _options(question)
     again = question.text("again") is not None
     done = await asyncio.to_thread(
-        _append, request.app[DSN], source, body, told, request.app[NOW](), again
+        _append, request.app[DSN], settings.sources[source], body, told, request.app[NOW](), again
     )
     return answered(done, {log_of(source): done.position})
 
@@ -69,11 +69,11 @@ def _configured(settings: Settings, source: str) -> str:
 
 
 def _append(
-    dsn: str, source: str, body: bytes, told: Mapping[str, Any], now: datetime, again: bool
+    dsn: str, terms: Source, body: bytes, told: Mapping[str, Any], now: datetime, again: bool
 ) -> Imported:
     """Read and append a file, in a thread: a large one must not keep callbacks waiting."""
-    statement = read_statement(body, **told)
-    done = asyncio.run(append_statement(dsn, source, statement, now, again=again))
+    statement, source = read_statement(body, **told), terms.name
+    done = asyncio.run(append_statement(dsn, source, statement, now, again=again, terms=terms))
     return Imported(
         done.status, log_of(source), done.position, done.lines, done.new, done.changed,
         done.withdrawn,
@@ -120,12 +120,14 @@ async def _body(request: web.Request, bytes_max: int) -> bytes:
 async def withdraw(request: web.Request) -> web.Response:
     """Take a mistaken statement back; it stays in the log and counts no more."""
     question = ask(WITHDRAW, request.match_info, request.query.items())
-    source = _configured(request.app[QUERY].settings, question.need("source"))
+    settings = request.app[QUERY].settings
+    source = _configured(settings, question.need("source"))
     told = await _decision(request, Withdrawal)
     said = {"by": told.by, "note": told.note}
     work = withdraw_statement(
-        request.app[DSN], source, question.need("sha256"), said, request.app[NOW]()
-    )
+        request.app[DSN], source, question.need("sha256"), said, request.app[NOW](),
+        settings.sources[source],
+    )  # fmt: skip
     done = await asyncio.to_thread(asyncio.run, work)
     answer = Withdrawn(log_of(source), done.position, done.files, done.lines)
     return answered(answer, {log_of(source): done.position})

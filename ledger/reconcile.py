@@ -122,7 +122,9 @@ class Reconciler:
         await recon_store.forget(connection, source, kept, run.positions, run.generation)
         for result in run.results:
             await recon_store.write(connection, result, run.positions, run.generation)
-            await recon_decide.post_tolerated(connection, result, rules)
+            await recon_decide.post_tolerated(
+                connection, result, rules, self.settings.sources.get(source)
+            )
         return run
 
 

@@ -8,7 +8,7 @@ in the append-only file; otherwise sealing of that source stops and says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +17,7 @@ import asyncpg
 import structlog
 
 from ledger import conditions, database, keys, sealfile, seals
+from ledger.authentic import Authenticity
 from ledger.background import beside
 from ledger.errors import BadNote, CannotSeal, LedgerError
 from ledger.loop import stop_if_cancelled
@@ -60,6 +61,7 @@ class SourceSealer:
     settings: Settings
     frontier: Frontier | None = None
     """The sealed tree; None until it is read, and again whenever anything went wrong."""
+    _judge: Authenticity | None = None
 
     async def step(self, connection: Any) -> int:
         """Sign one checkpoint if there is anything new; return how many events it added.
@@ -69,8 +71,9 @@ class SourceSealer:
         frontier, self.frontier = self.frontier or await self._resume(connection), None
         previous = frontier.size
         leaves = await seals.leaves_after(
-            connection, self.source, previous, EVENTS_MAX, self.settings.fold_bytes_max
-        )
+            connection, self.source, previous, EVENTS_MAX, self.settings.fold_bytes_max,
+            self._check_senders,
+        )  # fmt: skip
         if leaves:
             if not previous:
                 await self._begin_file()
@@ -97,6 +100,15 @@ class SourceSealer:
             self.source, previous, frontier.size, root, note, str(signer.verifier), leaves
         )
 
+    def _check_senders(self, rows: Sequence[Any]) -> None:
+        """Raise CannotSeal for the first event whose sender knew no secret of the source."""
+        doubt = self._judge.first_doubt(rows) if self._judge else None
+        if doubt is not None:
+            raise CannotSeal(
+                f"event {doubt.position} of {self.source} {doubt.found}: it is not signed, nor is "
+                "what comes after it; run `ledger verify`, which says what to do"
+            )
+
     async def _resume(self, connection: Any) -> Frontier:
         """Rebuild the tree, and prove that it continues the last checkpoint and the file."""
         last = await connection.fetchrow(seals.SELECT_LAST, self.source)
@@ -114,6 +126,8 @@ class SourceSealer:
         await self._complete_file(connection, frontier.size)
         if frontier.size:
             keys.signing_key(self.settings.data_dir)
+        since = await connection.fetchval(seals.SELECT_MARKED_SINCE, seals.MARKS)
+        self._judge = Authenticity.of(self.settings, self.source, since)
         return frontier
 
     async def _complete_file(self, connection: Any, size: int) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import CannotSeal
+from ledger.errors import BadNote, CannotSeal
 from ledger.keys import append_durably, private_folder, sync_folder
 from ledger.note import Checkpoint, notes_in, open_checkpoint
 from ledger.settings import LOG_NAME
@@ -114,6 +114,13 @@ def last(path: Path) -> Checkpoint | None:
     lines = tail.decode("utf-8", "replace").splitlines(keepends=True)
     found = [open_checkpoint(note, ())[0] for note in notes_in(_from_a_gap(lines))]
     return max(found, key=lambda checkpoint: checkpoint.size, default=None)
+
+
+def size_of(note: str) -> int:
+    """Return how many events a note is about; 0 for what is no checkpoint."""
+    with suppress(BadNote):
+        return open_checkpoint(note, ())[0].size
+    return 0
 
 
 def _from_a_gap(lines: Sequence[str]) -> Sequence[str]:

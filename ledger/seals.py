@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,6 +43,10 @@ SELECT size, root, note, vkey FROM ledger.seals
 SELECT_NOTES: Final = """
 SELECT size, note FROM ledger.seals WHERE source = $1 AND size > $2 ORDER BY size LIMIT $3
 """
+SELECT_MARKED_SINCE: Final = "SELECT applied_at FROM ledger.migrations WHERE name = $1"
+MARKS: Final = "0008_sources_and_marks.sql"
+"""The migration that came with the version that marks events which no provider signs."""
+
 COUNT_AFTER: Final = "SELECT count(*) FROM ledger.seals WHERE source = $1 AND size > $2"
 SELECT_ANY: Final = """
 SELECT EXISTS (SELECT FROM ledger.events) OR EXISTS (SELECT FROM ledger.seals)
@@ -93,12 +97,17 @@ async def events_after(
 
 
 async def leaves_after(
-    connection: Any, source: str, position: int, events_max: int, bytes_max: int
-) -> list[bytes]:
-    """Hash the next events. Raises CannotSeal when one is missing or cannot be read."""
+    connection: Any, source: str, position: int, events_max: int, bytes_max: int,
+    check: Callable[[list[Any]], None] = lambda _rows: None,
+) -> list[bytes]:  # fmt: skip
+    """Hash the next events, after `check` has looked at them (in the order of leaf.COLUMNS).
+
+    Raises CannotSeal when one is missing or cannot be read.
+    """
     with _readable(source, position):
         rows = await connection.fetch(SELECT_COVERED, source, position, events_max, bytes_max)
-        return leaf.hashes_of_rows(_dense(source, position, rows))
+        check(_dense(source, position, rows))
+        return leaf.hashes_of_rows(rows)
 
 
 @contextmanager

@@ -49,6 +49,12 @@ class Source:
     name: str
     provider: str
     secrets: tuple[str, ...] = ()
+    secrets_retired: tuple[str, ...] = ()
+    """Secrets that authenticate nothing any more; `verify` checks what they signed with them."""
+    unsigned_until: int = 0
+    """The last position of the log that was taken before the source had a secret."""
+    unsigned_statements_until: int = 0
+    """The same of the log of the source's statements."""
     header: str = ""
     allow_ips: tuple[str, ...] = ()
     currency: str | None = None
@@ -154,7 +160,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             values[name] = text
     sources = _sources(raw_sources, environ)
     per_source = {PREFIX + word + s.upper().replace("-", "_") for s in sources
-                  for word in ("SECRET_", "CURRENCY_")}  # fmt: skip
+                  for word in ("SECRET_", "SECRETS_RETIRED_", "CURRENCY_")}  # fmt: skip
     for name in environ:
         if name.startswith(PREFIX) and name not in known and name not in per_source:
             raise SettingsError(
@@ -254,10 +260,16 @@ def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
     suffix = name.upper().replace("-", "_")
     try:
         given = environ.get(f"{PREFIX}SECRET_{suffix}") or body.get("secrets", ())
+        retired = environ.get(f"{PREFIX}SECRETS_RETIRED_{suffix}") or body.get(
+            "secrets_retired", ()
+        )
         source = Source(
             name=name,
             provider=provider,
             secrets=tuple(_secret(name, text, environ) for text in _secrets(given)),
+            secrets_retired=tuple(_secret(name, text, environ) for text in _secrets(retired)),
+            unsigned_until=_position(body.get("unsigned_until", 0)),
+            unsigned_statements_until=_position(body.get("unsigned_statements_until", 0)),
             header=_header(body.get("header", PROVIDER_HEADERS[provider])),
             allow_ips=_words(body.get("allow_ips", ())),
             currency=_currency(environ.get(f"{PREFIX}CURRENCY_{suffix}") or body.get("currency")),
@@ -310,6 +322,12 @@ def _payload_currency(key: str) -> str:
     if name.partition(".")[0] not in kinds:
         raise ValueError(f"wallets: {key!r} is for none of {', '.join(sorted(kinds))}")
     return name
+
+
+def _position(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is not a position of a log")
+    return value
 
 
 def _header(value: Any) -> str:

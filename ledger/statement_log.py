@@ -18,9 +18,11 @@ import orjson
 
 from ledger import database
 from ledger import statement_events as made
+from ledger.authentic import marked
 from ledger.errors import Conflicting, NotFound, StatementRefused
 from ledger.log import APPEND, RING
 from ledger.registry import STATEMENT
+from ledger.settings import Source
 from ledger.sources import ADD_SOURCE, REGISTER_HEAD
 from ledger.statement import Statement
 from ledger.statement_events import Event, log_of
@@ -115,11 +117,13 @@ class Withdrawn:
 
 
 async def append_statement(
-    dsn: str, source: str, statement: Statement, now: datetime, *, again: bool = False
-) -> Imported:
+    dsn: str, source: str, statement: Statement, now: datetime, *, again: bool = False,
+    terms: Source | None = None,
+) -> Imported:  # fmt: skip
     """Append a file to the log of a source's statements. Times are `now`, aware.
 
-    `again` states it anew although it was imported before, as after a mistaken newer file. Raises
+    `again` states it anew although it was imported before, as after a mistaken newer file. By
+    `terms`, the source's settings, what is appended is marked as this service's. Raises
     StatementRefused for a period that ends more than a year ahead, Conflicting for a file that was
     withdrawn, DatabaseUnavailable when nothing is known about the
     outcome; importing again is safe.
@@ -134,7 +138,7 @@ async def append_statement(
         name = made.header_name(statement)
         before = await connection.fetchrow(SELECT_HEADER, log, name) if again else None
         header = made.header(log, statement, now, before["position"] if before else None)
-        first = await _append(connection, log, [header])
+        first = await _append(connection, log, [header], terms)
         if first is None:
             return await _duplicate(connection, source, statement, header)
         names = [made.line_name(line) for line in statement.lines]
@@ -148,13 +152,14 @@ async def append_statement(
             for row in await connection.fetch(SELECT_BODIES, log, missing)
         ]
         kept = made.parts(log, statement.sha256, statement.body, now)
-        position = await _append_all(connection, log, chain(events, gone, kept), first)
+        position = await _append_all(connection, log, chain(events, gone, kept), first, terms)
     return Imported("accepted", source, position, len(statement.lines), new, changed, len(gone))
 
 
 async def withdraw_statement(
-    dsn: str, source: str, sha256: str, said: Mapping[str, str], now: datetime
-) -> Withdrawn:
+    dsn: str, source: str, sha256: str, said: Mapping[str, str], now: datetime,
+    terms: Source | None = None,
+) -> Withdrawn:  # fmt: skip
     """Take a file back, with the lines that it was the last to state; `said` is who and why.
 
     Raises NotFound when no import of the file is in force.
@@ -173,12 +178,12 @@ async def withdraw_statement(
             )
             for row in headers
         ]
-        position = await _append(connection, log, files) or 0
+        position = await _append(connection, log, files, terms) or 0
         gone = [
             made.gone(log, orjson.loads(row["body"]), sha256, position, now)
             for row in await connection.fetch(SELECT_STATED_BY, log, sha256)
         ]
-        position = await _append_all(connection, log, iter(gone), position)
+        position = await _append_all(connection, log, iter(gone), position, terms)
     return Withdrawn(source, position, len(files), len(gone))
 
 
@@ -228,14 +233,18 @@ def _lines(
     return events, new, changed
 
 
-async def _append_all(connection: Any, log: str, events: Iterator[Event], position: int) -> int:
+async def _append_all(
+    connection: Any, log: str, events: Iterator[Event], position: int, terms: Source | None
+) -> int:
     """Append events batch by batch; return the last position that is the file's."""
     while batch := list(islice(events, BATCH)):
-        position = await _append(connection, log, batch) or position
+        position = await _append(connection, log, batch, terms) or position
     return position
 
 
-async def _append(connection: Any, log: str, events: Sequence[Mapping[str, Any]]) -> int | None:
+async def _append(
+    connection: Any, log: str, events: Sequence[Mapping[str, Any]], terms: Source | None
+) -> int | None:
     """Append a batch; return its last position, or None when all of it was there already."""
     count = len(events)
     record = await connection.fetchrow(
@@ -247,7 +256,10 @@ async def _append(connection: Any, log: str, events: Sequence[Mapping[str, Any]]
         [None] * count,
         [None] * count,
         [""] * count,
-        ["{}"] * count,
+        [
+            marked(terms, log, "{}", origin="statement", path_event=None, event_id=event["id"])
+            for event in events
+        ],
         [event["body"] for event in events],
         [event["now"] for event in events],
     )

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger import books, database, registry, sealfile, verify_recon
+from ledger import books, database, registry, sealfile, verify_evidence, verify_recon
 from ledger.doctor import embedded_dsn
 from ledger.errors import BadNote, BadQuestion, DatabaseUnavailable, LedgerError, Tampered
 from ledger.findings import Finding
@@ -87,6 +87,7 @@ class Verification:
                 dsn, is_behind=True, seconds_max=SECONDS_MAX
             ) as connection:
                 ends = await _ends(connection)
+                await self._check_evidence(connection, ends, claims)
                 await self._check_logs(connection, ends, claims)
                 await self._check_books(connection, dsn, ends)
         except (DatabaseUnavailable, asyncpg.PostgresError, *database.LOST) as error:
@@ -98,7 +99,7 @@ class Verification:
         given = self.options.trusted
         data_dir = self.settings.data_dir
         self.trusted = read_trusted(given) if given else trusted_keys(data_dir)
-        if not self.trusted:
+        if not self.trusted and not verify_evidence.is_here(data_dir):
             advice = "name a list of trusted keys with --trusted FILE (`ledger seal keys`)"
             self._add("INCOMPLETE", "keys", f"no key is trusted in {data_dir}", advice)
 
@@ -125,6 +126,23 @@ class Verification:
             claim = Claim(checkpoint.size, checkpoint.root, str(path), bool(signers))
             claims.setdefault(checkpoint.source, []).append(claim)
 
+    async def _check_evidence(
+        self, connection: Any, ends: Sequence[Mapping[str, Any]],
+        claims: Mapping[str, list[Claim]],
+    ) -> None:  # fmt: skip
+        """Check what is kept outside the database against what the database says."""
+        sealed = await connection.fetchval(SELECT_SIGNED)
+        self.found += verify_evidence.check_keys(self.settings, sealed, self.options.trusted)
+        self.found += await verify_evidence.check_terms(connection, self.settings)
+        folder = self.settings.data_dir / sealfile.FOLDER
+        for row in ends:
+            source = row["source"]
+            own = str(folder / f"{source}.txt")
+            before = frozenset(c.size for c in claims.get(source, ()) if c.where == own)
+            self.found += await verify_evidence.check_file(
+                connection, self.settings, source, row["sealed"], before
+            )
+
     async def _check_logs(
         self, connection: Any, ends: Sequence[Mapping[str, Any]],
         claims: Mapping[str, list[Claim]],
@@ -140,7 +158,10 @@ class Verification:
     ) -> None:
         source, end = row["source"], row["end"]
         step = self.progress.step(f"{source}: log and seals", end)
-        check = LogCheck(connection, source, end, row["sealed"], self.trusted, claims, step.advance)
+        judge = await verify_evidence.judge(connection, self.settings, source)
+        check = LogCheck(
+            connection, source, end, row["sealed"], self.trusted, claims, step.advance, judge
+        )
         try:
             if row["last"] > row["head"]:
                 told = f"the head says {row['head']}, but there is an event {row['last']}"
@@ -152,6 +173,7 @@ class Verification:
         finally:
             step.done()
         self._tell_log(source, proved)
+        self.found += verify_evidence.check_senders(source, judge, proved)
 
     def _tell_log(self, source: str, proved: Proved) -> None:
         told = f"{_some(proved.events, 'event')}, dense, in order of time, each with its own body"
@@ -298,6 +320,7 @@ def _some(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
+SELECT_SIGNED: Final = "SELECT count(*) FROM ledger.seals"
 SELECT_HEAD: Final = "SELECT position FROM ledger.heads WHERE source = $1"
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import asyncpg
 
 from ledger import database, leaf, seals
+from ledger.authentic import Authenticity, Doubt
 from ledger.errors import BadNote, Tampered
 from ledger.merkle import HASH_BYTES, TILE_HEIGHT, Frontier, Tile
 from ledger.note import Verifier, checkpoint_of, open_checkpoint
@@ -76,6 +77,8 @@ class Proved:
     signers: frozenset[str]
     claims: int
     untrusted_claims: int
+    doubts: Sequence[Doubt] = ()
+    """Events that nobody who knew a secret may have sent."""
 
 
 @dataclass(slots=True)
@@ -89,6 +92,7 @@ class LogCheck:
     trusted: Sequence[Verifier]
     claims: Sequence[Claim] = ()
     progress: Callable[[int], None] = lambda _events: None
+    judge: Authenticity | None = None
     frontier: Frontier = field(default_factory=Frontier)
     _recorded_at: datetime | None = None
     _ahead: deque[Any] = field(default_factory=deque)
@@ -99,6 +103,7 @@ class LogCheck:
     _tiles: int = 0
     _signers: set[str] = field(default_factory=set)
     _agreed: int = 0
+    _doubts: list[Doubt] = field(default_factory=list)
     _open_claims: dict[int, list[Claim]] = field(default_factory=dict)
 
     async def run(self) -> Proved:
@@ -118,7 +123,7 @@ class LogCheck:
         return Proved(
             self.end, min(self.sealed, self.end), self._checkpoints, self._tiles,
             frozenset(self._signers), len(self.claims),
-            sum(not claim.is_trusted for claim in self.claims),
+            sum(not claim.is_trusted for claim in self.claims), self._doubts,
         )  # fmt: skip
 
     async def _events(self) -> list[Any]:
@@ -154,7 +159,7 @@ class LogCheck:
             raise ConnectionError(f"the database went away: {error}") from error
         return rows
 
-    def _add(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[Tile], Tampered | None]:
+    def _add(self, rows: Sequence[Any]) -> tuple[list[Tile], Tampered | None]:
         """Add events to the tree; return the tiles completed, and the first bad event's trouble."""
         tiles: list[Tile] = []
         try:
@@ -164,11 +169,13 @@ class LogCheck:
             return tiles, error
         return tiles, None
 
-    def _event(self, row: Mapping[str, Any], hashed: bytes) -> list[Tile]:
+    def _event(self, row: Any, hashed: bytes) -> list[Tile]:
         position = self.frontier.size + 1
         if row["position"] != position:
             raise Tampered("density", position, f"event {position} is missing")
         check_identity(self.source, row)
+        if self.judge is not None and (doubt := self.judge.doubt(row)):
+            self._doubts.append(doubt)
         self._check_order(position, row["recorded_at"])
         seal = self._ahead[0] if self._ahead else None
         if seal is not None:

@@ -32,6 +32,7 @@ RANKS = [
     {"__init__", "errors", "reading", "model"},
     {"payload", "settings", "signature", "registry", "journal", "stored", "change", "fold",
      "copytext", "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile",
+     "authentic",
      "niceness", "background", "recon_rules", "recon_items", "recon_judge", "recon_result",
      "recon_cover",
      "recon_report", "matching", "statement", "statement_events", "statement_check",

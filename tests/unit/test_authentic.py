@@ -1,0 +1,141 @@
+"""Who an event came from: signatures and marks, judged by all secrets that a source has or had."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger.authentic import Authenticity, Doubt, marked
+from ledger.leaf import COLUMNS
+from ledger.settings import Settings, load
+from ledger.signature import sign
+
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+SECRET = "a" * 40
+OLD = "b" * 40
+BODY = b'{"id": "1"}'
+
+
+def settings_of(**changes: Any) -> Settings:
+    settings = load({"LEDGER_SECRET_STRAITSX": SECRET, "LEDGER_SECRET_GOKART": SECRET})
+    sources = {name: replace(each, **changes) for name, each in settings.sources.items()}
+    return replace(settings, sources=sources)
+
+
+def event(**values: Any) -> tuple[Any, ...]:
+    row = {
+        "position": 5, "event_id": b"0" * 16, "origin": "callback", "path_event": None,
+        "reason": None, "headers": "{}", "body": BODY, "recorded_at": NOW,
+    } | values  # fmt: skip
+    return tuple(row.get(name) for name in COLUMNS)
+
+
+def judged(
+    log: str, row: tuple[Any, ...], since: datetime | None = NOW - timedelta(days=1), **changes: Any
+) -> Doubt | None:
+    judge = Authenticity.of(settings_of(**changes), log, since)
+    assert judge is not None
+    return judge.doubt(row)
+
+
+def signed(secret: str, body: bytes = BODY) -> str:
+    return orjson.dumps({"Content-Type": "x", "Xfers-Signature": sign(secret, body)}).decode()
+
+
+def with_mark(
+    secret: str = SECRET, log: str = "gokart", origin: str = "callback", path: str | None = None
+) -> str:
+    source = replace(settings_of().sources["gokart"], secrets=(secret,))
+    return marked(source, log, '{"A":"b"}', origin=origin, path_event=path, event_id=b"0" * 16)
+
+
+def test_a_callback_is_judged_by_its_own_signature_and_every_secret() -> None:
+    assert judged("straitsx", event(headers=signed(SECRET))) is None
+    assert judged("straitsx", event(headers=signed(OLD)), secrets_retired=(OLD,)) is None
+    unknown = judged("straitsx", event(headers=signed(OLD)))
+    assert unknown is not None
+    assert (unknown.kind, unknown.position) == ("unknown", 5)
+    other_body = judged("straitsx", event(headers=signed(SECRET, BODY + b" ")))
+    assert other_body is not None
+    assert other_body.kind == "unknown"
+
+
+@pytest.mark.parametrize("origin", ["callback", "operator", "statement"])
+@pytest.mark.parametrize("log", ["straitsx", "gokart", "straitsx.statements"])
+def test_what_carries_no_proof_is_forged(log: str, origin: str) -> None:
+    found = judged(log, event(origin=origin, headers='{"User-Agent":"x"}'))
+    assert found is not None
+    assert found.kind == "forged"
+
+
+def test_a_token_of_its_own_is_no_proof_and_never_stored() -> None:
+    assert SECRET not in with_mark()
+    found = judged("gokart", event(headers=orjson.dumps({"X-Callback-Token": SECRET}).decode()))
+    assert found is not None
+    assert found.kind == "forged"
+
+
+def test_a_mark_is_of_one_event_of_one_log() -> None:
+    assert judged("gokart", event(headers=with_mark())) is None
+    assert judged("gokart", event(headers=with_mark(OLD)), secrets_retired=(OLD,)) is None
+    assert judged("straitsx", event(headers=with_mark(log="straitsx", origin="operator"),
+                                    origin="operator")) is None  # fmt: skip
+    for row in (
+        event(headers=with_mark(OLD)),
+        event(headers=with_mark(), event_id=b"1" * 16),
+        event(headers=with_mark(), origin="operator"),
+        event(headers=with_mark(), path_event="conversion"),
+        event(headers=with_mark(log="straitsx")),
+    ):
+        found = judged("gokart", row)
+        assert found is not None
+        assert found.kind == "unknown"
+
+
+def test_events_from_before_there_were_marks_are_unknown_and_not_forged() -> None:
+    earlier = NOW - timedelta(days=2)
+    sent = int((earlier - datetime(2000, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+    for recorded in (earlier, sent.to_bytes(8, "big", signed=True)):
+        found = judged("straitsx", event(origin="operator", recorded_at=recorded))
+        assert found is not None
+        assert found.kind == "unknown"
+    unsigned = judged("straitsx", event(recorded_at=earlier))
+    assert unsigned is not None
+    assert unsigned.kind == "forged", "its provider always signed"
+
+
+def test_what_is_declared_to_have_no_proof_is_not_asked_for_one() -> None:
+    assert judged("straitsx", event(), unsigned_until=5) is None
+    assert judged("straitsx", event(position=6), unsigned_until=5) is not None
+    assert judged("straitsx.statements", event(), unsigned_until=5) is not None
+    assert judged("straitsx.statements", event(), unsigned_statements_until=5) is None
+
+
+def test_a_source_without_a_secret_claims_nothing_but_cannot_check_what_is_signed() -> None:
+    assert judged("straitsx", event(), secrets=()) is None
+    found = judged("straitsx", event(headers=signed(SECRET)), secrets=())
+    assert found is not None
+    assert found.kind == "unknown"
+
+
+def test_a_query_string_came_with_an_empty_body() -> None:
+    headers = orjson.loads(signed(SECRET, b"")) | {"Query": "a=1"}
+    row = event(headers=orjson.dumps(headers).decode(), body=b"a=1", reason="unsupported_encoding")
+    assert judged("straitsx", row) is None
+    as_callback = event(headers=orjson.dumps(headers).decode(), body=b"a=1")
+    assert judged("straitsx", as_callback) is not None
+
+
+def test_headers_that_are_no_object_prove_nothing() -> None:
+    for headers in ("", "[]", '{"Xfers-Signature": 1}'):
+        found = judged("straitsx", event(headers=headers))
+        assert found is not None
+        assert found.kind == "forged"
+
+
+def test_a_source_that_is_not_configured_has_no_judge() -> None:
+    assert Authenticity.of(settings_of(), "elsewhere", None) is None
