@@ -159,6 +159,10 @@ class DatabaseStatus(Answer, frozen=True):
 
     version: str
     safe: Annotated[bool, Meta(description="Whether a commit survives a crash.")]
+    writable: Annotated[
+        bool,
+        Meta(description="Whether callbacks can be committed; not on a standby, which follows."),
+    ]
 
 
 class Status(Answer, frozen=True):

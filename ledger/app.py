@@ -18,6 +18,7 @@ from ledger.errors import LedgerError
 from ledger.gauges import DatabaseGauges
 from ledger.intake import Door
 from ledger.log import Log
+from ledger.reads import opened
 from ledger.receive import Receiver, add_receive_routes
 from ledger.registry import load
 from ledger.settings import Settings
@@ -29,7 +30,8 @@ LINGER_SECONDS: Final = 2.0
 """For how long the rest of a refused body is read, so that its sender gets to see the answer."""
 
 READY_SECONDS_MAX: Final = 2.0
-SELECT_WRITABLE: Final = "SELECT NOT pg_is_in_recovery()"
+QUERIES_MAX: Final = 10
+"""Connections that answer questions, per process."""
 FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: 24\r\n\r\n"
@@ -47,7 +49,7 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
     app[RECEIVER] = receiver
     app[GAUGES] = DatabaseGauges(dsn)
     app.router.add_get("/healthz", _healthz)
-    app.router.add_get("/readyz", _Readiness(dsn, receiver).handle)
+    app.router.add_get("/readyz", _Readiness(dsn, receiver, role).handle)
     app.router.add_get("/metrics", _metrics)
     app.cleanup_ctx.append(_appending)
     if role in ("all", "receiver"):
@@ -79,14 +81,7 @@ async def _appending(app: web.Application) -> AsyncIterator[None]:
 
 def _querying(settings: Settings, dsn: str) -> Any:
     async def context(app: web.Application) -> AsyncIterator[None]:
-        async with asyncpg.create_pool(
-            dsn,
-            min_size=0,
-            max_size=10,
-            timeout=database.CONNECT_SECONDS_MAX,
-            command_timeout=database.COMMAND_SECONDS_MAX,
-            server_settings=database.SESSION,
-        ) as pool:
+        async with database.pool(dsn, QUERIES_MAX) as pool:
             app[query.QUERY] = query.QueryState(pool=pool, settings=settings)
             yield
 
@@ -105,10 +100,11 @@ async def _metrics(request: web.Request) -> web.Response:
 
 @dataclass(slots=True)
 class _Readiness:
-    """Ready means: a callback posted now would be committed."""
+    """Ready means: a callback posted now would be committed, a question asked now answered."""
 
     dsn: str
     receiver: Receiver
+    role: str
     connection: Any = None
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -126,9 +122,12 @@ class _Readiness:
                 if self.connection is None or self.connection.is_closed():
                     self.connection = await database.connect(self.dsn)
                     await database.assert_safe(self.connection)
-                if await self.connection.fetchval(SELECT_WRITABLE):
-                    return None
-                return "the database is a standby and cannot commit"
+                if self.role != "query":
+                    await database.assert_writable(self.connection)
+                if self.role != "receiver":
+                    async with opened(self.connection):
+                        return None
+                return None
         except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
             if self.connection is not None:
                 self.connection.terminate()

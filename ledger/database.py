@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from ledger.errors import (
+    DatabaseReadOnly,
     DatabaseRefused,
     DatabaseUnavailable,
     LedgerError,
@@ -59,16 +60,66 @@ LOST: Final = (
 EXPECTED: Final = (LedgerError, asyncpg.PostgresError, *LOST)
 """Failures that outside causes explain: logged in a line, where others are logged as bugs."""
 
-SESSION: Final = {
-    "application_name": "callback-ledger",
+PASSING: Final = (
+    *LOST,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.PostgresSystemError,
+)
+"""What may pass while nothing of ours changes: a start waits for it."""
+
+PINNED: Final = {
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "exit_on_error": "off",
+    "row_security": "on",
     "timezone": "UTC",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
     "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
+}
+"""What a role or a database may carry and every session of ours has its own way, as PostgreSQL
+spells it. Waits are bounded by the driver's deadlines, which end a command and not a session."""
+
+SESSION: Final = {
+    **PINNED,
+    "application_name": "callback-ledger",
     "idle_in_transaction_session_timeout": "60s",
     # Citus: keeps type look-ups cheap; PostgreSQL takes it as a placeholder.
     "citus.override_table_visibility": "off",
 }
 
+PIN: Final = """
+SELECT set_config(name, CASE name WHEN 'transaction_timeout' THEN '0' ELSE 'off' END, false)
+  FROM pg_catalog.pg_settings
+ WHERE name = 'transaction_timeout' AND setting <> '0'
+    OR name = 'default_transaction_read_only' AND setting = 'on'
+       AND source IN ('global', 'database', 'user', 'database user')
+"""
+"""What cannot be pinned at the start of a session: PostgreSQL 16 does not know the one, and the
+other counts when the whole server is read-only (ALTER SYSTEM, postgresql.conf)."""
+
+SELECT_WRITES: Final = """
+SELECT pg_is_in_recovery() AS is_standby,
+       current_setting('default_transaction_read_only') = 'on' AS is_read_only
+"""
+UNKNOWN_PARAMETER: Final = "startup parameter"
+"""What a connection pooler says of the settings in SESSION."""
+
+POOLER: Final = (
+    "a connection pooler such as PgBouncer is in between and does not keep the session's settings "
+    "({detail}); give LEDGER_DATABASE_URL the address of PostgreSQL itself: the service keeps its "
+    "own connections"
+)
 
 DATA_CLASSES: Final = ("22", "23", "54")
 """SQLSTATE classes that a row's own values cause: data, integrity, program limits."""
@@ -102,16 +153,50 @@ async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **sessi
     Raises DatabaseUnavailable when there is none in time, DatabaseRefused when none will be.
     """
     try:
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             dsn,
             timeout=CONNECT_SECONDS_MAX,
             command_timeout=seconds_max,
             server_settings={**SESSION, **session},
         )
+        await connection.execute(PIN)
     except REFUSED as error:
         raise DatabaseRefused(f"LEDGER_DATABASE_URL does not work: {error}") from error
-    except LOST as error:
+    except asyncpg.ProtocolViolationError as error:
+        if UNKNOWN_PARAMETER in str(error):
+            raise DatabaseRefused(POOLER.format(detail=error)) from error
         raise DatabaseUnavailable(f"cannot connect to the database: {error}") from error
+    except PASSING as error:
+        raise DatabaseUnavailable(
+            f"cannot connect to the database: {str(error) or type(error).__name__}"
+        ) from error
+    except asyncpg.PostgresError as error:
+        raise DatabaseRefused(f"PostgreSQL refuses the connection: {error}") from error
+    return connection
+
+
+def pool(dsn: str, size_max: int) -> Any:
+    """Return a pool of up to `size_max` connections for reading; entering it opens none.
+
+    What is read leaves nothing in a session, so there is nothing to reset but a transaction.
+    """
+
+    async def pin(connection: Any) -> None:
+        await connection.execute(PIN)
+
+    async def keep(_connection: Any) -> None:
+        return
+
+    return asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=size_max,
+        timeout=CONNECT_SECONDS_MAX,
+        command_timeout=COMMAND_SECONDS_MAX,
+        server_settings=SESSION,
+        init=pin,
+        reset=keep,
+    )
 
 
 ALONE: Final = {"max_parallel_workers_per_gather": "0", "max_parallel_maintenance_workers": "0"}
@@ -230,8 +315,40 @@ async def safety_problems(connection: Any) -> list[str]:
     return problems
 
 
+def encoding_problem(connection: Any) -> str | None:
+    """Return why this database cannot hold every text, as a sentence; None when it can."""
+    encoding = connection.get_settings().server_encoding
+    if encoding == "UTF8":
+        return None
+    return (
+        f"the database's encoding is {encoding}: it cannot hold every name that a provider sends; "
+        "create a database with ENCODING 'UTF8' TEMPLATE template0, and restore a dump into it"
+    )
+
+
+async def refuses_writes(connection: Any) -> str | None:
+    """Return why the next transaction cannot write, as a sentence; None when it can."""
+    found = await connection.fetchrow(SELECT_WRITES)
+    if found["is_standby"]:
+        return "the database is a standby and takes no writes; connect to the primary"
+    if found["is_read_only"]:
+        return (
+            "the database is read-only (default_transaction_read_only is on); turn it off with "
+            "ALTER SYSTEM RESET default_transaction_read_only and a reload"
+        )
+    return None
+
+
+async def assert_writable(connection: Any) -> None:
+    """Raise DatabaseReadOnly while nothing can be committed on this connection."""
+    problem = await refuses_writes(connection)
+    if problem is not None:
+        raise DatabaseReadOnly(problem)
+
+
 async def assert_safe(connection: Any) -> None:
-    """Raise UnsafeDatabase unless a commit on this connection is durable."""
-    problems = await safety_problems(connection)
+    """Raise UnsafeDatabase unless this database keeps every text, and a commit is durable."""
+    encoding = encoding_problem(connection)
+    problems = [*([encoding] if encoding else []), *await safety_problems(connection)]
     if problems:
         raise UnsafeDatabase("; ".join(problems))

@@ -8,8 +8,8 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from ledger import conditions, database
-from ledger.errors import DatabaseUnavailable, MigrationError
+from ledger import conditions, database, pooler
+from ledger.errors import DatabaseRefused, DatabaseUnavailable, MigrationError
 from ledger.findings import Finding, fail, ok, warn
 from ledger.migrate import pending
 
@@ -28,10 +28,11 @@ SELECT_SERVER: Final = """
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::integer AS number,
        current_setting('data_checksums') AS checksums,
-       pg_is_in_recovery() AS replica, current_user AS me,
+       current_user AS me,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
        to_regnamespace('ledger') IS NOT NULL AS schema_exists
 """
+READ_ONLY: Final = "SET default_transaction_read_only = on"
 SELECT_ROOM: Final = """
 SELECT current_setting('max_connections')::integer
        - current_setting('superuser_reserved_connections')::integer
@@ -85,9 +86,12 @@ async def examine(dsn: str, where: str, sources: Sequence[str], connections: int
 
     Raises DatabaseUnavailable when it does not answer.
     """
-    async with database.connected(dsn, default_transaction_read_only="on") as connection:
+    async with database.connected(dsn) as connection:
         server = await connection.fetchrow(SELECT_SERVER)
         found = [*check_server(server, where), *await check_safety(connection)]
+        found += [*check_encoding(connection), *await check_pooler(dsn)]
+        found += await check_writes(connection)
+        await connection.execute(READ_ONLY)
         found += await check_clock(connection)
         found += await check_room(connection, connections)
         if not server["schema_exists"]:
@@ -122,15 +126,13 @@ async def _asked(name: str, check: Check, connection: Any) -> list[Finding]:
 
 
 def check_server(server: Any, where: str) -> list[Finding]:
-    """Judge version and minor age, checksums, and whether this is the primary."""
+    """Judge version, minor age and checksums."""
     major, minor = divmod(server["number"], 10_000)
     what = f"{where}, PostgreSQL {server['version']}, as {server['me']}"
     found = [ok("database", what)]
     if minor < MINOR_MIN.get(major, 0):
         newest = f"{major}.{MINOR_MIN[major]}"
         found = [warn("database", what, f"update PostgreSQL to {newest} or newer: security fixes")]
-    if server["replica"]:
-        found.append(fail("replica", "this is a read-only replica", "connect to the primary"))
     if server["checksums"] == "on":
         found.append(ok("data_checksums", "on"))
     else:
@@ -146,6 +148,35 @@ async def check_safety(connection: Any) -> list[Finding]:
         return [ok("durability", "fsync, full_page_writes and synchronous_commit are on")]
     halves = [problem.partition("; ") for problem in problems]
     return [fail("durability", found, advice) for found, _, advice in halves]
+
+
+def check_encoding(connection: Any) -> list[Finding]:
+    """Check that the database holds every text."""
+    problem = database.encoding_problem(connection)
+    if problem is None:
+        return [ok("encoding", "UTF8")]
+    found, _, advice = problem.partition("; ")
+    return [fail("encoding", found, advice)]
+
+
+async def check_pooler(dsn: str) -> list[Finding]:
+    """Check that sessions are kept between here and PostgreSQL."""
+    try:
+        await pooler.check(dsn)
+    except DatabaseRefused as error:
+        found, _, advice = str(error).partition("; ")
+        return [fail("sessions", found, advice)]
+    return [ok("sessions", "every connection has a session of its own")]
+
+
+async def check_writes(connection: Any) -> list[Finding]:
+    """Check that callbacks can be committed."""
+    problem = await database.refuses_writes(connection)
+    if problem is None:
+        return [ok("writes", "the database takes them")]
+    found, _, advice = problem.partition("; ")
+    more = "; meanwhile callbacks are answered 503, and only `ledger serve --role query` works"
+    return [fail("writes", found, advice + more)]
 
 
 async def check_room(connection: Any, needed: int) -> list[Finding]:

@@ -42,6 +42,10 @@ class DatabaseUnavailable(LedgerError):
     """The database did not answer in time; the outcome is unknown. Send the callback again."""
 
 
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The database takes no writes now. Send the callback again; see that it takes writes."""
+
+
 class DatabaseRefused(LedgerError):
     """PostgreSQL refuses this role, password or database. Correct LEDGER_DATABASE_URL."""
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import asyncpg
 import orjson
 
-from ledger import database, seal, sources
-from ledger.errors import MigrationError
-from ledger.migrate import migrate
+from ledger import database, pooler, seal, sources
+from ledger.errors import DatabaseReadOnly, MigrationError
+from ledger.migrate import migrate, pending
 from ledger.postgres import EmbeddedPostgres, Endpoint
 from ledger.settings import Settings
 
 ASK_OWNER: Final = "run `ledger migrate` once with the LEDGER_DATABASE_URL of the schema's owner"
 
+SELECT_POSITIONS: Final = 'SELECT source, position FROM ledger.heads ORDER BY source COLLATE "C"'
 GRANT_SERVICE: Final = """
 DO $$ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'ledger_service')
@@ -51,13 +53,30 @@ async def provided(
             await embedded.stop()
 
 
-async def prepare(endpoint: Endpoint, settings: Settings, role: str = "all") -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a start found and did."""
+
+    applied: list[str]
+    """The migrations applied now."""
+    reading_only: str = ""
+    """Why nothing can be written, as a sentence; "" when it can."""
+    positions: dict[str, int] = field(default_factory=dict)
+    """Source → position of its log; only where nothing can be written."""
+
+
+async def prepare(endpoint: Endpoint, settings: Settings, role: str = "all") -> Prepared:
     """Migrate, check that a commit is durable, register the sources.
 
-    Returns the migrations applied. Raises UnsafeDatabase or MigrationError.
+    The role `query` takes a database that nothing can be written to as it is. Raises
+    UnsafeDatabase, MigrationError, DatabaseRefused, or DatabaseUnavailable for what may pass.
     """
+    await pooler.check(endpoint.owner_dsn)
     async with database.connected(endpoint.owner_dsn, seconds_max=300) as owner:
         await database.assert_safe(owner)
+        refusal = await database.refuses_writes(owner)
+        if refusal is not None:
+            return await _as_it_is(owner, refusal, role)
         try:
             applied = await migrate(owner)
         except asyncpg.InsufficientPrivilegeError as error:
@@ -68,4 +87,17 @@ async def prepare(endpoint: Endpoint, settings: Settings, role: str = "all") -> 
         await sources.register(owner, settings, _encoded, decides=decides)
         if decides:
             await seal.prepare(owner, settings)
-    return applied
+    return Prepared(applied)
+
+
+async def _as_it_is(connection: Any, refusal: str, role: str) -> Prepared:
+    """Check that questions can be answered without writing anything.
+
+    Raises DatabaseReadOnly for every other role, and while migrations are missing.
+    """
+    if role != "query":
+        raise DatabaseReadOnly(refusal)
+    if await pending(connection):
+        raise DatabaseReadOnly(f"{refusal}: its schema is older than this program; {ASK_OWNER}")
+    rows = await connection.fetch(SELECT_POSITIONS)
+    return Prepared([], refusal, {row["source"]: row["position"] for row in rows})

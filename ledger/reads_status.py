@@ -43,6 +43,7 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
     ]
     version = await snapshot.row(SHOW_VERSION)
     unsafe = await database.safety_problems(snapshot.connection)
+    refusal = await database.refuses_writes(snapshot.connection)
     lasting = [found.sentence for found in await conditions.current(snapshot.connection)]
     return Status(
         sources=sources,
@@ -50,8 +51,10 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
         books_version=snapshot.version,
         version=__version__,
         database=DatabaseStatus(
-            version=str(version["version"]) if version else "", safe=not unsafe
+            version=str(version["version"]) if version else "",
+            safe=not unsafe,
+            writable=not refusal,
         ),
-        warnings=[*warnings, *unsafe, *lasting],
+        warnings=[*warnings, *unsafe, *([refusal] if refusal else []), *lasting],
         position=snapshot.position,
     )

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import asyncpg
 import structlog
 
-from ledger import __version__, logs, registry
+from ledger import __version__, database, logs, registry
 from ledger.errors import DatabaseUnavailable, SettingsError
 from ledger.loop import runner, wait_for
 from ledger.postgres import EmbeddedPostgres, Endpoint
-from ledger.provision import prepare, provided
+from ledger.provision import Prepared, prepare, provided
 from ledger.settings import Settings
 
 LOGGER = structlog.get_logger("ledger.serve")
@@ -136,13 +135,13 @@ async def _all_ended(processes: list[asyncio.subprocess.Process]) -> None:
 
 async def _prepare_when_up(
     endpoint: Endpoint, settings: Settings, role: str, stopping: asyncio.Event
-) -> list[str]:
-    """Prepare; a database that is away is waited for, since providers retry for hours."""
+) -> Prepared:
+    """Prepare; a database that is away or takes no writes is waited for: providers retry long."""
     while True:
         try:
             return await prepare(endpoint, settings, role)
-        except (DatabaseUnavailable, asyncpg.PostgresConnectionError, OSError) as error:
-            LOGGER.warning("database_awaited", error=str(error))
+        except (DatabaseUnavailable, *database.PASSING) as error:
+            LOGGER.warning("database_awaited", error=str(error) or type(error).__name__)
             if stopping.is_set():
                 raise
             await wait_for(stopping, DATABASE_RETRY_SECONDS)
@@ -174,9 +173,12 @@ async def serve(settings: Settings, role: str) -> int:
     sock = listen(settings) if role != "projector" else None
     try:
         async with provided(settings) as (endpoint, embedded):
-            applied = await _prepare_when_up(endpoint, settings, role, stopping)
+            prepared = await _prepare_when_up(endpoint, settings, role, stopping)
             LOGGER.info("database_ready", origin="embedded" if embedded else "external",
-                        events=len(applied))  # fmt: skip
+                        events=len(prepared.applied))  # fmt: skip
+            if prepared.reading_only:
+                LOGGER.warning("database_takes_no_writes", reason=prepared.reading_only,
+                               position=prepared.positions)  # fmt: skip
             for warning in settings.warnings():
                 LOGGER.warning("settings_warning", warning=warning)
             with tempfile.TemporaryDirectory(prefix="ledger-metrics-") as metrics_dir:
@@ -262,7 +264,7 @@ def migrate_now(settings: Settings) -> list[str]:
 
     async def main() -> None:
         async with provided(settings, is_guest=True) as (endpoint, _):
-            found.extend(await prepare(endpoint, settings))
+            found.extend((await prepare(endpoint, settings)).applied)
 
     runner()(main())
     return found
