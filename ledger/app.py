@@ -13,11 +13,13 @@ import structlog
 from aiohttp import web
 
 from ledger import database, decide, metrics, query, recon_pages
+from ledger.admission import check_may_measure
 from ledger.deliveries import Deliveries
-from ledger.errors import LedgerError
+from ledger.errors import DatabaseRefused, LedgerError, UnsafeDatabase
 from ledger.gauges import DatabaseGauges
 from ledger.intake import Door
 from ledger.log import Log
+from ledger.problems import guarded
 from ledger.reads import opened
 from ledger.receive import Receiver, add_receive_routes
 from ledger.registry import load
@@ -50,7 +52,7 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
     app[GAUGES] = DatabaseGauges(dsn)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _Readiness(dsn, receiver, role).handle)
-    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/metrics", guarded(_metrics))
     app.cleanup_ctx.append(_appending)
     if role in ("all", "receiver"):
         add_receive_routes(app, receiver)
@@ -81,7 +83,7 @@ async def _appending(app: web.Application) -> AsyncIterator[None]:
 
 def _querying(settings: Settings, dsn: str) -> Any:
     async def context(app: web.Application) -> AsyncIterator[None]:
-        async with database.pool(dsn, QUERIES_MAX) as pool:
+        async with database.pooled(dsn, size_max=QUERIES_MAX) as pool:
             app[query.QUERY] = query.QueryState(pool=pool, settings=settings)
             yield
 
@@ -93,6 +95,7 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
+    check_may_measure(request, request.app[RECEIVER].settings)
     gauges = await request.app[GAUGES].read()
     text = await asyncio.to_thread(metrics.render, gauges)
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4"})
@@ -107,6 +110,7 @@ class _Readiness:
     role: str
     connection: Any = None
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    logged: str = ""
 
     async def handle(self, _request: web.Request) -> web.Response:
         reason = "stopping" if self.receiver.stopping else await self._reason()
@@ -132,7 +136,22 @@ class _Readiness:
             if self.connection is not None:
                 self.connection.terminate()
                 self.connection = None
-            return str(error) or "the database does not answer"
+            reason = str(error) or type(error).__name__
+            if reason != self.logged:
+                LOGGER.warning("not_ready", error=reason)
+            self.logged = reason
+            return for_strangers(error)
+
+
+def for_strangers(error: Exception) -> str:
+    """Return why the service is not ready, without what only its operator may know."""
+    match error:
+        case UnsafeDatabase():
+            return "a commit is not durable on this database; /v1/status says why"
+        case DatabaseRefused():
+            return "the database refuses the service; its log says why"
+        case _:
+            return "the database does not answer"
 
 
 class _Full(asyncio.Protocol):

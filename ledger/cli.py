@@ -25,6 +25,7 @@ from ledger.errors import (
     ServiceRefused,
     SettingsError,
 )
+from ledger.secrecy import redact
 
 OK: Final = 0
 PROBLEM: Final = 1
@@ -292,7 +293,7 @@ def _status(error: LedgerError) -> int:
 
 
 def _say(words: str, status: int) -> int:
-    print(f"ledger: {' '.join(words.split())}", file=sys.stderr)
+    print(f"ledger: {' '.join(redact(words).split())}", file=sys.stderr)
     return status
 
 

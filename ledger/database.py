@@ -19,6 +19,7 @@ from ledger.errors import (
     UnsafeDatabase,
 )
 from ledger.niceness import BEHIND, TRIES, again_seconds, put_behind, tell_session
+from ledger.secrecy import redact
 
 CONNECT_SECONDS_MAX: Final = 4.0
 COMMAND_SECONDS_MAX: Final = 4.0
@@ -161,42 +162,24 @@ async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **sessi
         )
         await connection.execute(PIN)
     except REFUSED as error:
-        raise DatabaseRefused(f"LEDGER_DATABASE_URL does not work: {error}") from error
+        raise DatabaseRefused(f"LEDGER_DATABASE_URL does not work: {_why(error)}") from error
     except asyncpg.ProtocolViolationError as error:
         if UNKNOWN_PARAMETER in str(error):
-            raise DatabaseRefused(POOLER.format(detail=error)) from error
-        raise DatabaseUnavailable(f"cannot connect to the database: {error}") from error
+            raise DatabaseRefused(POOLER.format(detail=redact(str(error)))) from error
+        raise DatabaseUnavailable(f"cannot connect to the database: {_why(error)}") from error
     except PASSING as error:
-        raise DatabaseUnavailable(
-            f"cannot connect to the database: {str(error) or type(error).__name__}"
-        ) from error
+        detail = redact(str(error)) or type(error).__name__
+        raise DatabaseUnavailable(f"cannot connect to the database: {detail}") from error
     except asyncpg.PostgresError as error:
-        raise DatabaseRefused(f"PostgreSQL refuses the connection: {error}") from error
+        raise DatabaseRefused(f"PostgreSQL refuses the connection: {_why(error)}") from error
     return connection
 
 
-def pool(dsn: str, size_max: int) -> Any:
-    """Return a pool of up to `size_max` connections for reading; entering it opens none.
-
-    What is read leaves nothing in a session, so there is nothing to reset but a transaction.
-    """
-
-    async def pin(connection: Any) -> None:
-        await connection.execute(PIN)
-
-    async def keep(_connection: Any) -> None:
-        return
-
-    return asyncpg.create_pool(
-        dsn,
-        min_size=0,
-        max_size=size_max,
-        timeout=CONNECT_SECONDS_MAX,
-        command_timeout=COMMAND_SECONDS_MAX,
-        server_settings=SESSION,
-        init=pin,
-        reset=keep,
-    )
+def _why(error: Exception) -> str:
+    """Say what a server refused; what the driver cannot read may quote a part of a password."""
+    if isinstance(error, asyncpg.PostgresError):
+        return redact(str(error))
+    return "it cannot be read; write postgresql://USER:PASSWORD@HOST:PORT/NAME"
 
 
 ALONE: Final = {"max_parallel_workers_per_gather": "0", "max_parallel_maintenance_workers": "0"}
@@ -246,17 +229,17 @@ async def pooled(
     seconds_max: float = COMMAND_SECONDS_MAX,
     is_behind: bool = False,
     init: Callable[[Any], Awaitable[None]] | None = None,
-    reset: Callable[[Any], Awaitable[None]] | None = None,
     session: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Pool]:
     """Share at most `size_max` connections for the length of a block; each is opened when needed.
 
-    `init` runs once on every new connection, `reset` whenever one is given back (by default its
-    session is reset). Acquiring one raises what PostgreSQL or the network
+    `init` runs once on every new connection. Nothing is set in a session after that, so nothing is
+    reset when a connection is given back. Acquiring one raises what PostgreSQL or the network
     raises: the caller tries again.
     """
 
     async def prepare(connection: Any) -> None:
+        await connection.execute(PIN)
         if is_behind:
             await _step_back(connection)
         if init is not None:
@@ -269,7 +252,7 @@ async def pooled(
         timeout=CONNECT_SECONDS_MAX,
         command_timeout=seconds_max,
         init=prepare,
-        reset=reset,
+        reset=_keep_session,
         server_settings={**SESSION, **(ALONE if is_behind else {}), **(session or {})},
     )
     await pool
@@ -277,6 +260,10 @@ async def pooled(
         yield pool
     finally:
         await _close_pool(pool)
+
+
+async def _keep_session(_connection: Any) -> None:
+    """Leave a pooled session as it is."""
 
 
 async def _close_pool(pool: Pool) -> None:

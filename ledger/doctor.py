@@ -6,8 +6,6 @@ Changes nothing and starts nothing: an embedded cluster that is not running stay
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 import shutil
 import socket
 import sys
@@ -25,9 +23,9 @@ from ledger.errors import LedgerError, ServiceRefused, ServiceUnreachable
 from ledger.findings import Finding, fail, ok, warn
 from ledger.postgres_cluster import Cluster
 from ledger.postgres_process import serves
+from ledger.secrecy import SECRET_BITS_MIN, STRONGER, redact, secret_bits
 from ledger.settings import PREFIX, Settings, secret_name
 
-SECRET_BITS_MIN: Final = 128
 DISK_BYTES_LOW: Final = 1024**3
 DISK_BYTES_WARN: Final = 5 * 1024**3
 ANSWER_SECONDS_MAX: Final = 5.0
@@ -37,9 +35,6 @@ FOLD_CONNECTIONS: Final = 2 * fold_connections.CONNECTIONS_MAX
 """Connections that fold all sources; twice, while events set apart are tried again."""
 SHARED_CONNECTIONS: Final = 10
 """Connections for seals, reconciling, decisions, and the supervision of the folds."""
-
-_PASSWORD: Final = re.compile(r"(?<=:)[^:/@]+(?=@)|(?<=password=)[^&\s]+")
-_PREFIX: Final = re.compile(r"[A-Za-z]{1,8}_")
 
 
 def run(settings: Settings, environ: Mapping[str, str], *, json: bool) -> int:
@@ -105,11 +100,11 @@ def _origin(in_environment: bool, in_file: bool, name: str | None) -> str:
 def _shown(name: str, value: object) -> str:
     if name == "api_tokens" and isinstance(value, tuple):
         return _count(value)
-    if name == "database_url" and value:
-        return _PASSWORD.sub("***", str(value))
+    if name == "metrics_token" and value:
+        return _count([str(value)])
     if isinstance(value, tuple):
-        return ", ".join(value) or "none"
-    return "unset" if value is None else str(value)
+        return ", ".join(map(str, value)) or "none"
+    return "unset" if value is None else redact(str(value))
 
 
 def _count(secrets: Sequence[str]) -> str:
@@ -120,32 +115,17 @@ def check_secrets(settings: Settings) -> list[Finding]:
     """Judge how hard secrets and tokens are to guess; fewer than 128 bits is worth a warning."""
     kept = {f"secret of {each.name}": each.secrets for each in settings.sources.values()}
     kept["API token"] = settings.api_tokens
+    kept["metrics token"] = tuple(filter(None, [settings.metrics_token]))
     found = []
     for name, secrets in kept.items():
         weakest = min(map(secret_bits, secrets), default=None)
         if weakest is None:
             continue
         if weakest < SECRET_BITS_MIN:
-            advice = "use 32 random hexadecimal digits or more: openssl rand -hex 32"
-            found.append(warn(name, f"at most {weakest} bits", advice))
+            found.append(warn(name, f"at most {weakest} bits", STRONGER))
         else:
             found.append(ok(name, f"up to {weakest} bits"))
     return found
-
-
-def secret_bits(secret: str) -> int:
-    """Return how many bits `secret` has at most, judged by its length and its characters.
-
-    A provider's prefix (`ss_`, `whsec_`) does not count, nor do more than a few repeats.
-    """
-    text = _PREFIX.sub("", secret, count=1)
-    if re.fullmatch(r"[0-9a-f]*|[0-9A-F]*", text):
-        alphabet = 16
-    else:
-        classes = ((r"[a-z]", 26), (r"[A-Z]", 26), (r"[0-9]", 10), (r"[^A-Za-z0-9]", 4))
-        alphabet = sum(size for pattern, size in classes if re.search(pattern, text))
-    length = min(len(text), 4 * len(set(text)))
-    return int(length * math.log2(max(alphabet, 2)))
 
 
 def check_disk(settings: Settings) -> Finding:
@@ -215,7 +195,8 @@ async def check_database(settings: Settings) -> list[Finding]:
         needed = connections_needed(settings)
         return await doctor_database.examine(dsn, where, list(settings.sources), needed)
     except LedgerError as error:
-        return [fail("database", str(error), "see that it runs and that the settings reach it")]
+        advice = "see that it runs and that the settings reach it"
+        return [fail("database", redact(str(error)), advice)]
 
 
 def connections_needed(settings: Settings) -> int:

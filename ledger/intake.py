@@ -20,6 +20,7 @@ from typing import Final, cast
 import msgspec
 import orjson
 
+from ledger.addresses import is_forwarded
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.log import Appended, Arrival, Tell
 from ledger.receive import (
@@ -137,6 +138,8 @@ class Head(msgspec.Struct, frozen=True):
     content_type: str
     agent: str
     forwarded_for: str
+    is_forwarded: bool
+    """Whether a proxy passed it on."""
 
 
 class Callback(msgspec.Struct):
@@ -201,7 +204,9 @@ class Reader:
         source = self._sources.get(plain.source)
         if source is None:
             return None
-        return Head(source, plain.path_event, *[plain.fields.get(name, "") for name in SAID])
+        content_type, agent, forwarded_for = (plain.fields.get(name, "") for name in SAID)
+        passed_on = is_forwarded(plain.fields)
+        return Head(source, plain.path_event, content_type, agent, forwarded_for, passed_on)
 
 
 def _cut(head: bytes, mark: bytes) -> tuple[bytes, bytes | None]:
@@ -247,6 +252,7 @@ class Door:
         sender = receiver.sender(peer, head.forwarded_for)
         if (
             receiver.stopping
+            or (head.is_forwarded and not source.secrets)
             or len(body) > receiver.settings.body_bytes_max
             or FORM in head.content_type.lower()
             or not allowed(source, sender)

@@ -336,13 +336,7 @@ def _moments(moments: list[datetime | None]) -> str:
 
 def append_pool(dsn: str) -> AbstractAsyncContextManager[Pool]:
     """Share connections for appending for the length of a block; each is checked to be safe."""
-    return database.pooled(
-        dsn, size_max=CONNECTIONS_MAX, init=database.assert_safe, reset=_keep_session
-    )
-
-
-async def _keep_session(_connection: Any) -> None:
-    """Appending is one statement at a time and leaves nothing in the session to reset."""
+    return database.pooled(dsn, size_max=CONNECTIONS_MAX, init=database.assert_safe)
 
 
 @dataclass(slots=True)

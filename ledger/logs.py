@@ -11,6 +11,8 @@ from typing import Any, Final
 import orjson
 import structlog
 
+from ledger.secrecy import redact
+
 FIELDS: Final = frozenset(
     {
         "event", "level", "timestamp", "logger", "exception", "source", "position", "generation",
@@ -85,7 +87,11 @@ def _frames(error: BaseException) -> Iterator[str]:
 
 
 def _allow(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {name: value for name, value in event.items() if name in FIELDS or name.startswith("_")}
+    return {
+        name: redact(value) if isinstance(value, str) else value
+        for name, value in event.items()
+        if name in FIELDS or name.startswith("_")
+    }
 
 
 def _dumps(value: Any, default: Any = None, **_: Any) -> str:

@@ -194,7 +194,9 @@ class Projector:
         """Wait until other books are live, reporting meanwhile why these do not move."""
         LOGGER.error(DIFFERENT, error=detail)
         live = await connection.fetchrow(books.SELECT_LIVE)
-        is_current = live["version"] == registry.current_version(await terms_of(connection, self.settings))
+        is_current = live["version"] == registry.current_version(
+            await terms_of(connection, self.settings)
+        )
         if is_current:
             # The same code folds the live books: they move on, without the events set apart.
             self._is_retry_due = False

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
 
 from ledger import openapi, reads_exceptions, reads_log, reads_seals, reads_status
+from ledger.admission import check_may_ask
 from ledger.answers_log import Decision, Resolution
 from ledger.answers_seals import Seal
-from ledger.errors import BadQuestion, NotFound, Refused, Unauthenticated
+from ledger.errors import BadQuestion, NotFound
 from ledger.problems import PRIVATE, Handler, guarded, method_not_allowed
 from ledger.questions import Route, ask
 from ledger.reads import Pool, Snapshot, observe
@@ -92,42 +90,10 @@ def _admitted(handler: Handler) -> Handler:
     """Wrap a handler so that only those who may ask reach it."""
 
     async def admit(request: web.Request) -> web.StreamResponse:
-        tokens = request.app[QUERY].settings.api_tokens
-        if tokens:
-            _check_token(request, tokens)
-        else:
-            _check_is_local(request)
+        check_may_ask(request, request.app[QUERY].settings)
         return await handler(request)
 
     return admit
-
-
-def _check_token(request: web.Request, tokens: tuple[str, ...]) -> None:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    wanted = given.strip().encode("utf-8", "surrogateescape")
-    # Every token is compared, so that the time taken does not tell which one was near.
-    matches = [hmac.compare_digest(token.encode(), wanted) for token in tokens]
-    if scheme.lower() != "bearer" or not any(matches):
-        raise Unauthenticated
-
-
-def _check_is_local(request: web.Request) -> None:
-    """Refuse a web page elsewhere that reaches us by a name made to point at this machine."""
-    host = request.headers.get("Host")
-    origin = request.headers.get("Origin")
-    is_safe = request.method in ("GET", "HEAD")
-    if host is not None and not _is_loopback("//" + host):
-        raise Refused("without LEDGER_API_TOKENS only this machine may ask, by a loopback name")
-    if not is_safe and origin is not None and not _is_loopback(origin):
-        raise Refused("without LEDGER_API_TOKENS a page from elsewhere may not change anything")
-
-
-def _is_loopback(url: str) -> bool:
-    try:
-        name = urlsplit(url).hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _answering(route: Route) -> Handler:

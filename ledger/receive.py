@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from ledger import addresses
 from ledger.authentic import marked
 from ledger.deliveries import Deliveries
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
@@ -30,7 +30,6 @@ LOGGER = structlog.get_logger("ledger.receive")
 
 HEADER_CHARS_MAX: Final = 512
 FORWARDED_FOR: Final = "X-Forwarded-For"
-PEER_CHARS_MAX: Final = 64
 RETRY_AFTER_SECONDS: Final = "5"
 FORM: Final = "application/x-www-form-urlencoded"
 POST: Final = "POST"
@@ -162,6 +161,9 @@ class Receiver:
         if not source.secrets and "Origin" in request.headers:
             # A page in a browser on this machine may post here without asking, but only thus.
             raise Refusal(403, "origin", "unsigned callbacks come from programs, not from pages")
+        if not source.secrets and addresses.is_forwarded(request.headers):
+            # A proxy on this machine passes on what comes from anywhere.
+            raise Refusal(403, "forwarded", "unsigned callbacks come from this machine only")
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise Refusal(415, "content_encoding", "send the body uncompressed")
         if (request.content_length or 0) > self.settings.body_bytes_max:
@@ -225,22 +227,7 @@ class Receiver:
 
     def sender(self, peer: str | None, forwarded_for: str) -> str | None:
         """Return the address behind trusted proxies, from all that X-Forwarded-For says."""
-        if not self.settings.trusted_proxies:
-            return peer
-        hops = forwarded_for.split(",")
-        while hops and self._is_proxy(peer):
-            peer = hops.pop().strip() or peer
-        return ascii(peer)[1:-1][:PEER_CHARS_MAX] if peer else peer
-
-    def _is_proxy(self, address: str | None) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address or "")
-        except ValueError:
-            return False
-        return any(
-            parsed in ipaddress.ip_network(block, strict=False)
-            for block in self.settings.trusted_proxies
-        )
+        return addresses.sender(peer, forwarded_for, self.settings.trusted_proxies)
 
     def _refuse(self, request: web.Request, name: str, error: Refusal) -> web.Response:
         self._record(request, name, "refused", error.answer, error.reason)

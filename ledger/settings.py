@@ -9,16 +9,19 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from ledger import registry
+from ledger.addresses import Network, network
 from ledger.errors import SettingsError
 from ledger.model import SourceTerms
 from ledger.pull_terms import Pull, read_pull
 from ledger.recon_rules import Rules, rules_of
+from ledger.secrecy import SECRET_BITS_MIN, STRONGER, is_weak, secret_bits
 
 PREFIX: Final = "LEDGER_"
 SOURCES: Final = "straitsx,gokart"
@@ -40,6 +43,10 @@ PROVIDER_HEADERS: Final[Mapping[str, str]] = {
 
 PROVIDER_CURRENCIES: Final[Mapping[str, str]] = {"gokart": "USD"}
 """Currency assumed, with a warning, for a provider whose callbacks name none."""
+
+SECRET_SETTINGS: Final = frozenset(("api_tokens", "metrics_token", "database_url"))
+"""Settings whose values no message may quote."""
+_HOST: Final = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +83,21 @@ class Source:
 class Settings:
     """Everything that can be configured. Times are seconds, sizes bytes, unless named so."""
 
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
     data_dir: Path = Path("ledger-data")
     host: str = "127.0.0.1"
     port: int = 8080
     receivers: int = 1
     body_bytes_max: int = 262_144
     statement_bytes_max: int = 67_108_864
-    api_tokens: tuple[str, ...] = ()
+    api_tokens: tuple[str, ...] = field(default=(), repr=False)
+    metrics_token: str | None = field(default=None, repr=False)
     log_format: str | None = None
     pg_bin: str | None = None
     pg_user: str | None = None
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
     connections_max: int = 2_000
+    connections_per_address_max: int | None = None
     queue_events_max: int = 10_000
     queue_bytes_max: int = 64 * 1024 * 1024
     batch_events_max: int = 500
@@ -96,6 +105,7 @@ class Settings:
     answer_seconds_max: float = 4.5
     body_seconds_max: float = 10.0
     header_seconds_max: float = 15.0
+    keepalive_seconds_max: float = 75.0
     drain_seconds_max: float = 10.0
     fold_events_max: int = 1_000
     fold_bytes_max: int = 16 * 1024 * 1024
@@ -116,13 +126,23 @@ class Settings:
             return False
 
     @property
+    def is_exposed(self) -> bool:
+        """Whether others than this machine's own programs reach the service, or may."""
+        return not self.on_loopback or bool(self.trusted_proxies)
+
+    @property
+    def per_address_max(self) -> int:
+        """Open connections from one address: a quarter of all unless set otherwise."""
+        return self.connections_per_address_max or max(1, self.connections_max // 4)
+
+    @property
     def rules(self) -> dict[str, Rules]:
         """By which rules each source is reconciled and looked over."""
         return {name: source.reconcile for name, source in self.sources.items()}
 
     def warnings(self) -> list[str]:
         """Return what is allowed but deserves a word at start and on /v1/status."""
-        found = []
+        found = _shared_secrets(self.sources.values())
         for source in self.sources.values():
             if not source.secrets:
                 found.append(
@@ -135,6 +155,20 @@ class Settings:
                     f"set currency under [sources.{source.name}]"
                 )
         return found
+
+
+def _shared_secrets(sources: Iterable[Source]) -> list[str]:
+    """Name the sources that share a secret: who knows it for one can write for all of them."""
+    holders: dict[str, list[str]] = {}
+    for source in sources:
+        for secret in dict.fromkeys(source.secrets):
+            holders.setdefault(secret, []).append(source.name)
+    groups = dict.fromkeys(tuple(names) for names in holders.values() if len(names) > 1)
+    return [
+        f"sources {', '.join(names)} have the same secret: a callback signed for one of them is "
+        "authentic for the others; give each a secret of its own"
+        for names in groups
+    ]
 
 
 def secret_name(source: Source) -> str:
@@ -185,7 +219,7 @@ def _coerce(name: str, value: Any) -> Any:
     kind = next(f.type for f in fields(Settings) if f.name == name)
     try:
         match kind:
-            case "int":
+            case "int" | "int | None":
                 if isinstance(value, bool | float):
                     raise ValueError("not a whole number")
                 number = int(value)
@@ -203,10 +237,13 @@ def _coerce(name: str, value: Any) -> Any:
                 return Path(value)
             case "tuple[str, ...]":
                 return _words(value)
+            case "tuple[Network, ...]":
+                return tuple(network(word) for word in _words(value))
             case _:
                 return str(value)
     except (TypeError, ValueError) as error:
-        raise SettingsError(f"{PREFIX}{name.upper()}={value!r} is not valid: {error}") from error
+        given = "" if name in SECRET_SETTINGS else f"={value!r}"
+        raise SettingsError(f"{PREFIX}{name.upper()}{given} is not valid: {error}") from error
 
 
 def _truth(value: Any) -> bool:
@@ -278,7 +315,7 @@ def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
             pull=_pull(name, body, environ),
         )  # fmt: skip
         for block in source.allow_ips:
-            ipaddress.ip_network(block, strict=False)
+            network(block)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"[sources.{name}]: {error}") from error
     return source
@@ -376,18 +413,68 @@ def _check(settings: Settings) -> None:
     if settings.log_format not in (None, "console", "json"):
         raise SettingsError("LEDGER_LOG_FORMAT must be console or json")
     for name in (f.name for f in fields(Settings) if f.name.endswith("_max")):
-        if getattr(settings, name) <= 0:
+        value = getattr(settings, name)
+        if value is not None and value <= 0:
             raise SettingsError(f"{PREFIX}{name.upper()} must be at least 1")
-    if settings.on_loopback:
-        return
-    if not settings.api_tokens:
+    if settings.database_url and not _is_database_url(settings.database_url):
         raise SettingsError(
-            f"LEDGER_HOST={settings.host} can be reached from other machines: set "
-            "LEDGER_API_TOKENS, or bind to 127.0.0.1"
+            "LEDGER_DATABASE_URL cannot be read: write postgresql://USER:PASSWORD@HOST:PORT/NAME, "
+            "and special characters of the password URL-encoded (@ is %40, / is %2F, # is %23)"
         )
+    if settings.is_exposed:
+        _check_exposed(settings)
+
+
+def _is_database_url(text: str) -> bool:
+    """Tell whether every part of a database's URL is where readers of URLs look for it.
+
+    An unencoded `/`, `?` or `#` would make a part of the password a port, a name or a parameter,
+    which error messages quote.
+    """
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    return (
+        parts.scheme in ("postgresql", "postgres")
+        and "#" not in text
+        and "@" not in parts.path
+        and all(_HOST.fullmatch(host) for host in hosts)
+        and all("=" in pair for pair in parts.query.split("&") if pair)
+    )
+
+
+def _check_exposed(settings: Settings) -> None:
+    """Refuse what may be open, or easily guessed, on this machine only. Raises SettingsError."""
+    if settings.on_loopback:
+        why = "LEDGER_TRUSTED_PROXIES passes on what other machines send"
+        otherwise = "remove LEDGER_TRUSTED_PROXIES"
+    else:
+        why = f"LEDGER_HOST={settings.host} can be reached from other machines"
+        otherwise = "bind to 127.0.0.1"
+    if not settings.api_tokens:
+        raise SettingsError(f"{why}: set LEDGER_API_TOKENS, or {otherwise}")
     for source in settings.sources.values():
         if not source.secrets:
             raise SettingsError(
-                f"source {source.name} has no secret and LEDGER_HOST={settings.host} can be "
-                f"reached from other machines: set {secret_name(source)}, or bind to 127.0.0.1"
+                f"source {source.name} has no secret and {why}: set {secret_name(source)}, "
+                f"or {otherwise}"
             )
+    for name, secret in _all_secrets(settings):
+        if is_weak(secret):
+            raise SettingsError(
+                f"{name} has at most {secret_bits(secret)} bits and {why}: {SECRET_BITS_MIN} are "
+                f"needed; {STRONGER}"
+            )
+
+
+def _all_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield every secret and token under the name of where it is set."""
+    for token in settings.api_tokens:
+        yield "a token of LEDGER_API_TOKENS", token
+    if settings.metrics_token:
+        yield "LEDGER_METRICS_TOKEN", settings.metrics_token
+    for source in settings.sources.values():
+        for secret in source.secrets:
+            yield f"a secret of source {source.name}", secret

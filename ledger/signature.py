@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from ledger.addresses import address, is_within, network
 from ledger.settings import Source
 
 Verify: TypeAlias = Callable[[str | None, bytes], bool]
@@ -67,12 +67,4 @@ def allowed(source: Source, peer: str | None) -> bool:
     """Tell whether `peer` (an address) may post to `source`; an empty list allows everyone."""
     if not source.allow_ips:
         return True
-    try:
-        address = ipaddress.ip_address(peer or "")
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any(
-        (mapped or address) in ipaddress.ip_network(block, strict=False)
-        for block in source.allow_ips
-    )
+    return is_within(address(peer), map(network, source.allow_ips))

@@ -30,7 +30,8 @@ PURE_STDLIB = {
 }  # fmt: skip
 RANKS = [
     {"__init__", "errors", "reading", "model"},
-    {"payload", "settings", "signature", "registry", "journal", "stored", "change", "fold",
+    {"addresses", "secrecy",
+     "payload", "settings", "signature", "registry", "journal", "stored", "change", "fold",
      "copytext", "metrics", "logs", "loop", "merkle", "leaf", "note", "keys", "sealfile",
      "authentic",
      "niceness", "background", "recon_rules", "recon_items", "recon_judge", "recon_result",
@@ -50,6 +51,7 @@ RANKS = [
      "answers_recon"},
     {"receive", "intake", "fold_connections", "worker", "projector", "seal",
      "verify_log", "verify_books", "decide",
+     "admission",
      "verify_recon",
      "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query",
      "reconcile", "recon_decide", "recon_pages", "routes_recon",

@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestServer, unused_port
 from ledger import books, doctor, doctor_database, registry
 from ledger.findings import Finding
 from ledger.postgres import EmbeddedPostgres
+from ledger.secrecy import secret_bits
 from ledger.settings import Settings, Source, load
 from tests.conftest import Database
 
@@ -222,7 +223,7 @@ async def _status(_request: web.Request) -> web.Response:
 def test_secrets_are_judged_by_length_and_characters_without_the_prefix(
     secret: str, bits: int
 ) -> None:
-    assert doctor.secret_bits(secret) == bits
+    assert secret_bits(secret) == bits
 
 
 def test_weak_secrets_are_worth_a_warning_and_never_shown() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
+from ledger.addresses import network
 from ledger.app import RECEIVER
 from ledger.errors import DatabaseUnavailable
 from ledger.log import AppendRefused
+from ledger.signature import sign
 from tests.asking import payment
 from tests.conftest import Database, eventually
 from tests.integration.test_receiver_limits import (
@@ -25,6 +28,7 @@ from tests.integration.test_receiver_limits import (
 )
 
 BODY = orjson.dumps(payment(1))
+PROXIES = (network("127.0.0.1"), network("192.0.2.8"))
 LENGTH = f"Content-Length: {len(BODY)}"
 SELECT_HEADERS = "SELECT headers, peer, path_event FROM ledger.events ORDER BY position"
 
@@ -122,30 +126,30 @@ async def test_whatever_is_unusual_is_left_to_aiohttp(database: Database, line: 
 
 
 async def test_both_ways_keep_the_same_of_a_request(database: Database) -> None:
-    signature = "ab" * 32
+    source = replace(database.settings.sources["straitsx"], secrets=("s",))
     lines = (
         "Content-Type: application/json",
         "User-Agent: StraitsX",
-        f"Xfers-Signature: {signature}",
         "X-Forwarded-For: 192.0.2.7, 192.0.2.8",
     )
-    async with receiving(database, trusted_proxies=("127.0.0.1", "192.0.2.8")) as listening:
-        path = "/callbacks/straitsx/contractPayment"
+    limits = {"sources": {"straitsx": source}, "trusted_proxies": PROXIES}
+    async with receiving(database, **limits) as listening:
+        path = "/callbacks/straitsx/paymentStatusUpdated"
         for number, more in ((1, ()), (2, ("TE: trailers",))):
+            signature = f"Xfers-Signature: {sign('s', body(number))}"
             async with connected(listening.port) as (reader, writer):
-                writer.write(request(number, *lines, *more, path=path))
+                writer.write(request(number, *lines, signature, *more, path=path))
                 assert (await answer(reader))[0] == 200
                 assert handed_over(listening) == bool(more)
         async with database.service() as connection:
             short, long = await connection.fetch(SELECT_HEADERS)
-        assert tuple(short) == tuple(long)
-        assert short["peer"] == "192.0.2.7"
-        assert short["path_event"] == "contractPayment"
-        assert orjson.loads(short["headers"]) == {
-            "Content-Type": "application/json",
-            "User-Agent": "StraitsX",
-            "Xfers-Signature": signature,
-        }
+        for number, row in ((1, short), (2, long)):
+            assert (row["peer"], row["path_event"]) == ("192.0.2.7", "paymentStatusUpdated")
+            assert orjson.loads(row["headers"]) == {
+                "Content-Type": "application/json",
+                "User-Agent": "StraitsX",
+                "Xfers-Signature": sign("s", body(number)),
+            }
 
 
 async def test_a_sender_that_leaves_has_still_sent_its_callback(database: Database) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 import orjson
 import pytest
 
+from ledger.addresses import network
 from ledger.app import RECEIVER, Web
 from ledger.log import AppendRefused, Arrival, Log
 from ledger.settings import Settings
+from ledger.signature import sign
 from tests.asking import payment
 from tests.conftest import Database, eventually
 from tests.integration.test_append import MOMENT
@@ -49,13 +51,15 @@ class Listening:
 
 
 @asynccontextmanager
-async def receiving(database: Database, **limits: Any) -> AsyncIterator[Listening]:
+async def receiving(
+    database: Database, role: str = "receiver", dsn: str | None = None, **limits: Any
+) -> AsyncIterator[Listening]:
     """Run a receiver with other limits than the usual ones."""
     settings: Settings = replace(database.settings, **limits)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    web = await Web.start(settings, database.service_dsn, "receiver", sock)
+    web = await Web.start(settings, dsn or database.service_dsn, role, sock)
     try:
         yield Listening(f"http://127.0.0.1:{port}", port, web, database)
     finally:
@@ -365,19 +369,84 @@ async def post_raw(listening: Listening, *lines: str) -> int:
 
 
 async def test_a_forwarded_address_counts_from_a_trusted_proxy_only(database: Database) -> None:
-    source = replace(database.settings.sources["straitsx"], allow_ips=("192.0.2.0/24",))
+    source = replace(
+        database.settings.sources["straitsx"], allow_ips=("192.0.2.0/24",), secrets=("s",)
+    )
     sources = {**database.settings.sources, "straitsx": source}
+    signed = f"Xfers-Signature: {sign('s', GOOD)}"
     spoofed = ("X-Forwarded-For: 192.0.2.7", "X-Forwarded-For: 203.0.113.9")
     async with receiving(database, sources=sources) as listening:
-        assert await post_raw(listening, "X-Forwarded-For: 192.0.2.7") == 403
-    proxies = ("127.0.0.1",)
+        assert await post_raw(listening, signed, "X-Forwarded-For: 192.0.2.7") == 403
+    proxies = (network("127.0.0.1"),)
     async with receiving(database, sources=sources, trusted_proxies=proxies) as listening:
-        assert await post_raw(listening) == 403
-        assert await post_raw(listening, *spoofed) == 403
-        assert await post_raw(listening, "X-Forwarded-For: 192.0.2.7, 203.0.113.9") == 403
-        assert await post_raw(listening, "X-Forwarded-For: 203.0.113.9, 192.0.2.7") == 200
-        assert await post_raw(listening, "X-Forwarded-For: \xff\xfe") == 403
+        for hops, code in (
+            ((), 403),
+            (spoofed, 403),
+            (("X-Forwarded-For: 192.0.2.7, 203.0.113.9",), 403),
+            (("X-Forwarded-For: 203.0.113.9, 192.0.2.7",), 200),
+            (("X-Forwarded-For: \xff\xfe",), 403),
+        ):
+            assert await post_raw(listening, signed, *hops) == code
         assert await listening.count() == 1
+
+
+@pytest.mark.parametrize(
+    "hop",
+    [
+        "192.0.2.7",
+        "192.0.2.7:50123",
+        "::ffff:192.0.2.7",
+        "[::ffff:192.0.2.7]:50123",
+        "10.0.0.9, 192.0.2.7:50123, [2001:db8::1]:443",
+        "192.0.2.7, , 2001:db8::1",
+    ],
+)
+async def test_a_forwarded_address_is_read_however_proxies_write_it(
+    database: Database, hop: str
+) -> None:
+    source = replace(database.settings.sources["straitsx"], allow_ips=("192.0.2.0/24",))
+    sources = {**database.settings.sources, "straitsx": replace(source, secrets=("s",))}
+    proxies = (network("::ffff:127.0.0.1"), network("2001:db8::/32"))
+    async with receiving(database, sources=sources, trusted_proxies=proxies) as listening:
+        for more in ((), ("TE: trailers",)):
+            lines = (f"X-Forwarded-For: {hop}", f"Xfers-Signature: {sign('s', GOOD)}", *more)
+            assert await post_raw(listening, *lines) == 200
+        async with database.service() as connection:
+            assert await connection.fetchval("SELECT peer FROM ledger.events") == "192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "X-Forwarded-For: 192.0.2.7",
+        "x-forwarded-for:",
+        "Forwarded: for=192.0.2.7",
+        "X-Real-IP: 192.0.2.7",
+        "Via: 1.1 proxy",
+        "CF-Connecting-IP: 192.0.2.7",
+    ],
+)
+async def test_a_proxy_on_this_machine_opens_nothing_that_is_for_this_machine_only(
+    database: Database, line: str
+) -> None:
+    signed = replace(database.settings.sources["gokart"], secrets=("s",))
+    sources = {**database.settings.sources, "gokart": signed}
+    async with receiving(database, sources=sources, role="all") as listening:
+        assert await post_raw(listening, line) == 403
+        asked = "\r\n".join(["GET {} HTTP/1.1", "Host: localhost", "Connection: close"])
+        for path, without in (("/", 200), ("/v1/nowhere", 404), ("/metrics", 200)):
+            for lines, code in (((line,), 403), ((), without)):
+                request = "\r\n".join([asked.format(path), *lines, "", ""]).encode()
+                assert status(await exchange(listening.port, request)) == code
+        token = head("X-Callback-Token: s", line, "Content-Length: 2", "Connection: close",
+                     path="/callbacks/gokart")  # fmt: skip
+        assert status(await exchange(listening.port, token + b"{}")) == 200
+        assert await post_raw(listening) == 200
+
+        async def recorded() -> bool:
+            return [row[:2] for row in await listening.deliveries()] == [("refused", 403)]
+
+        await eventually(recorded)
 
 
 async def test_a_page_in_a_browser_cannot_post_to_a_source_without_a_secret(
@@ -392,7 +461,7 @@ async def test_a_page_in_a_browser_cannot_post_to_a_source_without_a_secret(
 async def test_a_request_that_lies_about_itself_is_recorded_and_blocks_no_record(
     database: Database,
 ) -> None:
-    async with receiving(database, trusted_proxies=("127.0.0.1",)) as listening:
+    async with receiving(database, trusted_proxies=(network("127.0.0.1"),)) as listening:
         size = 10**15
         answer = await exchange(listening.port, head(f"Content-Length: {size}"))
         assert status(answer) == 413

@@ -122,7 +122,7 @@ def test_a_request_whose_head_is_known_is_read_as_if_it_were_new(random: Random)
             continue
         said = [plain.fields.get(n, "") for n in ("content-type", "user-agent", "x-forwarded-for")]
         expected = Callback(
-            Head(STRAITSX, plain.path_event, *said),
+            Head(STRAITSX, plain.path_event, *said, bool(plain.fields.get("x-forwarded-for"))),
             plain.fields.get("xfers-signature"),
             plain.body,
         )

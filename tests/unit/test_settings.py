@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,79 @@ def test_a_payload_currency_has_one_wallet(tmp_path: Path) -> None:
     text = SOURCE + 'wallets = {"payout.SGD" = "XSGD", "payout.sgd" = "XUSD"}'
     with pytest.raises(SettingsError, match="named twice"):
         loaded(tmp_path, text)
+
+
+STRONG = "0123456789abcdef0123456789abcdef"
+SECRETS = {
+    "LEDGER_API_TOKENS": STRONG,
+    "LEDGER_SECRET_STRAITSX": f"ss_{STRONG}",
+    "LEDGER_SECRET_GOKART": STRONG[::-1],
+}
+OPEN = {"LEDGER_HOST": "0.0.0.0"}
+BEHIND = {"LEDGER_TRUSTED_PROXIES": "127.0.0.1"}
+exposed = pytest.mark.parametrize("place", [OPEN, BEHIND])
+
+
+@pytest.mark.parametrize("text", ["proxy.internal", "10.0.0.0/33", "10.0.0.1:443", "*"])
+def test_a_trusted_proxy_is_an_address_or_a_block_of_them(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"LEDGER_TRUSTED_PROXIES.*{re.escape(text)}"):
+        load({**SECRETS, "LEDGER_TRUSTED_PROXIES": f"10.0.0.0/8, {text}"})
+
+
+def test_blocks_of_trusted_proxies_are_read_at_start() -> None:
+    found = load({**SECRETS, "LEDGER_TRUSTED_PROXIES": "10.1.2.3/8, ::ffff:192.0.2.1, fd00::/8"})
+    assert [str(each) for each in found.trusted_proxies] == [
+        "10.0.0.0/8", "192.0.2.1/32", "fd00::/8",
+    ]  # fmt: skip
+
+
+@exposed
+@pytest.mark.parametrize("missing", SECRETS)
+def test_whom_others_reach_needs_every_secret(place: dict[str, str], missing: str) -> None:
+    load({**SECRETS, **place})
+    with pytest.raises(SettingsError, match=missing):
+        load({**SECRETS, **place, missing: ""})
+
+
+@exposed
+@pytest.mark.parametrize("weak", [*SECRETS, "LEDGER_METRICS_TOKEN"])
+def test_whom_others_reach_needs_secrets_that_are_hard_to_guess(
+    place: dict[str, str], weak: str
+) -> None:
+    given = {**SECRETS, weak: "Tr0ub4dor&3"}
+    with pytest.raises(SettingsError, match=r"at most 66 bits .* 128 are needed") as caught:
+        load({**given, **place})
+    assert "Tr0ub4dor" not in str(caught.value)
+    load(given)
+
+
+def test_equal_secrets_of_two_sources_are_worth_a_warning() -> None:
+    assert not [each for each in load(SECRETS).warnings() if "same secret" in each]
+    same = {**SECRETS, "LEDGER_SECRET_GOKART": f"{STRONG[1:]}, ss_{STRONG}"}
+    (warning,) = [each for each in load(same).warnings() if "same secret" in each]
+    assert warning.startswith("sources straitsx, gokart have the same secret")
+    assert STRONG not in warning
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:pa/ss@db/x",
+        "postgresql://u:12/ss@db/x",
+        "postgresql://u:12#ss@db/x",
+        "postgresql://u:12?ss@db/x",
+        "postgresql://u:pass",
+        "host=db password=pass",
+        "mysql://u:pass@db/x",
+    ],
+)
+def test_a_database_url_that_would_be_misread_is_refused_without_quoting_it(url: str) -> None:
+    with pytest.raises(SettingsError, match="LEDGER_DATABASE_URL cannot be read") as caught:
+        load({"LEDGER_DATABASE_URL": url})
+    assert "ss" not in str(caught.value).replace("password", "").replace("PASSWORD", "")
+
+
+def test_no_message_quotes_a_token(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="LEDGER_API_TOKENS") as caught:
+        loaded(tmp_path, 'api_tokens = ["hush", 1]')
+    assert "hush" not in str(caught.value)

@@ -1,0 +1,75 @@
+"""Law: no part of a database's password is ever printed, however it is written."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.secrecy import redact
+
+SECRET_CHARS = "QXZ749"
+"""Characters that stand in passwords only."""
+PASSWORDS = st.text(SECRET_CHARS + ":/?#@&=%'\"\\ +;", min_size=1, max_size=12).map(
+    lambda text: f"Q{text}Z"
+)
+
+
+def quoted(password: str, mark: str = "'") -> str:
+    """Write a value of a `key=value` connection string."""
+    return mark + password.replace("\\", "\\\\").replace(mark, "\\" + mark) + mark
+
+
+def spelt(password: str) -> list[str]:
+    """Write a connection string with this password in every way that people do."""
+    encoded = quote(password, safe="")
+    return [
+        f"postgresql://user:{password}@host/base",
+        f"postgres://user:{password}@host:5432/base?sslmode=require",
+        f"postgres://user@corp:{password}@host/base",
+        f"postgresql://user:{encoded}@host/base",
+        f"postgresql://user:{encoded}@[::1]:5432/base",
+        f"postgresql://user:{encoded}@one:5432,two:5432/base",
+        f"postgresql://host/base?user=user&password={password}",
+        f"postgresql://host/base?password={encoded}&sslmode=require",
+        f"postgresql://user@host/base?sslpassword={encoded}",
+        f"postgresql://user:{password}@host/base?password={password}",
+        f"postgresql://user:{password.replace('@', '#')}",
+        f"host=host password={quoted(password)} dbname=base",
+        f"host=host PASSWORD = {quoted(password)} dbname=base",
+        f"host=host password={quoted(password, chr(34))} dbname=base",
+        f"host=host dbname=base password={quoted(password)}",
+    ]
+
+
+@given(PASSWORDS)
+def test_nothing_of_a_password_is_left(password: str) -> None:
+    for text in spelt(password):
+        for whole in (text, f"cannot connect to {text}", f"{text}\nsee the log"):
+            said = redact(whole)
+            assert not re.search(f"[{SECRET_CHARS}]", re.sub("5432", "", said)), (whole, said)
+            assert redact(said) == said
+            assert "***" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("postgresql://u:pa:ss:word@db/x", "postgresql://u:***@db/x"),
+        ("postgresql://u:p@ss@db/x", "postgresql://u:***@db/x"),
+        ("postgresql://u:p%40ss@db:5432/x", "postgresql://u:***@db:5432/x"),
+        ("host=db password='two words' user=u", "host=db password=*** user=u"),
+        (r"host=db password=two\ words user=u", "host=db password=*** user=u"),
+        ("postgresql://db/x?user=u&password=p", "postgresql://db/x?user=u&password=***"),
+        ("postgresql://u@db:5432/x", "postgresql://u@db:5432/x"),
+        ("postgresql://[::1]:5432/x", "postgresql://[::1]:5432/x"),
+        ("postgresql://db:5432,db2:5433/x", "postgresql://db:5432,db2:5433/x"),
+        ("postgresql:///x?host=/run/postgresql", "postgresql:///x?host=/run/postgresql"),
+        ("the books are at position 7", "the books are at position 7"),
+    ],
+)
+def test_what_is_no_password_is_left(text: str, said: str) -> None:
+    assert redact(text) == said
