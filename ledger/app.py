@@ -61,6 +61,7 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
         app[recon_pages.DSN] = dsn
         app[recon_pages.APPEND] = decide.appender(receiver)
         app[recon_pages.NOW] = receiver.now
+        app[recon_pages.IMPORTING] = set()
         query.add_query_routes(app, recon_pages.SPECIAL)
         app.cleanup_ctx.append(_querying(settings, dsn))
     return app

@@ -16,9 +16,8 @@ from ledger.loop import stop_if_cancelled
 from ledger.pull import Span
 from ledger.pull_terms import Pull
 from ledger.settings import Settings, Source
+from ledger.statement_child import Options, import_file
 from ledger.statement_events import log_of
-from ledger.statement_log import append_statement
-from ledger.statement_read import read_statement
 
 LOGGER = structlog.get_logger("ledger.pulling")
 
@@ -55,8 +54,7 @@ async def _source(dsn: str, source: Source, terms: Pull, now: Callable[[], datet
     name = source.name
 
     async def importer(body: bytes) -> None:
-        read = read_statement(body, format=None, currency=None, columns=None, window=None)
-        await append_statement(dsn, name, read, now(), terms=source)
+        await asyncio.to_thread(import_file, dsn, source, body, Options(), now())
 
     while True:
         try:

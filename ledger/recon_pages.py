@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -21,7 +22,7 @@ from ledger.answers_recon import (
     Withdrawal,
     Withdrawn,
 )
-from ledger.errors import BadQuestion, NotFound, StatementRefused
+from ledger.errors import BadQuestion, Conflicting, NotFound, StatementRefused
 from ledger.log import Arrival
 from ledger.problems import PRIVATE, Handler
 from ledger.query import PAGE_HEADERS, QUERY, answered
@@ -29,10 +30,10 @@ from ledger.questions import Question, ask
 from ledger.reads import Snapshot, observe
 from ledger.recon_decide import Asked, arrival_of, decision
 from ledger.routes_recon import DECIDE, FILE, FINDINGS, IMPORT, REPORT, WITHDRAW
-from ledger.settings import Settings, Source
+from ledger.settings import Settings
+from ledger.statement_child import Options, import_file
 from ledger.statement_events import log_of
-from ledger.statement_log import append_statement, withdraw_statement
-from ledger.statement_read import read_statement
+from ledger.statement_log import BUSY, withdraw_statement
 
 DECISION_BYTES_MAX: Final = 1_048_576
 BODY_SECONDS_MAX: Final = 300.0
@@ -46,6 +47,8 @@ Append: TypeAlias = Callable[[str, Arrival], Awaitable[Mapping[str, Any]]]
 DSN: Final[web.AppKey[str]] = web.AppKey("RECON_DSN")
 APPEND: Final[web.AppKey[Append]] = web.AppKey("RECON_APPEND")
 NOW: Final[web.AppKey[Callable[[], datetime]]] = web.AppKey("RECON_NOW")
+IMPORTING: Final[web.AppKey[set[str]]] = web.AppKey("RECON_IMPORTING")
+"""The sources of which a file is being taken by this process."""
 
 
 async def import_statement(request: web.Request) -> web.Response:
@@ -53,13 +56,30 @@ async def import_statement(request: web.Request) -> web.Response:
     question = ask(IMPORT, request.match_info, request.query.items())
     settings = request.app[QUERY].settings
     source = _configured(settings, question.text("source") or "")
-    body = await _body(request, settings.statement_bytes_max)
     told = _options(question)
-    again = question.text("again") is not None
-    done = await asyncio.to_thread(
-        _append, request.app[DSN], settings.sources[source], body, told, request.app[NOW](), again
-    )
+    with _alone(request.app[IMPORTING], source):
+        body = await _body(request, settings.statement_bytes_max)
+        found = await asyncio.to_thread(
+            import_file, request.app[DSN], settings.sources[source], body, told, request.app[NOW](),
+            again=question.text("again") is not None,
+        )  # fmt: skip
+    done = Imported(
+        found.status, log_of(source), found.position, found.lines, found.new, found.changed,
+        found.withdrawn,
+    )  # fmt: skip
     return answered(done, {log_of(source): done.position})
+
+
+@contextmanager
+def _alone(importing: set[str], source: str) -> Iterator[None]:
+    """Take one file of a source at a time, so that files do not pile up. Raises Conflicting."""
+    if source in importing:
+        raise Conflicting(BUSY.format(source))
+    importing.add(source)
+    try:
+        yield
+    finally:
+        importing.remove(source)
 
 
 def _configured(settings: Settings, source: str) -> str:
@@ -68,19 +88,7 @@ def _configured(settings: Settings, source: str) -> str:
     return source
 
 
-def _append(
-    dsn: str, terms: Source, body: bytes, told: Mapping[str, Any], now: datetime, again: bool
-) -> Imported:
-    """Read and append a file, in a thread: a large one must not keep callbacks waiting."""
-    statement, source = read_statement(body, **told), terms.name
-    done = asyncio.run(append_statement(dsn, source, statement, now, again=again, terms=terms))
-    return Imported(
-        done.status, log_of(source), done.position, done.lines, done.new, done.changed,
-        done.withdrawn,
-    )  # fmt: skip
-
-
-def _options(question: Question) -> dict[str, Any]:
+def _options(question: Question) -> Options:
     begin, end = question.time("from"), question.time("to")
     if (begin is None) != (end is None):
         raise BadQuestion("from and to go together: the period that the file covers")
@@ -89,12 +97,8 @@ def _options(question: Question) -> dict[str, Any]:
         named = msgspec.json.decode(columns, type=dict[str, str]) if columns else None
     except msgspec.DecodeError as error:
         raise BadQuestion(f"columns is a JSON object of texts: {error}") from error
-    return {
-        "format": question.text("format"),
-        "currency": question.text("currency"),
-        "columns": named,
-        "window": None if begin is None or end is None else (begin, end),
-    }
+    window = None if begin is None or end is None else (begin, end)
+    return Options(question.text("format"), question.text("currency"), named, window)
 
 
 async def _body(request: web.Request, bytes_max: int) -> bytes:

@@ -7,6 +7,7 @@ its reader. Of an entry counts what moved the account (`Ntry`), not how the bank
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,9 @@ FORMAT: Final = "camt.053"
 NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:camt.053."
 STATEMENTS_MAX: Final = 10_000
 """Statements (`Stmt`) in one file."""
+TAG_BYTES_MAX: Final = 65_536
+"""Bytes between `<` and `>`: the parser reads an endless tag again with every piece of it."""
+_ENDLESS: Final = re.compile(rb"<[^<>]{%d}" % TAG_BYTES_MAX)
 _DAY: Final = timedelta(days=1)
 _SIGNS: Final = {"CRDT": 1, "DBIT": -1}
 _OPENING: Final = ("OPBD", "PRCD")
@@ -123,6 +127,11 @@ def _of_currency(accounts: list[_Account], currency: str | None) -> list[_Accoun
 
 
 def _accounts(body: bytes, where: ZoneInfo | None) -> list[_Account]:
+    if _ENDLESS.search(body):
+        raise StatementRefused(
+            f"a tag is longer than {TAG_BYTES_MAX} bytes, so this is no camt.053; export the "
+            "statement again"
+        )
     accounts: list[_Account] = []
     number = depth = 0
     try:

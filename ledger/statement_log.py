@@ -1,8 +1,8 @@
 """Statements into the log: a file's header and lines as events of the log beside the callbacks'.
 
 A file is appended in one transaction, so it is in the log whole or not at all. Imports of one
-source follow each other (an advisory lock, taken first): which lines a file changes is read from
-the log itself. Callbacks never wait for it; they are in another log.
+source follow each other (an advisory lock of the session, taken first): which lines a file changes
+is read from the log itself. Callbacks never wait for it; they are in another log.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import Any, Final
 
+import asyncpg
 import orjson
 
 from ledger import database
@@ -29,10 +30,16 @@ from ledger.statement_events import Event, log_of
 
 BATCH: Final = 1_000
 IMPORT_SECONDS_MAX: Final = 600.0
-AHEAD_MAX: Final = timedelta(days=366)
+AHEAD_MAX: Final = timedelta(days=1)
 """How far ahead a period may end: clocks and days differ a little, a slip of the pen by decades."""
+TURN_SECONDS_MAX: Final = 5
+"""How long a change of a log of statements waits for the one before it."""
 
-LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('ledger.import.' || $1, 0))"
+BUSY: Final = "another import of {} is running; wait until it has ended and import the file again"
+
+WAIT_BOUNDED: Final = f"SET lock_timeout = '{TURN_SECONDS_MAX}s'"
+WAIT_AS_BEFORE: Final = "RESET lock_timeout"
+LOCK: Final = "SELECT pg_advisory_lock(hashtextextended('ledger.import.' || $1, 0))"
 SELECT_SAME: Final = """
 SELECT position FROM ledger.events WHERE source = $1 AND event_id = $2
 """
@@ -122,19 +129,28 @@ async def append_statement(
 ) -> Imported:  # fmt: skip
     """Append a file to the log of a source's statements. Times are `now`, aware.
 
-    `again` states it anew although it was imported before, as after a mistaken newer file. By
+    `again` states it once more although it was imported before, as after a mistaken newer file. By
     `terms`, the source's settings, what is appended is marked as this service's. Raises
-    StatementRefused for a period that ends more than a year ahead, Conflicting for a file that was
-    withdrawn, DatabaseUnavailable when nothing is known about the
+    StatementRefused for a period that ends more than a day ahead, Conflicting for a file that was
+    withdrawn or while another import runs, DatabaseUnavailable when nothing is known about the
     outcome; importing again is safe.
     """
+    async with turn(dsn, source) as connection:
+        return await add_statement(connection, source, statement, now, again=again, terms=terms)
+
+
+async def add_statement(
+    connection: Any, source: str, statement: Statement, now: datetime, *, again: bool,
+    terms: Source | None = None,
+) -> Imported:  # fmt: skip
+    """Append a file through the connection that `turn` gave; raises as `append_statement`."""
     if statement.closed_at > now + AHEAD_MAX:
         raise StatementRefused(
             f"the period ends at {statement.closed_at.isoformat()}, which is yet to come; correct "
             "it (--to)"
         )
     log = log_of(source)
-    async with _importing(dsn, log) as connection:
+    async with _changing(connection, log):
         name = made.header_name(statement)
         before = await connection.fetchrow(SELECT_HEADER, log, name) if again else None
         header = made.header(log, statement, now, before["position"] if before else None)
@@ -165,7 +181,7 @@ async def withdraw_statement(
     Raises NotFound when no import of the file is in force.
     """
     log = log_of(source)
-    async with _importing(dsn, log) as connection:
+    async with turn(dsn, source) as connection, _changing(connection, log):
         headers = [
             row for row in await connection.fetch(SELECT_HEADERS, log, sha256)
             if row["status"] == "imported"
@@ -188,17 +204,29 @@ async def withdraw_statement(
 
 
 @asynccontextmanager
-async def _importing(dsn: str, log: str) -> AsyncIterator[Any]:
-    """Open the one transaction that changes a log of statements now."""
-    async with (
-        database.connected(dsn, seconds_max=IMPORT_SECONDS_MAX) as connection,
-        connection.transaction(),
-    ):
+async def turn(dsn: str, source: str) -> AsyncIterator[Any]:
+    """Open the connection that alone may change a source's log of statements during the block.
+
+    Raises Conflicting when another one still does after TURN_SECONDS_MAX.
+    """
+    async with database.connected(dsn, seconds_max=IMPORT_SECONDS_MAX) as connection:
+        await connection.execute(WAIT_BOUNDED)
+        try:
+            await connection.execute(LOCK, log_of(source))
+        except asyncpg.LockNotAvailableError as error:
+            raise Conflicting(BUSY.format(source)) from error
+        await connection.execute(WAIT_AS_BEFORE)
+        yield connection
+
+
+@asynccontextmanager
+async def _changing(connection: Any, log: str) -> AsyncIterator[None]:
+    """Change a log of statements in one transaction, and wake who folds it."""
+    async with connection.transaction():
         await database.assert_safe(connection)
-        await connection.execute(LOCK, log)
         await connection.execute(ADD_SOURCE, log, STATEMENT, None, "{}")
         await connection.execute(REGISTER_HEAD, log)
-        yield connection
+        yield
         await connection.execute(RING)
 
 

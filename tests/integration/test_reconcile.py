@@ -17,6 +17,7 @@ import pytest
 from ledger.model import plain
 from ledger.recon_rules import rules_of
 from ledger.reconcile import Reconciler
+from ledger.statement_events import PART_BYTES
 from ledger.statement_log import SELECT_LINES
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
@@ -632,10 +633,8 @@ async def test_lines_stated_before_are_stated_again_by_the_same_file_of_another_
     assert (await reconcile(service)).results[0].state == "RECONCILED"
 
 
-async def test_a_file_is_kept_byte_for_byte(service: Service, monkeypatch: Any) -> None:
-    monkeypatch.setattr("ledger.statement_events.PART_BYTES", 100)
-    file = statement(await books_of_three(service))
-    assert len(file) > 300
+async def test_a_file_is_kept_byte_for_byte(service: Service) -> None:
+    file = statement(await books_of_three(service)) + b" " * (2 * PART_BYTES)
     await post_statement(service, file)
     (told,) = await listed(service)
     path = f"/v1/statements/straitsx/{told['sha256']}/file"

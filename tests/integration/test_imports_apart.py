@@ -1,0 +1,153 @@
+"""A statement's file is read in a process of its own, within limits, one at a time per source."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ledger.errors import Conflicting, StatementRefused
+from ledger.statement_child import Limits, Options, import_file
+from ledger.statement_log import LOCK
+from tests.asking import Service, payment, problem, serving
+from tests.conftest import Database, eventually
+from tests.service import calling
+from tests.service import serving as running
+from tests.statements import JANUARY, refused_statement, row, statement
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+FILE = statement([row("r1", "c1", "10", "2026-01-10T12:00:00Z")])
+ASKED = {"source": "straitsx", "currency": "XSGD", "from": JANUARY[0], "to": JANUARY[1]}
+MIB = 1024 * 1024
+STALL_SECONDS_MAX = 2.0
+
+
+@pytest.fixture
+async def service(database: Database) -> AsyncIterator[Service]:
+    async with serving(database) as found:
+        yield found
+
+
+def many_lines(count: int) -> bytes:
+    """Return a CSV that takes a while to read."""
+    lines = "".join(f"2026-01-10T12:00:00Z,{n}.25,c{n}\n" for n in range(count))
+    return f"Date,Amount,Ref\n{lines}".encode()
+
+
+CSV = Options("csv", "XSGD", {"effective_at": "Date", "amount": "Amount", "reference": "Ref"})
+
+
+async def imported(database: Database, body: bytes, options: Options, limits: Limits) -> Any:
+    return await asyncio.to_thread(
+        import_file, database.service_dsn, "straitsx", body, options, NOW, limits=limits
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(memory_bytes_max=320 * MIB), "takes more than 320 MiB of memory"),
+        (Limits(cpu_seconds_max=1), "takes more than 1 s of processor time"),
+        (Limits(seconds_max=1), "takes more than 1 s; split it"),
+    ],
+)
+async def test_a_file_that_takes_too_much_is_refused_with_a_sentence(
+    database: Database, limits: Limits, message: str
+) -> None:
+    with pytest.raises(StatementRefused, match=message):
+        await imported(database, many_lines(600_000), CSV, limits)
+    done = await imported(database, FILE, Options(currency="XSGD"), Limits())
+    assert (done.status, done.new) == ("accepted", 1)
+
+
+@pytest.mark.timeout(120)
+async def test_callbacks_do_not_wait_for_a_hostile_file(tmp_path: Path) -> None:
+    """26 MiB of one tag, and as much that is well-formed and slow to read."""
+    tag = b"<" + b"A" * 26 * MIB
+    entry = b'<Ntry><Amt Ccy="SGD">1</Amt><CdtDbtInd>CRDT</CdtDbtInd></Ntry>'
+    deep = b"<Document><Stmt>" + entry * (26 * MIB // len(entry))
+    with running(tmp_path) as service:
+        async with calling(service.url) as caller:
+            for number, body in enumerate((tag, deep), 1):
+                post = caller.request("POST", "/v1/statements", params=ASKED, data=io.BytesIO(body))
+                importing = asyncio.create_task(post)
+                waits = []
+                while not importing.done() or not waits:
+                    began = time.monotonic()
+                    told = payment(number, amount=str(len(waits) + 1))
+                    await caller.tell("straitsx", orjson.dumps(told))
+                    waits.append(time.monotonic() - began)
+                    await asyncio.wait([importing], timeout=0.05)
+                reply = await importing
+                assert (reply.status, max(waits) < STALL_SECONDS_MAX) == (422, True), (reply, waits)
+
+
+async def test_an_endless_tag_is_refused_at_once(service: Service) -> None:
+    status, told = await refused_statement(service, b"<" + b"A" * 80_000)
+    assert (status, "a tag is longer than 65536 bytes" in told["detail"]) == (422, True)
+
+
+async def test_a_second_import_of_a_source_is_refused_while_one_runs(service: Service) -> None:
+    begun = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield FILE[:10]
+        begun.set()
+        await again.wait()
+        yield FILE[10:]
+
+    again = asyncio.Event()
+    first = asyncio.create_task(_post(service, slowly()))
+    await begun.wait()
+
+    async def refusal() -> Any:
+        status, told = await _post(service, FILE)
+        return told["detail"] if status == 409 else None
+
+    told = await eventually(refusal)
+    assert "another import of straitsx is running" in told
+    again.set()
+    assert (await first)[0] == 200
+    assert (await _post(service, FILE))[1]["status"] == "duplicate"
+
+
+async def _post(service: Service, body: Any) -> tuple[int, dict[str, Any]]:
+    async with service.client.post("/v1/statements", params=ASKED, data=body) as answer:
+        if answer.status != 200:
+            return await problem(answer)
+        return answer.status, dict(await answer.json())
+
+
+async def test_imports_of_several_processes_follow_each_other(database: Database) -> None:
+    async with database.service() as other:
+        await other.execute(LOCK, "straitsx.statements")
+        with pytest.raises(Conflicting, match="another import of straitsx is running; wait"):
+            await imported(database, FILE, Options(currency="XSGD"), Limits())
+    done = await imported(database, FILE, Options(currency="XSGD"), Limits())
+    assert done.status == "accepted"
+
+
+def test_what_reads_a_file_ends_with_the_process_that_asked() -> None:
+    reading, writing = os.pipe()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "ledger.statement_child", str(reading)],
+        stdin=subprocess.PIPE,
+        pass_fds=(reading,),
+    )
+    try:
+        os.close(writing)  # it waits for its task
+        assert child.wait(10) == 1
+    finally:
+        child.kill()
+        child.communicate()
+        os.close(reading)
