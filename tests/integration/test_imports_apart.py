@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from ledger.errors import Conflicting, StatementRefused
+from ledger.settings import Source
 from ledger.statement_child import Limits, Options, import_file
 from ledger.statement_log import LOCK
 from tests.asking import Service, payment, problem, serving
@@ -25,6 +26,7 @@ from tests.service import calling
 from tests.service import serving as running
 from tests.statements import JANUARY, refused_statement, row, statement
 
+SOURCE = Source("straitsx", "straitsx")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FILE = statement([row("r1", "c1", "10", "2026-01-10T12:00:00Z")])
 ASKED = {"source": "straitsx", "currency": "XSGD", "from": JANUARY[0], "to": JANUARY[1]}
@@ -49,7 +51,7 @@ CSV = Options("csv", "XSGD", {"effective_at": "Date", "amount": "Amount", "refer
 
 async def imported(database: Database, body: bytes, options: Options, limits: Limits) -> Any:
     return await asyncio.to_thread(
-        import_file, database.service_dsn, "straitsx", body, options, NOW, limits=limits
+        import_file, database.service_dsn, SOURCE, body, options, NOW, limits=limits
     )
 
 
