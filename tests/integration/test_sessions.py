@@ -68,7 +68,7 @@ async def test_what_a_role_or_a_database_carries_does_not_reach_a_session(
         assert await settings_of(connection) == wanted
         await connection.execute("SELECT pg_sleep(0.2)")
         await connection.execute("CREATE TEMPORARY TABLE t ON COMMIT DROP AS SELECT ''::text")
-    async with db.pool(database.service_dsn, 1) as pool:
+    async with db.pooled(database.service_dsn, size_max=1) as pool:
         for _ in range(2):
             async with pool.acquire() as connection:
                 assert await settings_of(connection) == wanted
