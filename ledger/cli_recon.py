@@ -172,8 +172,15 @@ def file_(
         raise ServiceRefused(502, "the file is not whole; ask again, or run `ledger verify`")
     if out is None:
         return write_raw(raw, b"")
-    out.write_bytes(raw)
+    _write_file(out, raw)
     return 0
+
+
+def _write_file(path: Path, raw: bytes) -> None:
+    from ledger.outfile import replacing
+
+    with replacing(path) as file:
+        file.write(raw)
 
 
 @statement.default
@@ -309,7 +316,7 @@ def _write_report(
     if str(path) == "-":
         write_raw(raw, end=b"")
     else:
-        path.write_bytes(raw)
+        _write_file(path, raw)
 
 
 @reconcile.command

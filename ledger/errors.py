@@ -62,6 +62,10 @@ class UnsafeDatabase(LedgerError):
     """PostgreSQL is configured so that a committed callback can be lost. See the message."""
 
 
+class DataFolderTaken(LedgerError):
+    """Another service runs on this data folder. Stop it, or set another LEDGER_DATA_DIR."""
+
+
 class PostgresError(LedgerError):
     """The embedded PostgreSQL could not be found, created or started. See the message."""
 

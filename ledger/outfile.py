@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from ledger.errors import BadQuestion
 from ledger.keys import sync_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+
+FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+"""Nothing that is there already is opened: neither a file nor a link to one."""
 
 
 class HashedFile(io.RawIOBase):
@@ -51,15 +56,18 @@ class HashedFile(io.RawIOBase):
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends well.
 
-    Only its owner may read it: exports hold what customers told. Raises BadQuestion when there
-    is no folder to put it in.
+    Only its owner may read it: exports hold what customers told. A link at `path` is replaced,
+    never followed. Raises BadQuestion when there is no folder to put it in, or `path` is a folder,
+    a device or a pipe.
     """
     if not path.parent.is_dir():
         raise BadQuestion(f"{path.parent} is not a folder; make it, or name another file")
     if path.is_dir():
         raise BadQuestion(f"{path} is a folder; name a file in it")
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    if path.exists() and not path.is_file():
+        raise BadQuestion(f"{path} is not a file; name one, or - for standard output")
+    fresh = path.with_name(f".ledger-{secrets.token_hex(8)}.new")
+    handle = os.open(fresh, FRESH, 0o600)
     try:
         with os.fdopen(handle, "wb", buffering=1 << 20) as file:
             yield file

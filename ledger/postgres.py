@@ -19,6 +19,7 @@ from typing import Final
 import asyncpg
 import structlog
 
+from ledger import database
 from ledger.errors import LedgerError, PostgresError
 from ledger.postgres_binaries import Binaries, find_binaries, kept
 from ledger.postgres_cluster import (
@@ -295,6 +296,7 @@ async def _until_ready(cluster: Cluster, pid: int) -> None:
                     cluster.dsn(OWNER, "postgres"),
                     timeout=PROBE_SECONDS_MAX,
                     command_timeout=START_SECONDS_MAX,
+                    server_settings=database.SESSION,
                 )
                 try:
                     await ensure_roles(cluster, owner)

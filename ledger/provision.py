@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,7 +11,8 @@ import asyncpg
 import orjson
 
 from ledger import database, pooler, seal, sources
-from ledger.errors import DatabaseReadOnly, MigrationError
+from ledger.errors import DatabaseReadOnly, DataFolderTaken, MigrationError
+from ledger.holding import held
 from ledger.migrate import migrate, pending
 from ledger.postgres import EmbeddedPostgres, Endpoint
 from ledger.settings import Settings
@@ -39,7 +40,7 @@ async def provided(
 ) -> AsyncIterator[tuple[Endpoint, EmbeddedPostgres | None]]:
     """Provide the database: the configured one, or the embedded one for as long as the block.
 
-    A guest leaves a server running that it found running: somebody else's, most likely.
+    A guest leaves a server running that it found running, or that a service uses meanwhile.
     """
     if settings.database_url:
         yield Endpoint(settings.database_url, settings.database_url), None
@@ -49,8 +50,18 @@ async def provided(
     try:
         yield endpoint, embedded
     finally:
-        if not (is_guest and embedded.adopted):
+        if not is_guest:
             await embedded.stop()
+        elif not embedded.adopted:
+            with suppress(DataFolderTaken), held(settings.data_dir):
+                await embedded.stop()
+
+
+def holding(settings: Settings, role: str) -> AbstractContextManager[None]:
+    """Return the lock on what a role keeps in the data folder: its database, or keys and seals."""
+    if settings.database_url and role in ("receiver", "query"):
+        return nullcontext()
+    return held(settings.data_dir)
 
 
 @dataclass(frozen=True, slots=True)

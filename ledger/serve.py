@@ -18,7 +18,7 @@ from ledger import __version__, database, logs, registry
 from ledger.errors import DatabaseUnavailable, SettingsError
 from ledger.loop import runner, wait_for
 from ledger.postgres import EmbeddedPostgres, Endpoint
-from ledger.provision import Prepared, prepare, provided
+from ledger.provision import Prepared, holding, prepare, provided
 from ledger.settings import Settings
 
 LOGGER = structlog.get_logger("ledger.serve")
@@ -164,7 +164,15 @@ def listen(settings: Settings) -> socket.socket:
 
 
 async def serve(settings: Settings, role: str) -> int:
-    """Run the service until SIGINT or SIGTERM. Returns the exit code."""
+    """Run the service until SIGINT or SIGTERM. Returns the exit code.
+
+    Raises DataFolderTaken when another one runs on its data folder.
+    """
+    with holding(settings, role):
+        return await _serve(settings, role)
+
+
+async def _serve(settings: Settings, role: str) -> int:
     stopping, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -40,7 +40,7 @@ RANKS = [
      "statement_straitsx",
      "statement_csv", "statement_camt", "statement_mt940", "statement_read",
      "pull_terms",
-     "lines", "outfile", "pack", "packlist", "export_files", "export_journal",
+     "lines", "outfile", "holding", "pack", "packlist", "export_files", "export_journal",
      "shuffle"},
     {"database", "migrate", "log", "conditions", "sources", "table_sql", "books", "cells",
      "kept_findings", "deliveries", "gauges", "questions", "asof", "answers",

@@ -1,0 +1,52 @@
+"""One service per data folder: a lock that ends with the process that holds it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ledger.errors import DataFolderTaken, SettingsError
+
+if os.name == "posix":
+    import fcntl
+
+LOCK_FILE: Final = "service.lock"
+PID_BYTES_MAX: Final = 32
+
+
+@contextmanager
+def held(data_dir: Path) -> Iterator[None]:
+    """Hold a data folder for the length of a block; it is made when there is none.
+
+    Raises DataFolderTaken, which names the process that holds it, and SettingsError.
+    """
+    path = data_dir / LOCK_FILE
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise SettingsError(f"LEDGER_DATA_DIR={data_dir} cannot be used: {error}") from error
+    try:
+        _lock(opened, data_dir)
+        os.ftruncate(opened, 0)
+        os.pwrite(opened, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _lock(opened: int, data_dir: Path) -> None:
+    if os.name != "posix":
+        return
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        found = os.pread(opened, PID_BYTES_MAX, 0).decode("ascii", "replace").strip()
+        raise DataFolderTaken(
+            f"a service runs on the data folder {data_dir.absolute()} already: process "
+            f"{found or '(unknown)'}; stop that one, or give this one a LEDGER_DATA_DIR of its own"
+        ) from error
