@@ -9,6 +9,7 @@ no secret and can make neither. A source without a secret claims nothing, and no
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,8 @@ MARK: Final = "Ledger-Mark"
 QUERY: Final = "Query"
 _OTHERS: Final = frozenset({"Content-Type", "User-Agent", QUERY, MARK})
 """Kept headers that are no provider's signature."""
+
+_SIGNATURE: Final = re.compile(r"\s*[0-9a-fA-F]{64}\s*", re.ASCII)
 
 _BEGIN: Final = b"callback-ledger mark 1\n"
 _CALLBACK: Final = "callback"
@@ -167,7 +170,8 @@ class Authenticity:
 
 def _signature(kept: Mapping[str, str]) -> str | None:
     """Return the provider's signature, whatever its header was called then."""
-    return next((value for name, value in kept.items() if name not in _OTHERS), None)
+    found = (value for name, value in kept.items() if name not in _OTHERS)
+    return next(filter(_SIGNATURE.fullmatch, found), None)
 
 
 def _signed_bytes(kept: Mapping[str, str], reason: str | None, body: bytes) -> bytes:

@@ -20,6 +20,7 @@ from ledger.model import SourceTerms
 from ledger.registry import Registry
 from ledger.settings import Settings
 from ledger.sources import terms_of
+from ledger.verify_books import VERSION as VERIFY_VERSION
 from ledger.verify_books import Fold
 
 VERSION: Final = "rebuild-"
@@ -39,7 +40,9 @@ COMPARE: Final = "compare"
 TRY_LOCK: Final = "SELECT pg_try_advisory_lock($1)"
 SELECT_UNFINISHED: Final = """
 SELECT generation FROM ledger.generations
- WHERE state = 'building' AND starts_with(version, $1) AND version <> $2
+ WHERE state = 'building' AND (starts_with(version, $1) AND version <> $2
+                              -- a day is longer than any verification takes
+                           OR starts_with(version, $3) AND created_at < now() - interval '1 day')
 """
 SELECT_PREVIOUS: Final = """
 SELECT generation, version FROM ledger.generations WHERE state = 'previous'
@@ -191,8 +194,10 @@ class Rebuild:
             )
 
     async def _forget_others(self) -> None:
-        """Drop what rebuilds of other versions left."""
-        rows = await self.connection.fetch(SELECT_UNFINISHED, VERSION, VERSION + self.version)
+        """Drop what rebuilds of other versions left, and what a killed verification did."""
+        rows = await self.connection.fetch(
+            SELECT_UNFINISHED, VERSION, VERSION + self.version, VERIFY_VERSION
+        )
         for row in rows:
             await discard(self.connection, self.settings, int(row["generation"]))
 

@@ -101,8 +101,12 @@ class SourceSealer:
         )
 
     def _check_senders(self, rows: Sequence[Any]) -> None:
-        """Raise CannotSeal for the first event whose sender knew no secret of the source."""
-        doubt = self._judge.first_doubt(rows) if self._judge else None
+        """Raise CannotSeal for the first event whose sender knew no secret of the source.
+
+        A source without a secret takes events from anybody who can reach the service.
+        """
+        judge = self._judge
+        doubt = judge.first_doubt(rows) if judge and judge.claims else None
         if doubt is not None:
             raise CannotSeal(
                 f"event {doubt.position} of {self.source} {doubt.found}: it is not signed, nor is "

@@ -87,8 +87,8 @@ class Verification:
                 dsn, is_behind=True, seconds_max=SECONDS_MAX
             ) as connection:
                 ends = await _ends(connection)
-                await self._check_evidence(connection, ends, claims)
                 await self._check_logs(connection, ends, claims)
+                await self._check_evidence(connection, ends, claims)
                 await self._check_books(connection, dsn, ends)
         except (DatabaseUnavailable, asyncpg.PostgresError, *database.LOST) as error:
             advice = "see that the database runs and that this role may read it; then ask again"

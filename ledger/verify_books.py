@@ -49,11 +49,6 @@ SELECT_COUNTS: Final = """
 SELECT (SELECT count(*) FROM entries WHERE source = $1) AS entries,
        (SELECT count(*) FROM parked WHERE source = $1) AS parked
 """
-# What a killed verification left; a day is longer than any takes.
-SELECT_LEFT: Final = """
-SELECT generation FROM ledger.generations
- WHERE state = 'building' AND starts_with(version, $1) AND created_at < now() - interval '1 day'
-"""
 LOCK_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1 FOR UPDATE"
 TAKE_SNAPSHOT: Final = "SELECT count(*) FROM ledger.heads"
 
@@ -104,8 +99,6 @@ async def second_generation(
     """Fold these sources into books beside the live ones, as far as those are; drop them later."""
     version = VERSION + uuid.uuid4().hex
     async with database.connected(dsn, seconds_max=300) as connection:
-        for row in await connection.fetch(SELECT_LEFT, VERSION):
-            await discard(connection, settings, int(row["generation"]))
         live = await connection.fetchrow(books.SELECT_LIVE)
         targets = await folded(connection, int(live["generation"]))
         wanted = {source: targets.get(source, 0) for source in sources}

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from ledger import books, keys, registry, sealfile
+from ledger.rebuild import Rebuild, alone
 from ledger.seal import SourceSealer
 from ledger.verdict import Checked, overall
 from ledger.verify import Options, Verification
@@ -57,9 +58,13 @@ class Sealed:
             for terms in await load_terms(connection):
                 await fold_source(self.database, terms, self.generation)
 
+    @property
+    def file(self) -> Path:
+        return sealfile.path_of(self.database.settings.data_dir, SOURCE)
+
     def forget_file(self) -> None:
         """Take away the append-only file, as who owns the machine can."""
-        sealfile.path_of(self.database.settings.data_dir, SOURCE).unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -233,7 +238,15 @@ async def test_a_tail_cut_with_its_seals_is_convicted_by_the_file(sealed: Sealed
     failure = await sealed.failure()
     assert (failure.name, failure.position) == ("against", 301)
     assert "signed 310 events" in failure.found
+    notes = list(sealfile.read(sealed.file))
     sealed.forget_file()
+    failure = await sealed.failure()
+    assert failure.name == "seals"
+    assert "is gone or was emptied, although 2 checkpoints were signed" in failure.found
+        "straitsx.txt is gone or was emptied, although 2 checkpoints were signed" in failure.found
+    )
+    # Who owns the machine can write a file that fits.
+    sealed.file.write_text("".join(note + "\n" for note in notes[:2]))
     assert (await sealed.failure()).name == "books", "the books were further"
     async with sealed.database.owner() as connection:
         schema = books.schema_of(sealed.generation)
@@ -393,8 +406,68 @@ async def test_a_partial_check_is_incomplete_and_never_a_pass(sealed: Sealed) ->
     assert overall(await sealed.verify(skip_books=False)) == "ok"
     (sealed.database.settings.data_dir / keys.FOLDER / keys.TRUSTED_FILE).unlink()
     found = await sealed.verify(skip_books=False)
-    assert overall(found) == "INCOMPLETE"
-    assert found[0].name == "keys"
+    assert overall(found) == "fail"
+    (failure,) = [check for check in found if check.verdict == "fail"]
+    assert failure.name == "keys"
+    assert "trusted.txt is gone or empty, although 5 checkpoints were signed" in failure.found
+
+
+async def test_seals_that_only_the_file_has_are_missed(sealed: Sealed) -> None:
+    await sealed.tamper("DELETE FROM ledger.seals", "DELETE FROM ledger.tiles")
+    failure = await sealed.failure()
+    assert (failure.name, failure.source) == ("seals", "gokart")
+    found = [check for check in await sealed.verify() if check.verdict == "fail"]
+    assert [check.source for check in found] == ["gokart", SOURCE]
+    assert "a checkpoint of 310 events, but ledger.seals has none" in found[1].found
+
+
+@pytest.mark.parametrize("keep", [None, 0, 1])
+async def test_a_file_of_checkpoints_that_is_gone_or_shortened_is_a_failure(
+    sealed: Sealed, keep: int | None
+) -> None:
+    for _ in range(2):
+        await append(sealed.database, 1)
+        await sealed.seal()
+    notes = list(sealfile.read(sealed.file))
+    if keep is None:
+        sealed.forget_file()
+    else:
+        sealed.file.write_text("".join(note + "\n" for note in notes[-keep:] if keep))
+    failure = await sealed.failure()
+    assert (failure.name, failure.source) == ("seals", SOURCE)
+    assert ("lacks 4 of 5 checkpoints" if keep else "is gone or was emptied") in failure.found
+
+
+async def test_a_checkpoint_that_a_crash_kept_from_the_file_is_incomplete(sealed: Sealed) -> None:
+    notes = list(sealfile.read(sealed.file))
+    sealed.file.write_text("".join(note + "\n" for note in notes[:-1]))
+    found = [check for check in await sealed.verify(skip_books=False) if check.verdict != "ok"]
+    assert [(check.verdict, check.name) for check in found] == [("INCOMPLETE", "seals")]
+    await sealed.seal()
+    assert overall(await sealed.verify(skip_books=False)) == "ok"
+
+
+async def test_terms_that_are_not_those_of_the_settings_are_named(sealed: Sealed) -> None:
+    await sealed.tamper(
+        """UPDATE ledger.sources SET wallets = '{"payout.sgd": "XUSD"}' WHERE source = 'straitsx'"""
+    )
+    found = [check for check in await sealed.verify(skip_books=False) if check.verdict != "ok"]
+    assert [(check.verdict, check.name, check.source) for check in found] == [
+        ("fail", "sources", SOURCE)
+    ]
+    assert "wallets is {'payout.sgd': 'XUSD'} in ledger.sources, {} by the settings" in (
+        found[0].found
+    )
+
+
+async def test_verifying_drops_no_generation_but_its_own(sealed: Sealed) -> None:
+    async with sealed.database.service() as connection:
+        await books.create_generation(connection, registry.load(), "verify-x", "building")
+        await connection.execute("UPDATE ledger.generations SET created_at = '2020-01-01'"
+                                 " WHERE version = 'verify-x'")  # fmt: skip
+        assert overall(await sealed.verify(skip_books=False)) == "ok"
+        rows = await connection.fetch("SELECT version FROM ledger.generations ORDER BY generation")
+        assert [row["version"] for row in rows][1:] == ["verify-x"]
 
 
 async def test_what_a_killed_verification_left_is_dropped_a_day_later(sealed: Sealed) -> None:
@@ -405,7 +478,11 @@ async def test_what_a_killed_verification_left_is_dropped_a_day_later(sealed: Se
                 "UPDATE ledger.generations SET created_at = now() - $2::text::interval "
                 "WHERE version = $1", f"verify-{age}", age,
             )  # fmt: skip
-        assert overall(await sealed.verify(skip_books=False)) == "ok"
+    database = sealed.database
+    async with alone(database.service_dsn) as connection:
+        work = Rebuild(database.service_dsn, database.settings, connection, registry.load(), 0)
+        await work.build()
+        await work.drop()
         rows = await connection.fetch("SELECT version FROM ledger.generations ORDER BY generation")
         assert [row["version"] for row in rows][1:] == ["verify-1 hour"]
 
