@@ -160,7 +160,11 @@ async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **sessi
             command_timeout=seconds_max,
             server_settings={**SESSION, **session},
         )
-        await connection.execute(PIN)
+        try:
+            await connection.execute(PIN)
+        except BaseException:
+            connection.terminate()
+            raise
     except REFUSED as error:
         raise DatabaseRefused(f"LEDGER_DATABASE_URL does not work: {_why(error)}") from error
     except asyncpg.ProtocolViolationError as error:
