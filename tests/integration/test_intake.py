@@ -180,7 +180,7 @@ async def test_what_nobody_knows_is_never_200(
     async with receiving(database) as listening, connected(listening.port) as (reader, writer):
         lane = listening.web.app[RECEIVER].log.lanes["straitsx"]
 
-        async def fail(batch: list[Any]) -> Any:
+        async def fail(_pool: Any, batch: list[Any]) -> Any:
             for waiting in batch:
                 waiting.tell(error)
 

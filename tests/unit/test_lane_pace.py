@@ -20,10 +20,10 @@ class Recorder(Lane):
 
     def __init__(self) -> None:
         settings = load({})
-        super().__init__("straitsx", "", settings, Budget(1_000, 1_000_000), lambda: None)
+        super().__init__("straitsx", settings, Budget(1_000, 1_000_000), lambda: None)
         self.sizes: list[int] = []
 
-    async def _commit(self, batch: list[Any]) -> None:
+    async def _commit(self, pool: Any, batch: list[Any]) -> None:
         self.sizes.append(len(batch))
         for waiting in batch:
             waiting.tell(log.Appended(1, fresh=True))
@@ -57,7 +57,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_only_a_busy_lane_waits_for_more(pauses: list[float]) -> None:
     few, some, many = 1, PACED_EVENTS.start, PACED_EVENTS.stop
     lane = Recorder()
-    running = asyncio.create_task(lane.run())
+    running = asyncio.create_task(lane.run(None))
     for count in (few, few, some):
         await asyncio.gather(*arrive(lane, count))
     assert pauses == [], "callbacks that come one by one do not wait for each other"
@@ -85,7 +85,7 @@ async def test_a_busy_lane_waits_while_callbacks_keep_coming(
             told.extend(arrive(lane, 1))
         await sleep(0)
 
-    running = asyncio.create_task(lane.run())
+    running = asyncio.create_task(lane.run(None))
     await asyncio.gather(*told)
     monkeypatch.setattr(log.asyncio, "sleep", one_more)
     told += arrive(lane, 1)
