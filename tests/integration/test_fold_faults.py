@@ -10,12 +10,12 @@ from typing import Any
 
 import orjson
 import pytest
-from structlog.testing import capture_logs
 
 from ledger import books, conditions, registry
 from ledger.projector import Projector
 from ledger.simulate import Callback
 from tests.asking import payment, serving
+from tests.capturing import captured_logs
 from tests.conftest import Database, eventually
 from tests.dumps import differences
 from tests.integration.test_worker import append, end, live_at_head, one_fold, tables
@@ -98,7 +98,7 @@ async def parked(database: Database, generation: int) -> Sequence[Any]:
 async def test_an_error_that_may_pass_costs_no_event(database: Database, sqlstate: str) -> None:
     generation = await prepare_faults(database)
     await set_fault(database, sqlstate)
-    with capture_logs() as logged:
+    with captured_logs() as logged:
         async with projecting(database):
             await append(database, callbacks(1, 11))
             await eventually(
@@ -180,7 +180,7 @@ async def test_a_last_write_that_is_ended_is_logged_and_done_again_without_anoth
     database: Database, end_with: str
 ) -> None:
     generation = await prepare_faults(database)
-    with capture_logs() as logged:
+    with captured_logs() as logged:
         async with projecting(database), database.owner() as owner:
             async with owner.transaction():
                 await owner.execute(

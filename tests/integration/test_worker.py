@@ -13,7 +13,6 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
-from structlog.testing import capture_logs
 
 from ledger import books, registry
 from ledger import database as db
@@ -31,6 +30,7 @@ from ledger.settings import Settings
 from ledger.simulate import Callback, disturb, story
 from ledger.worker import SourceFolder, load_terms
 from tests.asking import payment, payout
+from tests.capturing import captured_logs
 from tests.conftest import Database, eventually
 from tests.dumps import NUMBERED, Dump, differences, dump, fold_all, fold_from_zero, make_books
 
@@ -479,7 +479,7 @@ async def test_a_bug_in_one_sources_fold_leaves_the_other_sources_alone(
             rows = {row["source"]: row for row in await connection.fetch(SELECT_POSITIONS)}
         return bool(rows["gokart"]["head"] == rows["gokart"]["books"] > 0)
 
-    with capture_logs() as said:
+    with captured_logs() as said:
         try:
             await eventually(gokart_is_folded)
             assert not running[0].done()
