@@ -213,7 +213,7 @@ class Transaction(Answer, frozen=True):
     conflict: Annotated[dict[str, Any] | None, Meta(description="What disagrees; money is held.")]
     return_of: Annotated[str | None, Meta(description="Id of the payout that came back.")]
     details: dict[str, Any] | None
-    history: list[Step]
+    history: Annotated[list[Step], Meta(description="The last 1000 steps.")]
 
 
 class Transactions(Answer, frozen=True):
@@ -365,12 +365,19 @@ class Customer(Answer, frozen=True):
     registration_type: str | None
     country: str | None
     details: dict[str, Any] | None
-    history: list[Step]
+    history: Annotated[list[Step], Meta(description="The last 1000 steps.")]
     limits: list[LimitSet]
     limit_requests: list[LimitRequest]
     rfi: list[Rfi]
     bank_accounts: list[BankAccount]
     virtual_accounts: list[VirtualAccount]
+    cut: Annotated[
+        list[str],
+        Meta(
+            description="Which of these lists go on after their first 100 entries: "
+            "`/v1/<list>?customer_id=` has them all."
+        ),
+    ]
 
 
 class Customers(Answer, frozen=True):

@@ -90,9 +90,12 @@ def rebuild(*, events: int, processes: int, json: bool) -> int:
     return OK if found["verified"]["ok"] else PROBLEM
 
 
-def query(*, events: int, processes: int, json: bool) -> int:
-    """Measure answers on books of `events` callbacks. Returns 0, or 1 when they are wrong."""
-    found = measured(lambda: measure_query(events, processes))
+def query(*, events: int, customers: int, processes: int, json: bool) -> int:
+    """Measure answers on books of so many customers and callbacks.
+
+    Returns 0, or 1 when the books are wrong.
+    """
+    found = measured(lambda: measure_query(events, customers, processes))
     _print(found, json=json)
     return OK if found["verified"]["ok"] else PROBLEM
 

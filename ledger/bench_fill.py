@@ -1,7 +1,7 @@
 """Fills a log fast, by COPY: `python -m ledger.bench_fill` reads one command and answers one line.
 
-What it writes is what the receiver would have appended, in the mix of `bench_mix`; only the
-statement that appends is another. It needs the schema's owner.
+What it writes is what the receiver would have appended, customers of `bench_people` first, then
+the mix of `bench_mix`; only the statement that appends is another. It needs the schema's owner.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ledger import copytext, database, registry
+from ledger import bench_people, copytext, database, registry
 from ledger.bench_fold import arrival
 from ledger.bench_mix import mixed
 from ledger.bench_run import SOURCE, tool
@@ -51,13 +51,19 @@ class Command(msgspec.Struct, frozen=True):
     first: int
     count: int
     start: datetime
+    customers: int = 0
+    """Of how many customers to tell all, instead of `count` callbacks of the mix."""
 
 
 def rows(command: Command) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a command's callbacks."""
     known = registry.load()
     began = FIRST + timedelta(seconds=command.first)
-    for n, callback in enumerate(mixed(command.seed, command.count, began)):
+    told = mixed(command.seed, command.count, began)
+    if command.customers:
+        number = command.first // bench_people.EVENTS_EACH
+        told = bench_people.told(number, command.customers, command.start)
+    for n, callback in enumerate(told):
         made = arrival(known, callback)
         position = command.first + n
         at = command.start + STEP * position
@@ -69,27 +75,40 @@ def rows(command: Command) -> Iterator[tuple[Any, ...]]:
         )  # fmt: skip
 
 
-async def fill(folder: Path, dsn: str, events: int) -> datetime:
-    """Fill the empty log with `events` callbacks; return the time before its first.
+async def fill(folder: Path, dsn: str, events: int, customers: int = 0) -> datetime:
+    """Fill the empty log with all about `customers`, then `events` callbacks of the mix.
 
-    Raises MeasurementFailed.
+    Returns the time before the first. Raises MeasurementFailed.
     """
-    start = datetime.now(UTC).replace(microsecond=0) - STEP * events - timedelta(hours=1)
-    share = -(-events // PROCESSES)
+    total = events + customers * bench_people.EVENTS_EACH
+    start = datetime.now(UTC).replace(microsecond=0) - STEP * total - timedelta(hours=1)
     try:
         async with asyncio.TaskGroup() as tasks:
-            for seed, first in enumerate(range(1, events + 1, share), 1):
-                command = Command(dsn, seed, first, min(share, events - first + 1), start)
-                (folder / f"fill-{seed}").mkdir()
-                tasks.create_task(_fill(folder / f"fill-{seed}", command))
+            for command in commands(dsn, events, customers, start):
+                place = folder / f"fill-{command.first}"
+                place.mkdir()
+                tasks.create_task(_fill(place, command))
     except* MeasurementFailed as group:
         raise group.exceptions[0] from None
     async with database.connected(dsn, seconds_max=600) as connection:
-        end = start + STEP * events
-        if await connection.execute(UPDATE_HEAD, SOURCE, events, end) != "UPDATE 1":
+        end = start + STEP * total
+        if await connection.execute(UPDATE_HEAD, SOURCE, total, end) != "UPDATE 1":
             raise MeasurementFailed("the log was not empty")
         await connection.execute("VACUUM (ANALYZE) ledger.events")
     return start
+
+
+def commands(dsn: str, events: int, customers: int, start: datetime) -> Iterator[Command]:
+    """Share the work out: a part of the customers, and of the mix after them, for each process."""
+    each = bench_people.EVENTS_EACH
+    share = -(-customers // PROCESSES)
+    for number in range(0, customers, max(share, 1)):
+        count = min(share, customers - number)
+        yield Command(dsn, 0, number * each + 1, count * each, start, count)
+    share = -(-events // PROCESSES)
+    for seed, first in enumerate(range(1, events + 1, max(share, 1)), 1):
+        count = min(share, events - first + 1)
+        yield Command(dsn, seed, customers * each + first, count, start)
 
 
 async def _fill(folder: Path, command: Command) -> None:

@@ -13,14 +13,29 @@ import aiohttp
 from ledger import __version__, books
 from ledger.bench_fill import STEP
 from ledger.bench_machine import percentile
+from ledger.bench_people import EVENTS_EACH
 from ledger.bench_rebuild import Stand, standing, verify_only
 from ledger.bench_run import SOURCE, served
 from ledger.errors import MeasurementFailed
+from ledger.reads_findings import REASONS
 
 QUESTIONS: Final = 300
 WARM: Final = 20
 SECONDS_MAX: Final = 60.0
 CUSTOMERS: Final = 500
+LISTS: Final = (
+    "balances", "entries", "transactions", "customers", "bank_accounts", "virtual_accounts",
+    "limits", "limit_requests", "rfi", "events", "deliveries", "exceptions", "seals",
+    "statements", "statement_lines", "breaks", "reconciliation", "reconciliation/findings",
+)  # fmt: skip
+"""Every list of the query API but the wallets, which are asked for by themselves."""
+
+OWNED: Final = (
+    "transactions", "balances", "bank_accounts", "virtual_accounts", "limits", "limit_requests",
+    "rfi",
+)  # fmt: skip
+"""Lists that can be asked for one customer's part."""
+
 HOT: Final = "assets:wallet:available"
 SELECT_CUSTOMERS: Final = """
 SELECT DISTINCT customer_id FROM (
@@ -38,10 +53,13 @@ Params = dict[str, str]
 Ask = Callable[[], tuple[str, Params]]
 
 
-async def measure_query(events: int, processes: int) -> dict[str, Any]:
-    """Ask a service with books of `events` callbacks; return the figures."""
-    async with standing(events, processes) as stand:
-        questions = await _questions(stand, events)
+async def measure_query(events: int, customers: int, processes: int) -> dict[str, Any]:
+    """Ask a service with books of so many customers and callbacks; return the figures."""
+    async with standing(events, processes, customers) as stand:
+        total = events + customers * EVENTS_EACH
+        questions = await _questions(stand, total)
+        if customers:
+            questions |= _lists(customers)
         async with served(stand.folder, stand.environ, "all") as service:
             url = f"http://127.0.0.1:{await service.port()}"
             async with aiohttp.ClientSession(
@@ -61,7 +79,11 @@ async def measure_query(events: int, processes: int) -> dict[str, Any]:
             "bench": "query",
             "version": __version__,
             "machine": stand.machine,
-            "log": {"events": events, "fill_seconds": stand.fill_seconds},
+            "log": {
+                "events": total,
+                "customers": customers,
+                "fill_seconds": stand.fill_seconds,
+            },
             "peace": {name: _figures(times) for name, times in peace.items()},
             "rebuilding": {name: _figures(times) for name, times in busy.items()},
             "verified": {
@@ -99,6 +121,32 @@ async def _questions(stand: Stand, events: int) -> dict[str, Ask]:
             "/v1/balances", {"customer_id": rng.choice(customers), **moment()},
         ),
     }  # fmt: skip
+
+
+def _lists(customers: int) -> dict[str, Ask]:
+    """Return every list, a page as long as when nobody says how long, and its usual filters."""
+    rng = Random(2)  # noqa: S311 - the same questions every time
+
+    def one() -> str:
+        return f"customer_{rng.randrange(customers):07}"
+
+    def asked(path: str, **params: str) -> Ask:
+        return lambda: (path, params)
+
+    def own(path: str) -> Ask:
+        return lambda: (path, {"customer_id": one()})
+
+    pages = {name: asked(f"/v1/{name}") for name in LISTS}
+    return pages | {
+        "status": asked("/v1/status"),
+        "exceptions_one": asked("/v1/exceptions", limit="1"),
+        "exceptions_open": asked("/v1/exceptions", state="open"),
+        **{f"findings_{reason}": asked("/v1/exceptions", reason=reason) for reason in REASONS},
+        "unverified_customers": asked("/v1/customers", verification_status="pending"),
+        "customer": lambda: (f"/v1/customers/{SOURCE}/{one()}", {}),
+        "transaction": lambda: (f"/v1/transactions/{SOURCE}/pay_{one()}", {}),
+        **{f"{name}_of_a_customer": own(f"/v1/{name}") for name in OWNED},
+    }
 
 
 async def _ask(

@@ -25,6 +25,7 @@ import orjson
 from ledger import __version__, bench_load, database, registry
 from ledger.bench_fill import fill
 from ledger.bench_machine import describe, percentile, tree_peak
+from ledger.bench_people import EVENTS_EACH
 from ledger.bench_reads import Gauge, gauge
 from ledger.bench_run import (
     SOURCE,
@@ -77,7 +78,7 @@ class Stand:
 
 
 @asynccontextmanager
-async def standing(events: int, processes: int) -> AsyncIterator[Stand]:
+async def standing(events: int, processes: int, customers: int = 0) -> AsyncIterator[Stand]:
     """Fill a log and load its books, for the length of a block."""
     async with workplace() as folder:
         machine = describe(folder)
@@ -92,9 +93,10 @@ async def standing(events: int, processes: int) -> AsyncIterator[Stand]:
         async with gauge(dsn, SOURCE) as look:
             machine["postgresql"] = await look.version()
             began = time.monotonic()
-            start = await fill(folder, dsn, events)
+            start = await fill(folder, dsn, events, customers)
             filled = time.monotonic() - began
-            generation, rate = await _first_books(dsn, settings, events, processes)
+            total = events + customers * EVENTS_EACH
+            generation, rate = await _first_books(dsn, settings, total, processes)
             await look.checkpoint()
             environ["LEDGER_DATABASE_URL"] = dsn
             yield Stand(

@@ -144,7 +144,8 @@ def _rebuild(found: Mapping[str, Any]) -> list[Row]:
 def _query(found: Mapping[str, Any]) -> list[Row]:
     return [
         ("log", number(found["log"]["events"]),
-         f"events, filled in {found['log']['fill_seconds']} s"),
+         f"events, {number(found['log']['customers'])} customers, filled in "
+         f"{found['log']['fill_seconds']} s"),
         *((name.replace("_", " "), _pair(figures, "p50_ms", "p99_ms"),
            f"ms p50 / p99; while rebuilding {_pair(found['rebuilding'][name], 'p50_ms', 'p99_ms')}")
           for name, figures in found["peace"].items()),

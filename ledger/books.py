@@ -253,9 +253,8 @@ class Books:
         yield from _copied("links", LINK_KINDS, [(self.source, *link) for link in change.links])
         parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
         yield from _copied("parked", PARK_KINDS, parks)
-        due = kept_findings.due(change)
-        if due is not None:
-            yield Write(kept_findings.REFRESH, due.arguments(self.source))
+        for statement, arguments in kept_findings.refreshing(change, self.source):
+            yield Write(statement, arguments)
 
     async def write(self, batch: Sequence[Write], old: int, new: int) -> None:
         """Put a batch into the tables and move the checkpoint from `old` to `new`, all or nothing.

@@ -224,13 +224,17 @@ def bench_rebuild(*, events: int = 100_000, processes: int = 2, json: Json = Fal
 
 
 @bench.command
-def query(*, events: int = 100_000, processes: int = 2, json: Json = False) -> int:
-    """Measure answers over HTTP, now and as of earlier, with and without a rebuild beside them.
+def query(
+    *, events: int = 100_000, customers: int = 100_000, processes: int = 2, json: Json = False
+) -> int:
+    """Measure answers over HTTP, every list among them, with and without a rebuild beside them.
 
     Parameters
     ----------
     events
-        How many callbacks the log has.
+        How many callbacks of the usual mix the log has.
+    customers
+        About how many customers the log tells everything before that, in 9 callbacks each.
     processes
         Processes that fold during the rebuild.
     json
@@ -238,7 +242,7 @@ def query(*, events: int = 100_000, processes: int = 2, json: Json = False) -> i
     """
     from ledger.bench import query as measure
 
-    return measure(events=events, processes=processes, json=json)
+    return measure(events=events, customers=customers, processes=processes, json=json)
 
 
 app.command(verify, group=PROVE)

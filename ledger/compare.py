@@ -43,6 +43,7 @@ _KEPT: Final = {
     "parked": ("source", "position"),
     "links": ("source", "link", "kind", "id"),
     "findings": ("source", "name"),
+    "open_exceptions": ("source", "id"),
 }
 """Tables of the books that no projection declares, with their keys."""
 

@@ -1,14 +1,15 @@
-"""Findings that hang on several streams, kept in the books: found while folding, not by asking.
+"""What operators look for, kept in the books: found while folding, not by asking.
 
-Two of them: money of a customer without a verified status, and limits of which the provider counts
-another amount used than the transactions do. What a batch may have changed is looked for again at
-its end, customer by customer, in the batch's own transaction; what is kept follows from the other
-tables alone, so that a rebuild keeps the same. Findings of a single stream are read from its row.
+Two findings that hang on several streams: money of a customer without a verified status, and
+limits of which the provider counts another amount used than the transactions do. And which
+exceptions are open. What a batch may have changed is looked for again at its end, customer by
+customer, in the batch's own transaction; what is kept follows from the other tables alone, so that
+a rebuild keeps the same. Findings of a single stream are read from its row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -43,6 +44,14 @@ CREATE TABLE findings (
     "CREATE INDEX ON findings (source, reason, since, name)",
     "CREATE INDEX ON findings (source, name)",
     "CREATE INDEX ON findings (hashtextextended(customer_id, 0), reason)",
+    """
+CREATE TABLE open_exceptions (
+    source text, id text, position bigint NOT NULL, reason text NOT NULL, kind text NOT NULL,
+    PRIMARY KEY (source, id))
+""",
+    "CREATE INDEX ON open_exceptions (source, position, id)",
+    "CREATE INDEX ON open_exceptions (source, reason, position, id)",
+    "CREATE INDEX ON open_exceptions (source, kind, position, id)",
 )
 # $2 customers whose money or verification may have changed, $3 those whose limits may have, $4 $5
 # those whom payments and payouts name, with the first positions of these. Limits say nothing of
@@ -127,6 +136,25 @@ SELECT $1, {
        n.reason, n.kind, n.id, n.customer_id, n.currency, n.amount, n.since, n.position, n.detail
   FROM fresh AS n
 """  # noqa: S608 - made of the constants above
+# An exception is its latest row. $2 those of which there are new rows.
+REFRESH_OPEN: Final = """
+WITH latest AS MATERIALIZED (
+       SELECT l.* FROM unnest($2::text[]) AS u(id)
+        CROSS JOIN LATERAL (
+              SELECT x.id, x.position, x.action, x.reason, x.kind FROM exceptions AS x
+               WHERE x.source = $1 AND x.id = u.id
+               ORDER BY x.position DESC, x.action DESC LIMIT 1) AS l),
+     closed AS (
+       DELETE FROM open_exceptions AS o USING latest AS l
+        WHERE o.source = $1 AND o.id = l.id AND l.action <> 'opened')
+INSERT INTO open_exceptions (source, id, position, reason, kind)
+SELECT $1, id, position, reason, kind FROM latest WHERE action = 'opened'
+    ON CONFLICT (source, id) DO UPDATE
+   SET position = EXCLUDED.position, reason = EXCLUDED.reason, kind = EXCLUDED.kind
+"""
+SELECT_NAMES: Final = """
+SELECT DISTINCT id FROM exceptions WHERE source = $1 AND id > $2 ORDER BY id LIMIT $3
+"""
 SELECT_OWNERS: Final = f"""
 SELECT DISTINCT account FROM balances
  WHERE source = $1 AND account > $2 AND account LIKE '{OWNED}%' ORDER BY account LIMIT $3
@@ -135,7 +163,8 @@ SELECT_LIMITED: Final = """
 SELECT DISTINCT customer_id FROM limits
  WHERE source = $1 AND customer_id > $2 ORDER BY customer_id LIMIT $3
 """
-CUSTOMERS_AT_ONCE: Final = 5_000
+AT_ONCE: Final = 5_000
+"""Customers or exceptions that one statement is about when everything is looked for."""
 
 
 @dataclass(slots=True)
@@ -176,15 +205,29 @@ def due(change: Change) -> Due | None:
     return found if found.people or found.limited or found.payers else None
 
 
+def refreshing(change: Change, source: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Return the statements, with their arguments, that refresh what a batch may have changed."""
+    customers = due(change)
+    if customers is not None:
+        yield REFRESH, customers.arguments(source)
+    names = {row[1] for row in change.rows.get("exceptions", ())}
+    if names:
+        yield REFRESH_OPEN, (source, sorted(names))
+
+
 async def fill(connection: Any, source: str) -> None:
-    """Find everything about every customer of a source, some of them at a time."""
+    """Look for everything of a source, some customers or exceptions at a time."""
+    last = ""
+    while rows := await connection.fetch(SELECT_NAMES, source, last, AT_ONCE):
+        last = rows[-1]["id"]
+        await connection.execute(REFRESH_OPEN, source, [row["id"] for row in rows])
     last = OWNED
-    while rows := await connection.fetch(SELECT_OWNERS, source, last, CUSTOMERS_AT_ONCE):
+    while rows := await connection.fetch(SELECT_OWNERS, source, last, AT_ONCE):
         last = rows[-1]["account"]
         people = [row["account"].removeprefix(OWNED) for row in rows]
         await connection.execute(REFRESH, source, people, [], [], [])
     last = ""
-    while rows := await connection.fetch(SELECT_LIMITED, source, last, CUSTOMERS_AT_ONCE):
+    while rows := await connection.fetch(SELECT_LIMITED, source, last, AT_ONCE):
         last = rows[-1]["customer_id"]
         limited: Sequence[str] = [row["customer_id"] for row in rows]
         await connection.execute(REFRESH, source, [], limited, [], [])

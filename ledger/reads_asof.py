@@ -20,6 +20,7 @@ from ledger.fold import StreamKey
 from ledger.model import SourceTerms
 from ledger.questions import AsOf, Question, after, write_cursor
 from ledger.reads import Behind, Row, Snapshot, SourcePlace, grouped
+from ledger.reads_money import HISTORY_MAX
 from ledger.worker import load_terms, translate
 
 Read: TypeAlias = Callable[[Snapshot, Question], Awaitable[Any]]
@@ -75,9 +76,12 @@ SELECT_HISTORY_THEN: Final = """
 SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effective_at,
        h.received_at, h.recorded_at
   FROM unnest($2::text[], $3::text[]) AS u(kind, id)
-  JOIN history AS h ON h.source = $1 AND h.kind = u.kind AND h.id = u.id
-   AND hashtextextended(h.id, 0) = hashtextextended(u.id, 0)
- WHERE h.position <= $4 AND h.effective_at <= $5
+ CROSS JOIN LATERAL (
+       SELECT * FROM history AS t
+        WHERE t.source = $1 AND t.kind = u.kind AND t.id = u.id
+          AND hashtextextended(t.id, 0) = hashtextextended(u.id, 0)
+          AND t.position <= $4 AND t.effective_at <= $5
+        ORDER BY t.position DESC LIMIT $6) AS h
  ORDER BY h.position
 """
 
@@ -237,7 +241,7 @@ async def histories_then(
 ) -> dict[tuple[Any, ...], list[Step]]:
     """Read what had been told of streams, by (kind, id)."""
     rows = await snapshot.rows(
-        SELECT_HISTORY_THEN, source, *_columns(keys), *_within(snapshot, source)
+        SELECT_HISTORY_THEN, source, *_columns(keys), *_within(snapshot, source), HISTORY_MAX
     )
     return {
         stream: [build(Step, row) for row in group]

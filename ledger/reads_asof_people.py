@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ledger.answers import (
+    Answer,
     BankAccount,
     Customer,
     CustomerDetail,
@@ -24,48 +25,58 @@ from ledger.errors import NotFound
 from ledger.questions import Question
 from ledger.reads import Row, Snapshot
 from ledger.reads_asof import STREAMS_AT_ONCE, histories_then, page, rows_then
+from ledger.reads_people import LISTED_MAX, paid_through
 
 SELECT_CUSTOMERS_THEN: Final = """
 SELECT kind, id FROM customers
  WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text)) AND first_position <= $5
-   AND ($6::text IS NULL OR id = $6)
+   AND ($6::text IS NULL OR kind = 'customer' AND id = $6)
  ORDER BY kind, id LIMIT $2
 """
-# $1 source, $2 position, $3 customer
+# $1 source, $2 position, $3 customer, $4 rows
 SELECT_LIMITS_THEN: Final = """
 SELECT kind, id FROM limits
- WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
 """
 SELECT_LIMIT_REQUESTS_THEN: Final = """
 SELECT kind, id FROM limit_requests
- WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
 """
 SELECT_RFI_THEN: Final = """
 SELECT kind, id FROM rfi
- WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
 """
 SELECT_BANK_ACCOUNTS_THEN: Final = """
 SELECT kind, id FROM bank_accounts
- WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
 """
 # A virtual account need not name its customer: the payments through it do. Payments that once
 # contradicted themselves may have named another one.
-SELECT_VIRTUAL_ACCOUNTS_THEN: Final = """
-WITH paid AS MATERIALIZED (
-       SELECT details ->> 'virtual_account_id' AS account, details ->> 'account_no' AS no
-         FROM transactions
-        WHERE source = $1 AND first_position <= $2 AND customer_id = $3
-          AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
+SELECT_VIRTUAL_ACCOUNTS_THEN: Final = f"""
+WITH named AS MATERIALIZED (
+       SELECT account, no FROM (
+              {paid_through("$3")} SELECT account, no FROM paid LIMIT $4) AS p
         UNION
        SELECT details ->> 'virtual_account_id', details ->> 'account_no' FROM transactions
         WHERE source = $1 AND first_position <= $2
-          AND (conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}'))
-SELECT kind, id FROM virtual_accounts
- WHERE source = $1 AND first_position <= $2 AND (
-       customer_id = $3 OR id IN (SELECT account FROM paid)
-       OR details ->> 'account_no' IN (SELECT no FROM paid))
- ORDER BY kind, id
-"""
+          AND (conflict IS NOT NULL OR flags && '{{decided,idempotency_id_changed}}'))
+SELECT DISTINCT kind, id FROM (
+       (SELECT kind, id FROM virtual_accounts
+         WHERE source = $1 AND first_position <= $2 AND customer_id = $3
+         ORDER BY kind, id LIMIT $4)
+        UNION ALL
+       SELECT a.kind, a.id FROM named AS n
+         JOIN virtual_accounts AS a
+           ON a.source = $1 AND a.kind = 'virtual_account' AND a.id = n.account
+        WHERE a.first_position <= $2
+        UNION ALL
+       SELECT a.kind, a.id FROM named AS n
+         JOIN virtual_accounts AS a
+           ON a.source = $1 AND a.details ->> 'account_no' = n.no
+          AND hashtextextended(a.details ->> 'account_no', 0) = hashtextextended(n.no, 0)
+        WHERE a.first_position <= $2) AS found
+ ORDER BY kind, id LIMIT $4
+"""  # noqa: S608 - made of the constants above
 # $4 $5 a virtual account's id and number, or neither; $6 first position of the last one seen.
 SELECT_PAID_THEN: Final = """
 (SELECT kind, id, first_position FROM transactions
@@ -152,46 +163,42 @@ async def _all_of(snapshot: Snapshot, row: Row) -> dict[str, Any]:
     return {**told, "history": history.get(stream, [])}
 
 
-async def _told(snapshot: Snapshot, source: str, id_: str) -> dict[str, list[Any]]:
-    of = (snapshot, source, id_)
-    accounts = await _virtual_accounts(*of)
-    limits = await _belonging(SELECT_LIMITS_THEN, *of)
-    requests = await _belonging(SELECT_LIMIT_REQUESTS_THEN, *of)
-    bank = await _belonging(SELECT_BANK_ACCOUNTS_THEN, *of)
-    return {
-        "limits": [build(LimitSet, row) for row in limits],
-        "limit_requests": [build(LimitRequest, row) for row in requests],
-        "rfi": [build(Rfi, row) for row in await _belonging(SELECT_RFI_THEN, *of)],
-        "bank_accounts": [build(BankAccount, row) for row in bank],
-        "virtual_accounts": [build(VirtualAccount, row) for row in accounts],
-    }
+async def _told(snapshot: Snapshot, source: str, id_: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"cut": []}
+    for what, (statement, kind) in OWN_THEN.items():
+        place = snapshot.places[source].books
+        keys = _keys(await snapshot.rows(statement, source, place, id_, LISTED_MAX + 1))
+        rows = [
+            row
+            for row in await _rows(snapshot, source, keys[:LISTED_MAX])
+            if row["customer_id"] == id_
+            or (kind is VirtualAccount and await _has_paid(snapshot, source, id_, row))
+        ]
+        found[what] = [build(kind, row) for row in rows]
+        if len(keys) > LISTED_MAX:
+            found["cut"].append(what)
+    return found
 
 
-async def _rows(snapshot: Snapshot, source: str, statement: str, id_: str) -> list[dict[str, Any]]:
-    """Return the earlier rows of all streams that a statement finds, a few at a time."""
-    place = snapshot.places[source].books
-    keys = _keys(await snapshot.rows(statement, source, place, id_))
+OWN_THEN: Final[Mapping[str, tuple[str, type[Answer]]]] = {
+    "limits": (SELECT_LIMITS_THEN, LimitSet),
+    "limit_requests": (SELECT_LIMIT_REQUESTS_THEN, LimitRequest),
+    "rfi": (SELECT_RFI_THEN, Rfi),
+    "bank_accounts": (SELECT_BANK_ACCOUNTS_THEN, BankAccount),
+    "virtual_accounts": (SELECT_VIRTUAL_ACCOUNTS_THEN, VirtualAccount),
+}
+"""List of a customer's answer → the statement that finds its streams, and what its rows are."""
+
+
+async def _rows(
+    snapshot: Snapshot, source: str, keys: Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """Return the earlier rows of streams, a few at a time."""
     made: list[dict[str, Any]] = []
     for first in range(0, len(keys), STREAMS_AT_ONCE):
         part = keys[first : first + STREAMS_AT_ONCE]
         made += [row for row in await rows_then(snapshot, source, part) if row is not None]
     return made
-
-
-async def _belonging(
-    statement: str, snapshot: Snapshot, source: str, id_: str
-) -> list[dict[str, Any]]:
-    made = await _rows(snapshot, source, statement, id_)
-    return [row for row in made if row["customer_id"] == id_]
-
-
-async def _virtual_accounts(snapshot: Snapshot, source: str, id_: str) -> list[dict[str, Any]]:
-    made = await _rows(snapshot, source, SELECT_VIRTUAL_ACCOUNTS_THEN, id_)
-    return [
-        row
-        for row in made
-        if row["customer_id"] == id_ or await _has_paid(snapshot, source, id_, row)
-    ]
 
 
 async def _has_paid(

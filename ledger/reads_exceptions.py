@@ -47,6 +47,16 @@ SELECT o.source, o.id, o.position, o.reason, o.detail, o.kind, o.resource_id, o.
    AND ($7::text IS NULL OR o.kind = $7) AND ($8::text IS NULL OR latest.state = $8)
  ORDER BY o.position DESC, o.id DESC LIMIT $2
 """
+SELECT_OPEN: Final = """
+SELECT o.source, o.id, o.position, o.reason, o.detail, o.kind, o.resource_id, o.event_id,
+       o.at AS opened_at, 'open' AS state, NULL::timestamptz AS closed_at, NULL AS note
+  FROM open_exceptions AS k
+  JOIN exceptions AS o
+    ON o.source = k.source AND o.id = k.id AND o.position = k.position AND o.action = 'opened'
+ WHERE k.source = $1 AND ($3::bigint IS NULL OR (k.position, k.id) < ($3, $4::text))
+   AND ($5::text IS NULL OR k.reason = $5) AND ($6::text IS NULL OR k.kind = $6)
+ ORDER BY k.position DESC, k.id DESC LIMIT $2
+"""
 SELECT_STREAM_POSITIONS: Final = """
 SELECT position FROM history
  WHERE source = $1 AND kind = $2 AND id = $3 AND hashtextextended(id, 0) = hashtextextended($3, 0)
@@ -62,6 +72,7 @@ SELECT position, encode(event_id, 'hex') AS event_id FROM ledger.events
 """
 
 EXCEPTIONS: Final = Listing(SELECT_EXCEPTIONS, {"position": int, "id": str})
+OPEN: Final = Listing(SELECT_OPEN, {"position": int, "id": str})
 
 Placed: TypeAlias = tuple[int, OperatorException]
 """An exception and its place: the position of its event; of a finding a number below zero."""
@@ -98,8 +109,11 @@ async def _logged(
     """Read exceptions of the log; none when the page before ended among the findings."""
     if start[0] is not None and start[0] < 0:
         return []
-    filters = [question.text(name) for name in ("reason", "kind", "state")]
-    rows = await EXCEPTIONS.rows(snapshot, source, count, start, None, *filters)
+    about, state = [question.text(name) for name in ("reason", "kind")], question.text("state")
+    if state == "open":
+        rows = await OPEN.rows(snapshot, source, count, start, *about)
+    else:
+        rows = await EXCEPTIONS.rows(snapshot, source, count, start, None, *about, state)
     return [(row["position"], _exception(row)) for row in rows]
 
 

@@ -119,8 +119,11 @@ SELECT_HISTORY: Final = """
 SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effective_at,
        h.received_at, h.recorded_at
   FROM unnest($2::text[], $3::text[]) AS u(kind, id)
-  JOIN history AS h ON h.source = $1 AND h.kind = u.kind AND h.id = u.id
-   AND hashtextextended(h.id, 0) = hashtextextended(u.id, 0)
+ CROSS JOIN LATERAL (
+       SELECT * FROM history AS t
+        WHERE t.source = $1 AND t.kind = u.kind AND t.id = u.id
+          AND hashtextextended(t.id, 0) = hashtextextended(u.id, 0)
+        ORDER BY t.position DESC LIMIT $4) AS h
  ORDER BY h.position
 """
 SELECT_ENTRIES_OF: Final = """
@@ -177,6 +180,9 @@ class Lines(Listing):
             first, width = first + width, width * 2
         return found
 
+
+HISTORY_MAX: Final = 1_000
+"""Steps in the life of a stream that an answer holds, the last ones."""
 
 NEAR: Final = 2_000
 LINES_MAX: Final = 2**31 - 1
@@ -302,9 +308,9 @@ def _flags(row: Row) -> list[str]:
 async def histories(
     snapshot: Snapshot, source: str, streams: Sequence[tuple[str, str]]
 ) -> dict[tuple[Any, ...], list[Step]]:
-    """Read the history of many streams of one source, by (kind, id), in one statement."""
-    kinds = [kind for kind, _ in streams]
-    rows = await snapshot.rows(SELECT_HISTORY, source, kinds, [id_ for _, id_ in streams])
+    """Read the last HISTORY_MAX steps of many streams of one source, by (kind, id), at once."""
+    kinds, ids = [kind for kind, _ in streams], [id_ for _, id_ in streams]
+    rows = await snapshot.rows(SELECT_HISTORY, source, kinds, ids, HISTORY_MAX)
     return {
         stream: [build(Step, row) for row in group]
         for stream, group in grouped(rows, "kind", "id").items()

@@ -52,7 +52,8 @@ SELECT $1::text AS source, l.line, l.row_kind, l.amount, l.currency, l.effective
    AND l.status = 'stated'
  WHERE l.source = $1 || '.statements' AND ($3::bigint IS NULL OR l.first_position > $3)
    AND ($4::text IS NULL OR l.currency = $4) AND ($5::text IS NULL OR l.contract_id = $5)
-   AND ($6::text IS NULL OR l.line = $6)
+   AND ($6::text IS NULL
+        OR l.line = $6 AND hashtextextended(l.line, 0) = hashtextextended($6, 0))
    AND ($7::text IS NULL OR (m.item IS NOT NULL) = ($7 = 'yes'))
  ORDER BY l.first_position LIMIT $2
 """

@@ -12,11 +12,7 @@ SELECT_LAGS: Final = """
 SELECT h.source,
        greatest(0, coalesce(
            extract(epoch FROM clock_timestamp() - e.recorded_at), 0))::float8 AS lag_seconds,
-       (SELECT count(*) FROM exceptions AS o
-         WHERE o.source = h.source AND o.action = 'opened'
-           AND NOT EXISTS (SELECT FROM exceptions AS x
-                            WHERE x.source = o.source AND x.id = o.id
-                              AND (x.position, x.action) > (o.position, o.action))) AS exceptions
+       (SELECT count(*) FROM open_exceptions AS o WHERE o.source = h.source) AS exceptions
   FROM ledger.heads AS h
   LEFT JOIN checkpoints AS c ON c.source = h.source
   LEFT JOIN ledger.events AS e

@@ -56,6 +56,8 @@ SELECT coalesce(array_agg('line:' || line), '{}') AS found, coalesce(sum(amount)
   FROM statement_lines
  WHERE source = $1 || '.statements' AND currency = $2 AND line = ANY ($3::text[])
    AND status = 'stated'
+   AND hashtextextended(line, 0) = ANY (ARRAY(
+       SELECT hashtextextended(wanted, 0) FROM unnest($3::text[]) AS wanted))
 """
 SELECT_DUE: Final = """
 SELECT coalesce(array_agg(DISTINCT e.kind || ':' || e.transaction), '{}') AS found,

@@ -38,7 +38,10 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=("source, customer_id WHERE customer_id IS NOT NULL",),
+        indexes=(
+            "source, customer_id WHERE customer_id IS NOT NULL",
+            "source, hashtextextended(verification_status, 0), kind, id",
+        ),
     ),
     state=Verification,
     fold=fold,

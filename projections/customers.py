@@ -40,7 +40,7 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=("source, verification_status",),
+        indexes=("source, hashtextextended(verification_status, 0), kind, id",),
     ),
     state=Verification,
     fold=fold,

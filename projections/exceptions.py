@@ -96,7 +96,12 @@ PROJECTION = Projection(
             "note": "text",
         },
         key=("source", "id", "position", "action"),
-        indexes=("source, position, id WHERE action = 'opened'", "source, kind, resource_id"),
+        indexes=(
+            "source, position, id WHERE action = 'opened'",
+            "source, reason, position, id WHERE action = 'opened'",
+            "source, kind, position, id WHERE action = 'opened'",
+            "source, kind, resource_id",
+        ),
     ),
     rows=rows,
 )

@@ -125,7 +125,10 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=("source, customer_id WHERE customer_id IS NOT NULL",),
+        indexes=(
+            "source, customer_id WHERE customer_id IS NOT NULL",
+            "source, hashtextextended(status, 0), kind, id",
+        ),
     ),
     state=LimitRequest,
     fold=fold,

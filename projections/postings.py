@@ -66,6 +66,10 @@ TRANSACTIONS: Final = Table(
         "hashtextextended(customer_id, 0), kind, effective_at WHERE customer_id IS NOT NULL"
         " AND status = 'completed' AND kind IN ('payment', 'payout')",
         "hashtextextended(idempotency_id, 0), source WHERE idempotency_id IS NOT NULL",
+        "hashtextextended(customer_id, 0),"
+        " hashtextextended(coalesce(details ->> 'virtual_account_id', '') || ' '"
+        " || coalesce(details ->> 'account_no', ''), 0) WHERE customer_id IS NOT NULL"
+        " AND coalesce(details ->> 'virtual_account_id', details ->> 'account_no') IS NOT NULL",
         "source, kind, effective_at WHERE status IN ('pending', 'Pending')",
         "source, effective_at WHERE return_of IS NOT NULL AND status = 'completed'",
         "hashtextextended(return_of, 0), source WHERE return_of IS NOT NULL",

@@ -100,6 +100,7 @@ PROJECTION = StreamProjection(
         indexes=(
             "source, currency, effective_at",
             "source, contract_id WHERE contract_id IS NOT NULL",
+            "hashtextextended(line, 0), source",
         ),
     ),
     state=Stated,

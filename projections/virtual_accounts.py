@@ -120,7 +120,11 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=("source, customer_id WHERE customer_id IS NOT NULL",),
+        indexes=(
+            "source, customer_id WHERE customer_id IS NOT NULL",
+            "hashtextextended(details ->> 'account_no', 0), source",
+            "source, hashtextextended(status, 0), kind, id",
+        ),
     ),
     state=VirtualAccount,
     fold=fold,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger import books
+from ledger import books, kept_findings
 from tests.asking import Json, Service, payout, problem, serving
 from tests.conftest import Database
 
@@ -196,6 +196,9 @@ async def test_an_exception_that_came_back_is_open_again(service: Service) -> No
                 position,
                 action,
             )
+            await connection.execute(kept_findings.REFRESH_OPEN, "straitsx", ["aaaa"])
+            opened = await connection.fetchval("SELECT count(*) FROM open_exceptions")
+            assert opened == (1 if action == "cleared" else 2)
     (again,) = (await service.ask("/v1/exceptions", reason="conflict"))["exceptions"]
     assert (again["state"], again["event"]["position"], again["closed_at"]) == ("open", 3, None)
     opened = (await service.ask("/v1/exceptions", state="open"))["exceptions"]

@@ -293,9 +293,13 @@ def test_rebuilding_a_short_log_gives_every_figure(tmp_path: Path) -> None:
 
 
 def test_asking_about_a_short_log_gives_every_figure(tmp_path: Path) -> None:
-    found = run("query", "--events", "3000", folder=tmp_path)
+    found = run("query", "--events", "2000", "--customers", "120", folder=tmp_path)
     assert found["verified"]["ok"] is True
-    names = {"wallets", "customer_balance", "hot_account_as_of", "wallets_as_of"}
+    assert (found["log"]["events"], found["log"]["customers"]) == (2000 + 120 * 9, 120)
+    names = {
+        "wallets", "customer_balance", "hot_account_as_of", "wallets_as_of", "customers",
+        "exceptions", "findings_limit_drift", "reconciliation/findings", "customer",
+    }  # fmt: skip
     assert names <= found["peace"].keys() == found["rebuilding"].keys()
     for figures in (*found["peace"].values(), *found["rebuilding"].values()):
         assert 0 < figures["p50_ms"] <= figures["p99_ms"]
