@@ -40,9 +40,9 @@ SELECT o.source, o.id, o.position, o.reason, o.detail, o.kind, o.resource_id, o.
         ORDER BY x.position DESC LIMIT 1) AS said ON true
  WHERE o.source = $1 AND o.action = 'opened'
    AND ($3::bigint IS NULL OR (o.position, o.id) < ($3, $4::text))
-   AND NOT EXISTS (SELECT FROM exceptions AS x
-                    WHERE x.source = o.source AND x.id = o.id AND x.action = 'opened'
-                      AND x.position > o.position)
+   AND o.position = (SELECT x.position FROM exceptions AS x
+                      WHERE x.source = o.source AND x.id = o.id AND x.action = 'opened'
+                      ORDER BY x.position DESC LIMIT 1)
    AND ($5::text IS NULL OR o.id = $5) AND ($6::text IS NULL OR o.reason = $6)
    AND ($7::text IS NULL OR o.kind = $7) AND ($8::text IS NULL OR latest.state = $8)
  ORDER BY o.position DESC, o.id DESC LIMIT $2

@@ -21,9 +21,6 @@ from ledger.reading import plain
 from ledger.reads import Row, Snapshot
 from ledger.recon_rules import Rules
 
-RETURNS_MAX: Final = 10_000
-"""The newest returning payments that one page looks at."""
-
 NAMED_MAX: Final = 100_000
 """The newest stuck transactions among which one is looked for by its name as an exception."""
 
@@ -39,13 +36,14 @@ BEFORE_THE_LOG: Final = 2**62
 """What lets a finding's time, in microseconds, follow every position of a log in a cursor."""
 
 # All take: $1 source, $2 the moment, $3 rows, $4 $5 time and name of the last one seen, $6 reason,
-# $7 state, $8 the one name wanted, $9 kinds. The newest first; equally old ones by name.
+# $7 state, $8 the one name wanted, $9 kinds. The newest first; equally old ones by name. LIMIT 1
+# keeps the planner from reading all decisions into memory.
 _NOT_SEEN: Final = """
    AND ($4::timestamptz IS NULL OR {since} <= $4) AND ($4::timestamptz IS NULL
         OR ({since}, {name}) < ($4, $5::text))
-   AND ($7::text IS NULL OR ($7 = 'resolved') = EXISTS (
-        SELECT FROM exceptions AS x
-         WHERE x.source = $1 AND x.id = {name} AND x.action = 'resolved'))
+   AND ($7::text IS NULL OR ($7 = 'resolved') = ((
+        SELECT x.position FROM exceptions AS x
+         WHERE x.source = $1 AND x.id = {name} AND x.action = 'resolved' LIMIT 1) IS NOT NULL))
    AND ($8::text IS NULL OR {name} = $8)
 """
 # Kind by kind: each is a walk along an index of its own.
@@ -95,7 +93,7 @@ SELECT f.*, n.name
                    AND effective_at <= $2 AND ($4::timestamptz IS NULL OR effective_at <= $4)
                    AND ($6::text IS NULL
                         OR $6 IN ('return_unmatched', 'payout_returned', 'payout_partly_returned'))
-                 ORDER BY effective_at DESC LIMIT {RETURNS_MAX}) AS r
+                 ORDER BY effective_at DESC) AS r
           LEFT JOIN transactions AS p
             ON p.source = r.source AND p.idempotency_id = r.return_of AND p.kind = 'payout'
            AND hashtextextended(p.idempotency_id, 0) = hashtextextended(r.return_of, 0)

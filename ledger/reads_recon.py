@@ -22,7 +22,7 @@ from ledger.answers_recon import (
     Statements,
     Unproved,
 )
-from ledger.errors import NotFound
+from ledger.errors import Conflicting, NotFound
 from ledger.questions import Question
 from ledger.reads import Listing, Row, Snapshot
 from ledger.statement_events import piece_of
@@ -96,6 +96,9 @@ SELECT currency, state, closed_at, positions::text AS positions, generation,
   FROM ledger.recon_runs WHERE source = $1
 """
 
+BREAKS_MAX: Final = 10_000
+"""Breaks that one printed page holds."""
+
 STATEMENTS: Final = Listing(SELECT_STATEMENTS, {"position": int})
 LINES: Final = Listing(SELECT_STATEMENT_LINES, {"first_position": int})
 BREAKS: Final = Listing(SELECT_BREAKS, {"id": str})
@@ -159,7 +162,10 @@ async def runs(snapshot: Snapshot, question: Question) -> Runs:
 async def one(
     snapshot: Snapshot, source: str, currency: str
 ) -> tuple[RunAnswer, list[BreakAnswer]]:
-    """Read one wallet's run with all its breaks. Raises NotFound."""
+    """Read one wallet's run with all its breaks.
+
+    Raises NotFound, or Conflicting when there are more than BREAKS_MAX.
+    """
     snapshot.check(source)
     rows = await snapshot.rows(SELECT_RUNS, source, 1, None, currency.upper())
     if not rows:
@@ -167,7 +173,12 @@ async def one(
             f"{currency.upper()} of {source} is not reconciled; import a statement of it first"
         )
     filters = (currency.upper(), None, None, None, None, None)
-    found = await snapshot.rows(SELECT_BREAKS, source, None, None, *filters)
+    found = await snapshot.rows(SELECT_BREAKS, source, BREAKS_MAX + 1, None, *filters)
+    if len(found) > BREAKS_MAX:
+        raise Conflicting(
+            f"{currency.upper()} of {source} has more than {BREAKS_MAX} breaks, too many for one "
+            "page; read them in pages: /v1/breaks"
+        )
     return await _run(snapshot, rows[0]), [build(BreakAnswer, row) for row in found]
 
 

@@ -297,7 +297,7 @@ EXCEPTIONS: Final = Route(
     ),
     about="By source: what its events opened, then findings, which no event opens: what looks "
     "incomplete by now (stuck pending, returned, drifted from its limit, money without a verified "
-    "customer; at most 10 000 of a reason). A finding is open while it is so, or resolved once it "
+    "customer). A finding is open while it is so, or resolved once it "
     "was acknowledged; `/v1/reconciliation/findings` tells them with amounts, as of any moment.",
 )
 OPERATIONS: Final = (

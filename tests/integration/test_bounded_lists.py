@@ -1,0 +1,186 @@
+"""Law: a page of any list reads about as many rows as it shows, however many there are."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ledger import (
+    books,
+    reads,
+    reads_exceptions,
+    reads_findings,
+    reads_money,
+    reads_people,
+    reads_recon,
+    reads_status,
+    registry,
+)
+from tests.asking import first_generation
+from tests.conftest import Database
+
+MANY = 20_000
+PAGE = 20
+ROWS_MAX = 2_000
+"""Rows that a page of PAGE may read, index look-ups and what is filtered out included."""
+
+FILL = (
+    """
+INSERT INTO transactions (source, kind, id, status, amount, currency, idempotency_id, customer_id,
+       effective_at, flags, details, first_position, position, state)
+SELECT 'straitsx', (ARRAY['payment', 'payout'])[1 + n % 2], 'contract_' || n,
+       (ARRAY['completed', 'pending'])[1 + n / 2 % 2], 10, 'XSGD', 'idem_' || n,
+       'customer_' || CASE WHEN n % 2 = 0 THEN 0 ELSE n END,
+       '2026-01-01Z'::timestamptz + n * interval '1 second', '{}',
+       jsonb_build_object('virtual_account_id', 'va_' || n % 3, 'account_no', NULL), n, n, ''
+  FROM generate_series(1, $1::int) AS n
+""",
+    """
+INSERT INTO customers (source, kind, id, verification_status, updated_at, details, first_position,
+       position, state)
+SELECT 'straitsx', 'customer', 'customer_' || n,
+       (ARRAY['verified', 'pending'])[1 + (n % 1000 = 0)::int], now(), '{}', n, n, ''
+  FROM generate_series(1, $1::int) AS n
+""",
+    """
+INSERT INTO virtual_accounts (source, kind, id, status, details, first_position, position, state)
+SELECT 'straitsx', 'virtual_account', 'va_' || n, 'enabled',
+       jsonb_build_object('account_no', '88' || n), n, n, ''
+  FROM generate_series(1, $1::int) AS n
+""",
+    """
+INSERT INTO limits (source, kind, id, customer_id, limits, used, first_position, position, state)
+SELECT 'straitsx', 'limits', 'limits_' || n, 'customer_' || n, '{}', '{}', n, n, ''
+  FROM generate_series(1, $1::int) AS n
+""",
+    """
+INSERT INTO findings (source, name, reason, kind, id, customer_id, currency, amount, since,
+       position, detail)
+SELECT 'straitsx', md5('finding ' || n), (ARRAY['limit_drift', 'unverified_money'])[1 + n % 2],
+       (ARRAY['limits', 'customer'])[1 + n % 2], 'customer_' || n, 'customer_' || n, 'XSGD', 1,
+       '2026-01-01Z'::timestamptz + n % 1000 * interval '1 second', n, ''
+  FROM generate_series(1, $1::int) AS n
+""",
+    """
+INSERT INTO exceptions (source, id, position, action, reason, detail, kind, resource_id, event_id,
+       at)
+SELECT 'straitsx', md5(n::text), n, action, 'conflict', '', 'payout', n::text, '', now()
+  FROM generate_series(1, $1::int) AS n
+ CROSS JOIN LATERAL unnest(CASE WHEN n > 10 THEN '{opened,resolved}' ELSE '{opened}' END::text[])
+         AS action
+""",
+    """
+INSERT INTO open_exceptions SELECT 'straitsx', md5(n::text), n, 'conflict', 'payout'
+  FROM generate_series(1, 10) AS n WHERE n < $1::int
+""",
+    """
+INSERT INTO statement_lines (source, kind, id, status, line, amount, currency, first_position,
+       position, state)
+SELECT 'straitsx.statements', 'statement_line', n::text, 'stated', 'line_' || n, 1, 'XSGD', n, n, ''
+  FROM generate_series(1, $1::int) AS n
+""",
+)
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+S = "straitsx"
+
+
+def finding(statement: str, **given: Any) -> tuple[str, tuple[Any, ...]]:
+    """Return a question about findings: statement and arguments."""
+    wanted = {"since": None, "name": None, "reason": None, "state": None, "wanted": None}
+    wanted |= given
+    kinds = sorted({"limits", "customer", *registry.load().money_kinds})
+    return statement, (S, NOW, PAGE, *wanted.values(), kinds)
+
+
+LATER = {"since": datetime(2026, 1, 1, 0, 10, tzinfo=UTC), "name": "8"}
+QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "stuck": finding(reads_findings.SELECT_STUCK),
+    "stuck, a later page": finding(reads_findings.SELECT_STUCK, **LATER),
+    "stuck and open": finding(reads_findings.SELECT_STUCK, state="open"),
+    "returns": finding(reads_findings.SELECT_RETURNS),
+    "drifts": finding(reads_findings.SELECT_KEPT, reason="limit_drift"),
+    "drifts, a later page": finding(reads_findings.SELECT_KEPT, reason="limit_drift", **LATER),
+    "unverified and open": finding(
+        reads_findings.SELECT_KEPT, reason="unverified_money", state="open"
+    ),
+    "one by its name": finding(
+        reads_findings.SELECT_KEPT, reason="unverified_money", wanted="c4ca4238a0b923820dcc509a6f"
+    ),
+    "exceptions": (reads_exceptions.SELECT_EXCEPTIONS, (S, PAGE, *(None,) * 6)),
+    "exceptions of a reason that there is not": (
+        reads_exceptions.SELECT_EXCEPTIONS, (S, PAGE, None, None, None, "unreadable", None, None),
+    ),
+    "exceptions of a kind that there is not": (
+        reads_exceptions.SELECT_EXCEPTIONS, (S, PAGE, None, None, None, None, "swap", None),
+    ),
+    "open exceptions": (reads_exceptions.SELECT_OPEN, (S, PAGE, *(None,) * 4)),
+    "status": (reads_status.SELECT_LAGS, ()),
+    "transactions": (reads_money.SELECT_TRANSACTIONS, (S, PAGE, *(None,) * 10)),
+    "transactions of a busy customer": (
+        reads_money.SELECT_TRANSACTIONS,
+        (S, PAGE, None, None, None, "customer_0", *(None,) * 6),
+    ),
+    "customers": (reads_people.SELECT_CUSTOMERS, (S, PAGE, *(None,) * 4)),
+    "customers of a rare status": (
+        reads_people.SELECT_CUSTOMERS, (S, PAGE, None, None, None, "pending"),
+    ),
+    "one customer": (reads_people.SELECT_CUSTOMERS, (S, 1, None, None, "customer_77", None)),
+    "virtual accounts of customers": (
+        reads_people.SELECT_VIRTUAL_ACCOUNTS_OF, (S, ["customer_0", "customer_77"], PAGE),
+    ),
+    "limits of customers": (
+        reads_people.SELECT_LIMITS_OF, (S, ["customer_0", "customer_77"], PAGE),
+    ),
+    "one statement line": (
+        reads_recon.SELECT_STATEMENT_LINES, (S, PAGE, None, None, None, "line_77", None),
+    ),
+}  # fmt: skip
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """Add up what the nodes of a plan that read tables came across."""
+    own = 0
+    if "Relation Name" in plan:
+        each = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+        own = round(each * plan["Actual Loops"])
+    return own + sum(rows_read(part) for part in plan.get("Plans", []))
+
+
+@pytest.mark.timeout(300)
+async def test_a_page_reads_no_more_than_it_needs(database: Database) -> None:
+    generation = await first_generation(database)
+    async with database.owner() as connection:
+        await books.use_generation(connection, generation)
+        for statement in FILL:
+            await connection.execute(statement, MANY)
+        await connection.execute("ANALYZE")
+    found: dict[str, int] = {}
+    async with database.service() as connection, reads.opened(connection):
+        for name, (statement, given) in QUESTIONS.items():
+            explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
+            ((plan,),) = await connection.fetch(explained, *given)
+            found[name] = rows_read(json.loads(plan)[0]["Plan"])
+    assert {name: rows for name, rows in found.items() if rows > ROWS_MAX} == {}
+
+
+async def test_a_busy_customers_lists_are_cut_and_say_so(database: Database) -> None:
+    generation = await first_generation(database)
+    async with database.owner() as connection:
+        await books.use_generation(connection, generation)
+        await connection.execute(
+            "INSERT INTO limits (source, kind, id, customer_id, limits, used, first_position,"
+            " position, state) SELECT 'straitsx', 'limits', 'limits_' || n, 'busy', '{}', '{}', n,"
+            " n, '' FROM generate_series(1, 101) AS n"
+        )
+        await connection.execute(FILL[0], 12)
+        await connection.execute(FILL[2], 3)
+    async with database.service() as connection, reads.opened(connection) as snapshot:
+        told = await reads_people._told(snapshot, "straitsx", ["busy", "customer_0"])
+    assert [(len(told[name]["limits"]), told[name]["cut"]) for name in ("busy", "customer_0")] == [
+        (reads_people.LISTED_MAX, ["limits"]), (0, []),
+    ]  # fmt: skip
+    accounts = [each.id for each in told["customer_0"]["virtual_accounts"]]
+    assert accounts == ["va_1", "va_2"]
