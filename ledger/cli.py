@@ -17,23 +17,11 @@ from ledger.cli_options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
 from ledger.cli_prove import prove, rebuild, seal, verify
 from ledger.cli_queries import COMMANDS, exceptions
 from ledger.cli_recon import reconcile, statement
-from ledger.errors import (
-    BadQuestion,
-    LedgerError,
-    NotFound,
-    RegistryError,
-    ServiceRefused,
-    SettingsError,
-)
+from ledger.exits import OK, PROBLEM, UNFINISHED, USAGE, sentence, status_of
 from ledger.secrecy import redact
 
-OK: Final = 0
-PROBLEM: Final = 1
-USAGE: Final = 2
-UNFINISHED: Final = 3
-
-USAGE_STATUSES: Final = frozenset({400, 404, 405, 409, 422})
-"""HTTP answers that mean "ask differently"; every other refusal means "could not finish"."""
+PROVING: Final = frozenset({"verify", "rebuild", "export", "reconcile", "prove"})
+"""Commands whose 1 means "found different": neither a failure nor a reader that goes away is."""
 
 app = App(
     name="ledger",
@@ -265,35 +253,22 @@ def _json(document: object) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit status; expected failures are one line on stderr."""
+    """Run one command and return its exit status; every failure is one line on stderr."""
+    status = UNFINISHED if PROVING & set(arguments[:1]) else OK
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
+        status = result if isinstance(result, int) else OK
         sys.stdout.flush()
     except CycloptsError as error:
-        return _say(f"{' '.join(str(error).split())} See `ledger --help`.", USAGE)
-    except LedgerError as error:
-        return _say(str(error), _status(error))
+        return _say(f"{error} See `ledger --help`.", USAGE)
     except BrokenPipeError:
         # The reader has seen enough (`| head`); nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except KeyboardInterrupt:
-        return _say("stopped", UNFINISHED)
-    except OSError as error:
-        return _say(f"{error}; correct it and try again", UNFINISHED)
-    return result if isinstance(result, int) else OK
-
-
-def _status(error: LedgerError) -> int:
-    match error:
-        case ServiceRefused(status=404) | NotFound():
-            return PROBLEM
-        case ServiceRefused(status=code) if code in USAGE_STATUSES:
-            return USAGE
-        case SettingsError() | BadQuestion() | RegistryError():
-            return USAGE
-        case _:
-            return UNFINISHED
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:  # noqa: BLE001 - the last
+        failed = status_of(error)
+        is_found = failed == PROBLEM and status == UNFINISHED
+        return _say(sentence(error), USAGE if is_found else failed)
+    return status
 
 
 def _say(words: str, status: int) -> int:

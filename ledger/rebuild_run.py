@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import asyncpg
 import orjson
 
-from ledger import database, logs, tables
+from ledger import database, exits, logs, tables
 from ledger.bulk_load import PROCESSES
 from ledger.compare import DIFFERENCES_MAX
 from ledger.doctor import embedded_dsn
@@ -142,10 +142,10 @@ async def _through(work: Coroutine[Any, Any, Report]) -> Report:
     """Say of a database that is lost or refuses what can be done about it."""
     try:
         return await work
-    except (asyncpg.PostgresError, *database.LOST) as error:
+    except (asyncpg.PostgresError, ExceptionGroup, *database.LOST) as error:
         raise DatabaseUnavailable(
-            f"the rebuild was interrupted ({str(error) or type(error).__name__}); see that the "
-            "database runs and that this is the service's role, then run it again: it goes on"
+            f"the rebuild was interrupted ({exits.sentence(error)}); see that the database runs "
+            "and that this is the service's role, then run it again: it goes on"
         ) from error
 
 

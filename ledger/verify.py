@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger import books, database, registry, sealfile, verify_evidence, verify_recon
+from ledger import books, database, exits, registry, sealfile, verify_evidence, verify_recon
 from ledger.doctor import embedded_dsn
-from ledger.errors import BadNote, BadQuestion, DatabaseUnavailable, LedgerError, Tampered
+from ledger.errors import BadNote, BadQuestion, LedgerError, Tampered
 from ledger.findings import Finding
 from ledger.keys import read_trusted, trusted_keys
 from ledger.model import SourceTerms
@@ -90,9 +90,9 @@ class Verification:
                 await self._check_logs(connection, ends, claims)
                 await self._check_evidence(connection, ends, claims)
                 await self._check_books(connection, dsn, ends)
-        except (DatabaseUnavailable, asyncpg.PostgresError, *database.LOST) as error:
+        except Exception as error:  # noqa: BLE001 - what was found before it is told as well
             advice = "see that the database runs and that this role may read it; then ask again"
-            self._add("INCOMPLETE", "database", str(error) or type(error).__name__, advice)
+            self._add("INCOMPLETE", "database", exits.sentence(error), advice)
         return self.found
 
     def _load_keys(self) -> None:
@@ -223,7 +223,8 @@ class Verification:
             await self._fold_again(dsn, generation, terms)
         except (LedgerError, asyncpg.PostgresError) as error:
             advice = "give this role CREATE on the database, or verify as the service's role"
-            self._add("INCOMPLETE", "books", f"could not be folded again: {error}", advice)
+            told = f"could not be folded again: {exits.sentence(error)}"
+            self._add("INCOMPLETE", "books", told, advice)
         try:
             await self._check_results(connection, terms)
         except asyncpg.PostgresError as error:
