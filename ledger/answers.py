@@ -81,6 +81,10 @@ class AsOf(Answer, frozen=True):
     position: Annotated[
         dict[str, int], Meta(description="Source → the log position up to which it was known.")
     ]
+    warnings: Annotated[
+        list[str] | UnsetType,
+        Meta(description="There when a clock that was wrong makes the answer leave events out."),
+    ] = UNSET
 
 
 Earlier: TypeAlias = Annotated[

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -272,7 +273,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _say(words: str, status: int) -> int:
-    print(f"ledger: {' '.join(redact(words).split())}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"ledger: {' '.join(redact(words).split())}", file=sys.stderr, flush=True)
     return status
 
 

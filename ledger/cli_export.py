@@ -103,6 +103,8 @@ def _export(wanted: str, what: str, out: str, params: dict[str, str], *, json: b
     if wanted == "parquet" and out == "-" and sys.stdout.isatty():
         raise BadQuestion("Parquet is not for terminals: name a file with --out FILE")
     done = _run(write(_dsn(_settings()), Wanted(wanted, what, out, params)))
+    for warning in done.warnings:
+        print(f"ledger: warning: {warning}", file=sys.stderr)
     if json:
         _json({"file": out, **asdict(done)})
     elif out != "-":

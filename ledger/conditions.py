@@ -67,13 +67,14 @@ class Condition(NamedTuple):
     name: str
     detail: str
     seconds: float
-    """For how long it has lasted."""
+    """For how long it has lasted; 0 when nothing tells."""
 
     @property
     def sentence(self) -> str:
         """Say it to an operator."""
         where = f"{self.source}: " if self.source else ""
-        return f"{where}{self.name} for {self.seconds:.0f} s: {self.detail}"
+        lasted = f" for {self.seconds:.0f} s" if self.seconds else ""
+        return f"{where}{self.name}{lasted}: {self.detail}"
 
 
 async def report(connection: Any, source: str, name: str, detail: str) -> None:

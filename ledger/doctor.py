@@ -35,6 +35,8 @@ FOLD_CONNECTIONS: Final = 2 * fold_connections.CONNECTIONS_MAX
 """Connections that fold all sources; twice, while events set apart are tried again."""
 SHARED_CONNECTIONS: Final = 10
 """Connections for seals, reconciling, decisions, and the supervision of the folds."""
+COMMAND_CONNECTIONS: Final = 8
+"""Connections of one `ledger verify`, `rebuild` (with two processes) or `export`."""
 
 
 def run(settings: Settings, environ: Mapping[str, str], *, json: bool) -> int:
@@ -200,8 +202,9 @@ async def check_database(settings: Settings) -> list[Finding]:
 
 
 def connections_needed(settings: Settings) -> int:
-    """Return how many connections the service may have open at a time."""
-    return settings.receivers * RECEIVER_CONNECTIONS + FOLD_CONNECTIONS + SHARED_CONNECTIONS
+    """Return how many connections the service and one command beside it may have at a time."""
+    receiving = settings.receivers * RECEIVER_CONNECTIONS
+    return receiving + FOLD_CONNECTIONS + SHARED_CONNECTIONS + COMMAND_CONNECTIONS
 
 
 def embedded_dsn(settings: Settings) -> str | Finding:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from ledger import conditions, database, pooler
+from ledger.clocks import clock_conditions
 from ledger.errors import DatabaseRefused, DatabaseUnavailable, MigrationError
 from ledger.findings import Finding, fail, ok, warn
 from ledger.migrate import pending
@@ -34,9 +35,14 @@ SELECT current_setting('server_version') AS version,
 """
 READ_ONLY: Final = "SET default_transaction_read_only = on"
 SELECT_ROOM: Final = """
-SELECT current_setting('max_connections')::integer
-       - current_setting('superuser_reserved_connections')::integer
+SELECT least(
+       (SELECT sum(CASE name WHEN 'max_connections' THEN setting::bigint ELSE -setting::bigint END)
+          FROM pg_settings WHERE name IN ('max_connections', 'superuser_reserved_connections',
+                                          'reserved_connections')),
+       (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()),
+       (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user))::bigint
 """
+"""How many sessions there may be: of the server, of this database, of this role."""
 SELECT_CLOCK: Final = "SELECT clock_timestamp()"
 SELECT_GRANTS: Final = """
 SELECT privilege FROM unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS privilege
@@ -182,10 +188,13 @@ async def check_writes(connection: Any) -> list[Finding]:
 async def check_room(connection: Any, needed: int) -> list[Finding]:
     """Check that the service gets all connections that it needs."""
     room = await connection.fetchval(SELECT_ROOM)
-    found = f"{room} for everybody, the service needs up to {needed}"
+    found = f"{room} for everybody, the service and a command beside it need up to {needed}"
     if needed <= room:
         return [ok("connections", found)]
-    advice = f"raise max_connections by {needed - room} and restart PostgreSQL"
+    advice = (
+        f"raise max_connections by {needed - room} and restart PostgreSQL; or the CONNECTION LIMIT "
+        "of the database or role, if that is what is short"
+    )
     return [warn("connections", found, advice)]
 
 
@@ -308,5 +317,5 @@ async def check_conditions(connection: Any) -> list[Finding]:
     """Check that no process of the service reports what keeps it from its work."""
     return [
         fail("conditions", found.sentence, "see the service's log for when it began, and mend it")
-        for found in await conditions.current(connection)
+        for found in [*await conditions.current(connection), *await clock_conditions(connection)]
     ] or [ok("conditions", "no process reports that something keeps it from its work")]

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Final
 import asyncpg
 import msgspec
 import orjson
+from msgspec import UnsetType
 
 from ledger import database, seals
 from ledger.errors import BadQuestion, DatabaseUnavailable, NotYet, Tampered
@@ -70,6 +71,8 @@ class Exported:
     position: dict[str, int]
     bytes: int
     sha256: str
+    warnings: list[str] = field(default_factory=list)
+    """What a clock that was wrong makes the export leave out."""
 
 
 async def write(dsn: str, wanted: Wanted) -> Exported:
@@ -98,7 +101,9 @@ async def _write(dsn: str, wanted: Wanted, texts: frozenset[str]) -> Exported:
                 rows = await _table(then, question, wanted, sink, texts)
         asked = question.text("source")
         position = {s: p for s, p in then.position.items() if asked in (None, s)}
-        return Exported(rows, position, sink.size, sink.sha256)
+        as_of = then.as_of
+        said = [] if isinstance(as_of, UnsetType) or not as_of.warnings else as_of.warnings
+        return Exported(rows, position, sink.size, sink.sha256, list(said))
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from ledger import answers, registry
+from msgspec import UNSET
+
+from ledger import answers, clocks, registry
 from ledger.answers import Step, build
 from ledger.asof import Refold, positions_asked
 from ledger.cells import Bound
@@ -116,10 +118,16 @@ async def earlier(snapshot: Snapshot, question: Question, as_of: AsOf) -> Snapsh
         places[source] = SourcePlace(
             snapshot.places[source].head, position, parked["parked"] if parked else 0
         )
+    positions = {source: places[source].books for source in sources}
+    warnings: list[str] = []
+    if as_of.recorded_at is not None:
+        asked = {s: place for s, place in positions.items() if place < named.get(s, place + 1)}
+        warnings = await clocks.doubts(snapshot.connection, asked, as_of.recorded_at)
     resolved = answers.AsOf(
         effective_at=as_of.effective_at,
         recorded_at=as_of.recorded_at,
-        position={source: places[source].books for source in sources},
+        position=positions,
+        warnings=warnings or UNSET,
     )
     return replace(snapshot, places=places, as_of=resolved)
 

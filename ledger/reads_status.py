@@ -6,6 +6,7 @@ from typing import Final
 
 from ledger import __version__, conditions, database
 from ledger.answers_log import DatabaseStatus, SourceStatus, Status
+from ledger.clocks import clock_conditions
 from ledger.reads import Snapshot
 
 SELECT_LAGS: Final = """
@@ -40,7 +41,10 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
     version = await snapshot.row(SHOW_VERSION)
     unsafe = await database.safety_problems(snapshot.connection)
     refusal = await database.refuses_writes(snapshot.connection)
-    lasting = [found.sentence for found in await conditions.current(snapshot.connection)]
+    lasting = [
+        *await conditions.current(snapshot.connection),
+        *await clock_conditions(snapshot.connection),
+    ]
     return Status(
         sources=sources,
         generation=snapshot.generation,
@@ -51,6 +55,11 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
             safe=not unsafe,
             writable=not refusal,
         ),
-        warnings=[*warnings, *unsafe, *([refusal] if refusal else []), *lasting],
+        warnings=[
+            *warnings,
+            *unsafe,
+            *([refusal] if refusal else []),
+            *(found.sentence for found in lasting),
+        ],
         position=snapshot.position,
     )

@@ -110,12 +110,20 @@ LAYOUTS: Final[Mapping[str, tuple[Column, ...]]] = {
 """Name of a list → its columns; a list without a layout shows the fields of its first row."""
 
 
+class _Console(Console):
+    """A console whose reader may go away: what that means for the exit status is the caller's."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave the exit status alone, which rich would make 1."""
+        raise BrokenPipeError
+
+
 def console(stream: TextIO | None = None) -> Console:
     """Return where tables go: as wide as the terminal, or unfolded when it is none."""
     stream = stream or sys.stdout
     if stream.isatty():
-        return Console(file=stream, highlight=False, emoji=False)
-    return Console(
+        return _Console(file=stream, highlight=False, emoji=False)
+    return _Console(
         file=stream, width=PLAIN_WIDTH, no_color=True, highlight=False, emoji=False,
         force_terminal=False, legacy_windows=False,
     )  # fmt: skip
@@ -185,6 +193,8 @@ def show(name: str, document: Mapping[str, Any], out: Console) -> None:
         out.print(table(name, rows, out))
     else:
         out.print(Text(f"no {name}"))
+    for warning in (document.get("as_of") or {}).get("warnings", []):
+        line(out, f"warning: {warning}", "yellow")
     if not out.is_terminal:
         return
     position = document.get("position")

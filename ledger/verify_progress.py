@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from rich import progress as rich
-from rich.console import Console
 from rich.text import Text
+
+from ledger import tables
 
 LINE_SECONDS: Final = 5.0
 
@@ -77,7 +78,7 @@ class Progress:
             _Rate(),
             rich.TimeRemainingColumn(),
         )
-        with rich.Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
+        with rich.Progress(*columns, console=tables.console(sys.stderr), transient=True) as bars:
             yield cls(quiet, bars)
 
     def step(self, name: str, total: int | None) -> Step:

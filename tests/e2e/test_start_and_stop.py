@@ -294,3 +294,23 @@ def test_a_handler_or_projection_that_cannot_be_used_is_named_before_anything_is
     assert code == 2
     assert line.startswith(f"ledger: {name}")
     assert words in line
+
+
+async def test_questions_are_not_ready_before_the_first_books_are(
+    database: Database, tmp_path: Path
+) -> None:
+    given = {"LEDGER_DATABASE_URL": database.service_dsn}
+    with (
+        serving(tmp_path / "receiver", "serve", "--role", "receiver", **given) as receiver,
+        serving(tmp_path / "query", "serve", "--role", "query", **given) as query,
+    ):
+        async with calling(receiver.url) as sender, calling(query.url) as asker:
+            assert (await sender.request("GET", "/readyz")).status == 200
+            early = await asker.request("GET", "/readyz")
+            assert (early.status, "no books yet" in early.json["reason"]) == (503, True)
+            with serving(tmp_path / "projector", "serve", "--role", "projector", **given):
+
+                async def is_ready() -> bool:
+                    return (await asker.request("GET", "/readyz")).status == 200
+
+                await eventually(is_ready)

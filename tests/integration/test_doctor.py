@@ -123,12 +123,20 @@ async def test_more_connections_than_there_are_is_worth_a_warning(sound: Databas
     found = (await examined(sound, receivers=30))["connections"]
     assert (found.verdict, found.found) == (
         "warn",
-        "397 for everybody, the service needs up to 570",
+        "397 for everybody, the service and a command beside it need up to 578",
     )
-    assert found.advice.startswith("raise max_connections by 173 ")
+    assert found.advice.startswith("raise max_connections by 181 ")
     some = sound.settings.sources["gokart"]
     many = {f"gokart-{number}": replace(some, name=f"gokart-{number}") for number in range(300)}
     assert (await examined(sound, sources=many))["connections"].verdict == "ok"
+
+
+async def test_a_databases_own_limit_of_connections_is_worth_a_warning(sound: Database) -> None:
+    async with sound.owner() as owner:
+        name = await owner.fetchval("SELECT current_database()")
+        await owner.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 9")
+    found = (await examined(sound))["connections"]
+    assert (found.verdict, found.found[:14]) == ("warn", "9 for everybod")
 
 
 async def test_a_log_without_its_source_is_named(sound: Database) -> None:
