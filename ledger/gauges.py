@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from prometheus_client.core import GaugeMetricFamily
 
-from ledger import conditions, database
+from ledger import clocks, conditions, database
 from ledger.metrics import gauge
 
 READ_SECONDS_MAX: Final = 2.0
@@ -30,6 +30,7 @@ class DatabaseGauges:
                     self._connection = await database.connect(self.dsn)
                 lags = await conditions.lags(self._connection)
                 current = await conditions.current(self._connection)
+                current += await clocks.clock_conditions(self._connection)
         except database.EXPECTED:
             self.close()
             return [_up(0)]
