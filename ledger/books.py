@@ -127,17 +127,22 @@ async def create_generation(connection: Any, registry: Registry, version: str, s
         if known is not None:
             return int(known)
         generation = int(await connection.fetchval(NEXT_GENERATION))
-        await connection.execute(f"CREATE SCHEMA {schema_of(generation)}")
-        await use_generation(connection, generation)
-        for statement in BOOKKEEPING:
-            await connection.execute(statement)
-        for table in tables(registry).values():
-            for statement in table.create:
-                await connection.execute(statement)
-        for statement in FUNCTIONS:
-            await connection.execute(statement)
+        await create_tables(connection, registry, generation)
         await connection.execute(INSERT_GENERATION, generation, version, state)
         return generation
+
+
+async def create_tables(connection: Any, registry: Registry, generation: int) -> None:
+    """Make the schema of a generation with its empty tables, and use it."""
+    await connection.execute(f"CREATE SCHEMA {schema_of(generation)}")
+    await use_generation(connection, generation)
+    for statement in BOOKKEEPING:
+        await connection.execute(statement)
+    for table in tables(registry).values():
+        for statement in table.create:
+            await connection.execute(statement)
+    for statement in FUNCTIONS:
+        await connection.execute(statement)
 
 
 async def try_swap(connection: Any, generation: int) -> bool:

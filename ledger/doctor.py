@@ -17,7 +17,7 @@ from typing import Final
 
 import orjson
 
-from ledger import doctor_database, fold_connections, log, tables
+from ledger import doctor_database, doctor_schema, fold_connections, log, tables
 from ledger.client import Client, service_url
 from ledger.errors import LedgerError, ServiceRefused, ServiceUnreachable
 from ledger.findings import Finding, fail, ok, warn
@@ -195,7 +195,10 @@ async def check_database(settings: Settings) -> list[Finding]:
         where, dsn = "embedded", found
     try:
         needed = connections_needed(settings)
-        return await doctor_database.examine(dsn, where, list(settings.sources), needed)
+        return [
+            *await doctor_database.examine(dsn, where, list(settings.sources), needed),
+            *await doctor_schema.examine(dsn, settings),
+        ]
     except LedgerError as error:
         advice = "see that it runs and that the settings reach it"
         return [fail("database", redact(str(error)), advice)]

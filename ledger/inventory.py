@@ -9,8 +9,23 @@ generation compare.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+
+import orjson
+
+import migrations
+from ledger import books
+from ledger.registry import Registry
+
+SCRATCH: Final = 10**9
+"""Numbers of books that are made to be looked at and rolled back begin here."""
+
+SHOWN_MAX: Final = 60
+"""Characters of a definition that a finding shows."""
 
 # Each statement returns (kind, name, definition). The parameter is the schema's name.
 SELECT_TABLES: Final = """
@@ -18,10 +33,9 @@ SELECT 'relation' AS kind, c.relname::text AS name,
        concat_ws(' ',
            CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'matview'
                 WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'foreign table' ELSE c.relkind::text END,
-           CASE c.relpersistence WHEN 'p' THEN NULL ELSE 'persistence ' || c.relpersistence END,
+           CASE WHEN c.relpersistence <> 'p' THEN 'persistence ' || c.relpersistence::text END,
            CASE WHEN c.relrowsecurity THEN 'row security' END,
            CASE WHEN c.relforcerowsecurity THEN 'forced row security' END,
-           CASE WHEN c.relowner <> n.nspowner THEN 'of another owner' END,
            (SELECT 'inherits ' || string_agg(i.inhparent::regclass::text, ',')
               FROM pg_catalog.pg_inherits AS i WHERE i.inhrelid = c.oid),
            (SELECT 'inherited by ' || string_agg(i.inhrelid::regclass::text, ',')
@@ -34,8 +48,8 @@ SELECT_COLUMNS: Final = """
 SELECT 'column' AS kind, c.relname || '.' || a.attname AS name,
        concat_ws(' ', format_type(a.atttypid, a.atttypmod),
            CASE WHEN a.attnotnull THEN 'not null' END,
-           CASE WHEN a.attidentity <> '' THEN 'identity ' || a.attidentity END,
-           CASE WHEN a.attgenerated <> '' THEN 'generated ' || a.attgenerated END,
+           CASE WHEN a.attidentity <> '' THEN 'identity ' || a.attidentity::text END,
+           CASE WHEN a.attgenerated <> '' THEN 'generated ' || a.attgenerated::text END,
            'default ' || pg_get_expr(d.adbin, d.adrelid),
            CASE WHEN a.attcollation <> t.typcollation THEN 'collation ' || a.attcollation END
        ) AS definition
@@ -67,7 +81,7 @@ SELECT 'index' AS kind, i.indrelid::regclass::text || '.' || c.relname AS name,
 """
 SELECT_TRIGGERS: Final = """
 SELECT 'trigger' AS kind, g.tgrelid::regclass::text || '.' || g.tgname AS name,
-       'enabled ' || g.tgenabled || ' ' || pg_get_triggerdef(g.oid) AS definition
+       'enabled ' || g.tgenabled::text || ' ' || pg_get_triggerdef(g.oid) AS definition
   FROM pg_catalog.pg_trigger AS g
   JOIN pg_catalog.pg_class AS c ON c.oid = g.tgrelid
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -75,7 +89,7 @@ SELECT 'trigger' AS kind, g.tgrelid::regclass::text || '.' || g.tgname AS name,
 """
 SELECT_RULES: Final = """
 SELECT 'rule' AS kind, c.relname || '.' || r.rulename AS name,
-       'enabled ' || r.ev_enabled || ' ' || pg_get_ruledef(r.oid) AS definition
+       'enabled ' || r.ev_enabled::text || ' ' || pg_get_ruledef(r.oid) AS definition
   FROM pg_catalog.pg_rewrite AS r
   JOIN pg_catalog.pg_class AS c ON c.oid = r.ev_class
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -93,8 +107,7 @@ SELECT 'policy' AS kind, c.relname || '.' || p.polname AS name,
 SELECT_FUNCTIONS: Final = """
 SELECT 'function' AS kind, p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')'
        AS name,
-       CASE WHEN p.prokind = 'a' THEN 'aggregate' ELSE pg_get_functiondef(p.oid) END ||
-       CASE WHEN p.proowner <> n.nspowner THEN ' of another owner' ELSE '' END AS definition
+       CASE WHEN p.prokind = 'a' THEN 'aggregate' ELSE pg_get_functiondef(p.oid) END AS definition
   FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
  WHERE n.nspname = $1
 """
@@ -148,6 +161,13 @@ STATEMENTS: Final = (
     SELECT_TABLES, SELECT_COLUMNS, SELECT_CONSTRAINTS, SELECT_INDEXES, SELECT_TRIGGERS,
     SELECT_RULES, SELECT_POLICIES, SELECT_FUNCTIONS, SELECT_OTHERS, SELECT_GRANTS,
 )  # fmt: skip
+KINDS: Final = ("relation", "policy", "rule", "trigger", "function", "operator", "grant")
+"""Kinds in the order of what they explain; the others come after them."""
+
+KINDS_NEVER: Final = ("policy", "rule", "trigger", "operator", "type")
+"""What books of no version have."""
+
+FILE: Final = "inventory.json"
 PIN: Final = "SET LOCAL search_path = pg_catalog, pg_temp"
 _GENERATION: Final = re.compile(r"\bbooks_\d+\b")
 
@@ -165,6 +185,78 @@ async def taken(connection: Any, schema: str) -> dict[str, str]:
             for row in await connection.fetch(statement, schema):
                 found[f"{row['kind']} {_told(row['name'])}"] = _told(row["definition"])
     return found
+
+
+def of_migrations() -> dict[str, str]:
+    """Return the inventory that all migrations make together, as it is kept beside them."""
+    path = Path(migrations.__path__[0]) / FILE
+    return dict(orjson.loads(path.read_bytes()))
+
+
+async def of_books(connection: Any, registry: Registry) -> dict[str, str]:
+    """Return the inventory of the books that this program makes, made and rolled back at once."""
+    generation = SCRATCH + secrets.randbelow(SCRATCH)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await books.create_tables(connection, registry, generation)
+        return await taken(connection, books.schema_of(generation))
+    finally:
+        await transaction.rollback()
+
+
+@dataclass(frozen=True, slots=True)
+class Unlike:
+    """One object that is not what it should be; `how` says it as a sentence."""
+
+    name: str
+    how: str
+
+
+def compared(found: Inventory, expected: Inventory) -> list[Unlike]:
+    """Return what of a schema is missing, changed or should not be there.
+
+    A grant that is missing is none: a role may have less than it could.
+    """
+    unlike = []
+    for name in sorted(found.keys() | expected.keys(), key=_importance):
+        is_grant = name.startswith("grant ")
+        if name not in expected:
+            unlike.append(Unlike(name, f"{name}: this program does not make it"))
+        elif name not in found:
+            if not is_grant:
+                unlike.append(Unlike(name, f"{name} is missing"))
+        elif found[name] != expected[name]:
+            unlike.append(Unlike(name, f"{name} is {_differing(found[name], expected[name])}"))
+    return unlike
+
+
+def _importance(name: str) -> tuple[int, str]:
+    """Sort what explains the rest before it: a table that became a view has no constraints."""
+    kind = name.split(" ", 1)[0]
+    return (KINDS.index(kind) if kind in KINDS else len(KINDS)), name
+
+
+def never(found: Inventory) -> list[Unlike]:
+    """Return what of some books no version of this program makes."""
+    return [
+        Unlike(name, f"{name}: this program does not make it")
+        for name, definition in sorted(found.items())
+        if name.split(" ", 1)[0] in KINDS_NEVER
+        or (name.startswith("relation ") and definition not in ("table", "sequence"))
+        or (name.startswith("function ") and not name.startswith("function journal_positions("))
+    ]
+
+
+def _differing(found: str, expected: str) -> str:
+    """Say from where on two definitions differ, bounded."""
+    begin = next(
+        (n for n, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
+        min(len(found), len(expected)),
+    )
+    begin = max(begin - 10, 0)
+    one, two = (text[begin : begin + SHOWN_MAX] for text in (found, expected))
+    return f"{one!r}, by the migrations {two!r}"
 
 
 def _told(text: str) -> str:

@@ -15,7 +15,16 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger import books, database, exits, registry, sealfile, verify_evidence, verify_recon
+from ledger import (
+    books,
+    database,
+    exits,
+    registry,
+    schema_check,
+    sealfile,
+    verify_evidence,
+    verify_recon,
+)
 from ledger.doctor import embedded_dsn
 from ledger.errors import BadNote, BadQuestion, LedgerError, Tampered
 from ledger.findings import Finding
@@ -89,7 +98,8 @@ class Verification:
                 ends = await _ends(connection)
                 await self._check_logs(connection, ends, claims)
                 await self._check_evidence(connection, ends, claims)
-                await self._check_books(connection, dsn, ends)
+                if await self._check_schemas(dsn):
+                    await self._check_books(connection, dsn, ends)
         except Exception as error:  # noqa: BLE001 - what was found before it is told as well
             advice = "see that the database runs and that this role may read it; then ask again"
             self._add("INCOMPLETE", "database", exits.sentence(error), advice)
@@ -142,6 +152,23 @@ class Verification:
             self.found += await verify_evidence.check_file(
                 connection, self.settings, source, row["sealed"], before
             )
+
+    async def _check_schemas(self, dsn: str) -> bool:
+        """Check that tables, functions and triggers are this program's; False: read no books."""
+        found = await schema_check.examine(dsn, self.settings)
+        for told in schema_check.sentences((*found.log, *found.books)):
+            self._add("fail", "schema", told, schema_check.ADVICE)
+        if not found.log and not found.books and not found.not_compared:
+            told = "tables, functions, triggers and policies are those that this program makes"
+            self._add("ok", "schema", told)
+        if found.not_compared:
+            advice = "run `ledger serve` with these settings, or verify as the service's role"
+            told = f"the books' tables were not compared: {found.not_compared}"
+            self._add("INCOMPLETE", "schema", told, advice)
+        if not found.are_books_plain:
+            told = "not read, because they hold more than this program's tables"
+            self._add("INCOMPLETE", "books", told, "mend what `schema` names, then verify again")
+        return found.are_books_plain
 
     async def _check_logs(
         self, connection: Any, ends: Sequence[Mapping[str, Any]],
