@@ -109,7 +109,7 @@ def _arrivals(events: int) -> Iterator[Arrival]:
 def arrival(known: registry.Registry, callback: Callback) -> Arrival:
     """Turn a made-up callback into what the receiver would append."""
     reading = known.read(SOURCE, callback.event, callback.body)
-    key, event_id = registry.identity(SOURCE, reading, callback.event, callback.body)
+    key, event_id = registry.identity(SOURCE, reading, callback.body)
     read = reading.envelope
     return Arrival(
         event_id, key, read.kind, read.resource_id, read.status, read.idempotency_id,

@@ -253,11 +253,15 @@ class Door:
         if (
             receiver.stopping
             or (head.is_forwarded and not source.secrets)
+            or not receiver.documents(source, head.path_event)
             or len(body) > receiver.settings.body_bytes_max
             or FORM in head.content_type.lower()
             or not allowed(source, sender)
             or not receiver.is_authentic(source.name, callback.proof, body)
         ):
+            return None
+        reading = receiver.registry.read(source.provider, head.path_event, body)
+        if reading.is_by_url:
             return None
         arrival = receiver.arrival(
             source,
@@ -265,7 +269,7 @@ class Door:
             peer=sender,
             headers=kept_headers(source, head.content_type, head.agent, callback.proof or ""),
             body=body,
-            reading=receiver.registry.read(source.provider, head.path_event, body),
+            reading=reading,
         )
         try:
             receiver.log.lanes[source.name].submit(arrival, tell)

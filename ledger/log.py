@@ -51,6 +51,10 @@ def _append_batch() -> str:
 
 
 APPEND_BATCH: Final = _append_batch()
+SELECT_KNOWN: Final = """
+SELECT position, kind, resource_id FROM ledger.events
+ WHERE source = $1 AND position = ANY ($2::bigint[])
+"""
 RING: Final = "SELECT pg_notify('ledger_log', '')"
 RING_PACE_SECONDS: Final = 0.05
 """Rings follow each other no faster than this: a projector that has work looks by itself."""
@@ -90,6 +94,8 @@ class Arrival(msgspec.Struct, gc=False):
     headers: str
     body: bytes
     received_at: datetime
+    is_by_url: bool = False
+    """Whether its event id says nothing of its kind and resource: the URL told them."""
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -97,6 +103,8 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
 
     position: int
     fresh: bool
+    is_alike: bool = True
+    """Whether the event there is of the kind and the resource that this delivery is of."""
 
 
 Tell: TypeAlias = Callable[["Appended | LedgerError"], None]
@@ -242,22 +250,25 @@ class Lane:
         left = batch[0].entered + self._settings.answer_seconds_max - monotonic()
         try:
             async with asyncio.timeout(max(left, 0.05)):
-                record = await self._append(pool, batch)
+                record, others = await self._append(pool, batch)
         except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever failed
             await self._failed(pool, batch, error)
         else:
             if self._is_lost:
                 LOGGER.info("append_resumed", source=self.source)
             self._is_lost = False
-            self._settle(batch, record)
+            self._settle(batch, record, others)
             self._ring()
 
-    async def _append(self, pool: Pool, batch: list[_Waiting]) -> Any:
-        rows = [waiting.arrival for waiting in batch]
-        columns = self._columns(rows)
+    async def _append(self, pool: Pool, batch: list[_Waiting]) -> tuple[Any, set[int]]:
+        """Append a batch; return where its events are, and the places `_others` names."""
+        columns = self._columns([waiting.arrival for waiting in batch])
         async with pool.acquire() as connection:
             try:
-                return await connection.fetchrow(APPEND_BATCH, self.source, *columns)
+                record = await connection.fetchrow(APPEND_BATCH, self.source, *columns)
+                if record["positions"] is not None and None in record["positions"]:
+                    raise DatabaseUnavailable  # the append function raises first: its pair here
+                return record, await self._others(connection, batch, record)
             except BaseException as error:
                 if not database.is_data_error(error):
                     connection.terminate()  # what became of the statement is not known
@@ -282,17 +293,31 @@ class Lane:
             _moments([row.received_at for row in rows]),
         )
 
-    def _settle(self, batch: list[_Waiting], record: Any) -> None:
+    async def _others(self, connection: Any, batch: list[_Waiting], record: Any) -> set[int]:
+        """Return the places in the batch whose bytes are known as another kind or resource."""
+        if record["positions"] is None:
+            return set()
+        asked = {
+            n: record["positions"][n]
+            for n, waiting in enumerate(batch)
+            if waiting.arrival.is_by_url and not record["fresh"][n]
+        }
+        if not asked:
+            return set()
+        rows = await connection.fetch(SELECT_KNOWN, self.source, list(asked.values()))
+        known = {position: (kind, resource_id) for position, kind, resource_id in rows}
+        told = {n: (batch[n].arrival.kind, batch[n].arrival.resource_id) for n in asked}
+        return {n for n, position in asked.items() if known.get(position) != told[n]}
+
+    def _settle(self, batch: list[_Waiting], record: Any, others: set[int]) -> None:
         positions = record["positions"]
         base = record["base"]
-        # The append function raises when it stored nothing; this is its pair on our side.
-        if positions is not None and None in positions:
-            raise DatabaseUnavailable
         for n, waiting in enumerate(batch):
             if positions is None:
                 result = Appended(base + n + 1, fresh=True)
             else:
-                result = Appended(positions[n], fresh=record["fresh"][n])
+                fresh = record["fresh"][n]
+                result = Appended(positions[n], fresh=fresh, is_alike=n not in others)
             self._finish(waiting, result)
 
     def _finish(self, waiting: _Waiting, result: Appended | LedgerError) -> None:

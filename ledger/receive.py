@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Final
 
@@ -22,7 +22,7 @@ from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.log import Appended, Arrival, Budget, Log
 from ledger.metrics import Tally
 from ledger.model import Envelope
-from ledger.registry import UNREADABLE, Reading, Registry, identity
+from ledger.registry import EVENT_MISMATCH, UNKNOWN, UNREADABLE, Reading, Registry, identity
 from ledger.settings import EVENT_NAME, Settings, Source
 from ledger.signature import HEX_DIGEST_CHARS, HMAC_PROVIDERS, Verify, allowed, verifier
 
@@ -117,25 +117,26 @@ class Receiver:
         source, path_event = self._admit(request, name)
         body = await self._body(request)
         header = request.headers.get(source.header)
-        if not self.is_authentic(name, header, body):
-            raise Refusal(401, "bad_signature" if header else "no_signature", "not authenticated")
         is_query = not body and bool(request.query_string)
         if is_query:
+            # What is kept is what must be signed: a signature over no body says nothing of it.
             body = request.rel_url.raw_query_string.encode()
+        if not self.is_authentic(name, header, body):
+            raise Refusal(401, "bad_signature" if header else "no_signature", "not authenticated")
         is_form = request.content_type == FORM and not OBJECT.match(body)
         if is_query or is_form:
             reading = UNSUPPORTED
         else:
             reading = self.registry.read(source.provider, path_event, body)
-        arrival = self.arrival(
-            source,
-            path_event,
-            peer=self.peer(request),
-            headers=_kept_headers(request, source),
-            body=body,
-            reading=reading,
+        headers = _kept_headers(request, source)
+        made = partial(
+            self.arrival, source, path_event, peer=self.peer(request), headers=headers, body=body
         )
+        arrival = made(reading=reading)
         appended = await self.log.lanes[name].append(arrival)
+        if not appended.is_alike:
+            arrival = made(reading=_elsewhere(appended.position))
+            appended = await self.log.lanes[name].append(arrival)
         outcome, content = verdict(name, arrival, appended)
         place = {"Ledger-Position": f"{name}:{appended.position}"}
         return outcome, _answer(200, content, place)
@@ -143,6 +144,11 @@ class Receiver:
     def is_authentic(self, name: str, value: str | None, body: bytes) -> bool:
         """Tell whether the sender of `body` knows a secret of the source."""
         return self._verifiers[name](value, body)
+
+    def documents(self, source: Source, path_event: str | None) -> bool:
+        """Tell whether the provider has such an event; any name will do if it documents none."""
+        names = self.registry.events.get(source.provider)
+        return path_event is None or not names or path_event in names
 
     def _admit(self, request: web.Request, name: str) -> tuple[Source, str | None]:
         """Check everything that needs no body. Raises Refusal, or Overloaded when stopping."""
@@ -154,6 +160,8 @@ class Receiver:
         path_event = request.match_info.get("event")
         if path_event is not None and not EVENT_NAME.fullmatch(path_event):
             raise Refusal(404, "bad_event_name", "the event name in the URL is not one")
+        if not self.documents(source, path_event):
+            raise Refusal(404, "unknown_event", f"{source.provider} has no event of this name")
         if request.method != POST:
             raise Refusal(405, "method", "callbacks are posted")
         if not allowed(source, self.peer(request)):
@@ -197,7 +205,7 @@ class Receiver:
         reading: Reading,
     ) -> Arrival:
         """Return an authentic callback as the log takes it; `headers` are a JSON object."""
-        key, event_id = identity(source.name, reading, path_event, body)
+        key, event_id = identity(source.name, reading, body)
         envelope = reading.envelope
         return Arrival(
             event_id,
@@ -218,6 +226,7 @@ class Receiver:
             ),
             body,
             self.now(),
+            reading.is_by_url,
         )  # fmt: skip
 
     def peer(self, request: web.Request) -> str | None:
@@ -257,6 +266,12 @@ class Receiver:
             reason=f"{reason} {name[:64]!r}" if reason == "unknown_source" else reason,
             body_bytes=request.content_length or 0,
         )
+
+
+def _elsewhere(position: int) -> Reading:
+    """Return how a body is kept that is known as something else, by another URL."""
+    detail = f"event {position} is these bytes too, posted under another event name"
+    return Reading(Envelope(UNKNOWN, "", UNKNOWN), EVENT_MISMATCH, detail)
 
 
 def unavailable(error: Exception) -> dict[str, object]:

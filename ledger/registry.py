@@ -29,6 +29,9 @@ from ledger.payload import parse
 
 UNKNOWN: Final = "unknown"
 UNREADABLE: Final = "unreadable"
+EVENT_MISMATCH: Final = "event_mismatch"
+BY_URL: Final = "by_url"
+"""Where the key of a callback has its kind, when only the event name in the URL told it."""
 OPERATOR: Final = "*"
 STATEMENT: Final = "statement"
 """The provider of logs that hold statements."""
@@ -46,6 +49,8 @@ class Reading(Record, frozen=True):
     envelope: Envelope
     reason: str | None = None
     detail: str | None = None
+    is_by_url: bool = False
+    """Whether the event name in the URL, which nobody signs, may have decided what it is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,9 +63,16 @@ class Registry:
     projections: tuple[Projection, ...]
     typed: Mapping[tuple[str, str], Handler] = field(init=False)
     """(provider, body type) → the one handler that this type alone decides for"""
+    events: Mapping[str, frozenset[str]] = field(init=False)
+    """provider → the event names that it documents; empty when it documents none"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "typed", _typed(self.handlers))
+        names = {
+            provider: frozenset[str]().union(*(handler.events for handler in siblings))
+            for provider, siblings in self.handlers.items()
+        }
+        object.__setattr__(self, "events", names)
 
     @property
     def money_kinds(self) -> frozenset[str]:
@@ -83,10 +95,22 @@ class Registry:
         except Exception as error:  # noqa: BLE001 - a handler's bug must not cost a callback
             detail = f"reading the envelope raised {type(error).__name__}"
             return Reading(Envelope(UNKNOWN, "", UNKNOWN), "handler_failed", detail)
+        is_by_url = self._is_by_url(provider, payload)
         if envelope.status.startswith("unknown:"):
             detail = f"no document names the status {envelope.status[8:]!r}"
-            return Reading(envelope, "unknown_status", detail)
-        return Reading(envelope)
+            return Reading(envelope, "unknown_status", detail, is_by_url)
+        return Reading(envelope, is_by_url=is_by_url)
+
+    def is_by_url(self, provider: str, body: bytes) -> bool:
+        """Tell whether a readable body leaves it to the URL's event name what it is."""
+        try:
+            return self._is_by_url(provider, Payload(parse(body)))
+        except (Unreadable, CannotBeTrue):
+            return False
+
+    def _is_by_url(self, provider: str, payload: Payload) -> bool:
+        typed = (provider, payload.type or "") in self.typed
+        return not typed and bool(self.events.get(provider))
 
     def translate(self, terms: SourceTerms, origin: str, path: str | None, body: bytes) -> Fact:
         """Say in the ledger's words what a stored event means.
@@ -121,7 +145,7 @@ class Registry:
                     return handler
             if fits:
                 raise CannotBeTrue(
-                    "event_mismatch", f"posted to {event}, but the body is a {fits[0].kind}"
+                    EVENT_MISMATCH, f"posted to {event}, but the body is a {fits[0].kind}"
                 )
             if payload.type is None and len(named) == 1:
                 return named[0]
@@ -134,24 +158,30 @@ class Registry:
         raise CannotBeTrue(UNKNOWN, f"no handler understands {what}")
 
 
-def identity(
-    source: str, reading: Reading, path_event: str | None, body: bytes
-) -> tuple[str, bytes]:
+def identity(source: str, reading: Reading, body: bytes) -> tuple[str, bytes]:
     """Return a callback's idempotency key and its event id (128 bits of SHA-256 over key, body).
 
-    The key is source, kind, idempotency id, resource and the state reported; what is not
-    understood is keyed by its bytes and the URL's event name.
+    The key is source, kind, idempotency id, resource and the state reported. What is not understood
+    is keyed by its bytes alone, and so is what only the URL's event name tells: one signed body
+    is one event, whatever URL it is posted to.
     """
     envelope = reading.envelope
     tail = envelope.tail
     if tail is None:
         tail = hashlib.sha256(body).hexdigest()
     if not envelope.resource_id:
-        tail = f"{path_event or ''}/{tail}"
+        tail = f"/{tail}"
     key = "/".join(
         (source, envelope.kind, envelope.idempotency_id or "", envelope.resource_id, tail)
     )
+    if reading.is_by_url:
+        key = by_url_key(source, body)
     return key, hashlib.sha256(key.encode() + b"\x00" + body).digest()[:16]
+
+
+def by_url_key(source: str, body: bytes) -> str:
+    """Return the idempotency key of a callback of which only the URL tells what it is."""
+    return f"{source}/{BY_URL}///{hashlib.sha256(body).hexdigest()}"
 
 
 def version_of(files: Iterable[Path]) -> str:

@@ -20,6 +20,7 @@ from ledger.authentic import Authenticity, Doubt
 from ledger.errors import BadNote, Tampered
 from ledger.merkle import HASH_BYTES, TILE_HEIGHT, Frontier, Tile
 from ledger.note import Verifier, checkpoint_of, open_checkpoint
+from ledger.registry import by_url_key
 
 EVENTS_MAX: Final = 2_000
 BYTES_MAX: Final = 32 * 1024 * 1024
@@ -284,8 +285,8 @@ _UNREADABLE: Final = (asyncpg.PostgresError, ValueError, OverflowError)
 def check_identity(source: str, row: Mapping[str, Any]) -> None:
     """Check that an event's id and key are those of its body. Raises Tampered.
 
-    The key begins with source, kind, idempotency id and resource; the id is 128 bits of SHA-256
-    over key and body.
+    The key begins with source, kind, idempotency id and resource, or is that of a body of which
+    only the URL told what it is; the id is 128 bits of SHA-256 over key and body.
     """
     position, key = row["position"], row["idempotency_key"]
     digest = sha256(key.encode() + b"\x00" + row["body"]).digest()
@@ -293,7 +294,7 @@ def check_identity(source: str, row: Mapping[str, Any]) -> None:
         told = f"event {position} is not the one that its event_id names: key or body differs"
         raise Tampered("identity", position, told)
     begin = "/".join((source, row["kind"], row["idempotency_id"] or "", row["resource_id"], ""))
-    if not key.startswith(begin):
+    if not key.startswith(begin) and key != by_url_key(source, row["body"]):
         told = f"event {position} has another kind, idempotency id or resource than its key"
         raise Tampered("identity", position, told)
 

@@ -28,7 +28,7 @@ from ledger.fold_connections import FoldConnections
 from ledger.loop import Backoff, first_failure, stop_if_cancelled
 from ledger.metrics import FOLD_FAILURES, FOLDED
 from ledger.model import RETRY, SourceTerms, Trouble, changed
-from ledger.registry import Registry
+from ledger.registry import EVENT_MISMATCH, Registry
 from ledger.settings import Settings
 
 LOGGER = structlog.get_logger("ledger.worker")
@@ -70,7 +70,10 @@ def translate(registry: Registry, terms: SourceTerms, row: Any) -> Translated:
     (position, event_id, kind, resource_id, status, path_event, origin, reason, detail, body,
      received_at, recorded_at) = _columns(row)  # fmt: skip
     fact = trouble = None
-    if reason == "unsupported_encoding":
+    if reason == "unsupported_encoding" or (
+        # These bytes were posted under another event name before: theirs is what they are.
+        reason == EVENT_MISMATCH and registry.is_by_url(terms.provider, body)
+    ):
         trouble = Trouble(reason, detail or "")
     else:
         try:

@@ -25,7 +25,7 @@ def arrival(source: str, body: bytes, path_event: str | None = None) -> Arrival:
     """Return a callback as the receiver would append it."""
     provider = "gokart" if source == "gokart" else "straitsx"
     reading = registry.load().read(provider, path_event, body)
-    key, event_id = registry.identity(source, reading, path_event, body)
+    key, event_id = registry.identity(source, reading, body)
     envelope = reading.envelope
     return Arrival(
         event_id, key, envelope.kind, envelope.resource_id, envelope.status,

@@ -47,7 +47,7 @@ print(time.perf_counter() - begun, int(peak[1]) // 1024)
 
 def arrival(event: str | None, body: bytes) -> Arrival:
     reading = registry.load().read("straitsx", event or None, body)
-    key, event_id = registry.identity("straitsx", reading, event or None, body)
+    key, event_id = registry.identity("straitsx", reading, body)
     envelope = reading.envelope
     return Arrival(
         event_id, key, envelope.kind, envelope.resource_id, envelope.status,

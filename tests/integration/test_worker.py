@@ -65,7 +65,7 @@ def callbacks(rng: random.Random, stories: int) -> list[Callback]:
 def arrival(callback: Callback) -> Arrival:
     """Make of a callback what the receiver makes of it."""
     reading = registry.load().read(callback.source, callback.event, callback.body)
-    key, event_id = identity(callback.source, reading, callback.event, callback.body)
+    key, event_id = identity(callback.source, reading, callback.body)
     said = reading.envelope
     return Arrival(
         event_id, key, said.kind, said.resource_id, said.status, said.idempotency_id,

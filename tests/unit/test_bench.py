@@ -69,7 +69,7 @@ def test_every_request_is_another_event_of_at_least_a_kilobyte_with_its_own_sign
         assert headers["Content-Length"] == str(len(body))
         assert headers["Xfers-Signature"] == sign(SECRET, body)
         kinds.add(reading.envelope.kind)
-        ids.add(registry.identity("straitsx", reading, None, body)[1])
+        ids.add(registry.identity("straitsx", reading, body)[1])
     assert kinds == {"payment", "payout"}
     assert len(ids) == 600
 
