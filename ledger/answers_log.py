@@ -49,7 +49,7 @@ class Events(Answer, frozen=True):
 
 
 class Delivery(Answer, frozen=True):
-    """One request that reached the receiver, and what it was answered."""
+    """One request that reached the receiver, or many alike, and what it was answered."""
 
     source: str
     at: Annotated[Moment, Meta(description="When it was recorded.")]
@@ -62,6 +62,14 @@ class Delivery(Answer, frozen=True):
     peer: str
     reason: str | None
     body_bytes: int
+    count: Annotated[
+        int,
+        Meta(
+            description="How many requests this stands for: beyond the first hundred duplicates "
+            "of an event on one day (UTC) the last of them counts the others."
+        ),
+    ]
+    last_at: Annotated[Moment | None, Meta(description="When the last of them came.")]
 
 
 class Deliveries(Answer, frozen=True):

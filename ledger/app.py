@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import asyncpg
 import structlog
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from ledger import database, decide, metrics, query, recon_pages
 from ledger.admission import check_may_measure
+from ledger.connections import Connections, Tracked, tracking
 from ledger.deliveries import Deliveries
 from ledger.errors import DatabaseRefused, LedgerError, UnsafeDatabase
 from ledger.gauges import DatabaseGauges
@@ -34,11 +35,6 @@ LINGER_SECONDS: Final = 2.0
 READY_SECONDS_MAX: Final = 2.0
 QUERIES_MAX: Final = 10
 """Connections that answer questions, per process."""
-FULL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
-    b"Content-Type: application/json\r\nContent-Length: 24\r\n\r\n"
-    b'{"status":"unavailable"}'
-)
 
 RECEIVER: Final = web.AppKey("receiver", Receiver)
 GAUGES: Final = web.AppKey("gauges", DatabaseGauges)
@@ -46,7 +42,7 @@ GAUGES: Final = web.AppKey("gauges", DatabaseGauges)
 
 def build(settings: Settings, dsn: str, role: str) -> web.Application:
     """Compose the application of `role` (`all`, `receiver` or `query`) over one database."""
-    app = web.Application(client_max_size=settings.body_bytes_max)
+    app = web.Application(client_max_size=settings.body_bytes_max, middlewares=[tracking])
     receiver = Receiver(settings, load(), Log(dsn, settings), Deliveries(dsn, settings))
     app[RECEIVER] = receiver
     app[GAUGES] = DatabaseGauges(dsn)
@@ -155,15 +151,6 @@ def for_strangers(error: Exception) -> str:
             return "the database does not answer"
 
 
-class _Full(asyncio.Protocol):
-    """Answers 503 to a connection beyond the limit."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        writing = cast("asyncio.WriteTransport", transport)
-        writing.write(FULL)
-        writing.close()
-
-
 @dataclass(slots=True)
 class Web:
     """A running web process."""
@@ -173,6 +160,7 @@ class Web:
     runner: web.AppRunner
     server: asyncio.AbstractServer
     door: Door
+    watching: asyncio.Task[None]
 
     @classmethod
     async def start(cls, settings: Settings, dsn: str, role: str, sock: socket.socket) -> Web:
@@ -181,7 +169,7 @@ class Web:
         runner = web.AppRunner(
             app,
             access_log=None,
-            keepalive_timeout=settings.header_seconds_max,
+            keepalive_timeout=settings.keepalive_seconds_max,
             auto_decompress=False,
             shutdown_timeout=settings.drain_seconds_max,
             lingering_time=LINGER_SECONDS,
@@ -192,14 +180,16 @@ class Web:
 
         door = Door(app[RECEIVER], http)
 
+        connections = Connections(settings)
+        make = http if role == "query" else door
+
         def accept() -> asyncio.BaseProtocol:
-            if len(http.connections) + len(door.open) >= settings.connections_max:
-                return _Full()
-            return http() if role == "query" else door()
+            return Tracked(connections, make)
 
         loop = asyncio.get_running_loop()
         server = await loop.create_server(accept, sock=sock, backlog=BACKLOG)
-        return cls(settings, app, runner, server, door)
+        watching = asyncio.create_task(connections.watch())
+        return cls(settings, app, runner, server, door, watching)
 
     async def stop(self) -> None:
         """Refuse new callbacks with 503, finish those accepted, then close everything."""
@@ -212,4 +202,5 @@ class Web:
             LOGGER.warning("drain_incomplete", events=receiver.in_flight)
         self.server.close()
         self.door.close()
+        self.watching.cancel()
         await self.runner.cleanup()

@@ -21,6 +21,7 @@ import msgspec
 import orjson
 
 from ledger.addresses import is_forwarded
+from ledger.connections import Tracked
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.log import Appended, Arrival, Tell
 from ledger.receive import (
@@ -295,13 +296,13 @@ class Intake(asyncio.Protocol):
     """One connection. At most one of its callbacks is on its way into the log."""
 
     __slots__ = (
-        "_arrival", "_began_at", "_callback", "_door", "_held", "_idle", "_peer", "_transport",
+        "_arrival", "_began_at", "_callback", "_door", "_held", "_peer", "_tracked", "_transport",
     )  # fmt: skip
 
     def __init__(self, door: Door) -> None:
         self._door = door
         self._transport: asyncio.Transport | None = None
-        self._idle: asyncio.TimerHandle | None = None
+        self._tracked: Tracked | None = None
         self._peer: str | None = None
         self._callback: Callback | None = None
         self._arrival: Arrival | None = None
@@ -309,20 +310,17 @@ class Intake(asyncio.Protocol):
         self._held = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the first request, for as long as a head may take."""
+        """Wait for the first request."""
         peer = transport.get_extra_info("peername")
         self._transport = cast("asyncio.Transport", transport)
+        self._tracked = cast("Tracked", self._transport.get_protocol())
         self._peer = peer[0] if isinstance(peer, tuple) else None
-        self._began_at = monotonic()
         self._door.open.add(self)
-        self._watch(self._door.receiver.settings.header_seconds_max)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; a callback that is on its way is still appended."""
         self._door.open.discard(self)
-        self._transport = None
-        if self._idle is not None:
-            self._idle.cancel()
+        self._transport = self._tracked = None
 
     def pause_writing(self) -> None:
         """Read nothing from whoever does not read answers."""
@@ -349,6 +347,8 @@ class Intake(asyncio.Protocol):
             self._hand_over(data)
         else:
             self._door.receiver.begin()
+            if self._tracked is not None:
+                self._tracked.begin()
 
     def close(self) -> None:
         """Close unless a callback is on its way."""
@@ -356,11 +356,10 @@ class Intake(asyncio.Protocol):
             self._transport.close()
 
     def _hand_over(self, data: bytes) -> None:
-        transport, protocol = self._transport, self._door.fallback()
+        tracked, protocol = self._tracked, self._door.fallback()
         self.connection_lost(None)
-        if transport is not None:
-            transport.set_protocol(protocol)
-            protocol.connection_made(transport)
+        if tracked is not None:
+            tracked.hand_over(protocol)
             protocol.data_received(data)
 
     def _told(self, result: Appended | LedgerError) -> None:
@@ -388,6 +387,8 @@ class Intake(asyncio.Protocol):
         if self._transport is not None:
             body = orjson.dumps(content)
             self._transport.write(ANSWER % (head, len(body), _date(int(time())), field, body))
+        if self._tracked is not None:
+            self._tracked.end()
             if self._held:
                 asyncio.get_running_loop().call_soon(self._next)
 
@@ -397,14 +398,3 @@ class Intake(asyncio.Protocol):
         if self._transport is not None:
             self._transport.resume_reading()
             self.data_received(held)
-
-    def _watch(self, seconds: float) -> None:
-        self._idle = asyncio.get_running_loop().call_later(seconds, self._look)
-
-    def _look(self) -> None:
-        """Close a connection on which nothing comes; look again when it is due otherwise."""
-        left = self._began_at + self._door.receiver.settings.header_seconds_max - monotonic()
-        if left > 0 or self._arrival is not None:
-            self._watch(max(left, 1.0))
-        else:
-            self.close()

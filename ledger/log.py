@@ -265,7 +265,7 @@ class Lane:
         columns = self._columns([waiting.arrival for waiting in batch])
         async with pool.acquire() as connection:
             try:
-                record = await connection.fetchrow(APPEND_BATCH, self.source, *columns)
+                record: Any = await connection.fetchrow(APPEND_BATCH, self.source, *columns)
                 if record["positions"] is not None and None in record["positions"]:
                     raise DatabaseUnavailable  # the append function raises first: its pair here
                 return record, await self._others(connection, batch, record)

@@ -58,7 +58,7 @@ CONFLICTS: Final = frozenset(
 SERVICE: Final = (
     ("/healthz", "Whether the process lives", "text/plain", ("200",)),
     ("/readyz", "Whether the service can do its work", "application/json", ("200", "503")),
-    ("/metrics", "Prometheus metrics", "text/plain", ("200",)),
+    ("/metrics", "Prometheus metrics", "text/plain", ("200", "401", "403")),
     ("/openapi.json", "This document", "application/json", ("200",)),
     ("/docs", "This document as a page", "text/html", ("200",)),
     ("/docs/docs.js", "The page's script", "text/javascript", ("200",)),
@@ -205,10 +205,11 @@ def _callback(*, has_event: bool) -> dict[str, Any]:
     descriptions = {
         "401": "Signature or token missing or wrong.",
         "403": "The address is not allowed.",
-        "404": "There is no such source.",
+        "404": "There is no such source, or its provider documents no such event.",
         "413": "The body is too large.",
         "415": "The body is compressed.",
         "500": "Unexpected failure; nothing was stored.",
+        "501": "A transfer coding other than chunked.",
         "503": "Nothing is known to be stored; send it again after Retry-After.",
     }
     path = "/callbacks/{source}/{event}" if has_event else "/callbacks/{source}"

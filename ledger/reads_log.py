@@ -40,7 +40,8 @@ SELECT encode(event_id, 'hex') AS event_id, body
 # Both take: $1 source, $2 rows, $3 before, $4 outcome, $5 event, $6 from, $7 to, $8 path event.
 SELECT_FIRST_DELIVERIES: Final = """
 SELECT source, recorded_at AS at, verdict AS outcome, 200 AS answer, position, path_event, peer,
-       reason, octet_length(body) AS body_bytes, position AS place
+       reason, octet_length(body) AS body_bytes, 1 AS count, NULL::timestamptz AS last_at,
+       position AS place
   FROM ledger.events
  WHERE source = $1 AND position < $3 AND origin = 'callback'
    AND ($4::text IS NULL OR verdict = $4) AND ($5::bigint IS NULL OR position = $5)
@@ -52,7 +53,8 @@ SELECT source, recorded_at AS at, verdict AS outcome, 200 AS answer, position, p
  ORDER BY position DESC LIMIT $2
 """
 SELECT_OTHER_DELIVERIES: Final = """
-SELECT source, at, outcome, answer, position, path_event, peer, reason, body_bytes, id AS place
+SELECT source, at, outcome, answer, position, path_event, peer, reason, body_bytes, count, last_at,
+       id AS place
   FROM ledger.deliveries
  WHERE source = $1 AND id < $3
    AND ($4::text IS NULL OR outcome = $4) AND ($5::bigint IS NULL OR position = $5)

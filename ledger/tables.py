@@ -75,7 +75,7 @@ LAYOUTS: Final[Mapping[str, tuple[Column, ...]]] = {
     "events": _columns("source", ">position", "kind", "!resource_id=resource", "status",
                        "verdict", "reason", "received_at", ">body_bytes=bytes"),
     "deliveries": _columns("source", "at", "outcome", ">answer", ">position", "path_event=event",
-                           "peer", "reason", ">body_bytes=bytes"),
+                           "peer", "reason", ">body_bytes=bytes", ">count"),
     "exceptions": _columns("!id", "source", "reason", "state", "kind", "!resource_id=resource",
                            ">event.position=position", "~detail", "opened_at", "~note"),
     "statements": _columns("source", "currency", "format", "opened_at=from", "closed_at=to",

@@ -72,9 +72,8 @@ BEGIN
     END IF;
     SELECT array_agg(n = ANY (v_fresh) ORDER BY n) INTO fresh
       FROM generate_series(1, v_count) AS n;
-    INSERT INTO ledger.deliveries
-           (source, at, outcome, answer, position, path_event, peer, body_bytes)
-    SELECT p_source, p_received_ats[n], 'duplicate', 200, positions[n], p_path_events[n],
-           p_peers[n], octet_length(p_bodies[n])
-      FROM generate_series(1, v_count) AS n WHERE NOT fresh[n];
+    PERFORM ledger.record_duplicates(p_source, array_agg(positions[n] ORDER BY n),
+                array_agg(p_received_ats[n] ORDER BY n), array_agg(p_path_events[n] ORDER BY n),
+                array_agg(p_peers[n] ORDER BY n), array_agg(octet_length(p_bodies[n]) ORDER BY n))
+       FROM generate_series(1, v_count) AS n WHERE NOT fresh[n];
 END $$;

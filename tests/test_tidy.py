@@ -51,7 +51,7 @@ RANKS = [
      "reads_findings", "answers_recon"},
     {"receive", "intake", "fold_connections", "worker", "projector", "seal",
      "verify_log", "verify_books", "decide",
-     "admission",
+     "admission", "connections",
      "verify_recon",
      "reads_asof", "reads_asof_money", "reads_asof_people", "openapi", "routes", "query",
      "reconcile", "recon_decide", "recon_pages", "routes_recon",

@@ -185,7 +185,7 @@ async def test_a_lane_appends_every_column_as_it_arrived(database: Database) -> 
     log = Log(database.service_dsn, database.settings)
     log.lanes["straitsx"] = lane
     running = asyncio.create_task(log.run())
-    number, columns = 0, list(Arrival.__struct_fields__)
+    number, columns = 0, [n for n in Arrival.__struct_fields__ if n != "is_by_url"]
     for size in (1, 1, 2, 3, 5, 8, 40):
         batch = [arrival(number + n, rng) for n in range(size)]
         number += size

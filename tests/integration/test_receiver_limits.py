@@ -140,21 +140,6 @@ async def test_a_slow_body_is_503_and_the_connection_closes(database: Database) 
         assert await listening.count() == 1
 
 
-async def test_connections_beyond_the_limit_are_503_at_once(database: Database) -> None:
-    async with receiving(database, connections_max=3) as listening:
-        async with connected(listening.port), connected(listening.port), connected(listening.port):
-            answer = await exchange(listening.port, head("Content-Length: 0"))
-            assert status(answer) == 503
-            assert b"Retry-After: " in answer
-            assert answer.endswith(b'{"status":"unavailable"}')
-
-        async def serves() -> bool:
-            answer = await exchange(listening.port, head("Content-Length: 0", "Connection: close"))
-            return status(answer) == 200
-
-        await eventually(serves)
-
-
 @pytest.mark.parametrize(
     "lines",
     [
