@@ -36,7 +36,8 @@ SELECT kind, id FROM customers
 # $1 source, $2 position, $3 customer, $4 rows
 SELECT_LIMITS_THEN: Final = """
 SELECT kind, id FROM limits
- WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3
+   AND hashtextextended(customer_id, 0) = hashtextextended($3, 0) ORDER BY kind, id LIMIT $4
 """
 SELECT_LIMIT_REQUESTS_THEN: Final = """
 SELECT kind, id FROM limit_requests

@@ -60,7 +60,9 @@ SELECT source, kind, id, customer_id, status, currency, reference_id, updated_at
 SELECT_LIMITS: Final = """
 SELECT source, kind, id, customer_id, limits FROM limits
  WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text))
-   AND ($5::text IS NULL OR customer_id = $5) AND $6::text IS NULL
+   AND ($5::text IS NULL
+        OR customer_id = $5 AND hashtextextended(customer_id, 0) = hashtextextended($5, 0))
+   AND $6::text IS NULL
  ORDER BY kind, id LIMIT $2
 """
 SELECT_LIMIT_REQUESTS: Final = """
@@ -84,6 +86,7 @@ SELECT_LIMITS_OF: Final = """
 SELECT u.customer AS of, t.* FROM unnest($2::text[]) AS u(customer)
  CROSS JOIN LATERAL (SELECT source, kind, id, customer_id, limits FROM limits
                       WHERE source = $1 AND customer_id = u.customer
+                        AND hashtextextended(customer_id, 0) = hashtextextended(u.customer, 0)
                       ORDER BY kind, id LIMIT $3) AS t
 """
 SELECT_LIMIT_REQUESTS_OF: Final = """

@@ -40,7 +40,10 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=("source, hashtextextended(verification_status, 0), kind, id",),
+        indexes=(
+            "source, hashtextextended(verification_status, 0), kind, id",
+            "hashtextextended(id, 0)",
+        ),
     ),
     state=Verification,
     fold=fold,

@@ -122,7 +122,7 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=("source, customer_id WHERE customer_id IS NOT NULL",),
+        indexes=("hashtextextended(customer_id, 0), source",),
     ),
     state=Limits,
     fold=fold,

@@ -63,8 +63,7 @@ TRANSACTIONS: Final = Table(
     indexes=(
         "source, status",
         "hashtextextended(customer_id, 0), source, first_position WHERE customer_id IS NOT NULL",
-        "hashtextextended(customer_id, 0), kind, effective_at WHERE customer_id IS NOT NULL"
-        " AND status = 'completed' AND kind IN ('payment', 'payout')",
+        "hashtextextended(kind || coalesce(customer_id, ''), 0), effective_at",
         "hashtextextended(idempotency_id, 0), source WHERE idempotency_id IS NOT NULL",
         "hashtextextended(customer_id, 0),"
         " hashtextextended(coalesce(details ->> 'virtual_account_id', '') || ' '"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger import books, cells, registry, table_sql
+from ledger import books, cells, kept_findings, registry, table_sql
 from ledger import database as db
 from ledger.fold_connections import KEPT_PLANS
 from tests.conftest import Database
@@ -75,3 +75,39 @@ async def test_spans_are_summed_by_indexes_alone(database: Database, grown: bool
             ]  # fmt: skip
             assert [scan["Node Type"] for scan in found] == ["Index Scan"] * looks, asked
             assert sum("hashtext(" in scan["Index Cond"] for scan in found) == 1, asked
+
+
+@pytest.mark.parametrize("grown", [False, True], ids=["empty", "grown"])
+async def test_what_is_kept_about_customers_is_found_by_indexes_alone(
+    database: Database, grown: bool
+) -> None:
+    async with db.connected(database.service_dsn, seconds_max=60, **KEPT_PLANS) as connection:
+        number = await books.create_generation(connection, registry.load(), "plans", "live")
+        await books.use_generation(connection, number)
+        if grown:
+            for table, values in (
+                ("transactions", "'payment', n, n, n, ''"),
+                ("customers", "'customer', n, n, n, ''"),
+                ("limits", "'limits', n, n, n, ''"),
+            ):
+                await connection.execute(
+                    f"INSERT INTO {table} (source, kind, id, first_position, position, state) "
+                    f"SELECT 'straitsx', {values} FROM generate_series(1, 2000) AS n"
+                )
+                await connection.execute(f"ANALYZE {table}")
+        await connection.execute(f"PREPARE kept AS {kept_findings.REFRESH}")
+        said = await connection.fetchval(
+            "EXPLAIN (FORMAT json) EXECUTE kept ('straitsx', '{a}', '{b}', '{c}', '{1}')"
+        )
+        found = {
+            (scan["Relation Name"], scan["Node Type"]): scan["Index Cond"]
+            for scan in scans(json.loads(said)[0]["Plan"]) if "Index Cond" in scan
+        }  # fmt: skip
+        wanted = {
+            "transactions": ("hashtextextended(", "effective_at >="),
+            "customers": ("hashtextextended(",), "balances": ("source", "account"),
+            "limits": ("hashtextextended(",), "findings": ("hashtextextended(",),
+        }  # fmt: skip
+        for table, terms in wanted.items():
+            condition = found[table, "Index Scan"]
+            assert all(term in condition for term in terms), (table, condition)
