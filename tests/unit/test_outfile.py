@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,21 @@ def test_a_failure_leaves_what_was_there_and_no_draft(tmp_path: Path) -> None:
     assert place.read_bytes() == b"before"
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "folder", "link to a pipe"])
 def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
-    place = {"pipe": tmp_path / "pipe", "device": Path("/dev/null"), "folder": tmp_path}[kind]
-    if kind == "pipe":
-        os.mkfifo(place)
-    mode = place.stat().st_mode
-    with pytest.raises(BadQuestion):
-        write(place, b"rows")
-    assert place.stat().st_mode == mode
+    place = tmp_path / "place"
+    with socket.socket(socket.AF_UNIX) as listener:
+        match kind:
+            case "pipe":
+                os.mkfifo(place)
+            case "socket":
+                listener.bind(str(place))
+            case "folder":
+                place.mkdir()
+            case _:
+                os.mkfifo(tmp_path / "pipe")
+                place.symlink_to(tmp_path / "pipe")
+        mode = place.lstat().st_mode
+        with pytest.raises(BadQuestion):
+            write(place, b"rows")
+    assert place.lstat().st_mode == mode
