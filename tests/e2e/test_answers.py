@@ -278,10 +278,11 @@ async def test_an_object_is_json_whatever_type_was_said(caller: Caller) -> None:
 
 
 async def test_callbacks_that_are_only_a_query_are_kept_each(caller: Caller) -> None:
-    headers = {"Xfers-Signature": sign(OLD, b"")}
     places = set()
     for n in (1, 2):
-        event = f"paymentStatusUpdated?id=contract_{n}&status=completed"
+        query = f"id=contract_{n}&status=completed"
+        headers = {"Xfers-Signature": sign(OLD, query.encode())}
+        event = f"paymentStatusUpdated?{query}"
         reply = await caller.post("straitsx", b"", event=event, headers=headers)
         assert (reply.status, reply.json["reason"]) == (200, "unsupported_encoding")
         places.add(reply.json["position"])
@@ -352,7 +353,8 @@ async def test_two_hundred_copies_at_once_make_one_event(caller: Caller) -> None
     events = await caller.ask("/v1/events", source="many")
     assert [event["position"] for event in events["events"]] == [1]
     rows = await caller.rows("/v1/deliveries", "deliveries", source="many", limit=1000)
-    assert len(rows) == 200
+    assert sum(row["count"] for row in rows) == 200
+    assert len(rows) == 101
     wallets = await caller.ask("/v1/wallets", source="many", at_least="many:1")
     assert [(w["currency"], w["available"]) for w in wallets["wallets"]] == [("XSGD", "9.5")]
 

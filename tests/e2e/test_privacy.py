@@ -67,7 +67,7 @@ async def provoke(caller: Caller) -> list[Reply]:
         ("/callbacks/straitsx", HEADERS, good),
         ("/callbacks/canary-source", HEADERS, good),
         ("/callbacks/straitsx/canary%20event", HEADERS, good),
-        ("/callbacks/straitsx", HEADERS | {"Content-Encoding": "canary"}, good),
+        ("/callbacks/straitsx", HEADERS | {"Content-Encoding": "canary, gzip"}, good),
         ("/callbacks/straitsx", wrong, CANARY * 20_000),
         ("/callbacks/gokart", static, CANARY),
         ("/callbacks/gokart", static | {"X-Callback-Token": "canary-wrong"}, CANARY),

@@ -200,7 +200,8 @@ async def test_what_nobody_knows_is_never_200(
 
 
 async def test_a_connection_that_stays_silent_is_closed(database: Database) -> None:
-    async with receiving(database, header_seconds_max=0.3) as listening:
+    limits = {"header_seconds_max": 0.3, "keepalive_seconds_max": 0.3}
+    async with receiving(database, **limits) as listening:
         assert await exchange(listening.port) == b""
         assert status(await exchange(listening.port, request(1))) == 200
 
