@@ -37,7 +37,7 @@ from ledger.packlist import (
     packed,
 )
 from ledger.questions import read_places
-from ledger.settings import Settings
+from ledger.settings import LOG_NAME, Settings
 from ledger.shelf import PaperFold, Shelf
 from ledger.sources import terms_of
 from ledger.verify_log import SELECT_ENDS, check_identity
@@ -133,6 +133,11 @@ class Exporting:
         """Write everything; return how far each source goes."""
         known = await terms_of(self.connection, self.settings)
         terms = {each.source: each for each in known}
+        for source in terms:
+            if not LOG_NAME.fullmatch(source):
+                # Names of a pack's members are made of it.
+                told = f"{source[:80]!r} cannot be the name of a source; run `ledger verify`"
+                raise Tampered("sources", None, told)
         reaches = [
             await self._reach(terms[row["source"]], row, wanted.positions.get(row["source"]))
             for row in await self._ends(wanted, terms)
