@@ -183,7 +183,7 @@ def _why(error: Exception) -> str:
     """Say what a server refused; what the driver cannot read may quote a part of a password."""
     if isinstance(error, asyncpg.PostgresError):
         return redact(str(error))
-    return "it cannot be read; write postgresql://USER:PASSWORD@HOST:PORT/NAME"
+    return "it cannot be read; write special characters of the password URL-encoded, as %40"
 
 
 ALONE: Final = {"max_parallel_workers_per_gather": "0", "max_parallel_maintenance_workers": "0"}

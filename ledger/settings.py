@@ -418,8 +418,8 @@ def _check(settings: Settings) -> None:
             raise SettingsError(f"{PREFIX}{name.upper()} must be at least 1")
     if settings.database_url and not _is_database_url(settings.database_url):
         raise SettingsError(
-            "LEDGER_DATABASE_URL cannot be read: write postgresql://USER:PASSWORD@HOST:PORT/NAME, "
-            "and special characters of the password URL-encoded (@ is %40, / is %2F, # is %23)"
+            "LEDGER_DATABASE_URL is no URL of a PostgreSQL database: begin it with postgresql:// "
+            "and write special characters of the password URL-encoded, as %40, %2F, %3F or %23"
         )
     if settings.is_exposed:
         _check_exposed(settings)

@@ -250,6 +250,25 @@ def test_weak_secrets_are_worth_a_warning_and_never_shown() -> None:
     assert not [word for word in ("5572cf13d099", "t0ken", "hunter") if word in shown]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hush:hush:hush@db/x",
+        "postgresql://u:hush@hush@db/x",
+        "postgresql://u:hush%40hush@db/x",
+        "postgresql://db/x?user=u&password=hush&sslmode=require",
+        "host=db password='hush hush' user=u",
+        "postgresql://u:hush/hush@db/x",
+    ],
+)
+async def test_no_part_of_the_database_s_password_is_printed(url: str) -> None:
+    settings = Settings(database_url=url)
+    rows = {row["name"]: row["value"] for row in doctor.setting_origins(settings, {})}
+    assert "***" in rows["LEDGER_DATABASE_URL"]
+    found = [*await doctor.check_database(settings), rows, settings]
+    assert "hush" not in str(found)
+
+
 def test_every_setting_names_its_origin(tmp_path: Path) -> None:
     path = tmp_path / "ledger.toml"
     path.write_text(

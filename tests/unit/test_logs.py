@@ -35,6 +35,13 @@ for logger in (ours, theirs):
 FIELDS = """
 ours.info("seen", source="straitsx", body="canary", customer="canary")
 """
+PASSWORDS = r"""
+for url in ("postgresql://u:hush:hush@db/x", "postgresql://u:hush@hush@db/x",
+            "host=db password='hush hush' user=u", "postgresql://db/x?password=hush"):
+    ours.info("seen", error=f"cannot connect to {url}")
+    theirs.warning("cannot connect to %s", url)
+    theirs.warning(f"cannot connect to {url}")
+"""
 NOT_HTTP = """
 for error in (aiohttp.http.HttpProcessingError(message="canary"), OSError("canary")):
     try:
@@ -76,3 +83,10 @@ def test_a_request_that_is_not_http_is_not_logged_at_all(log_format: str) -> Non
     assert words.count("Error handling request") == 1
     assert "builtins.OSError" in words
     assert CANARY not in words
+
+
+@formats
+def test_a_password_of_the_database_is_left_out(log_format: str) -> None:
+    words = said(PASSWORDS, log_format)
+    assert "hush" not in words
+    assert words.count("***") == 12

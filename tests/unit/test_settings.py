@@ -150,7 +150,7 @@ def test_equal_secrets_of_two_sources_are_worth_a_warning() -> None:
     ],
 )
 def test_a_database_url_that_would_be_misread_is_refused_without_quoting_it(url: str) -> None:
-    with pytest.raises(SettingsError, match="LEDGER_DATABASE_URL cannot be read") as caught:
+    with pytest.raises(SettingsError, match="LEDGER_DATABASE_URL is no URL") as caught:
         load({"LEDGER_DATABASE_URL": url})
     assert "ss" not in str(caught.value).replace("password", "").replace("PASSWORD", "")
 
