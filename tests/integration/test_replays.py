@@ -15,7 +15,7 @@ import pytest
 from ledger.registry import load
 from ledger.signature import sign
 from ledger.worker import load_terms
-from tests.asking import first_generation, folder, payment
+from tests.asking import first_generation, fold_source, payment
 from tests.conftest import Database, eventually
 from tests.integration.test_receiver_limits import receiving
 from tests.samples import body as sample
@@ -42,7 +42,7 @@ class Ledger(Caller):
         assert self.database is not None
         async with self.database.service() as connection:
             for terms in await load_terms(connection):
-                await folder(self.database, terms, self.generation).run()
+                await fold_source(self.database, terms, self.generation)
 
 
 @pytest.fixture
