@@ -24,6 +24,7 @@ from ledger.model import (
     as_text,
     flags,
     plain,
+    shown,
 )
 
 STATUSES: Final = frozenset({"Pending", "Success", "Rejected"})
@@ -98,7 +99,8 @@ def _details(payload: Payload, conversion: Mapping[str, JSON]) -> dict[str, JSON
 def _conversion(payload: Payload) -> Mapping[str, JSON]:
     conversion = payload.get("conversion")
     if not isinstance(conversion, dict):
-        raise CannotBeTrue("missing_conversion", "the callback has no conversion object")
+        message = f"conversion is {shown(conversion)}, not an object"
+        raise CannotBeTrue("missing_conversion", message)
     return conversion
 
 
@@ -107,7 +109,8 @@ def _field(conversion: Mapping[str, JSON], name: str) -> JSON:
     value = conversion.get(name)
     twin = conversion.get(name[0].upper() + name[1:])
     if value is not None and twin is not None and value != twin:
-        raise CannotBeTrue("two_values", f"{name} stands there in two casings with two values")
+        message = f"{name} is {shown(value)} in one casing, {shown(twin)} in the other"
+        raise CannotBeTrue("two_values", message)
     return twin if value is None else value
 
 

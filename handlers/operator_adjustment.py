@@ -10,12 +10,23 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms, plain
+from ledger.model import (
+    CannotBeTrue,
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    SourceTerms,
+    plain,
+    shown,
+    total,
+)
 
 KIND: Final = "adjustment"
 ACTIONS: Final = frozenset(
     {"match", "write_off", "post_fee", "void", "tolerance", "reopen", "note"}
 )
+NAMES: Final = ", ".join(sorted(ACTIONS))
 _TEXTS: Final = ("break_type", "note", "by", "difference")
 
 
@@ -30,7 +41,7 @@ def envelope(payload: Payload) -> Envelope:
         raise CannotBeTrue("missing_id", "the decision names no break")
     action = payload.need("action")
     if action not in ACTIONS:
-        raise CannotBeTrue("bad_action", f"action is one of {', '.join(sorted(ACTIONS))}")
+        raise CannotBeTrue("bad_action", f"action is {shown(action)}, none of {NAMES}")
     return Envelope(KIND, payload.id, action, None, payload.instant("effective_at"))
 
 
@@ -40,11 +51,12 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     Raises CannotBeTrue `bad_legs` or `unbalanced`.
     """
     legs = [_leg(each) for each in payload.get("legs") or ()]
-    if sum((amount for _, amount in legs), Decimal(0)):
-        raise CannotBeTrue("unbalanced", "the legs of the decision do not add up to zero")
+    left = total(*(amount for _, amount in legs))
+    if left:
+        raise CannotBeTrue("unbalanced", f"the legs add up to {plain(left)}, not to zero")
     items = payload.get("items") or []
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise CannotBeTrue("bad_items", "items is a list of texts")
+        raise CannotBeTrue("bad_items", f"items is {shown(items)}, not a list of texts")
     return envelope(payload).fact(
         currency=payload.currency("currency"),
         details={
@@ -58,7 +70,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
 
 def _leg(value: Any) -> tuple[str, Decimal]:
     if not isinstance(value, Mapping):
-        raise CannotBeTrue("bad_legs", "a leg has an account and an amount")
+        raise CannotBeTrue("bad_legs", f"a leg is {shown(value)}, not an account and an amount")
     told = Payload.inner(value)
     amount = told.money("amount")
     if amount is None:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import JSON, RETRY, CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms
+from ledger.model import (
+    JSON,
+    RETRY,
+    CannotBeTrue,
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    SourceTerms,
+    shown,
+)  # fmt: skip
 
 ACTIONS: Final = frozenset({"keep", "acknowledge", RETRY})
+NAMES: Final = ", ".join(sorted(ACTIONS))
 
 _TEXTS: Final = ("exception", "action", "kind", "reason", "note", "by")
 
@@ -23,7 +34,7 @@ def envelope(payload: Payload) -> Envelope:
     """
     action = payload.need("action")
     if action not in ACTIONS:
-        raise CannotBeTrue("bad_action", f"action is one of {', '.join(sorted(ACTIONS))}")
+        raise CannotBeTrue("bad_action", f"action is {shown(action)}, none of {NAMES}")
     return Envelope("decision", payload.named("resource") or "", action)
 
 
@@ -35,7 +46,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     said = envelope(payload)
     keep = payload.get("keep")
     if keep is not None and (not isinstance(keep, int) or isinstance(keep, bool) or keep < 1):
-        raise CannotBeTrue("bad_keep", "keep is a position of the log, from 1 on")
+        raise CannotBeTrue("bad_keep", f"keep is {shown(keep)}, no position of the log (from 1 on)")
     if said.status == "keep" and keep is None:
         raise CannotBeTrue("missing_keep", "name in keep the position of the event that stands")
     details: dict[str, JSON] = payload.texts(_TEXTS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms
+from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms, shown
 
 KIND: Final = "statement_part"
 STATUSES: Final = frozenset({"kept"})
@@ -28,8 +28,9 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a part: of which file, the how manieth of how many. Raises CannotBeTrue."""
     numbers = {name: payload.get(name) for name in ("part", "parts")}
+    told = " and ".join(map(shown, numbers.values()))
     if not all(isinstance(each, int) and each > 0 for each in numbers.values()):
-        raise CannotBeTrue("bad_part", "part and parts are numbers from 1 on")
+        raise CannotBeTrue("bad_part", f"part and parts are {told}, not numbers from 1 on")
     return envelope(payload).fact(details={"sha256": payload.need("sha256"), **numbers})
 
 

@@ -21,6 +21,7 @@ from ledger.model import (
     identify,
     inside,
     plain,
+    shown,
 )
 
 STATUSES: Final = frozenset({"pending", "completed", "failed"})
@@ -76,10 +77,14 @@ def _fees(payload: Payload, currency: str) -> Decimal | None:
         return None
     fee = payload.within("fee")
     if fee is None:
-        raise CannotBeTrue("bad_fee", "fee is not an object with amount and currency")
+        message = f"fee is {shown(payload.get('fee'))}, not an amount and a currency"
+        raise CannotBeTrue("bad_fee", message)
     amount = fee.fees("amount")
-    if amount is not None and fee.currency("currency") != currency:
-        raise CannotBeTrue("fee_currency", f"the fee is not in {currency}, the source currency")
+    if amount is None:
+        return None
+    told = fee.currency("currency")
+    if told != currency:
+        raise CannotBeTrue("fee_currency", f"the fee is in {told}, the source in {currency}")
     return amount
 
 

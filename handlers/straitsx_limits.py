@@ -57,7 +57,7 @@ def _limits(payload: Payload) -> dict[str, str | None]:
         amount = as_money(name, value)
         limit = None if amount is None else plain(amount)
         if limits.setdefault(name, limit) != limit:
-            raise CannotBeTrue("two_values", f"{name} has two values")
+            raise CannotBeTrue("two_values", f"{name} has two values, {limits[name]} and {limit}")
     return limits
 
 

@@ -18,6 +18,7 @@ from ledger.model import (
     flags,
     identify,
     plain,
+    shown,
     total,
 )
 
@@ -65,19 +66,20 @@ def _fees(payload: Payload, currency: str) -> Decimal | None:
     if listed is None:
         return None
     if not isinstance(listed, list):
-        raise CannotBeTrue("bad_fees", "fees is not a list")
+        raise CannotBeTrue("bad_fees", f"fees is {shown(listed)}, not a list")
     return total(*(_fee(item, currency) for item in listed))
 
 
 def _fee(item: object, currency: str) -> Decimal:
     if not isinstance(item, dict):
-        raise CannotBeTrue("bad_fees", "a fee is not an object with amount and currency")
+        raise CannotBeTrue("bad_fees", f"a fee is {shown(item)}, not an amount and a currency")
     fee = Payload.inner(item)
     amount = fee.fees("amount")
     if amount is None:
         raise CannotBeTrue("missing_amount", "a fee has no amount")
-    if fee.currency("currency") != currency:
-        raise CannotBeTrue("fee_currency", f"a fee is not in {currency}, the source currency")
+    told = fee.currency("currency")
+    if told != currency:
+        raise CannotBeTrue("fee_currency", f"a fee is in {told}, the source in {currency}")
     return amount
 
 

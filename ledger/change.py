@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from ledger.model import Fact, Record, StreamProjection, Trouble
+from ledger.errors import CannotBeTrue
+from ledger.model import YEARS, Fact, Record, StreamProjection, Trouble, stamp
 from ledger.stored import Stored
 
 StreamKey: TypeAlias = tuple[str, str]
@@ -16,6 +17,8 @@ StreamKey: TypeAlias = tuple[str, str]
 
 DECISION: Final = "decision"
 PARKED: Final = "parked"
+AHEAD_MAX: Final = timedelta(days=1)
+"""How far after its arrival a callback may be dated: clocks differ, and so do days."""
 
 
 class Translated(Record, frozen=True):
@@ -63,6 +66,22 @@ class Change:
     sums: dict[str, dict[tuple[Any, ...], list[Decimal]]]
     links: list[tuple[str, str, str]]
     parked: list[Park]
+
+
+def in_time(fact: Fact, received_at: datetime) -> Fact:
+    """Return what a callback says, which arrived at `received_at`, when its date can be true.
+
+    The clock is not asked, so that every fold of the log judges alike. Raises CannotBeTrue
+    `time_out_of_range`.
+    """
+    moment = fact.effective_at
+    if moment is None or (moment.year in YEARS and moment <= received_at + AHEAD_MAX):
+        return fact
+    raise CannotBeTrue(
+        "time_out_of_range",
+        f"it is dated {stamp(moment)} and arrived at {stamp(received_at)}; a time lies in "
+        f"{YEARS[0]} to {YEARS[-1]}, a day after the arrival at most",
+    )
 
 
 def decided(fact: Fact | None) -> tuple[str, str, str] | None:

@@ -17,20 +17,24 @@ import msgspec
 from ledger.errors import CannotBeTrue
 from ledger.reading import (
     JSON,
+    YEARS,
     Number,
     Payload,
+    as_currency,
     as_instant,
     as_money,
     as_note,
     as_text,
     inside,
     plain,
+    shown,
     stamp,
     total,
 )
 
 __all__ = [
     "JSON",
+    "YEARS",
     "CannotBeTrue",
     "Decision",
     "Entry",
@@ -49,6 +53,7 @@ __all__ = [
     "Table",
     "Trouble",
     "View",
+    "as_currency",
     "as_instant",
     "as_money",
     "as_note",
@@ -58,6 +63,7 @@ __all__ = [
     "identify",
     "inside",
     "plain",
+    "shown",
     "stamp",
     "total",
 ]

@@ -10,6 +10,7 @@ import msgspec
 
 from ledger import __version__
 from ledger.answers_log import NotReceived, Problem, Received
+from ledger.kinds import UNNAMED, kinds_of, statuses_of
 from ledger.questions import LIMIT_DEFAULT, LIMIT_MAX, PLACES, POSITION_MAX, Param, Route
 
 _REF: Final = "#/components/schemas/"
@@ -157,12 +158,17 @@ def _schema(param: Param) -> dict[str, Any]:
             }
         case "position":
             return _named_schema("position")
-        case "time":
+        case "time" | "kept_time":
             return {"type": "string", "format": "date-time"}
         case "places":
             return {"type": "string", "pattern": PLACES}
         case "choice":
             return {"type": "string", "enum": list(param.choices)}
+        case "kind":
+            return {"type": "string", "enum": list(kinds_of(param.table))}
+        case "status":
+            known = f"^({'|'.join(statuses_of(param.table))}|{UNNAMED}.+)$"
+            return {"type": "string", "pattern": known}
         case _:
             return {"type": "string"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +18,7 @@ from ledger.answers_log import Decision, Resolution
 from ledger.answers_seals import Seal
 from ledger.errors import BadQuestion, NotFound
 from ledger.problems import PRIVATE, Handler, guarded, method_not_allowed
-from ledger.questions import Route, ask
+from ledger.questions import Route, ask, decoded
 from ledger.reads import Pool, Snapshot, observe
 from ledger.routes import EVENT_BODY, EXCEPTIONS, RESOLVE, ROUTES, SEAL_NOTE, STATUS_ROUTE
 from ledger.settings import Settings
@@ -35,6 +36,8 @@ PAGES: Final[Mapping[str, tuple[str, str]]] = {
     "/docs/docs.js": ("docs.js", "text/javascript"),
     "/docs/docs.css": ("docs.css", "text/css"),
 }
+
+_IN_PATH: Final = re.compile(r"\{(\w+)\}")
 
 Decide: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
 """(source, decision) → position, event_id and status of the operator's event."""
@@ -76,7 +79,8 @@ def add_query_routes(
 
 
 def _add(app: web.Application, path: str, handlers: Mapping[str, Handler]) -> None:
-    resource = app.router.add_resource(path)
+    # Without a pattern of their own, ids with braces in them would not be found.
+    resource = app.router.add_resource(_IN_PATH.sub(r"{\1:[^/]+}", path))
     found = dict(handlers)
     if "GET" in found:
         found["HEAD"] = found["GET"]
@@ -204,11 +208,10 @@ async def _decision(request: web.Request) -> Decision:
         raise BadQuestion(f"a decision has at most {DECISION_BYTES_MAX} bytes")
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
-            decision = msgspec.json.decode(await request.read(), type=Decision)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadQuestion(f"the decision cannot be read: {error}") from error
+            raw = await request.read()
     except TimeoutError as error:
         raise BadQuestion("the decision took too long to arrive") from error
+    decision = decoded(raw, Decision, "the decision")
     if (decision.action == "keep") != (decision.keep is not None):
         raise BadQuestion('"keep" takes the position of an event, with the action "keep" only')
     return decision

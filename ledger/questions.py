@@ -11,15 +11,20 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import msgspec
 import orjson
 
 from ledger.errors import BadQuestion
+from ledger.kinds import LOG, is_status, kinds_of, statuses_of
+from ledger.model import YEARS
 from ledger.reading import NAME_MAX
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1000
+SHOWN_MAX: Final = 60
+MESSAGE_MAX: Final = 500
 CURSOR_MAX: Final = 6144
 """Characters of the longest cursor: a name of NAME_MAX characters and what stands beside it."""
 POSITION_MAX: Final = 2**63 - 1
@@ -29,6 +34,8 @@ PLACES: Final = (
     r"(,[a-z0-9][a-z0-9_-]*(\.statements)?:\d{1,19})*)$"
 )
 """How positions of sources are written, as a pattern for the documentation."""
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}(\.statements)?", re.ASCII)
@@ -41,8 +48,12 @@ class Param:
 
     name: str
     about: str
-    kind: Literal["text", "currency", "time", "position", "places", "choice"] = "text"
+    kind: Literal[
+        "text", "currency", "time", "kept_time", "position", "places", "choice", "kind", "status"
+    ] = "text"
     choices: tuple[str, ...] = ()
+    table: str = LOG
+    """The table of the books whose kinds or statuses are meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +155,7 @@ def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]])
     for name, value in query:
         if name not in known:
             allowed = ", ".join(sorted(known)) or "none"
-            raise BadQuestion(f"unknown parameter {name!r}; this address takes: {allowed}")
+            raise BadQuestion(f"unknown parameter {_shown(name)}; this address takes: {allowed}")
         if name in given:
             raise BadQuestion(f"parameter {name} is given more than once; give it once")
         given[name] = value
@@ -154,6 +165,7 @@ def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]])
     for param in route.params:
         if param.name in given:
             values[param.name] = _value(param, given[param.name])
+    _check_status(route, values)
     return Question(
         values=values,
         limit=_limit(given.get("limit")),
@@ -161,6 +173,20 @@ def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]])
         at_least=_places("at_least", given.get("at_least")),
         as_of=_as_of(given) if route.is_dated else None,
     )
+
+
+def _check_status(route: Route, values: Mapping[str, str | int | datetime]) -> None:
+    """Refuse a status that nothing listed can have, or nothing of the kind asked for."""
+    for param in route.params:
+        text = values.get(param.name)
+        if param.kind != "status" or not isinstance(text, str):
+            continue
+        kind = values.get("kind")
+        kind = kind if isinstance(kind, str) else None
+        if not is_status(text, param.table, kind):
+            listed = ", ".join(statuses_of(param.table, kind)) or "none"
+            of = f" of {kind}" if kind else ""
+            raise BadQuestion(f"{param.name} {_shown(text)} is no status{of}; there is: {listed}")
 
 
 def _as_of(given: Mapping[str, str]) -> AsOf | None:
@@ -190,12 +216,23 @@ def _value(param: Param, text: str) -> str | int | datetime:
             return _position(param.name, text)
         case "time":
             return _time(param.name, text)
+        case "kept_time":
+            return _kept_time(param.name, text)
+        case "kind" if text not in kinds_of(param.table):
+            listed = ", ".join(kinds_of(param.table))
+            raise BadQuestion(f"{param.name} {_shown(text)} is no kind; there is: {listed}")
         case "currency":
             return _text(param.name, text).upper()
         case "choice" if text not in param.choices:
-            raise BadQuestion(f"{param.name} must be one of: {', '.join(param.choices)}")
+            listed = ", ".join(param.choices)
+            raise BadQuestion(f"{param.name} must be one of: {listed}; it is {_shown(text)}")
         case _:
             return _text(param.name, text)
+
+
+def _shown(text: str) -> str:
+    """Show a value in a message, bounded, whatever characters it has."""
+    return ascii(text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "...")
 
 
 def _text(name: str, text: str) -> str:
@@ -204,14 +241,28 @@ def _text(name: str, text: str) -> str:
     if len(text) > NAME_MAX:
         raise BadQuestion(f"{name} is longer than {NAME_MAX} characters")
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise BadQuestion(f"{name} contains a character that no text may have")
+        raise BadQuestion(f"{name} {_shown(text)} contains a character that no text may have")
     return text
 
 
 def _position(name: str, text: str) -> int:
     if not _DIGITS.fullmatch(text) or int(text) > POSITION_MAX:
-        raise BadQuestion(f"{name} must be a log position: a whole number up to {POSITION_MAX}")
+        raise BadQuestion(
+            f"{name} must be a log position: a whole number up to {POSITION_MAX}; it is "
+            f"{_shown(text)}"
+        )
     return int(text)
+
+
+def _kept_time(name: str, text: str) -> datetime:
+    """Read a time at which something that is kept can have happened."""
+    moment = _time(name, text)
+    if moment.year not in YEARS:
+        raise BadQuestion(
+            f"{name} must lie in {YEARS[0]} to {YEARS[-1]}, as all that is kept; it is "
+            f"{_shown(text)}"
+        )
+    return moment
 
 
 def _time(name: str, text: str) -> datetime:
@@ -222,24 +273,30 @@ def _time(name: str, text: str) -> datetime:
         if moment.tzinfo is not None:
             return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise BadQuestion(f"{name} must be a time like 2024-03-31T00:00:00Z: {error}") from error
-    raise BadQuestion(f"{name} names no time zone; write it like 2024-03-31T00:00:00Z")
+        raise BadQuestion(
+            f"{name} must be a time like 2024-03-31T00:00:00Z; it is {_shown(text)}"
+        ) from error
+    raise BadQuestion(
+        f"{name} {_shown(text)} names no time zone; write it like 2024-03-31T00:00:00Z"
+    )
 
 
 def _limit(text: str | None) -> int:
     if text is None:
         return LIMIT_DEFAULT
     if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= LIMIT_MAX:
-        raise BadQuestion(f"limit must be a number from 1 to {LIMIT_MAX}")
+        raise BadQuestion(f"limit must be a number from 1 to {LIMIT_MAX}; it is {_shown(text)}")
     return int(text)
 
 
 def _places(name: str, text: str | None) -> dict[str, int]:
     wanted: dict[str, int] = {}
-    for part in text.split(",") if text is not None else ():
+    for part in [] if text is None else text.split(","):
         source, colon, position = part.strip().partition(":")
         if not colon or not _SOURCE.fullmatch(source) or source in wanted:
-            raise BadQuestion(f"{name} must be like straitsx:25 or straitsx:25,gokart:3")
+            raise BadQuestion(
+                f"{name} must be like straitsx:25 or straitsx:25,gokart:3; it has {_shown(part)}"
+            )
         wanted[source] = _position(name, position)
     return wanted
 
@@ -275,6 +332,28 @@ def _is_key(part: object) -> bool:
         and not isinstance(part, bool)
         and -POSITION_MAX <= part <= POSITION_MAX
     )
+
+
+def decoded(raw: bytes, kind: type[S], what: str) -> S:
+    """Read a request's JSON body. Raises BadQuestion that shows and lists what there is."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        message = ascii(str(error))[1:-1]
+        raise BadQuestion(
+            f"{what} cannot be read: {message[:MESSAGE_MAX]}{_choices(kind, message)}"
+        ) from error
+
+
+def _choices(kind: type[msgspec.Struct], message: str) -> str:
+    """List what the fields named in a message accept, where that is one of several words."""
+    listed = {
+        name: get_args(each)
+        for name, hint in get_type_hints(kind).items()
+        for each in (hint, *get_args(hint))
+        if get_origin(each) is Literal and f"$.{name}`" in message
+    }
+    return "".join(f"; {name} is one of: {', '.join(words)}" for name, words in listed.items())
 
 
 def after(question: Question, source: str, kinds: Sequence[type]) -> list[str | int | None]:

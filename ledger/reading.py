@@ -32,6 +32,19 @@ KEY_MAX: Final = 64
 FIELDS_MAX: Final = 256
 """How many keys are kept in mind, of how many characters, from objects of how many fields."""
 
+YEARS: Final = range(1970, 2200)
+"""Years in which something can have happened."""
+
+SHOWN_MAX: Final = 32
+"""Characters of a value that a message shows."""
+
+_PERSONAL: Final = re.compile(
+    "name|account|remark|sender|address|mail|phone|birth|document|information|note|^by$",
+    re.IGNORECASE,
+)
+"""Fields whose values no message shows."""
+
+_NO_DATE: Final = "0001-01-01T00:00:00"
 _SNAKE_CASE: Final = re.compile(r"[a-z]+[0-9]*(?:_[a-z]+[0-9]*)*")
 _CAMEL_CASE: Final = re.compile(r"[a-z]+[0-9]*(?:[A-Z][a-z]*[0-9]*)+")
 _MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
@@ -99,7 +112,8 @@ def _find(fields: Mapping[str, JSON], node: Mapping[str, JSON], name: str) -> JS
     other = _CAMEL[name]
     if other and (twin := fields.get(other)) is not None:
         if value is not None and value != twin:
-            raise CannotBeTrue("two_values", f"{name} and {other} disagree")
+            told = f"{named(name, value)} and {named(other, twin)} disagree"
+            raise CannotBeTrue("two_values", told)
         return twin
     if value is None and fields is not node:
         value = node.get(name)
@@ -239,9 +253,9 @@ class Payload:
         text = as_text(name, self.get(name))
         if text is None:
             raise CannotBeTrue("missing_currency", f"the callback has no {name}")
-        code = _currency(text)
+        code = as_currency(text)
         if code is None:
-            raise CannotBeTrue("bad_currency", f"{name} is no currency code: {text[:32]!r}")
+            raise CannotBeTrue("bad_currency", f"{name} is no currency code: {text[:SHOWN_MAX]!r}")
         return code
 
     def money(self, name: str) -> Decimal | None:
@@ -257,6 +271,33 @@ class Payload:
         return self.instant("updated_at") or self.instant("created_at")
 
 
+def shown(value: JSON) -> str:
+    """Show a value in a message, bounded; of an object or a list only that it is one."""
+    match value:
+        case Number():
+            text = str(value)
+        case str():
+            text = repr(value if len(value) <= SHOWN_MAX else value[:SHOWN_MAX] + "…")
+        case dict():
+            text = "an object"
+        case list():
+            text = "a list"
+        case None:
+            text = "null"
+        case bool():
+            text = str(value).lower()
+        case int() if abs(value) >= _INTEGER_MAX:
+            text = "a vast number"
+        case _:
+            text = str(value)
+    return text if len(text) <= SHOWN_MAX + 3 else text[:SHOWN_MAX] + "…"
+
+
+def named(name: str, value: JSON) -> str:
+    """Name a field and show its value, unless that may be personal data."""
+    return name if _PERSONAL.search(name) else f"{name} {shown(value)}"
+
+
 def inside(value: JSON, name: str) -> JSON:
     """Return field `name` of an object, in either casing; None where there is none."""
     return _find(value, value, name) if isinstance(value, dict) else None
@@ -268,17 +309,19 @@ def as_text(name: str, value: JSON, chars_max: int = TEXT_MAX) -> str | None:
         return value or None
     if value is None or value == "":
         return None
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value) if abs(value) < _INTEGER_MAX else ""
-    if not isinstance(value, str) or not value:
-        raise CannotBeTrue("bad_" + name, f"{name} is not a text")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INTEGER_MAX:
+        value = str(value)
+    if not isinstance(value, str):
+        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not a text")
     if len(value) > chars_max:
-        raise CannotBeTrue("bad_" + name, f"{name} is longer than {chars_max} characters")
+        told = f"{named(name, value)} is longer than {chars_max} characters"
+        raise CannotBeTrue("bad_" + name, told)
     return str(value)
 
 
 @lru_cache(maxsize=1024)
-def _currency(text: str) -> str | None:
+def as_currency(text: str) -> str | None:
+    """Return a currency code in upper case; None for what is none."""
     return text.upper() if _CURRENCY.fullmatch(text) else None
 
 
@@ -299,10 +342,10 @@ def as_money(name: str, value: JSON) -> Decimal | None:
     elif isinstance(value, int) and not isinstance(value, bool):
         text = str(value) if abs(value) < 10**20 else ""
     else:
-        raise CannotBeTrue("bad_" + name, f"{name} is not an amount")
+        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not an amount")
     amount = _amount(text) if len(text) <= AMOUNT_MAX else None
     if amount is None:
-        raise CannotBeTrue("bad_" + name, f"{name} is not a plain decimal amount")
+        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not a plain decimal amount")
     return amount
 
 
@@ -313,21 +356,26 @@ def _amount(text: str) -> Decimal | None:
 
 
 def as_instant(name: str, value: JSON) -> datetime | None:
-    """Read an RFC 3339 time with an offset, in UTC; more than 6 fractional digits are cut."""
+    """Read an RFC 3339 time with an offset, in UTC; more than 6 fractional digits are cut.
+
+    The first moment of year 1 is how many programs write that there is no date: it is None.
+    """
     if value is None or value == "":
         return None
     if type(value) is not str or len(value) > 64:
-        raise CannotBeTrue("bad_" + name, f"{name} is not a time")
+        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not a time")
     try:
         moment = _moment(value)
         zone = moment.tzinfo
+        if moment.year == 1 and moment.isoformat().startswith(_NO_DATE):
+            return None
         if zone is UTC:
             return moment
         if zone is None:
-            raise CannotBeTrue("bad_" + name, f"{name} names no time zone")
+            raise CannotBeTrue("bad_" + name, f"{named(name, value)} names no time zone")
         return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise CannotBeTrue("bad_" + name, f"{name} is not a time: {error}") from error
+        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not a time") from error
 
 
 def stamp(moment: datetime) -> str:

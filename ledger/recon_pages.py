@@ -26,7 +26,7 @@ from ledger.errors import BadQuestion, Conflicting, NotFound, StatementRefused
 from ledger.log import Arrival
 from ledger.problems import PRIVATE, Handler
 from ledger.query import PAGE_HEADERS, QUERY, answered
-from ledger.questions import Question, ask
+from ledger.questions import Question, ask, decoded
 from ledger.reads import Snapshot, observe
 from ledger.recon_decide import Asked, arrival_of, decision
 from ledger.routes_recon import DECIDE, FILE, FINDINGS, IMPORT, REPORT, WITHDRAW
@@ -194,10 +194,7 @@ async def _decision(request: web.Request, kind: type[D]) -> D:
     if request.content_type != "application/json":
         raise BadQuestion("send the decision as JSON, with Content-Type: application/json")
     raw = await _body(request, DECISION_BYTES_MAX)
-    try:
-        told = msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadQuestion(f"the decision cannot be read: {error}") from error
+    told = decoded(raw, kind, "the decision")
     if not told.by.strip() or not told.note.strip():
         raise BadQuestion('say who decides in "by" and why in "note"')
     return told

@@ -14,8 +14,8 @@ from typing import Any, Final
 import asyncpg
 import structlog
 
-from ledger import books, database, recon_decide, recon_store, registry
-from ledger.errors import LedgerError
+from ledger import books, conditions, database, recon_decide, recon_store, registry
+from ledger.errors import DatabaseUnavailable, LedgerError
 from ledger.loop import stop_if_cancelled
 from ledger.recon_books import Pair
 from ledger.recon_result import Result
@@ -38,6 +38,14 @@ POLL_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 1.0
 REST_FACTOR: Final = 20
 RUN_SECONDS_MAX: Final = 600.0
+FAILED: Final = "reconcile_failed"
+"""The condition of a source while one of its wallets, or all of it, cannot be reconciled."""
+PASSING: Final = (LedgerError, asyncpg.PostgresError, *database.LOST)
+"""What says enough by its name: its cause is not in this program."""
+ADVICE: Final = "withdraw the statement that causes it, or correct what it is about"
+ERROR_CHARACTERS_MAX: Final = 200
+FAILED_REST_SECONDS: Final = 30.0
+"""What failed is tried again so often while nothing new arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class Run:
     generation: int
     positions: dict[str, int]
     results: list[Result]
+    failed: dict[str, Exception] = field(default_factory=dict)
+    """Currency → why its wallet could not be reconciled."""
 
 
 @dataclass(slots=True)
@@ -57,6 +67,8 @@ class Reconciler:
     settings: Settings
     _done: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     _rest_until: dict[str, float] = field(default_factory=dict)
+    _failed: set[str] = field(default_factory=set)
+    """Sources of which something could not be reconciled."""
 
     async def run(self) -> None:
         """Reconcile until cancelled, through every loss of the database."""
@@ -68,7 +80,7 @@ class Reconciler:
                     while True:
                         await self.round(connection)
                         await asyncio.sleep(POLL_SECONDS)
-            except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+            except PASSING as error:
                 stop_if_cancelled()
                 LOGGER.warning("reconcile_interrupted", error=type(error).__name__)
             except Exception:
@@ -77,25 +89,54 @@ class Reconciler:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def round(self, connection: Any) -> None:
-        """Reconcile each source whose books have moved since the last time."""
-        clock = asyncio.get_running_loop().time
+        """Reconcile each source whose books have moved since the last time.
+
+        A source that fails stops no other; it is named as a condition until it is reconciled.
+        """
         live = await connection.fetchrow(books.SELECT_LIVE)
         if live is None:
             return
         for row in await connection.fetch(SELECT_LOGS, STATEMENT):
             source = source_of(row["source"])
-            began = clock()
-            place = await self._place(connection, live["generation"], source, row["source"])
-            done = self._done.get(source)
-            is_imported = place is not None and done is not None and place[2] != done[2]
-            # Somebody waits for what was just imported; callbacks come all the time.
-            if clock() < self._rest_until.get(source, 0) and not is_imported:
-                continue
-            if place is None or place == done:
-                continue
-            await self.reconcile(connection, source)
-            self._done[source] = place
-            self._rest_until[source] = clock() + REST_FACTOR * (clock() - began)
+            try:
+                await self._source(connection, live["generation"], source)
+            except Exception as error:
+                if connection.is_closed():
+                    raise
+                is_passing = isinstance(error, PASSING)
+                LOGGER.error("reconcile_failed", source=source, exc_info=not is_passing)
+                self._rest(source, RETRY_SECONDS)
+                await self._tell(connection, source, told_of(error))
+
+    async def _source(self, connection: Any, generation: int, source: str) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        place = await self._place(connection, generation, source, log_of(source))
+        done = self._done.get(source)
+        is_imported = place is not None and done is not None and place[2] != done[2]
+        # Somebody waits for what was just imported; callbacks come all the time.
+        if clock() < self._rest_until.get(source, 0) and not is_imported:
+            return
+        if place is None or (place == done and source not in self._failed):
+            return
+        run = await self.reconcile(connection, source)
+        self._done[source] = place
+        self._rest(source, REST_FACTOR * (clock() - began))
+        if run is not None and run.failed:
+            self._rest(source, FAILED_REST_SECONDS)
+            told = "; ".join(f"{name}: {told_of(why)}" for name, why in run.failed.items())
+            await self._tell(connection, source, told)
+        elif source in self._failed or done is None:
+            self._failed.discard(source)
+            await conditions.clear(connection, source, FAILED)
+
+    async def _tell(self, connection: Any, source: str, told: str) -> None:
+        """Name a source that could not be reconciled."""
+        self._failed.add(source)
+        await conditions.report(connection, source, FAILED, f"{told}; {ADVICE}")
+
+    def _rest(self, source: str, seconds: float) -> None:
+        self._rest_until[source] = asyncio.get_running_loop().time() + seconds
 
     async def _place(
         self, connection: Any, generation: int, source: str, log: str
@@ -118,13 +159,15 @@ class Reconciler:
         run = await compute(connection, source, rules)
         if run is None:
             return None
-        kept = [result.currency for result in run.results]
+        kept = [*(result.currency for result in run.results), *run.failed]
         await recon_store.forget(connection, source, kept, run.positions, run.generation)
         for result in run.results:
             await recon_store.write(connection, result, run.positions, run.generation)
             await recon_decide.post_tolerated(
                 connection, result, rules, self.settings.sources.get(source)
             )
+        for currency, why in run.failed.items():
+            LOGGER.error("wallet_failed", source=source, name=currency, exc_info=why)
         return run
 
 
@@ -158,5 +201,27 @@ async def computed(connection: Any, source: str, rules: Rules) -> Run | None:
         place = await connection.fetchrow(SELECT_PLACE, name)
         positions[name] = 0 if place is None else int(place["books"])
     pair = Pair(connection, registry.load(), source, log, rules, positions[source])
-    found = [await pair.reconcile(currency) for currency in await pair.currencies()]
-    return Run(live["generation"], positions, [each for each in found if each is not None])
+    run = Run(live["generation"], positions, [])
+    for currency in await pair.currencies():
+        try:
+            async with connection.transaction():  # what fails is undone to here, and no further
+                result = await pair.reconcile(currency)
+        except Exception as error:
+            if not _is_of_wallet(error):
+                raise
+            run.failed[currency] = error
+        else:
+            if result is not None:
+                run.results.append(result)
+    return run
+
+
+def _is_of_wallet(error: Exception) -> bool:
+    """Tell what a wallet's own figures cause from what the database does to all of them."""
+    passing = (DatabaseUnavailable, asyncpg.PostgresError, *database.LOST)
+    return not isinstance(error, passing) or database.is_data_error(error)
+
+
+def told_of(error: Exception) -> str:
+    """Say what a failure is, bounded."""
+    return f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS_MAX]

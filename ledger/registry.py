@@ -24,6 +24,7 @@ from ledger.model import (
     Record,
     SourceTerms,
     StreamProjection,
+    shown,
 )
 from ledger.payload import parse
 
@@ -97,7 +98,7 @@ class Registry:
             return Reading(Envelope(UNKNOWN, "", UNKNOWN), "handler_failed", detail)
         is_by_url = self._is_by_url(provider, payload)
         if envelope.status.startswith("unknown:"):
-            detail = f"no document names the status {envelope.status[8:]!r}"
+            detail = self._unknown(provider, envelope)
             return Reading(envelope, "unknown_status", detail, is_by_url)
         return Reading(envelope, is_by_url=is_by_url)
 
@@ -111,6 +112,11 @@ class Registry:
     def _is_by_url(self, provider: str, payload: Payload) -> bool:
         typed = (provider, payload.type or "") in self.typed
         return not typed and bool(self.events.get(provider))
+
+    def _unknown(self, provider: str, envelope: Envelope) -> str:
+        known = next(h for h in self.handlers[provider] if h.kind == envelope.kind).statuses or ()
+        told = shown(envelope.status.removeprefix("unknown:"))
+        return f"no document names the status {told}, only {', '.join(sorted(known))}"
 
     def translate(self, terms: SourceTerms, origin: str, path: str | None, body: bytes) -> Fact:
         """Say in the ledger's words what a stored event means.
@@ -145,7 +151,7 @@ class Registry:
                     return handler
             if fits:
                 raise CannotBeTrue(
-                    EVENT_MISMATCH, f"posted to {event}, but the body is a {fits[0].kind}"
+                    EVENT_MISMATCH, f"posted to {shown(event)}, but the body is a {fits[0].kind}"
                 )
             if payload.type is None and len(named) == 1:
                 return named[0]
@@ -154,8 +160,11 @@ class Registry:
                     return handler
         if len(fits) == 1:
             return fits[0]
-        what = f"type {payload.type!r}" if payload.type else "a body without a type"
-        raise CannotBeTrue(UNKNOWN, f"no handler understands {what}")
+        if payload.type is None:
+            raise CannotBeTrue(UNKNOWN, "no handler understands a body without a type")
+        types = ", ".join(sorted(name for given, name in self.typed if given == provider))
+        told = f"no handler understands the type {shown(payload.type)}, only {types}"
+        raise CannotBeTrue(UNKNOWN, told)
 
 
 def identity(source: str, reading: Reading, body: bytes) -> tuple[str, bytes]:

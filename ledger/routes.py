@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from ledger import answers as a
@@ -25,8 +26,8 @@ SOURCE: Final = Param("source", "Only this source.")
 CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
 ACCOUNT: Final = Param("account", "Only this account; `liabilities:*` is every one that starts so.")
 CUSTOMER: Final = Param("customer_id", "Only what belongs to this customer.")
-KIND: Final = Param("kind", "Only this kind.")
-STATUS: Final = Param("status", "Only this status.")
+KIND: Final = Param("kind", "Only this kind.", "kind")
+STATUS: Final = Param("status", "Only this status.", "status")
 EFFECTIVE: Final = (
     Param("from", "Provider's time at or after this.", "time"),
     Param("to", "Provider's time before this.", "time"),
@@ -35,7 +36,15 @@ RECORDED: Final = (
     Param("from", "Recorded at or after this.", "time"),
     Param("to", "Recorded before this.", "time"),
 )
-VERIFICATION: Final = Param("verification_status", "Only this verification status.")
+
+
+def _status_of(table: str, name: str = "status") -> Param:
+    return Param(name, f"Only this {name.replace('_', ' ')}.", "status", table=table)
+
+
+def _verification_of(table: str) -> Param:
+    return _status_of(table, "verification_status")
+
 
 MONEY: Final = (
     Route(
@@ -73,8 +82,8 @@ MONEY: Final = (
         dated(reads_money.transactions, reads_asof_money.transactions),
         (
             SOURCE,
-            KIND,
-            STATUS,
+            replace(KIND, table="transactions"),
+            _status_of("transactions"),
             CUSTOMER,
             CURRENCY,
             Param("idempotency_id", "Only with this idempotency ID."),
@@ -89,7 +98,14 @@ MONEY: Final = (
         "money",
         a.TransactionDetail,
         dated(reads_money.transaction, reads_asof_money.transaction),
-        (Param("kind", "Which one, where several kinds share the id (409 otherwise)."),),
+        (
+            Param(
+                "kind",
+                "Which one, where several kinds share the id (409 otherwise).",
+                "kind",
+                table="transactions",
+            ),
+        ),
         is_list=False,
         is_dated=True,
     ),
@@ -101,7 +117,7 @@ PEOPLE: Final = (
         "people",
         a.Customers,
         dated(reads_people.customers, reads_asof_people.customers),
-        (SOURCE, VERIFICATION),
+        (SOURCE, _verification_of("customers")),
         is_dated=True,
     ),
     Route(
@@ -119,7 +135,7 @@ PEOPLE: Final = (
         "people",
         a.BankAccounts,
         reads_people.bank_accounts,
-        (SOURCE, CUSTOMER, VERIFICATION),
+        (SOURCE, CUSTOMER, _verification_of("bank_accounts")),
     ),
     Route(
         "/v1/virtual_accounts",
@@ -127,7 +143,7 @@ PEOPLE: Final = (
         "people",
         a.VirtualAccounts,
         reads_people.virtual_accounts,
-        (SOURCE, CUSTOMER, STATUS),
+        (SOURCE, CUSTOMER, _status_of("virtual_accounts")),
     ),
     Route(
         "/v1/limits",
@@ -143,7 +159,7 @@ PEOPLE: Final = (
         "people",
         a.LimitRequests,
         reads_people.limit_requests,
-        (SOURCE, CUSTOMER, STATUS),
+        (SOURCE, CUSTOMER, _status_of("limit_requests")),
     ),
     Route(
         "/v1/rfi",
@@ -151,7 +167,7 @@ PEOPLE: Final = (
         "people",
         a.Rfis,
         reads_people.rfi,
-        (SOURCE, CUSTOMER, STATUS),
+        (SOURCE, CUSTOMER, _status_of("rfi")),
     ),
 )
 EVENT_BODY: Final = Route(

@@ -74,8 +74,8 @@ FINDINGS: Final = Route(
     reads_findings.findings,
     (
         SOURCE,
-        Param("reason", "Only for this reason."),
-        Param("as_of", "Ages as of this moment; now when not given.", "time"),
+        Param("reason", "Only for this reason.", "choice", reads_findings.REASONS),
+        Param("as_of", "Ages as of this moment; now when not given.", "kept_time"),
     ),
     about="Each is also an exception, under its `exception`, where it can be acknowledged.",
 )

@@ -10,14 +10,11 @@ from typing import Final, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ledger.errors import CannotBeTrue
-from ledger.model import as_money, as_text, plain, total
+from ledger.model import YEARS, as_currency, as_money, as_text, plain, shown, total
 from ledger.statement import LINES_MAX, Line, Statement, StatementRefused, identified
 
 Window: TypeAlias = tuple[datetime, datetime]
 """A period: from (inclusive), to (exclusive)."""
-
-YEARS: Final = range(1970, 2200)
-"""Years in which a line can be dated."""
 
 MOMENT: Final = timedelta(microseconds=1)
 
@@ -42,10 +39,13 @@ def completed(
     """
     for line in lines:
         if line.effective_at.year not in YEARS:
-            raise refusal(line.number, f"is dated {line.effective_at.year}; correct its time")
+            raise refusal(line.number, f"is dated {line.effective_at.isoformat()}, outside of "
+                          f"{YEARS[0]} to {YEARS[-1]}; correct its time")  # fmt: skip
+    code(currency)
     ordered = identified(in_order(_once(lines), opening, closing))
     opening, closing = _balances(ordered, opening, closing)
     opened_at, closed_at = window or _span(ordered)
+    _in_years(opened_at, closed_at)
     if opened_at >= closed_at:
         raise StatementRefused(f"the period ends at {closed_at}, before it begins; correct it")
     for line in ordered:
@@ -64,6 +64,15 @@ def completed(
         lines=ordered,
         body=body,
     )
+
+
+def _in_years(opened_at: datetime, closed_at: datetime) -> None:
+    for moment in (opened_at, closed_at):
+        if moment.year not in YEARS:
+            raise StatementRefused(
+                f"the period reaches to {moment.isoformat()}, outside of {YEARS[0]} to "
+                f"{YEARS[-1]}; give the period that the file covers (--from, --to)"
+            )
 
 
 def refusal(number: int, what: str) -> StatementRefused:
@@ -105,7 +114,18 @@ def agreed(currency: str | None, told: str | None) -> str:
     found = told or currency
     if not found:
         raise StatementRefused("the file names no currency; give it (--currency)")
-    return found.upper()
+    return code(found)
+
+
+def code(told: str) -> str:
+    """Return a currency in upper case. Raises StatementRefused for what callbacks cannot name."""
+    found = as_currency(told)
+    if found is None:
+        raise StatementRefused(
+            f"{shown(told)} is no currency code: a letter, then 1 to 11 letters or digits; give "
+            "the one of the wallet (--currency)"
+        )
+    return found
 
 
 def period(given: Window | None, stated: Window | None) -> Window | None:
@@ -131,7 +151,9 @@ def zone(columns: Mapping[str, str] | None) -> ZoneInfo | None:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise StatementRefused(f"{name!r} is no time zone; name one as Asia/Singapore") from error
+        raise StatementRefused(
+            f"{shown(name)} is no time zone; name one as Asia/Singapore"
+        ) from error
 
 
 def midnight(day: date, where: ZoneInfo | None) -> datetime:

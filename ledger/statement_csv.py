@@ -21,7 +21,7 @@ from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from ledger.model import as_note, changed
+from ledger.model import as_note, changed, shown
 from ledger.statement import Line, Statement, StatementRefused
 from ledger.statement_check import (
     Window,
@@ -115,11 +115,36 @@ def _check_map(spelled: Mapping[str, str]) -> None:
         raise StatementRefused("name the amount's column, or those of both debit and credit")
     decimal, thousands = spelled.get("decimal", "."), spelled.get("thousands", "")
     if decimal not in (".", ",") or len(thousands) > 1 or thousands in (decimal, "-", "+"):
-        raise StatementRefused("decimal is . or ,; thousands is one other character, or nothing")
+        raise StatementRefused(
+            f"decimal is {shown(decimal)}, thousands {shown(thousands)}; decimal is . or , and "
+            "thousands one other character, or nothing"
+        )
     if thousands.isalnum():
-        raise StatementRefused("thousands is no letter or digit")
-    if spelled.get("encoding", "utf-8").lower() not in ENCODINGS:
-        raise StatementRefused(f"encoding is one of {', '.join(sorted(ENCODINGS))}")
+        raise StatementRefused(f"thousands is {shown(thousands)}; it is no letter or digit")
+    encoding = spelled.get("encoding", "utf-8")
+    if encoding.lower() not in ENCODINGS:
+        raise StatementRefused(
+            f"encoding is {shown(encoding)}; it is one of {', '.join(sorted(ENCODINGS))}"
+        )
+    _check_time_format(spelled.get("time_format"))
+
+
+def _check_time_format(pattern: str | None) -> None:
+    """Refuse a pattern that strptime cannot use. It compiles one to a regular expression."""
+    try:
+        if pattern is not None:
+            datetime.strptime("", pattern)  # noqa: DTZ007 - nothing is read
+    except (re.error, KeyError, IndexError, TypeError) as error:
+        raise _bad_format(pattern) from error
+    except ValueError as error:
+        if "does not match" not in str(error):
+            raise _bad_format(pattern) from error
+
+
+def _bad_format(pattern: object) -> StatementRefused:
+    return StatementRefused(
+        f"time_format {shown(pattern)} is no pattern of strptime; write it like %d/%m/%Y %H:%M"
+    )
 
 
 def _decoded(body: bytes, encoding: str) -> str:
@@ -160,7 +185,7 @@ def _delimiter(words: str, spelled: Mapping[str, str]) -> str:
     if declared:
         declared = "\t" if declared in ("tab", "\\t") else declared
         if len(declared) != 1 or declared in '"\r\n':
-            raise StatementRefused("delimiter is one character, or tab")
+            raise StatementRefused(f"delimiter is {shown(declared)}; it is one character, or tab")
         return declared
     header = words[: 64 * 1024].splitlines()[:1]
     wanted = {name for key, name in spelled.items() if key in COLUMNS}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from ledger import statement_camt, statement_csv, statement_mt940, statement_straitsx
+from ledger.model import shown
 from ledger.statement import BYTES_MAX, FORMATS, Statement, StatementRefused
 
 _BOM = b"\xef\xbb\xbf"
@@ -40,7 +41,9 @@ def read_statement(
         case statement_mt940.FORMAT:
             return statement_mt940.read(body, currency, columns, window)
         case other:
-            raise StatementRefused(f"{other!r} is no format; it is one of {', '.join(FORMATS)}")
+            raise StatementRefused(
+                f"{shown(other)} is no format; it is one of {', '.join(FORMATS)}"
+            )
 
 
 def detected(body: bytes, columns: Mapping[str, str] | None) -> str:

@@ -15,7 +15,7 @@ from ledger.compare import Difference
 from ledger.recon_result import Result
 from ledger.recon_rules import Rules
 from ledger.recon_store import BREAKS, MATCHES, RUNS, Kept, Records
-from ledger.reconcile import Run, computed
+from ledger.reconcile import ADVICE, Run, computed, told_of
 
 WAIT_SECONDS_MAX: Final = 5.0
 """How long a run is waited for that is behind the books."""
@@ -70,7 +70,10 @@ async def _compare(connection: Any, source: str, run: Run, rules: Rules) -> Comp
     results = {result.currency: result for result in run.results}
     found: list[Difference] = []
     behind: list[str] = []
-    for currency in sorted({*results, *await recon_store.currencies(connection, source)}):
+    for currency, error in run.failed.items():
+        behind.append(f"{currency}: cannot be reconciled: {told_of(error)}; {ADVICE}")
+    stored = await recon_store.currencies(connection, source)
+    for currency in sorted({*results, *stored} - {*run.failed}):
         result = results.get(currency)
         (row, matches, breaks) = [
             await recon_store.stored(connection, table, source, currency)

@@ -22,6 +22,7 @@ import orjson
 import structlog
 
 from ledger import books, cells, conditions, database
+from ledger.change import in_time
 from ledger.errors import CannotBeTrue, NotStorable, Unreadable
 from ledger.fold import DECISION, Batch, Change, StreamKey, Translated
 from ledger.fold_connections import FoldConnections
@@ -77,7 +78,8 @@ def translate(registry: Registry, terms: SourceTerms, row: Any) -> Translated:
         trouble = Trouble(reason, detail or "")
     else:
         try:
-            fact = registry.translate(terms, origin, path_event, body)
+            told = registry.translate(terms, origin, path_event, body)
+            fact = in_time(told, received_at) if origin == "callback" else told
         except Unreadable as error:
             trouble = Trouble("unreadable", str(error))
         except CannotBeTrue as error:

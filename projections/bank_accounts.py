@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ledger.model import SourceTerms, StreamProjection, Table, View
 from projections import unknown
-from projections.verification import Verification, fold, status_of
+from projections.verification import RANKS, Verification, fold, status_of
 
 
 def view(state: Verification, related: Sequence[Verification], terms: SourceTerms) -> View:
@@ -18,7 +18,7 @@ def view(state: Verification, related: Sequence[Verification], terms: SourceTerm
         "updated_at": state.updated_at,
         "details": {name: v for name, v in state.details.items() if name != "disabled"},
     }
-    return View(row, (), unknown.troubles(state.unknown))
+    return View(row, (), unknown.troubles(state.unknown, RANKS))
 
 
 PROJECTION = StreamProjection(

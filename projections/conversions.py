@@ -161,7 +161,7 @@ def _text(fact: Fact, name: str) -> str | None:
 
 
 def _troubles(state: Conversion) -> tuple[Trouble, ...]:
-    found = unknown.troubles(state.unknown)
+    found = unknown.troubles(state.unknown, STATUSES)
     if not state.dropped:
         return found
     detail = f"{state.dropped} callbacks on events beyond the first {EVENTS_MAX} moved nothing"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ledger.model import SourceTerms, StreamProjection, Table, View
 from projections import unknown
-from projections.verification import Verification, fold, status_of
+from projections.verification import RANKS, Verification, fold, status_of
 
 
 def view(state: Verification, related: Sequence[Verification], terms: SourceTerms) -> View:
@@ -21,7 +21,7 @@ def view(state: Verification, related: Sequence[Verification], terms: SourceTerm
         "rejection": details.pop("rejection", None) if state.status == "rejected" else None,
         "details": details,
     }
-    return View(row, (), unknown.troubles(state.unknown))
+    return View(row, (), unknown.troubles(state.unknown, RANKS))
 
 
 PROJECTION = StreamProjection(

@@ -214,7 +214,10 @@ def _case(state: Stream) -> Case:
     kept, facts, late = _counting(state)
     materials = [state.materials[told.material] for told in facts]
     differing = _differing(state.kind, facts, materials)
-    troubles = [*unknown.troubles(state.unknown), *_decision_troubles(state, kept, late)]
+    troubles = [
+        *unknown.troubles(state.unknown, RANKS[state.kind]),
+        *_decision_troubles(state, kept, late),
+    ]
     known_fees = [material.fees for material in materials if material.fees is not None]
     flags = {"idempotency_id_changed"} if len(state.idempotency_ids) > 1 else set()
     times: dict[str, datetime] = {}

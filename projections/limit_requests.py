@@ -62,7 +62,7 @@ def view(state: LimitRequest, related: Sequence[LimitRequest], terms: SourceTerm
     """Return the row of a request; nothing is posted."""
     ends = sorted(ENDS & state.said.keys(), key=lambda end: state.said[end].positions[0])
     kept = next((end for end in ends if state.keep in state.said[end].positions), None)
-    troubles = unknown.troubles(state.unknown)
+    troubles = unknown.troubles(state.unknown, STATUSES)
     if len(ends) > 1 and kept is None:
         detail = "both approved and rejected were told; decide which one to keep"
         return View(_row(state, "conflict", ends), (), (*troubles, Trouble("conflict", detail)))

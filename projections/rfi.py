@@ -58,7 +58,7 @@ def view(state: Request, related: Sequence[Request], terms: SourceTerms) -> View
         "expires_at": as_instant("expires_at", state.details.get("expires_at")),
         "details": {name: v for name, v in state.details.items() if name != "expires_at"},
     }
-    return View(row, (), unknown.troubles(state.unknown))
+    return View(row, (), unknown.troubles(state.unknown, RANKS))
 
 
 PROJECTION = StreamProjection(

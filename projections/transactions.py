@@ -42,7 +42,8 @@ def view(state: Stream, related: Sequence[Stream], terms: SourceTerms) -> View:
     """Return the row, the legs and the troubles of a stream; `related` share a link with it."""
     case = judge(state)
     if case is None:
-        return View(blank_row(state.unknown), (), unknown.troubles(state.unknown))
+        troubles = unknown.troubles(state.unknown, RANKS[state.kind])
+        return View(blank_row(state.unknown), (), troubles)
     names = _returns_of(state) if state.kind == "payment" else ()
     returned = _NOTHING
     owner = own(case.material.customer_id)

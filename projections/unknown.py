@@ -5,11 +5,11 @@ Not a projection: every projection with statuses is made of this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
-from ledger.model import Seen, Trouble
+from ledger.model import Seen, Trouble, shown
 
 UNKNOWN_MAX: Final = 8
 """Unknown statuses remembered of one stream, the first in the alphabet."""
@@ -22,12 +22,14 @@ def remember(unknown: Mapping[str, datetime], seen: Seen) -> dict[str, datetime]
     return dict(sorted({**unknown, status: earliest}.items())[:UNKNOWN_MAX])
 
 
-def troubles(unknown: Mapping[str, datetime]) -> tuple[Trouble, ...]:
-    """Return what an operator should hear about them."""
+def troubles(unknown: Mapping[str, datetime], known: Iterable[str]) -> tuple[Trouble, ...]:
+    """Return what an operator should hear about them; `known` are those that documents name."""
     if not unknown:
         return ()
-    names = ", ".join(unknown)
-    return (Trouble("unknown_status", f"no document names the status {names}; it changes nothing"),)
+    names = ", ".join(shown(name.removeprefix("unknown:")) for name in unknown)
+    choices = ", ".join(sorted(known))
+    detail = f"no document names the status {names}, only {choices}; it changes nothing"
+    return (Trouble("unknown_status", detail),)
 
 
 PROJECTIONS = ()

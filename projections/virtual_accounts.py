@@ -73,7 +73,7 @@ def view(state: VirtualAccount, related: Sequence[VirtualAccount], terms: Source
         "flags": ["enabled_after_disabled"] if _came_back(state.said) else [],
         "details": details,
     }
-    return View(row, (), unknown.troubles(state.unknown))
+    return View(row, (), unknown.troubles(state.unknown, RANKS))
 
 
 def _order(said: Said) -> tuple[datetime, str]:

@@ -44,7 +44,7 @@ RANKS = [
      "shuffle"},
     {"database", "migrate", "log", "conditions", "sources", "table_sql", "books", "cells",
      "kept_findings", "deliveries", "gauges", "questions", "asof", "answers",
-     "pooler", "clocks", "inventory",
+     "pooler", "clocks", "inventory", "kinds",
      "answers_log", "answers_seals", "reads", "reads_money", "reads_people", "reads_log",
      "reads_status", "reads_exceptions", "reads_seals", "problems", "seals", "compare", "bulk",
      "statement_log", "statement_child", "recon_books", "recon_store", "reads_recon",

@@ -52,7 +52,8 @@ def said(root: dict[str, Any], name: str) -> Any:
     other = SPELLINGS.get(name, name)
     told = [fields[key] for key in (other, name) if fields.get(key) is not None]
     if told and told[0] != told[-1]:
-        return "two_values", f"{name} and {other} disagree"
+        first, second = reading.named(name, told[-1]), reading.named(other, told[0])
+        return "two_values", f"{first} and {second} disagree"
     around = [node[key] for key in (name, other) if node.get(key) is not None]
     return next(iter([*told, *around]), None)
 
@@ -110,5 +111,5 @@ def test_an_object_of_very_many_fields_is_read_alike() -> None:
     assert Payload(fields).get("net_amount") == "1"
     assert Payload(fields | {"netAmount": "2"}).fields["netAmount"] == "2"
     assert asked(Payload(fields | {"netAmount": "2"}).get, "net_amount") == (
-        "two_values", "net_amount and netAmount disagree",
+        "two_values", "net_amount '1' and netAmount '2' disagree",
     )  # fmt: skip

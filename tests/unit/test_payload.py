@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from time import process_time
@@ -14,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import handlers
+from ledger import registry
 from ledger.errors import CannotBeTrue, Unreadable
 from ledger.model import (
+    JSON,
     Number,
     Payload,
     as_instant,
@@ -314,3 +317,36 @@ def test_events_of_a_stream_differ_by_status_or_also_by_updated_time() -> None:
 
 def test_flags_are_the_names_that_are_raised() -> None:
     assert flags(one=True, two=False, three=True) == ("one", "three")
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "value", "message"),
+    [
+        (as_money, "amount", "1e400", "amount '1e400' is not a plain decimal amount"),
+        (as_money, "amount", Number("1e400"), "amount 1e400 is not a plain decimal amount"),
+        (as_money, "amount", True, "amount true is not an amount"),
+        (as_money, "amount", {"a": 1}, "amount an object is not an amount"),
+        (as_text, "id", ["x"], "id a list is not a text"),
+        pytest.param(as_text, "id", 10**600, "id a vast number is not a text", id="vast"),
+        (as_text, "id", "x" * 600, f"id '{'x' * 32}…' is longer than 512 characters"),
+        (as_instant, "updated_at", "yesterday", "updated_at 'yesterday' is not a time"),
+        (as_instant, "updated_at", 5, "updated_at 5 is not a time"),
+        (as_instant, "updated_at", "2026-01-01T00:00:00",
+         "updated_at '2026-01-01T00:00:00' names no time zone"),
+        (as_text, "account_no", "1234567890" * 60, "account_no is longer than 512 characters"),
+    ],
+)  # fmt: skip
+def test_a_message_shows_the_value_bounded_and_no_personal_data(
+    read: Callable[[str, JSON], object], name: str, value: JSON, message: str
+) -> None:
+    with pytest.raises(CannotBeTrue) as caught:
+        read(name, value)
+    assert caught.value.detail == message
+
+
+def test_an_unknown_status_is_shown_with_those_that_there_are() -> None:
+    body = b'{"id":"c","type":"Direct bank transfer","status":"paused","amount":"1"}'
+    found = registry.load().read("straitsx", None, body)
+    assert found.detail == (
+        "no document names the status 'paused', only completed, expired, failed, pending, refunded"
+    )

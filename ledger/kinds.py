@@ -1,0 +1,48 @@
+"""Which kinds and statuses there are, by the registry: what lists can be filtered by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Final
+
+from ledger import registry
+from ledger.registry import UNKNOWN, UNREADABLE
+
+LOG: Final = ""
+"""The table that stands for the log itself, which has every kind."""
+UNNAMED: Final = "unknown:"
+"""How a status begins that no document names."""
+
+
+@cache
+def kinds_of(table: str) -> Sequence[str]:
+    """Return the kinds of a table of the books, or of the log."""
+    known = registry.load()
+    if table != LOG:
+        return sorted(kind for kind, each in known.streams.items() if each.table.name == table)
+    handled = {handler.kind for siblings in known.handlers.values() for handler in siblings}
+    return sorted({*handled, UNKNOWN, UNREADABLE})
+
+
+@cache
+def statuses_of(table: str, kind: str | None = None) -> Sequence[str]:
+    """Return the statuses of a table of the books, or of the log: of one kind, or of all."""
+    known = registry.load()
+    kinds = kinds_of(table) if kind is None else (kind,)
+    found = {
+        status
+        for siblings in known.handlers.values()
+        for handler in siblings
+        if handler.kind in kinds
+        for status in handler.statuses or ()
+    }
+    if table == LOG:
+        return sorted(found | ({UNKNOWN, UNREADABLE} & {*kinds}))
+    tables = [known.streams[each].table for each in kinds]
+    return sorted(found | {"conflict" for each in tables if "conflict" in each.columns})
+
+
+def is_status(text: str, table: str, kind: str | None = None) -> bool:
+    """Tell whether rows can have this status."""
+    return text.startswith(UNNAMED) or text in statuses_of(table, kind)
