@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -177,6 +178,13 @@ class Service:
             "LEDGER_LOG_FORMAT": "json",
             **self.environ,
         }
+
+
+def free_port() -> str:
+    """Return a port that the service can have again after each start."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
 
 
 def in_new_loop(make: Callable[[], Any]) -> None:
