@@ -56,18 +56,18 @@ class Source:
     name: str
     provider: str
     secrets: tuple[str, ...] = ()
-    secrets_retired: tuple[str, ...] = ()
-    """Secrets that authenticate nothing any more; `verify` checks what they signed with them."""
-    unsigned_until: int = 0
-    """The last position of the log that was taken before the source had a secret."""
-    unsigned_statements_until: int = 0
-    """The same of the log of the source's statements."""
     header: str = ""
     allow_ips: tuple[str, ...] = ()
     currency: str | None = None
     wallets: Mapping[str, str] = field(default_factory=dict)
     reconcile: Rules = field(default_factory=Rules)
     pull: Pull | None = None
+    secrets_retired: tuple[str, ...] = ()
+    """Secrets that authenticate nothing any more; `verify` checks what they signed with them."""
+    unsigned_until: int = 0
+    """The last position of the log that was taken before the source had a secret."""
+    unsigned_statements_until: int = 0
+    """The same of the log of the source's statements."""
 
     def __repr__(self) -> str:
         return f"Source({self.name!r}, provider={self.provider!r}, secrets={len(self.secrets)})"
