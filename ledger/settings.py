@@ -62,6 +62,9 @@ class Source:
     wallets: Mapping[str, str] = field(default_factory=dict)
     reconcile: Rules = field(default_factory=Rules)
     pull: Pull | None = None
+    weak_secrets: bool = False
+    """Whether secrets under 128 bits are taken although others reach the service, because the
+    provider issues no longer ones."""
     secrets_retired: tuple[str, ...] = ()
     """Secrets that authenticate nothing any more; `verify` checks what they signed with them."""
     unsigned_until: int = 0
@@ -148,6 +151,11 @@ class Settings:
                 found.append(
                     f"source {source.name} has no secret: unsigned callbacks are accepted, because "
                     f"the service is reachable from this machine only; set {secret_name(source)}"
+                )
+            if source.weak_secrets and any(map(is_weak, source.secrets)):
+                found.append(
+                    f"source {source.name} has a secret under {SECRET_BITS_MIN} bits, which "
+                    "weak_secrets allows: ask the provider for a longer one, and set allow_ips"
                 )
             if not source.currency and source.provider in PROVIDER_CURRENCIES:
                 found.append(
@@ -307,6 +315,7 @@ def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
             secrets_retired=tuple(_secret(name, text, environ) for text in _secrets(retired)),
             unsigned_until=_position(body.get("unsigned_until", 0)),
             unsigned_statements_until=_position(body.get("unsigned_statements_until", 0)),
+            weak_secrets=_truth(body.get("weak_secrets", False)),
             header=_header(body.get("header", PROVIDER_HEADERS[provider])),
             allow_ips=_words(body.get("allow_ips", ())),
             currency=_currency(environ.get(f"{PREFIX}CURRENCY_{suffix}") or body.get("currency")),
@@ -461,20 +470,21 @@ def _check_exposed(settings: Settings) -> None:
                 f"source {source.name} has no secret and {why}: set {secret_name(source)}, "
                 f"or {otherwise}"
             )
-    for name, secret in _all_secrets(settings):
+    for name, secret in _strong_secrets(settings):
         if is_weak(secret):
             raise SettingsError(
                 f"{name} has at most {secret_bits(secret)} bits and {why}: {SECRET_BITS_MIN} are "
-                f"needed; {STRONGER}"
+                f"needed; {STRONGER} (a provider that issues no longer ones: weak_secrets = true "
+                "under [sources.<name>])"
             )
 
 
-def _all_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield every secret and token under the name of where it is set."""
+def _strong_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield every secret and token that must be strong, under the name of where it is set."""
     for token in settings.api_tokens:
         yield "a token of LEDGER_API_TOKENS", token
     if settings.metrics_token:
         yield "LEDGER_METRICS_TOKEN", settings.metrics_token
     for source in settings.sources.values():
-        for secret in source.secrets:
+        for secret in () if source.weak_secrets else source.secrets:
             yield f"a secret of source {source.name}", secret

@@ -129,6 +129,19 @@ def test_whom_others_reach_needs_secrets_that_are_hard_to_guess(
     load(given)
 
 
+def test_a_source_whose_provider_issues_short_secrets_says_so(tmp_path: Path) -> None:
+    short = {"LEDGER_HOST": "0.0.0.0", "LEDGER_API_TOKENS": STRONG, "LEDGER_CONFIG": "short.toml"}
+    file = tmp_path / "short.toml"
+    text = '[sources.straitsx]\nsecrets = ["ss_5572cf13d099"]\n'
+    file.write_text(text)
+    with pytest.raises(SettingsError, match="weak_secrets = true"):
+        load(short | {"LEDGER_CONFIG": str(file)})
+    file.write_text(text + "weak_secrets = true\n")
+    (warning,) = load(short | {"LEDGER_CONFIG": str(file)}).warnings()
+    assert "which weak_secrets allows" in warning
+    assert "5572" not in warning
+
+
 def test_equal_secrets_of_two_sources_are_worth_a_warning() -> None:
     assert not [each for each in load(SECRETS).warnings() if "same secret" in each]
     same = {**SECRETS, "LEDGER_SECRET_GOKART": f"{STRONG[1:]}, ss_{STRONG}"}
