@@ -101,6 +101,7 @@ class Reconciler:
             try:
                 await self._source(connection, live["generation"], source)
             except Exception as error:
+                stop_if_cancelled()
                 if connection.is_closed():
                     raise
                 is_passing = isinstance(error, PASSING)
