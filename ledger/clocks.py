@@ -31,18 +31,23 @@ SELECT_NOW: Final = "SELECT clock_timestamp()"
 # first event that is left out.
 SELECT_LATE: Final = """
 SELECT (SELECT e.position FROM ledger.events AS e
-         WHERE e.source = $1 AND e.recorded_at - e.received_at > interval '60 seconds'
-           AND e.received_at <= $2
+         WHERE e.source = $1 AND e.received_at <= $2
+           AND CASE WHEN e.received_at BETWEEN '1970-01-01 00:00+00' AND '2200-01-01 00:00+00'
+                    AND e.recorded_at BETWEEN '1970-01-01 00:00+00' AND '2200-01-01 00:00+00'
+                    THEN e.recorded_at - e.received_at > interval '60 seconds' ELSE false END
          ORDER BY e.received_at DESC LIMIT 1) AS late,
        l.position AS later, l.received_at < n.received_at AS is_inverted
   FROM (VALUES (true)) AS one
   LEFT JOIN LATERAL (
        SELECT e.position, e.received_at FROM ledger.events AS e
-        WHERE e.source = $1 AND e.recorded_at - e.received_at > interval '60 seconds'
-          AND e.received_at > $2
+        WHERE e.source = $1 AND e.received_at > $2
+          AND CASE WHEN e.received_at BETWEEN '1970-01-01 00:00+00' AND '2200-01-01 00:00+00'
+                    AND e.recorded_at BETWEEN '1970-01-01 00:00+00' AND '2200-01-01 00:00+00'
+                    THEN e.recorded_at - e.received_at > interval '60 seconds' ELSE false END
         ORDER BY e.received_at LIMIT 1) AS l ON true
   LEFT JOIN ledger.events AS n ON n.source = $1 AND n.position = $3 + 1
 """
+"""The condition is, word for word, that of the index events_recorded_late."""
 
 
 async def clock_conditions(connection: Any) -> list[Condition]:
