@@ -16,7 +16,13 @@ from ledger import database, decide, metrics, query, recon_pages
 from ledger.admission import check_may_measure
 from ledger.connections import Connections, Tracked, tracking
 from ledger.deliveries import Deliveries
-from ledger.errors import DatabaseRefused, LedgerError, UnsafeDatabase
+from ledger.errors import (
+    DatabaseReadOnly,
+    DatabaseRefused,
+    LedgerError,
+    NotYet,
+    UnsafeDatabase,
+)
 from ledger.gauges import DatabaseGauges
 from ledger.intake import Door
 from ledger.log import Log
@@ -145,6 +151,10 @@ def for_strangers(error: Exception) -> str:
     match error:
         case UnsafeDatabase():
             return "a commit is not durable on this database; /v1/status says why"
+        case DatabaseReadOnly():
+            return "the database takes no writes: it is read-only or a standby"
+        case NotYet():
+            return "there are no books yet"
         case DatabaseRefused():
             return "the database refuses the service; its log says why"
         case _:

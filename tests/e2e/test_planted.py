@@ -100,7 +100,7 @@ async def forge(connection: Any, body: bytes, headers: str, **changes: Any) -> N
     """Append an event as the service's role can, without any receiver."""
     source = changes.get("source", "straitsx")
     reading: Reading = load_registry().read("straitsx", None, body)
-    key, event_id = identity(source, reading, None, body)
+    key, event_id = identity(source, reading, body)
     envelope = reading.envelope
     one = [event_id, key, envelope.kind, envelope.resource_id, envelope.status,
            envelope.idempotency_id, envelope.provider_at, None, changes.get("origin", "callback"),
