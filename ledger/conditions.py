@@ -39,7 +39,8 @@ SELECT set_config('search_path', 'books_' || generation || ', ledger', true)
 SELECT_LAGS: Final = """
 SELECT h.source, h.position - coalesce(c.position, 0) AS events,
        CASE WHEN h.position > coalesce(c.position, 0) THEN
-            extract(epoch FROM clock_timestamp() - greatest(c.moved_at, e.recorded_at))
+            coalesce(extract(
+                epoch FROM clock_timestamp() - greatest(c.moved_at, e.recorded_at)), 0)
        ELSE 0 END::float8 AS still_seconds,
        (SELECT count(*) FROM parked AS p WHERE p.source = h.source) AS parked
   FROM ledger.heads AS h

@@ -199,7 +199,8 @@ def _is_tolerated(each: Break, limit: Decimal) -> bool:
 
 
 def _columns(arrival: Arrival) -> list[list[Any]]:
-    return [[getattr(arrival, name)] for name in Arrival.__struct_fields__]
+    names = [name for name in Arrival.__struct_fields__ if name != "is_by_url"]
+    return [[getattr(arrival, name)] for name in names]
 
 
 async def _break(snapshot: Snapshot, break_id: str) -> Row:

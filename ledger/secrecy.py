@@ -10,7 +10,7 @@ SECRET_BITS_MIN: Final = 128
 STRONGER: Final = "use 32 random hexadecimal digits or more: openssl rand -hex 32"
 HIDDEN: Final = "***"
 
-_PREFIX: Final = re.compile(r"[A-Za-z]{1,8}_")
+_PREFIX: Final = re.compile(r"\A(?:ss|whsec)_")
 _SCHEME: Final = r"postgres(?:ql)?://"
 _IN_QUERY: Final = re.compile(rf"({_SCHEME}[^\n]*?[?&]\w*password=)[^\n]*", re.IGNORECASE)
 _IN_URL: Final = re.compile(rf"({_SCHEME}[^:\n]*):[^\n]*@", re.IGNORECASE)
@@ -50,6 +50,8 @@ def secret_bits(secret: str) -> int:
     else:
         classes = ((r"[a-z]", 26), (r"[A-Z]", 26), (r"[0-9]", 10), (r"[^A-Za-z0-9]", 4))
         alphabet = sum(size for pattern, size in classes if re.search(pattern, text))
+        if re.search(r"[a-z]", text) and re.search(r"[A-Z]", text):
+            alphabet = max(alphabet, 64)  # base64, whichever of its characters are absent
     length = min(len(text), 4 * len(set(text)))
     return int(length * math.log2(max(alphabet, 2)))
 

@@ -239,13 +239,14 @@ async def test_two_rebuilds_at_once_are_refused_and_the_first_ends(serve: Serve)
 async def test_an_unknown_callback_is_understood_when_its_handler_arrives(
     serve: Serve, tmp_path: Path
 ) -> None:
-    """Only a file is added and the service restarted: it folds the log anew by itself."""
+    """Only a file is added and the service restarted: it folds the log again by itself."""
     code = tmp_path / "code"
     for name in ("handlers", "projections", "ledger", "migrations"):
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     body = orjson.dumps({"id": "win-1", "type": "lottery", "status": "completed", "prize": "77.5",
                          "currency": "xsgd", "updated_at": "2026-01-01T00:00:00Z"})  # fmt: skip
-    with serve(TOML, PYTHONPATH=str(code)) as service:
+    changed = {"LEDGER_SWAP_CHANGED_BOOKS": "true"}
+    with serve(TOML, PYTHONPATH=str(code), **changed) as service:
         async with calling(service.url) as caller:
             answer = await caller.tell("straitsx", body)
             assert (answer["status"], answer["reason"]) == ("quarantined", "unknown")

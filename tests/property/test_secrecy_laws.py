@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
+from random import Random
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.secrecy import redact
+from ledger.secrecy import is_weak, redact
 
 SECRET_CHARS = "QXZ749"
 """Characters that stand in passwords only."""
@@ -73,3 +75,11 @@ def test_nothing_of_a_password_is_left(password: str) -> None:
 )
 def test_what_is_no_password_is_left(text: str, said: str) -> None:
     assert redact(text) == said
+
+
+def test_random_tokens_of_16_bytes_are_never_called_weak() -> None:
+    rng = Random(14)
+    for _ in range(2_000):
+        token = rng.randbytes(16)
+        assert not is_weak(urlsafe_b64encode(token).decode().rstrip("="))
+        assert not is_weak(token.hex())
