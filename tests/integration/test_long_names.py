@@ -29,6 +29,7 @@ from ledger.verify_progress import Progress
 from tests import samples
 from tests.asking import Json, Service, payment, payout, serving
 from tests.conftest import Database
+from tests.evidence import with_key
 from tests.statements import JANUARY, row, statement
 
 SOURCES = ("straitsx", "gokart", "straitsx.statements")
@@ -50,7 +51,7 @@ SHORT = frozenset(
 
 @pytest.fixture
 async def service(database: Database, tmp_path: Path) -> AsyncIterator[Service]:
-    settings = replace(database.settings, data_dir=tmp_path / "data")
+    settings = with_key(database, tmp_path / "data").settings
     (tmp_path / "data").mkdir()
     async with serving(replace(database, settings=settings)) as running:
         yield running
