@@ -28,19 +28,21 @@ SELECT source, name, detail, extract(epoch FROM clock_timestamp() - since)::floa
 
 
 STALLED: Final = "books_stalled"
-STALLED_SECONDS: Final = 10.0
+STALLED_SECONDS: Final = 20.0
 """How long books may stay where they are although the log has more, before it is a condition."""
 
 USE_LIVE: Final = """
 SELECT set_config('search_path', 'books_' || generation || ', ledger', true)
   FROM ledger.generations WHERE state = 'live'
 """
-# Books that move have moved a moment ago, however far behind they are.
+# Books that move have moved a moment ago, however far behind they are. Those of an earlier version
+# do not say when (`to_jsonb`), and `recorded_at` may be ahead of the clock.
 SELECT_LAGS: Final = """
 SELECT h.source, h.position - coalesce(c.position, 0) AS events,
        CASE WHEN h.position > coalesce(c.position, 0) THEN
-            coalesce(extract(
-                epoch FROM clock_timestamp() - greatest(c.moved_at, e.recorded_at)), 0)
+            coalesce(extract(epoch FROM clock_timestamp() - greatest(
+                (to_jsonb(c) ->> 'moved_at')::timestamptz, least(e.recorded_at, e.received_at)
+            )), 0)
        ELSE 0 END::float8 AS still_seconds,
        (SELECT count(*) FROM parked AS p WHERE p.source = h.source) AS parked
   FROM ledger.heads AS h

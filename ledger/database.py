@@ -134,8 +134,15 @@ def is_data_error(error: BaseException) -> bool:
     """
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] in DATA_CLASSES
+    if isinstance(error, OSError | asyncpg.ClientConfigurationError):
+        return False  # no connection: some of these are ValueErrors too
     # asyncpg.DataError is a ValueError that is an InterfaceError too: an argument does not encode.
     return isinstance(error, ValueError | TypeError | OverflowError)
+
+
+def is_server_gone(error: asyncpg.PostgresError) -> bool:
+    """Tell whether an error means that the server went away: SQLSTATE classes 08 and 57."""
+    return (error.sqlstate or "")[:2] in ("08", "57")
 
 
 def describe(error: BaseException) -> str:

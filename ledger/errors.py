@@ -31,7 +31,7 @@ class CannotBeTrue(LedgerError):
 
 
 class NotStorable(LedgerError, ValueError):
-    """A value of an event cannot be written as its column's type. The event is set apart."""
+    """An event's own values cannot be folded or written. The event is set apart and listed."""
 
 
 class RegistryError(LedgerError):

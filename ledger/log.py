@@ -332,7 +332,8 @@ class Lane:
         for waiting in [*batch, *self._queue]:
             self._finish(waiting, DatabaseUnavailable())
         self._queue.clear()
-        await pool.expire_connections()
+        if not isinstance(error, asyncpg.PostgresError) or database.is_server_gone(error):
+            await pool.expire_connections()  # the others are of the same server
 
     async def _failed(self, pool: Pool, batch: list[_Waiting], error: Exception) -> None:
         """A callback that the database refuses must not take its neighbours down with it."""

@@ -18,7 +18,7 @@ FIELDS: Final = frozenset(
         "event", "level", "timestamp", "logger", "exception", "source", "position", "generation",
         "version", "error", "sqlstate", "role", "pid", "code", "host", "port", "seconds", "events",
         "reason", "name", "origin", "database", "warning", "path", "signal", "attempt", "phase",
-        "answer", "state", "data_dir", "user", "major", "mechanism", "next",
+        "answer", "state", "tries", "data_dir", "user", "major", "mechanism", "next",
     }
 )  # fmt: skip
 """Everything else is dropped before it is written."""

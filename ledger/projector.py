@@ -35,8 +35,13 @@ POLL_SECONDS: Final = 0.25
 RETRY_SECONDS_MIN: Final = 0.5
 RETRY_SECONDS_MAX: Final = 2.0
 REPORT_SECONDS: Final = 30.0
+RETRY_END_SECONDS_MAX: Final = 10.0
+"""How long a retry that swapped the books may take to clear up, before it is cancelled."""
 DIFFERENT: Final = "rebuilt_books_differ"
 WAITING: Final = "projector_waits"
+
+DERIVED: Final = ("open_exceptions", "findings")
+"""Tables that follow from the others alone: nothing of their own explains their rows."""
 
 SELECT_HEADS: Final = "SELECT source, position FROM ledger.heads"
 SELECT_REFUSED: Final = """
@@ -73,18 +78,19 @@ class Projector:
     _log_grew: asyncio.Event = field(default_factory=asyncio.Event)
     _is_retry_due: bool = True
     """Whether set-apart events are to be tried again: at every start, and when decided."""
+    _different: str = ""
+    """Why rebuilt books wait for a decision, if they do."""
+    _backoff: Backoff = field(default_factory=lambda: Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX))
 
     async def run(self) -> None:
         """Fold until cancelled, through every failure."""
-        backoff = Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         while True:
             try:
                 await self._session()
-                backoff.reset()
             except Exception as error:  # noqa: BLE001 - logged, reported, tried again
                 stop_if_cancelled()
-                await self._failed(first_failure(error), backoff.failures + 1)
-            await backoff.pause()
+                await self._failed(first_failure(error), self._backoff.failures + 1)
+            await self._backoff.pause()
 
     async def _failed(self, error: BaseException, failures: int) -> None:
         reason = database.describe(error)
@@ -112,8 +118,10 @@ class Projector:
             except BooksDiffer as error:
                 await self._await_decision(connection, str(error))
                 return
+            self._backoff.reset()
             await conditions.clear(connection, "", WAITING)
-            await conditions.clear(connection, "", DIFFERENT)
+            if not self._different:
+                await conditions.clear(connection, "", DIFFERENT)
             await self._fold_live(connection, generation)
 
     async def _prepare(self, connection: Any) -> int:
@@ -126,6 +134,7 @@ class Projector:
         if live is None:
             first = await books.create_generation(connection, registry.load(), version, "live")
             self._is_retry_due = False
+            self._served.add(version)
             self.answering.set()
             return first
         self.answering.set()
@@ -136,11 +145,24 @@ class Projector:
             self._is_retry_due = False
         else:
             generation = int(live["generation"])
-            if self._is_retry_due and await self._would_fold_now(connection, generation):
-                generation = await self._renew(version)
-            self._is_retry_due = False
         self._served.add(version)
         return generation
+
+    async def _retry(self, generation: int) -> None:
+        """Fold the log again beside the live books if the database takes now what it refused."""
+        try:
+            async with database.connected(self.dsn, seconds_max=60) as connection:
+                if not await self._would_fold_now(connection, generation):
+                    return
+                version = registry.current_version(await terms_of(connection, self.settings))
+            await self._renew(version, is_retry=True)
+            self._different = ""
+        except BooksDiffer as error:
+            LOGGER.error(DIFFERENT, error=str(error))
+            self._different = str(error)
+        except Exception as error:  # noqa: BLE001 - the live books go on; the next start tries again
+            stop_if_cancelled()
+            LOGGER.warning("retry_failed", error=database.describe(first_failure(error)))
 
     async def _would_fold_now(self, connection: Any, generation: int) -> bool:
         """Tell whether the database takes any event now whose rows it refused before."""
@@ -159,7 +181,7 @@ class Projector:
         LOGGER.warning("rows_still_refused", events=len(rows))
         return False
 
-    async def _renew(self, version: str) -> int:
+    async def _renew(self, version: str, *, is_retry: bool = False) -> int:
         """Fold the log beside the live books, compare, and swap; return the live generation.
 
         Books that differ in rows that both have are swapped only when they hold events again that
@@ -170,15 +192,19 @@ class Projector:
         async with alone(self.dsn) as connection:
             live = await connection.fetchrow(books.SELECT_LIVE)
             is_changed = live["version"] != version
-            if not is_changed and not self._is_retry_due:
+            if not is_changed and not is_retry:
                 return int(live["generation"])
             LOGGER.info("books_rebuild_started", generation=live["generation"], version=version)
             rebuild = Rebuild(self.dsn, self.settings, connection, registry.load(), tell=_tell())
             await rebuild.build()
-            differing = sum([_summarize(found) for found in await rebuild.compare()])
+            compared = await rebuild.compare()
+            differing = sum([_summarize(found) for found in compared])
             parked = await parked_positions(connection, rebuild.live)
             now_parked = await parked_positions(connection, rebuild.generation)
-            is_accepted = self.settings.swap_changed_books if is_changed else now_parked < parked
+            if is_changed:
+                is_accepted = self.settings.swap_changed_books
+            else:
+                is_accepted = all(_is_explained(found, parked - now_parked) for found in compared)
             if differing and not (is_accepted and now_parked <= parked):
                 raise BooksDiffer(
                     f"the rebuilt books differ from the live ones in {differing} rows or more, and "
@@ -191,17 +217,12 @@ class Projector:
             return rebuild.generation
 
     async def _await_decision(self, connection: Any, detail: str) -> None:
-        """Wait until other books are live, reporting meanwhile why these do not move."""
+        """Wait until other books are live, reporting meanwhile why these do not move.
+
+        This program does not fold the live books: another version made them.
+        """
         LOGGER.error(DIFFERENT, error=detail)
         live = await connection.fetchrow(books.SELECT_LIVE)
-        is_current = live["version"] == registry.current_version(
-            await terms_of(connection, self.settings)
-        )
-        if is_current:
-            # The same code folds the live books: they move on, without the events set apart.
-            self._is_retry_due = False
-            await conditions.report(connection, "", DIFFERENT, detail)
-            return
         clock = asyncio.get_running_loop().time
         reported = float("-inf")
         while True:
@@ -217,14 +238,15 @@ class Projector:
     async def _fold_live(self, connection: Any, generation: int) -> None:
         """Fold all sources, and new ones as they appear, until another generation is live."""
         clock = asyncio.get_running_loop().time
-        checked = float("-inf")
+        checked = reported = float("-inf")
+        retrying: asyncio.Task[None] | None = None
         async with (
             fold_connections(self.dsn, generation) as shared,
             asyncio.TaskGroup() as tasks,
         ):
             folders: dict[str, SourceFolder] = {}
             running: list[asyncio.Task[None]] = []
-            while not self._is_retry_due:
+            while True:
                 if clock() - checked >= CHECK_SECONDS:
                     known = await terms_of(connection, self.settings)
                     if not await self._is_current(connection, generation, known, folders):
@@ -234,11 +256,20 @@ class Projector:
                         if terms.source not in folders:
                             folder = folders[terms.source] = self._folder(shared, terms)
                             running.append(tasks.create_task(folder.run()))
+                if self._is_retry_due and (retrying is None or retrying.done()):
+                    self._is_retry_due = False
+                    retrying = tasks.create_task(self._retry(generation))
+                if self._different and clock() - reported > REPORT_SECONDS:
+                    await conditions.report(connection, "", DIFFERENT, self._different)
+                    reported = clock()
                 self._log_grew.clear()
                 for row in await connection.fetch(SELECT_HEADS):
                     if row["source"] in folders:
                         folders[row["source"]].grow(row["position"])
                 await wait_for(self._log_grew, POLL_SECONDS)
+            if retrying is not None:
+                await asyncio.wait([retrying], timeout=RETRY_END_SECONDS_MAX)
+                running.append(retrying)
             for task in running:
                 task.cancel()
 
@@ -287,6 +318,17 @@ def _tell() -> Tell:
             LOGGER.info("books_rebuild_stage", phase=stage, events=total)
 
     return tell
+
+
+def _is_explained(found: Compared, freed: set[tuple[str, int]]) -> bool:
+    """Tell whether events that were set apart and are folded now explain every difference."""
+    positions = {position for source, position in freed if source == found.source}
+    return all(
+        not difference.key
+        or difference.table in DERIVED
+        or positions.intersection(difference.positions)
+        for difference in found.differences
+    )
 
 
 def _summarize(found: Compared) -> int:

@@ -69,7 +69,9 @@ async def alone(dsn: str) -> AsyncIterator[Any]:
 
     Raises RebuildRunning when someone else has it. It ends with the process that holds it.
     """
-    async with database.connected(dsn, seconds_max=SECONDS_MAX) as connection:
+    async with database.connected(
+        dsn, seconds_max=SECONDS_MAX, idle_in_transaction_session_timeout="0"
+    ) as connection:
         if not await connection.fetchval(TRY_LOCK, LOCK):
             raise RebuildRunning
         yield connection

@@ -105,9 +105,12 @@ class Reconciler:
                 if connection.is_closed():
                     raise
                 is_passing = isinstance(error, PASSING)
-                LOGGER.error("reconcile_failed", source=source, exc_info=not is_passing)
+                LOGGER.error(
+                    "reconcile_failed", source=source, error=database.describe(error),
+                    exc_info=not is_passing,
+                )  # fmt: skip
                 self._rest(source, RETRY_SECONDS)
-                await self._tell(connection, source, told_of(error))
+                await self._tell(connection, source, f"{told_of(error)}; trying again")
 
     async def _source(self, connection: Any, generation: int, source: str) -> None:
         clock = asyncio.get_running_loop().time
@@ -126,7 +129,7 @@ class Reconciler:
         if run is not None and run.failed:
             self._rest(source, FAILED_REST_SECONDS)
             told = "; ".join(f"{name}: {told_of(why)}" for name, why in run.failed.items())
-            await self._tell(connection, source, told)
+            await self._tell(connection, source, f"{told}; {ADVICE}")
         elif source in self._failed or done is None:
             self._failed.discard(source)
             await conditions.clear(connection, source, FAILED)
@@ -134,7 +137,7 @@ class Reconciler:
     async def _tell(self, connection: Any, source: str, told: str) -> None:
         """Name a source that could not be reconciled."""
         self._failed.add(source)
-        await conditions.report(connection, source, FAILED, f"{told}; {ADVICE}")
+        await conditions.report(connection, source, FAILED, told)
 
     def _rest(self, source: str, seconds: float) -> None:
         self._rest_until[source] = asyncio.get_running_loop().time() + seconds
@@ -225,4 +228,6 @@ def _is_of_wallet(error: Exception) -> bool:
 
 def told_of(error: Exception) -> str:
     """Say what a failure is, bounded."""
+    if isinstance(error, asyncpg.PostgresError):
+        return database.describe(error)
     return f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS_MAX]

@@ -269,11 +269,17 @@ def _typed(known: Mapping[str, tuple[Handler, ...]]) -> dict[tuple[str, str], Ha
     return typed
 
 
-def current_version(terms: Iterable[SourceTerms]) -> str:
-    """Digest what the books depend on besides the log: the code of the fold, the sources' terms."""
+@lru_cache(maxsize=1)
+def _code_version() -> str:
+    """Digest the code of the fold once: files that change later are not what this process runs."""
     modules = [*_modules(handlers), *_modules(projections)]
     files = [Path(module.__file__ or "") for module in modules]
-    code = version_of([*files, *(Path(__file__).with_name(name) for name in MACHINE)])
+    return version_of([*files, *(Path(__file__).with_name(name) for name in MACHINE)])
+
+
+def current_version(terms: Iterable[SourceTerms]) -> str:
+    """Digest what the books depend on besides the log: the code of the fold, the sources' terms."""
+    code = _code_version()
     settings = "|".join(
         f"{t.source}:{t.provider}:{t.currency}:{sorted(t.wallets.items())}"
         for t in sorted(terms, key=lambda t: t.source)

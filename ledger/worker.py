@@ -23,7 +23,7 @@ import structlog
 
 from ledger import books, cells, conditions, database
 from ledger.change import in_time
-from ledger.errors import CannotBeTrue, NotStorable, Unreadable
+from ledger.errors import CannotBeTrue, NotStorable, SomeoneElseFolds, Unreadable
 from ledger.fold import DECISION, Batch, Change, StreamKey, Translated
 from ledger.fold_connections import FoldConnections
 from ledger.loop import Backoff, first_failure, stop_if_cancelled
@@ -53,7 +53,9 @@ PACE_SECONDS: Final = 0.075
 YIELD_EVERY_EVENTS: Final = 50
 """After so many events the loop may run: what PostgreSQL is being sent must not wait."""
 TURN_BATCHES_MAX: Final = 8
-"""Batches of one turn while other sources wait for theirs."""
+"""Batches of one turn."""
+CROWDED_EVENTS_MAX: Final = 200
+"""Events of one turn while every turn is taken."""
 PAUSE_SECONDS_MIN: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
 REPORT_FAILURES: Final = 3
@@ -151,6 +153,9 @@ class SourceFolder:
                     await asyncio.sleep(started + PACE_SECONDS - clock())
             except Exception as error:  # noqa: BLE001 - logged, counted, reported, tried again
                 stop_if_cancelled()
+                if isinstance(first_failure(error), SomeoneElseFolds):
+                    await asyncio.sleep(PAUSE_SECONDS_MIN)  # the other one's books are read next
+                    continue
                 await self._failed(first_failure(error), backoff.failures + 1)
                 await backoff.pause()
 
@@ -187,11 +192,13 @@ class SourceFolder:
     ) -> bool:
         """Queue translated batches, None after the last; return whether there may be more."""
         is_full, batches = True, 0
+        events_max = self.settings.fold_events_max
+        if batches_max is not None and self.shared.turns.locked():
+            # Others wait for a turn: a short one, so that everybody's books move.
+            batches_max, events_max = 1, min(events_max, CROWDED_EVENTS_MAX)
         while is_full and batches != batches_max:
-            rows = await self._fetch(position)
-            is_full = len(rows) > 0 and (
-                batches_max is None or len(rows) >= self.settings.fold_events_max
-            )
+            rows = await self._fetch(position, events_max)
+            is_full = len(rows) > 0 and (batches_max is None or len(rows) >= events_max)
             if rows:
                 position = rows[-1]["position"]
                 self.on_batch(position)
@@ -200,8 +207,7 @@ class SourceFolder:
         await queue.put(None)
         return is_full
 
-    async def _fetch(self, position: int) -> list[Any]:
-        events_max = self.settings.fold_events_max
+    async def _fetch(self, position: int, events_max: int) -> list[Any]:
         if self.until is not None:
             events_max = min(events_max, self.until - position)
             if events_max <= 0:
@@ -279,20 +285,15 @@ class Pipe:
 
     async def fold(self, events: Sequence[Translated]) -> None:
         """Fold `events` and start writing them, after the batch before them is written."""
-        before = self._written[1] if self._written else None
-        try:
-            prepared = await self._prepare(events, before)
-            if not await self.settle():
-                prepared = await self._prepare(events, None)
-        except Exception as error:
-            if not database.is_data_error(error):
-                raise
-            await self.settle()
-            await self._isolate(events, error)
+        prepared = await self._judged(events, self._written[1] if self._written else None)
+        if not await self.settle():
+            prepared = await self._judged(events, None)
+        if isinstance(prepared, Exception):
+            await self._isolate(events, prepared)
             return
         change, batch = prepared
         self._written = (events, change)
-        self._writing = asyncio.create_task(self._write(batch, events[-1].position))
+        self._writing = asyncio.create_task(self._write(batch, events))
 
     async def settle(self) -> bool:
         """Wait for the batch that is being written; False when it had to be taken apart."""
@@ -317,7 +318,10 @@ class Pipe:
             await asyncio.wait([self._writing])
             self._writing = self._written = None
 
-    async def _write(self, batch: Sequence[books.Write], position: int) -> None:
+    async def _write(self, batch: Sequence[books.Write], events: Sequence[Translated]) -> None:
+        if events[0].position != self.position + 1:
+            raise SomeoneElseFolds  # the log is dense: what is skipped would never be folded
+        position = events[-1].position
         async with self.folder.shared.writing.acquire() as connection:
             await self._books(connection).write(batch, self.position, position)
 
@@ -332,13 +336,35 @@ class Pipe:
         if any(decides_to_retry(event) for event in events):
             self.folder.on_retry()
 
+    async def _judged(
+        self, events: Sequence[Translated], before: Change | None
+    ) -> tuple[Change, list[books.Write]] | Exception:
+        """Prepare `events`; return the error that their own values cause, if any."""
+        try:
+            return await self._prepare(events, before)
+        except Exception as error:
+            if database.is_data_error(error):
+                return error
+            raise
+
     async def _prepare(
         self, events: Sequence[Translated], before: Change | None
     ) -> tuple[Change, list[books.Write]]:
         """Fold `events`; return what they change, and the same as statements.
 
-        Raises NotStorable when a value cannot be written as its column's type.
+        Raises NotStorable for what the events' own values cause outside of PostgreSQL: folding
+        raises where no stream can be parked, or a value is none of its column's type.
         """
+        try:
+            return await self._folded(events, before)
+        except database.EXPECTED:
+            raise
+        except Exception as error:
+            raise NotStorable(f"{type(error).__name__}: {error}") from error
+
+    async def _folded(
+        self, events: Sequence[Translated], before: Change | None
+    ) -> tuple[Change, list[books.Write]]:
         registry = self.folder.registry
         batch = Batch(
             self.folder.terms,
@@ -357,7 +383,7 @@ class Pipe:
             await asyncio.sleep(0)
         change = batch.finish()
         written: list[books.Write] = []
-        for write in _statements(self._books(None), change):
+        for write in self._books(None).written(change):
             written.append(write)
             await asyncio.sleep(0)
         return change, written
@@ -387,7 +413,7 @@ class Pipe:
         """Fold and write `events` at once; return the error that their own values cause, if any."""
         try:
             change, batch = await self._prepare(events, None)
-            await self._write(batch, events[-1].position)
+            await self._write(batch, events)
         except Exception as error:
             if database.is_data_error(error):
                 return error
@@ -403,13 +429,6 @@ def _placed(event: Translated) -> Any:
     """
     fact = event.fact
     return None if fact is None or fact.kind == DECISION else fact
-
-
-def _statements(own: books.Books, change: Change) -> Any:
-    try:
-        yield from own.written(change)
-    except Exception as error:
-        raise NotStorable(f"{type(error).__name__}: {error}") from error
 
 
 def decides_to_retry(event: Translated) -> bool:

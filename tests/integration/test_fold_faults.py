@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -173,6 +174,35 @@ async def test_a_decision_to_retry_folds_what_was_set_apart(database: Database) 
         new = await eventually(lambda: _other_generation(database, generation))
         assert await wallet(database, new) == Decimal("28.5")
         assert (await service.ask("/v1/exceptions", state="open"))["exceptions"] == []
+
+
+async def test_an_event_that_cannot_even_be_set_apart_skips_no_other(database: Database) -> None:
+    generation = await prepare_faults(database)
+    async with database.owner() as owner:
+        await owner.execute(
+            "CREATE FUNCTION ledger.no_exception() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN RAISE EXCEPTION USING ERRCODE = ''22003''; END'"
+        )
+        await owner.execute(
+            f"CREATE TRIGGER fault BEFORE INSERT ON {books.schema_of(generation)}.exceptions"
+            " FOR EACH ROW EXECUTE FUNCTION ledger.no_exception()"
+        )
+    await set_fault(database, "22003", "contract_0003")
+    small = replace(database, settings=replace(database.settings, fold_events_max=5))
+    with captured_logs() as logged:
+        async with projecting(small):
+            await append(database, callbacks(1, 20))
+            await eventually(
+                lambda: _async(sum(e["event"] == "fold_interrupted" for e in logged) >= 3)
+            )
+            async with database.owner() as owner:
+                await owner.execute(
+                    f"DROP TRIGGER fault ON {books.schema_of(generation)}.exceptions"
+                )
+            await set_fault(database, None)
+            await eventually(lambda: live_at_head(database), 10)
+    assert await parked(database, generation) == []
+    assert differences(await tables(database, generation), await one_fold(database)) == {}
 
 
 @pytest.mark.parametrize("end_with", ["pg_cancel_backend", "pg_terminate_backend"])

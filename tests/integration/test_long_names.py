@@ -52,7 +52,6 @@ SHORT = frozenset(
 @pytest.fixture
 async def service(database: Database, tmp_path: Path) -> AsyncIterator[Service]:
     settings = with_key(database, tmp_path / "data").settings
-    (tmp_path / "data").mkdir()
     async with serving(replace(database, settings=settings)) as running:
         yield running
 
