@@ -61,7 +61,8 @@ REBUILD_SECONDS_MAX = 120.0
 
 SELECT_SEALED = "SELECT source, max(size) FROM ledger.seals GROUP BY source"
 SELECT_RUN = "SELECT positions->>'straitsx' FROM ledger.recon_runs WHERE source = 'straitsx'"
-SELECT_LISTED = "SELECT id, detail FROM exceptions WHERE reason = 'rows_refused'"
+IS_REFUSED = "reason = 'rows_refused' OR detail LIKE 'rows_refused:%'"
+SELECT_LISTED = f"SELECT id, detail FROM exceptions WHERE {IS_REFUSED}"
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE usename = 'ledger' AND pid <> pg_backend_pid()
@@ -369,7 +370,7 @@ async def set_apart(bench: Bench, id_: str) -> list[Any]:
     async def listed() -> list[Any]:
         rows: list[Any] = await bench.owner.fetch(
             f"SELECT id, position FROM {live}.exceptions"
-            " WHERE reason = 'rows_refused' AND resource_id = $1 AND action = 'opened'", id_,
+            f" WHERE ({IS_REFUSED}) AND resource_id = $1 AND action = 'opened'", id_,
         )  # fmt: skip
         return rows
 
@@ -393,7 +394,7 @@ async def test_what_one_row_causes_sets_that_event_apart_until_it_is_tried_again
             print(code)
             id_ = f"poison-{place}"
             async with faults.raised(bench.owner, "fold", code, id_=id_):
-                body = orjson.dumps(payment(9_000 + place, id=id_))
+                body = orjson.dumps(payment(900 + place, id=id_))
                 taken = Callback("straitsx", None, body)
                 assert await bench.storm.deliver(bench.caller, taken)
                 ((exception_id, _),) = await set_apart(bench, id_)
@@ -408,7 +409,7 @@ async def test_what_one_row_causes_sets_that_event_apart_until_it_is_tried_again
         bench.storm.calm.set()
         live = await bench.live()
         still = f"""
-            SELECT id FROM {live}.exceptions AS o WHERE reason = 'rows_refused'
+            SELECT id FROM {live}.exceptions AS o WHERE ({IS_REFUSED})
                AND action = 'opened' AND NOT EXISTS (
                    SELECT FROM {live}.exceptions AS x WHERE x.source = o.source AND x.id = o.id
                       AND x.action <> 'opened' AND x.position >= o.position)"""
