@@ -20,7 +20,7 @@ from ledger import recon_items as kinds
 from ledger.authentic import of_service
 from ledger.errors import BadQuestion, Conflicting, NotFound
 from ledger.log import APPEND, RING, Arrival
-from ledger.model import plain
+from ledger.model import plain, shown
 from ledger.reads import Row, Snapshot
 from ledger.recon_items import TIMING, ZERO
 from ledger.recon_result import OPEN, Break, Result
@@ -269,7 +269,8 @@ async def _legs(snapshot: Snapshot, row: Row, asked: Asked, rules: Rules) -> Leg
         raise Conflicting("there is no difference to post; match the items that belong together")
     if asked.account is not None and not ACCOUNT.fullmatch(asked.account):
         raise BadQuestion(
-            "account is suspense, expenses:…, income:…, equity:… or liabilities:customers:…"
+            f"account is {shown(asked.account)}; it must be suspense, expenses:…, income:…, "
+            "equity:… or liabilities:customers:…"
         )
     match asked.action:
         case "post_fee":

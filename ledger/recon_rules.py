@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger.reading import plain
+from ledger.reading import plain, shown
 
 BUCKETS: Final = (("0-1d", 2), ("2-3d", 4), ("4-7d", 8))
 """Ageing buckets: name and the number of days below which it ends; older is `>7d`."""
@@ -110,7 +110,9 @@ def bucket_of(age: timedelta) -> str:
 def _hours(declared: Mapping[str, Any], name: str, default: int, least: int = 0) -> timedelta:
     value = declared.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 8784:
-        raise ValueError(f"{name} is a number of whole hours from {least} to 8784")
+        raise ValueError(
+            f"{name} is {shown(value)}, not a number of whole hours from {least} to 8784"
+        )
     return timedelta(hours=value)
 
 
@@ -141,5 +143,5 @@ def _group(value: Any) -> GroupRule:
     if not isinstance(value, dict) or set(value) != {"line", "kinds", "by"}:
         raise ValueError("a group has line, kinds and by")
     if value["by"] not in ("day", "reference"):
-        raise ValueError("by is day or reference")
+        raise ValueError(f"by is {shown(value['by'])}, neither day nor reference")
     return GroupRule(str(value["line"]), tuple(str(k) for k in value["kinds"]), value["by"])

@@ -418,9 +418,13 @@ def _check(settings: Settings) -> None:
     if settings.port > 65_535:
         raise SettingsError(f"LEDGER_PORT={settings.port} is not a port")
     if not 1 <= settings.receivers <= 64:
-        raise SettingsError("LEDGER_RECEIVERS must be between 1 and 64")
+        raise SettingsError(
+            f"LEDGER_RECEIVERS is {settings.receivers}; it must be between 1 and 64"
+        )
     if settings.log_format not in (None, "console", "json"):
-        raise SettingsError("LEDGER_LOG_FORMAT must be console or json")
+        raise SettingsError(
+            f"LEDGER_LOG_FORMAT is {settings.log_format!r}; it must be console or json"
+        )
     for name in (f.name for f in fields(Settings) if f.name.endswith("_max")):
         value = getattr(settings, name)
         if value is not None and value <= 0:
