@@ -44,20 +44,27 @@ _columns: Final = itemgetter(
 )  # fmt: skip
 _decode: Final = msgspec.json.Decoder(dict[str, str]).decode
 
-Doubts = Literal["forged", "unknown"]
+Doubts = Literal["forged", "unknown", "unmarked"]
 E = TypeVar("E", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why an event may not have come through a receiver: `forged`, or of a secret not known here.
+    """Why an event may not have come through a receiver.
 
-    `found` says what it lacks, as the end of a sentence.
+    It is `forged`, of a secret `unknown` here, or `unmarked`: without a proof because it is from
+    before the marks. `found` says what it lacks, as the end of a sentence.
     """
 
     kind: Doubts
     position: int
     found: str
+    is_before_marks: bool = False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether no checkpoint may sign it."""
+        return self.kind == "forged" or (self.kind == "unknown" and not self.is_before_marks)
 
 
 def mark(secret: str, log: str, origin: str, path_event: str | None, event_id: bytes) -> str:
@@ -127,9 +134,11 @@ class Authenticity:
         """Whether the source has a secret, so that its events can be told from others."""
         return bool(self._secrets)
 
-    def first_doubt(self, rows: Sequence[Sequence[Any]]) -> Doubt | None:
-        """Return what is doubtful about the first such event; rows are in the order of COLUMNS."""
-        return next((doubt for row in rows if (doubt := self.doubt(row))), None)
+    def first_refused(self, rows: Sequence[Sequence[Any]]) -> Doubt | None:
+        """Return why the first event that may not be signed is doubtful; rows have COLUMNS."""
+        return next(
+            (doubt for row in rows if (doubt := self.doubt(row)) and doubt.is_refused), None
+        )
 
     def doubt(self, row: Sequence[Any]) -> Doubt | None:
         """Judge one event."""
@@ -145,26 +154,31 @@ class Authenticity:
         if not self.claims:
             told = "carries a proof of its sender, but the settings name no secret to check it with"
             return Doubt("unknown", position, told) if proof else None
+        is_before = self._is_before_marks(recorded)
         if MARK in kept:
             known = (mark(s, self.log, origin, path_event, event_id) for s in self._secrets)
             is_ours = kept[MARK] in known
         elif proof:
-            is_ours = self._signed(signature, _signed_bytes(kept, reason, body))
+            is_ours = self._signed(signature, body) or (
+                is_before and _is_query(kept, reason, body) and self._signed(signature, b"")
+            )
         else:
-            return self._unproved(position, origin, recorded)
+            return self._unproved(position, origin, is_before=is_before)
         told = "carries a proof of its sender that none of the source's secrets makes"
-        return None if is_ours else Doubt("unknown", position, told)
+        return None if is_ours else Doubt("unknown", position, told, is_before)
 
     @property
     def _is_signed_by_provider(self) -> bool:
         return self.source.provider in HMAC_PROVIDERS
 
-    def _unproved(self, position: int, origin: str, recorded: datetime | bytes) -> Doubt:
-        if not (origin == _CALLBACK and self._is_signed_by_provider):
-            at = recorded if isinstance(recorded, datetime) else _sent(recorded)
-            if at is not None and (self.marked_since is None or at < self.marked_since):
-                told = "was stored by a version of this program that made no marks"
-                return Doubt("unknown", position, told)
+    def _is_before_marks(self, recorded: datetime | bytes) -> bool:
+        at = recorded if isinstance(recorded, datetime) else _sent(recorded)
+        return at is not None and (self.marked_since is None or at < self.marked_since)
+
+    def _unproved(self, position: int, origin: str, *, is_before: bool) -> Doubt:
+        if is_before and not (origin == _CALLBACK and self._is_signed_by_provider):
+            told = "was stored by a version of this program that made no marks"
+            return Doubt("unmarked", position, told, is_before_marks=True)
         return Doubt("forged", position, "carries no proof that its sender knew a secret")
 
 
@@ -174,10 +188,9 @@ def _signature(kept: Mapping[str, str]) -> str | None:
     return next(filter(_SIGNATURE.fullmatch, found), None)
 
 
-def _signed_bytes(kept: Mapping[str, str], reason: str | None, body: bytes) -> bytes:
-    """Return what was signed: a query string came with an empty body."""
-    is_query = reason == "unsupported_encoding" and kept.get(QUERY, "").encode() == body
-    return b"" if is_query else body
+def _is_query(kept: Mapping[str, str], reason: str | None, body: bytes) -> bool:
+    """Tell whether an event is a query string; before the marks its signature was over no body."""
+    return reason == "unsupported_encoding" and kept.get(QUERY, "").encode() == body
 
 
 def _sent(moment: bytes) -> datetime | None:

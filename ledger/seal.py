@@ -103,10 +103,11 @@ class SourceSealer:
     def _check_senders(self, rows: Sequence[Any]) -> None:
         """Raise CannotSeal for the first event whose sender knew no secret of the source.
 
-        A source without a secret takes events from anybody who can reach the service.
+        What is from before the marks is signed: it cannot have one, and `verify` names it. A source
+        without a secret takes events from anybody who can reach the service.
         """
         judge = self._judge
-        doubt = judge.first_doubt(rows) if judge and judge.claims else None
+        doubt = judge.first_refused(rows) if judge and judge.claims else None
         if doubt is not None:
             raise CannotSeal(
                 f"event {doubt.position} of {self.source} {doubt.found}: it is not signed, nor is "

@@ -143,4 +143,7 @@ _JUDGED: Final[Sequence[Any]] = (
     ("unknown", "INCOMPLETE",
      "name the secret that made it, if it was yours, in secrets_retired under [sources.<name>]; "
      "otherwise find out who wrote it to the database"),
+    ("unmarked", "INCOMPLETE",
+     "if the events of that time are yours, declare the last of them with unsigned_until under "
+     "[sources.<name>] (unsigned_statements_until for a log of statements)"),
 )  # fmt: skip

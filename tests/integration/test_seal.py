@@ -19,6 +19,8 @@ from ledger.errors import CannotSeal
 from ledger.merkle import leaf_hash, root_of
 from ledger.note import open_checkpoint
 from ledger.seal import EVENTS_MAX, Sealer, SourceSealer, prepare
+from ledger.verify import Options, Verification
+from ledger.verify_progress import Progress
 from tests.conftest import Database, eventually
 from tests.evidence import append, as_superuser, with_key
 
@@ -177,6 +179,28 @@ async def test_the_first_key_is_made_for_an_empty_log(database: Database, tmp_pa
     await append(own, 3)
     await seal_all(own)
     await assert_true(own)
+
+
+async def test_what_is_from_before_the_marks_is_signed_and_named(sealed: Database) -> None:
+    """An upgrade finds a tail that no version marked; after the marks the same is refused."""
+    gokart = replace(sealed.settings.sources["gokart"], secrets=("s" * 40,))
+    own = replace(sealed, settings=replace(sealed.settings, sources={"gokart": gokart}))
+    await append(sealed, 3, "gokart")
+    with pytest.raises(CannotSeal, match="carries no proof"):
+        await seal_all(own, "gokart")
+    await as_superuser(
+        sealed, "UPDATE ledger.migrations SET applied_at = now() + interval '1 hour'"
+    )
+    await seal_all(own, "gokart")
+    assert [row["size"] for row in await rows_of(sealed, "seals")] == [3]
+    found = [
+        each
+        for each in await Verification(own.settings, Options(), Progress(quiet=True)).examine()
+        if each.name == "senders"
+    ]
+    assert [(each.verdict, each.position) for each in found] == [("INCOMPLETE", 1)]
+    assert "and 2 events after it" in found[0].found
+    assert "unsigned_until" in found[0].advice
 
 
 async def test_a_key_that_no_list_trusts_does_not_sign(sealed: Database) -> None:

@@ -15,6 +15,8 @@ from ledger.settings import Settings, load
 from ledger.signature import sign
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
+EARLIER = NOW - timedelta(days=2)
+"""Before the marks."""
 SECRET = "a" * 40
 OLD = "b" * 40
 BODY = b'{"id": "1"}'
@@ -96,14 +98,14 @@ def test_a_mark_is_of_one_event_of_one_log() -> None:
         assert found.kind == "unknown"
 
 
-def test_events_from_before_there_were_marks_are_unknown_and_not_forged() -> None:
-    earlier = NOW - timedelta(days=2)
-    sent = int((earlier - datetime(2000, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
-    for recorded in (earlier, sent.to_bytes(8, "big", signed=True)):
+def test_events_from_before_there_were_marks_are_unmarked_and_not_forged() -> None:
+    sent = int((EARLIER - datetime(2000, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+    for recorded in (EARLIER, sent.to_bytes(8, "big", signed=True)):
         found = judged("straitsx", event(origin="operator", recorded_at=recorded))
         assert found is not None
-        assert found.kind == "unknown"
-    unsigned = judged("straitsx", event(recorded_at=earlier))
+        assert found.kind == "unmarked"
+        assert not found.is_refused
+    unsigned = judged("straitsx", event(recorded_at=EARLIER))
     assert unsigned is not None
     assert unsigned.kind == "forged", "its provider always signed"
 
@@ -122,12 +124,36 @@ def test_a_source_without_a_secret_claims_nothing_but_cannot_check_what_is_signe
     assert found.kind == "unknown"
 
 
-def test_a_query_string_came_with_an_empty_body() -> None:
-    headers = orjson.loads(signed(SECRET, b"")) | {"Query": "a=1"}
-    row = event(headers=orjson.dumps(headers).decode(), body=b"a=1", reason="unsupported_encoding")
+def test_a_proof_of_an_unknown_secret_is_refused_only_after_the_marks() -> None:
+    for recorded, is_refused in ((NOW, True), (EARLIER, False)):
+        found = judged("straitsx", event(headers=signed(OLD), recorded_at=recorded))
+        assert found is not None
+        assert found.kind == "unknown"
+        assert found.is_refused is is_refused
+
+
+@pytest.mark.parametrize("recorded", [NOW, EARLIER])
+def test_a_query_string_is_what_was_signed(recorded: datetime) -> None:
+    row = query_string(signed=b"a=1", recorded_at=recorded)
     assert judged("straitsx", row) is None
-    as_callback = event(headers=orjson.dumps(headers).decode(), body=b"a=1")
-    assert judged("straitsx", as_callback) is not None
+    assert judged("straitsx", query_string(signed=b"a=2", recorded_at=recorded)) is not None
+
+
+def test_before_the_marks_a_query_string_came_with_a_signature_over_no_body() -> None:
+    row = query_string(signed=b"", recorded_at=EARLIER)
+    assert judged("straitsx", row) is None
+    assert judged("straitsx", row, since=None) is None
+    assert judged("straitsx", query_string(signed=b"", reason=None, recorded_at=EARLIER))
+    now = judged("straitsx", query_string(signed=b""))
+    assert now is not None
+    assert now.is_refused
+
+
+def query_string(signed: bytes, **values: Any) -> tuple[Any, ...]:
+    """Return the event of a query string, with a signature over `signed`."""
+    headers = {"Xfers-Signature": sign(SECRET, signed), "Query": "a=1"}
+    row = {"headers": orjson.dumps(headers).decode(), "reason": "unsupported_encoding"}
+    return event(**{**row, "body": b"a=1", **values})
 
 
 def test_headers_that_are_no_object_prove_nothing() -> None:
