@@ -30,7 +30,8 @@ QUERY: Final = "Query"
 _OTHERS: Final = frozenset({"Content-Type", "User-Agent", QUERY, MARK})
 """Kept headers that are no provider's signature."""
 
-_SIGNATURE: Final = re.compile(r"\s*[0-9a-fA-F]{64}\s*", re.ASCII)
+_SIGNATURE: Final = re.compile(r"\s*([0-9a-fA-F]{64})\s*")
+"""A signature as it was kept, by earlier versions with any space around it."""
 
 _BEGIN: Final = b"callback-ledger mark 1\n"
 _CALLBACK: Final = "callback"
@@ -184,8 +185,9 @@ class Authenticity:
 
 def _signature(kept: Mapping[str, str]) -> str | None:
     """Return the provider's signature, whatever its header was called then."""
-    found = (value for name, value in kept.items() if name not in _OTHERS)
-    return next(filter(_SIGNATURE.fullmatch, found), None)
+    others = (value for name, value in kept.items() if name not in _OTHERS)
+    found = next(filter(None, map(_SIGNATURE.fullmatch, others)), None)
+    return found[1] if found else None
 
 
 def _is_query(kept: Mapping[str, str], reason: str | None, body: bytes) -> bool:

@@ -24,11 +24,18 @@ from ledger.metrics import Tally
 from ledger.model import Envelope
 from ledger.registry import EVENT_MISMATCH, UNKNOWN, UNREADABLE, Reading, Registry, identity
 from ledger.settings import EVENT_NAME, Settings, Source
-from ledger.signature import HEX_DIGEST_CHARS, HMAC_PROVIDERS, Verify, allowed, verifier
+from ledger.signature import (
+    HEADER_CHARS_MAX,
+    HEX_DIGEST_CHARS,
+    HMAC_PROVIDERS,
+    Verify,
+    allowed,
+    digits,
+    verifier,
+)
 
 LOGGER = structlog.get_logger("ledger.receive")
 
-HEADER_CHARS_MAX: Final = 512
 FORWARDED_FOR: Final = "X-Forwarded-For"
 RETRY_AFTER_SECONDS: Final = "5"
 FORM: Final = "application/x-www-form-urlencoded"
@@ -316,7 +323,7 @@ def kept_headers(source: Source, content_type: str, agent: str, proof: str, quer
 
     `proof` is the value of the source's own header: a signature, or a token.
     """
-    signature = proof if source.provider in HMAC_PROVIDERS else ""
+    signature = digits(proof) or proof if source.provider in HMAC_PROVIDERS else ""
     if len(signature) == HEX_DIGEST_CHARS and signature.isalnum() and not query:
         start = _common_headers(content_type, agent, source.header)
         if start is not None and signature.isascii():

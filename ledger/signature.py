@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -14,6 +15,13 @@ Verify: TypeAlias = Callable[[str | None, bytes], bool]
 
 HMAC_PROVIDERS: Final = frozenset({"straitsx"})
 HEX_DIGEST_CHARS: Final = 64
+BLANKS: Final = " \t"
+"""What may surround the value of a header (RFC 9110, 5.6.3)."""
+
+HEADER_CHARS_MAX: Final = 512
+"""Characters of a header that are kept; a longer proof is none."""
+
+_DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def sign(secret: str, body: bytes) -> str:
@@ -37,30 +45,36 @@ def _hmac(keys: list[bytes]) -> Verify:
     keyed = [hmac.new(key, digestmod="sha256") for key in keys]
 
     def verify(value: str | None, body: bytes) -> bool:
-        claimed = _ascii(value).lower()
+        stated = digits(value)
+        if stated is None:
+            return False
+        claimed = stated.lower().encode()
         matched = False
         for begun in keyed:
             expected = begun.copy()
             expected.update(body)
             matched |= hmac.compare_digest(expected.hexdigest().encode(), claimed)
-        return matched and len(claimed) == HEX_DIGEST_CHARS
+        return matched
 
     return verify
 
 
+def digits(value: str | None) -> str | None:
+    """Return the hex digits of a signature without the blanks around it; None if it is none."""
+    stated = (value or "").strip(BLANKS)
+    is_digest = len(value or "") <= HEADER_CHARS_MAX and _DIGEST.fullmatch(stated)
+    return stated if is_digest else None
+
+
 def _token(keys: list[bytes]) -> Verify:
     def verify(value: str | None, _body: bytes) -> bool:
-        claimed = _ascii(value)
+        claimed = (value or "").strip(BLANKS).encode("utf-8", "surrogateescape")
         matched = False
         for key in keys:
             matched |= hmac.compare_digest(key, claimed)
         return matched
 
     return verify
-
-
-def _ascii(value: str | None) -> bytes:
-    return (value or "").strip().encode("utf-8", "surrogateescape")
 
 
 def allowed(source: Source, peer: str | None) -> bool:

@@ -156,6 +156,12 @@ def query_string(signed: bytes, **values: Any) -> tuple[Any, ...]:
     return event(**{**row, "body": b"a=1", **values})
 
 
+@pytest.mark.parametrize("space", ["\u2003", "\u00a0", " \t", "\n"])
+def test_a_signature_that_was_kept_with_space_around_it_is_still_found(space: str) -> None:
+    headers = orjson.dumps({"Xfers-Signature": space + sign(SECRET, BODY) + space}).decode()
+    assert judged("straitsx", event(headers=headers)) is None
+
+
 def test_headers_that_are_no_object_prove_nothing() -> None:
     for headers in ("", "[]", '{"Xfers-Signature": 1}'):
         found = judged("straitsx", event(headers=headers))

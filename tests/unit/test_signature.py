@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hmac
+import json
 
 import pytest
 
+from ledger.receive import kept_headers
 from ledger.settings import Source
 from ledger.signature import sign, verifier
 
@@ -39,3 +41,19 @@ def test_each_of_several_secrets_is_accepted() -> None:
 @pytest.mark.parametrize("value", [None, "", "0", "\u00e9" * 64, "0" * 64, "\udce9" * 64])
 def test_whatever_is_no_signature_is_refused(value: str | None) -> None:
     assert not verifier(source("secret"))(value, BODY)
+
+
+@pytest.mark.parametrize("space", ["\u2003", "\u00a0", "\x0b", "\n", "\r", " " * 600])
+@pytest.mark.parametrize("place", ["{space}{value}", "{value}{space}"])
+def test_no_other_space_may_surround_a_signature(place: str, space: str) -> None:
+    value = place.format(space=space, value=sign("secret", BODY))
+    assert not verifier(source("secret"))(value, BODY)
+
+
+@pytest.mark.parametrize("before", ["", " ", "\t \t"])
+def test_a_signature_is_kept_as_it_is_judged_later(before: str) -> None:
+    signer = source("secret")
+    value = before + sign("secret", BODY).upper() + before
+    assert verifier(signer)(value, BODY)
+    kept = json.loads(kept_headers(signer, "application/json", "x", value))
+    assert kept["Xfers-Signature"] == sign("secret", BODY).upper()
