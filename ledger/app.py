@@ -59,9 +59,10 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
     if role in ("all", "receiver"):
         add_receive_routes(app, receiver)
     if role in ("all", "query"):
-        app[query.DECIDE] = decide.decider(receiver)
+        app[query.DECIDE] = decide.decider(receiver, role)
         app[recon_pages.DSN] = dsn
-        app[recon_pages.APPEND] = decide.appender(receiver)
+        app[recon_pages.ROLE] = role
+        app[recon_pages.APPEND] = decide.appender(receiver, role)
         app[recon_pages.NOW] = receiver.now
         app[recon_pages.IMPORTING] = set()
         query.add_query_routes(app, recon_pages.SPECIAL)

@@ -18,8 +18,9 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from ledger.errors import Conflicting
 from ledger.leaf import COLUMNS
-from ledger.settings import Settings, Source
+from ledger.settings import Settings, Source, secret_name
 from ledger.signature import HMAC_PROVIDERS, Verify, verifier
 from ledger.statement_events import SUFFIX, source_of
 
@@ -97,6 +98,19 @@ def of_service(source: Source | None, log: str, event: E) -> E:
     )  # fmt: skip
     made: E = msgspec.structs.replace(arrival, headers=headers)
     return made
+
+
+def require_secret(source: Source, role: str) -> None:
+    """Refuse to append what would lack its mark where the role `query` runs apart.
+
+    The other parts may know a secret, and take what has no mark as forged. Raises Conflicting.
+    """
+    if role == "query" and not source.secrets:
+        raise Conflicting(
+            f"this part of the service knows no secret of source {source.name}, so what it appends "
+            f"would lack its mark: start `ledger serve --role query` with {secret_name(source)}, "
+            "as the receiver has it"
+        )
 
 
 def source_of_log(settings: Settings, log: str) -> Source | None:

@@ -8,13 +8,15 @@ from typing import Any
 
 import orjson
 
-from ledger.authentic import of_service
+from ledger.authentic import of_service, require_secret
 from ledger.errors import NotFound
 from ledger.log import Arrival
 from ledger.receive import Receiver
 
 
-def decider(receiver: Receiver) -> Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]:
+def decider(
+    receiver: Receiver, role: str = "all"
+) -> Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]:
     """Return the function that appends a decision to a source's log and says where it is."""
 
     async def decide(source: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,17 +46,24 @@ def decider(receiver: Receiver) -> Callable[[str, Mapping[str, Any]], Awaitable[
         )
         return await append(source, arrival)
 
-    append = appender(receiver)
+    append = appender(receiver, role)
     return decide
 
 
-def appender(receiver: Receiver) -> Callable[[str, Arrival], Awaitable[dict[str, Any]]]:
-    """Return the function that appends an operator's event to a source's log."""
+def appender(
+    receiver: Receiver, role: str = "all"
+) -> Callable[[str, Arrival], Awaitable[dict[str, Any]]]:
+    """Return the function that appends an operator's event to a source's log.
+
+    It raises NotFound, or Conflicting where the event would lack its mark.
+    """
 
     async def append(source: str, arrival: Arrival) -> dict[str, Any]:
         if source not in receiver.log.lanes:
             raise NotFound(f"source {source} is not configured in this service")
-        arrival = of_service(receiver.settings.sources.get(source), source, arrival)
+        known = receiver.settings.sources[source]
+        require_secret(known, role)
+        arrival = of_service(known, source, arrival)
         appended = await receiver.log.lanes[source].append(arrival)
         status = "accepted" if appended.fresh else "duplicate"
         return {"position": appended.position, "event_id": arrival.event_id.hex(), "status": status}

@@ -22,6 +22,7 @@ from ledger.answers_recon import (
     Withdrawal,
     Withdrawn,
 )
+from ledger.authentic import require_secret
 from ledger.errors import BadQuestion, Conflicting, NotFound, StatementRefused
 from ledger.log import Arrival
 from ledger.problems import PRIVATE, Handler
@@ -30,7 +31,6 @@ from ledger.questions import Question, ask, decoded
 from ledger.reads import Snapshot, observe
 from ledger.recon_decide import Asked, arrival_of, decision
 from ledger.routes_recon import DECIDE, FILE, FINDINGS, IMPORT, REPORT, WITHDRAW
-from ledger.settings import Settings
 from ledger.statement_child import Options, import_file
 from ledger.statement_events import log_of
 from ledger.statement_log import BUSY, withdraw_statement
@@ -45,6 +45,7 @@ Append: TypeAlias = Callable[[str, Arrival], Awaitable[Mapping[str, Any]]]
 """(source, event) → position, event_id and status."""
 
 DSN: Final[web.AppKey[str]] = web.AppKey("RECON_DSN")
+ROLE: Final[web.AppKey[str]] = web.AppKey("RECON_ROLE")
 APPEND: Final[web.AppKey[Append]] = web.AppKey("RECON_APPEND")
 NOW: Final[web.AppKey[Callable[[], datetime]]] = web.AppKey("RECON_NOW")
 IMPORTING: Final[web.AppKey[set[str]]] = web.AppKey("RECON_IMPORTING")
@@ -55,7 +56,7 @@ async def import_statement(request: web.Request) -> web.Response:
     """Take a statement's file: read it, check it, append it to the log."""
     question = ask(IMPORT, request.match_info, request.query.items())
     settings = request.app[QUERY].settings
-    source = _configured(settings, question.text("source") or "")
+    source = _configured(request, question.text("source") or "")
     told = _options(question)
     with _alone(request.app[IMPORTING], source):
         body = await _body(request, settings.statement_bytes_max)
@@ -82,9 +83,12 @@ def _alone(importing: set[str], source: str) -> Iterator[None]:
         importing.remove(source)
 
 
-def _configured(settings: Settings, source: str) -> str:
-    if source not in settings.sources:
+def _configured(request: web.Request, source: str) -> str:
+    """Return a source that statements can be appended for. Raises NotFound or Conflicting."""
+    sources = request.app[QUERY].settings.sources
+    if source not in sources:
         raise NotFound(f"source {source!r} is not configured in this service")
+    require_secret(sources[source], request.app[ROLE])
     return source
 
 
@@ -125,7 +129,7 @@ async def withdraw(request: web.Request) -> web.Response:
     """Take a mistaken statement back; it stays in the log and counts no more."""
     question = ask(WITHDRAW, request.match_info, request.query.items())
     settings = request.app[QUERY].settings
-    source = _configured(settings, question.need("source"))
+    source = _configured(request, question.need("source"))
     told = await _decision(request, Withdrawal)
     said = {"by": told.by, "note": told.note}
     work = withdraw_statement(

@@ -102,12 +102,12 @@ async def problem(response: ClientResponse) -> tuple[int, Json]:
 
 @asynccontextmanager
 async def serving(
-    database: Database, *, make_books: bool = True, **changes: Any
+    database: Database, *, make_books: bool = True, role: str = "all", **changes: Any
 ) -> AsyncIterator[Service]:
     """Serve one database, its books empty, with changed settings."""
     settings = replace(database.settings, **changes)
     generation = await first_generation(database) if make_books else 0
-    app = composition.build(settings, database.service_dsn, "all")
+    app = composition.build(settings, database.service_dsn, role)
     async with TestClient(TestServer(app)) as client:
         yield Service(database, client, generation)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,3 +206,27 @@ async def test_an_exception_that_came_back_is_open_again(service: Service) -> No
     assert [row["reason"] for row in opened] == ["conflict", "unreadable"]
     sources = (await service.ask("/v1/status"))["sources"]
     assert {row["source"]: row["exceptions"] for row in sources} == {"gokart": 0, "straitsx": 2}
+
+
+async def test_a_part_that_answers_alone_without_the_secret_appends_nothing(
+    service: Service, database: Database
+) -> None:
+    """The parts that know a secret would take what it appends for forged."""
+    found = await conflict(service)
+    statement = {"source": "straitsx", "currency": "XSGD"}
+    withdrawn = f"/v1/statements/straitsx/{'0' * 64}/withdraw"
+    async with serving(database, make_books=False, role="query") as alone:
+        status, told = await resolve(alone, found["id"], action="acknowledge")
+        assert (status, "LEDGER_SECRET_STRAITSX" in told["detail"]) == (409, True)
+        for path, options in (
+            ("/v1/statements", {"params": statement, "data": b"[]"}),
+            (withdrawn, {"json": {"by": "ana", "note": "mistaken"}}),
+        ):
+            async with alone.client.post(path, **options) as response:
+                status, told = await problem(response)
+            assert (status, "LEDGER_SECRET_STRAITSX" in told["detail"]) == (409, True), told
+    known = replace(database.settings.sources["straitsx"], secrets=("s" * 40,))
+    async with serving(
+        database, make_books=False, role="query", sources={"straitsx": known}
+    ) as alone:
+        assert (await resolve(alone, found["id"], action="acknowledge"))[0] == 200
