@@ -84,13 +84,7 @@ def import_(
 
     params = {"source": source, "currency": currency, "format": format_, "from": from_, "to": to,
               "columns": _columns(column), "again": "yes" if again else None}  # fmt: skip
-    try:
-        raw = _post_file(service, {k: v for k, v in params.items() if v is not None}, file)
-    except ServiceRefused as error:
-        if error.status not in (409, 422):
-            raise
-        print(f"ledger: {error}", file=sys.stderr)
-        return 1
+    raw = _post_file(service, {k: v for k, v in params.items() if v is not None}, file)
     if service.json:
         return write_raw(raw)
     tables.show_one(orjson.loads(raw), tables.console())

@@ -118,7 +118,7 @@ def test_a_file_that_does_not_add_up_is_refused_by_its_line(
     body = statement([row("a", "c", "10", NOON), row("b", "d", "5", NOON)])
     file.write_bytes(body.replace(b'"ledgerBalance":15', b'"ledgerBalance":14'))
     status, _, said = imported(service, file)
-    assert status == 1
+    assert status == 2
     assert "line 2" in said
 
 

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from ledger import cli, exits
-from ledger.errors import BadQuestion, DatabaseUnavailable, LedgerError, ServiceRefused
+from ledger.errors import BadQuestion, DatabaseUnavailable, LedgerError, NotFound, ServiceRefused
 
 
 def postgres(kind: type[asyncpg.PostgresError], message: str) -> asyncpg.PostgresError:
@@ -57,6 +57,8 @@ def test_every_failure_has_a_status_and_one_sentence(
     [
         ("verify", ExceptionGroup("tasks", [OSError("gone"), KeyError("x")]), 3),
         ("verify", ServiceRefused(404, "no such source"), 2),
+        ("prove straitsx 99999", ServiceRefused(404, "no such event"), 2),
+        ("prove straitsx 99999", NotFound("no such event"), 2),
         ("wallets", ServiceRefused(404, "no such source"), 1),
     ],
 )
@@ -68,7 +70,7 @@ def test_what_proves_never_ends_with_a_finding_that_it_did_not_make(
 
     monkeypatch.setattr("ledger.verify.run", fail)
     monkeypatch.setattr("ledger.client.Client.get", fail)
-    assert cli.run([command]) == status
+    assert cli.run(command.split()) == status
 
 
 def test_a_verdict_that_nobody_read_is_no_pass(tmp_path: Path) -> None:
