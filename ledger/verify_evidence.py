@@ -121,10 +121,10 @@ def check_senders(source: str, judge: Authenticity | None, proved: Proved) -> It
         yield Checked("INCOMPLETE", "senders", told, advice, source)
         return
     for kind, verdict, advice in _JUDGED:
-        found = [each for each in proved.doubts if each.kind == kind]
-        if found:
-            first = found[0]
-            more = f", and {len(found) - 1} events after it" if len(found) > 1 else ""
+        found = proved.doubts.get(kind)
+        if found is not None:
+            first, others = found.first, found.count - 1
+            more = f", and {others} event{'s' * (others != 1)} after it" if others else ""
             told = f"event {first.position} {first.found}{more}"
             yield Checked(verdict, "senders", told, advice, source, first.position)
     if not proved.doubts:

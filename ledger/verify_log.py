@@ -16,7 +16,7 @@ from typing import Any, Final
 import asyncpg
 
 from ledger import database, leaf, seals
-from ledger.authentic import Authenticity, Doubt
+from ledger.authentic import Authenticity, Doubt, Doubts
 from ledger.errors import BadNote, Tampered
 from ledger.merkle import HASH_BYTES, TILE_HEIGHT, Frontier, Tile
 from ledger.note import Verifier, checkpoint_of, open_checkpoint
@@ -67,6 +67,14 @@ class Claim:
     is_trusted: bool
 
 
+@dataclass(slots=True)
+class Doubted:
+    """Doubtful events of one kind: the first of them, and how many there are."""
+
+    first: Doubt
+    count: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Proved:
     """What was found true of a log."""
@@ -78,8 +86,8 @@ class Proved:
     signers: frozenset[str]
     claims: int
     untrusted_claims: int
-    doubts: Sequence[Doubt] = ()
-    """Events that nobody who knew a secret may have sent."""
+    doubts: Mapping[Doubts, Doubted] = field(default_factory=dict)
+    """Events that nobody who knew a secret may have sent, by what is doubtful about them."""
 
 
 @dataclass(slots=True)
@@ -104,7 +112,7 @@ class LogCheck:
     _tiles: int = 0
     _signers: set[str] = field(default_factory=set)
     _agreed: int = 0
-    _doubts: list[Doubt] = field(default_factory=list)
+    _doubts: dict[Doubts, Doubted] = field(default_factory=dict)
     _open_claims: dict[int, list[Claim]] = field(default_factory=dict)
 
     async def run(self) -> Proved:
@@ -176,7 +184,7 @@ class LogCheck:
             raise Tampered("density", position, f"event {position} is missing")
         check_identity(self.source, row)
         if self.judge is not None and (doubt := self.judge.doubt(row)):
-            self._doubts.append(doubt)
+            self._doubts.setdefault(doubt.kind, Doubted(doubt)).count += 1
         self._check_order(position, row["recorded_at"])
         seal = self._ahead[0] if self._ahead else None
         if seal is not None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from ledger import books, keys, registry, sealfile
+from ledger import books, keys, registry, sealfile, verify_evidence
 from ledger.rebuild import Rebuild, alone
 from ledger.seal import SourceSealer
 from ledger.verdict import Checked, overall
 from ledger.verify import Options, Verification
+from ledger.verify_log import LogCheck
 from ledger.verify_progress import Progress
 from ledger.worker import load_terms
 from tests import samples
@@ -459,6 +460,22 @@ async def test_terms_that_are_not_those_of_the_settings_are_named(sealed: Sealed
     assert "wallets is {'payout.sgd': 'XUSD'} in ledger.sources, {} by the settings" in (
         found[0].found
     )
+
+
+async def test_doubtful_events_are_counted_and_not_kept(sealed: Sealed) -> None:
+    own = sealed.database.settings.sources[SOURCE]
+    settings = replace(
+        sealed.database.settings, sources={SOURCE: replace(own, secrets=("s" * 40,))}
+    )
+    async with sealed.database.service() as connection:
+        judge = await verify_evidence.judge(connection, settings, SOURCE)
+        proved = await LogCheck(connection, SOURCE, SIZES[-1], 0, (), judge=judge).run()
+    assert {k: (v.first.position, v.count) for k, v in proved.doubts.items()} == {
+        "forged": (1, SIZES[-1])
+    }
+    (told,) = verify_evidence.check_senders(SOURCE, judge, proved)
+    assert (told.verdict, told.position) == ("fail", 1)
+    assert "and 309 events after it" in told.found
 
 
 async def test_verifying_drops_no_generation_but_its_own(sealed: Sealed) -> None:
