@@ -266,13 +266,16 @@ def run(settings: Settings, role: str = "all") -> int:
 
 
 def migrate_now(settings: Settings) -> list[str]:
-    """Apply pending migrations and register the sources; return the names applied."""
+    """Apply pending migrations and add missing sources; return the names applied.
+
+    It decides no source's terms and makes no key: that is for the service that projects.
+    """
     logs.configure(settings.log_format)
     found: list[str] = []
 
     async def main() -> None:
         async with provided(settings, is_guest=True) as (endpoint, _):
-            found.extend((await prepare(endpoint, settings)).applied)
+            found.extend((await prepare(endpoint, settings, "migrate")).applied)
 
     runner()(main())
     return found

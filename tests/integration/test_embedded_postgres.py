@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -21,6 +22,7 @@ from ledger.postgres import EmbeddedPostgres, Endpoint
 from ledger.postgres_writeback import SCAN_SECONDS, Writeback
 from ledger.serve import migrate_now
 from ledger.settings import load
+from tests.conftest import Database
 
 SECONDS_MAX = 150.0  # beyond the server's own deadline for a start, also on a slow disk
 
@@ -227,6 +229,23 @@ async def test_migrating_leaves_the_server_as_it_was(tmp_path: Path, is_running:
         applied = await asyncio.to_thread(migrate_now, settings)
         assert (server.pid, bool(applied)) == (pid, is_running)
         assert await reachable(endpoint.service_dsn)
+
+
+async def test_migrating_decides_no_terms_and_makes_no_key(
+    database: Database, tmp_path: Path
+) -> None:
+    settings = replace(database.settings, database_url=database.owner_dsn, data_dir=tmp_path / "d")
+    terms = "SELECT string_agg(source || currency, ',') FROM ledger.sources WHERE source = 'gokart'"
+    await run(
+        database.owner_dsn,
+        "UPDATE ledger.sources SET currency = 'SGD' WHERE source = 'gokart'; "
+        "DELETE FROM ledger.heads WHERE source = 'straitsx'; "
+        "DELETE FROM ledger.sources WHERE source = 'straitsx'",
+    )
+    await asyncio.to_thread(migrate_now, settings)
+    assert await value(database.owner_dsn, terms) == "gokartSGD"
+    assert await value(database.owner_dsn, "SELECT count(*) FROM ledger.sources") == 2
+    assert not settings.data_dir.exists()
 
 
 async def test_stopping_and_starting_keeps_data_and_passwords(tmp_path: Path) -> None:
