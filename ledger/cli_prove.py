@@ -164,6 +164,7 @@ def rotate(*, json: Json = False) -> int:
     from ledger.keys import trusted_keys
 
     make_new(_data_dir())
+    _make_folder()
     return _keys(list(map(str, trusted_keys(_data_dir()))), json=json)
 
 
@@ -184,6 +185,36 @@ def begin_file(source: str, /) -> int:
     aside = begin_again(_data_dir(), source)
     print(f"the file that was there is {aside}" if aside else "there was no file")
     return 0
+
+
+def _make_folder() -> None:
+    """Make the folder of checkpoints where no checkpoint was ever signed, if the database says so.
+
+    One that is gone although checkpoints were signed is evidence lost, and is not made again.
+    """
+    import asyncio
+    import os
+
+    from ledger import database, keys, sealfile, seals
+    from ledger.doctor import embedded_dsn
+    from ledger.findings import Finding
+    from ledger.settings import load
+
+    settings = load(os.environ)
+    folder = settings.data_dir / sealfile.FOLDER
+    dsn = settings.database_url or embedded_dsn(settings)
+    if folder.exists() or isinstance(dsn, Finding):
+        return
+
+    async def is_sealed() -> bool:
+        async with database.connected(dsn) as connection:
+            return bool(await connection.fetchval(seals.SELECT_ANY_SEAL))
+
+    try:
+        if not asyncio.run(is_sealed()):
+            keys.private_folder(folder)
+    except database.EXPECTED as error:
+        print(f"ledger: {folder} is not made: {error}; see `ledger doctor`", file=sys.stderr)
 
 
 def _keys(found: list[str], *, json: bool) -> int:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -43,14 +44,15 @@ NOTES_MAX: Final = 1_000
 
 
 async def prepare(connection: Any, settings: Settings) -> None:
-    """Make what the first start needs: a key, and the folder of checkpoints.
+    """Make what the first start needs: the folder of checkpoints, and a key unless there is one.
 
-    Only while every log is empty: beside a log that is not, a key that is gone is evidence lost.
+    Only while every log is empty: beside a log that is not, what is gone is evidence lost.
     """
-    if keys.has_key(settings.data_dir) or await connection.fetchval(seals.SELECT_ANY):
+    if await connection.fetchval(seals.SELECT_ANY):
         return
     keys.private_folder(settings.data_dir / sealfile.FOLDER)
-    keys.first(settings.data_dir)
+    if not keys.has_key(settings.data_dir):
+        keys.first(settings.data_dir)
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ class SourceSealer:
         )  # fmt: skip
         if leaves:
             if not previous:
-                await self._begin_file()
+                await self._begin_file(connection)
             tiles = [tile for hashed in leaves for tile in frontier.append(hashed)]
             seal = self._sign(frontier, previous, b"".join(leaves))
             try:
@@ -148,7 +150,7 @@ class SourceSealer:
         if not sealfile.is_begun(path):
             late = await connection.fetchval(seals.COUNT_AFTER, self.source, done)
             if not path.exists() or not path.stat().st_size:
-                raise CannotSeal(sealfile.lost(path, "is gone or was emptied"))
+                raise await self._lost(connection, path, "is gone or was emptied")
             if late > sealfile.LATE_MAX:
                 raise CannotSeal(sealfile.lost(path, f"lacks {late} checkpoints"))
         if kept is not None:
@@ -164,13 +166,19 @@ class SourceSealer:
             await self._keep([row["note"] for row in rows])
             done = rows[-1]["size"]
 
-    async def _begin_file(self) -> None:
+    async def _begin_file(self, connection: Any) -> None:
         """Begin the file of a new log. Raises CannotSeal when the folder of such files is gone."""
         path = sealfile.path_of(self.settings.data_dir, self.source)
         if not path.parent.is_dir():
-            raise CannotSeal(sealfile.lost(path, "is gone with its folder"))
+            raise await self._lost(connection, path, "is gone with its folder")
         with suppress(FileExistsError):
             await asyncio.to_thread(sealfile.begin, path)
+
+    async def _lost(self, connection: Any, path: Path, what: str) -> CannotSeal:
+        """Return the failure that a file is missing: a loss only if anything was ever signed."""
+        if await connection.fetchval(seals.SELECT_ANY_SEAL):
+            return CannotSeal(sealfile.lost(path, what))
+        return CannotSeal(sealfile.missing(path, what))
 
     async def _keep(self, notes: list[str]) -> None:
         path = sealfile.path_of(self.settings.data_dir, self.source)
@@ -221,15 +229,26 @@ class Sealer:
         try:
             done = await sealer.step(connection)
         except (CannotSeal, BadNote) as error:
-            LOGGER.error("seal_refused", source=source, error=str(error))
-            self._rest_until[source] = now + REFUSED_SECONDS
-            self._refused.add(source)
-            await conditions.report(connection, source, REFUSED, str(error))
+            await self._refuse(connection, source, str(error))
+            return 0
+        except OSError as error:
+            if connection.is_closed() or isinstance(error, ConnectionError | TimeoutError):
+                raise
+            where = error.filename or sealfile.path_of(self.settings.data_dir, source)
+            told = f"{where}: {error.strerror or error}; correct it: sealing is tried again"
+            await self._refuse(connection, source, told)
             return 0
         if source in self._refused:
             await conditions.clear(connection, source, REFUSED)
             self._refused.discard(source)
         return done
+
+    async def _refuse(self, connection: Any, source: str, why: str) -> None:
+        """Let a source rest, and say why; the others are sealed."""
+        LOGGER.error("seal_refused", source=source, error=why)
+        self._rest_until[source] = asyncio.get_running_loop().time() + REFUSED_SECONDS
+        self._refused.add(source)
+        await conditions.report(connection, source, REFUSED, why)
 
 
 @contextmanager

@@ -94,6 +94,14 @@ def lost(path: Path, what: str) -> str:
     )
 
 
+def missing(path: Path, what: str) -> str:
+    """Say what is missing of a file of which no checkpoint is known, and what to do."""
+    return (
+        f"{path} {what}: if it was ever there, restore it from a backup and run `ledger verify`; "
+        f"otherwise `ledger seal begin-file {path.stem}` makes it"
+    )
+
+
 def last(path: Path) -> Checkpoint | None:
     """Return the largest checkpoint at the file's end, after closing a fragment; None if empty.
 

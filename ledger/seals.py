@@ -52,6 +52,7 @@ SELECT_ANY: Final = """
 SELECT EXISTS (SELECT FROM ledger.events) OR EXISTS (SELECT FROM ledger.seals)
     OR EXISTS (SELECT FROM ledger.heads WHERE position > 0)
 """
+SELECT_ANY_SEAL: Final = "SELECT EXISTS (SELECT FROM ledger.seals)"
 SELECT_TILE_ROOTS: Final = """
 SELECT tile, root FROM ledger.tiles
  WHERE source = $1 AND level = $2 AND tile >= $3 AND tile < $4 ORDER BY tile

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -179,6 +181,65 @@ async def test_the_first_key_is_made_for_an_empty_log(database: Database, tmp_pa
     await append(own, 3)
     await seal_all(own)
     await assert_true(own)
+
+
+async def test_the_folder_is_made_for_an_empty_log_whatever_key_there_is(
+    database: Database, tmp_path: Path
+) -> None:
+    own = replace(database, settings=replace(database.settings, data_dir=tmp_path / "data"))
+    kept = keys.first(own.settings.data_dir)
+    async with own.owner() as owner:
+        await prepare(owner, own.settings)
+    await append(own, 3)
+    await seal_all(own)
+    assert keys.trusted_keys(own.settings.data_dir) == [kept.verifier]
+    await assert_true(own)
+
+
+async def rotated(database: Database) -> None:
+    """Run `ledger seal rotate` with the settings of a service."""
+    given = {
+        "LEDGER_DATA_DIR": str(database.settings.data_dir),
+        "LEDGER_DATABASE_URL": database.service_dsn,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ledger", "seal", "rotate",
+        env={k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")} | given,
+    )  # fmt: skip
+    assert await process.wait() == 0
+
+
+async def test_a_new_key_comes_with_its_folder_only_where_nothing_was_signed(
+    database: Database, tmp_path: Path
+) -> None:
+    """A receiver was started before the first projector, so that no key was made."""
+    own = replace(database, settings=replace(database.settings, data_dir=tmp_path / "data"))
+    await append(own, 3)
+    with pytest.raises(CannotSeal, match="if it was ever there") as refused:
+        await seal_all(own)
+    assert "although checkpoints were signed" not in str(refused.value)
+    await rotated(own)
+    await seal_all(own)
+    await assert_true(own)
+    shutil.rmtree(own.settings.data_dir / "checkpoints")
+    await rotated(own)
+    assert not (own.settings.data_dir / "checkpoints").exists()
+    await append(own, 1, "gokart")
+    with pytest.raises(CannotSeal, match="although checkpoints were signed"):
+        await seal_all(own, "gokart")
+
+
+async def test_a_file_that_cannot_be_written_stops_one_source_only(sealed: Database) -> None:
+    path = sealfile.path_of(sealed.settings.data_dir, "gokart")
+    path.mkdir()
+    await append(sealed, 2, "gokart")
+    await append(sealed, 3)
+    sealer = Sealer(sealed.service_dsn, sealed.settings)
+    async with sealed.service() as connection:
+        assert await sealer.round(connection) == 3
+        (found,) = await conditions.current(connection)
+    assert (found.source, found.name) == ("gokart", "seal_refused")
+    assert f"{path}: Is a directory" in found.detail
 
 
 async def test_what_is_from_before_the_marks_is_signed_and_named(sealed: Database) -> None:
