@@ -10,7 +10,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -71,6 +71,8 @@ class Source:
     """The last position of the log that was taken before the source had a secret."""
     unsigned_statements_until: int = 0
     """The same of the log of the source's statements."""
+    is_assumed: bool = False
+    """Whether no setting names the source, which is there because every service has it."""
 
     def __repr__(self) -> str:
         return f"Source({self.name!r}, provider={self.provider!r}, secrets={len(self.secrets)})"
@@ -201,8 +203,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         if text is not None and text != "":
             values[name] = text
     sources = _sources(raw_sources, environ)
-    per_source = {PREFIX + word + s.upper().replace("-", "_") for s in sources
-                  for word in ("SECRET_", "SECRETS_RETIRED_", "CURRENCY_")}  # fmt: skip
+    per_source = {variable for name in sources for variable in _variables(name)}
     for name in environ:
         if name.startswith(PREFIX) and name not in known and name not in per_source:
             raise SettingsError(
@@ -280,6 +281,7 @@ def _words(value: Any) -> tuple[str, ...]:
 
 
 def _sources(raw: Any, environ: Mapping[str, str]) -> dict[str, Source]:
+    is_named = raw is not None or PREFIX + "SOURCES" in environ
     named = environ.get(PREFIX + "SOURCES", SOURCES if raw is None else raw)
     if not isinstance(named, dict):
         names = _coerce_words("sources", named)
@@ -287,13 +289,21 @@ def _sources(raw: Any, environ: Mapping[str, str]) -> dict[str, Source]:
         raw = {name: table.get(name, {"provider": name}) for name in names}
     if not isinstance(raw, dict) or not raw:
         raise SettingsError("no sources: set LEDGER_SOURCES or add [sources.<name>] to the file")
-    return {name: _source(name, body, environ) for name, body in raw.items()}
+    found = {name: _source(name, body, environ) for name, body in raw.items()}
+    assumed = {name for name in found if not (is_named or any(map(environ.get, _variables(name))))}
+    return {name: replace(each, is_assumed=name in assumed) for name, each in found.items()}
+
+
+def _variables(source: str) -> list[str]:
+    """Name the variables that are about one source."""
+    words = "SECRET", "SECRETS_RETIRED", "CURRENCY"
+    return [f"{PREFIX}{word}_{source.upper().replace('-', '_')}" for word in words]
 
 
 def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
     if not SOURCE_NAME.fullmatch(name):
         raise SettingsError(f"source name {name!r}: use lower case letters, digits, - and _")
-    allowed = {f.name for f in fields(Source)} - {"name"}
+    allowed = {f.name for f in fields(Source)} - {"name", "is_assumed"}
     if not isinstance(body, dict) or set(body) - allowed:
         raise SettingsError(f"[sources.{name}] takes only {', '.join(sorted(allowed))}")
     provider = body.get("provider", name)

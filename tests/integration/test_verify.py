@@ -14,6 +14,7 @@ import pytest
 from ledger import books, keys, registry, sealfile, verify_evidence
 from ledger.rebuild import Rebuild, alone
 from ledger.seal import SourceSealer
+from ledger.settings import load
 from ledger.verdict import Checked, overall
 from ledger.verify import Options, Verification
 from ledger.verify_log import LogCheck
@@ -449,7 +450,40 @@ async def test_a_checkpoint_that_a_crash_kept_from_the_file_is_incomplete(sealed
     assert overall(await sealed.verify(skip_books=False)) == "ok"
 
 
+@pytest.mark.parametrize(
+    ("named", "verdict"),
+    [
+        ({}, "INCOMPLETE"),
+        ({"LEDGER_SECRET_GOKART": "s" * 40}, "INCOMPLETE"),
+        ({"LEDGER_SOURCES": "straitsx,gokart"}, "fail"),
+        ({"LEDGER_SECRETS_RETIRED_STRAITSX": "s" * 40}, "fail"),
+        ({"LEDGER_CURRENCY_STRAITSX": "XUSD"}, "fail"),
+    ],
+)
+async def test_terms_are_compared_with_settings_that_name_the_source(
+    sealed: Sealed, named: dict[str, str], verdict: str
+) -> None:
+    """An auditor's machine may know nothing but the database's address."""
+    await sealed.tamper(
+        """UPDATE ledger.sources SET wallets = '{"payout.sgd": "XUSD"}' WHERE source = 'straitsx'"""
+    )
+    async with sealed.database.service() as connection:
+        (found,) = await verify_evidence.check_terms(connection, load(named))
+    assert (found.verdict, found.name, found.source) == (verdict, "sources", SOURCE)
+
+
+async def test_an_auditor_without_the_service_s_settings_convicts_nothing(sealed: Sealed) -> None:
+    await sealed.tamper(
+        """UPDATE ledger.sources SET wallets = '{"payout.sgd": "XUSD"}' WHERE source = 'straitsx'"""
+    )
+    found = await sealed.verify(skip_books=False)
+    assert overall(found) == "INCOMPLETE", found
+
+
 async def test_terms_that_are_not_those_of_the_settings_are_named(sealed: Sealed) -> None:
+    named = load({"LEDGER_SOURCES": "straitsx,gokart"}).sources
+    settings = replace(sealed.database.settings, sources=named)
+    sealed.database = replace(sealed.database, settings=settings)
     await sealed.tamper(
         """UPDATE ledger.sources SET wallets = '{"payout.sgd": "XUSD"}' WHERE source = 'straitsx'"""
     )
