@@ -167,7 +167,7 @@ async def test_a_forged_decision_and_statement_are_named(service: Service) -> No
         await caller.ask("/v1/status", at_least=f"straitsx:{last + 2}")
     (named,) = [each for each in failures(service) if each["name"] == "senders"]
     assert named["position"] == last + 1
-    assert "and 1 events after it" in named["found"]
+    assert "and 1 event after it" in named["found"]
 
 
 async def test_no_row_deletes_or_writes_a_file(service: Service) -> None:
