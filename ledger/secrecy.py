@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 SECRET_BITS_MIN: Final = 128
 STRONGER: Final = "use 32 random hexadecimal digits or more: openssl rand -hex 32"
@@ -24,6 +25,9 @@ _IN_WORDS: Final = re.compile(
         (?= \s+\w+\s*= | \s*$ )""",
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
+
+
+_HOST: Final = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::[0-9]{1,5})?")
 
 
 def redact(text: str) -> str:
@@ -59,3 +63,23 @@ def secret_bits(secret: str) -> int:
 def is_weak(secret: str) -> bool:
     """Tell whether a secret or token has fewer than SECRET_BITS_MIN bits."""
     return secret_bits(secret) < SECRET_BITS_MIN
+
+
+def is_database_url(text: str) -> bool:
+    """Tell whether every part of a database's URL is where readers of URLs look for it.
+
+    An unencoded `/`, `?` or `#` would make a part of the password a port, a name or a parameter,
+    which error messages quote.
+    """
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    return (
+        parts.scheme in ("postgresql", "postgres")
+        and "#" not in text
+        and "@" not in parts.path
+        and all(_HOST.fullmatch(host) for host in hosts)
+        and all("=" in pair for pair in parts.query.split("&") if pair)
+    )

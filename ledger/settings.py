@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from ledger import registry
 from ledger.addresses import Network, network
@@ -21,7 +20,7 @@ from ledger.errors import SettingsError
 from ledger.model import SourceTerms
 from ledger.pull_terms import Pull, read_pull
 from ledger.recon_rules import Rules, rules_of
-from ledger.secrecy import SECRET_BITS_MIN, STRONGER, is_weak, secret_bits
+from ledger.secrecy import SECRET_BITS_MIN, STRONGER, is_database_url, is_weak, secret_bits
 
 PREFIX: Final = "LEDGER_"
 SOURCES: Final = "straitsx,gokart"
@@ -46,7 +45,6 @@ PROVIDER_CURRENCIES: Final[Mapping[str, str]] = {"gokart": "USD"}
 
 SECRET_SETTINGS: Final = frozenset(("api_tokens", "metrics_token", "database_url"))
 """Settings whose values no message may quote."""
-_HOST: Final = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,7 @@ class Source:
     reconcile: Rules = field(default_factory=Rules)
     pull: Pull | None = None
     weak_secrets: bool = False
-    """Whether secrets under 128 bits are taken although others reach the service, because the
-    provider issues no longer ones."""
+    """Whether secrets under 128 bits are taken wherever the service is reached from."""
     secrets_retired: tuple[str, ...] = ()
     """Secrets that authenticate nothing any more; `verify` checks what they signed with them."""
     unsigned_until: int = 0
@@ -439,33 +436,13 @@ def _check(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and value <= 0:
             raise SettingsError(f"{PREFIX}{name.upper()} must be at least 1")
-    if settings.database_url and not _is_database_url(settings.database_url):
+    if settings.database_url and not is_database_url(settings.database_url):
         raise SettingsError(
             "LEDGER_DATABASE_URL is no URL of a PostgreSQL database: begin it with postgresql:// "
             "and write special characters of the password URL-encoded, as %40, %2F, %3F or %23"
         )
     if settings.is_exposed:
         _check_exposed(settings)
-
-
-def _is_database_url(text: str) -> bool:
-    """Tell whether every part of a database's URL is where readers of URLs look for it.
-
-    An unencoded `/`, `?` or `#` would make a part of the password a port, a name or a parameter,
-    which error messages quote.
-    """
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    hosts = parts.netloc.rpartition("@")[2].split(",")
-    return (
-        parts.scheme in ("postgresql", "postgres")
-        and "#" not in text
-        and "@" not in parts.path
-        and all(_HOST.fullmatch(host) for host in hosts)
-        and all("=" in pair for pair in parts.query.split("&") if pair)
-    )
 
 
 def _check_exposed(settings: Settings) -> None:
