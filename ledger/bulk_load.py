@@ -192,7 +192,7 @@ class Load:
                     kind = said.error.partition(":")[0]
                     LOGGER.warning("bulk_load_interrupted", phase=stage, error=kind)
                     wrong = bulk.CannotBulkLoad if said.refused else DatabaseUnavailable
-                    raise wrong(f"the load was interrupted: {kind}; run it again to go on")
+                    raise wrong(f"the load was interrupted: {said.error}; run it again to go on")
                 self._peaks[n] = said.peak_mib if isinstance(member, _There) else 0.0
                 done += size
                 self.tell(stage, done, total)

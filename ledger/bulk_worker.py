@@ -74,6 +74,8 @@ async def answer(start: Start, job: Job, connection: Any) -> Answer:
     except bulk.CannotBulkLoad as error:
         return Answer(error=str(error), refused=True)
     except (LedgerError, asyncpg.PostgresError, OSError, *database.LOST) as error:
+        if isinstance(error, asyncpg.PostgresError):
+            return Answer(error=database.describe(error))  # its words may quote a callback
         return Answer(error=f"{type(error).__name__}: {error}")
     return Answer(events, peak_mib=peak_mib())
 
