@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger import books, copytext, kept_findings, table_sql
+from ledger import books, copytext, database, kept_findings, table_sql
 from ledger.errors import LedgerError
 from ledger.fold import Change, Stream
 from ledger.registry import Registry
@@ -97,9 +97,6 @@ _PARKED: Final = {
 }  # fmt: skip
 _SHARED: Final = {"source": "text", "part": "int", "link": "text", "kind": "text", "id": "text"}
 _MOVED: Final = {"source": "text", "part": "int", "kind": "text", "id": "text", "target": "int"}
-
-REFUSALS: Final = ("22", "23", "54")
-"""SQLSTATE classes that say that rows themselves cannot be stored."""
 
 
 class CannotGoOn(LedgerError):
@@ -282,16 +279,9 @@ async def _copy(
         copied = copytext.copied(tuple(columns.values()), rows)
         await copytext.copy(connection, name, copied, list(columns))
     except (asyncpg.PostgresError, ValueError, TypeError) as error:
-        if is_refusal(error):
+        if database.is_data_error(error):
             raise CannotBulkLoad(f"{name}: {error}") from error
         raise
-
-
-def is_refusal(error: Exception) -> bool:
-    """Tell a row that cannot be stored from a database that is away."""
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in REFUSALS
-    return isinstance(error, ValueError | TypeError)
 
 
 async def unindexed(connection: Any, registry: Registry) -> list[str]:
@@ -315,7 +305,7 @@ async def index(connection: Any, registry: Registry, name: str) -> None:
                 await connection.execute(statement)
             await connection.execute(DELETE_INDEXES, name)
     except asyncpg.PostgresError as error:
-        if is_refusal(error):
+        if database.is_data_error(error):
             raise CannotBulkLoad(f"{name}: {error}") from error
         raise
     await connection.execute(f"VACUUM (ANALYZE) {name}")
