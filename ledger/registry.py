@@ -26,7 +26,7 @@ from ledger.model import (
     StreamProjection,
     shown,
 )
-from ledger.payload import parse
+from ledger.strict_json import parse
 
 UNKNOWN: Final = "unknown"
 UNREADABLE: Final = "unreadable"
@@ -37,10 +37,21 @@ OPERATOR: Final = "*"
 STATEMENT: Final = "statement"
 """The provider of logs that hold statements."""
 MACHINE: Final = (
-    "model.py", "reading.py", "payload.py", "registry.py", "journal.py", "stored.py", "change.py",
-    "fold.py", "copytext.py", "table_sql.py", "books.py", "cells.py", "kept_findings.py",
-    "worker.py",
-)  # fmt: skip
+    "model.py",
+    "reading.py",
+    "strict_json.py",
+    "registry.py",
+    "fold/journal.py",
+    "fold/stream_state.py",
+    "fold/change.py",
+    "fold/batch.py",
+    "database/copy_format.py",
+    "books/table_sql.py",
+    "books/store.py",
+    "books/balance_index.py",
+    "books/findings.py",
+    "books/projection_worker.py",
+)
 """The modules of this package that books depend on."""
 
 
@@ -274,7 +285,7 @@ def _code_version() -> str:
     """Digest the code of the fold once: files that change later are not what this process runs."""
     modules = [*_modules(handlers), *_modules(projections)]
     files = [Path(module.__file__ or "") for module in modules]
-    return version_of([*files, *(Path(__file__).with_name(name) for name in MACHINE)])
+    return version_of([*files, *(Path(__file__).parent / name for name in MACHINE)])
 
 
 def current_version(terms: Iterable[SourceTerms]) -> str:

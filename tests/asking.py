@@ -11,11 +11,12 @@ import orjson
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from ledger import app as composition
-from ledger import books, registry
-from ledger.fold_connections import fold_connections
-from ledger.rebuild import sum_spans
-from ledger.worker import SourceFolder, load_terms
+from ledger import registry
+from ledger.books import store as books
+from ledger.books.fold_connections import fold_connections
+from ledger.books.projection_worker import SourceFolder, load_terms
+from ledger.rebuild.swap import sum_spans
+from ledger.service import web as composition
 from tests import samples
 from tests.conftest import Database
 

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from ledger import database as db
-from ledger.postgres import EmbeddedPostgres, Endpoint
-from ledger.provision import prepare
-from ledger.settings import Settings, load
+from ledger.config.settings import Settings, load
+from ledger.database import connection as db
+from ledger.postgres.server import EmbeddedPostgres, Endpoint
+from ledger.service.startup import prepare
 from tests.service import PG_BIN
 
 TEMPLATE = "ledger_template"

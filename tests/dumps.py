@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ledger import books, registry
-from ledger import database as db
-from ledger.fold_connections import fold_connections
-from ledger.rebuild import sum_spans
+from ledger import registry
+from ledger.books import store as books
+from ledger.books.fold_connections import fold_connections
+from ledger.books.projection_worker import SourceFolder, load_terms
+from ledger.config.settings import Settings
+from ledger.database import connection as db
+from ledger.rebuild.swap import sum_spans
 from ledger.registry import Registry
-from ledger.settings import Settings
-from ledger.worker import SourceFolder, load_terms
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY 1"
 FRAMEWORK = frozenset({"first_position", "position", "state"})

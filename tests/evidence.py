@@ -11,8 +11,10 @@ from typing import Any
 
 import orjson
 
-from ledger import keys, registry, sealfile
-from ledger.log import Arrival, Log
+from ledger import registry
+from ledger.eventlog.appender import Arrival, Log
+from ledger.evidence import checkpoint_file as sealfile
+from ledger.evidence import keys
 from tests.asking import payment, payout
 from tests.conftest import Database
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import handlers
 from ledger.model import Handler, Payload, SourceTerms
-from ledger.payload import parse
+from ledger.strict_json import parse
 
 ROOT = Path(handlers.__file__).parent / "samples"
 MALFORMED = frozenset(

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from ledger.postgres import EmbeddedPostgres
-from ledger.signature import sign
+from ledger.postgres.server import EmbeddedPostgres
+from ledger.signatures.schemes import sign
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
@@ -123,7 +123,10 @@ class Service:
             with suppress(OSError, IndexError, ValueError):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == self.running.pid and words[2:4] == [b"ledger.child", role.encode()]:
+                if parent == self.running.pid and words[2:4] == [
+                    b"ledger.service.process",
+                    role.encode(),
+                ]:
                     found.append(int(entry.name))
         return sorted(found)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from ledger.reconcile import Reconciler, Run
+from ledger.reconciliation.runner import Reconciler, Run
 from tests.asking import Service, problem
 from tests.conftest import Database
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from ledger.simulate import GOKART, STRAITSX, Callback, disturb, story
+from ledger.simulator.simulate import GOKART, STRAITSX, Callback, disturb, story
 from tests.service import Caller
 
 PACE_SECONDS_MAX = 0.02

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from ledger import books, registry, sealfile
-from ledger import database as db
-from ledger.note import open_checkpoint
-from ledger.postgres import EmbeddedPostgres
-from ledger.rebuild import Rebuild, alone
-from ledger.seal import SourceSealer
-from ledger.settings import load
-from ledger.simulate import GOKART, STRAITSX
-from ledger.verdict import overall
-from ledger.verify import Options, Verification
-from ledger.verify_progress import Progress
+from ledger import registry
+from ledger.books import store as books
+from ledger.config.settings import load
+from ledger.database import connection as db
+from ledger.evidence import checkpoint_file as sealfile
+from ledger.evidence.sealer import SourceSealer
+from ledger.evidence.signed_note import open_checkpoint
+from ledger.postgres.server import EmbeddedPostgres
+from ledger.rebuild.swap import Rebuild, alone
+from ledger.simulator.simulate import GOKART, STRAITSX
+from ledger.terminal.progress import Progress
+from ledger.verify.database import Options, Verification
+from ledger.verify.outcome import overall
 from tests import processes
 from tests.conftest import eventually
 from tests.dumps import differences, dump, fold_from_zero

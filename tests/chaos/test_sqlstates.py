@@ -20,15 +20,15 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import books
-from ledger import database as db
-from ledger.postgres import EmbeddedPostgres
-from ledger.provision import prepare
-from ledger.settings import Settings, load
-from ledger.simulate import Callback
-from ledger.verdict import overall
-from ledger.verify import Options, Verification
-from ledger.verify_progress import Progress
+from ledger.books import store as books
+from ledger.config.settings import Settings, load
+from ledger.database import connection as db
+from ledger.postgres.server import EmbeddedPostgres
+from ledger.service.startup import prepare
+from ledger.simulator.simulate import Callback
+from ledger.terminal.progress import Progress
+from ledger.verify.database import Options, Verification
+from ledger.verify.outcome import overall
 from tests.asking import payment
 from tests.chaos import faults
 from tests.conftest import eventually

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger import database as db
-from ledger.postgres import Endpoint
+from ledger.database import connection as db
+from ledger.postgres.server import Endpoint
 from tests.conftest import TEMPLATE, with_database
 from tests.service import Service, in_new_loop, serving
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import orjson
 import pytest
 
-from ledger.signature import sign
+from ledger.signatures.schemes import sign
 from tests import samples
 from tests.asking import payment, payout
 from tests.conftest import eventually

@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ledger import keys
+from ledger.evidence import keys
 from tests import samples
 from tests.conftest import eventually
 from tests.e2e.conftest import Serve

@@ -9,7 +9,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
-from ledger.simulate import SCRIPTS
+from ledger.simulator.simulate import SCRIPTS
 
 
 async def test_the_demo_finishes_balances_and_leaves_nothing(tmp_path: Path) -> None:

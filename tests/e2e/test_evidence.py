@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import sealfile
-from ledger.note import open_checkpoint
+from ledger.evidence import checkpoint_file as sealfile
+from ledger.evidence.signed_note import open_checkpoint
 from tests import samples
 from tests.conftest import eventually
 from tests.e2e.conftest import Serve

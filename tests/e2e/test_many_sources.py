@@ -7,8 +7,8 @@ from pathlib import Path
 
 import orjson
 
-from ledger import database as db
-from ledger.postgres_cluster import Cluster
+from ledger.database import connection as db
+from ledger.postgres.cluster import Cluster
 from tests.asking import payment
 from tests.conftest import eventually
 from tests.service import calling, serving

@@ -14,10 +14,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ledger import postgres_cluster
-from ledger.postgres import EmbeddedPostgres
-from ledger.provision import prepare
-from ledger.settings import load
+from ledger.config.settings import load
+from ledger.postgres import cluster as postgres_cluster
+from ledger.postgres.server import EmbeddedPostgres
+from ledger.service.startup import prepare
 from tests.asking import payment
 from tests.conftest import eventually
 from tests.service import PG_BIN, Caller, Reply, Service, calling, serving

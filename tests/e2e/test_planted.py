@@ -20,11 +20,11 @@ import asyncpg
 import orjson
 import pytest
 
-from ledger import database as db
-from ledger.log import APPEND
-from ledger.projector import CHECK_SECONDS
+from ledger.database import connection as db
+from ledger.eventlog.appender import APPEND
 from ledger.registry import Reading, identity
 from ledger.registry import load as load_registry
+from ledger.service.projector import CHECK_SECONDS
 from tests.asking import payment
 from tests.conftest import eventually, with_database
 from tests.e2e.conftest import Serve

@@ -18,9 +18,9 @@ import orjson
 import pytest
 
 import handlers
-from ledger import books
-from ledger import database as db
-from ledger.simulate import disturb, story
+from ledger.books import store as books
+from ledger.database import connection as db
+from ledger.simulator.simulate import disturb, story
 from tests.conftest import eventually
 from tests.dumps import differences, dump, fold_from_zero
 from tests.e2e.conftest import Serve
@@ -147,7 +147,7 @@ async def unlike_a_fold(service: Service) -> dict[str, Any]:
     """Return how the live books differ from the ordinary fold of the whole log."""
     from dataclasses import replace
 
-    from ledger.settings import load
+    from ledger.config.settings import load
 
     dsn = service.environ["LEDGER_DATABASE_URL"]
     settings = replace(load({}), database_url=dsn)

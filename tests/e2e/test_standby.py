@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from ledger import database as db
-from ledger import doctor
-from ledger.postgres import EmbeddedPostgres, Endpoint, find_binaries
-from ledger.provision import prepare
-from ledger.settings import load
+from ledger.config.settings import load
+from ledger.database import connection as db
+from ledger.doctor import doctor
+from ledger.postgres.server import EmbeddedPostgres, Endpoint, find_binaries
+from ledger.service.startup import prepare
 from tests.asking import payment
 from tests.conftest import eventually
 from tests.pooling import forwarding

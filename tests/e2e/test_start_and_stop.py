@@ -14,8 +14,8 @@ import aiohttp
 import orjson
 import pytest
 
-from ledger import database as db
-from ledger.postgres import EmbeddedPostgres, Endpoint
+from ledger.database import connection as db
+from ledger.postgres.server import EmbeddedPostgres, Endpoint
 from tests.asking import payment
 from tests.conftest import Database, eventually, with_database
 from tests.service import PG_BIN, Caller, Reply, Service, calling, serving

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.simulate import GOKART, Callback, disturb, story
+from ledger.simulator.simulate import GOKART, Callback, disturb, story
 from tests import samples
 from tests.asking import payment, payout
 from tests.e2e.conftest import Serve

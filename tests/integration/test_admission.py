@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.addresses import network
+from ledger.runtime.addresses import network
 from tests.conftest import Database
 from tests.integration.test_receiver_limits import receiving
 from tests.service import calling

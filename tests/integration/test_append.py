@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ledger import database as db
+from ledger.database import connection as db
 from ledger.errors import DatabaseUnavailable
-from ledger.log import APPEND, Arrival, Budget, Lane, Log
+from ledger.eventlog.appender import APPEND, Arrival, Budget, Lane, Log
 from tests.conftest import Database
 
 HEAD = "SELECT position FROM ledger.heads WHERE source = 'straitsx'"

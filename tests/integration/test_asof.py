@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from ledger import books, reads_asof, registry
+from ledger import registry
+from ledger.books import store as books
 from ledger.model import Fact
+from ledger.queries.as_of import snapshot as reads_asof
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
 from tests.integration.test_asof_oracle import stories

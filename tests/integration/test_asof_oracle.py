@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from ledger import cells, reads_asof
-from ledger.sim_deal import Deal, deal
-from ledger.simulate import SCRIPTS, Callback
+from ledger.books import balance_index as cells
+from ledger.queries.as_of import snapshot as reads_asof
+from ledger.simulator.deal import Deal, deal
+from ledger.simulator.simulate import SCRIPTS, Callback
 from tests.asking import Json, Service, problem, serving
 from tests.conftest import Database
 

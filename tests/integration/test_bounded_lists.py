@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
-from ledger import (
-    books,
-    reads,
-    reads_exceptions,
-    reads_findings,
-    reads_money,
-    reads_people,
-    reads_recon,
-    reads_status,
-    registry,
-)
+from ledger import registry
+from ledger.books import store as books
+from ledger.queries import customers as reads_people
+from ledger.queries import exceptions as reads_exceptions
+from ledger.queries import findings as reads_findings
+from ledger.queries import money as reads_money
+from ledger.queries import reconciliation as reads_recon
+from ledger.queries import snapshot as reads
+from ledger.queries import status as reads_status
 from tests.asking import first_generation
 from tests.conftest import Database
 

@@ -14,12 +14,17 @@ import msgspec
 import orjson
 import pytest
 
-from ledger import books, bulk, bulk_load, bulk_worker, registry, shuffle
-from ledger.bulk_load import Groups, Load
-from ledger.bulk_units import Units, sorted_file
-from ledger.bulk_worker import Start
+from ledger import registry
+from ledger.books import store as books
 from ledger.errors import DatabaseUnavailable
-from ledger.simulate import Callback
+from ledger.rebuild import coordinator as bulk_load
+from ledger.rebuild import plan as bulk
+from ledger.rebuild import sorted_files as shuffle
+from ledger.rebuild import worker_process as bulk_worker
+from ledger.rebuild.coordinator import Groups, Load
+from ledger.rebuild.tasks import Units, sorted_file
+from ledger.rebuild.worker_process import Start
+from ledger.simulator.simulate import Callback
 from tests.asking import payment, payout
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero
@@ -171,7 +176,7 @@ def test_a_sorted_file_gives_every_part_its_events_and_names_those_that_it_canno
 def _event(position: int, details: dict[str, Any] | None = None) -> Any:
     from datetime import UTC, datetime
 
-    from ledger.fold import Translated
+    from ledger.fold.batch import Translated
     from ledger.model import Fact
 
     at = datetime(2026, 1, 1, tzinfo=UTC)
@@ -356,7 +361,7 @@ def test_a_process_of_a_load_ends_with_whoever_gave_it_units(database: Database)
 
     start = Start(database.service_dsn, 1, "/nonexistent", [])
     process = subprocess.Popen(
-        [sys.executable, "-m", "ledger.bulk_worker"], stdin=subprocess.PIPE,
+        [sys.executable, "-m", "ledger.rebuild.worker_process"], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )  # fmt: skip
     process.communicate(msgspec.json.encode(start) + b"\n", timeout=30)

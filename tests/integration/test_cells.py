@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
-from ledger import books, cells, compare, registry
-from ledger.cells import FOREVER, Bound
+from ledger import registry
+from ledger.books import balance_index as cells
+from ledger.books import compare
+from ledger.books import store as books
+from ledger.books.balance_index import FOREVER, Bound
 from tests.conftest import Database
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from ledger import clocks, doctor
-from ledger.export import Wanted, write
+from ledger.doctor import doctor
+from ledger.eventlog import clocks
+from ledger.export.export import Wanted, write
 from tests.asking import Service, payment, serving
 from tests.conftest import Database
 from tests.evidence import append

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ledger import conditions, doctor_database
+from ledger.database import conditions
+from ledger.doctor import database as doctor_database
 from tests.conftest import Database
 
 

@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import orjson
 import pytest
 
-from ledger.addresses import network
-from ledger.app import RECEIVER
+from ledger.runtime.addresses import network
+from ledger.service.web import RECEIVER
 from tests.conftest import Database, eventually
 from tests.integration.test_intake import answer, body, request
 from tests.integration.test_receiver_limits import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from ledger.copytext import array_of, arrays, encode
+from ledger.database.copy_format import array_of, arrays, encode
 from tests.conftest import Database
 
 KINDS = ("text", "bigint", "numeric", "timestamptz", "boolean", "jsonb", "text[]", "bytea")

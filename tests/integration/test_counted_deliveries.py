@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.log import Arrival, Log
+from ledger.eventlog.appender import Arrival, Log
 from tests.asking import payment, serving
 from tests.conftest import Database
 from tests.integration.test_append import MOMENT

@@ -13,11 +13,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from ledger import books, doctor, doctor_database, registry
-from ledger.findings import Finding
-from ledger.postgres import EmbeddedPostgres
-from ledger.secrecy import secret_bits
-from ledger.settings import Settings, Source, load
+from ledger import registry
+from ledger.books import store as books
+from ledger.config.settings import Settings, Source, load
+from ledger.doctor import database as doctor_database
+from ledger.doctor import doctor
+from ledger.doctor.check import Finding
+from ledger.postgres.server import EmbeddedPostgres
+from ledger.runtime.secrets import secret_bits
 from tests.conftest import Database
 
 APPEND = """

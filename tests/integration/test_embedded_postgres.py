@@ -16,12 +16,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ledger import postgres_process
+from ledger.config.settings import load
 from ledger.errors import PostgresError
-from ledger.postgres import EmbeddedPostgres, Endpoint
-from ledger.postgres_writeback import SCAN_SECONDS, Writeback
-from ledger.serve import migrate_now
-from ledger.settings import load
+from ledger.postgres import process as postgres_process
+from ledger.postgres.server import EmbeddedPostgres, Endpoint
+from ledger.postgres.writeback import SCAN_SECONDS, Writeback
+from ledger.service.supervisor import migrate_now
 from tests.conftest import Database
 
 SECONDS_MAX = 150.0  # beyond the server's own deadline for a start, also on a slow disk

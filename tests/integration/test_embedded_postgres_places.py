@@ -13,9 +13,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ledger import postgres_binaries, postgres_process
 from ledger.errors import PostgresError
-from ledger.postgres import EmbeddedPostgres, Endpoint, find_binaries
+from ledger.postgres import binaries as postgres_binaries
+from ledger.postgres import process as postgres_process
+from ledger.postgres.server import EmbeddedPostgres, Endpoint, find_binaries
 
 DEBIAN_15 = "/usr/lib/postgresql/15/bin"
 

@@ -19,9 +19,11 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import export, export_files, questions
 from ledger.errors import BadQuestion, DatabaseUnavailable, NotFound, NotYet
-from ledger.export_journal import account
+from ledger.export import export
+from ledger.export import tables as export_files
+from ledger.export.journals import account
+from ledger.queries import params as questions
 from tests import samples
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database

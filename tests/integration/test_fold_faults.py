@@ -12,9 +12,11 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import books, conditions, registry
-from ledger.projector import Projector
-from ledger.simulate import Callback
+from ledger import registry
+from ledger.books import store as books
+from ledger.database import conditions
+from ledger.service.projector import Projector
+from ledger.simulator.simulate import Callback
 from tests.asking import payment, serving
 from tests.capturing import captured_logs
 from tests.conftest import Database, eventually

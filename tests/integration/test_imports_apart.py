@@ -16,10 +16,10 @@ from typing import Any
 import orjson
 import pytest
 
+from ledger.config.settings import Source
 from ledger.errors import Conflicting, StatementRefused
-from ledger.settings import Source
-from ledger.statement_child import Limits, Options, import_file
-from ledger.statement_log import LOCK
+from ledger.statements.import_process import Limits, Options, import_file
+from ledger.statements.importer import LOCK
 from tests.asking import Service, payment, problem, serving
 from tests.conftest import Database, eventually
 from tests.service import calling
@@ -142,7 +142,7 @@ async def test_imports_of_several_processes_follow_each_other(database: Database
 def test_what_reads_a_file_ends_with_the_process_that_asked() -> None:
     reading, writing = os.pipe()
     child = subprocess.Popen(
-        [sys.executable, "-m", "ledger.statement_child", str(reading)],
+        [sys.executable, "-m", "ledger.statements.import_process", str(reading)],
         stdin=subprocess.PIPE,
         pass_fds=(reading,),
     )

@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.addresses import network
-from ledger.app import RECEIVER
 from ledger.errors import DatabaseUnavailable
-from ledger.log import AppendRefused
-from ledger.signature import sign
+from ledger.eventlog.appender import AppendRefused
+from ledger.runtime.addresses import network
+from ledger.service.web import RECEIVER
+from ledger.signatures.schemes import sign
 from tests.asking import payment
 from tests.conftest import Database, eventually
 from tests.integration.test_receiver_limits import (

@@ -11,8 +11,12 @@ import orjson
 import pytest
 
 import migrations
-from ledger import books, doctor_schema, inventory, registry, schema_check
-from ledger.schema_check import Schemas
+from ledger import registry
+from ledger.books import schema_check
+from ledger.books import schema_inventory as inventory
+from ledger.books import store as books
+from ledger.books.schema_check import Schemas
+from ledger.doctor import schemas as doctor_schema
 from tests.asking import first_generation
 from tests.conftest import Database
 
@@ -200,7 +204,7 @@ async def test_books_of_another_version_have_no_policies_either(database: Databa
 
 
 async def test_books_that_were_loaded_in_bulk_have_the_same_inventory(database: Database) -> None:
-    from ledger.bulk_load import make
+    from ledger.rebuild.coordinator import make
     from tests.evidence import append
 
     await append(database, 50)

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from ledger import books, cells, kept_findings, registry, table_sql
-from ledger import database as db
-from ledger.fold_connections import KEPT_PLANS
+from ledger import registry
+from ledger.books import balance_index as cells
+from ledger.books import findings as kept_findings
+from ledger.books import store as books
+from ledger.books import table_sql
+from ledger.books.fold_connections import KEPT_PLANS
+from ledger.database import connection as db
 from tests.conftest import Database
 
 UPDATED = [

@@ -16,16 +16,18 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from ledger import books, export_pack, pack
+from ledger.books import store as books
 from ledger.errors import BooksDisagree, NotYet
-from ledger.pack import PackReader
+from ledger.evidence.sealer import SourceSealer
+from ledger.export import pack as export_pack
+from ledger.export import pack_file as pack
+from ledger.export.pack_file import PackReader
 from ledger.reading import TEXT_MAX
-from ledger.seal import SourceSealer
-from ledger.statement_log import append_statement
-from ledger.statement_read import read_statement
-from ledger.verdict import overall
-from ledger.verify_pack import Options, PackCheck
-from ledger.verify_progress import Progress
+from ledger.statements.importer import append_statement
+from ledger.statements.reader import read_statement
+from ledger.terminal.progress import Progress
+from ledger.verify.outcome import overall
+from ledger.verify.pack import Options, PackCheck
 from tests import samples
 from tests.asking import Json, Service, payment, payout, serving
 from tests.conftest import Database

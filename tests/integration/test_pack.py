@@ -16,18 +16,24 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import database as db
-from ledger import export_pack, keys, pack, registry, sealfile, shelf, table_sql
+from ledger import registry
+from ledger.books import table_sql
+from ledger.database import connection as db
 from ledger.errors import BadQuestion, NotYet, Tampered
-from ledger.lines import event_line, read_event, row_line
-from ledger.pack import SUM_OF_SUMS, SUMS, PackReader, PackWriter
-from ledger.seal import SourceSealer
-from ledger.shelf import LINKS, PARKED
-from ledger.statement_log import append_statement
-from ledger.statement_read import read_statement
-from ledger.verdict import Checked, overall
-from ledger.verify_pack import Options, PackCheck
-from ledger.verify_progress import Progress
+from ledger.evidence import checkpoint_file as sealfile
+from ledger.evidence import keys
+from ledger.evidence.sealer import SourceSealer
+from ledger.export import offline_fold as shelf
+from ledger.export import pack as export_pack
+from ledger.export import pack_file as pack
+from ledger.export.jsonl import event_line, read_event, row_line
+from ledger.export.offline_fold import LINKS, PARKED
+from ledger.export.pack_file import SUM_OF_SUMS, SUMS, PackReader, PackWriter
+from ledger.statements.importer import append_statement
+from ledger.statements.reader import read_statement
+from ledger.terminal.progress import Progress
+from ledger.verify.outcome import Checked, overall
+from ledger.verify.pack import Options, PackCheck
 from tests import samples
 from tests.asking import first_generation, fold_source
 from tests.conftest import Database, with_database

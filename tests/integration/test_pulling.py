@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ledger import pulling
-from ledger.pull import Span
-from ledger.pull_terms import Pull
+from ledger.config.pull import Pull
+from ledger.statements import puller as pulling
+from ledger.statements.provider_api import Span
 from tests.asking import serving
 from tests.conftest import Database
 from tests.statements import post_statement, row, statement

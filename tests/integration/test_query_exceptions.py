@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ledger import books, kept_findings
+from ledger.books import findings as kept_findings
+from ledger.books import store as books
 from tests.asking import Json, Service, payout, problem, serving
 from tests.conftest import Database
 

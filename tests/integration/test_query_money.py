@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from ledger import books
-from ledger.cells import SLICE_BITS
+from ledger.books import store as books
+from ledger.books.balance_index import SLICE_BITS
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
 

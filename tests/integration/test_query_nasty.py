@@ -11,9 +11,9 @@ import orjson
 import pytest
 from yarl import URL
 
-from ledger.kinds import kinds_of
-from ledger.questions import Route, write_cursor
-from ledger.routes import ROUTES
+from ledger.api.routes import ROUTES
+from ledger.queries.kinds import kinds_of
+from ledger.queries.params import Route, write_cursor
 from tests.asking import Service, payment, serving
 from tests.conftest import Database
 from tests.statements import JANUARY, post_statement, reconcile, row, statement

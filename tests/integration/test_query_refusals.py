@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from yarl import URL
 
-from ledger.routes import ROUTES
+from ledger.api.routes import ROUTES
 from tests.asking import Service, problem, serving
 from tests.conftest import Database
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from ledger import keys, leaf, merkle, prove
-from ledger.note import open_checkpoint
-from ledger.seal import SourceSealer
+from ledger.cli import prove
+from ledger.evidence import keys, leaf, merkle
+from ledger.evidence.sealer import SourceSealer
+from ledger.evidence.signed_note import open_checkpoint
 from tests.asking import Service, payment, serving
 from tests.conftest import Database
 from tests.evidence import append, as_superuser, with_key

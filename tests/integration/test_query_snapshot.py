@@ -11,19 +11,17 @@ from types import ModuleType
 import asyncpg
 import pytest
 
-from ledger import (
-    books,
-    bulk,
-    reads,
-    reads_exceptions,
-    reads_log,
-    reads_money,
-    reads_people,
-    reads_status,
-    registry,
-)  # fmt: skip
-from ledger.rebuild import SELECT_SUPERSEDED
-from ledger.worker import load_terms
+from ledger import registry
+from ledger.books import store as books
+from ledger.books.projection_worker import load_terms
+from ledger.queries import customers as reads_people
+from ledger.queries import events as reads_log
+from ledger.queries import exceptions as reads_exceptions
+from ledger.queries import money as reads_money
+from ledger.queries import snapshot as reads
+from ledger.queries import status as reads_status
+from ledger.rebuild import plan as bulk
+from ledger.rebuild.swap import SELECT_SUPERSEDED
 from tests.asking import fold_source, payment, serving
 from tests.conftest import Database, eventually
 

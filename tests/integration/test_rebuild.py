@@ -11,14 +11,19 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import books, bulk, cells, cli, rebuild, registry
-from ledger.bulk_load import Load
+from ledger import registry
+from ledger.books import balance_index as cells
+from ledger.books import store as books
+from ledger.books.projection_worker import load_terms
+from ledger.cli import main as cli
 from ledger.errors import NoBooks
-from ledger.rebuild import Rebuild, alone
+from ledger.rebuild import plan as bulk
+from ledger.rebuild import swap as rebuild
+from ledger.rebuild.coordinator import Load
+from ledger.rebuild.swap import Rebuild, alone
 from ledger.registry import load as load_registry
-from ledger.simulate import Callback
-from ledger.verify_books import Fold
-from ledger.worker import load_terms
+from ledger.simulator.simulate import Callback
+from ledger.verify.books import Fold
 from tests.asking import first_generation, fold_source, payment, payout
 from tests.conftest import Database
 from tests.dumps import differences, dump
@@ -544,8 +549,8 @@ async def positions(database: Database, generation: int) -> dict[str, int]:
 async def test_rows_that_the_database_refuses_leave_the_work_to_the_ordinary_fold(
     database: Database, live: int, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ledger import bulk_load
-    from ledger.bulk import CannotBulkLoad
+    from ledger.rebuild import coordinator as bulk_load
+    from ledger.rebuild.plan import CannotBulkLoad
 
     async def refuse(_load: Load) -> None:
         raise CannotBulkLoad("a row")

@@ -14,11 +14,11 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.addresses import network
-from ledger.app import RECEIVER, Web
-from ledger.log import AppendRefused, Arrival, Log
-from ledger.settings import Settings
-from ledger.signature import sign
+from ledger.config.settings import Settings
+from ledger.eventlog.appender import AppendRefused, Arrival, Log
+from ledger.runtime.addresses import network
+from ledger.service.web import RECEIVER, Web
+from ledger.signatures.schemes import sign
 from tests.asking import payment
 from tests.conftest import Database, eventually
 from tests.integration.test_append import MOMENT

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from ledger.config.reconciliation import rules_of
 from ledger.model import plain
-from ledger.recon_rules import rules_of
-from ledger.reconcile import Reconciler
-from ledger.statement_events import PART_BYTES
-from ledger.statement_log import SELECT_LINES
+from ledger.reconciliation.runner import Reconciler
+from ledger.statements.events import PART_BYTES
+from ledger.statements.importer import SELECT_LINES
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero
@@ -337,7 +337,7 @@ async def test_decisions_survive_a_rebuild_and_so_does_the_result(service: Servi
     async with service.database.service() as connection:
         one = await dump(connection, service.generation)
         assert differences(one, await dump(connection, again)) == {}
-        from ledger import books
+        from ledger.books import store as books
 
         assert await books.try_swap(connection, again)
     after = await reconcile(service)
@@ -503,7 +503,7 @@ async def test_decisions_that_do_not_suit_are_refused(service: Service) -> None:
 async def test_a_declared_tolerance_is_posted_to_the_difference_account(
     database: Database,
 ) -> None:
-    from ledger.recon_rules import Rules
+    from ledger.config.reconciliation import Rules
 
     async with serving(database) as service:
         await planted(service)

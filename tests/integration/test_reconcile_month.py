@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from ledger import registry
-from ledger.log import Arrival, Log
-from ledger.reconcile import Run
-from ledger.sim_month import Month, month
-from ledger.sim_story import Planted
-from ledger.statement_log import append_statement
-from ledger.statement_read import read_statement
+from ledger.eventlog.appender import Arrival, Log
+from ledger.reconciliation.runner import Run
+from ledger.simulator.month import Month, month
+from ledger.simulator.story import Planted
+from ledger.statements.importer import append_statement
+from ledger.statements.reader import read_statement
 from tests.asking import Service, serving
 from tests.conftest import Database
 from tests.statements import decide, reconcile, reconcile_now
@@ -28,9 +28,9 @@ SEED = 11
 ALONE = """
 import asyncio, re, sys, time
 from pathlib import Path
-from ledger import database
-from ledger.reconcile import Reconciler
-from ledger.settings import load
+from ledger.database import connection as database
+from ledger.reconciliation.runner import Reconciler
+from ledger.config.settings import load
 
 async def main():
     async with database.connected(sys.argv[1], seconds_max=600) as connection:

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
+from ledger.books.projection_worker import load_terms
 from ledger.registry import load
-from ledger.signature import sign
-from ledger.worker import load_terms
+from ledger.signatures.schemes import sign
 from tests.asking import first_generation, fold_source, payment
 from tests.conftest import Database, eventually
 from tests.integration.test_receiver_limits import receiving

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import copytext
+from ledger.database import copy_format as copytext
 from tests.conftest import Database
 
 KINDS = ("text", "numeric", "timestamptz", "bigint", "int", "jsonb", "text[]", "bytea", "boolean")

@@ -16,13 +16,16 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ledger import conditions, keys, leaf, sealfile, seals
+from ledger.database import conditions
 from ledger.errors import CannotSeal
-from ledger.merkle import leaf_hash, root_of
-from ledger.note import open_checkpoint
-from ledger.seal import EVENTS_MAX, Sealer, SourceSealer, prepare
-from ledger.verify import Options, Verification
-from ledger.verify_progress import Progress
+from ledger.evidence import checkpoint_file as sealfile
+from ledger.evidence import keys, leaf
+from ledger.evidence import store as seals
+from ledger.evidence.merkle import leaf_hash, root_of
+from ledger.evidence.sealer import EVENTS_MAX, Sealer, SourceSealer, prepare
+from ledger.evidence.signed_note import open_checkpoint
+from ledger.terminal.progress import Progress
+from ledger.verify.database import Options, Verification
 from tests.conftest import Database, eventually
 from tests.evidence import append, as_superuser, with_key
 

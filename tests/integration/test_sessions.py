@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp.test_utils import unused_port
 
-from ledger import database as db
-from ledger import doctor
+from ledger.config.settings import load
+from ledger.database import connection as db
+from ledger.doctor import doctor
 from ledger.errors import DatabaseReadOnly, DatabaseRefused, UnsafeDatabase
-from ledger.postgres import Endpoint
-from ledger.provision import prepare
-from ledger.settings import load
+from ledger.postgres.server import Endpoint
+from ledger.service.startup import prepare
 from tests.conftest import Database, eventually, with_database
 from tests.pooling import close, forwarding, pooling
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger import database as db
-from ledger.niceness import BEHIND, NICENESS_MAX
+from ledger.database import connection as db
+from ledger.runtime.priority import BEHIND, NICENESS_MAX
 from tests.conftest import Database
 
 SELECT_PID = "SELECT pg_backend_pid()"

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from ledger import conditions, doctor_database
+from ledger.database import conditions
+from ledger.doctor import database as doctor_database
 from ledger.model import changed
-from ledger.reconcile import FAILED, Reconciler
-from ledger.statement_log import append_statement
-from ledger.statement_read import read_statement
-from ledger.verify import Options, Verification
-from ledger.verify_progress import Progress
+from ledger.reconciliation.runner import FAILED, Reconciler
+from ledger.statements.importer import append_statement
+from ledger.statements.reader import read_statement
+from ledger.terminal.progress import Progress
+from ledger.verify.database import Options, Verification
 from tests.asking import Json, Service, payment, serving
 from tests.conftest import Database, eventually
 from tests.dumps import differences, dump, fold_from_zero

@@ -11,15 +11,19 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import books, keys, registry, sealfile, verify_evidence
-from ledger.rebuild import Rebuild, alone
-from ledger.seal import SourceSealer
-from ledger.settings import load
-from ledger.verdict import Checked, overall
-from ledger.verify import Options, Verification
-from ledger.verify_log import LogCheck
-from ledger.verify_progress import Progress
-from ledger.worker import load_terms
+from ledger import registry
+from ledger.books import store as books
+from ledger.books.projection_worker import load_terms
+from ledger.config.settings import load
+from ledger.evidence import checkpoint_file as sealfile
+from ledger.evidence import keys
+from ledger.evidence.sealer import SourceSealer
+from ledger.rebuild.swap import Rebuild, alone
+from ledger.terminal.progress import Progress
+from ledger.verify import evidence as verify_evidence
+from ledger.verify.database import Options, Verification
+from ledger.verify.log import LogCheck
+from ledger.verify.outcome import Checked, overall
 from tests import samples
 from tests.asking import first_generation, fold_source
 from tests.conftest import Database

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ledger.recon_rules import Rules
-from ledger.settings import Settings
-from ledger.verdict import Checked, overall
-from ledger.verify import Options, Verification
-from ledger.verify_progress import Progress
+from ledger.config.reconciliation import Rules
+from ledger.config.settings import Settings
+from ledger.terminal.progress import Progress
+from ledger.verify.database import Options, Verification
+from ledger.verify.outcome import Checked, overall
 from tests.asking import Service, payment, serving
 from tests.conftest import Database
 from tests.evidence import as_superuser
@@ -25,8 +25,8 @@ NOON = "2026-01-10T12:00:00Z"
 @pytest.fixture
 async def service(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     """A source with two reconciled wallets: one agrees, the other has two breaks."""
-    monkeypatch.setattr("ledger.verify_recon.WAIT_SECONDS_MAX", 0.0)
-    monkeypatch.setattr("ledger.verify.SEAL_SECONDS_MAX", 0.0)
+    monkeypatch.setattr("ledger.verify.reconciliation.WAIT_SECONDS_MAX", 0.0)
+    monkeypatch.setattr("ledger.verify.database.SEAL_SECONDS_MAX", 0.0)
     async with serving(database) as running:
         told = {"created_at": NOON, "updated_at": NOON, "fees": "0.0"}
         for number in (1, 2):

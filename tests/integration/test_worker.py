@@ -14,21 +14,22 @@ import asyncpg
 import orjson
 import pytest
 
-from ledger import books, registry
-from ledger import database as db
-from ledger import worker as workers
-from ledger.decide import decider
-from ledger.deliveries import Deliveries
+from ledger import registry
+from ledger.books import projection_worker as workers
+from ledger.books import store as books
+from ledger.books.fold_connections import fold_connections
+from ledger.books.projection_worker import SourceFolder, load_terms
+from ledger.config.settings import Settings
+from ledger.database import connection as db
 from ledger.errors import NotStorable, SomeoneElseFolds
-from ledger.fold_connections import fold_connections
-from ledger.log import Arrival, Log
+from ledger.eventlog.appender import Arrival, Log
 from ledger.model import Outcome, Projection, Seen
-from ledger.projector import Projector
-from ledger.receive import Receiver
+from ledger.receiver.delivery_log import Deliveries
+from ledger.receiver.endpoint import Receiver
+from ledger.receiver.operator_events import decider
 from ledger.registry import Registry, identity
-from ledger.settings import Settings
-from ledger.simulate import Callback, disturb, story
-from ledger.worker import SourceFolder, load_terms
+from ledger.service.projector import Projector
+from ledger.simulator.simulate import Callback, disturb, story
 from tests.asking import payment, payout
 from tests.capturing import captured_logs
 from tests.conftest import Database, eventually

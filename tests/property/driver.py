@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from ledger import registry
-from ledger.fold import Batch, StreamKey, Translated
+from ledger.fold.batch import Batch, StreamKey, Translated
+from ledger.fold.stream_state import Stored, encode
 from ledger.model import Fact, SourceTerms, StreamProjection, Table, changed, plain, total
-from ledger.stored import Stored, encode
 
 STRAITSX = SourceTerms("straitsx", "straitsx")
 GOKART = SourceTerms("gokart", "gokart", "USD")

@@ -14,11 +14,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import payload, simulate
+from ledger import strict_json as payload
+from ledger.config.settings import Source
 from ledger.errors import Unreadable
-from ledger.intake import Callback, Head, Reader, read
 from ledger.model import Number
-from ledger.settings import Source
+from ledger.receiver.fast_path import Callback, Head, Reader, read
+from ledger.simulator import simulate
 
 BODIES = [
     callback.body for callback in simulate.fresh(["payment", "payout", "customer"], Random(7), 60)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.secrecy import is_weak, redact
+from ledger.runtime.secrets import is_weak, redact
 
 SECRET_CHARS = "QXZ749"
 """Characters that stand in passwords only."""

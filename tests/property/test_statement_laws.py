@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.model import plain, total
-from ledger.statement import Statement, StatementRefused
-from ledger.statement_read import read_statement
+from ledger.statements.model import Statement, StatementRefused
+from ledger.statements.reader import read_statement
 
 FIRST = datetime(2026, 6, 1, tzinfo=UTC)
 WINDOW = FIRST, FIRST + timedelta(days=31)

@@ -7,7 +7,7 @@ from hashlib import sha256
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger import merkle
+from ledger.evidence import merkle
 
 SIZES = st.integers(1, 700)
 MANY = [sha256(n.to_bytes(4)).digest() for n in range(70_000)]

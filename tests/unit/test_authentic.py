@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.authentic import Authenticity, Doubt, marked
-from ledger.leaf import COLUMNS
-from ledger.settings import Settings, load
-from ledger.signature import sign
+from ledger.config.settings import Settings, load
+from ledger.evidence.authenticity import Authenticity, Doubt, marked
+from ledger.evidence.leaf import COLUMNS
+from ledger.signatures.schemes import sign
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 EARLIER = NOW - timedelta(days=2)

@@ -16,15 +16,16 @@ import orjson
 import pytest
 from rich.console import Console
 
-from ledger import bench_report, registry
-from ledger.bench import against
-from ledger.bench_fold import arrival
-from ledger.bench_load import BODY_BYTES_MIN, LOST, Bodies, Command, Link, Load
-from ledger.bench_machine import Process, kibibytes, machine_used, percentile
-from ledger.bench_mix import mixed
-from ledger.bench_reads import Visibility
+from ledger import registry
+from ledger.bench import report as bench_report
+from ledger.bench.commands import against
+from ledger.bench.fold import arrival
+from ledger.bench.load import BODY_BYTES_MIN, LOST, Bodies, Command, Link, Load
+from ledger.bench.machine import Process, kibibytes, machine_used, percentile
+from ledger.bench.mix import mixed
+from ledger.bench.reads import Visibility
 from ledger.errors import MeasurementFailed
-from ledger.signature import sign
+from ledger.signatures.schemes import sign
 
 SECRET = "a secret of the test"
 

@@ -17,7 +17,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from ledger import cli, tables
+from ledger.cli import main as cli
+from ledger.terminal import tables
 
 WALLETS = {
     "wallets": [
@@ -335,6 +336,6 @@ def test_what_is_stopped_by_hand_could_not_finish(
     def stop(_settings: object, _options: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ledger.rebuild_run.run", stop)
+    monkeypatch.setattr("ledger.cli.rebuild.run", stop)
     assert cli.run(["rebuild"]) == cli.UNFINISHED
     assert capsys.readouterr().err == "ledger: stopped\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger.copytext import arrays, copied, encode
+from ledger.database.copy_format import arrays, copied, encode
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC)
 

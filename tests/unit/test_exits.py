@@ -10,8 +10,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ledger import cli, exits
+from ledger.cli import main as cli
 from ledger.errors import BadQuestion, DatabaseUnavailable, LedgerError, NotFound, ServiceRefused
+from ledger.terminal import exit_status as exits
 
 
 def postgres(kind: type[asyncpg.PostgresError], message: str) -> asyncpg.PostgresError:
@@ -68,8 +69,8 @@ def test_what_proves_never_ends_with_a_finding_that_it_did_not_make(
     def fail(*_: object, **__: object) -> int:
         raise error
 
-    monkeypatch.setattr("ledger.verify.run", fail)
-    monkeypatch.setattr("ledger.client.Client.get", fail)
+    monkeypatch.setattr("ledger.verify.database.run", fail)
+    monkeypatch.setattr("ledger.client.service_client.Client.get", fail)
     assert cli.run(command.split()) == status
 
 

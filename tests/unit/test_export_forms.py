@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from ledger import answers, export_files
 from ledger.errors import BadQuestion, MissingExtra
-from ledger.export_files import Column, Csv, DoesNotFit, JsonLines, Parquet, cell, columns_of
-from ledger.export_journal import Beancount, Hledger, account, commodity, groups
-from ledger.lines import event_line, read_event, row_line
-from ledger.outfile import HashedFile
+from ledger.export import tables as export_files
+from ledger.export.journals import Beancount, Hledger, account, commodity, groups
+from ledger.export.jsonl import event_line, read_event, row_line
+from ledger.export.tables import Column, Csv, DoesNotFit, JsonLines, Parquet, cell, columns_of
+from ledger.queries.schemas import money as answers
+from ledger.runtime.files import HashedFile
 
 LEGAL = re.compile(r"(Assets|Liabilities|Equity|Income|Expenses)(:[A-Z0-9][A-Za-z0-9-]*)+")
 ROOTS = {"Assets:Suspense": "suspense", "Equity:Memo": "memo", "Equity:Other": ""}

@@ -10,7 +10,7 @@ from handlers import straitsx_bank_account, straitsx_payment, straitsx_payout
 from ledger import registry
 from ledger.errors import CannotBeTrue, Unreadable
 from ledger.model import Envelope, Payload
-from ledger.payload import parse
+from ledger.strict_json import parse
 from tests import samples
 from tests.samples import ABSENT, all_handlers, body, names, payload, readable
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ledger import log
-from ledger.log import PACED_EVENTS, QUIET_SECONDS, Arrival, Budget, Lane
-from ledger.settings import load
+from ledger.config.settings import load
+from ledger.eventlog import appender as log
+from ledger.eventlog.appender import PACED_EVENTS, QUIET_SECONDS, Arrival, Budget, Lane
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ledger import leaf
+from ledger.evidence import leaf
 
 EVENT: dict[str, Any] = {
     "source": "straitsx", "position": 7, "event_id": bytes(range(16)),

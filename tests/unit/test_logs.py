@@ -10,7 +10,7 @@ import pytest
 CANARY = "canary"
 START = """
 import logging, sys, aiohttp.http, structlog
-from ledger import logs
+from ledger.runtime import logs
 logs.configure(sys.argv[1])
 ours, theirs = structlog.get_logger("ledger.test"), logging.getLogger("elsewhere")
 """

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ledger.loop import Backoff, first_failure, stop_if_cancelled, wait_for
+from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled, wait_for
 
 
 async def test_a_failure_at_the_moment_of_a_cancellation_does_not_hide_it() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ledger.matching import Matcher
-from ledger.recon_cover import Cover
-from ledger.recon_items import Frame, Group, Item, Known, Manual, Move
-from ledger.recon_result import Decided, Ledger, Result, break_id_of, conclude
-from ledger.recon_rules import Rules, bucket_of, rules_of
+from ledger.config.reconciliation import Rules, bucket_of, rules_of
+from ledger.reconciliation.coverage import Cover
+from ledger.reconciliation.items import Frame, Group, Item, Known, Manual, Move
+from ledger.reconciliation.matching import Matcher
+from ledger.reconciliation.result import Decided, Ledger, Result, break_id_of, conclude
 
 NOON = datetime(2024, 3, 10, 12, tzinfo=UTC)
 FRAME = Frame(datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from ledger import merkle
+from ledger.evidence import merkle
 
 LEAVES = [
     bytes.fromhex(text)

@@ -10,14 +10,14 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families as families
 
 COUNT = """
-from ledger.metrics import Tally
+from ledger.runtime.metrics import Tally
 tally = Tally()
 for seconds in (0.0004, 0.002, 0.002, 0.3, 9.0):
     tally.count("straitsx", "accepted", 200, seconds)
 tally.flush()
 tally.flush()
 """
-RENDER = "import sys; from ledger.metrics import render; sys.stdout.buffer.write(render())"
+RENDER = "import sys; from ledger.runtime.metrics import render; sys.stdout.buffer.write(render())"
 
 
 def python(program: str, folder: Path) -> str:

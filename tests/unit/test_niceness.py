@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ledger import niceness
-from ledger.niceness import AGAIN_SECONDS, BEHIND, FOLDING, NICENESS_MAX, TRIES, tell_session
+from ledger.runtime import priority as niceness
+from ledger.runtime.priority import (
+    AGAIN_SECONDS,
+    BEHIND,
+    FOLDING,
+    NICENESS_MAX,
+    TRIES,
+    tell_session,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="sessions are shared out by Linux alone")
 
@@ -18,7 +25,7 @@ STEPPED_BACK = """
 import os
 from contextlib import suppress
 from pathlib import Path
-from ledger.niceness import step_back
+from ledger.runtime.priority import step_back
 told = step_back({niceness})
 batch = os.sched_getscheduler(0) == os.SCHED_BATCH
 allowed = False

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from ledger import note
 from ledger.errors import BadNote
-from ledger.note import Checkpoint, Signer, Verifier, checkpoint_of, notes_in, open_checkpoint
+from ledger.evidence import signed_note as note
+from ledger.evidence.signed_note import (
+    Checkpoint,
+    Signer,
+    Verifier,
+    checkpoint_of,
+    notes_in,
+    open_checkpoint,
+)
 
 PUBLIC = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 PRIVATE = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"

@@ -11,12 +11,12 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
 
-import ledger.console
-from ledger.app import build
-from ledger.openapi import document
-from ledger.query import add_query_routes
-from ledger.routes import ROUTES
-from ledger.settings import load
+import ledger.api.console
+from ledger.api.openapi import document
+from ledger.api.routes import ROUTES
+from ledger.api.server import add_query_routes
+from ledger.config.settings import load
+from ledger.service.web import build
 
 DOCUMENT = document(ROUTES)
 METHODS = {"GET", "POST"}
@@ -123,7 +123,7 @@ def test_amounts_are_described_as_exact_texts() -> None:
 
 @pytest.mark.parametrize("name", ["docs.html", "docs.js", "docs.css", "index.html"])
 def test_the_pages_load_nothing_from_elsewhere(name: str) -> None:
-    text = (Path(ledger.console.__file__).parent / name).read_text(encoding="utf-8")
+    text = (Path(ledger.api.console.__file__).parent / name).read_text(encoding="utf-8")
     assert "http://" not in text
     assert "https://" not in text
     assert "<style" not in text

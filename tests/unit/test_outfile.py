@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger.errors import BadQuestion
-from ledger.outfile import replacing
+from ledger.runtime.files import replacing
 
 
 def write(path: Path, data: bytes) -> None:

@@ -30,8 +30,8 @@ from ledger.model import (
     plain,
     total,
 )
-from ledger.payload import parse
 from ledger.reading import camel
+from ledger.strict_json import parse
 from tests.samples import utc
 
 ENVELOPES: list[dict[str, Any]] = [

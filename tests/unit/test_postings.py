@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from ledger.journal import Unbalanced, check_balanced
+from ledger.fold.journal import Unbalanced, check_balanced
 from ledger.model import SourceTerms
 from projections.postings import exact, settle
 from tests.property.driver import GOKART, at, money, one, told, word

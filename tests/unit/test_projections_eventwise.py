@@ -6,7 +6,7 @@ import hashlib
 from datetime import timedelta
 from decimal import Decimal
 
-from ledger.journal import add_up
+from ledger.fold.journal import add_up
 from ledger.model import Entry, Leg, Outcome, Trouble, changed
 from projections import balances, exceptions
 from tests.property.driver import LATER, again, at, event_id, keep, money, one, word

@@ -16,12 +16,20 @@ import stamina
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from ledger import settings
+from ledger.config import settings
+from ledger.config.pull import Pull
 from ledger.errors import PullFailed, SettingsError, StatementRefused
-from ledger.pull import PAGE_ROWS, Span, catch_up, fetch_balances, fetch_statement, opened, run
-from ledger.pull_terms import Pull
-from ledger.statement import Statement
-from ledger.statement_read import read_statement
+from ledger.statements.model import Statement
+from ledger.statements.provider_api import (
+    PAGE_ROWS,
+    Span,
+    catch_up,
+    fetch_balances,
+    fetch_statement,
+    opened,
+    run,
+)
+from ledger.statements.reader import read_statement
 
 KEY = "not-to-be-told"
 DAY = datetime(2026, 6, 1, tzinfo=UTC)
@@ -117,7 +125,7 @@ def answering(status: int, **headers: str) -> Fault:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.pull.WAIT_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("ledger.statements.provider_api.WAIT_SECONDS_MAX", 0.2)
 
 
 async def test_all_pages_become_one_exact_statement() -> None:
@@ -191,7 +199,7 @@ async def test_a_busy_or_broken_provider_is_asked_again() -> None:
 
 
 async def test_retry_after_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.pull.WAIT_SECONDS_MAX", 5.0)
+    monkeypatch.setattr("ledger.statements.provider_api.WAIT_SECONDS_MAX", 5.0)
     provider = Provider(hours("1"), [answering(429, Retry_After="1")])
     await fetched(provider)
     assert provider.asked_at[1] - provider.asked_at[0] >= 1
@@ -224,7 +232,7 @@ async def test_a_statement_that_does_not_add_up_is_refused() -> None:
 
 
 async def test_an_answer_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.pull.PAGE_BYTES_MAX", 100)
+    monkeypatch.setattr("ledger.statements.provider_api.PAGE_BYTES_MAX", 100)
     with pytest.raises(PullFailed, match="larger than 100 bytes"):
         await fetched(Provider(hours("1", "2")))
 

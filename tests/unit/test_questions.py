@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ledger.asof import positions_asked
+from ledger.api.routes import ROUTES
 from ledger.errors import BadQuestion
-from ledger.questions import AsOf, Question, Route, after, ask, write_cursor
-from ledger.routes import ROUTES
+from ledger.queries.as_of.refold import positions_asked
+from ledger.queries.params import AsOf, Question, Route, after, ask, write_cursor
 
 BY_PATH = {route.path: route for route in ROUTES}
 TRANSACTIONS = BY_PATH["/v1/transactions"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from ledger.recon_cover import Cover, File, broken_of, cover_of
-from ledger.recon_items import Frame, Item
+from ledger.reconciliation.coverage import Cover, File, broken_of, cover_of
+from ledger.reconciliation.items import Frame, Item
 
 
 def day(number: int) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ledger.recon_report import SHEET, csv_of, html_of
+from ledger.reconciliation.report import SHEET, csv_of, html_of
 
 
 def broken(id_: str, difference: str, state: str = "OPEN") -> dict[str, Any]:

@@ -12,12 +12,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from ledger import registry
+from ledger.client.callback_sender import Answer, Target, exit_code, headers, send, slowest, summary
+from ledger.config.settings import Source
 from ledger.errors import ServiceUnreachable
 from ledger.model import Fact, SourceTerms
-from ledger.send import Answer, Target, exit_code, headers, send, slowest, summary
-from ledger.settings import Source
-from ledger.signature import verifier
-from ledger.simulate import (
+from ledger.signatures.schemes import verifier
+from ledger.simulator.simulate import (
     GOKART,
     SCENARIOS,
     SCRIPTS,
@@ -119,7 +119,7 @@ def test_the_everything_story_has_every_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", [k for k, s in SCRIPTS.items() if s.body.__module__ ==
-                                  "ledger.sim_money"])  # fmt: skip
+                                  "ledger.simulator.money"])  # fmt: skip
 def test_a_conflict_differs_in_the_amount_and_in_nothing_else(kind: str) -> None:
     (callback,) = fresh([kind], Random(9), 1)
     twin = conflicting(callback)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ledger.config.settings import Settings, load
 from ledger.errors import SettingsError
-from ledger.settings import Settings, load
 
 SOURCE = '[sources.straitsx]\nprovider = "straitsx"\n'
 

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from ledger.receive import kept_headers
-from ledger.settings import Source
-from ledger.signature import sign, verifier
+from ledger.config.settings import Source
+from ledger.receiver.endpoint import kept_headers
+from ledger.signatures.schemes import sign, verifier
 
 BODY = b'{"id":"contract_1"}'
 

@@ -12,9 +12,9 @@ import pytest
 
 from ledger import registry
 from ledger.model import total
-from ledger.sim_month import CURRENCIES, Month, month
-from ledger.statement import Statement
-from ledger.statement_read import read_statement
+from ledger.simulator.month import CURRENCIES, Month, month
+from ledger.statements.model import Statement
+from ledger.statements.reader import read_statement
 from tests.property.driver import STRAITSX, Books
 
 WALLETS = ("assets:wallet:available", "assets:wallet:held")

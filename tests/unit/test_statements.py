@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ledger.statement import Line, Statement, StatementRefused
-from ledger.statement_read import read_statement
+from ledger.statements.model import Line, Statement, StatementRefused
+from ledger.statements.reader import read_statement
 
 JUNE = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
 
@@ -516,7 +516,7 @@ def test_an_unknown_format_says_which_there_are() -> None:
 
 
 def test_what_is_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.statement_check.LINES_MAX", 2)
+    monkeypatch.setattr("ledger.statements.validation.LINES_MAX", 2)
     assert "more than 2 lines" in refused(page(*ROWS), currency="xsgd")
-    monkeypatch.setattr("ledger.statement_read.BYTES_MAX", 10)
+    monkeypatch.setattr("ledger.statements.reader.BYTES_MAX", 10)
     assert "larger than 10 bytes" in refused(page(*ROWS), currency="xsgd")

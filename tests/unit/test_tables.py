@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ledger import tables
+from ledger.terminal import tables
 
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 WALLET = {

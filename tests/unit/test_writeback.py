@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.postgres_writeback import QUIET_SECONDS, SCAN_SECONDS, Writeback, beginner
+from ledger.postgres.writeback import QUIET_SECONDS, SCAN_SECONDS, Writeback, beginner
 
 
 class Begun(list[str]):

@@ -1,0 +1,277 @@
+"""The OpenAPI 3.1 document, made from the route table and the types that build the answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from ledger import __version__
+from ledger.queries.kinds import UNNAMED, kinds_of, statuses_of
+from ledger.queries.params import LIMIT_DEFAULT, LIMIT_MAX, PLACES, POSITION_MAX, Param, Route
+from ledger.queries.schemas.log import NotReceived, Problem, Received
+
+_REF: Final = "#/components/schemas/"
+_IN_PATH: Final = re.compile(r"\{(\w+)\}")
+
+TAGS: Final = (
+    ("money", "Wallets, balances, journal entries, transactions."),
+    ("people", "Customers, their accounts, limits and requests for information."),
+    ("reconciliation", "Statements, matches, breaks, decisions, reports, findings."),
+    ("log", "Events as they arrived, and every delivery."),
+    ("evidence", "Signed checkpoints of each log, and proofs against them."),
+    ("operations", "What needs an operator, and how the service is doing."),
+    ("callbacks", "Where providers post."),
+    ("service", "Health, metrics and documentation."),
+)
+ABOUT: Final = """\
+Every answer is true at one position of each source's log, named in `position` and in the header
+`Ledger-Position`; ask with `at_least=<source>:<position>` to wait for your own callback.
+`Ledger-Books` names the generation of the books that answered, and the version that folded them.
+Amounts are exact decimal strings. Unknown parameters are refused, never ignored.
+"""
+PROBLEMS: Final = {
+    "400": "The question is malformed; `detail` names the parameter and what it accepts.",
+    "401": "No valid token was sent.",
+    "403": "The request comes from where none may come from.",
+    "404": "There is no such thing.",
+    "409": "The request contradicts what is already so.",
+    "422": "The statement cannot be taken; `detail` names the line. Nothing of it was kept.",
+    "503": "The books or the database are not there yet; ask again after Retry-After.",
+}
+EVENT_PARAM: Final = {
+    "name": "event",
+    "in": "path",
+    "required": True,
+    "description": "The provider's event name; needed where the body does not say what it is.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+}
+CONFLICTS: Final = frozenset(
+    {
+        "/v1/transactions/{source}/{id}",
+        "/v1/seals/{source}/consistency",
+        "/v1/events/{source}/{position}/proof",
+    }
+)
+"""Questions that can contradict what is so."""
+SERVICE: Final = (
+    ("/healthz", "Whether the process lives", "text/plain", ("200",)),
+    ("/readyz", "Whether the service can do its work", "application/json", ("200", "503")),
+    ("/metrics", "Prometheus metrics", "text/plain", ("200", "401", "403")),
+    ("/openapi.json", "This document", "application/json", ("200",)),
+    ("/docs", "This document as a page", "text/html", ("200",)),
+    ("/docs/docs.js", "The page's script", "text/javascript", ("200",)),
+    ("/docs/docs.css", "The page's style", "text/css", ("200",)),
+    ("/", "The console", "text/html", ("200",)),
+)
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """Return the OpenAPI document of these routes, the receiver's and the service's own."""
+    types = [route.answer for route in routes if issubclass(route.answer, msgspec.Struct)]
+    types += [t for route in routes if (t := route.takes) is not None and t is not bytes]
+    types += [Problem, Received, NotReceived]
+    _, schemas = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    paths["/callbacks/{source}"] = {"post": _callback(has_event=False)}
+    paths["/callbacks/{source}/{event}"] = {"post": _callback(has_event=True)}
+    for path, summary, content_type, statuses in SERVICE:
+        paths[path] = {"get": _service(path, summary, content_type, statuses)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "callback-ledger",
+            "version": __version__,
+            "description": ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": name, "description": about} for name, about in TAGS],
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": _security()},
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    found = {
+        "operationId": _name(route.method, route.path),
+        "summary": route.summary,
+        "tags": [route.tag],
+        "security": [{"token": []}, {}],
+        "parameters": [
+            *(_path_param(name) for name in _IN_PATH.findall(route.path)),
+            *(_query_param(param) for param in route.query),
+        ],
+        "responses": {"200": _answer(route), **_problems(route)},
+    }
+    if route.about:
+        found["description"] = route.about
+    if route.takes is bytes:
+        found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+    elif route.takes is not None:
+        found["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(route.takes)}},
+        }
+    return found
+
+
+def _name(method: str, path: str) -> str:
+    words = re.findall(r"\w+", path) or ["console"]
+    return "_".join([method.lower(), *words])
+
+
+def _ref(kind: type[Any]) -> dict[str, str]:
+    return {"$ref": _REF + kind.__name__}
+
+
+def _path_param(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": _named_schema(name)}
+
+
+def _named_schema(name: str) -> dict[str, Any]:
+    if name == "position":
+        return {"type": "integer", "minimum": 0, "maximum": POSITION_MAX}
+    return {"type": "string", "minLength": 1}
+
+
+def _query_param(param: Param) -> dict[str, Any]:
+    return {
+        "name": param.name,
+        "in": "query",
+        "description": param.about,
+        "schema": _schema(param),
+    }
+
+
+def _schema(param: Param) -> dict[str, Any]:
+    match param.kind:
+        case "position" if param.name == "limit":
+            return {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": LIMIT_MAX,
+                "default": LIMIT_DEFAULT,
+            }
+        case "position":
+            return _named_schema("position")
+        case "time" | "kept_time":
+            return {"type": "string", "format": "date-time"}
+        case "places":
+            return {"type": "string", "pattern": PLACES}
+        case "choice":
+            return {"type": "string", "enum": list(param.choices)}
+        case "kind":
+            return {"type": "string", "enum": list(kinds_of(param.table))}
+        case "status":
+            known = f"^({'|'.join(statuses_of(param.table))}|{UNNAMED}.+)$"
+            return {"type": "string", "pattern": known}
+        case _:
+            return {"type": "string"}
+
+
+def _answer(route: Route) -> dict[str, Any]:
+    if route.answer is bytes:
+        content: dict[str, Any] = {"application/octet-stream": {}}
+        headers = {"Ledger-Event-Id": {"schema": {"type": "string"}}}
+    elif route.answer is str and not route.path.startswith("/v1/"):
+        content = {"text/html": {}, "text/csv": {}}
+        headers = {}
+    elif route.answer is str:
+        content = {"text/plain": {}}
+        headers = {"Ledger-Seal-Key": {"schema": {"type": "string"}}}
+    else:
+        content = {"application/json": {"schema": _ref(route.answer)}}
+        headers = {
+            "Ledger-Position": {"schema": {"type": "string"}},
+            "Ledger-Books": {"schema": {"type": "string"}},
+        }
+    return {"description": route.summary, "headers": headers, "content": content}
+
+
+def _problems(route: Route) -> dict[str, Any]:
+    wanted = {"400", "401", "403", "404", "503"}
+    if route.method == "POST" or route.path in CONFLICTS:
+        wanted.add("409")
+    if route.takes is bytes:
+        wanted = (wanted - {"409"}) | {"422"}
+    content = {"application/problem+json": {"schema": _ref(Problem)}}
+    return {
+        status: {"description": about, "content": content}
+        for status, about in PROBLEMS.items()
+        if status in wanted
+    }
+
+
+def _callback(*, has_event: bool) -> dict[str, Any]:
+    refused = {"application/json": {"schema": _ref(NotReceived)}}
+    descriptions = {
+        "401": "Signature or token missing or wrong.",
+        "403": "The address is not allowed.",
+        "404": "There is no such source, or its provider documents no such event.",
+        "413": "The body is too large.",
+        "415": "The body is compressed.",
+        "500": "Unexpected failure; nothing was stored.",
+        "501": "A transfer coding other than chunked.",
+        "503": "Nothing is known to be stored; send it again after Retry-After.",
+    }
+    path = "/callbacks/{source}/{event}" if has_event else "/callbacks/{source}"
+    return {
+        "operationId": _name("post", path),
+        "summary": "Receive a callback" + (" of a named event" if has_event else ""),
+        "description": "2xx never precedes the commit. The same bytes again are a duplicate.",
+        "tags": ["callbacks"],
+        "security": [{"straitsx": []}, {"gokart": []}, {}],
+        "parameters": [_path_param("source"), *([EVENT_PARAM] if has_event else [])],
+        "requestBody": {"required": True, "content": {"application/json": {}}},
+        "responses": {
+            "200": {
+                "description": "Durable: accepted, duplicate or quarantined.",
+                "headers": {"Ledger-Position": {"schema": {"type": "string"}}},
+                "content": {"application/json": {"schema": _ref(Received)}},
+            },
+            **{
+                status: {"description": about, "content": refused}
+                for status, about in descriptions.items()
+            },
+        },
+    }
+
+
+def _service(
+    path: str, summary: str, content_type: str, statuses: tuple[str, ...]
+) -> dict[str, Any]:
+    answer = {"description": summary, "content": {content_type: {}}}
+    is_open = path in ("/healthz", "/readyz", "/metrics", "/openapi.json")
+    return {
+        "operationId": _name("get", path),
+        "summary": summary,
+        "tags": ["service"],
+        "security": [{}] if is_open else [{"token": []}, {}],
+        "responses": dict.fromkeys(statuses, answer),
+    }
+
+
+def _security() -> dict[str, Any]:
+    return {
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "One of LEDGER_API_TOKENS; not needed where none is set.",
+        },
+        "straitsx": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Xfers-Signature",
+            "description": "Hex HMAC-SHA256 of the raw body with the source's secret.",
+        },
+        "gokart": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-Callback-Token",
+            "description": "The source's secret, in the header that the source names.",
+        },
+    }

@@ -1,0 +1,256 @@
+"""Statements in, decisions on breaks, findings and the printed report, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final, TypeAlias, TypeVar
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from ledger.api.problems import PRIVATE, Handler
+from ledger.api.routes_reconciliation import DECIDE, FILE, FINDINGS, IMPORT, REPORT, WITHDRAW
+from ledger.api.server import PAGE_HEADERS, QUERY, answered
+from ledger.errors import BadQuestion, Conflicting, NotFound, StatementRefused
+from ledger.eventlog.appender import Arrival
+from ledger.evidence.authenticity import require_secret
+from ledger.queries import findings as reads_findings
+from ledger.queries import reconciliation as reads_recon
+from ledger.queries.params import Question, ask, decoded
+from ledger.queries.schemas.log import Resolution
+from ledger.queries.schemas.reconciliation import (
+    BreakAnswer,
+    BreakDecision,
+    Imported,
+    RunAnswer,
+    Withdrawal,
+    Withdrawn,
+)
+from ledger.queries.snapshot import Snapshot, observe
+from ledger.reconciliation import report as recon_report
+from ledger.reconciliation.decisions import Asked, arrival_of, decision
+from ledger.statements.events import log_of
+from ledger.statements.import_process import Options, import_file
+from ledger.statements.importer import BUSY, withdraw_statement
+
+DECISION_BYTES_MAX: Final = 1_048_576
+BODY_SECONDS_MAX: Final = 300.0
+CHUNK: Final = 65_536
+
+D = TypeVar("D", BreakDecision, Withdrawal)
+
+Append: TypeAlias = Callable[[str, Arrival], Awaitable[Mapping[str, Any]]]
+"""(source, event) → position, event_id and status."""
+
+DSN: Final[web.AppKey[str]] = web.AppKey("RECON_DSN")
+ROLE: Final[web.AppKey[str]] = web.AppKey("RECON_ROLE")
+APPEND: Final[web.AppKey[Append]] = web.AppKey("RECON_APPEND")
+NOW: Final[web.AppKey[Callable[[], datetime]]] = web.AppKey("RECON_NOW")
+IMPORTING: Final[web.AppKey[set[str]]] = web.AppKey("RECON_IMPORTING")
+"""The sources of which a file is being taken by this process."""
+
+
+async def import_statement(request: web.Request) -> web.Response:
+    """Take a statement's file: read it, check it, append it to the log."""
+    question = ask(IMPORT, request.match_info, request.query.items())
+    settings = request.app[QUERY].settings
+    source = _configured(request, question.text("source") or "")
+    told = _options(question)
+    with _alone(request.app[IMPORTING], source):
+        body = await _body(request, settings.statement_bytes_max)
+        found = await asyncio.to_thread(
+            import_file, request.app[DSN], settings.sources[source], body, told, request.app[NOW](),
+            again=question.text("again") is not None,
+        )  # fmt: skip
+    done = Imported(
+        found.status, log_of(source), found.position, found.lines, found.new, found.changed,
+        found.withdrawn,
+    )  # fmt: skip
+    return answered(done, {log_of(source): done.position})
+
+
+@contextmanager
+def _alone(importing: set[str], source: str) -> Iterator[None]:
+    """Take one file of a source at a time, so that files do not pile up. Raises Conflicting."""
+    if source in importing:
+        raise Conflicting(BUSY.format(source))
+    importing.add(source)
+    try:
+        yield
+    finally:
+        importing.remove(source)
+
+
+def _configured(request: web.Request, source: str) -> str:
+    """Return a source that statements can be appended for. Raises NotFound or Conflicting."""
+    sources = request.app[QUERY].settings.sources
+    if source not in sources:
+        raise NotFound(f"source {source!r} is not configured in this service")
+    require_secret(sources[source], request.app[ROLE])
+    return source
+
+
+def _options(question: Question) -> Options:
+    begin, end = question.time("from"), question.time("to")
+    if (begin is None) != (end is None):
+        raise BadQuestion("from and to go together: the period that the file covers")
+    columns = question.text("columns")
+    try:
+        named = msgspec.json.decode(columns, type=dict[str, str]) if columns else None
+    except msgspec.DecodeError as error:
+        raise BadQuestion(f"columns is a JSON object of texts: {error}") from error
+    window = None if begin is None or end is None else (begin, end)
+    return Options(question.text("format"), question.text("currency"), named, window)
+
+
+async def _body(request: web.Request, bytes_max: int) -> bytes:
+    """Read a body within its limits. Raises BadQuestion or StatementRefused."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise BadQuestion("send the file as it is, without a Content-Encoding")
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            async for chunk in request.content.iter_chunked(CHUNK):
+                size += len(chunk)
+                if size > bytes_max:
+                    raise StatementRefused(
+                        f"the file is larger than {bytes_max} bytes; split it by time, or raise "
+                        "LEDGER_STATEMENT_BYTES_MAX"
+                    )
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise BadQuestion("the body took too long to arrive") from error
+    return b"".join(chunks)
+
+
+async def withdraw(request: web.Request) -> web.Response:
+    """Take a mistaken statement back; it stays in the log and counts no more."""
+    question = ask(WITHDRAW, request.match_info, request.query.items())
+    settings = request.app[QUERY].settings
+    source = _configured(request, question.need("source"))
+    told = await _decision(request, Withdrawal)
+    said = {"by": told.by, "note": told.note}
+    work = withdraw_statement(
+        request.app[DSN], source, question.need("sha256"), said, request.app[NOW](),
+        settings.sources[source],
+    )  # fmt: skip
+    done = await asyncio.to_thread(asyncio.run, work)
+    answer = Withdrawn(log_of(source), done.position, done.files, done.lines)
+    return answered(answer, {log_of(source): done.position})
+
+
+async def statement_file(request: web.Request) -> web.StreamResponse:
+    """Give a statement's file back, part by part."""
+    question = ask(FILE, request.match_info, request.query.items())
+    source, sha256 = question.need("source"), question.need("sha256")
+    response = web.StreamResponse(
+        headers={
+            **PRIVATE,
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": f'attachment; filename="{sha256[:64]}.bin"',
+            "Content-Security-Policy": "sandbox",
+        }
+    )
+    number = count = 1
+    while number <= count:
+        count, piece = await _part(request, question, source, sha256, number)
+        if number == 1:
+            await response.prepare(request)
+        await response.write(piece)
+        number += 1
+    await response.write_eof()
+    return response
+
+
+async def _part(
+    request: web.Request, question: Question, source: str, sha256: str, number: int
+) -> tuple[int, bytes]:
+    async def read(snapshot: Snapshot) -> tuple[int, bytes]:
+        return await reads_recon.part(snapshot, source, sha256, number)
+
+    return await observe(request.app[QUERY].pool, question.at_least, read)
+
+
+async def decide_break(request: web.Request) -> web.Response:
+    """Take an operator's decision on a break; it becomes an event of the source's log."""
+    question = ask(DECIDE, request.match_info, request.query.items())
+    told = await _decision(request, BreakDecision)
+    asked = Asked(told.action, told.by, told.note, tuple(told.items), told.account)
+    if asked.items and asked.action != "match":
+        raise BadQuestion("items go with the action match only")
+
+    async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
+        return await decision(
+            snapshot, question.need("id"), asked, request.app[QUERY].settings.rules
+        )
+
+    source, body = await observe(request.app[QUERY].pool, {}, read)
+    now = request.app[NOW]()
+    arrival = arrival_of(source, body | {"decided_at": now.isoformat()}, now)
+    answer = msgspec.convert(await request.app[APPEND](source, arrival), Resolution)
+    return answered(answer, {source: answer.position})
+
+
+async def _decision(request: web.Request, kind: type[D]) -> D:
+    """Read a decision. Raises BadQuestion when it cannot be read, or does not say who and why."""
+    if request.content_type != "application/json":
+        raise BadQuestion("send the decision as JSON, with Content-Type: application/json")
+    raw = await _body(request, DECISION_BYTES_MAX)
+    told = decoded(raw, kind, "the decision")
+    if not told.by.strip() or not told.note.strip():
+        raise BadQuestion('say who decides in "by" and why in "note"')
+    return told
+
+
+async def list_findings(request: web.Request) -> web.Response:
+    """Answer what looks incomplete, by the rules that each source declares."""
+    question = ask(FINDINGS, request.match_info, request.query.items())
+    state = request.app[QUERY]
+
+    async def read(snapshot: Snapshot) -> web.Response:
+        found = await reads_findings.findings(snapshot, question, state.settings.rules)
+        return answered(found, found.position, snapshot.books)
+
+    return await observe(state.pool, question.at_least, read)
+
+
+async def print_report(request: web.Request) -> web.Response:
+    """Answer one wallet's reconciliation as a page, or as CSV with `?as=csv`."""
+    question = ask(REPORT, request.match_info, request.query.items())
+    source, currency = question.need("source"), question.need("currency")
+
+    async def read(snapshot: Snapshot) -> tuple[RunAnswer, list[BreakAnswer]]:
+        return await reads_recon.one(snapshot, source, currency)
+
+    run, breaks = await observe(request.app[QUERY].pool, question.at_least, read)
+    # `current` is about the moment of asking, not about the run.
+    document = orjson.loads(msgspec.json.encode(run))
+    rows = orjson.loads(msgspec.json.encode(breaks))
+    if question.text("as") == "csv":
+        return web.Response(
+            body=recon_report.csv_of(document, rows), content_type="text/csv", charset="utf-8",
+            headers={**PRIVATE, "Content-Disposition": "attachment"},
+        )  # fmt: skip
+    policy = (
+        f"default-src 'none'; style-src '{recon_report.STYLE_HASH}'; frame-ancestors 'none'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return web.Response(
+        body=recon_report.html_of(document, rows), content_type="text/html", charset="utf-8",
+        headers={**PAGE_HEADERS, "Content-Security-Policy": policy},
+    )  # fmt: skip
+
+
+SPECIAL: Final[Mapping[tuple[str, str], Handler]] = {
+    (IMPORT.method, IMPORT.path): import_statement,
+    (WITHDRAW.method, WITHDRAW.path): withdraw,
+    (FILE.method, FILE.path): statement_file,
+    (DECIDE.method, DECIDE.path): decide_break,
+    (FINDINGS.method, FINDINGS.path): list_findings,
+    (REPORT.method, REPORT.path): print_report,
+}
+"""Addresses whose answer is not simply what their reading gives."""

@@ -1,0 +1,321 @@
+"""The table of the query API: every address, what it takes and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from ledger.api.routes_reconciliation import RECONCILIATION
+from ledger.queries import customers as reads_people
+from ledger.queries import events as reads_log
+from ledger.queries import evidence as reads_seals
+from ledger.queries import exceptions as reads_exceptions
+from ledger.queries import money as reads_money
+from ledger.queries import status as reads_status
+from ledger.queries.as_of import customers as reads_asof_people
+from ledger.queries.as_of import money as reads_asof_money
+from ledger.queries.as_of.snapshot import dated
+from ledger.queries.params import Param, Route
+from ledger.queries.schemas import evidence, log
+from ledger.queries.schemas import money as a
+
+SOURCE: Final = Param("source", "Only this source.")
+CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
+ACCOUNT: Final = Param("account", "Only this account; `liabilities:*` is every one that starts so.")
+CUSTOMER: Final = Param("customer_id", "Only what belongs to this customer.")
+KIND: Final = Param("kind", "Only this kind.", "kind")
+STATUS: Final = Param("status", "Only this status.", "status")
+EFFECTIVE: Final = (
+    Param("from", "Provider's time at or after this.", "time"),
+    Param("to", "Provider's time before this.", "time"),
+)
+RECORDED: Final = (
+    Param("from", "Recorded at or after this.", "time"),
+    Param("to", "Recorded before this.", "time"),
+)
+
+
+def _status_of(table: str, name: str = "status") -> Param:
+    return Param(name, f"Only this {name.replace('_', ' ')}.", "status", table=table)
+
+
+def _verification_of(table: str) -> Param:
+    return _status_of(table, "verification_status")
+
+
+MONEY: Final = (
+    Route(
+        "/v1/wallets",
+        "What each wallet holds",
+        "money",
+        a.Wallets,
+        dated(reads_money.wallets, reads_asof_money.wallets),
+        (SOURCE, CURRENCY),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/balances",
+        "The balance of each account",
+        "money",
+        a.Balances,
+        dated(reads_money.balances, reads_asof_money.balances),
+        (SOURCE, ACCOUNT, CURRENCY, Param("customer_id", "Only this customer's or member's.")),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/entries",
+        "Journal lines, in log order",
+        "money",
+        a.Entries,
+        dated(reads_money.entries, reads_asof_money.entries),
+        (SOURCE, ACCOUNT, CURRENCY, Param("transaction", "Only of this transaction."), *EFFECTIVE),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/transactions",
+        "Transactions, the newest first",
+        "money",
+        a.Transactions,
+        dated(reads_money.transactions, reads_asof_money.transactions),
+        (
+            SOURCE,
+            replace(KIND, table="transactions"),
+            _status_of("transactions"),
+            CUSTOMER,
+            CURRENCY,
+            Param("idempotency_id", "Only with this idempotency ID."),
+            Param("flag", "Only with this flag, e.g. `idempotency_id_reused`."),
+            *EFFECTIVE,
+        ),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/transactions/{source}/{id}",
+        "One transaction with its entries and events",
+        "money",
+        a.TransactionDetail,
+        dated(reads_money.transaction, reads_asof_money.transaction),
+        (
+            Param(
+                "kind",
+                "Which one, where several kinds share the id (409 otherwise).",
+                "kind",
+                table="transactions",
+            ),
+        ),
+        is_list=False,
+        is_dated=True,
+    ),
+)
+PEOPLE: Final = (
+    Route(
+        "/v1/customers",
+        "Customers and their verification",
+        "people",
+        a.Customers,
+        dated(reads_people.customers, reads_asof_people.customers),
+        (SOURCE, _verification_of("customers")),
+        is_dated=True,
+    ),
+    Route(
+        "/v1/customers/{source}/{id}",
+        "One customer with everything that names it",
+        "people",
+        a.CustomerDetail,
+        dated(reads_people.customer, reads_asof_people.customer),
+        is_list=False,
+        is_dated=True,
+    ),
+    Route(
+        "/v1/bank_accounts",
+        "Bank accounts and their verification",
+        "people",
+        a.BankAccounts,
+        reads_people.bank_accounts,
+        (SOURCE, CUSTOMER, _verification_of("bank_accounts")),
+    ),
+    Route(
+        "/v1/virtual_accounts",
+        "Virtual accounts",
+        "people",
+        a.VirtualAccounts,
+        reads_people.virtual_accounts,
+        (SOURCE, CUSTOMER, _status_of("virtual_accounts")),
+    ),
+    Route(
+        "/v1/limits",
+        "Transaction limits",
+        "people",
+        a.Limits,
+        reads_people.limits,
+        (SOURCE, CUSTOMER),
+    ),
+    Route(
+        "/v1/limit_requests",
+        "Requests to change limits",
+        "people",
+        a.LimitRequests,
+        reads_people.limit_requests,
+        (SOURCE, CUSTOMER, _status_of("limit_requests")),
+    ),
+    Route(
+        "/v1/rfi",
+        "Requests for information",
+        "people",
+        a.Rfis,
+        reads_people.rfi,
+        (SOURCE, CUSTOMER, _status_of("rfi")),
+    ),
+)
+EVENT_BODY: Final = Route(
+    "/v1/events/{source}/{position}/body",
+    "An event's body, byte for byte as it arrived",
+    "log",
+    bytes,
+    reads_log.body,
+    is_list=False,
+)
+LOG: Final = (
+    Route(
+        "/v1/events",
+        "Events of the log, the newest first",
+        "log",
+        log.Events,
+        reads_log.events,
+        (
+            SOURCE,
+            KIND,
+            Param("resource_id", "Only of this resource."),
+            STATUS,
+            Param("verdict", "Only with this verdict.", "choice", ("accepted", "quarantined")),
+            *RECORDED,
+        ),
+    ),
+    Route(
+        "/v1/events/{source}/{position}",
+        "One event's envelope and headers",
+        "log",
+        log.EventDetail,
+        reads_log.event,
+        is_list=False,
+    ),
+    EVENT_BODY,
+    Route(
+        "/v1/deliveries",
+        "Every request that reached the receiver, the newest first",
+        "log",
+        log.Deliveries,
+        reads_log.deliveries,
+        (
+            SOURCE,
+            Param(
+                "outcome",
+                "Only with this outcome.",
+                "choice",
+                ("accepted", "quarantined", "duplicate", "refused", "failed"),
+            ),
+            Param(
+                "event",
+                "Only those of this event: its position, `source:position` or id; "
+                "or only those to a URL with this event name.",
+            ),
+            *RECORDED,
+        ),
+        about="Requests to a URL that names no source stand under the source `unknown`.",
+    ),
+)
+SIZE: Final = Param("size", "The checkpoint of this size; the latest when not given.", "position")
+SEAL_NOTE: Final = Route(
+    "/v1/seals/{source}/note",
+    "A log's signed checkpoint as text, to keep elsewhere",
+    "evidence",
+    str,
+    reads_seals.seal,
+    (SIZE,),
+    is_list=False,
+    about="The header `Ledger-Seal-Key` names the public key that signed.",
+)
+EVIDENCE: Final = (
+    Route(
+        "/v1/seals",
+        "Signed checkpoints, the newest first",
+        "evidence",
+        evidence.Seals,
+        reads_seals.listed,
+        (SOURCE,),
+    ),
+    Route(
+        "/v1/seals/{source}",
+        "A log's signed checkpoint",
+        "evidence",
+        evidence.Seal,
+        reads_seals.seal,
+        (SIZE,),
+        is_list=False,
+    ),
+    SEAL_NOTE,
+    Route(
+        "/v1/seals/{source}/consistency",
+        "Proof that a later checkpoint continues an earlier one",
+        "evidence",
+        evidence.ConsistencyProof,
+        reads_seals.consistency,
+        (
+            Param("from", "Size of the earlier checkpoint; must be given.", "position"),
+            Param("to", "Size of the later one; the latest when not given.", "position"),
+        ),
+        is_list=False,
+    ),
+    Route(
+        "/v1/events/{source}/{position}/proof",
+        "Proof that a signed checkpoint covers an event",
+        "evidence",
+        evidence.InclusionProof,
+        reads_seals.inclusion,
+        (SIZE,),
+        is_list=False,
+    ),
+)
+RESOLVE: Final = Route(
+    "/v1/exceptions/{id}/resolve",
+    "Decide on an exception",
+    "operations",
+    log.Resolution,
+    reads_exceptions.decision,
+    is_list=False,
+    method="POST",
+    takes=log.Decision,
+    about="The decision is an event of the log itself; the answer says where it stands. Findings "
+    "are acknowledged only.",
+)
+STATUS_ROUTE: Final = Route(
+    "/v1/status",
+    "How far each log and its books are",
+    "operations",
+    log.Status,
+    reads_status.status,
+    is_list=False,
+)
+EXCEPTIONS: Final = Route(
+    "/v1/exceptions",
+    "What an operator should look at, the newest first",
+    "operations",
+    log.Exceptions,
+    reads_exceptions.exceptions,
+    (
+        SOURCE,
+        Param("reason", "Only with this reason."),
+        KIND,
+        Param("state", "Only in this state.", "choice", ("open", "cleared", "resolved")),
+    ),
+    about="By source: what its events opened, then findings, which no event opens: what looks "
+    "incomplete by now (stuck pending, returned, drifted from its limit, money without a verified "
+    "customer). A finding is open while it is so, or resolved once it "
+    "was acknowledged; `/v1/reconciliation/findings` tells them with amounts, as of any moment.",
+)
+OPERATIONS: Final = (
+    EXCEPTIONS,
+    RESOLVE,
+    STATUS_ROUTE,
+)
+ROUTES: Final = (*MONEY, *PEOPLE, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)

@@ -1,0 +1,146 @@
+"""The part of the query API's table that is about statements and reconciliation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.queries import findings as reads_findings
+from ledger.queries import reconciliation as reads_recon
+from ledger.queries.params import Param, Route
+from ledger.queries.schemas import reconciliation as a
+from ledger.queries.schemas.log import Resolution
+from ledger.reconciliation import decisions as recon_decide
+from ledger.reconciliation.items import BREAK_TYPES, TIMING
+from ledger.statements.model import FORMATS
+
+SOURCE: Final = Param("source", "Only this source.")
+CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
+
+IMPORT: Final = Route(
+    "/v1/statements",
+    "Import a provider's statement",
+    "reconciliation",
+    a.Imported,
+    reads_recon.statements,
+    (
+        Param("source", "The source whose statement it is; must be given."),
+        Param("currency", "Where the file names none.", "currency"),
+        Param("format", "Found out from the bytes when not given.", "choice", FORMATS),
+        Param("from", "Begin of the period that the file covers, where it states none.", "time"),
+        Param("to", "End of that period, exclusive.", "time"),
+        Param("columns", "For CSV: a JSON object, what → column or spelling."),
+        Param("again", "State the file anew though it was imported before.", "choice", ("yes",)),
+    ),
+    is_list=False,
+    method="POST",
+    takes=bytes,
+    about="The body is the file. The same file again changes nothing; a newer file that overlaps "
+    "replaces line by line. A file whose balances do not add up is refused, with the line named.",
+)
+WITHDRAW: Final = Route(
+    "/v1/statements/{source}/{sha256}/withdraw",
+    "Take a mistaken statement back",
+    "reconciliation",
+    a.Withdrawn,
+    reads_recon.statements,
+    is_list=False,
+    method="POST",
+    takes=a.Withdrawal,
+    about="It stays in the log and counts no more, nor do the lines that it was the last to state. "
+    "Where another statement has them too, import that one with again=yes.",
+)
+FILE: Final = Route(
+    "/v1/statements/{source}/{sha256}/file",
+    "A statement's file, byte for byte as it was imported",
+    "reconciliation",
+    bytes,
+    reads_recon.part,
+    is_list=False,
+)
+DECIDE: Final = Route(
+    "/v1/breaks/{id}/decide",
+    "Decide on a break",
+    "reconciliation",
+    Resolution,
+    recon_decide.decision,
+    is_list=False,
+    method="POST",
+    takes=a.BreakDecision,
+    about="The decision is an event of the source's log; it moves the books as it says.",
+)
+FINDINGS: Final = Route(
+    "/v1/reconciliation/findings",
+    "What looks incomplete, without any statement",
+    "reconciliation",
+    a.Findings,
+    reads_findings.findings,
+    (
+        SOURCE,
+        Param("reason", "Only for this reason.", "choice", reads_findings.REASONS),
+        Param("as_of", "Ages as of this moment; now when not given.", "kept_time"),
+    ),
+    about="Each is also an exception, under its `exception`, where it can be acknowledged.",
+)
+REPORT: Final = Route(
+    "/reconciliation/{source}/{currency}",
+    "One wallet's reconciliation as a page fit to print",
+    "reconciliation",
+    str,
+    reads_recon.one,
+    (Param("as", "`csv` for a spreadsheet.", "choice", ("html", "csv")),),
+    is_list=False,
+)
+RECONCILIATION: Final = (
+    IMPORT,
+    WITHDRAW,
+    FILE,
+    Route(
+        "/v1/statements",
+        "Imported statements, the newest first",
+        "reconciliation",
+        a.Statements,
+        reads_recon.statements,
+        (SOURCE, CURRENCY),
+    ),
+    Route(
+        "/v1/statement_lines",
+        "Statement lines and what each is matched with",
+        "reconciliation",
+        a.StatementLines,
+        reads_recon.statement_lines,
+        (
+            SOURCE,
+            CURRENCY,
+            Param("contract_id", "Only of this contract."),
+            Param("line", "Only the line with this id."),
+            Param("matched", "Whether it is in a live match.", "choice", ("yes", "no")),
+        ),
+    ),
+    Route(
+        "/v1/breaks",
+        "Differences between statements and books, and what is in transit",
+        "reconciliation",
+        a.Breaks,
+        reads_recon.breaks,
+        (
+            SOURCE,
+            CURRENCY,
+            Param("type", "Only this type.", "choice", (*BREAK_TYPES, TIMING)),
+            Param("state", "Only in this state.", "choice", ("OPEN", "RESOLVED")),
+            Param("owner", "Only what this owner looks after."),
+            Param("bucket", "Only of this age.", "choice", ("0-1d", "2-3d", "4-7d", ">7d")),
+            Param("id", "Only this one."),
+        ),
+    ),
+    DECIDE,
+    Route(
+        "/v1/reconciliation",
+        "The latest reconciliation of each wallet",
+        "reconciliation",
+        a.Runs,
+        reads_recon.runs,
+        (SOURCE, CURRENCY),
+    ),
+    FINDINGS,
+    REPORT,
+)

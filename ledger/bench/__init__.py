@@ -1,0 +1,1 @@
+"""`ledger bench`: measurements of the whole service on this machine."""

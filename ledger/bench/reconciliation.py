@@ -1,0 +1,105 @@
+"""`ledger bench reconcile`: how long matching a month's lines takes, and in how much memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from random import Random
+from typing import Any, Final
+
+import orjson
+
+from ledger.config.reconciliation import Rules
+from ledger.reconciliation.coverage import Cover
+from ledger.reconciliation.items import DatedAmount, Frame, Item, Move, added
+from ledger.reconciliation.matching import Matcher
+from ledger.reconciliation.result import RECONCILED, Ledger, Result, conclude
+from ledger.terminal import tables
+
+FRAME: Final = Frame(datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC))
+SEED: Final = 1
+
+
+def run(lines: int, *, json: bool) -> int:
+    """Match as many lines with as many transactions; print the figures.
+
+    Returns 0, or 1 when the result is not the one that was made up.
+    """
+    begun = time.perf_counter()
+    items, moves = made_up(lines, Random(SEED))  # noqa: S311 - made-up money
+    made = time.perf_counter()
+    result = reconciled(items, moves)
+    done = time.perf_counter()
+    is_right = result.state == RECONCILED and result.figures["lines_matched"] == len(items)
+    found: dict[str, Any] = {
+        "bench": "reconcile",
+        "lines": len(items),
+        "transactions": len(moves),
+        "made_seconds": round(made - begun, 2),
+        "seconds": round(done - made, 2),
+        "lines_per_second": round(len(items) / (done - made)),
+        "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "state": result.state,
+        "sha256": result.sha256,
+        "ok": is_right,
+    }
+    if json:
+        sys.stdout.write(orjson.dumps(found).decode() + "\n")
+    else:
+        tables.show_one(found, tables.console())
+    return 0 if is_right else 1
+
+
+def reconciled(items: list[Item], moves: list[Move]) -> Result:
+    """Match and conclude, as the reconcile step does."""
+    matcher = Matcher.of(FRAME, Rules(), items, moves)
+    matcher.match()
+    told = added(item.amount for item in items)
+    held = added(amount for move in moves for _, amount in move.legs)
+    return conclude(
+        "bench",
+        "XSGD",
+        cover=Cover(FRAME, Decimal(0), told, ()),
+        ledger=Ledger(Decimal(0), held),
+        groups=matcher.finish({}, {}),
+        decided={},
+        rules=Rules(),
+    )
+
+
+def made_up(count: int, rng: Random) -> tuple[list[Item], list[Move]]:
+    """Return about `count` lines and transactions that agree.
+
+    Of ten transactions six are named by their contract, two of those with a fee row beside, two
+    by their idempotency id, one by its reference and one by nothing but its amount and time.
+    """
+    items: list[Item] = []
+    moves: list[Move] = []
+    for n in range(count):
+        at = FRAME.opened + (FRAME.cutoff - FRAME.opened) * rng.random()
+        # The last digits make the amount of an unnamed line one of a kind.
+        amount = Decimal(rng.randrange(1, 10**8) * 10**6 + n) / 10**8
+        fee = Decimal(1) if n % 10 < 2 else Decimal(0)
+        legs: tuple[DatedAmount, ...] = ((at, amount - fee),)
+        moves.append(Move("payment", f"contract_{n}", legs, fee, f"idem-{n}", (f"ref-{n}",)))
+        later = at + timedelta(seconds=rng.randrange(60))
+        contract, idempotency, reference = _names(n)
+        items.append(Item(f"e{n}", "Transfer", amount, later, contract, idempotency, reference))
+        if fee:
+            items.append(Item(f"f{n}", "Fee", -fee, later, contract))
+    return items, moves
+
+
+def _names(n: int) -> tuple[str | None, str | None, str | None]:
+    match n % 10:
+        case 6 | 7:
+            return None, f"idem-{n}", None
+        case 8:
+            return None, None, f"ref-{n}"
+        case 9:
+            return None, None, None
+        case _:
+            return f"contract_{n}", f"idem-{n}", None

@@ -1,0 +1,472 @@
+"""The projection worker: reads a log behind its checkpoint, translates, folds and writes.
+
+One `SourceFolder` per source takes turns with the others on a few shared connections. In a turn it
+folds what the log holds beyond the checkpoint: while PostgreSQL writes one batch, the next is read
+and folded. A turn ends when everything it folded is written, so a failed write is seen in the turn
+that made it. Any failure ends the turn; the next one begins at the checkpoint.
+
+Only what an event's own values cause (`database.is_data_error`) sets that event apart, after it
+failed alone twice. Everything else is tried again until it works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from ledger.books import balance_index as cells
+from ledger.books import store as books
+from ledger.books.fold_connections import FoldConnections
+from ledger.config.settings import Settings
+from ledger.database import conditions
+from ledger.database import connection as database
+from ledger.errors import CannotBeTrue, NotStorable, SomeoneElseFolds, Unreadable
+from ledger.fold.batch import DECISION, Batch, Change, StreamKey, Translated
+from ledger.fold.change import in_time
+from ledger.model import RETRY, SourceTerms, Trouble, changed
+from ledger.registry import EVENT_MISMATCH, Registry
+from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled
+from ledger.runtime.metrics import FOLD_FAILURES, FOLDED
+
+LOGGER = structlog.get_logger("ledger.worker")
+
+SELECT_SOURCES: Final = "SELECT source, provider, currency, wallets::text FROM ledger.sources"
+SELECT_BATCH: Final = """
+SELECT position, event_id, kind, resource_id, status, path_event, origin, reason, detail,
+       body, received_at, recorded_at
+  FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) AS read
+          FROM ledger.events
+         WHERE source = $1 AND position > $2 AND position <= $2 + $3) AS behind
+ WHERE read <= $4 OR position = $2 + 1
+ ORDER BY position
+"""
+
+REFUSED: Final = "rows_refused"
+"""The reason of an event that is set apart because the database does not take its rows."""
+
+PACE_SECONDS: Final = 0.075
+"""Turns of small batches begin no faster than this: a steady trickle shares its commits."""
+YIELD_EVERY_EVENTS: Final = 50
+"""After so many events the loop may run: what PostgreSQL is being sent must not wait."""
+TURN_BATCHES_MAX: Final = 8
+"""Batches of one turn."""
+CROWDED_EVENTS_MAX: Final = 200
+"""Events of one turn while every turn is taken."""
+PAUSE_SECONDS_MIN: Final = 0.05
+PAUSE_SECONDS_MAX: Final = 1.0
+REPORT_FAILURES: Final = 3
+"""Failures in a row from which on a source's trouble is a condition that operators see."""
+RETRYING: Final = "fold_retrying"
+
+_columns: Final = itemgetter(
+    "position", "event_id", "kind", "resource_id", "status", "path_event", "origin", "reason",
+    "detail", "body", "received_at", "recorded_at",
+)  # fmt: skip
+
+
+def translate(registry: Registry, terms: SourceTerms, row: Any) -> Translated:
+    """Turn a stored event into a fact, or into the trouble that it is."""
+    (position, event_id, kind, resource_id, status, path_event, origin, reason, detail, body,
+     received_at, recorded_at) = _columns(row)  # fmt: skip
+    fact = trouble = None
+    if reason == "unsupported_encoding" or (
+        # These bytes were posted under another event name before: theirs is what they are.
+        reason == EVENT_MISMATCH and registry.is_by_url(terms.provider, body)
+    ):
+        trouble = Trouble(reason, detail or "")
+    else:
+        try:
+            told = registry.translate(terms, origin, path_event, body)
+            fact = in_time(told, received_at) if origin == "callback" else told
+        except Unreadable as error:
+            trouble = Trouble("unreadable", str(error))
+        except CannotBeTrue as error:
+            trouble = Trouble(error.reason, error.detail)
+        except Exception as error:
+            LOGGER.exception("handler_failed", source=terms.source, position=position)
+            trouble = Trouble("handler_failed", f"{type(error).__name__}: {error}"[:500])
+    return Translated(
+        position, event_id.hex(), kind, resource_id, status, received_at, recorded_at, fact,
+        trouble,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class SourceFolder:
+    """Folds one source into one generation, in turns with others."""
+
+    shared: FoldConnections
+    settings: Settings
+    registry: Registry
+    terms: SourceTerms
+    until: int | None = None
+    """The position to fold up to, and not beyond; None is the end of the log."""
+    on_batch: Callable[[int], None] = lambda _position: None
+    """Called with the last position of every batch that is read."""
+    on_retry: Callable[[], None] = lambda: None
+    """Called when an operator's decision to try set-apart events again is in the books."""
+    head: int = 0
+    """The end of the log as far as it is known here."""
+    position: int = 0
+    """The last position that this worker saw in the books."""
+    _wakeup: asyncio.Event = field(default_factory=asyncio.Event)
+    _advanced: asyncio.Event = field(default_factory=asyncio.Event)
+    _pipe: Pipe | None = None
+    _is_reported: bool = False
+
+    def grow(self, head: int) -> None:
+        """Learn how long the log is now."""
+        if head > self.head:
+            self.head = head
+            self._wakeup.set()
+
+    async def run(self) -> None:
+        """Fold whatever `grow` announces until cancelled, through every failure."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sum_spans())
+            tasks.create_task(self._keep_folding())
+
+    async def catch_up(self) -> None:
+        """Fold up to the end of the log, or `until`. Raises what kept it from there."""
+        self.head = self.until or 0
+        while await self._turn(None):
+            pass
+
+    async def _keep_folding(self) -> None:
+        backoff = Backoff(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX)
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                while self._pipe is not None and self._pipe.position >= self.head:
+                    self._wakeup.clear()
+                    await self._wakeup.wait()
+                started = clock()
+                async with self.shared.turns:
+                    is_full = await self._turn(TURN_BATCHES_MAX)
+                backoff.reset()
+                await self._report_over()
+                if not is_full:
+                    await asyncio.sleep(started + PACE_SECONDS - clock())
+            except Exception as error:  # noqa: BLE001 - logged, counted, reported, tried again
+                stop_if_cancelled()
+                if isinstance(first_failure(error), SomeoneElseFolds):
+                    await asyncio.sleep(PAUSE_SECONDS_MIN)  # the other one's books are read next
+                    continue
+                await self._failed(first_failure(error), backoff.failures + 1)
+                await backoff.pause()
+
+    async def _turn(self, batches_max: int | None) -> bool:
+        """Fold up to so many batches and write them; return whether there may be more."""
+        pipe = self._pipe or await self._opened()
+        self._pipe = None  # whatever fails below, the next turn begins at the checkpoint
+        queue: asyncio.Queue[Sequence[Translated] | None] = asyncio.Queue(maxsize=1)
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(self._read(pipe.position, queue, batches_max))
+            try:
+                while (events := await queue.get()) is not None:
+                    await pipe.fold(events)
+                await pipe.settle()
+            finally:
+                await pipe.abandon()
+        self._pipe = pipe
+        return reading.result()
+
+    async def _opened(self) -> Pipe:
+        """Begin at the checkpoint that the books show."""
+        async with self.shared.writing.acquire() as connection:
+            own = books.Books(connection, self.registry, self.terms.source)
+            pipe = Pipe(self, await own.position())
+            pipe.parked = await own.parked()
+        self.advanced(pipe.position)
+        return pipe
+
+    async def _read(
+        self,
+        position: int,
+        queue: asyncio.Queue[Sequence[Translated] | None],
+        batches_max: int | None,
+    ) -> bool:
+        """Queue translated batches, None after the last; return whether there may be more."""
+        is_full, batches = True, 0
+        events_max = self.settings.fold_events_max
+        if batches_max is not None and self.shared.turns.locked():
+            # Others wait for a turn: a short one, so that everybody's books move.
+            batches_max, events_max = 1, min(events_max, CROWDED_EVENTS_MAX)
+        while is_full and batches != batches_max:
+            rows = await self._fetch(position, events_max)
+            is_full = len(rows) > 0 and (batches_max is None or len(rows) >= events_max)
+            if rows:
+                position = rows[-1]["position"]
+                self.on_batch(position)
+                await queue.put(await self._translated(rows))
+                batches += 1
+        await queue.put(None)
+        return is_full
+
+    async def _fetch(self, position: int, events_max: int) -> list[Any]:
+        if self.until is not None:
+            events_max = min(events_max, self.until - position)
+            if events_max <= 0:
+                return []
+        async with self.shared.reading.acquire() as connection:
+            return await connection.fetch(
+                SELECT_BATCH, self.terms.source, position, events_max, self.settings.fold_bytes_max
+            )
+
+    async def _translated(self, rows: Sequence[Any]) -> list[Translated]:
+        events: list[Translated] = []
+        for first in range(0, len(rows), YIELD_EVERY_EVENTS):
+            part = rows[first : first + YIELD_EVERY_EVENTS]
+            events += [translate(self.registry, self.terms, row) for row in part]
+            await asyncio.sleep(0)
+        return events
+
+    def advanced(self, position: int) -> None:
+        """Learn that the books are at `position` now."""
+        self.position = position
+        self.head = max(self.head, position)
+        self._advanced.set()
+
+    async def _failed(self, error: BaseException, failures: int) -> None:
+        """Log a failed turn, count it, and tell operators about one that goes on."""
+        source = self.terms.source
+        FOLD_FAILURES.labels(source).inc()
+        reason = database.describe(error)
+        if isinstance(error, database.EXPECTED):
+            LOGGER.warning("fold_interrupted", source=source, error=reason, tries=failures)
+        else:
+            LOGGER.error("fold_failed", source=source, error=reason, exc_info=error)
+        if failures < REPORT_FAILURES:
+            return
+        with suppress(Exception):  # a database that is away keeps no conditions either
+            async with self.shared.reading.acquire() as connection:
+                detail = f"{failures} tries failed, the last with {reason}; trying again"
+                await conditions.report(connection, source, RETRYING, detail)
+                self._is_reported = True
+
+    async def _report_over(self) -> None:
+        if self._is_reported:
+            async with self.shared.reading.acquire() as connection:
+                await conditions.clear(connection, self.terms.source, RETRYING)
+            self._is_reported = False
+            LOGGER.info("fold_resumed", source=self.terms.source)
+
+    async def _sum_spans(self) -> None:
+        """Sum every span of the journal that the books complete. Folding never waits for it."""
+        source, due = self.terms.source, 0
+        while True:
+            await self._advanced.wait()
+            self._advanced.clear()
+            if self.position < due:
+                continue
+            try:
+                async with self.shared.summing.acquire() as connection:
+                    while due <= self.position:
+                        due = await cells.advance(connection, source)
+            except Exception as error:  # noqa: BLE001 - balances are right without, only slower
+                stop_if_cancelled()
+                LOGGER.warning("span_not_summed", source=source, error=database.describe(error))
+                due = self.position + cells.SPAN
+
+
+@dataclass(slots=True)
+class Pipe:
+    """Folds one batch while the one before it is being written."""
+
+    folder: SourceFolder
+    position: int
+    parked: set[StreamKey] = field(default_factory=set)
+    _writing: asyncio.Task[None] | None = None
+    _written: tuple[Sequence[Translated], Change] | None = None
+
+    async def fold(self, events: Sequence[Translated]) -> None:
+        """Fold `events` and start writing them, after the batch before them is written."""
+        prepared = await self._judged(events, self._written[1] if self._written else None)
+        if not await self.settle():
+            prepared = await self._judged(events, None)
+        if isinstance(prepared, Exception):
+            await self._isolate(events, prepared)
+            return
+        change, batch = prepared
+        self._written = (events, change)
+        self._writing = asyncio.create_task(self._write(batch, events))
+
+    async def settle(self) -> bool:
+        """Wait for the batch that is being written; False when it had to be taken apart."""
+        if self._writing is None or self._written is None:
+            return True
+        events, change = self._written
+        writing, self._writing, self._written = self._writing, None, None
+        try:
+            await writing
+        except Exception as error:
+            if not database.is_data_error(error):
+                raise
+            await self._isolate(events, error)
+            return False
+        self._advance(events, change)
+        return True
+
+    async def abandon(self) -> None:
+        """Give up a write that is still under way; its transaction rolls back."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
+            self._writing = self._written = None
+
+    async def _write(self, batch: Sequence[books.Write], events: Sequence[Translated]) -> None:
+        if events[0].position != self.position + 1:
+            raise SomeoneElseFolds  # the log is dense: what is skipped would never be folded
+        position = events[-1].position
+        async with self.folder.shared.writing.acquire() as connection:
+            await self._books(connection).write(batch, self.position, position)
+
+    def _books(self, connection: Any) -> books.Books:
+        return books.Books(connection, self.folder.registry, self.folder.terms.source)
+
+    def _advance(self, events: Sequence[Translated], change: Change) -> None:
+        self.position = events[-1].position
+        self.parked.update(park.key for park in change.parked)
+        FOLDED.labels(self.folder.terms.source).inc(len(events))
+        self.folder.advanced(self.position)
+        if any(decides_to_retry(event) for event in events):
+            self.folder.on_retry()
+
+    async def _judged(
+        self, events: Sequence[Translated], before: Change | None
+    ) -> tuple[Change, list[books.Write]] | Exception:
+        """Prepare `events`; return the error that their own values cause, if any."""
+        try:
+            return await self._prepare(events, before)
+        except Exception as error:
+            if database.is_data_error(error):
+                return error
+            raise
+
+    async def _prepare(
+        self, events: Sequence[Translated], before: Change | None
+    ) -> tuple[Change, list[books.Write]]:
+        """Fold `events`; return what they change, and the same as statements.
+
+        Raises NotStorable for what the events' own values cause outside of PostgreSQL: folding
+        raises where no stream can be parked, or a value is none of its column's type.
+        """
+        try:
+            return await self._folded(events, before)
+        except database.EXPECTED:
+            raise
+        except Exception as error:
+            raise NotStorable(f"{type(error).__name__}: {error}") from error
+
+    async def _folded(
+        self, events: Sequence[Translated], before: Change | None
+    ) -> tuple[Change, list[books.Write]]:
+        registry = self.folder.registry
+        batch = Batch(
+            self.folder.terms,
+            registry.streams,
+            registry.projections,
+            events,
+            parked=set(self.parked),
+        )
+        if before is not None:
+            batch.follow(before)
+        async with self.folder.shared.looking.acquire() as connection:
+            own = self._books(connection)
+            await own.load(batch, batch.keys())
+            await own.load_related(batch, batch.fold_states())
+        for _ in batch.view(YIELD_EVERY_EVENTS):
+            await asyncio.sleep(0)
+        change = batch.finish()
+        written: list[books.Write] = []
+        for write in self._books(None).written(change):
+            written.append(write)
+            await asyncio.sleep(0)
+        return change, written
+
+    async def _isolate(self, events: Sequence[Translated], error: Exception) -> None:
+        """Fold a batch that failed half by half; set apart the event that fails alone twice."""
+        if len(events) > 1:
+            half = len(events) // 2
+            for part in (events[:half], events[half:]):
+                again = await self._attempt(part)
+                if again is not None:
+                    await self._isolate(part, again)
+            return
+        again = await self._attempt(events)
+        if again is None:
+            return
+        (event,) = events
+        why = database.describe(again)
+        source = self.folder.terms.source
+        LOGGER.error(REFUSED, source=source, position=event.position, error=why)
+        apart = changed(event, fact=_placed(event), trouble=Trouble(REFUSED, why))
+        last = await self._attempt([apart])
+        if last is not None:
+            raise last from error
+
+    async def _attempt(self, events: Sequence[Translated]) -> Exception | None:
+        """Fold and write `events` at once; return the error that their own values cause, if any."""
+        try:
+            change, batch = await self._prepare(events, None)
+            await self._write(batch, events)
+        except Exception as error:
+            if database.is_data_error(error):
+                return error
+            raise
+        self._advance(events, change)
+        return None
+
+
+def _placed(event: Translated) -> Any:
+    """Return the fact of an event that is set apart, which names the stream to park.
+
+    A decision parks no stream: it is listed by itself.
+    """
+    fact = event.fact
+    return None if fact is None or fact.kind == DECISION else fact
+
+
+def decides_to_retry(event: Translated) -> bool:
+    """Tell whether an event is an operator's decision to try set-apart events again."""
+    fact = event.fact
+    return fact is not None and fact.kind == DECISION and fact.status == RETRY
+
+
+async def would_fold(folder: SourceFolder, position: int) -> bool:
+    """Tell whether the database takes the rows of a set-apart event now; nothing is kept."""
+    async with folder.shared.reading.acquire() as connection:
+        rows = await connection.fetch(SELECT_BATCH, folder.terms.source, position - 1, 1, 1)
+    if not rows:
+        return False
+    event = translate(folder.registry, folder.terms, rows[0])
+    pipe = await folder._opened()
+    fact = event.fact
+    pipe.parked.clear()
+    try:
+        change, batch = await pipe._prepare([event], None)
+        if fact is not None and change.parked:
+            return False
+        async with folder.shared.writing.acquire() as connection:
+            await books.Books(connection, folder.registry, folder.terms.source).try_out(batch)
+    except Exception as error:
+        if database.is_data_error(error):
+            return False
+        raise
+    return True
+
+
+async def load_terms(connection: Any) -> list[SourceTerms]:
+    """Return what is configured about every source that has a log."""
+    rows = await connection.fetch(SELECT_SOURCES)
+    return [
+        SourceTerms(row["source"], row["provider"], row["currency"], orjson.loads(row["wallets"]))
+        for row in rows
+    ]

@@ -1,0 +1,317 @@
+"""The books: the projections' tables in one schema per generation, written batch by batch.
+
+A batch is one transaction with a compare-and-set of the source's checkpoint, so that every table
+is true at one position and no two workers can fold the same event twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from ledger.books import balance_index as cells
+from ledger.books import findings as kept_findings
+from ledger.books.table_sql import TableSql, look_up, put_together, tables
+from ledger.database.copy_format import Copied, arrays, copied, copy
+from ledger.errors import SomeoneElseFolds
+from ledger.fold.batch import RELATED_MAX, Batch, Change, Stream
+from ledger.fold.stream_state import encode as encode_stored
+from ledger.registry import Registry
+
+BOOKKEEPING: Final = (
+    """
+CREATE TABLE checkpoints (
+    source text PRIMARY KEY, position bigint NOT NULL,
+    moved_at timestamptz NOT NULL DEFAULT clock_timestamp()) WITH (fillfactor = 50)
+""",
+    """
+CREATE TABLE parked (
+    source text, position bigint, kind text NOT NULL, resource_id text NOT NULL,
+    reason text NOT NULL, PRIMARY KEY (source, position))
+""",
+    "CREATE INDEX ON parked (hashtextextended(resource_id, 0), kind)",
+    "CREATE TABLE links (source text, link text, kind text, id text)",
+    # Two identifiers of 512 characters do not fit into one key.
+    "CREATE INDEX ON links (hashtextextended(link, 0), source)",
+    *cells.TABLES,
+    *kept_findings.TABLES,
+)
+FUNCTIONS: Final = (
+    """
+CREATE FUNCTION journal_positions(p_source text, p_kind text, p_id text) RETURNS bigint[]
+LANGUAGE sql STABLE
+RETURN ARRAY(
+       SELECT h.position FROM history AS h
+        WHERE h.source = p_source AND h.id = p_id AND (p_kind IS NULL OR h.kind = p_kind)
+          AND hashtextextended(h.id, 0) = hashtextextended(p_id, 0)
+        UNION
+       SELECT e.position FROM echoes AS e
+        WHERE e.source = p_source AND e.id = p_id AND (p_kind IS NULL OR e.kind = p_kind)
+          AND hashtextextended(e.id, 0) = hashtextextended(p_id, 0))
+""",
+)
+"""What finds things in the tables: where a transaction may have journal lines."""
+
+SELECT_CHECKPOINT: Final = "SELECT position FROM checkpoints WHERE source = $1"
+SELECT_POSITIONS: Final = "SELECT source, position FROM checkpoints"
+# Damaged books may claim more events than the log has; nobody can be as far as that.
+SELECT_FOLDED: Final = """
+SELECT c.source, least(c.position, coalesce(h.position, 0)) AS position
+  FROM checkpoints AS c LEFT JOIN ledger.heads AS h USING (source)
+"""
+INSERT_CHECKPOINT: Final = """
+INSERT INTO checkpoints (source, position) VALUES ($1, 0) ON CONFLICT DO NOTHING
+"""
+ADVANCE: Final = """
+UPDATE checkpoints SET position = $3, moved_at = clock_timestamp()
+ WHERE source = $1 AND position = $2
+"""
+SELECT_PARKED: Final = """
+SELECT DISTINCT kind, resource_id FROM parked WHERE source = $1
+"""
+SELECT_LINKED: Final = """
+SELECT l.link, l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
+ CROSS JOIN LATERAL (SELECT * FROM links WHERE source = $1 AND links.link = wanted.link
+                        AND hashtextextended(links.link, 0) = hashtextextended(wanted.link, 0)
+                      ORDER BY kind DESC, id COLLATE "C" LIMIT $3) AS l
+"""
+
+SELECT_EXISTS: Final = "SELECT EXISTS (SELECT FROM ledger.generations WHERE generation = $1)"
+SELECT_LIVE: Final = "SELECT generation, version FROM ledger.generations WHERE state = 'live'"
+SELECT_BUILDING: Final = """
+SELECT generation FROM ledger.generations WHERE state = 'building' AND version = $1
+"""
+NEXT_GENERATION: Final = "SELECT coalesce(max(generation), 0) + 1 FROM ledger.generations"
+INSERT_GENERATION: Final = """
+INSERT INTO ledger.generations (generation, version, state) VALUES ($1, $2, $3)
+"""
+LOCK_GENERATIONS: Final = "LOCK TABLE ledger.generations IN SHARE ROW EXCLUSIVE MODE"
+RETIRE_LIVE: Final = "UPDATE ledger.generations SET state = 'previous' WHERE state = 'live'"
+MAKE_LIVE: Final = "UPDATE ledger.generations SET state = 'live' WHERE generation = $1"
+FORGET_GENERATION: Final = "DELETE FROM ledger.generations WHERE generation = $1"
+
+LINK_KINDS: Final = ("text",) * 4
+TOGETHER_MAX: Final = 200
+"""Rows of a stream table up to which new ones are written with the changed ones, and those of all
+such tables together: a statement costs more than the few rows that most batches have for it."""
+
+PARK_KINDS: Final = ("text", "bigint", "text", "text", "text")
+
+
+def schema_of(generation: int) -> str:
+    """Name the schema of a generation."""
+    return f"books_{generation:d}"
+
+
+class Write(NamedTuple):
+    """One step of writing a batch."""
+
+    where: str
+    """A table, or a statement."""
+    data: Copied | Sequence[Any]
+    """What COPY puts into the table, or the statement's arguments."""
+
+
+async def create_generation(connection: Any, registry: Registry, version: str, state: str) -> int:
+    """Make the empty tables of a new generation in state `building` or `live`; return its number.
+
+    Two services that start together make one generation: the table lock lets one of them find
+    the other's.
+    """
+    async with connection.transaction():
+        await connection.execute(LOCK_GENERATIONS)
+        live = await connection.fetchrow(SELECT_LIVE)
+        known = await connection.fetchval(SELECT_BUILDING, version)
+        if state == "live" and live is not None:
+            known = live["generation"]
+        if known is not None:
+            return int(known)
+        generation = int(await connection.fetchval(NEXT_GENERATION))
+        await create_tables(connection, registry, generation)
+        await connection.execute(INSERT_GENERATION, generation, version, state)
+        return generation
+
+
+async def create_tables(connection: Any, registry: Registry, generation: int) -> None:
+    """Make the schema of a generation with its empty tables, and use it."""
+    await connection.execute(f"CREATE SCHEMA {schema_of(generation)}")
+    await use_generation(connection, generation)
+    for statement in BOOKKEEPING:
+        await connection.execute(statement)
+    for table in tables(registry).values():
+        for statement in table.create:
+            await connection.execute(statement)
+    for statement in FUNCTIONS:
+        await connection.execute(statement)
+
+
+async def try_swap(connection: Any, generation: int) -> bool:
+    """Make `generation` the one that answers, in one short transaction.
+
+    False when it is behind the live one in any source: no answer may go back in time.
+    """
+    async with connection.transaction():
+        await connection.execute(LOCK_GENERATIONS)
+        live = await connection.fetchrow(SELECT_LIVE)
+        mine = await _positions(connection, generation, SELECT_POSITIONS)
+        theirs = await _positions(connection, live["generation"], SELECT_FOLDED)
+        if any(mine.get(source, -1) < position for source, position in theirs.items()):
+            return False
+        await connection.execute(RETIRE_LIVE)
+        if await connection.execute(MAKE_LIVE, generation) != "UPDATE 1":
+            raise SomeoneElseFolds(f"generation {generation} was dropped by another process")
+        return True
+
+
+async def _positions(connection: Any, generation: int, statement: str) -> dict[str, int]:
+    await use_generation(connection, generation)
+    return dict(await connection.fetch(statement))
+
+
+async def use_generation(connection: Any, generation: int) -> None:
+    """Point the session's unqualified names at a generation."""
+    await connection.execute(f"SET search_path = {schema_of(generation)}, ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The books of one source in one generation, through one connection."""
+
+    connection: Any
+    registry: Registry
+    source: str
+
+    async def position(self) -> int:
+        """Return the checkpoint: the last position that the tables contain."""
+        found = await self.connection.fetchval(SELECT_CHECKPOINT, self.source)
+        if found is None:
+            await self.connection.execute(INSERT_CHECKPOINT, self.source)
+        return int(found or 0)
+
+    async def parked(self) -> set[tuple[str, str]]:
+        """Return the streams that wait for a better fold."""
+        rows = await self.connection.fetch(SELECT_PARKED, self.source)
+        return {(row["kind"], row["resource_id"]) for row in rows}
+
+    async def load(self, batch: Batch, keys: Iterable[tuple[str, str]]) -> None:
+        """Give `batch` the streams among `keys` that the books hold."""
+        wanted: dict[str, tuple[list[str], list[str]]] = {}
+        streams = self.registry.streams
+        for key in keys:
+            if key not in batch.streams:
+                kinds, ids = wanted.setdefault(streams[key[0]].table.name, ([], []))
+                kinds.append(key[0])
+                ids.append(key[1])
+        if not wanted:
+            return
+        names = tuple(sorted(wanted))
+        columns = [column for name in names for column in wanted[name]]
+        statement = look_up(self.registry, names)
+        for row in await self.connection.fetch(statement, self.source, *columns):
+            kind, resource, first_position, position, raw = row
+            batch.add_stream((kind, resource), first_position, position, raw)
+
+    async def load_related(self, batch: Batch, links: set[str]) -> None:
+        """Give `batch` every stream that the books know under one of `links`."""
+        if not links:
+            return
+        await self._load_linked(batch, links)
+        # What a related stream says may hang on streams that it alone names.
+        await self._load_linked(batch, batch.links() - links)
+
+    async def _load_linked(self, batch: Batch, links: set[str]) -> None:
+        if not links:
+            return
+        found = await self.connection.fetch(SELECT_LINKED, self.source, sorted(links), RELATED_MAX)
+        for row in found:
+            batch.relate(row["link"], (row["kind"], row["id"]))
+        await self.load(batch, {(row["kind"], row["id"]) for row in found})
+
+    def written(self, change: Change) -> Iterator[Write]:
+        """Write a batch out as the statements that put it into the tables, one by one."""
+        known = tables(self.registry)
+        few: dict[str, list[str]] = {}
+        for name, streams in by_table(change.streams).items():
+            sql = known[name]
+            if sql.table.hashed or len(streams) > TOGETHER_MAX:
+                fresh = [row_of(sql, self.source, stream) for stream in streams if stream.is_new]
+                yield from _copied(name, sql.kinds, fresh)
+                streams = [stream for stream in streams if not stream.is_new]
+            if not streams:
+                continue
+            columns = arrays(sql.kinds, [row_of(sql, self.source, each) for each in streams])
+            if sql.table.hashed:
+                yield Write(sql.update, columns)
+            else:
+                few[name] = columns
+        for name, rows in change.rows.items():
+            yield from _copied(name, known[name].kinds, rows)
+        for name, sums in change.sums.items():
+            if sums:
+                added = [(*key, *amounts) for key, amounts in sums.items()]
+                few[name] = arrays(known[name].kinds, added)
+        if few:
+            names = tuple(sorted(few))
+            yield Write(
+                put_together(self.registry, names), [c for name in names for c in few[name]]
+            )
+        yield from _copied("links", LINK_KINDS, [(self.source, *link) for link in change.links])
+        parks = [(self.source, p.position, *p.key, p.reason) for p in change.parked]
+        yield from _copied("parked", PARK_KINDS, parks)
+        for statement, arguments in kept_findings.refreshing(change, self.source):
+            yield Write(statement, arguments)
+
+    async def write(self, batch: Sequence[Write], old: int, new: int) -> None:
+        """Put a batch into the tables and move the checkpoint from `old` to `new`, all or nothing.
+
+        Raises SomeoneElseFolds when the checkpoint was not at `old`.
+        """
+        async with self.connection.transaction():
+            if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":
+                raise SomeoneElseFolds
+            await self._put(batch)
+
+    async def try_out(self, batch: Sequence[Write]) -> None:
+        """Put a batch into the tables and take it back. Raises what the database refuses."""
+        transaction = self.connection.transaction()
+        await transaction.start()
+        try:
+            await self._put(batch)
+        finally:
+            await transaction.rollback()
+
+    async def _put(self, batch: Sequence[Write]) -> None:
+        for where, data in batch:
+            if isinstance(data, Copied):
+                await copy(self.connection, where, data)
+            else:
+                await self.connection.execute(where, *data)
+
+
+def row_of(sql: TableSql, source: str, stream: Stream) -> tuple[Any, ...]:
+    """Return the row of a stream, in the order of its table's columns."""
+    kind, resource = stream.key
+    values = {
+        **(stream.row or {}),
+        "source": source,
+        "kind": kind,
+        "id": resource,
+        "first_position": stream.first_position,
+        "position": stream.position,
+        "state": encode_stored(stream.stored),
+    }
+    return sql.pick(values)
+
+
+def _copied(name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Iterator[Write]:
+    if rows:
+        yield Write(name, copied(kinds, rows))
+
+
+def by_table(streams: Iterable[Stream]) -> dict[str, list[Stream]]:
+    """Group streams by the table that holds them."""
+    found: dict[str, list[Stream]] = {}
+    for stream in streams:
+        found.setdefault(stream.projection.table.name, []).append(stream)
+    return found

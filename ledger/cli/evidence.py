@@ -1,0 +1,238 @@
+"""Commands that prove: `verify`, `rebuild`, `prove` and `seal`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from ledger.cli.options import PROVE, Flag, Json
+from ledger.errors import BadQuestion
+
+Against = Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)]
+Keys = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+
+
+def verify(
+    pack: Annotated[Path | None, Parameter(name="file", show_default=False)] = None, /, *,
+    against: Against = (), trusted: Path | None = None, key: Keys = (),
+    skip_books: Flag = False, json: Json = False,
+) -> int:  # fmt: skip
+    """Recompute log, seals and books from the events and say what holds; name the first bad one.
+
+    With FILE, an audit pack made by `ledger export --audit`: needs no database and no service.
+    Exit status: 0 everything holds, 1 something does not, 3 something could not be checked.
+
+    Parameters
+    ----------
+    pack
+        An audit pack to check instead of this machine's database.
+    against
+        File with signed checkpoints kept elsewhere; may be given more than once.
+    trusted
+        File of trusted public keys, one a line; otherwise keys/trusted.txt of LEDGER_DATA_DIR, or
+        for a pack its own key, which you then have to compare with one from elsewhere.
+    key
+        A trusted public key, for a pack; may be given more than once.
+    skip_books
+        Do not fold the log again; the result is then INCOMPLETE.
+    json
+        Print the findings as JSON.
+    """
+    if pack is not None:
+        from ledger.verify import pack as verify_pack
+
+        given = verify_pack.Options(against, trusted, key, skip_books, json)
+        return verify_pack.run(pack, given)
+    if key:
+        raise BadQuestion("--key is for a pack; name its FILE, or use --trusted FILE")
+    import os
+
+    from ledger.config.settings import load
+    from ledger.verify.database import Options, run
+
+    return run(load(os.environ), Options(against, trusted, skip_books, json))
+
+
+def rebuild(
+    *, swap: Flag = False, accept_differences: Flag = False, verify_only: Flag = False,
+    rollback: Flag = False, processes: int = 2, json: Json = False,
+) -> int:  # fmt: skip
+    """Fold the log anew beside the live books, compare every table, and swap if asked to.
+
+    The service goes on receiving and answering. What was interrupted goes on when run again.
+    Without a flag the rebuilt books are kept for a later --swap. Exit status: 0 the books are
+    equal or were swapped, 1 they differ, 3 it could not be finished.
+
+    Parameters
+    ----------
+    swap
+        Make the rebuilt books the live ones when they are equal.
+    accept_differences
+        With --swap or --rollback: swap although they differ.
+    verify_only
+        Only compare; drop the rebuilt books.
+    rollback
+        Bring the books back that were live before the last swap, at the present position, when
+        they are equal to the live ones.
+    processes
+        Processes that fold.
+    json
+        Print what was found as JSON.
+    """
+    import os
+
+    from ledger.cli.rebuild import Options, run
+    from ledger.config.settings import load
+
+    options = Options(swap, accept_differences, verify_only, rollback, processes, json)
+    return run(load(os.environ), options)
+
+
+def prove(
+    source: str, position: int | None = None, /, *,
+    consistency: Annotated[tuple[int, int] | None, Parameter(negative="")] = None,
+    size: int | None = None,
+    trusted: Path | None = None, url: str | None = None, token: str | None = None,
+    json: Json = False,
+) -> int:  # fmt: skip
+    """Prove that a signed checkpoint covers an event, or that one checkpoint continues another.
+
+    The proof comes from a running service and is checked here against the keys trusted here.
+    Exit status: 0 it holds, 1 it does not, 3 no trusted key signed the checkpoint.
+
+    Parameters
+    ----------
+    source
+        The log.
+    position
+        The event's position.
+    consistency
+        FROM and TO: sizes of two checkpoints.
+    size
+        Prove against the checkpoint of this size instead of the latest.
+    trusted
+        File of trusted public keys, one a line; otherwise keys/trusted.txt of LEDGER_DATA_DIR.
+    url
+        The service's address. Otherwise LEDGER_URL, else host and port of the settings.
+    token
+        API token. Otherwise the first of LEDGER_API_TOKENS.
+    json
+        Print the proof as JSON.
+    """
+    from ledger.cli import prove as proving
+
+    asking = proving.Asking(url, token, trusted, json)
+    if consistency is not None and position is None:
+        return proving.consistency(asking, source, *consistency)
+    if consistency is None and position is not None:
+        return proving.inclusion(asking, source, position, size)
+    raise BadQuestion("name either the POSITION of an event or --consistency FROM TO")
+
+
+seal = App(
+    name="seal", help="Show or change the keys that sign the logs' checkpoints.", group=PROVE
+)
+
+
+@seal.command
+def keys(*, json: Json = False) -> int:
+    """List the public keys trusted here, the newest last: give them to whoever checks seals.
+
+    Parameters
+    ----------
+    json
+        Print them as JSON.
+    """
+    from ledger.evidence.keys import trusted_keys
+
+    return _keys(list(map(str, trusted_keys(_data_dir()))), json=json)
+
+
+@seal.command
+def rotate(*, json: Json = False) -> int:
+    """Make a new key that signs from now on; what the old one signed stays trusted.
+
+    Parameters
+    ----------
+    json
+        Print the trusted keys as JSON.
+    """
+    from ledger.evidence.keys import rotate as make_new
+    from ledger.evidence.keys import trusted_keys
+
+    make_new(_data_dir())
+    _make_folder()
+    return _keys(list(map(str, trusted_keys(_data_dir()))), json=json)
+
+
+@seal.command(name="begin-file")
+def begin_file(source: str, /) -> int:
+    """Begin the file of a source's checkpoints again, with those that the database has.
+
+    For a file that is lost for good, or that has signed what the database does not have, once you
+    know why. The file that is there is kept aside.
+
+    Parameters
+    ----------
+    source
+        The source, as in LEDGER_SOURCES.
+    """
+    from ledger.evidence.checkpoint_file import begin_again
+
+    aside = begin_again(_data_dir(), source)
+    print(f"the file that was there is {aside}" if aside else "there was no file")
+    return 0
+
+
+def _make_folder() -> None:
+    """Make the folder of checkpoints where no checkpoint was ever signed, if the database says so.
+
+    One that is gone although checkpoints were signed is evidence lost, and is not made again.
+    """
+    import asyncio
+    import os
+
+    from ledger.config.settings import load
+    from ledger.database import connection as database
+    from ledger.doctor.check import Finding
+    from ledger.doctor.doctor import embedded_dsn
+    from ledger.evidence import checkpoint_file as sealfile
+    from ledger.evidence import keys
+    from ledger.evidence import store as seals
+
+    settings = load(os.environ)
+    folder = settings.data_dir / sealfile.FOLDER
+    dsn = settings.database_url or embedded_dsn(settings)
+    if folder.exists() or isinstance(dsn, Finding):
+        return
+
+    async def is_sealed() -> bool:
+        async with database.connected(dsn) as connection:
+            return bool(await connection.fetchval(seals.SELECT_ANY_SEAL))
+
+    try:
+        if not asyncio.run(is_sealed()):
+            keys.private_folder(folder)
+    except database.EXPECTED as error:
+        print(f"ledger: {folder} is not made: {error}; see `ledger doctor`", file=sys.stderr)
+
+
+def _keys(found: list[str], *, json: bool) -> int:
+    import orjson
+
+    if json:
+        sys.stdout.write(orjson.dumps({"keys": found}).decode() + "\n")
+    else:
+        print("\n".join(found) or "no key yet: `ledger serve` makes one")
+    return 0
+
+
+def _data_dir() -> Path:
+    import os
+
+    from ledger.config.settings import load
+
+    return load(os.environ).data_dir

@@ -1,0 +1,312 @@
+"""Commands that ask a running service: each option is a parameter of its HTTP API."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from cyclopts import App, Parameter
+
+from ledger.cli.options import (
+    ASK,
+    FIRST_PAGE,
+    LATEST,
+    NOW,
+    AsOf,
+    Currency,
+    CustomerId,
+    Flag,
+    From,
+    Kind,
+    Paging,
+    Service,
+    SourceName,
+    Status,
+    To,
+)  # fmt: skip
+
+PAGE_LIMIT_MAX: Final = 1000
+
+Account: TypeAlias = Annotated[
+    str | None, Parameter(help='Only this account, or all that start so: "liabilities:*".')
+]
+Id = Annotated[str | None, Parameter(name="id")]
+
+
+def status(*, service: Service = NOW) -> int:
+    """Show each source's head, books, lag and open exceptions, and what the service warns of."""
+    from ledger.terminal import tables
+
+    document, raw = ask_service(service, "/v1/status", {})
+    if service.json:
+        return write_raw(raw)
+    out = tables.console()
+    tables.show("sources", document, out)
+    rest = {k: v for k, v in document.items() if k not in ("sources", "warnings", "position")}
+    tables.show_one(rest, out)
+    for warning in document.get("warnings", []):
+        tables.line(out, f"warning: {warning}", "yellow")
+    return 0
+
+
+def wallets(
+    *, source: SourceName = None, currency: Currency = None, as_of: AsOf = LATEST,
+    paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """Show what every wallet holds: available, held, announced, and whether it is reconciled."""
+    filters = {"source": source, "currency": currency, **as_of.params()}
+    return show_list("wallets", filters, paging, service)
+
+
+def balances(
+    *, source: SourceName = None, account: Account = None, currency: Currency = None,
+    customer_id: CustomerId = None, as_of: AsOf = LATEST, paging: Paging = FIRST_PAGE,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """Show the balance of every account. --account "liabilities:*" takes all that start so."""
+    filters = {"source": source, "account": account, "currency": currency,
+               "customer_id": customer_id, **as_of.params()}  # fmt: skip
+    return show_list("balances", filters, paging, service)
+
+
+def entries(
+    *, source: SourceName = None, account: Account = None, currency: Currency = None,
+    transaction: Annotated[str | None, Parameter(help="Only this transaction id.")] = None,
+    from_: From = None, to: To = None, as_of: AsOf = LATEST, paging: Paging = FIRST_PAGE,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """Show journal lines; an amount greater than zero debits the account."""
+    filters = {"source": source, "account": account, "currency": currency,
+               "transaction": transaction, "from": from_, "to": to, **as_of.params()}  # fmt: skip
+    return show_list("entries", filters, paging, service)
+
+
+def transactions(
+    only_source: Annotated[str | None, Parameter(name="source")] = None, id_: Id = None, /, *,
+    source: SourceName = None, kind: Kind = None, status: Status = None,
+    customer_id: CustomerId = None, currency: Currency = None,
+    idempotency_id: Annotated[
+        str | None, Parameter(help="Only with this idempotency id of the provider.")
+    ] = None,
+    flag: Annotated[str | None, Parameter(help="Only with this flag.")] = None,
+    from_: From = None,
+    to: To = None, as_of: AsOf = LATEST, paging: Paging = FIRST_PAGE,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """List transactions, or show one by SOURCE and ID with its history, entries and events."""
+    if only_source and id_:
+        return _one(service, ("transactions", only_source, id_), {"kind": kind, **as_of.params()})
+    filters = {"source": source or only_source, "kind": kind, "status": status,
+               "customer_id": customer_id, "currency": currency,
+               "idempotency_id": idempotency_id, "flag": flag, "from": from_, "to": to,
+               **as_of.params()}  # fmt: skip
+    return show_list("transactions", filters, paging, service)
+
+
+def customers(
+    only_source: Annotated[str | None, Parameter(name="source")] = None, id_: Id = None, /, *,
+    source: SourceName = None,
+    verification_status: Annotated[
+        str | None,
+        Parameter(name=["--verification-status", "--status"], help="Only in this state."),
+    ] = None,
+    as_of: AsOf = LATEST, paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """List customers and their verification, or show one by SOURCE and ID with all it has."""
+    if only_source and id_:
+        return _one(service, ("customers", only_source, id_), as_of.params())
+    filters = {"source": source or only_source, "verification_status": verification_status,
+               **as_of.params()}  # fmt: skip
+    return show_list("customers", filters, paging, service)
+
+
+def events(
+    only_source: Annotated[str | None, Parameter(name="source")] = None,
+    position: Annotated[int | None, Parameter(name="position")] = None, /, *,
+    body: Annotated[Flag, Parameter(help="Write the body byte for byte as it came.")] = False,
+    source: SourceName = None,
+    kind: Kind = None, status: Status = None,
+    resource_id: Annotated[str | None, Parameter(help="Only of this resource.")] = None,
+    verdict: Annotated[str | None, Parameter(help="accepted or quarantined.")] = None,
+    from_: From = None, to: To = None,
+    paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """List the log's events, or show one by SOURCE and POSITION; --body gives its raw bytes."""
+    if only_source and position is not None:
+        segments = ("events", only_source, str(position))
+        if body:
+            return write_raw(
+                ask_service(service, api(*segments, "body"), {}, decode=False)[1], end=b""
+            )
+        return _one(service, segments, {})
+    filters = {"source": source or only_source, "kind": kind, "status": status,
+               "resource_id": resource_id, "verdict": verdict, "from": from_, "to": to}  # fmt: skip
+    return show_list("events", filters, paging, service)
+
+
+def deliveries(
+    *, source: SourceName = None,
+    outcome: Annotated[
+        str | None,
+        Parameter(help="accepted, quarantined, duplicate, refused or failed."),
+    ] = None,
+    event: Annotated[
+        str | None,
+        Parameter(help="Only of this event: position, source:position or id; or URL event name."),
+    ] = None,
+    from_: From = None, to: To = None, paging: Paging = FIRST_PAGE,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """List every request that reached the receiver, and what it was answered."""
+    filters = {"source": source, "outcome": outcome, "event": event, "from": from_, "to": to}
+    return show_list("deliveries", filters, paging, service)
+
+
+exceptions = App(
+    name="exceptions",
+    help="List what an operator should look at, or decide on one of them.",
+    group=ASK,
+)
+
+
+@exceptions.default
+def exceptions_list(
+    *, source: SourceName = None,
+    state: Annotated[str | None, Parameter(help="open, cleared or resolved.")] = None,
+    reason: Annotated[str | None, Parameter(help="Only for this reason.")] = None,
+    kind: Kind = None, paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """List what an operator should look at: unreadable, unknown, conflict, mismatch, parked.
+
+    After them what looks incomplete by now: stuck, returned, drifted, unverified (`ledger
+    reconcile findings` tells these with amounts, and as of any moment).
+    """
+    filters = {"source": source, "state": state, "reason": reason, "kind": kind}
+    return show_list("exceptions", filters, paging, service)
+
+
+@exceptions.command
+def resolve(
+    exception_id: Annotated[str, Parameter(name="id")], /, *,
+    action: Literal["acknowledge", "keep", "retry"], keep: int | None = None,
+    note: str | None = None, by: str | None = None, service: Service = NOW,
+) -> int:  # fmt: skip
+    """Decide on one exception; the decision itself becomes an event of the log.
+
+    Parameters
+    ----------
+    exception_id
+        The exception's id, as `ledger exceptions` lists it.
+    action
+        acknowledge: seen, nothing changes; keep: the facts of event --keep stand (not for
+        what looks incomplete by now); retry: fold what was set apart (parked, rows_refused)
+        once more.
+    keep
+        Position of the event whose facts stand.
+    note
+        Why.
+    by
+        Who decides.
+    """
+    from ledger.terminal import tables
+
+    wanted = {"action": action, "keep": keep, "note": note, "by": by}
+    body = {name: value for name, value in wanted.items() if value is not None}
+    document, raw = ask_service(service, api("exceptions", exception_id, "resolve"), {}, body=body)
+    if service.json:
+        return write_raw(raw)
+    tables.show_one(document, tables.console())
+    return 0
+
+
+COMMANDS: Final = (
+    status, wallets, balances, entries, transactions, customers, events, deliveries,
+)  # fmt: skip
+"""The commands in the order in which help lists them."""
+
+
+def api(*segments: str) -> str:
+    """Return an address of the query API."""
+    from ledger.client.service_client import path_of
+
+    return path_of("v1", *segments)
+
+
+def show_list(
+    name: str, filters: Mapping[str, Any], paging: Paging, service: Service,
+    path: str | None = None,
+) -> int:  # fmt: skip
+    """Ask for the list `name`, at /v1/`name` or `path`, and print it."""
+    from ledger.terminal import tables
+
+    limit = PAGE_LIMIT_MAX if paging.all and paging.limit is None else paging.limit
+    params = {**filters, "limit": limit, "cursor": paging.cursor}
+    document, raw = ask_service(
+        service, f"/v1/{path or name}", params, whole=name if paging.all else None
+    )
+    if service.json:
+        return write_raw(raw)
+    tables.show(name, document, tables.console())
+    if document.get("next") and not sys.stdout.isatty():
+        print("ledger: there are more rows; --all shows them", file=sys.stderr)
+    return 0
+
+
+def _one(service: Service, segments: tuple[str, ...], params: Mapping[str, Any]) -> int:
+    from ledger.terminal import tables
+
+    document, raw = ask_service(service, api(*segments), params)
+    if service.json:
+        return write_raw(raw)
+    tables.show_one(document, tables.console())
+    return 0
+
+
+def write_raw(raw: bytes, end: bytes = b"\n") -> int:
+    """Write an answer as it came."""
+    sys.stdout.buffer.write(raw if raw.endswith(end) else raw + end)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def ask_service(
+    service: Service, path: str, params: Mapping[str, Any], *, body: Any = None,
+    whole: str | None = None, decode: bool = True,
+) -> tuple[dict[str, Any], bytes]:  # fmt: skip
+    """Return the service's answer, decoded and as it came; with `whole`, all pages as one."""
+    import asyncio
+
+    import orjson
+
+    given = {name: str(value) for name, value in params.items() if value is not None}
+    if service.at_least:
+        given["at_least"] = service.at_least
+    raw = asyncio.run(_answer(service, path, given, body, whole))
+    return (orjson.loads(raw) if decode else {}), raw
+
+
+async def _answer(
+    service: Service, path: str, params: dict[str, str], body: Any, whole: str | None
+) -> bytes:
+    import os
+
+    import orjson
+
+    from ledger.client.service_client import Client, service_url
+    from ledger.config.settings import load
+
+    settings = load(os.environ)
+    token = service.token or next(iter(settings.api_tokens), None)
+    async with Client(service_url(settings, service.url), token) as client:
+        if body is not None:
+            return await client.post(path, body)
+        if whole is None:
+            return await client.get(path, params)
+        rows: list[Any] = []
+        while True:
+            page = orjson.loads(await client.get(path, params))
+            rows += page[whole]
+            if not page.get("next"):
+                return orjson.dumps({**page, whole: rows})
+            params = {**params, "cursor": page["next"]}

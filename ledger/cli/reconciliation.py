@@ -1,0 +1,377 @@
+"""Commands about statements and reconciliation; all of them ask a running service."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from cyclopts import App, Parameter
+
+from ledger.cli.options import (
+    ASK,
+    FIRST_PAGE,
+    NOW,
+    PROVE,
+    Currency,
+    Flag,
+    From,
+    Paging,
+    Service,
+    SourceName,
+    To,
+)
+from ledger.cli.queries import api, ask_service, show_list, write_raw
+from ledger.errors import BadQuestion, ServiceRefused
+
+SECONDS_MAX: Final = 600.0
+WAIT_SECONDS_MAX: Final = 60.0
+SEAL_SECONDS_MAX: Final = 5.0
+PAUSE_SECONDS: Final = 0.2
+EXITS: Final[Mapping[str, int]] = {
+    "RECONCILED": 0, "RECONCILED_WITH_TIMING": 0, "BREAKS": 1, "INCOMPLETE": 3,
+}  # fmt: skip
+"""State of a wallet → exit status; of several the highest counts."""
+
+statement = App(name="statement", help="Import a provider's statements, or list them.", group=ASK)
+reconcile = App(
+    name="reconcile",
+    help="Show how far each wallet is proved by its statements. Exit status: 0 reconciled, "
+    "1 breaks, 3 incomplete.",
+    group=PROVE,
+)
+
+
+@statement.command(name="import")
+def import_(
+    file: Path, /, *,
+    source: str, currency: str | None = None,
+    format_: Annotated[
+        Literal["straitsx-json", "csv", "camt.053", "mt940"] | None, Parameter(name="--format")
+    ] = None,
+    from_: From = None, to: To = None,
+    column: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    again: Flag = False, service: Service = NOW,
+) -> int:  # fmt: skip
+    """Import a statement: StraitsX JSON, CSV, camt.053 or MT940.
+
+    The same file again changes nothing; a newer one that overlaps replaces line by line.
+
+    Parameters
+    ----------
+    file
+        The file as the provider gave it.
+    source
+        The source whose statement it is.
+    currency
+        The wallet, where the file does not name it.
+    format_
+        Found out from the file when not given.
+    from_
+        Begin of the period that the file covers, where it states none.
+    to
+        End of that period, exclusive.
+    column
+        For CSV, several times: amount=Amount, effective_at=Date, time_zone=Asia/Singapore …
+    again
+        State the file anew though it was imported before, as after a mistaken newer one.
+    """
+    import orjson
+
+    from ledger.terminal import tables
+
+    params = {"source": source, "currency": currency, "format": format_, "from": from_, "to": to,
+              "columns": _columns(column), "again": "yes" if again else None}  # fmt: skip
+    raw = _post_file(service, {k: v for k, v in params.items() if v is not None}, file)
+    if service.json:
+        return write_raw(raw)
+    tables.show_one(orjson.loads(raw), tables.console())
+    return 0
+
+
+def _columns(given: tuple[str, ...]) -> str | None:
+    import orjson
+
+    pairs = [each.partition("=") for each in given]
+    if not all(name and sign for name, sign, _ in pairs):
+        raise BadQuestion("write --column as what=where, like amount=Amount")
+    return orjson.dumps({name: where for name, _, where in pairs}).decode() if pairs else None
+
+
+def _post_file(service: Service, params: dict[str, str], file: Path) -> bytes:
+    import asyncio
+    import os
+
+    from ledger.client.service_client import Client, service_url
+    from ledger.config.settings import load
+
+    body = file.read_bytes()
+
+    async def post() -> bytes:
+        settings = load(os.environ)
+        token = service.token or next(iter(settings.api_tokens), None)
+        async with Client(service_url(settings, service.url), token, SECONDS_MAX) as client:
+            return await client.ask("POST", "/v1/statements", params=params, data=body)
+
+    return asyncio.run(post())
+
+
+@statement.command
+def withdraw(sha256: str, /, *, source: str, by: str, note: str, service: Service = NOW) -> int:
+    """Take a mistaken statement back; it stays in the log and counts no more.
+
+    Parameters
+    ----------
+    sha256
+        The file's SHA-256, as `ledger statement` lists it.
+    source
+        The source whose statement it is.
+    by
+        Who withdraws it.
+    note
+        Why.
+    """
+    from ledger.terminal import tables
+
+    path = api("statements", source, sha256, "withdraw")
+    document, raw = ask_service(service, path, {}, body={"by": by, "note": note})
+    if service.json:
+        return write_raw(raw)
+    tables.show_one(document, tables.console())
+    return 0
+
+
+@statement.command(name="file")
+def file_(
+    sha256: str, /, *, source: str,
+    out: Annotated[Path | None, Parameter(help="Write it here, not to the screen.")] = None,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """Give a statement's file back, byte for byte as it was imported.
+
+    Parameters
+    ----------
+    sha256
+        The file's SHA-256, as `ledger statement` lists it.
+    source
+        The source whose statement it is.
+    """
+    import hashlib
+
+    path = api("statements", source, sha256, "file")
+    _, raw = ask_service(service, path, {}, decode=False)
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise ServiceRefused(502, "the file is not whole; ask again, or run `ledger verify`")
+    if out is None:
+        return write_raw(raw, b"")
+    _write_file(out, raw)
+    return 0
+
+
+def _write_file(path: Path, raw: bytes) -> None:
+    from ledger.runtime.files import replacing
+
+    with replacing(path) as file:
+        file.write(raw)
+
+
+@statement.default
+def statements_list(
+    *, source: SourceName = None, currency: Currency = None, paging: Paging = FIRST_PAGE,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """List the imported statements, the newest first."""
+    return show_list("statements", {"source": source, "currency": currency}, paging, service)
+
+
+@statement.command
+def lines(
+    *, source: SourceName = None, currency: Currency = None,
+    contract_id: Annotated[str | None, Parameter(help="Only of this contract.")] = None,
+    matched: Annotated[
+        Literal["yes", "no"] | None, Parameter(help="Whether in a live match.")
+    ] = None,
+    paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """List statement lines and what each is matched with."""
+    filters = {"source": source, "currency": currency, "contract_id": contract_id,
+               "matched": matched}  # fmt: skip
+    return show_list("statement_lines", filters, paging, service)
+
+
+@reconcile.default
+def reconcile_show(
+    *, source: SourceName = None, currency: Currency = None,
+    html: Annotated[Path | None, Parameter(help="Write a page fit to print here.")] = None,
+    csv: Annotated[
+        Path | None,
+        Parameter(help="Write a spreadsheet; - is the screen.", allow_leading_hyphen=True),
+    ] = None,
+    no_wait: Annotated[Flag, Parameter(help="Do not wait for what was just imported.")] = False,
+    service: Service = NOW,
+) -> int:  # fmt: skip
+    """Show the latest reconciliation of each wallet, waiting for the one of now.
+
+    --html and --csv write the report of one wallet: name its --source and --currency.
+    """
+    from ledger.terminal import tables
+
+    filters = {"source": source, "currency": currency, "limit": 1000}
+    document, raw, is_now = _settled(
+        service, filters, wait=not no_wait, sealed=html is not None or csv is not None
+    )
+    runs, bare = document["reconciliations"], document["without_statement"]
+    for path, kind in ((html, "html"), (csv, "csv")):
+        if path is not None:
+            _write_report(service, source, currency, path, kind)
+    if service.json:
+        write_raw(raw)
+    elif csv is None or str(csv) != "-":
+        out = tables.console()
+        tables.show("reconciliations", document, out)
+        for run in runs:
+            for reason in run["reasons"]:
+                tables.line(out, f"{run['source']} {run['currency']}: {reason}", run["state"])
+        for each in bare:
+            told = f"{each['source']} {each['currency']}: INCOMPLETE, no statement of it"
+            tables.line(out, f"{told} is imported; it holds {each['total']}", "INCOMPLETE")
+    exits = [EXITS.get(run["state"], 3) for run in runs] + [3 for _ in bare]
+    return max(exits, default=3) if is_now or no_wait else 3
+
+
+def _settled(
+    service: Service, filters: Mapping[str, Any], *, wait: bool, sealed: bool
+) -> tuple[dict[str, Any], bytes, bool]:
+    """Ask until the runs are at least at the positions where the logs were at the first asking.
+
+    With `sealed` also, for a moment, until these positions are sealed: a report names the seals.
+    False with the answer when it was not waited for, or in vain.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    seal_deadline = time.monotonic() + (SEAL_SECONDS_MAX if sealed else 0)
+    heads, _ = ask_service(service, "/v1/status", {})
+    wanted = {each["source"]: each["head"] for each in heads["sources"]}
+    while True:
+        document, raw = ask_service(service, "/v1/reconciliation", filters)
+        runs = document["reconciliations"]
+        is_now = wait and _is_settled(runs, wanted, _expected(service, filters, wanted))
+        if not wait or (is_now and (_is_sealed(runs) or time.monotonic() > seal_deadline)):
+            return document, raw, is_now
+        if time.monotonic() > deadline:
+            print("ledger: the reconciliation is behind; see `ledger status`", file=sys.stderr)
+            return document, raw, False
+        time.sleep(PAUSE_SECONDS)
+
+
+def _is_sealed(runs: list[dict[str, Any]]) -> bool:
+    return all(seal["root"] for run in runs for seal in run["seals"])
+
+
+def _expected(
+    service: Service, filters: Mapping[str, Any], wanted: Mapping[str, int]
+) -> set[tuple[str, str]] | None:
+    """Return the wallets that have a statement; None while the books lack some of them."""
+    listed, _ = ask_service(service, "/v1/statements", filters)
+    source = filters["source"]
+    for log, head in wanted.items():
+        is_asked = source is None or log == f"{source}.statements"
+        if log.endswith(".statements") and is_asked and listed["position"].get(log, 0) < head:
+            return None
+    found = listed["statements"]
+    return {(f["source"], f["currency"]) for f in found if f["status"] == "imported"}
+
+
+def _is_settled(
+    runs: list[dict[str, Any]], wanted: Mapping[str, int], expected: set[tuple[str, str]] | None
+) -> bool:
+    have = {(run["source"], run["currency"]) for run in runs}
+    return (
+        expected is not None
+        and expected <= have
+        and all(
+            position >= wanted.get(name, 0)
+            for run in runs
+            for name, position in run["positions"].items()
+        )
+    )
+
+
+def _write_report(
+    service: Service, source: str | None, currency: str | None, path: Path, kind: str
+) -> None:
+    from ledger.client.service_client import path_of
+
+    if not source or not currency:
+        raise BadQuestion(f"--{kind} is the report of one wallet: name --source and --currency")
+    address = path_of("reconciliation", source, currency.upper())
+    _, raw = ask_service(service, address, {"as": kind}, decode=False)
+    if str(path) == "-":
+        write_raw(raw, end=b"")
+    else:
+        _write_file(path, raw)
+
+
+@reconcile.command
+def breaks(
+    *, source: SourceName = None, currency: Currency = None,
+    type_: Annotated[
+        str | None, Parameter(name="--type", help="Only this type, like AMOUNT.")
+    ] = None,
+    state: Annotated[Literal["OPEN", "RESOLVED"] | None, Parameter(help="Only so.")] = None,
+    owner: Annotated[str | None, Parameter(help="Only what this owner looks after.")] = None,
+    paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """List what differs between statements and books, and what is in transit."""
+    filters = {"source": source, "currency": currency, "type": type_, "state": state,
+               "owner": owner}  # fmt: skip
+    return show_list("breaks", filters, paging, service)
+
+
+@reconcile.command
+def decide(
+    break_id: Annotated[str, Parameter(name="id")],
+    action: Literal["match", "write_off", "post_fee", "void", "reopen", "note"], /, *,
+    by: str, note: str,
+    item: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    account: str | None = None, service: Service = NOW,
+) -> int:  # fmt: skip
+    """Decide on a break; the decision is an event of the log and moves the books as it says.
+
+    Parameters
+    ----------
+    break_id
+        The break's id, as `ledger reconcile breaks` lists it.
+    action
+        match, write_off, post_fee (to expenses:fees), void, reopen (take it back) or note.
+    by
+        Who decides.
+    note
+        Why.
+    item
+        For match, several times: line:ID or KIND:ID. The break's own when not given.
+    account
+        Where a write-off goes, when not to the declared difference account.
+    """
+    from ledger.terminal import tables
+
+    body = {"action": action, "by": by, "note": note, "items": list(item), "account": account}
+    told = {name: value for name, value in body.items() if value not in (None, [])}
+    document, raw = ask_service(service, api("breaks", break_id, "decide"), {}, body=told)
+    if service.json:
+        return write_raw(raw)
+    tables.show_one(document, tables.console())
+    return 0
+
+
+@reconcile.command
+def findings(
+    *, source: SourceName = None,
+    reason: Annotated[str | None, Parameter(help="Only for this reason.")] = None,
+    as_of: Annotated[str | None, Parameter(help="As of this moment, RFC 3339.")] = None,
+    paging: Paging = FIRST_PAGE, service: Service = NOW,
+) -> int:  # fmt: skip
+    """List what looks incomplete without any statement: stuck, returned, drifted, unverified."""
+    filters = {"source": source, "reason": reason, "as_of": as_of}
+    return show_list("findings", filters, paging, service, path="reconciliation/findings")

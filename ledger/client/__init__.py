@@ -1,0 +1,1 @@
+"""Programs that talk to a running service: the API's client and the sender of callbacks."""

@@ -1,0 +1,180 @@
+"""Posts signed callbacks to a running service, as StraitsX and GoKart would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import aiohttp
+
+from ledger.client.service_client import path_of, unreachable
+from ledger.config.settings import PROVIDER_HEADERS, Settings, Source
+from ledger.errors import ServiceUnreachable
+from ledger.signatures.schemes import HMAC_PROVIDERS, sign
+from ledger.simulator.simulate import Callback
+
+CONCURRENCY: Final = 8
+ANSWER_SECONDS_MAX: Final = 30.0
+LOST: Final = (aiohttp.ClientError, OSError, ValueError)
+LINES_MAX: Final = 60
+"""Answers beyond this many are summed up instead of listed one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the service said to one callback; `position` only when it has one."""
+
+    source: str
+    name: str
+    code: int
+    status: str
+    position: int | None
+    reason: str | None
+    seconds: float
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the provider would count the callback as delivered."""
+        return 200 <= self.code < 300
+
+    def line(self) -> str:
+        """Say the answer in one line: code, status, position, what was sent, why."""
+        place = f"{self.source}:{self.position}" if self.position else self.source
+        return f"{self.code} {self.status:<11} {place:<16} {self.name} {self.reason or ''}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how to send: the service, its sources, how fast, and how wrongly signed.
+
+    `rate` is callbacks per second, None as fast as answers come. `secret` replaces the sources'
+    own first secrets.
+    """
+
+    url: str
+    sources: Mapping[str, Source]
+    source: str | None = None
+    event: str | None = None
+    secret: str | None = None
+    rate: float | None = None
+    concurrency: int = CONCURRENCY
+    bad_signature: bool = False
+
+    def source_of(self, provider: str) -> Source:
+        """Return the source a provider's callbacks go to; one not configured is taken by name."""
+        if self.source:
+            default = provider if provider in PROVIDER_HEADERS else "straitsx"
+            made_up = Source(self.source, default, header=PROVIDER_HEADERS[default])
+            return self.sources.get(self.source, made_up)
+        for source in self.sources.values():
+            if source.provider == provider:
+                return source
+        return Source(provider, provider, header=PROVIDER_HEADERS.get(provider, "X-Signature"))
+
+
+def target(settings: Settings, url: str, **options: Any) -> Target:
+    """Make a Target of the settings' sources; the options are the fields of Target."""
+    return Target(url=url, sources=settings.sources, **options)
+
+
+def headers(source: Source, body: bytes, target: Target) -> dict[str, str]:
+    """Return the headers that authenticate `body`; none when the source has no secret."""
+    found = {"Content-Type": "application/json"}
+    secret = target.secret or (source.secrets[0] if source.secrets else None)
+    if target.bad_signature:
+        secret = f"{secret or ''}-wrong"
+    if secret:
+        hmac = source.provider in HMAC_PROVIDERS
+        found[source.header] = sign(secret, body) if hmac else secret
+    return found
+
+
+async def send(target: Target, callbacks: Sequence[Callback]) -> list[Answer]:
+    """Post every callback, at most `concurrency` at a time, each starting in the given order.
+
+    Answers come in the order of the callbacks. Raises ServiceUnreachable when nobody listens.
+    """
+    answers: dict[int, Answer] = {}
+    queue = iter(enumerate(callbacks))
+    started = time.monotonic()
+    limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS_MAX)
+    try:
+        async with aiohttp.ClientSession(timeout=limit) as session, asyncio.TaskGroup() as group:
+            for _ in range(min(target.concurrency, max(1, len(callbacks)))):
+                group.create_task(_work(session, target, queue, answers, started))
+    except ExceptionGroup as several:
+        error = several.exceptions[0]
+        if isinstance(error, LOST):
+            raise ServiceUnreachable(unreachable(target.url, error)) from error
+        raise
+    return [answers[n] for n in sorted(answers)]
+
+
+async def _work(
+    session: aiohttp.ClientSession, target: Target, queue: Iterator[tuple[int, Callback]],
+    answers: dict[int, Answer], started: float,
+) -> None:  # fmt: skip
+    for n, callback in queue:
+        if target.rate:
+            await asyncio.sleep(max(0.0, started + n / target.rate - time.monotonic()))
+        answers[n] = await _post(session, target, callback)
+
+
+async def _post(session: aiohttp.ClientSession, target: Target, callback: Callback) -> Answer:
+    source = target.source_of(callback.source)
+    event = target.event or callback.event
+    path = path_of("callbacks", source.name, *([event] if event else []))
+    start = time.monotonic()
+    async with session.post(
+        target.url + path, data=callback.body, headers=headers(source, callback.body, target)
+    ) as answer:
+        body = await answer.read()
+    seconds = time.monotonic() - start
+    return _read(source.name, callback.name, answer.status, body, seconds)
+
+
+def _read(source: str, name: str, code: int, body: bytes, seconds: float) -> Answer:
+    try:
+        said = json.loads(body)
+    except ValueError:
+        said = None
+    said = said if isinstance(said, dict) else {}
+    word = said.get("status")
+    position = said.get("position")
+    reason = said.get("reason") or said.get("detail") or said.get("title")
+    return Answer(
+        source,
+        name,
+        code,
+        word if isinstance(word, str) else "refused",
+        position if isinstance(position, int) else None,
+        str(reason) if reason else None,
+        seconds,
+    )
+
+
+def exit_code(answers: Sequence[Answer], *, bad_signature: bool) -> int:
+    """Return 0 when all was as it should be: accepted, or refused when signed wrongly."""
+    return int(any(answer.accepted == bad_signature for answer in answers))
+
+
+def summary(answers: Sequence[Answer], seed: int | None) -> dict[str, Any]:
+    """Return the answers as one JSON-able document, counted by code and status."""
+    counts = Counter(f"{answer.code} {answer.status}" for answer in answers)
+    return {
+        "seed": seed,
+        "sent": len(answers),
+        "counts": dict(sorted(counts.items())),
+        "answers": [asdict(answer) for answer in answers],
+    }
+
+
+def slowest(answers: Sequence[Answer], share: float) -> float:
+    """Return the time in seconds within which `share` (0..1) of the answers came."""
+    times = sorted(answer.seconds for answer in answers)
+    return times[min(len(times) - 1, int(len(times) * share))] if times else 0.0

@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL, migrations, and rows in PostgreSQL's COPY format."""

@@ -1,0 +1,352 @@
+"""Connections: deadlines on every wait, and a refusal to trust an unsafe PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import asyncpg
+
+from ledger.errors import (
+    DatabaseReadOnly,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    LedgerError,
+    NotStorable,
+    UnsafeDatabase,
+)
+from ledger.runtime.priority import BEHIND, TRIES, again_seconds, put_behind, tell_session
+from ledger.runtime.secrets import redact
+
+CONNECT_SECONDS_MAX: Final = 4.0
+COMMAND_SECONDS_MAX: Final = 4.0
+POOL_CLOSE_SECONDS_MAX: Final = 1.0
+VERSION_MIN: Final = 140_000
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+SELECT_SAFETY: Final = """
+SELECT name, setting FROM pg_catalog.pg_settings
+ WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version_num')
+"""
+
+SELECT_BACKEND: Final = """
+SELECT pg_backend_pid() AS pid, current_database()::text AS name,
+       coalesce('(' || inet_client_port() || ')', '[local]') AS peer
+"""
+
+REFUSED: Final = (
+    ValueError,
+    asyncpg.ClientConfigurationError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""What no waiting cures: a malformed DSN, a wrong password, a database that does not exist."""
+
+LOST: Final = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
+)
+"""What means "the database did not say": the outcome is unknown, never no."""
+
+EXPECTED: Final = (LedgerError, asyncpg.PostgresError, *LOST)
+"""Failures that outside causes explain: logged in a line, where others are logged as bugs."""
+
+PASSING: Final = (
+    *LOST,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.PostgresSystemError,
+)
+"""What may pass while nothing of ours changes: a start waits for it."""
+
+PINNED: Final = {
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "exit_on_error": "off",
+    "row_security": "on",
+    "timezone": "UTC",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
+}
+"""What a role or a database may carry and every session of ours has its own way, as PostgreSQL
+spells it. Waits are bounded by the driver's deadlines, which end a command and not a session."""
+
+SESSION: Final = {
+    **PINNED,
+    "application_name": "callback-ledger",
+    "idle_in_transaction_session_timeout": "60s",
+    # Citus: keeps type look-ups cheap; PostgreSQL takes it as a placeholder.
+    "citus.override_table_visibility": "off",
+}
+
+PIN: Final = """
+SELECT set_config(name, CASE name WHEN 'transaction_timeout' THEN '0' ELSE 'off' END, false)
+  FROM pg_catalog.pg_settings
+ WHERE name = 'transaction_timeout' AND setting <> '0'
+    OR name = 'default_transaction_read_only' AND setting = 'on'
+       AND source IN ('global', 'database', 'user', 'database user')
+"""
+"""What cannot be pinned at the start of a session: PostgreSQL 16 does not know the one, and the
+other counts when the whole server is read-only (ALTER SYSTEM, postgresql.conf)."""
+
+SELECT_WRITES: Final = """
+SELECT pg_is_in_recovery() AS is_standby,
+       current_setting('default_transaction_read_only') = 'on' AS is_read_only
+"""
+UNKNOWN_PARAMETER: Final = "startup parameter"
+"""What a connection pooler says of the settings in SESSION."""
+
+POOLER: Final = (
+    "a connection pooler such as PgBouncer is in between and does not keep the session's settings "
+    "({detail}); give LEDGER_DATABASE_URL the address of PostgreSQL itself: the service keeps its "
+    "own connections"
+)
+
+DATA_CLASSES: Final = ("22", "23", "54")
+"""SQLSTATE classes that a row's own values cause: data, integrity, program limits."""
+
+
+def is_data_error(error: BaseException) -> bool:
+    """Tell what a row's own values cause from what may pass when the same is tried again.
+
+    Only values do: SQLSTATE classes 22, 23 and 54, and what the driver cannot encode. Locks,
+    time-outs, grants, read-only databases, damaged files and everything else may pass.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in DATA_CLASSES
+    if isinstance(error, OSError | asyncpg.ClientConfigurationError):
+        return False  # no connection: some of these are ValueErrors too
+    # asyncpg.DataError is a ValueError that is an InterfaceError too: an argument does not encode.
+    return isinstance(error, ValueError | TypeError | OverflowError)
+
+
+def is_server_gone(error: asyncpg.PostgresError) -> bool:
+    """Tell whether an error means that the server went away: SQLSTATE classes 08 and 57."""
+    return (error.sqlstate or "")[:2] in ("08", "57")
+
+
+def describe(error: BaseException) -> str:
+    """Name a failure for operators without quoting a callback: its kind, SQLSTATE and object."""
+    if isinstance(error, asyncpg.PostgresError):
+        place = getattr(error, "constraint_name", None) or getattr(error, "table_name", None)
+        return f"{type(error).__name__} ({error.sqlstate}{f', {place}' if place else ''})"
+    if isinstance(error, LedgerError) and not isinstance(error, NotStorable):
+        return str(error)
+    return type(error).__name__
+
+
+async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **session: str) -> Any:
+    """Open one connection.
+
+    Raises DatabaseUnavailable when there is none in time, DatabaseRefused when none will be.
+    """
+    try:
+        connection = await asyncpg.connect(
+            dsn,
+            timeout=CONNECT_SECONDS_MAX,
+            command_timeout=seconds_max,
+            server_settings={**SESSION, **session},
+        )
+        try:
+            await connection.execute(PIN)
+        except BaseException:
+            connection.terminate()
+            raise
+    except REFUSED as error:
+        raise DatabaseRefused(f"LEDGER_DATABASE_URL does not work: {_why(error)}") from error
+    except asyncpg.ProtocolViolationError as error:
+        if UNKNOWN_PARAMETER in str(error):
+            raise DatabaseRefused(POOLER.format(detail=redact(str(error)))) from error
+        raise DatabaseUnavailable(f"cannot connect to the database: {_why(error)}") from error
+    except PASSING as error:
+        detail = redact(str(error)) or type(error).__name__
+        raise DatabaseUnavailable(f"cannot connect to the database: {detail}") from error
+    except asyncpg.PostgresError as error:
+        raise DatabaseRefused(f"PostgreSQL refuses the connection: {_why(error)}") from error
+    return connection
+
+
+def _why(error: Exception) -> str:
+    """Say what a server refused; what the driver cannot read may quote a part of a password."""
+    if isinstance(error, asyncpg.PostgresError):
+        return redact(str(error))
+    return "it cannot be read; write special characters of the password URL-encoded, as %40"
+
+
+ALONE: Final = {"max_parallel_workers_per_gather": "0", "max_parallel_maintenance_workers": "0"}
+"""No helpers: nobody tells them that answers go first."""
+
+
+@asynccontextmanager
+async def connected(dsn: str, *, is_behind: bool = False, **options: Any) -> AsyncIterator[Any]:
+    """Open a connection for the length of a block; answers go before one that `is_behind`."""
+    connection = await connect(dsn, **((ALONE | options) if is_behind else options))
+    try:
+        if is_behind:
+            await _step_back(connection)
+        yield connection
+    finally:
+        await close(connection)
+
+
+async def _step_back(connection: Any) -> None:
+    """Let answers go before this connection's work, where its server runs on this machine.
+
+    Only a process that is recognizably this connection's backend is touched, and none that this
+    process may not touch.
+    """
+    row = await connection.fetchrow(SELECT_BACKEND)
+    pid = row["pid"]
+    with suppress(OSError):
+        if not _is_backend(pid, f" {row['name']} ", row["peer"]):
+            return
+        wanted = put_behind(pid, BEHIND)
+        for _ in range(TRIES):
+            if tell_session(pid, wanted):
+                return
+            await asyncio.sleep(again_seconds())
+
+
+def _is_backend(pid: int, name: str, peer: str) -> bool:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
+    return words.startswith("postgres: ") and name in words and peer in words
+
+
+@asynccontextmanager
+async def pooled(
+    dsn: str,
+    *,
+    size_max: int,
+    seconds_max: float = COMMAND_SECONDS_MAX,
+    is_behind: bool = False,
+    init: Callable[[Any], Awaitable[None]] | None = None,
+    session: Mapping[str, str] | None = None,
+) -> AsyncIterator[Pool]:
+    """Share at most `size_max` connections for the length of a block; each is opened when needed.
+
+    `init` runs once on every new connection. Nothing is set in a session after that, so nothing is
+    reset when a connection is given back. Acquiring one raises what PostgreSQL or the network
+    raises: the caller tries again.
+    """
+
+    async def prepare(connection: Any) -> None:
+        await connection.execute(PIN)
+        if is_behind:
+            await _step_back(connection)
+        if init is not None:
+            await init(connection)
+
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=size_max,
+        timeout=CONNECT_SECONDS_MAX,
+        command_timeout=seconds_max,
+        init=prepare,
+        reset=_keep_session,
+        server_settings={**SESSION, **(ALONE if is_behind else {}), **(session or {})},
+    )
+    await pool
+    try:
+        yield pool
+    finally:
+        await _close_pool(pool)
+
+
+async def _keep_session(_connection: Any) -> None:
+    """Leave a pooled session as it is."""
+
+
+async def _close_pool(pool: Pool) -> None:
+    """Close every connection politely, or at once when the server does not answer."""
+    try:
+        async with asyncio.timeout(POOL_CLOSE_SECONDS_MAX):
+            await pool.close()
+    except LOST:
+        pool.terminate()
+
+
+async def close(connection: Any) -> None:
+    """Close a connection politely, or at once when the server does not answer."""
+    try:
+        await connection.close(timeout=1)
+    except LOST:
+        connection.terminate()
+
+
+async def safety_problems(connection: Any) -> list[str]:
+    """Return what makes a committed callback losable on this server, as sentences; [] is safe."""
+    found = dict(await connection.fetch(SELECT_SAFETY))
+    problems = [
+        f"{name} is off: a crash can lose acknowledged callbacks; set {name} = on in "
+        "postgresql.conf and reload"
+        for name in ("fsync", "full_page_writes")
+        if found.get(name) != "on"
+    ]
+    if found.get("synchronous_commit") not in ("on", "remote_apply"):
+        problems.append(
+            f"synchronous_commit is {found.get('synchronous_commit')}: an answer may precede "
+            "durability; set it to on for this role and database"
+        )
+    if int(found.get("server_version_num", "0")) < VERSION_MIN:
+        problems.append("PostgreSQL is older than 14; use 14 or newer")
+    return problems
+
+
+def encoding_problem(connection: Any) -> str | None:
+    """Return why this database cannot hold every text, as a sentence; None when it can."""
+    encoding = connection.get_settings().server_encoding
+    if encoding == "UTF8":
+        return None
+    return (
+        f"the database's encoding is {encoding}: it cannot hold every name that a provider sends; "
+        "create a database with ENCODING 'UTF8' TEMPLATE template0, and restore a dump into it"
+    )
+
+
+async def refuses_writes(connection: Any) -> str | None:
+    """Return why the next transaction cannot write, as a sentence; None when it can."""
+    found = await connection.fetchrow(SELECT_WRITES)
+    if found["is_standby"]:
+        return "the database is a standby and takes no writes; connect to the primary"
+    if found["is_read_only"]:
+        return (
+            "the database is read-only (default_transaction_read_only is on); turn it off with "
+            "ALTER SYSTEM RESET default_transaction_read_only and a reload"
+        )
+    return None
+
+
+async def assert_writable(connection: Any) -> None:
+    """Raise DatabaseReadOnly while nothing can be committed on this connection."""
+    problem = await refuses_writes(connection)
+    if problem is not None:
+        raise DatabaseReadOnly(problem)
+
+
+async def assert_safe(connection: Any) -> None:
+    """Raise UnsafeDatabase unless this database keeps every text, and a commit is durable."""
+    encoding = encoding_problem(connection)
+    problems = [*([encoding] if encoding else []), *await safety_problems(connection)]
+    if problems:
+        raise UnsafeDatabase("; ".join(problems))

@@ -1,0 +1,1 @@
+"""`ledger doctor`: checks of an installation, each with what to do next."""

@@ -1,0 +1,1 @@
+"""The event log: appending events, and the sources that have a log."""

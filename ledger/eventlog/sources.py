@@ -1,0 +1,86 @@
+"""The sources that have a log: what the database knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from ledger.config.settings import Settings
+from ledger.model import SourceTerms
+from ledger.registry import STATEMENT
+from ledger.statements.events import SUFFIX, source_of
+
+SELECT_SOURCES: Final = """
+SELECT source, provider, currency, wallets::text FROM ledger.sources ORDER BY source
+"""
+ADD_SOURCE: Final = """
+INSERT INTO ledger.sources (source, provider, currency, wallets) VALUES ($1, $2, $3, $4)
+ON CONFLICT (source) DO NOTHING
+"""
+REGISTER_SOURCE: Final = """
+INSERT INTO ledger.sources (source, provider, currency, wallets) VALUES ($1, $2, $3, $4)
+ON CONFLICT (source) DO UPDATE
+   SET provider = EXCLUDED.provider, currency = EXCLUDED.currency, wallets = EXCLUDED.wallets
+"""
+REGISTER_HEAD: Final = "INSERT INTO ledger.heads (source) VALUES ($1) ON CONFLICT DO NOTHING"
+
+
+async def terms_of(connection: Any, settings: Settings) -> list[SourceTerms]:
+    """Return what facts and postings need to know of every source that the database has.
+
+    Of a configured source that is what the settings say, whatever the database says; of a log of
+    statements it is fixed. Of others there is only what the database says.
+    """
+    rows = await connection.fetch(SELECT_SOURCES)
+    return [_configured(settings, row["source"]) or stored(row) for row in rows]
+
+
+def _configured(settings: Settings, source: str) -> SourceTerms | None:
+    if source in settings.sources:
+        return settings.sources[source].terms
+    if source.endswith(SUFFIX) and source_of(source) in settings.sources:
+        return SourceTerms(source, STATEMENT)
+    return None
+
+
+def stored(row: Any) -> SourceTerms:
+    """Return the terms that a row of ledger.sources has."""
+    return SourceTerms(
+        row["source"], row["provider"], row["currency"], orjson.loads(row["wallets"])
+    )
+
+
+async def changed_terms(connection: Any, settings: Settings) -> list[tuple[str, str]]:
+    """Return (source, how) for every source whose terms are not those of the settings."""
+    found = []
+    for row in await connection.fetch(SELECT_SOURCES):
+        source, there = row["source"], stored(row)
+        here = _configured(settings, source)
+        if here is not None and here != there:
+            how = ", ".join(
+                f"{name} is {getattr(there, name)!r} in ledger.sources, "
+                f"{getattr(here, name)!r} by the settings"
+                for name in ("provider", "currency", "wallets")
+                if getattr(there, name) != getattr(here, name)
+            )
+            found.append((source, how))
+    return found
+
+
+async def register(
+    connection: Any, settings: Settings, encode: Callable[[Any], str], *, decides: bool
+) -> None:
+    """Make every configured source known to the database; its log starts empty.
+
+    Only a service that projects `decides` the terms of a source that is known already.
+    """
+    statement = REGISTER_SOURCE if decides else ADD_SOURCE
+    for source in settings.sources.values():
+        terms = source.terms
+        wallets: Mapping[str, str] = terms.wallets
+        await connection.execute(
+            statement, terms.source, terms.provider, terms.currency, encode(wallets)
+        )
+        await connection.execute(REGISTER_HEAD, terms.source)

@@ -1,0 +1,1 @@
+"""Evidence: Merkle trees over the log, signed checkpoints, keys, and authentic events."""

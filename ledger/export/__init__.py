@@ -1,0 +1,1 @@
+"""Exports: tables, journals and audit packs."""

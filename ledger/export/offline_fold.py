@@ -1,0 +1,209 @@
+"""The fold without a database server: the books of one source, made from its events alone.
+
+The same handlers, projections and batches as everywhere; what does not fit into memory lies in a
+temporary SQLite file. Rows come out as lines: the journal and its like in the order of the log,
+tables with one row per stream or account at the end, in the order of their keys.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, Self
+
+import orjson
+
+from ledger.books.projection_worker import translate
+from ledger.export.jsonl import row_line
+from ledger.fold.batch import RELATED_MAX, Batch, Change, Stream, StreamKey, Translated
+from ledger.fold.stream_state import encode
+from ledger.model import SourceTerms, Table, Trouble, changed
+from ledger.reading import plain, total
+from ledger.registry import Registry
+
+BATCH_EVENTS: Final = 2_000
+PLACE: Final = {"first_position": "bigint", "position": "bigint"}
+"""What a stream's row says besides its projection's columns."""
+
+LINKS: Final = {"source": "text", "link": "text", "kind": "text", "id": "text"}
+PARKED: Final = {
+    "source": "text", "position": "bigint", "kind": "text", "resource_id": "text", "reason": "text",
+}  # fmt: skip
+
+_SCHEMA: Final = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -65536;
+CREATE TABLE streams (kind TEXT, id TEXT, first_position INTEGER, position INTEGER, state BLOB,
+                      line BLOB, PRIMARY KEY (kind, id));
+CREATE TABLE links (link TEXT, kind TEXT, id TEXT, PRIMARY KEY (link, kind, id)) WITHOUT ROWID;
+CREATE TABLE sums (name TEXT, key BLOB, row BLOB, PRIMARY KEY (name, key)) WITHOUT ROWID;
+BEGIN;
+"""
+_STREAM: Final = "SELECT first_position, position, state FROM streams WHERE kind = ? AND id = ?"
+_LINKED: Final = "SELECT kind, id FROM links WHERE link = ? ORDER BY kind DESC, id LIMIT ?"
+_SUM: Final = "SELECT row FROM sums WHERE name = ? AND key = ?"
+_PUT_STREAM: Final = "INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?)"
+_PUT_LINK: Final = "INSERT OR IGNORE INTO links VALUES (?, ?, ?)"
+_PUT_SUM: Final = "INSERT OR REPLACE INTO sums VALUES (?, ?, ?)"
+_STREAM_LINES: Final = "SELECT line FROM streams WHERE kind = ? ORDER BY id"
+_SUM_ROWS: Final = "SELECT row FROM sums WHERE name = ? ORDER BY key"
+_LINKS: Final = "SELECT link, kind, id FROM links ORDER BY link, kind, id"
+
+
+@dataclass(slots=True)
+class Shelf:
+    """What the fold keeps between batches, in a file that nobody else reads."""
+
+    path: Path
+    database: sqlite3.Connection = field(init=False)
+
+    def __enter__(self) -> Self:
+        self.database = sqlite3.connect(self.path, isolation_level=None)
+        self.database.executescript(_SCHEMA)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.database.close()
+        self.path.unlink(missing_ok=True)
+
+    def load(self, batch: Batch, keys: Iterable[StreamKey]) -> None:
+        """Give `batch` the streams among `keys` that are known."""
+        for key in keys:
+            if key not in batch.streams:
+                row = self.database.execute(_STREAM, key).fetchone()
+                if row is not None:
+                    batch.add_stream(key, *row)
+
+    def load_related(self, batch: Batch, links: set[str]) -> None:
+        """Give `batch` every stream known under one of `links`, and what those alone name."""
+        if links:
+            self._load_linked(batch, links)
+            self._load_linked(batch, batch.links() - links)
+
+    def _load_linked(self, batch: Batch, links: set[str]) -> None:
+        found: list[StreamKey] = []
+        for link in sorted(links):
+            for key in self.database.execute(_LINKED, (link, RELATED_MAX)):
+                batch.relate(link, key)
+                found.append(key)
+        self.load(batch, found)
+
+    def write(self, change: Change, lines: Sequence[tuple[Stream, bytes]]) -> None:
+        """Keep what a batch changed."""
+        rows = [
+            (*each.key, each.first_position, each.position, encode(each.stored), line)
+            for each, line in lines
+        ]
+        self.database.executemany(_PUT_STREAM, rows)
+        self.database.executemany(_PUT_LINK, change.links)
+        for name, sums in change.sums.items():
+            for key, amounts in sums.items():
+                self._add(name, key, amounts)
+
+    def _add(self, name: str, key: tuple[Any, ...], amounts: Sequence[Decimal]) -> None:
+        # Texts of the books hold no NUL, so that joined keys sort as their columns do.
+        place = "\0".join(map(str, key)).encode()
+        known = self.database.execute(_SUM, (name, place)).fetchone()
+        before = orjson.loads(known[0])[1] if known else ["0"] * len(amounts)
+        after = [plain(total(Decimal(a), b)) for a, b in zip(before, amounts, strict=True)]
+        self.database.execute(_PUT_SUM, (name, place, orjson.dumps([key, after])))
+
+
+@dataclass(slots=True)
+class PaperFold:
+    """Folds one source's events, told in order, into lines of every table of its books."""
+
+    shelf: Shelf
+    terms: SourceTerms
+    registry: Registry
+    emit: Callable[[str, bytes], None]
+    """(table, line)"""
+    parked: set[StreamKey] = field(default_factory=set)
+    parked_at: set[int] = field(default_factory=set)
+    """The positions of the events that are set apart."""
+
+    def add(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Fold further events of the log (columns of ledger.events)."""
+        for begin in range(0, len(events), BATCH_EVENTS):
+            rows = events[begin : begin + BATCH_EVENTS]
+            self._fold([translate(self.registry, self.terms, row) for row in rows])
+
+    def finish(self) -> None:
+        """Write out the tables that have one row per key."""
+        for table in sorted({p.table.name for p in self.registry.streams.values()}):
+            for kind in sorted(
+                k for k, p in self.registry.streams.items() if p.table.name == table
+            ):
+                for (line,) in self.shelf.database.execute(_STREAM_LINES, (kind,)):
+                    self.emit(table, line)
+        for projection in self.registry.projections:
+            if projection.table.mode == "sum":
+                self._write_sums(projection.table)
+        for row in self.shelf.database.execute(_LINKS):
+            values = dict(zip(LINKS, (self.terms.source, *row), strict=True))
+            self.emit("links", row_line(LINKS, values))
+
+    def _write_sums(self, table: Table) -> None:
+        for (row,) in self.shelf.database.execute(_SUM_ROWS, (table.name,)):
+            key, amounts = orjson.loads(row)
+            values = dict(zip(table.columns, (*key, *amounts), strict=True))
+            self.emit(table.name, row_line(table.columns, values))
+
+    def _fold(self, events: Sequence[Translated]) -> None:
+        batch = Batch(
+            self.terms, self.registry.streams, self.registry.projections, events,
+            parked=set(self.parked),
+        )  # fmt: skip
+        self.shelf.load(batch, batch.keys())
+        self.shelf.load_related(batch, batch.fold_states())
+        change = batch.finish()
+        try:
+            streams = [(stream, self._stream_line(stream)) for stream in change.streams]
+            rows = list(self._row_lines(change))
+        except (TypeError, ValueError) as error:
+            self._isolate(events, error)
+            return
+        self.shelf.write(change, streams)
+        self.parked.update(park.key for park in change.parked)
+        self.parked_at.update(park.position for park in change.parked)
+        for table, line in rows:
+            self.emit(table, line)
+
+    def _stream_line(self, stream: Stream) -> bytes:
+        table = stream.projection.table
+        values = {
+            **(stream.row or {}),
+            "source": self.terms.source,
+            "kind": stream.key[0],
+            "id": stream.key[1],
+            "first_position": stream.first_position,
+            "position": stream.position,
+        }
+        return row_line({**table.columns, **PLACE}, values)
+
+    def _row_lines(self, change: Change) -> Iterable[tuple[str, bytes]]:
+        for projection in self.registry.projections:
+            table = projection.table
+            for row in change.rows.get(table.name, ()):
+                yield (
+                    table.name,
+                    row_line(table.columns, dict(zip(table.columns, row, strict=True))),
+                )
+        for park in change.parked:
+            values = (self.terms.source, park.position, *park.key, park.reason)
+            yield "parked", row_line(PARKED, dict(zip(PARKED, values, strict=True)))
+
+    def _isolate(self, events: Sequence[Translated], error: Exception) -> None:
+        """Find the one event whose rows cannot be written, and list it, as the database's fold."""
+        if len(events) > 1:
+            half = len(events) // 2
+            self._fold(events[:half])
+            self._fold(events[half:])
+            return
+        if events[0].trouble is not None:
+            raise error
+        self._fold([changed(events[0], trouble=Trouble("rows_refused", type(error).__name__))])

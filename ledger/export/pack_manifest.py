@@ -1,0 +1,119 @@
+"""What is in an audit pack besides lines: its first member says what the rest is about. Pure."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from ledger import __version__
+from ledger.config.settings import LOG_NAME
+from ledger.errors import Tampered
+from ledger.evidence.merkle import HASH_BYTES, extends
+from ledger.evidence.signed_note import Checkpoint
+from ledger.model import SourceTerms
+
+FORMAT: Final = "callback-ledger audit pack 1"
+ABOUT: Final = "about.json"
+KEYS: Final = "keys/trusted.txt"
+
+
+class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One source in a pack: its terms, how far it goes, and which checkpoint covers that."""
+
+    source: str
+    provider: str
+    currency: str | None
+    wallets: dict[str, str]
+    position: int
+    checkpoint: int
+    """The size that was signed: `position`, or more when nothing was signed exactly there."""
+    consistency: list[str]
+    """The proof that the tree of `checkpoint` begins with that of `position` (RFC 6962 §2.1.2)."""
+
+    @property
+    def terms(self) -> SourceTerms:
+        """What was configured about the source."""
+        return SourceTerms(self.source, self.provider, self.currency, self.wallets)
+
+    def is_covered(self, root: bytes, by: Checkpoint) -> bool:
+        """Say whether a checkpoint covers the first `position` events, whose root is `root`."""
+        if by.size == self.position:
+            return not self.consistency and root == by.root
+        path = [b64decode(step) for step in self.consistency]
+        return extends(self.position, by.size, root, by.root, path)
+
+
+class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a pack is about."""
+
+    format: str
+    program: str
+    version: str
+    """The version of the code and terms that folded the books."""
+    sources: list[Packed]
+
+
+def packed(
+    terms: SourceTerms, position: int, checkpoint: int, path: Sequence[bytes] = ()
+) -> Packed:
+    """Say how far a source goes in a pack, and what covers that."""
+    return Packed(
+        terms.source, terms.provider, terms.currency, dict(sorted(terms.wallets.items())),
+        position, checkpoint, [b64encode(step).decode() for step in path],
+    )  # fmt: skip
+
+
+def about(version: str, sources: Sequence[Packed]) -> bytes:
+    """Write the first member."""
+    made = About(FORMAT, f"callback-ledger {__version__}", version, list(sources))
+    return orjson.dumps(
+        msgspec.to_builtins(made), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    )
+
+
+def read_about(data: bytes) -> About:
+    """Read the first member. Raises Tampered when it says what no pack says."""
+    try:
+        found = msgspec.convert(orjson.loads(data), About)
+        hashes = [b64decode(s, validate=True) for each in found.sources for s in each.consistency]
+    except (msgspec.ValidationError, ValueError) as error:
+        raise Tampered("about", None, f"{ABOUT} cannot be read: {error}") from error
+    if found.format != FORMAT:
+        told = f"this is {found.format[:60]!r}, and this program reads {FORMAT!r}"
+        raise Tampered("about", None, told)
+    names = [each.source for each in found.sources]
+    wrong = [each for each in found.sources if not 0 < each.position <= each.checkpoint]
+    if (
+        not names
+        or wrong
+        or sorted(set(names)) != names
+        or any(len(h) != HASH_BYTES for h in hashes)
+    ):
+        raise Tampered("about", None, f"{ABOUT} names its sources wrongly")
+    if not all(LOG_NAME.fullmatch(name) for name in names):
+        raise Tampered("about", None, f"{ABOUT} names a source that cannot be one")
+    return found
+
+
+def note_name(source: str) -> str:
+    """Name the member that holds a source's signed checkpoint."""
+    return f"checkpoints/{source}.txt"
+
+
+def events_folder(source: str) -> str:
+    """Name the folder of a source's events."""
+    return f"events/{source}"
+
+
+def books_folder(source: str, table: str) -> str:
+    """Name the folder of a table of a source's books."""
+    return f"books/{source}/{table}"
+
+
+def small_members(sources: Sequence[Any]) -> set[str]:
+    """Return the members that are not parts of tables."""
+    return {ABOUT, KEYS, *(note_name(each.source) for each in sources)}

@@ -1,0 +1,1 @@
+"""The pure fold: a batch of events in log order becomes changes of the books."""

@@ -1,0 +1,101 @@
+"""What goes into a fold and comes out: translated events, streams, what a batch changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+from ledger.errors import CannotBeTrue
+from ledger.fold.stream_state import Stored
+from ledger.model import YEARS, Fact, Record, StreamProjection, Trouble, stamp
+
+StreamKey: TypeAlias = tuple[str, str]
+"""(kind, resource id)"""
+
+DECISION: Final = "decision"
+PARKED: Final = "parked"
+AHEAD_MAX: Final = timedelta(days=1)
+"""How far after its arrival a callback may be dated: clocks differ, and so do days."""
+
+
+class Translated(Record, frozen=True):
+    """An event of the log after translation: a fact, or the trouble that prevented one."""
+
+    position: int
+    event_id: str
+    kind: str
+    resource_id: str
+    status: str
+    received_at: datetime
+    recorded_at: datetime
+    fact: Fact | None
+    trouble: Trouble | None = None
+
+
+@dataclass(slots=True)
+class Stream:
+    """A stream during a batch. `row` is None until something in it changed."""
+
+    key: StreamKey
+    projection: StreamProjection
+    stored: Stored
+    first_position: int
+    position: int
+    is_new: bool
+    row: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """An event that waits because its stream's fold failed."""
+
+    position: int
+    key: StreamKey
+    reason: str
+
+
+@dataclass(slots=True)
+class Change:
+    """What a batch does to the books of one source, ready to be written."""
+
+    streams: list[Stream]
+    rows: dict[str, list[tuple[Any, ...]]]
+    sums: dict[str, dict[tuple[Any, ...], list[Decimal]]]
+    links: list[tuple[str, str, str]]
+    parked: list[Park]
+
+
+def in_time(fact: Fact, received_at: datetime) -> Fact:
+    """Return what a callback says, which arrived at `received_at`, when its date can be true.
+
+    The clock is not asked, so that every fold of the log judges alike. Raises CannotBeTrue
+    `time_out_of_range`.
+    """
+    moment = fact.effective_at
+    if moment is None or (moment.year in YEARS and moment <= received_at + AHEAD_MAX):
+        return fact
+    raise CannotBeTrue(
+        "time_out_of_range",
+        f"it is dated {stamp(moment)} and arrived at {stamp(received_at)}; a time lies in "
+        f"{YEARS[0]} to {YEARS[-1]}, a day after the arrival at most",
+    )
+
+
+def decided(fact: Fact | None) -> tuple[str, str, str] | None:
+    """Return (exception id, action, note) of an operator's decision; None for other facts."""
+    if fact is None or fact.kind != DECISION:
+        return None
+    details = fact.details
+    by = f"{details.get('by')}: " if details.get("by") else ""
+    return str(details.get("exception")), fact.status, f"{by}{details.get('note') or ''}"
+
+
+def own_troubles(event: Translated) -> list[tuple[str, str, Trouble]]:
+    """Return the trouble of an event that belongs to no stream."""
+    trouble = event.trouble
+    if trouble is None and event.fact is not None and event.fact.kind != DECISION:
+        trouble = Trouble("no_projection", f"nothing folds callbacks of kind {event.fact.kind}")
+    return [] if trouble is None else [(event.kind, event.resource_id, trouble)]

@@ -1,0 +1,1 @@
+"""Reading the books: one consistent snapshot per request."""

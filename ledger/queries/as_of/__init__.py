@@ -1,0 +1,1 @@
+"""Reading the books as they were at an earlier position or time."""

@@ -1,0 +1,233 @@
+"""As-of for people: customers, and what named one of them, as they were.
+
+Whom an account, a limit or a request belongs to is taken to be whom it belongs to now: the
+provider moves none of them from one customer to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ledger.errors import NotFound
+from ledger.queries.as_of.snapshot import STREAMS_AT_ONCE, histories_then, page, rows_then
+from ledger.queries.customers import LISTED_MAX, paid_through
+from ledger.queries.params import Question
+from ledger.queries.schemas.money import (
+    Answer,
+    BankAccount,
+    Customer,
+    CustomerDetail,
+    Customers,
+    LimitRequest,
+    LimitSet,
+    Rfi,
+    VirtualAccount,
+    build,
+)
+from ledger.queries.snapshot import Row, Snapshot
+
+SELECT_CUSTOMERS_THEN: Final = """
+SELECT kind, id FROM customers
+ WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text)) AND first_position <= $5
+   AND ($6::text IS NULL OR kind = 'customer' AND id = $6)
+ ORDER BY kind, id LIMIT $2
+"""
+# $1 source, $2 position, $3 customer, $4 rows
+SELECT_LIMITS_THEN: Final = """
+SELECT kind, id FROM limits
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3
+   AND hashtextextended(customer_id, 0) = hashtextextended($3, 0) ORDER BY kind, id LIMIT $4
+"""
+SELECT_LIMIT_REQUESTS_THEN: Final = """
+SELECT kind, id FROM limit_requests
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
+"""
+SELECT_RFI_THEN: Final = """
+SELECT kind, id FROM rfi
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
+"""
+SELECT_BANK_ACCOUNTS_THEN: Final = """
+SELECT kind, id FROM bank_accounts
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
+"""
+# A virtual account need not name its customer: the payments through it do. Payments that once
+# contradicted themselves may have named another one.
+SELECT_VIRTUAL_ACCOUNTS_THEN: Final = f"""
+WITH named AS MATERIALIZED (
+       SELECT account, no FROM (
+              {paid_through("$3")} SELECT account, no FROM paid LIMIT $4) AS p
+        UNION
+       SELECT details ->> 'virtual_account_id', details ->> 'account_no' FROM transactions
+        WHERE source = $1 AND first_position <= $2
+          AND (conflict IS NOT NULL OR flags && '{{decided,idempotency_id_changed}}'))
+SELECT DISTINCT kind, id FROM (
+       (SELECT kind, id FROM virtual_accounts
+         WHERE source = $1 AND first_position <= $2 AND customer_id = $3
+         ORDER BY kind, id LIMIT $4)
+        UNION ALL
+       SELECT a.kind, a.id FROM named AS n
+         JOIN virtual_accounts AS a
+           ON a.source = $1 AND a.kind = 'virtual_account' AND a.id = n.account
+        WHERE a.first_position <= $2
+        UNION ALL
+       SELECT a.kind, a.id FROM named AS n
+         JOIN virtual_accounts AS a
+           ON a.source = $1 AND a.details ->> 'account_no' = n.no
+          AND hashtextextended(a.details ->> 'account_no', 0) = hashtextextended(n.no, 0)
+        WHERE a.first_position <= $2) AS found
+ ORDER BY kind, id LIMIT $4
+"""  # noqa: S608 - made of the constants above
+# $4 $5 a virtual account's id and number, or neither; $6 first position of the last one seen.
+SELECT_PAID_THEN: Final = """
+(SELECT kind, id, first_position FROM transactions
+  WHERE source = $1 AND first_position <= $2 AND first_position > $6
+    AND customer_id = $3 AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
+    AND ($4::text IS NULL OR details ->> 'virtual_account_id' = $4
+         OR details ->> 'account_no' = $5)
+  ORDER BY first_position LIMIT $7)
+ UNION
+(SELECT kind, id, first_position FROM transactions
+  WHERE source = $1 AND first_position <= $2 AND first_position > $6
+    AND (conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}')
+    AND ($4::text IS NULL OR details ->> 'virtual_account_id' = $4
+         OR details ->> 'account_no' = $5)
+  ORDER BY first_position LIMIT $7)
+ ORDER BY first_position LIMIT $7
+"""
+
+
+async def customers(snapshot: Snapshot, question: Question) -> Customers:
+    """Read customers and their verification as they were."""
+    wanted = question.text("verification_status")
+
+    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
+        place = snapshot.places[source].books
+        return await snapshot.rows(SELECT_CUSTOMERS_THEN, source, count, *start, place, None)
+
+    async def evaluate(source: str, found: Sequence[Row]) -> Sequence[Row | None]:
+        made = await rows_then(snapshot, source, _keys(found))
+        return [
+            row if row is not None and wanted in (None, row["verification_status"]) else None
+            for row in made
+        ]
+
+    rows, following = await page(snapshot, question, {"kind": str, "id": str}, candidates, evaluate)
+    return Customers(
+        customers=[
+            build(Customer, row, **_described(row), **await _all_of(snapshot, row)) for row in rows
+        ],
+        next=following,
+        position=snapshot.position,
+        as_of=snapshot.as_of,
+    )
+
+
+def _keys(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    return [(row["kind"], row["id"]) for row in rows]
+
+
+def _described(row: Row) -> dict[str, Any]:
+    details = row["details"] or {}
+    return {name: details.get(name) for name in ("registration_type", "country")}
+
+
+async def customer(snapshot: Snapshot, question: Question) -> CustomerDetail:
+    """Read one customer with everything that named it then. Raises NotFound when nothing did."""
+    source, id_ = snapshot.check(question.need("source")), question.need("id")
+    place = snapshot.places[source].books
+    found = await snapshot.rows(SELECT_CUSTOMERS_THEN, source, None, None, None, place, id_)
+    rows = [row for row in await rows_then(snapshot, source, _keys(found)) if row is not None]
+    told = await _told(snapshot, source, id_)
+    if not rows and not any(told.values()) and not await _has_paid(snapshot, source, id_):
+        raise NotFound(f"source {source} knew no customer {id_!r} then")
+    known: dict[str, Any] = dict.fromkeys(
+        ("verification_status", "updated_at", "rejection", "registration_type", "country")
+    )
+    row = {**rows[0], **_described(rows[0])} if rows else {}
+    stream = (row.get("kind", ""), id_)
+    history = await histories_then(snapshot, source, [stream])
+    return build(
+        CustomerDetail,
+        {**known, "details": None, "source": source, "id": id_, **row},
+        history=history.get(stream, []),
+        position=snapshot.position,
+        as_of=snapshot.as_of,
+        **told,
+    )
+
+
+async def _all_of(snapshot: Snapshot, row: Row) -> dict[str, Any]:
+    stream = (row["kind"], row["id"])
+    history = await histories_then(snapshot, row["source"], [stream])
+    told = await _told(snapshot, row["source"], row["id"])
+    return {**told, "history": history.get(stream, [])}
+
+
+async def _told(snapshot: Snapshot, source: str, id_: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"cut": []}
+    for what, (statement, kind) in OWN_THEN.items():
+        place = snapshot.places[source].books
+        keys = _keys(await snapshot.rows(statement, source, place, id_, LISTED_MAX + 1))
+        rows = [
+            row
+            for row in await _rows(snapshot, source, keys[:LISTED_MAX])
+            if row["customer_id"] == id_
+            or (kind is VirtualAccount and await _has_paid(snapshot, source, id_, row))
+        ]
+        found[what] = [build(kind, row) for row in rows]
+        if len(keys) > LISTED_MAX:
+            found["cut"].append(what)
+    return found
+
+
+OWN_THEN: Final[Mapping[str, tuple[str, type[Answer]]]] = {
+    "limits": (SELECT_LIMITS_THEN, LimitSet),
+    "limit_requests": (SELECT_LIMIT_REQUESTS_THEN, LimitRequest),
+    "rfi": (SELECT_RFI_THEN, Rfi),
+    "bank_accounts": (SELECT_BANK_ACCOUNTS_THEN, BankAccount),
+    "virtual_accounts": (SELECT_VIRTUAL_ACCOUNTS_THEN, VirtualAccount),
+}
+"""List of a customer's answer → the statement that finds its streams, and what its rows are."""
+
+
+async def _rows(
+    snapshot: Snapshot, source: str, keys: Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """Return the earlier rows of streams, a few at a time."""
+    made: list[dict[str, Any]] = []
+    for first in range(0, len(keys), STREAMS_AT_ONCE):
+        part = keys[first : first + STREAMS_AT_ONCE]
+        made += [row for row in await rows_then(snapshot, source, part) if row is not None]
+    return made
+
+
+async def _has_paid(
+    snapshot: Snapshot, source: str, id_: str, account: Mapping[str, Any] | None = None
+) -> bool:
+    """Whether a transaction named the customer then, and if one is given, the virtual account."""
+    number = (account["details"] or {}).get("account_no") if account else None
+    within = (
+        source,
+        snapshot.places[source].books,
+        id_,
+        account["id"] if account else None,
+        number,
+    )
+    last = 0
+    while found := await snapshot.rows(SELECT_PAID_THEN, *within, last, STREAMS_AT_ONCE):
+        last = found[-1]["first_position"]
+        for row in await rows_then(snapshot, source, _keys(found)):
+            if row is not None and row["customer_id"] == id_ and _is_through(row, account):
+                return True
+    return False
+
+
+def _is_through(row: Mapping[str, Any], account: Mapping[str, Any] | None) -> bool:
+    if account is None:
+        return True
+    paid, about = row["details"] or {}, account["details"] or {}
+    number = about.get("account_no")
+    return paid.get("virtual_account_id") == account["id"] or (
+        number is not None and paid.get("account_no") == number
+    )

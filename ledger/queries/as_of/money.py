@@ -1,0 +1,339 @@
+"""As-of for money: wallets, balances, journal entries and transactions as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from ledger.books import balance_index as cells
+from ledger.errors import Conflicting, NotFound
+from ledger.queries.as_of.snapshot import bound, histories_then, page, rows_then
+from ledger.queries.money import REUSED, SELECT_KINDS_OF, UNPROVED, Lines, account_asked, normal
+from ledger.queries.params import Question
+from ledger.queries.schemas.money import (
+    Balance,
+    Balances,
+    Entries,
+    Entry,
+    Mention,
+    Transaction,
+    TransactionDetail,
+    Transactions,
+    Wallet,
+    Wallets,
+    build,
+)
+from ledger.queries.snapshot import Row, Snapshot
+from ledger.reading import plain
+
+AVAILABLE: Final = "assets:wallet:available"
+HELD: Final = "assets:wallet:held"
+INCOMING: Final = "memo:incoming"
+
+# Every account that was ever posted to has a balance now, and so has every wallet.
+SELECT_CURRENCIES: Final = """
+SELECT DISTINCT currency FROM balances
+ WHERE source = $1 AND ($3::text IS NULL OR currency > $3)
+   AND account IN ('assets:wallet:available', 'assets:wallet:held', 'memo:incoming')
+   AND ($4::text IS NULL OR currency = $4)
+ ORDER BY currency LIMIT $2
+"""
+SELECT_ACCOUNTS: Final = """
+SELECT source, account, currency FROM balances
+ WHERE source = $1 AND ($3::text IS NULL OR (account, currency) > ($3, $4::text))
+   AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
+   AND ($7::text IS NULL OR currency = $7)
+   AND ($8::text IS NULL
+        OR account IN ('liabilities:customers:' || $8, 'liabilities:members:' || $8))
+ ORDER BY account, currency LIMIT $2
+"""
+SELECT_ENTRIES_THEN: Final = """
+SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
+       recorded_at
+  FROM entries
+ WHERE source = $1 AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
+   AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
+   AND ($7::text IS NULL OR currency = $7)
+   AND ($8::text IS NULL OR transaction = $8
+        AND position = ANY (journal_positions($1, NULL, $8)))
+   AND ($9::timestamptz IS NULL OR effective_at >= $9)
+   AND ($10::timestamptz IS NULL OR effective_at < $10)
+   AND effective_at <= $11 AND position <= ($12::jsonb ->> $1)::bigint
+   AND ($13::bigint IS NULL OR position <= $13)
+ ORDER BY position, line LIMIT $2
+"""
+# $5 an account, $13 to $14 the slices to look into.
+SELECT_LINES_THEN: Final = """
+SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS slices(slice)
+ CROSS JOIN LATERAL (
+       SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
+              recorded_at
+         FROM entries
+        WHERE source = $1 AND account = $5
+          AND (position >> 16 << 32) + hashtext(account) = (slice << 32) + hashtext($5)
+          AND effective_at > '-infinity'
+          AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
+          AND $6::text IS NULL
+          AND ($7::text IS NULL OR currency = $7) AND ($8::text IS NULL OR transaction = $8)
+          AND ($9::timestamptz IS NULL OR effective_at >= $9)
+          AND ($10::timestamptz IS NULL OR effective_at < $10)
+          AND effective_at <= $11 AND position <= ($12::jsonb ->> $1)::bigint OFFSET 0) AS l
+ ORDER BY l.position, l.line LIMIT $2
+"""
+# A transaction that never contradicted itself has always said what it says now, if anything.
+SELECT_CANDIDATES: Final = """
+(SELECT kind, id, first_position FROM transactions
+  WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
+    AND ($5::text IS NULL OR kind = $5)
+    AND ($6::text IS NULL OR customer_id = $6
+         AND hashtextextended(customer_id, 0) = hashtextextended($6, 0))
+    AND ($7::text IS NULL OR currency = $7)
+    AND ($8::text IS NULL OR idempotency_id = $8
+         AND hashtextextended(idempotency_id, 0) = hashtextextended($8, 0))
+  ORDER BY first_position DESC LIMIT $2)
+ UNION
+(SELECT kind, id, first_position FROM transactions
+  WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
+    AND ($5::text IS NULL OR kind = $5)
+    AND (conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}')
+  ORDER BY first_position DESC LIMIT $2)
+ ORDER BY first_position DESC LIMIT $2
+"""
+SELECT_REUSED: Final = """
+SELECT u.kind, u.id
+  FROM unnest($2::text[], $3::text[], $4::text[]) AS u(kind, id, idempotency_id)
+ WHERE EXISTS (
+       SELECT FROM (
+              SELECT o.id FROM transactions AS o
+               WHERE o.source = $1 AND o.idempotency_id = u.idempotency_id AND o.kind = u.kind
+                 AND hashtextextended(o.idempotency_id, 0) = hashtextextended(u.idempotency_id, 0)
+               UNION
+              SELECT o.id FROM transactions AS o
+               WHERE o.source = $1 AND o.kind = u.kind
+                 AND (o.conflict IS NOT NULL OR o.flags && '{decided,idempotency_id_changed}')
+                 AND o.details -> 'idempotency_ids' ? u.idempotency_id) AS other
+        WHERE other.id <> u.id AND u.idempotency_id = (
+              SELECT min(h.idempotency_id COLLATE "C") FROM history AS h
+               WHERE h.source = $1 AND h.kind = u.kind AND h.id = other.id
+                 AND hashtextextended(h.id, 0) = hashtextextended(other.id, 0)
+                 AND h.position <= $5 AND h.effective_at <= $6
+                 AND h.status NOT LIKE 'unknown:%'))
+"""
+SELECT_ENTRIES_OF_THEN: Final = """
+SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
+       recorded_at
+  FROM entries
+ WHERE source = $1 AND kind = $2 AND transaction = $3 AND effective_at <= $5
+   AND position <= $4 AND position = ANY (journal_positions($1, $2, $3))
+ ORDER BY position, line
+"""
+SELECT_EVENTS_OF_THEN: Final = """
+SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, received_at,
+       verdict, idempotency_key
+  FROM ledger.events
+ WHERE source = $1 AND position IN (
+       SELECT h.position FROM history AS h
+        WHERE h.source = $1 AND h.kind = $2 AND h.id = $3 AND h.position <= $4
+          AND h.effective_at <= $5 AND hashtextextended(h.id, 0) = hashtextextended($3, 0)
+        UNION
+       SELECT e.position FROM parked AS p JOIN ledger.events AS e USING (source, position)
+        WHERE p.source = $1 AND p.kind = $2 AND p.resource_id = $3 AND p.position <= $4
+          AND hashtextextended(p.resource_id, 0) = hashtextextended($3, 0)
+          AND coalesce(e.provider_at, e.received_at) <= $5)
+ ORDER BY position
+"""
+
+ENTRIES_THEN: Final = Lines(SELECT_ENTRIES_THEN, {"position": int, "line": int}, SELECT_LINES_THEN)
+
+
+async def wallets(snapshot: Snapshot, question: Question) -> Wallets:
+    """Read what each wallet held, and what was announced for it."""
+    currency = question.text("currency")
+
+    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
+        return await snapshot.rows(SELECT_CURRENCIES, source, count, *start, currency)
+
+    async def evaluate(source: str, found: Sequence[Row]) -> Sequence[Row | None]:
+        names = [row["currency"] for row in found]
+        every = [(account, name) for account in (AVAILABLE, HELD, INCOMING) for name in names]
+        sums = await cells.sums(snapshot.connection, bound(snapshot, source), every)
+        return [_wallet(source, name, sums) for name in names]
+
+    rows, following = await page(snapshot, question, {"currency": str}, candidates, evaluate)
+    return Wallets(
+        wallets=[build(Wallet, row, reconciliation=UNPROVED) for row in rows],
+        next=following,
+        position=snapshot.position,
+        parked=snapshot.parked,
+        as_of=snapshot.as_of,
+    )
+
+
+def _wallet(source: str, currency: str, sums: cells.Sums) -> Row | None:
+    accounts = [sums[account, currency] for account in (AVAILABLE, HELD, INCOMING)]
+    if not any(debits or credited for debits, credited in accounts):
+        return None
+    available, held, incoming = (debits - credited for debits, credited in accounts)
+    return {
+        "source": source,
+        "currency": currency,
+        "available": available,
+        "held": held,
+        "pending_in": incoming,
+        "total": available + held,
+    }
+
+
+async def balances(snapshot: Snapshot, question: Question) -> Balances:
+    """Read what each account had been debited and credited."""
+    filters = (
+        *account_asked(question),
+        question.text("currency"),
+        question.text("customer_id"),
+    )
+
+    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
+        return await snapshot.rows(SELECT_ACCOUNTS, source, count, *start, *filters)
+
+    async def evaluate(source: str, found: Sequence[Row]) -> Sequence[Row | None]:
+        every = [(row["account"], row["currency"]) for row in found]
+        sums = await cells.sums(snapshot.connection, bound(snapshot, source), every)
+        return [_balance(row, *sums[account]) for row, account in zip(found, every, strict=True)]
+
+    key = {"account": str, "currency": str}
+    rows, following = await page(snapshot, question, key, candidates, evaluate)
+    return Balances(
+        balances=[build(Balance, row) for row in rows],
+        next=following,
+        position=snapshot.position,
+        parked=snapshot.parked,
+        as_of=snapshot.as_of,
+    )
+
+
+def _balance(row: Row, debits: Any, credited: Any) -> Row | None:
+    if not (debits or credited):
+        return None
+    side = normal(row["account"])
+    balance = plain(debits - credited if side == "debit" else credited - debits)
+    return {**row, "debits": debits, "credits": credited, "balance": balance, "normal": side}
+
+
+async def entries(snapshot: Snapshot, question: Question) -> Entries:
+    """Read the journal lines that were there, in log order."""
+    places = snapshot.position
+    rows, following = await ENTRIES_THEN.page(
+        snapshot,
+        question,
+        *account_asked(question),
+        question.text("currency"),
+        question.text("transaction"),
+        question.time("from"),
+        question.time("to"),
+        snapshot.effective_at,
+        _json(places),
+    )
+    return Entries(
+        entries=[build(Entry, row) for row in rows],
+        next=following,
+        position=places,
+        as_of=snapshot.as_of,
+    )
+
+
+def _json(places: Mapping[str, int]) -> str:
+    return "{" + ",".join(f'"{source}":{place}' for source, place in places.items()) + "}"
+
+
+async def transactions(snapshot: Snapshot, question: Question) -> Transactions:
+    """Read transactions as they were, each with its history until then."""
+    texts = [question.text(name) for name in ("kind", "customer_id", "currency", "idempotency_id")]
+
+    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
+        place = snapshot.places[source].books
+        return await snapshot.rows(SELECT_CANDIDATES, source, count, *start, place, *texts)
+
+    async def evaluate(source: str, found: Sequence[Row]) -> Sequence[Row | None]:
+        made = await _transactions(snapshot, source, [(row["kind"], row["id"]) for row in found])
+        return [row if row is not None and _is_wanted(row, question) else None for row in made]
+
+    rows, following = await page(snapshot, question, {"first_position": int}, candidates, evaluate)
+    steps = {}
+    for source in snapshot.places:
+        keys = [(row["kind"], row["id"]) for row in rows if row["source"] == source]
+        steps[source] = await histories_then(snapshot, source, keys) if keys else {}
+    found = [
+        build(Transaction, row, history=steps[row["source"]].get((row["kind"], row["id"]), []))
+        for row in rows
+    ]
+    return Transactions(
+        transactions=found, next=following, position=snapshot.position, as_of=snapshot.as_of
+    )
+
+
+async def _transactions(
+    snapshot: Snapshot, source: str, keys: Sequence[tuple[str, str]]
+) -> list[dict[str, Any] | None]:
+    made = await rows_then(snapshot, source, keys)
+    named = [row for row in made if row is not None and row["idempotency_id"] is not None]
+    columns = [[row[name] for row in named] for name in ("kind", "id", "idempotency_id")]
+    place = snapshot.places[source].books, snapshot.effective_at
+    found = await snapshot.rows(SELECT_REUSED, source, *columns, *place) if named else []
+    reused = {(row["kind"], row["id"]) for row in found}
+    for row in made:
+        if row is not None:
+            flags = list(row["flags"] or ())
+            is_new = (row["kind"], row["id"]) in reused and REUSED not in flags
+            row["flags"] = [*flags, REUSED] if is_new else flags
+    return made
+
+
+def _is_wanted(row: Row, question: Question) -> bool:
+    for name in ("status", "customer_id", "currency", "idempotency_id"):
+        wanted = question.text(name)
+        if wanted is not None and row[name] != wanted:
+            return False
+    flag = question.text("flag")
+    is_dated = _is_between(row["effective_at"], question.time("from"), question.time("to"))
+    return is_dated and (flag is None or flag in row["flags"])
+
+
+def _is_between(moment: datetime | None, first: datetime | None, end: datetime | None) -> bool:
+    if moment is None:
+        return first is None and end is None
+    return (first is None or moment >= first) and (end is None or moment < end)
+
+
+async def transaction(snapshot: Snapshot, question: Question) -> TransactionDetail:
+    """Read one transaction as it was, with the journal lines and events of then.
+
+    Raises NotFound, or Conflicting when several kinds shared the id and none is named.
+    """
+    source, id_ = snapshot.check(question.need("source")), question.need("id")
+    kind = question.text("kind")
+    known = [row["kind"] for row in await snapshot.rows(SELECT_KINDS_OF, source, id_)]
+    keys = [(each, id_) for each in known if kind in (None, each)]
+    found = [row for row in await _transactions(snapshot, source, keys) if row is not None]
+    if not found:
+        of_kind = f" of kind {kind}" if kind else ""
+        raise NotFound(f"source {source} had no transaction {id_!r}{of_kind} then")
+    if len(found) > 1:
+        names = ", ".join(row["kind"] for row in found)
+        raise Conflicting(
+            f"several transactions have the id {id_!r}; add ?kind= with one of: {names}"
+        )
+    stream = (found[0]["kind"], id_)
+    within = (snapshot.places[source].books, snapshot.effective_at)
+    history = await histories_then(snapshot, source, [stream])
+    lines = await snapshot.rows(SELECT_ENTRIES_OF_THEN, source, *stream, *within)
+    events = await snapshot.rows(SELECT_EVENTS_OF_THEN, source, *stream, *within)
+    return build(
+        TransactionDetail,
+        found[0],
+        history=history.get(stream, []),
+        entries=[build(Entry, line) for line in lines],
+        events=[build(Mention, event) for event in events],
+        position=snapshot.position,
+        as_of=snapshot.as_of,
+    )

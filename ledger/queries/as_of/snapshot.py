@@ -1,0 +1,259 @@
+"""As-of: how an earlier state is found. Which facts counted, what they said, which page they fill.
+
+`position` and `recorded_at` say what the log contained, `effective_at` what the provider dates at
+or before a time. An operator's decision counts from its position on, whatever it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+from msgspec import UNSET
+
+from ledger import registry
+from ledger.books.balance_index import Bound
+from ledger.books.projection_worker import load_terms, translate
+from ledger.errors import BadQuestion
+from ledger.eventlog import clocks
+from ledger.fold.batch import StreamKey
+from ledger.model import SourceTerms
+from ledger.queries.as_of.refold import Refold, positions_asked
+from ledger.queries.money import HISTORY_MAX
+from ledger.queries.params import AsOf, Question, after, write_cursor
+from ledger.queries.schemas import money as answers
+from ledger.queries.schemas.money import Step, build
+from ledger.queries.snapshot import Behind, Row, Snapshot, SourcePlace, grouped
+
+Read: TypeAlias = Callable[[Snapshot, Question], Awaitable[Any]]
+
+STREAMS_AT_ONCE: Final = 64
+EVENTS_AT_ONCE: Final = 256
+LOOKED_AT_MAX: Final = 10_000
+"""Candidates that one page looks at; then it ends early, and its `next` goes on."""
+
+SELECT_NOW: Final = "SELECT clock_timestamp() AS now"
+SELECT_POSITION_AT: Final = "SELECT ledger.position_at($1, $2) AS position"
+SELECT_PARKED_THEN: Final = """
+SELECT count(*) AS parked FROM parked WHERE source = $1 AND position <= $2
+"""
+# What a parked stream was told afterwards was not folded, and neither were decisions on it.
+SELECT_TOLD: Final = """
+SELECT h.kind, h.id, h.position
+  FROM unnest($2::text[], $3::text[]) AS u(kind, id)
+  JOIN history AS h ON h.source = $1 AND h.kind = u.kind AND h.id = u.id
+   AND hashtextextended(h.id, 0) = hashtextextended(u.id, 0)
+ WHERE h.position <= $4 AND h.effective_at <= $5
+ UNION
+SELECT x.kind, x.resource_id, x.position
+  FROM unnest($2::text[], $3::text[]) AS u(kind, id)
+  JOIN exceptions AS x ON x.source = $1 AND x.kind = u.kind AND x.resource_id = u.id
+ WHERE x.action = 'resolved' AND x.position <= $4
+   AND NOT EXISTS (SELECT FROM parked AS p
+                    WHERE p.source = $1 AND p.kind = x.kind AND p.resource_id = x.resource_id
+                      AND hashtextextended(p.resource_id, 0) = hashtextextended(x.resource_id, 0)
+                      AND p.position < x.position)
+ ORDER BY 3
+"""
+SELECT_BODIES: Final = """
+SELECT position, event_id, kind, resource_id, status, path_event, origin, reason, detail,
+       body, received_at, recorded_at
+  FROM ledger.events WHERE source = $1 AND position = ANY ($2::bigint[])
+"""
+SELECT_LINKED_THEN: Final = """
+SELECT DISTINCT l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
+ CROSS JOIN LATERAL (
+       SELECT links.kind, links.id FROM links
+         JOIN transactions AS t ON t.source = $1 AND t.kind = links.kind AND t.id = links.id
+          AND hashtextextended(t.id, 0) = hashtextextended(links.id, 0)
+        WHERE links.source = $1 AND links.link = wanted.link AND t.first_position <= $3
+          AND hashtextextended(links.link, 0) = hashtextextended(wanted.link, 0)
+        ORDER BY links.kind DESC, links.id COLLATE "C" LIMIT 16) AS l
+ WHERE NOT EXISTS (SELECT FROM parked AS p
+                    WHERE p.source = $1 AND p.kind = l.kind AND p.resource_id = l.id
+                      AND hashtextextended(p.resource_id, 0) = hashtextextended(l.id, 0)
+                      AND p.position <= $3)
+"""
+SELECT_HISTORY_THEN: Final = """
+SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effective_at,
+       h.received_at, h.recorded_at
+  FROM unnest($2::text[], $3::text[]) AS u(kind, id)
+ CROSS JOIN LATERAL (
+       SELECT * FROM history AS t
+        WHERE t.source = $1 AND t.kind = u.kind AND t.id = u.id
+          AND hashtextextended(t.id, 0) = hashtextextended(u.id, 0)
+          AND t.position <= $4 AND t.effective_at <= $5
+        ORDER BY t.position DESC LIMIT $6) AS h
+ ORDER BY h.position
+"""
+
+
+def dated(now: Read, then: Read) -> Read:
+    """Return the reading that answers `now`, or with as-of parameters `then`."""
+
+    async def read(snapshot: Snapshot, question: Question) -> Any:
+        if question.as_of is None:
+            return await now(snapshot, question)
+        return await then(await earlier(snapshot, question, question.as_of), question)
+
+    return read
+
+
+async def earlier(snapshot: Snapshot, question: Question, as_of: AsOf) -> Snapshot:
+    """Return the snapshot as it stood at what is asked for.
+
+    Raises NotFound for an unknown source, BadQuestion beyond the log or the present, and Behind
+    when the log has come so far and the books have not.
+    """
+    wanted = question.text("source")
+    sources = list(snapshot.places) if wanted is None else [snapshot.check(wanted)]
+    for source in as_of.positions:
+        snapshot.check(source)
+    named = positions_asked(as_of, {s: snapshot.places[s].head for s in sources})
+    await _check_is_past(snapshot, as_of.recorded_at)
+    places = dict(snapshot.places)
+    for source in sources:
+        position = await _position(snapshot, source, named.get(source), as_of.recorded_at)
+        parked = await snapshot.row(SELECT_PARKED_THEN, source, position)
+        places[source] = SourcePlace(
+            snapshot.places[source].head, position, parked["parked"] if parked else 0
+        )
+    positions = {source: places[source].books for source in sources}
+    warnings: list[str] = []
+    if as_of.recorded_at is not None:
+        asked = {s: place for s, place in positions.items() if place < named.get(s, place + 1)}
+        warnings = await clocks.doubts(snapshot.connection, asked, as_of.recorded_at)
+    resolved = answers.AsOf(
+        effective_at=as_of.effective_at,
+        recorded_at=as_of.recorded_at,
+        position=positions,
+        warnings=warnings or UNSET,
+    )
+    return replace(snapshot, places=places, as_of=resolved)
+
+
+async def _check_is_past(snapshot: Snapshot, moment: datetime | None) -> None:
+    if moment is None:
+        return
+    row = await snapshot.row(SELECT_NOW)
+    now = row["now"] if row else datetime.now(UTC)
+    if moment > now:
+        told = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        raise BadQuestion(f"recorded_at is in the future; it is {told} here")
+
+
+async def _position(
+    snapshot: Snapshot, source: str, named: int | None, recorded_at: datetime | None
+) -> int:
+    place = snapshot.places[source]
+    if named is not None and named > place.head:
+        raise BadQuestion(
+            f"position {named} is beyond the log of {source}: it ends at {place.head}"
+        )
+    found = [position for position in (named,) if position is not None]
+    if recorded_at is not None:
+        row = await snapshot.row(SELECT_POSITION_AT, source, recorded_at)
+        found.append(row["position"] if row else 0)
+    position = min(found, default=place.books)
+    if position > place.books:
+        raise Behind(f"{source}:{position}")
+    return position
+
+
+def bound(snapshot: Snapshot, source: str) -> Bound:
+    """Return which part of a source's journal an earlier snapshot shows."""
+    return Bound(source, snapshot.places[source].books, snapshot.effective_at)
+
+
+async def page(
+    snapshot: Snapshot,
+    question: Question,
+    kinds: Mapping[str, type],
+    candidates: Callable[[str, int, Sequence[Any]], Awaitable[Sequence[Row]]],
+    evaluate: Callable[[str, Sequence[Row]], Awaitable[Sequence[Row | None]]],
+) -> tuple[list[Row], str | None]:
+    """Fill one page with the candidates that were there then; return it and the next cursor.
+
+    `kinds` are the columns of the key, within a source, in whose order candidates come. `evaluate`
+    says what each candidate was, or None.
+    """
+    rows: list[Row] = []
+    last: list[Any] = []
+    looked_at = 0
+    for source in snapshot.sources(question):
+        start: list[Any] = after(question, source, list(kinds.values()))
+        more = True
+        while more:
+            found = await candidates(source, STREAMS_AT_ONCE, start)
+            for key, row in zip(found, await evaluate(source, found), strict=True):
+                if row is not None and len(rows) == question.limit:
+                    return rows, write_cursor(last)
+                start = [key[name] for name in kinds]
+                if row is not None:
+                    rows.append(row)
+                    last = [source, *start]
+            looked_at += len(found)
+            more = len(found) == STREAMS_AT_ONCE
+            if more and looked_at >= LOOKED_AT_MAX:
+                return rows, write_cursor([source, *start])
+    return rows, None
+
+
+async def rows_then(
+    snapshot: Snapshot, source: str, keys: Sequence[StreamKey]
+) -> list[dict[str, Any] | None]:
+    """Return what the rows of streams were; None where nothing was known yet."""
+    known = registry.load().streams
+    refold = Refold(await _terms(snapshot, source), known)
+    await _refold(snapshot, refold, keys)
+    links = refold.links_of(keys)
+    if links:
+        place = snapshot.places[source].books
+        found = await snapshot.rows(SELECT_LINKED_THEN, source, sorted(links), place)
+        related = [(row["kind"], row["id"]) for row in found]
+        await _refold(snapshot, refold, [key for key in related if key not in set(keys)])
+        refold.relate(related)
+    return [refold.row(key) for key in keys]
+
+
+async def _terms(snapshot: Snapshot, source: str) -> SourceTerms:
+    return next(t for t in await load_terms(snapshot.connection) if t.source == source)
+
+
+async def _refold(snapshot: Snapshot, refold: Refold, keys: Sequence[StreamKey]) -> None:
+    """Fold streams again, a bounded number of bodies at a time."""
+    source = refold.terms.source
+    told = await snapshot.rows(SELECT_TOLD, source, *_columns(keys), *_within(snapshot, source))
+    known = registry.load()
+    for first in range(0, len(told), EVENTS_AT_ONCE):
+        part = told[first : first + EVENTS_AT_ONCE]
+        places = sorted({row["position"] for row in part})
+        bodies = {
+            row["position"]: translate(known, refold.terms, row)
+            for row in await snapshot.rows(SELECT_BODIES, source, places)
+        }
+        refold.add(((row["kind"], row["id"]), bodies[row["position"]]) for row in part)
+
+
+def _within(snapshot: Snapshot, source: str) -> tuple[int, datetime]:
+    return snapshot.places[source].books, snapshot.effective_at
+
+
+def _columns(keys: Iterable[StreamKey]) -> tuple[list[str], list[str]]:
+    listed = list(keys)
+    return [kind for kind, _ in listed], [id_ for _, id_ in listed]
+
+
+async def histories_then(
+    snapshot: Snapshot, source: str, keys: Sequence[StreamKey]
+) -> dict[tuple[Any, ...], list[Step]]:
+    """Read what had been told of streams, by (kind, id)."""
+    rows = await snapshot.rows(
+        SELECT_HISTORY_THEN, source, *_columns(keys), *_within(snapshot, source), HISTORY_MAX
+    )
+    return {
+        stream: [build(Step, row) for row in group]
+        for stream, group in grouped(rows, "kind", "id").items()
+    }

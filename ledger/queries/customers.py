@@ -1,0 +1,291 @@
+"""Reading what is not money: customers, their accounts, limits and requests for information."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ledger.errors import NotFound
+from ledger.queries.money import histories
+from ledger.queries.params import Question
+from ledger.queries.schemas.money import (
+    Answer,
+    BankAccount,
+    BankAccounts,
+    Customer,
+    CustomerDetail,
+    Customers,
+    Limit,
+    LimitRequest,
+    LimitRequests,
+    Limits,
+    LimitSet,
+    Rfi,
+    Rfis,
+    VirtualAccount,
+    VirtualAccounts,
+    build,
+)
+from ledger.queries.snapshot import Listing, Snapshot, grouped
+
+# Every list takes: $1 source, $2 rows, $3 $4 the key, $5 customer, $6 status.
+SELECT_CUSTOMERS: Final = """
+SELECT source, kind, id, verification_status, updated_at, rejection, details,
+       details ->> 'registration_type' AS registration_type, details ->> 'country' AS country
+  FROM customers
+ WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text))
+   AND ($5::text IS NULL OR kind = 'customer' AND id = $5)
+   AND ($6::text IS NULL OR verification_status = $6
+        AND hashtextextended(verification_status, 0) = hashtextextended($6, 0))
+ ORDER BY kind, id LIMIT $2
+"""
+SELECT_BANK_ACCOUNTS: Final = """
+SELECT source, kind, id, customer_id, verification_status, disabled, updated_at, details
+  FROM bank_accounts
+ WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text))
+   AND ($5::text IS NULL OR customer_id = $5)
+   AND ($6::text IS NULL OR verification_status = $6
+        AND hashtextextended(verification_status, 0) = hashtextextended($6, 0))
+ ORDER BY kind, id LIMIT $2
+"""
+SELECT_VIRTUAL_ACCOUNTS: Final = """
+SELECT source, kind, id, customer_id, status, currency, reference_id, updated_at, flags, details
+  FROM virtual_accounts
+ WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text))
+   AND ($5::text IS NULL OR customer_id = $5)
+   AND ($6::text IS NULL
+        OR status = $6 AND hashtextextended(status, 0) = hashtextextended($6, 0))
+ ORDER BY kind, id LIMIT $2
+"""
+SELECT_LIMITS: Final = """
+SELECT source, kind, id, customer_id, limits FROM limits
+ WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text))
+   AND ($5::text IS NULL
+        OR customer_id = $5 AND hashtextextended(customer_id, 0) = hashtextextended($5, 0))
+   AND $6::text IS NULL
+ ORDER BY kind, id LIMIT $2
+"""
+SELECT_LIMIT_REQUESTS: Final = """
+SELECT source, kind, id, customer_id, status, updated_at, conflict FROM limit_requests
+ WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text))
+   AND ($5::text IS NULL OR customer_id = $5)
+   AND ($6::text IS NULL
+        OR status = $6 AND hashtextextended(status, 0) = hashtextextended($6, 0))
+ ORDER BY kind, id LIMIT $2
+"""
+SELECT_RFI: Final = """
+SELECT source, kind, id, customer_id, status, updated_at, expires_at, details FROM rfi
+ WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text))
+   AND ($5::text IS NULL OR customer_id = $5)
+   AND ($6::text IS NULL
+        OR status = $6 AND hashtextextended(status, 0) = hashtextextended($6, 0))
+ ORDER BY kind, id LIMIT $2
+"""
+# What belongs to many customers, $2, of each the first $3 rows; `of` is the customer.
+SELECT_LIMITS_OF: Final = """
+SELECT u.customer AS of, t.* FROM unnest($2::text[]) AS u(customer)
+ CROSS JOIN LATERAL (SELECT source, kind, id, customer_id, limits FROM limits
+                      WHERE source = $1 AND customer_id = u.customer
+                        AND hashtextextended(customer_id, 0) = hashtextextended(u.customer, 0)
+                      ORDER BY kind, id LIMIT $3) AS t
+"""
+SELECT_LIMIT_REQUESTS_OF: Final = """
+SELECT u.customer AS of, t.* FROM unnest($2::text[]) AS u(customer)
+ CROSS JOIN LATERAL (SELECT source, kind, id, customer_id, status, updated_at, conflict
+                       FROM limit_requests WHERE source = $1 AND customer_id = u.customer
+                      ORDER BY kind, id LIMIT $3) AS t
+"""
+SELECT_RFI_OF: Final = """
+SELECT u.customer AS of, t.* FROM unnest($2::text[]) AS u(customer)
+ CROSS JOIN LATERAL (SELECT source, kind, id, customer_id, status, updated_at, expires_at, details
+                       FROM rfi WHERE source = $1 AND customer_id = u.customer
+                      ORDER BY kind, id LIMIT $3) AS t
+"""
+SELECT_BANK_ACCOUNTS_OF: Final = """
+SELECT u.customer AS of, t.* FROM unnest($2::text[]) AS u(customer)
+ CROSS JOIN LATERAL (SELECT source, kind, id, customer_id, verification_status, disabled,
+                            updated_at, details
+                       FROM bank_accounts WHERE source = $1 AND customer_id = u.customer
+                      ORDER BY kind, id LIMIT $3) AS t
+"""
+
+
+# A virtual account need not name its customer: the payments through it do. The index has them by
+# hashes of customer and account, so that a busy customer's accounts are found one by one.
+def paid_through(customer: str) -> str:
+    """Write the recursion `paid`: the accounts that payments of a customer, an SQL term, name."""
+    return f"""
+WITH RECURSIVE paid AS (
+       (SELECT customer_id, hashtextextended(coalesce(details ->> 'virtual_account_id', '') || ' '
+                   || coalesce(details ->> 'account_no', ''), 0) AS place,
+               details ->> 'virtual_account_id' AS account, details ->> 'account_no' AS no
+          FROM transactions
+         WHERE source || '' = $1 AND customer_id = {customer}
+           AND hashtextextended(customer_id, 0) = hashtextextended({customer}, 0)
+           AND coalesce(details ->> 'virtual_account_id', details ->> 'account_no') IS NOT NULL
+         ORDER BY hashtextextended(customer_id, 0), 2 LIMIT 1)
+        UNION ALL
+       SELECT n.* FROM paid AS p
+        CROSS JOIN LATERAL (
+              SELECT t.customer_id, hashtextextended(
+                         coalesce(t.details ->> 'virtual_account_id', '') || ' '
+                         || coalesce(t.details ->> 'account_no', ''), 0) AS place,
+                     t.details ->> 'virtual_account_id', t.details ->> 'account_no'
+                FROM transactions AS t
+               WHERE t.source || '' = $1 AND t.customer_id = p.customer_id
+                 AND hashtextextended(t.customer_id, 0) = hashtextextended(p.customer_id, 0)
+                 AND coalesce(t.details ->> 'virtual_account_id', t.details ->> 'account_no')
+                     IS NOT NULL
+                 AND hashtextextended(coalesce(t.details ->> 'virtual_account_id', '') || ' '
+                         || coalesce(t.details ->> 'account_no', ''), 0) > p.place
+               ORDER BY hashtextextended(t.customer_id, 0), 2 LIMIT 1) AS n)
+"""  # noqa: S608 - made of the callers' constants
+
+
+SELECT_VIRTUAL_ACCOUNTS_OF: Final = f"""
+SELECT u.customer AS of, t.* FROM unnest($2::text[]) AS u(customer)
+ CROSS JOIN LATERAL (
+       {paid_through("u.customer")}
+       SELECT DISTINCT ON (v.kind, v.id) v.source, v.kind, v.id, v.customer_id, v.status,
+              v.currency, v.reference_id, v.updated_at, v.flags, v.details::text AS details
+         FROM (
+              (SELECT * FROM virtual_accounts
+                WHERE source = $1 AND customer_id = u.customer ORDER BY kind, id LIMIT $3)
+               UNION ALL
+              (SELECT a.* FROM (SELECT account FROM paid LIMIT $3) AS p
+                 JOIN virtual_accounts AS a
+                   ON a.source = $1 AND a.kind = 'virtual_account' AND a.id = p.account)
+               UNION ALL
+              (SELECT a.* FROM (SELECT no FROM paid LIMIT $3) AS p
+                CROSS JOIN LATERAL (
+                      SELECT * FROM virtual_accounts AS b
+                       WHERE b.source = $1 AND b.details ->> 'account_no' = p.no
+                         AND hashtextextended(b.details ->> 'account_no', 0)
+                             = hashtextextended(p.no, 0) LIMIT $3) AS a)) AS v
+        ORDER BY v.kind, v.id LIMIT $3) AS t
+"""  # noqa: S608 - made of the constants above
+HAS_TRANSACTIONS: Final = """
+SELECT EXISTS (SELECT FROM transactions
+                WHERE source = $1 AND customer_id = $2
+                  AND hashtextextended(customer_id, 0) = hashtextextended($2, 0)) AS it
+"""
+
+_BY_ID: Final = {"kind": str, "id": str}
+CUSTOMERS: Final = Listing(SELECT_CUSTOMERS, _BY_ID)
+BANK_ACCOUNTS: Final = Listing(SELECT_BANK_ACCOUNTS, _BY_ID)
+VIRTUAL_ACCOUNTS: Final = Listing(SELECT_VIRTUAL_ACCOUNTS, _BY_ID)
+LIMITS: Final = Listing(SELECT_LIMITS, _BY_ID)
+LIMIT_REQUESTS: Final = Listing(SELECT_LIMIT_REQUESTS, _BY_ID)
+RFI: Final = Listing(SELECT_RFI, _BY_ID)
+
+_FIRST: Final = (1, None, None)
+"""$2 to $4 of a list of which the first row is read."""
+
+LISTED_MAX: Final = 100
+"""Entries of each list that a customer's answer holds."""
+
+
+async def customers(snapshot: Snapshot, question: Question) -> Customers:
+    """Read customers and their verification."""
+    status = question.text("verification_status")
+    rows, following = await CUSTOMERS.page(snapshot, question, None, status)
+    found: list[Customer] = []
+    for (source,), group in grouped(rows, "source").items():
+        told = await _told(snapshot, source, [row["id"] for row in group])
+        steps = await histories(snapshot, source, [(row["kind"], row["id"]) for row in group])
+        found += [
+            build(Customer, row, **told[row["id"]], history=steps.get((row["kind"], row["id"]), []))
+            for row in group
+        ]
+    return Customers(customers=found, next=following, position=snapshot.position)
+
+
+async def bank_accounts(snapshot: Snapshot, question: Question) -> BankAccounts:
+    """Read bank accounts and their verification."""
+    wanted = question.text("customer_id"), question.text("verification_status")
+    rows, following = await BANK_ACCOUNTS.page(snapshot, question, *wanted)
+    found = [build(BankAccount, row) for row in rows]
+    return BankAccounts(bank_accounts=found, next=following, position=snapshot.position)
+
+
+async def virtual_accounts(snapshot: Snapshot, question: Question) -> VirtualAccounts:
+    """Read virtual accounts."""
+    wanted = question.text("customer_id"), question.text("status")
+    rows, following = await VIRTUAL_ACCOUNTS.page(snapshot, question, *wanted)
+    found = [build(VirtualAccount, row) for row in rows]
+    return VirtualAccounts(virtual_accounts=found, next=following, position=snapshot.position)
+
+
+async def limits(snapshot: Snapshot, question: Question) -> Limits:
+    """Read transaction limits."""
+    rows, following = await LIMITS.page(snapshot, question, question.text("customer_id"), None)
+    found = [build(Limit, row) for row in rows]
+    return Limits(limits=found, next=following, position=snapshot.position)
+
+
+async def limit_requests(snapshot: Snapshot, question: Question) -> LimitRequests:
+    """Read requests to change limits."""
+    wanted = question.text("customer_id"), question.text("status")
+    rows, following = await LIMIT_REQUESTS.page(snapshot, question, *wanted)
+    found = [build(LimitRequest, row) for row in rows]
+    return LimitRequests(limit_requests=found, next=following, position=snapshot.position)
+
+
+async def rfi(snapshot: Snapshot, question: Question) -> Rfis:
+    """Read requests for information."""
+    wanted = question.text("customer_id"), question.text("status")
+    rows, following = await RFI.page(snapshot, question, *wanted)
+    return Rfis(rfi=[build(Rfi, row) for row in rows], next=following, position=snapshot.position)
+
+
+async def customer(snapshot: Snapshot, question: Question) -> CustomerDetail:
+    """Read one customer with everything that names it.
+
+    A customer that only other callbacks name has no verification status. Raises NotFound when
+    none does.
+    """
+    source, id_ = snapshot.check(question.need("source")), question.need("id")
+    row = await snapshot.row(SELECT_CUSTOMERS, source, *_FIRST, id_, None)
+    told = (await _told(snapshot, source, [id_]))[id_]
+    if row is None and not any(told.values()):
+        has_any = await snapshot.row(HAS_TRANSACTIONS, source, id_)
+        if has_any is None or not has_any["it"]:
+            raise NotFound(f"source {source} knows no customer {id_!r}")
+    if row is None:
+        row = dict.fromkeys(_KNOWN) | {"source": source, "id": id_}
+        return build(CustomerDetail, row, **told, history=[], position=snapshot.position)
+    stream = (row["kind"], id_)
+    history = (await histories(snapshot, source, [stream])).get(stream, [])
+    return build(CustomerDetail, row, **told, history=history, position=snapshot.position)
+
+
+_KNOWN: Final = (
+    "verification_status", "updated_at", "rejection", "registration_type", "country", "details",
+)  # fmt: skip
+"""What only a customer's own callbacks tell."""
+
+
+OWN: Final[Mapping[str, tuple[str, type[Answer]]]] = {
+    "limits": (SELECT_LIMITS_OF, LimitSet),
+    "limit_requests": (SELECT_LIMIT_REQUESTS_OF, LimitRequest),
+    "rfi": (SELECT_RFI_OF, Rfi),
+    "bank_accounts": (SELECT_BANK_ACCOUNTS_OF, BankAccount),
+    "virtual_accounts": (SELECT_VIRTUAL_ACCOUNTS_OF, VirtualAccount),
+}
+"""List of a customer's answer → the statement that reads it for many, and what its rows are."""
+
+
+async def _told(
+    snapshot: Snapshot, source: str, customers: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Read the beginning of everything that names each of some customers."""
+    found: dict[str, dict[str, Any]] = {name: {"cut": []} for name in customers}
+    for what, (statement, kind) in OWN.items():
+        rows = await snapshot.rows(statement, source, list(customers), LISTED_MAX + 1)
+        owned = grouped(rows, "of")
+        for name, told in found.items():
+            own = owned.get((name,), [])
+            told[what] = [build(kind, row) for row in own[:LISTED_MAX]]
+            if len(own) > LISTED_MAX:
+                told["cut"].append(what)
+    return found

@@ -1,0 +1,369 @@
+"""What may be asked of the query API: parameters, their checks, and cursors.
+
+Nothing is ignored: an unknown, repeated or malformed parameter is a BadQuestion.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+import orjson
+
+from ledger.errors import BadQuestion
+from ledger.model import YEARS
+from ledger.queries.kinds import LOG, is_status, kinds_of, statuses_of
+from ledger.reading import NAME_MAX
+
+LIMIT_DEFAULT: Final = 100
+LIMIT_MAX: Final = 1000
+SHOWN_MAX: Final = 60
+MESSAGE_MAX: Final = 500
+CURSOR_MAX: Final = 6144
+"""Characters of the longest cursor: a name of NAME_MAX characters and what stands beside it."""
+POSITION_MAX: Final = 2**63 - 1
+
+PLACES: Final = (
+    r"^(\d{1,19}|[a-z0-9][a-z0-9_-]*(\.statements)?:\d{1,19}"
+    r"(,[a-z0-9][a-z0-9_-]*(\.statements)?:\d{1,19})*)$"
+)
+"""How positions of sources are written, as a pattern for the documentation."""
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}(\.statements)?", re.ASCII)
+_LOST_PLUS = re.compile(r" (\d\d:\d\d)$", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One query parameter: what it accepts, and how it is described."""
+
+    name: str
+    about: str
+    kind: Literal[
+        "text", "currency", "time", "kept_time", "position", "places", "choice", "kind", "status"
+    ] = "text"
+    choices: tuple[str, ...] = ()
+    table: str = LOG
+    """The table of the books whose kinds or statuses are meant."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """Which earlier state of things is asked for; everything given has to hold at once."""
+
+    effective_at: datetime | None = None
+    """Only what the provider dates at or before this."""
+    recorded_at: datetime | None = None
+    """Only what the log contained at this time."""
+    position: int | None = None
+    """Only what the log of the one source asked for contained up to here."""
+    positions: Mapping[str, int] = field(default_factory=dict)
+    """The same, where the question names the sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A checked question. `values` holds path and query values by name, those given only."""
+
+    values: Mapping[str, str | int | datetime] = field(default_factory=dict)
+    limit: int = LIMIT_DEFAULT
+    cursor: tuple[str | int, ...] | None = None
+    at_least: Mapping[str, int] = field(default_factory=dict)
+    as_of: AsOf | None = None
+
+    def text(self, name: str) -> str | None:
+        """Return a text value; None when it was not given."""
+        value = self.values.get(name)
+        return None if value is None else str(value)
+
+    def need(self, name: str) -> str:
+        """Return a text that the path always gives."""
+        return str(self.values[name])
+
+    def number(self, name: str) -> int | None:
+        """Return a position; None when it was not given."""
+        value = self.values.get(name)
+        return value if isinstance(value, int) else None
+
+    def time(self, name: str) -> datetime | None:
+        """Return a time in UTC; None when it was not given."""
+        value = self.values.get(name)
+        return value if isinstance(value, datetime) else None
+
+
+AT_LEAST: Final = Param(
+    "at_least",
+    "Wait up to 5 s until the books have reached these positions: `source:position[,…]`.",
+)
+PAGING: Final = (
+    Param("limit", f"Rows per page, 1 to {LIMIT_MAX}; {LIMIT_DEFAULT} when not given.", "position"),
+    Param("cursor", "The `next` of the page before."),
+)
+AS_OF: Final = (
+    Param("effective_at", "Only what the provider dates at or before this.", "time"),
+    Param("recorded_at", "As known then: only what the log contained at this time.", "time"),
+    Param(
+        "position",
+        "As known then: only what the log contained up to here. A number for the one source that "
+        "is asked for, or `source:position[,…]`.",
+        "places",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One address of the query API: the one table behind routing and documentation."""
+
+    path: str
+    summary: str
+    tag: str
+    answer: type[Any]
+    read: Callable[..., Awaitable[Any]]
+    """(snapshot, question) → answer; decisions and bodies have shapes of their own."""
+    params: tuple[Param, ...] = ()
+    is_list: bool = True
+    is_dated: bool = False
+    """Whether it takes the as-of parameters."""
+    method: str = "GET"
+    takes: type[Any] | None = None
+    """The type of the request's body."""
+    about: str = ""
+
+    @property
+    def query(self) -> tuple[Param, ...]:
+        """Every query parameter it accepts, the common ones included."""
+        if self.method != "GET":
+            return self.params
+        paging = PAGING if self.is_list else ()
+        return (*self.params, *(AS_OF if self.is_dated else ()), *paging, AT_LEAST)
+
+
+def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]]) -> Question:
+    """Check a request against its route. Raises BadQuestion."""
+    known = {param.name: param for param in route.query}
+    given: dict[str, str] = {}
+    for name, value in query:
+        if name not in known:
+            allowed = ", ".join(sorted(known)) or "none"
+            raise BadQuestion(f"unknown parameter {_shown(name)}; this address takes: {allowed}")
+        if name in given:
+            raise BadQuestion(f"parameter {name} is given more than once; give it once")
+        given[name] = value
+    values: dict[str, str | int | datetime] = {}
+    for name, text in path.items():
+        values[name] = _position(name, text) if name == "position" else _text(name, text)
+    for param in route.params:
+        if param.name in given:
+            values[param.name] = _value(param, given[param.name])
+    _check_status(route, values)
+    return Question(
+        values=values,
+        limit=_limit(given.get("limit")),
+        cursor=_cursor(given.get("cursor")),
+        at_least=_places("at_least", given.get("at_least")),
+        as_of=_as_of(given) if route.is_dated else None,
+    )
+
+
+def _check_status(route: Route, values: Mapping[str, str | int | datetime]) -> None:
+    """Refuse a status that nothing listed can have, or nothing of the kind asked for."""
+    for param in route.params:
+        text = values.get(param.name)
+        if param.kind != "status" or not isinstance(text, str):
+            continue
+        kind = values.get("kind")
+        kind = kind if isinstance(kind, str) else None
+        if not is_status(text, param.table, kind):
+            listed = ", ".join(statuses_of(param.table, kind)) or "none"
+            of = f" of {kind}" if kind else ""
+            raise BadQuestion(f"{param.name} {_shown(text)} is no status{of}; there is: {listed}")
+
+
+def _as_of(given: Mapping[str, str]) -> AsOf | None:
+    """Read the as-of parameters; None when there are none."""
+    if not any(param.name in given for param in AS_OF):
+        return None
+    effective, recorded = given.get("effective_at"), given.get("recorded_at")
+    places = read_places("position", given.get("position"))
+    return AsOf(
+        None if effective is None else _time("effective_at", effective),
+        None if recorded is None else _time("recorded_at", recorded),
+        places if isinstance(places, int) else None,
+        {} if isinstance(places, int) else places,
+    )
+
+
+def read_places(name: str, text: str | None) -> int | dict[str, int]:
+    """Read a bare position, or positions by source. Raises BadQuestion."""
+    if text is not None and ":" not in text:
+        return _position(name, text)
+    return _places(name, text)
+
+
+def _value(param: Param, text: str) -> str | int | datetime:
+    match param.kind:
+        case "position":
+            return _position(param.name, text)
+        case "time":
+            return _time(param.name, text)
+        case "kept_time":
+            return _kept_time(param.name, text)
+        case "kind" if text not in kinds_of(param.table):
+            listed = ", ".join(kinds_of(param.table))
+            raise BadQuestion(f"{param.name} {_shown(text)} is no kind; there is: {listed}")
+        case "currency":
+            return _text(param.name, text).upper()
+        case "choice" if text not in param.choices:
+            listed = ", ".join(param.choices)
+            raise BadQuestion(f"{param.name} must be one of: {listed}; it is {_shown(text)}")
+        case _:
+            return _text(param.name, text)
+
+
+def _shown(text: str) -> str:
+    """Show a value in a message, bounded, whatever characters it has."""
+    return ascii(text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "...")
+
+
+def _text(name: str, text: str) -> str:
+    if not text:
+        raise BadQuestion(f"{name} is empty; leave it out or give it a value")
+    if len(text) > NAME_MAX:
+        raise BadQuestion(f"{name} is longer than {NAME_MAX} characters")
+    if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise BadQuestion(f"{name} {_shown(text)} contains a character that no text may have")
+    return text
+
+
+def _position(name: str, text: str) -> int:
+    if not _DIGITS.fullmatch(text) or int(text) > POSITION_MAX:
+        raise BadQuestion(
+            f"{name} must be a log position: a whole number up to {POSITION_MAX}; it is "
+            f"{_shown(text)}"
+        )
+    return int(text)
+
+
+def _kept_time(name: str, text: str) -> datetime:
+    """Read a time at which something that is kept can have happened."""
+    moment = _time(name, text)
+    if moment.year not in YEARS:
+        raise BadQuestion(
+            f"{name} must lie in {YEARS[0]} to {YEARS[-1]}, as all that is kept; it is "
+            f"{_shown(text)}"
+        )
+    return moment
+
+
+def _time(name: str, text: str) -> datetime:
+    # A "+" that was not percent-encoded arrives as a blank.
+    text = _LOST_PLUS.sub(r"+\1", text) if "T" in text else text
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise BadQuestion(
+            f"{name} must be a time like 2024-03-31T00:00:00Z; it is {_shown(text)}"
+        ) from error
+    raise BadQuestion(
+        f"{name} {_shown(text)} names no time zone; write it like 2024-03-31T00:00:00Z"
+    )
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return LIMIT_DEFAULT
+    if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= LIMIT_MAX:
+        raise BadQuestion(f"limit must be a number from 1 to {LIMIT_MAX}; it is {_shown(text)}")
+    return int(text)
+
+
+def _places(name: str, text: str | None) -> dict[str, int]:
+    wanted: dict[str, int] = {}
+    for part in [] if text is None else text.split(","):
+        source, colon, position = part.strip().partition(":")
+        if not colon or not _SOURCE.fullmatch(source) or source in wanted:
+            raise BadQuestion(
+                f"{name} must be like straitsx:25 or straitsx:25,gokart:3; it has {_shown(part)}"
+            )
+        wanted[source] = _position(name, position)
+    return wanted
+
+
+def write_cursor(key: Sequence[str | int]) -> str:
+    """Make an opaque cursor of the last row's source and key."""
+    return base64.urlsafe_b64encode(orjson.dumps(list(key))).decode().rstrip("=")
+
+
+def _cursor(text: str | None) -> tuple[str | int, ...] | None:
+    if not text:
+        return None
+    bad = BadQuestion("cursor is not one that this address gave; start again without it")
+    if len(text) > CURSOR_MAX:
+        raise bad
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        key = orjson.loads(raw)
+    except (ValueError, binascii.Error) as error:
+        raise bad from error
+    if not isinstance(key, list) or not key or not isinstance(key[0], str):
+        raise bad
+    if not all(_is_key(part) for part in key):
+        raise bad
+    return tuple(key)
+
+
+def _is_key(part: object) -> bool:
+    if isinstance(part, str):
+        return "\x00" not in part
+    return (
+        isinstance(part, int)
+        and not isinstance(part, bool)
+        and -POSITION_MAX <= part <= POSITION_MAX
+    )
+
+
+def decoded(raw: bytes, kind: type[S], what: str) -> S:
+    """Read a request's JSON body. Raises BadQuestion that shows and lists what there is."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        message = ascii(str(error))[1:-1]
+        raise BadQuestion(
+            f"{what} cannot be read: {message[:MESSAGE_MAX]}{_choices(kind, message)}"
+        ) from error
+
+
+def _choices(kind: type[msgspec.Struct], message: str) -> str:
+    """List what the fields named in a message accept, where that is one of several words."""
+    listed = {
+        name: get_args(each)
+        for name, hint in get_type_hints(kind).items()
+        for each in (hint, *get_args(hint))
+        if get_origin(each) is Literal and f"$.{name}`" in message
+    }
+    return "".join(f"; {name} is one of: {', '.join(words)}" for name, words in listed.items())
+
+
+def after(question: Question, source: str, kinds: Sequence[type]) -> list[str | int | None]:
+    """Return where the page starts within `source`: its cursor's key, or nothing but None.
+
+    Raises BadQuestion when the cursor's key has not the shape `kinds`.
+    """
+    if question.cursor is None:
+        return [None] * len(kinds)
+    first, *key = question.cursor
+    if len(key) != len(kinds) or any(type(k) is not t for k, t in zip(key, kinds, strict=True)):
+        raise BadQuestion("cursor belongs to another address; start again without it")
+    return list(key) if first == source else [None] * len(kinds)

@@ -1,0 +1,225 @@
+"""Reading statements, matches, breaks and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import orjson
+
+from ledger.errors import Conflicting, NotFound
+from ledger.queries.params import Question
+from ledger.queries.schemas.money import Reconciliation, build
+from ledger.queries.schemas.reconciliation import (
+    BreakAnswer,
+    Breaks,
+    RunAnswer,
+    Runs,
+    Sealed,
+    Sheet,
+    StatementFile,
+    StatementLine,
+    StatementLines,
+    Statements,
+    Unproved,
+)
+from ledger.queries.snapshot import Listing, Row, Snapshot
+from ledger.statements.events import piece_of
+
+SELECT_STATEMENTS: Final = """
+SELECT $1::text AS source, currency, format, sha256, opened_at, closed_at, opening, closing, lines,
+       position, status, by, note
+  FROM statements
+ WHERE source = $1 || '.statements' AND ($3::bigint IS NULL OR position < $3)
+   AND ($4::text IS NULL OR currency = $4)
+ ORDER BY position DESC LIMIT $2
+"""
+SELECT_PARTS: Final = """
+SELECT p.part, p.parts, e.body
+  FROM statement_parts AS p
+  JOIN ledger.events AS e ON e.source = p.source AND e.position = p.position
+ WHERE p.source = $1 || '.statements' AND p.kind = 'statement_part'
+   AND p.id = $2 || ':' || lpad($3::text, 5, '0')
+"""
+SELECT_STATEMENT_LINES: Final = """
+SELECT $1::text AS source, l.line, l.row_kind, l.amount, l.currency, l.effective_at,
+       l.contract_id, l.idempotency_id, l.reference, l.balance, l.description, l.status, l.file,
+       l.versions, l.position, l.first_position, m.rule AS matched_by, m.anchor AS match
+  FROM statement_lines AS l
+  LEFT JOIN ledger.recon_matches AS m
+    ON m.source = $1 AND m.currency = l.currency AND m.item = 'line:' || l.line
+   AND l.status = 'stated'
+ WHERE l.source = $1 || '.statements' AND ($3::bigint IS NULL OR l.first_position > $3)
+   AND ($4::text IS NULL OR l.currency = $4) AND ($5::text IS NULL OR l.contract_id = $5)
+   AND ($6::text IS NULL
+        OR l.line = $6 AND hashtextextended(l.line, 0) = hashtextextended($6, 0))
+   AND ($7::text IS NULL OR (m.item IS NOT NULL) = ($7 = 'yes'))
+ ORDER BY l.first_position LIMIT $2
+"""
+SELECT_BREAKS: Final = """
+SELECT id, source, currency, type, state, anchor, rule, items, difference, gap, at, age_days,
+       bucket, owner, detail, action, decided_by, decided_at, note
+  FROM ledger.recon_breaks
+ WHERE source = $1 AND ($3::text IS NULL OR id > $3) AND ($4::text IS NULL OR currency = $4)
+   AND ($5::text IS NULL OR type = $5) AND ($6::text IS NULL OR state = $6)
+   AND ($7::text IS NULL OR owner = $7) AND ($8::text IS NULL OR bucket = $8)
+   AND ($9::text IS NULL OR id = $9)
+ ORDER BY id LIMIT $2
+"""
+SELECT_RUNS: Final = """
+SELECT source, currency, state, opened_at, closed_at AS through, positions::text AS positions,
+       generation, files::text AS files, figures::text AS figures, reasons::text AS reasons,
+       rules_sha256, sha256
+  FROM ledger.recon_runs
+ WHERE source = $1 AND ($3::text IS NULL OR currency > $3) AND ($4::text IS NULL OR currency = $4)
+ ORDER BY currency LIMIT $2
+"""
+SELECT_UNPROVED: Final = """
+SELECT b.source, b.currency, sum(b.debits - b.credits) AS total
+  FROM balances AS b
+ WHERE b.source = $1 AND ($2::text IS NULL OR b.currency = $2)
+   AND b.account IN ('assets:wallet:available', 'assets:wallet:held')
+   AND NOT EXISTS (SELECT FROM ledger.recon_runs AS r
+                    WHERE r.source = b.source AND r.currency = b.currency)
+ GROUP BY b.source, b.currency HAVING bool_or(b.debits <> 0 OR b.credits <> 0)
+ ORDER BY b.currency
+"""
+SELECT_SEAL: Final = """
+SELECT size, encode(root, 'hex') AS root FROM ledger.seals
+ WHERE source = $1 AND size >= $2 ORDER BY size LIMIT 1
+"""
+SELECT_CLAIMS: Final = """
+SELECT currency, state, closed_at, positions::text AS positions, generation,
+       figures->>'closing' AS closing,
+       figures->>'difference' AS difference, (figures->>'breaks_count')::int AS breaks
+  FROM ledger.recon_runs WHERE source = $1
+"""
+
+BREAKS_MAX: Final = 10_000
+"""Breaks that one printed page holds."""
+
+STATEMENTS: Final = Listing(SELECT_STATEMENTS, {"position": int})
+LINES: Final = Listing(SELECT_STATEMENT_LINES, {"first_position": int})
+BREAKS: Final = Listing(SELECT_BREAKS, {"id": str})
+RUNS: Final = Listing(SELECT_RUNS, {"currency": str})
+
+
+async def statements(snapshot: Snapshot, question: Question) -> Statements:
+    """Read which statements were imported."""
+    rows, following = await STATEMENTS.page(snapshot, question, question.text("currency"))
+    found = [build(StatementFile, row) for row in rows]
+    return Statements(statements=found, next=following, position=snapshot.position)
+
+
+async def part(snapshot: Snapshot, source: str, sha256: str, number: int) -> tuple[int, bytes]:
+    """Read the bytes of a part of a file, and how many parts there are. Raises NotFound."""
+    row = await snapshot.row(SELECT_PARTS, snapshot.check(source), sha256, str(number))
+    if row is None:
+        raise NotFound(f"no statement {sha256} of {source} is kept; /v1/statements lists them")
+    return row["parts"], piece_of(row["body"])
+
+
+async def statement_lines(snapshot: Snapshot, question: Question) -> StatementLines:
+    """Read statement lines, and what each is matched with."""
+    rows, following = await LINES.page(
+        snapshot,
+        question,
+        question.text("currency"),
+        question.text("contract_id"),
+        question.text("line"),
+        question.text("matched"),
+    )
+    found = [build(StatementLine, row) for row in rows]
+    return StatementLines(statement_lines=found, next=following, position=snapshot.position)
+
+
+async def breaks(snapshot: Snapshot, question: Question) -> Breaks:
+    """Read what differs between statements and books, or is on its way."""
+    rows, following = await BREAKS.page(
+        snapshot,
+        question,
+        *(question.text(name) for name in ("currency", "type", "state", "owner", "bucket", "id")),
+    )
+    found = [build(BreakAnswer, row) for row in rows]
+    return Breaks(breaks=found, next=following, position=snapshot.position)
+
+
+async def runs(snapshot: Snapshot, question: Question) -> Runs:
+    """Read the latest reconciliation of each wallet."""
+    rows, following = await RUNS.page(snapshot, question, question.text("currency"))
+    found = [await _run(snapshot, row) for row in rows]
+    bare = [
+        build(Unproved, row)
+        for source in snapshot.sources(question)
+        for row in await snapshot.rows(SELECT_UNPROVED, source, question.text("currency"))
+    ]
+    return Runs(
+        reconciliations=found, without_statement=bare, next=following, position=snapshot.position
+    )
+
+
+async def one(
+    snapshot: Snapshot, source: str, currency: str
+) -> tuple[RunAnswer, list[BreakAnswer]]:
+    """Read one wallet's run with all its breaks.
+
+    Raises NotFound, or Conflicting when there are more than BREAKS_MAX.
+    """
+    snapshot.check(source)
+    rows = await snapshot.rows(SELECT_RUNS, source, 1, None, currency.upper())
+    if not rows:
+        raise NotFound(
+            f"{currency.upper()} of {source} is not reconciled; import a statement of it first"
+        )
+    filters = (currency.upper(), None, None, None, None, None)
+    found = await snapshot.rows(SELECT_BREAKS, source, BREAKS_MAX + 1, None, *filters)
+    if len(found) > BREAKS_MAX:
+        raise Conflicting(
+            f"{currency.upper()} of {source} has more than {BREAKS_MAX} breaks, too many for one "
+            "page; read them in pages: /v1/breaks"
+        )
+    return await _run(snapshot, rows[0]), [build(BreakAnswer, row) for row in found]
+
+
+async def _run(snapshot: Snapshot, row: Row) -> RunAnswer:
+    positions: Mapping[str, int] = orjson.loads(row["positions"])
+    seals = []
+    for source, position in sorted(positions.items()):
+        seal = await snapshot.row(SELECT_SEAL, source, position)
+        size, root = (seal["size"], seal["root"]) if seal else (None, None)
+        seals.append(Sealed(source=source, position=position, size=size, root=root))
+    current = row["generation"] == snapshot.generation and all(
+        snapshot.position.get(source) == position == snapshot.head.get(source)
+        for source, position in positions.items()
+    )
+    return RunAnswer(
+        **{name: row[name] for name in ("source", "currency", "state", "opened_at", "through",
+                                        "rules_sha256", "sha256")},
+        reasons=orjson.loads(row["reasons"]),
+        figures=msgspec.convert(orjson.loads(row["figures"]), Sheet),
+        files=orjson.loads(row["files"]),
+        positions=dict(sorted(positions.items())),
+        seals=seals,
+        current=current,
+    )  # fmt: skip
+
+
+async def claims(snapshot: Snapshot, source: str) -> dict[str, Reconciliation]:
+    """Read how far each wallet of a source is proved, by currency."""
+    rows = await snapshot.rows(SELECT_CLAIMS, source)
+    return {row["currency"]: _claim(snapshot, row) for row in rows}
+
+
+def _claim(snapshot: Snapshot, row: Row) -> Reconciliation:
+    positions: dict[str, int] = orjson.loads(row["positions"])
+    is_here = all(snapshot.position.get(log) == place for log, place in positions.items())
+    return Reconciliation(
+        state=row["state"],
+        through=row["closed_at"],
+        statement_balance=row["closing"],
+        difference=row["difference"],
+        breaks=row["breaks"],
+        position=dict(sorted(positions.items())),
+        current=is_here and row["generation"] == snapshot.generation,
+    )

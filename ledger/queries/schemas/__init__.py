@@ -1,0 +1,1 @@
+"""The types of the answers; the OpenAPI document is made from them."""

@@ -1,0 +1,212 @@
+"""The answers about the log itself: events, deliveries, exceptions, decisions, status."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta
+
+from ledger.queries.schemas.money import Answer, Cursor, Moment, Place
+
+Said: TypeAlias = Annotated[str, Meta(max_length=400, pattern=r"^[^\x00]*$")]
+
+
+class Event(Answer, frozen=True):
+    """The envelope of one event; its body has an address of its own."""
+
+    source: str
+    position: int
+    event_id: str
+    idempotency_key: str
+    kind: Annotated[str, Meta(description="`unreadable` or `unknown` when not understood.")]
+    resource_id: str
+    status: str
+    idempotency_id: str | None
+    provider_at: Moment | None
+    path_event: str | None
+    origin: Annotated[str, Meta(description="`callback` or `operator`.")]
+    verdict: Annotated[str, Meta(description="`accepted` or `quarantined`.")]
+    reason: str | None
+    detail: str | None
+    peer: str
+    received_at: Moment
+    recorded_at: Moment
+    body_bytes: int
+
+
+class EventDetail(Event, frozen=True):
+    """An event with the headers that were kept of it."""
+
+    headers: dict[str, Any]
+
+
+class Events(Answer, frozen=True):
+    """Events by source, the newest first; `position` is the head of the log here."""
+
+    events: list[Event]
+    next: Cursor
+    position: Place
+
+
+class Delivery(Answer, frozen=True):
+    """One request that reached the receiver, or many alike, and what it was answered."""
+
+    source: str
+    at: Annotated[Moment, Meta(description="When it was recorded.")]
+    outcome: Annotated[
+        str, Meta(description="`accepted`, `quarantined`, `duplicate`, `refused` or `failed`.")
+    ]
+    answer: Annotated[int, Meta(description="HTTP status.")]
+    position: Annotated[int | None, Meta(description="The event that it made or repeated.")]
+    path_event: str | None
+    peer: str
+    reason: str | None
+    body_bytes: int
+    count: Annotated[
+        int,
+        Meta(
+            description="How many requests this stands for: beyond the first hundred duplicates "
+            "of an event on one day (UTC) the last of them counts the others."
+        ),
+    ]
+    last_at: Annotated[Moment | None, Meta(description="When the last of them came.")]
+
+
+class Deliveries(Answer, frozen=True):
+    """Deliveries by source, the newest first; `position` is the head of the log here."""
+
+    deliveries: list[Delivery]
+    next: Cursor
+    position: Place
+
+
+class EventRef(Answer, frozen=True):
+    """Names an event."""
+
+    position: int
+    event_id: str | None
+
+
+class OperatorException(Answer, frozen=True):
+    """Something an operator should look at, in its current state."""
+
+    id: str
+    source: str
+    reason: str
+    detail: str | None
+    kind: str
+    resource_id: str
+    event: Annotated[
+        EventRef | None,
+        Meta(description="Its event; of a finding the latest one about it, where there is one."),
+    ]
+    state: Annotated[str, Meta(description="`open`, `cleared` by an event, or `resolved`.")]
+    opened_at: Annotated[
+        Moment | None,
+        Meta(
+            description="When its event was recorded; of a finding, since when it is so, by the "
+            "provider's time; null where nothing tells."
+        ),
+    ]
+    closed_at: Moment | None
+    note: str | None
+
+
+class Exceptions(Answer, frozen=True):
+    """Exceptions by source: those of its log, the newest first, then its findings likewise."""
+
+    exceptions: list[OperatorException]
+    next: Cursor
+    position: Place
+
+
+class Decision(Answer, frozen=True, forbid_unknown_fields=True):
+    """What an operator decides about an exception."""
+
+    action: Annotated[
+        Literal["acknowledge", "keep", "retry"],
+        Meta(
+            description="acknowledge: seen, nothing changes; keep: the facts of the event at "
+            "`keep` stand; retry: fold what was set apart once more."
+        ),
+    ]
+    keep: Annotated[int | None, Meta(description="Position of the event whose facts stand.")] = None
+    note: Annotated[Said | None, Meta(description="Why.")] = None
+    by: Annotated[Said | None, Meta(description="Who decides.")] = None
+
+
+class Resolution(Answer, frozen=True):
+    """An operator's decision, as an event of the log."""
+
+    position: int
+    event_id: str
+    status: str
+
+
+class SourceStatus(Answer, frozen=True):
+    """How far one source's log has got, and the books behind it."""
+
+    source: str
+    head: Annotated[int, Meta(description="Last position of the log.")]
+    books_position: int
+    lag_events: int
+    lag_seconds: Annotated[float, Meta(description="Age of the oldest event not in the books.")]
+    parked: Annotated[int, Meta(description="Events set aside because folding them failed.")]
+    exceptions: Annotated[
+        int,
+        Meta(
+            description="Open exceptions of the log. What looks incomplete by now (findings) is "
+            "not counted here; `/v1/exceptions` lists both."
+        ),
+    ]
+    generation: Annotated[int, Meta(description="The generation of the books that answers.")]
+
+
+class DatabaseStatus(Answer, frozen=True):
+    """The database that answers."""
+
+    version: str
+    safe: Annotated[bool, Meta(description="Whether a commit survives a crash.")]
+    writable: Annotated[
+        bool,
+        Meta(description="Whether callbacks can be committed; not on a standby, which follows."),
+    ]
+
+
+class Status(Answer, frozen=True):
+    """How the service is doing."""
+
+    sources: list[SourceStatus]
+    generation: Annotated[int, Meta(description="The generation of the books that answers.")]
+    books_version: Annotated[str, Meta(description="Version of the code that folded them.")]
+    version: Annotated[str, Meta(description="Version of the program.")]
+    database: DatabaseStatus
+    warnings: list[str]
+    position: Place
+
+
+class Received(Answer, frozen=True, omit_defaults=True):
+    """What the receiver answers to an authentic callback, after it is durable."""
+
+    status: Annotated[str, Meta(description="`accepted`, `duplicate` or `quarantined`.")]
+    source: str
+    position: Annotated[int, Meta(description="Place in the source's log.")]
+    event_id: str
+    reason: str | None = None
+    detail: str | None = None
+
+
+class NotReceived(Answer, frozen=True):
+    """What the receiver answers when it stored nothing."""
+
+    status: Annotated[str, Meta(description="`refused`, `unavailable` or `error`.")]
+    reason: str
+
+
+class Problem(Answer, frozen=True):
+    """What went wrong, and what to do next (RFC 9457)."""
+
+    type: Annotated[str, Meta(description="A stable name of this sort of problem.")]
+    title: str
+    status: int
+    detail: str

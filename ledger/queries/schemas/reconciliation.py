@@ -1,0 +1,287 @@
+"""The answers about statements and reconciliation, as types."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from ledger.queries.schemas.log import Said
+from ledger.queries.schemas.money import Amount, Answer, Cursor, Moment, Place
+from ledger.reading import NAME_MAX
+
+State = Annotated[
+    str,
+    Meta(
+        description="`RECONCILED`, `RECONCILED_WITH_TIMING`, `BREAKS` or `INCOMPLETE`: a window "
+        "without a statement is never shown as one without a difference."
+    ),
+]
+
+
+class StatementFile(Answer, frozen=True):
+    """One imported statement."""
+
+    source: str
+    currency: str
+    format: str | None
+    sha256: str | None
+    opened_at: Moment | None
+    closed_at: Annotated[Moment | None, Meta(description="Exclusive.")]
+    opening: Amount | None
+    closing: Amount | None
+    lines: int | None
+    position: Annotated[int, Meta(description="In the log of the source's statements.")]
+    status: Annotated[str, Meta(description="`imported`, or `withdrawn` and counts no more.")]
+    by: Annotated[str | None, Meta(description="Who withdrew it.")]
+    note: Annotated[str | None, Meta(description="Why it was withdrawn.")]
+
+
+class Statements(Answer, frozen=True):
+    """Imported statements by source, the newest first."""
+
+    statements: list[StatementFile]
+    next: Cursor
+    position: Place
+
+
+class StatementLine(Answer, frozen=True):
+    """One line as the latest statement of it says."""
+
+    source: str
+    line: str | None
+    row_kind: str
+    amount: Annotated[Amount, Meta(description="> 0 into our wallet, < 0 out of it.")]
+    currency: str
+    effective_at: Moment
+    contract_id: str | None
+    idempotency_id: str | None
+    reference: str | None
+    balance: Amount | None
+    description: str
+    status: Annotated[str, Meta(description="`stated` or `withdrawn` by a newer statement.")]
+    file: str | None
+    versions: Annotated[int, Meta(description="How often it was stated differently.")]
+    position: int
+    matched_by: Annotated[str | None, Meta(description="The rule; null: in no live match.")]
+    match: Annotated[str | None, Meta(description="What the match is about.")]
+
+
+class StatementLines(Answer, frozen=True):
+    """Statement lines by source, in the order of the log."""
+
+    statement_lines: list[StatementLine]
+    next: Cursor
+    position: Place
+
+
+class Imported(Answer, frozen=True):
+    """What an import did."""
+
+    status: Annotated[str, Meta(description="`accepted`, or `duplicate`: nothing happened.")]
+    source: str
+    position: Annotated[int, Meta(description="In the log of the source's statements.")]
+    lines: int
+    new: int
+    changed: int
+    withdrawn: Annotated[int, Meta(description="Lines of the period that it has no more.")]
+
+
+class Withdrawal(Answer, frozen=True, forbid_unknown_fields=True):
+    """The withdrawal of a mistaken statement; who and why must be said."""
+
+    by: Annotated[Said, Meta(description="Who withdraws it.")]
+    note: Annotated[Said, Meta(description="Why.")]
+
+
+class Withdrawn(Answer, frozen=True):
+    """What a withdrawal did."""
+
+    source: str
+    position: Annotated[int, Meta(description="In the log of the source's statements.")]
+    files: Annotated[int, Meta(description="Imports of the file: one per currency and period.")]
+    lines: Annotated[int, Meta(description="Lines that no statement states any more.")]
+
+
+class BreakAnswer(Answer, frozen=True):
+    """One difference between statement and books, or (TIMING) one thing on its way."""
+
+    id: str
+    source: str
+    currency: str
+    type: str
+    state: Annotated[str, Meta(description="`OPEN` or `RESOLVED`.")]
+    items: list[str]
+    difference: Annotated[
+        Amount,
+        Meta(
+            description="Books - statement: what the books say beyond the statement, before any "
+            "decision; negative where they lack."
+        ),
+    ]
+    gap: Annotated[
+        Amount,
+        Meta(
+            description="What is left of the difference, with what decisions posted: books - "
+            "statement. Those of open breaks add up to `breaks` of the balance sheet."
+        ),
+    ]
+    at: Moment
+    age_days: Annotated[int, Meta(description="At the cut-off.")]
+    bucket: str
+    owner: str
+    detail: str
+    anchor: str
+    rule: str
+    action: str | None
+    decided_by: str | None
+    decided_at: Moment | None
+    note: str | None
+
+
+class Breaks(Answer, frozen=True):
+    """Breaks by source and id."""
+
+    breaks: list[BreakAnswer]
+    next: Cursor
+    position: Place
+
+
+class Sealed(Answer, frozen=True):
+    """The first signed checkpoint that covers a position."""
+
+    source: str
+    position: int
+    size: int | None
+    root: Annotated[str | None, Meta(description="Hex; null: not sealed yet.")]
+
+
+class TypeSum(Answer, frozen=True):
+    """Open breaks of one type and age."""
+
+    type: str
+    bucket: str
+    count: int
+    owner: str
+    gap: Annotated[Amount, Meta(description="The sum of their gaps: books - statement.")]
+
+
+class Sheet(Answer, frozen=True):
+    """The balance sheet of a run: closing + in transit + breaks + residual = ledger.
+
+    Differences, gaps and what is in transit are therefore books - statement.
+    """
+
+    opening: Amount
+    matched_in: Amount
+    matched_out: Amount
+    fees: Amount
+    unmatched: Annotated[Amount, Meta(description="Lines that are in no match.")]
+    closing: Annotated[Amount, Meta(description="The statement's closing balance.")]
+    ledger: Annotated[Amount, Meta(description="The books' balance at the cut-off.")]
+    in_transit: Annotated[Amount, Meta(description="Not a break yet: books - statement.")]
+    in_transit_count: int
+    breaks: Annotated[Amount, Meta(description="The gaps of open breaks: books - statement.")]
+    breaks_count: int
+    resolved_count: int
+    difference: Annotated[
+        Amount, Meta(description="ledger - closing: in transit, breaks and residual together.")
+    ]
+    residual: Annotated[Amount, Meta(description="What nothing explains; 0 when all is well.")]
+    chain: Annotated[Amount, Meta(description="closing - opening - all lines; 0 when complete.")]
+    lines: int
+    lines_matched: int
+    transactions: int
+    transactions_matched: int
+    coverage_count: Annotated[str | None, Meta(description="Lines matched, in percent.")]
+    coverage_value: Annotated[str | None, Meta(description="Amounts matched, in percent.")]
+    by_type: list[TypeSum]
+
+
+class RunAnswer(Answer, frozen=True):
+    """The reconciliation of one wallet, and everything that it rests on."""
+
+    source: str
+    currency: str
+    state: State
+    opened_at: Moment
+    through: Annotated[Moment, Meta(description="The cut-off: the end of what is covered.")]
+    reasons: Annotated[list[str], Meta(description="Why it is INCOMPLETE.")]
+    figures: Sheet
+    files: Annotated[list[str], Meta(description="SHA-256 of each statement, oldest first.")]
+    positions: Annotated[dict[str, int], Meta(description="Where both logs were.")]
+    seals: list[Sealed]
+    rules_sha256: str
+    sha256: Annotated[str, Meta(description="Digest of everything that the run found.")]
+    current: Annotated[bool, Meta(description="Whether the books are still at `positions`.")]
+
+
+class Unproved(Answer, frozen=True):
+    """A wallet that moved and has no statement: INCOMPLETE."""
+
+    source: str
+    currency: str
+    total: Amount
+
+
+class Runs(Answer, frozen=True):
+    """The latest reconciliation of each wallet, by source and currency."""
+
+    reconciliations: list[RunAnswer]
+    without_statement: Annotated[
+        list[Unproved], Meta(description="Wallets that nothing is known about: INCOMPLETE.")
+    ]
+    next: Cursor
+    position: Place
+
+
+class FindingAnswer(Answer, frozen=True):
+    """Something that looks incomplete, seen without a statement."""
+
+    source: str
+    reason: Annotated[
+        str,
+        Meta(
+            description="`stuck_pending`, `payout_returned`, `payout_partly_returned`, "
+            "`return_unmatched`, `limit_drift` or `unverified_money`."
+        ),
+    ]
+    kind: str
+    id: str
+    currency: str | None
+    amount: Amount | None
+    since: Moment | None
+    detail: str
+    event_position: Annotated[
+        int | None, Meta(description="The latest event about it, where there is one.")
+    ]
+    exception: Annotated[str, Meta(description="Its id among `/v1/exceptions`.")]
+
+
+class Findings(Answer, frozen=True):
+    """Findings by source, reason and id."""
+
+    findings: list[FindingAnswer]
+    as_of: Moment
+    next: Cursor
+    position: Place
+
+
+class BreakDecision(Answer, frozen=True, forbid_unknown_fields=True):
+    """What an operator decides about a break; who and why must be said."""
+
+    action: Annotated[
+        Literal["match", "write_off", "post_fee", "void", "reopen", "note"],
+        Meta(
+            description="match: `items` belong together; write_off: post the difference; post_fee: "
+            "post it to expenses:fees; void: take the transaction back, or the line to suspense; "
+            "reopen: take the decision back; note: only say something."
+        ),
+    ]
+    by: Annotated[Said, Meta(description="Who decides.")]
+    note: Annotated[Said, Meta(description="Why.")]
+    items: Annotated[
+        list[Annotated[str, Meta(max_length=NAME_MAX)]],
+        Meta(description="For match; the break's own when not given.", max_length=1000),
+    ] = []
+    account: Annotated[Said | None, Meta(description="Where a write-off goes.")] = None

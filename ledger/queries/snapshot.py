@@ -1,0 +1,239 @@
+"""Reading: one snapshot per question, so every answer is true at one position of each source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeAlias, TypeVar
+
+import asyncpg
+from msgspec import UNSET, UnsetType
+
+from ledger.books.balance_index import FOREVER
+from ledger.database import connection as database
+from ledger.errors import DatabaseUnavailable, NotFound, NotYet
+from ledger.queries.params import Question, after, write_cursor
+from ledger.queries.schemas.money import AsOf
+
+BARRIER_SECONDS_MAX: Final = 5.0
+PAUSE_SECONDS_MIN: Final = 0.010
+PAUSE_SECONDS_MAX: Final = 0.050
+CONNECTION_SECONDS_MAX: Final = 4.0
+SWAPS_MAX: Final = 3
+"""How often a question starts again because the books were swapped under it."""
+
+# Optional filters are `$n IS NULL OR …`: only a plan made for the actual values drops them. Without
+# statistics a log's name looks selective: bitmaps would read a whole index to narrow down by it
+# what a good one has found already.
+OPEN: Final = """
+SELECT generation, version,
+       set_config('search_path', 'books_' || generation || ', ledger', true),
+       set_config('plan_cache_mode', 'force_custom_plan', true),
+       set_config('enable_bitmapscan', 'off', true)
+  FROM ledger.generations WHERE state = 'live'
+"""
+SELECT_PLACES: Final = """
+SELECT h.source, h.position AS head, coalesce(c.position, 0) AS books,
+       (SELECT count(*) FROM parked AS p WHERE p.source = h.source) AS parked
+  FROM ledger.heads AS h LEFT JOIN checkpoints AS c ON c.source = h.source
+ ORDER BY h.source COLLATE "C"
+"""
+
+SWAPPED: Final = (
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.UndefinedTableError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.OutdatedSchemaCacheError,
+)
+"""What a question meets when its generation is dropped after its snapshot was taken."""
+
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Row: TypeAlias = Mapping[str, Any]
+"""A database row: column → value."""
+A = TypeVar("A")
+
+
+class Behind(NotYet):
+    """The books have not reached the positions in the message; waiting a little may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlace:
+    """Where one source's log and books are."""
+
+    head: int
+    books: int
+    parked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of the database: a read-only transaction and the positions it shows."""
+
+    connection: Any
+    generation: int
+    places: Mapping[str, SourcePlace]
+    as_of: AsOf | UnsetType = UNSET
+    """What an earlier state was asked for by; `places` then are those that it is read at."""
+    version: str = ""
+    """Which version of handlers and projections folded the books."""
+
+    @property
+    def books(self) -> str:
+        """Which books answer: `<generation>/<version>`."""
+        return f"{self.generation}/{self.version}"
+
+    @property
+    def effective_at(self) -> datetime:
+        """The time up to which the provider may have dated what is read."""
+        as_of = self.as_of
+        at = None if isinstance(as_of, UnsetType) else as_of.effective_at
+        return FOREVER if at is None else at
+
+    @property
+    def position(self) -> dict[str, int]:
+        """The books' position per source."""
+        return {source: place.books for source, place in self.places.items()}
+
+    @property
+    def head(self) -> dict[str, int]:
+        """The log's position per source."""
+        return {source: place.head for source, place in self.places.items()}
+
+    @property
+    def parked(self) -> int:
+        """Events that are set aside, over all sources."""
+        return sum(place.parked for place in self.places.values())
+
+    def check(self, source: str) -> str:
+        """Return `source` if it has a log. Raises NotFound, naming those that have one."""
+        if source not in self.places:
+            known = ", ".join(self.places) or "none"
+            raise NotFound(f"there is no source {source!r}; the sources are: {known}")
+        return source
+
+    def sources(self, question: Question) -> list[str]:
+        """Return the sources that a page may show, in order."""
+        wanted = question.text("source")
+        names = list(self.places) if wanted is None else [self.check(wanted)]
+        first = question.cursor[0] if question.cursor else ""
+        return [name for name in names if name >= str(first)]
+
+    async def rows(self, statement: str, *values: Any) -> list[Row]:
+        """Fetch every row."""
+        return list(await self.connection.fetch(statement, *values))
+
+    async def row(self, statement: str, *values: Any) -> Row | None:
+        """Fetch the first row."""
+        found: Row | None = await self.connection.fetchrow(statement, *values)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list: its statement takes $1 source, $2 rows, then the key, then the filters.
+
+    `key` names the columns, within a source, that order the rows, with their types.
+    """
+
+    statement: str
+    key: Mapping[str, type]
+
+    async def page(
+        self, snapshot: Snapshot, question: Question, *filters: Any
+    ) -> tuple[list[Row], str | None]:
+        """Fetch one page, source by source; return its rows and the next page's cursor.
+
+        Every statement names one source, so that each is answered from an index.
+        """
+        rows: list[Row] = []
+        kinds = list(self.key.values())
+        for source in snapshot.sources(question):
+            start = after(question, source, kinds)
+            wanted = question.limit + 1 - len(rows)
+            rows += await self.rows(snapshot, source, wanted, start, *filters)
+            if len(rows) > question.limit:
+                rows.pop()
+                last = rows[-1]
+                return rows, write_cursor([last["source"], *(last[name] for name in self.key)])
+        return rows, None
+
+    async def rows(
+        self, snapshot: Snapshot, source: str, count: int, start: Sequence[Any], *filters: Any
+    ) -> list[Row]:
+        """Fetch up to `count` rows of a source after the key `start`."""
+        return await snapshot.rows(self.statement, source, count, *start, *filters)
+
+
+@asynccontextmanager
+async def opened(connection: Any) -> AsyncIterator[Snapshot]:
+    """Open a snapshot for the length of a block. Raises NotYet when there are no books."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        live = await connection.fetchrow(OPEN)
+        if live is None:
+            raise NotYet("there are no books yet; the worker builds them when it starts")
+        places = {
+            row["source"]: SourcePlace(row["head"], row["books"], row["parked"])
+            for row in await connection.fetch(SELECT_PLACES)
+        }
+        yield Snapshot(connection, live["generation"], places, version=live["version"])
+
+
+async def observe(
+    pool: Pool,
+    at_least: Mapping[str, int],
+    read: Callable[[Snapshot], Awaitable[A]],
+) -> A:
+    """Run `read` in one snapshot whose books are at `at_least` or beyond.
+
+    Waits up to 5 s for them, and for what `read` raises Behind about. Raises NotYet when they do
+    not get there, NotFound for an unknown source, DatabaseUnavailable when the database does not
+    answer.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + BARRIER_SECONDS_MAX
+    pause = PAUSE_SECONDS_MIN
+    swaps = 0
+    while True:
+        try:
+            async with (
+                pool.acquire(timeout=CONNECTION_SECONDS_MAX) as connection,
+                opened(connection) as snapshot,
+            ):
+                behind = _behind(snapshot, at_least)
+                if not behind:
+                    return await read(snapshot)
+        except Behind as error:
+            behind = str(error)
+        except SWAPPED as error:
+            swaps += 1
+            if swaps > SWAPS_MAX:
+                raise DatabaseUnavailable("the books are being replaced; ask again") from error
+            continue
+        except (*database.LOST, asyncpg.PostgresError) as error:
+            raise DatabaseUnavailable("the database did not answer; ask again") from error
+        if clock() + pause > deadline:
+            raise NotYet(f"the books have not reached {behind} within 5 s; ask again")
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, PAUSE_SECONDS_MAX)
+
+
+def _behind(snapshot: Snapshot, at_least: Mapping[str, int]) -> str:
+    """Name what is not in the books yet; "" when everything is."""
+    missing = [
+        f"{source}:{position}"
+        for source, position in at_least.items()
+        if snapshot.places[snapshot.check(source)].books < position
+    ]
+    return ",".join(missing)
+
+
+def grouped(rows: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Group rows by the values of some columns, keeping their order."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    return found

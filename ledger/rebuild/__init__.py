@@ -1,0 +1,1 @@
+"""Rebuilding the books from the event log beside the live ones, and swapping them in."""

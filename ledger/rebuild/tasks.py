@@ -1,0 +1,224 @@
+"""The units of a bulk load: sort a chunk of the log by stream, fold a part of the streams.
+
+A unit reads what units before it left, writes its own, and notes that it is done in the same
+transaction. Doing one twice, or by two processes at once, changes nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Final
+
+from ledger.books.projection_worker import translate
+from ledger.fold.batch import Batch, Change, Stream, StreamKey, Translated, stream_of
+from ledger.model import SourceTerms
+from ledger.rebuild import plan as bulk
+from ledger.rebuild import sorted_files as shuffle
+from ledger.rebuild.plan import FOLD, SORT, CannotBulkLoad, Loader, Plan
+from ledger.registry import Registry
+
+READ_EVENTS: Final = 500
+"""Events fetched at a time: bodies are of any size up to the limit."""
+
+PIECE_EVENTS: Final = 15_000
+"""Events folded in one go; a part is one piece unless its streams are very busy."""
+
+LINKED_EVENTS_MAX: Final = 200_000
+"""Events of one part of linked streams that are held at once."""
+
+SELECT_ROWS: Final = """
+SELECT position, event_id, kind, resource_id, status, path_event, origin, reason, detail,
+       body, received_at, recorded_at
+  FROM ledger.events WHERE source = $1 AND position > $2 AND position <= $3 ORDER BY position
+"""
+SELECT_ROWS_AT: Final = """
+SELECT position, event_id, kind, resource_id, status, path_event, origin, reason, detail,
+       body, received_at, recorded_at
+  FROM ledger.events WHERE source = $1 AND position = ANY ($2::bigint[]) ORDER BY position
+"""
+
+
+@dataclass(slots=True)
+class Folding:
+    """A part of the log on its way through the fold, piece by piece."""
+
+    terms: SourceTerms
+    registry: Registry
+    streams: dict[StreamKey, Stream] = field(default_factory=dict)
+    links: list[tuple[str, str, str]] = field(default_factory=list)
+    parks: list[Any] = field(default_factory=list)
+    events: int = 0
+
+    def piece(self, events: Sequence[Translated]) -> Change:
+        """Fold the next events of the part; return what they change."""
+        known = self.registry
+        batch = Batch(self.terms, known.streams, known.projections, events)
+        if self.streams or self.parks:
+            batch.follow(Change([*self.streams.values()], {}, {}, self.links, self.parks))
+        batch.fold_states()
+        change = batch.finish()
+        for stream in change.streams:
+            self.streams[stream.key] = stream
+        self.links += change.links
+        self.parks += change.parked
+        self.events += len(events)
+        return change
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Does units of one generation's load, through one connection."""
+
+    connection: Any
+    registry: Registry
+    root: Path
+    plans: Mapping[str, Plan]
+    terms: Mapping[str, SourceTerms]
+
+    async def do(self, source: str, stage: str, unit: int) -> int:
+        """Do one unit; return how many events it was about.
+
+        Raises CannotBulkLoad when a row cannot be stored.
+        """
+        plan = self.plans[source]
+        if stage == SORT:
+            events = await self._sort(plan, unit)
+        else:
+            events = await self._fold(plan, stage, unit)
+        # Only what this unit left: what was there before does not change.
+        gc.collect(0)
+        return events
+
+    async def _sort(self, plan: Plan, unit: int) -> int:
+        """Translate a chunk of the log and write it sorted by part."""
+        low, high = plan.bounds(unit)
+        sorter = shuffle.Sorter(plan.parts)
+        links: set[tuple[int, str, str, str]] = set()
+        streams, events = self.registry.streams, 0
+        async for event in self._read(plan.source, low, high):
+            key = stream_of(event, streams)
+            part = shuffle.part_of(key, event.position, plan.parts)
+            sorter.add(part, event)
+            events += 1
+            if plan.parts > 1 and key is not None:
+                links.update((part, link, *key) for link in shuffle.links_of(event, streams))
+        path = sorted_file(self.root, plan, unit)
+        _make_private(self.root, path.parent.parent)
+        path.parent.mkdir(exist_ok=True)
+        sorter.write(path)
+        async with self.connection.transaction():
+            if await self._mark(plan, SORT, unit, events):
+                await bulk.write_links(self.connection, plan.source, links)
+        return events
+
+    async def _read(self, source: str, low: int, high: int) -> AsyncIterator[Translated]:
+        terms = self.terms[source]
+        for start in range(low, high, READ_EVENTS):
+            end = min(start + READ_EVENTS, high)
+            for row in await self.connection.fetch(SELECT_ROWS, source, start, end):
+                yield translate(self.registry, terms, row)
+
+    async def _fold(self, plan: Plan, stage: str, part: int) -> int:
+        """Fold a part and write all its rows; streams that share links go to parts of their own."""
+        terms = self.terms[plan.source]
+        folding = Folding(terms, self.registry)
+        loader = Loader(self.connection, self.registry, plan.source)
+        async with self.connection.transaction():
+            if not await self._mark(plan, stage, part, 0):
+                return 0
+            pieces = self._own(plan, part) if stage == FOLD else self._linked(plan, part)
+            async for piece in pieces:
+                await loader.rows(folding.piece(piece))
+            parks = [(park.position, *park.key, park.reason) for park in folding.parks]
+            await loader.streams(folding.streams.values(), folding.links, parks)
+        return folding.events
+
+    async def _mark(self, plan: Plan, stage: str, unit: int, events: int) -> bool:
+        """Note that a unit is done; False when another process did it first."""
+        said = await self.connection.execute(bulk.INSERT_DONE, plan.source, stage, unit, events)
+        return bool(said == "INSERT 0 1")
+
+    async def _own(self, plan: Plan, part: int) -> AsyncIterator[list[Translated]]:
+        """Yield the events of a part, without those that are folded with their relations."""
+        rows = await self.connection.fetch(bulk.SELECT_MOVED, plan.source, part)
+        moved = {(row["kind"], row["id"]): row["target"] for row in rows}
+        sorter = shuffle.Sorter(plan.linked or 1)
+        piece: list[Translated] = []
+        for unit in range(plan.chunks):
+            events = await self._events(plan, sorted_file(self.root, plan, unit), part)
+            piece += self._split(events, moved, sorter) if moved else events
+            if len(piece) >= PIECE_EVENTS:
+                yield piece
+                piece = []
+        if piece:
+            yield piece
+        if moved:
+            sorter.write(moved_file(self.root, plan, part))
+
+    def _split(
+        self, events: Iterable[Translated], moved: Mapping[StreamKey, int],
+        sorter: shuffle.Sorter,
+    ) -> list[Translated]:  # fmt: skip
+        stay = []
+        for event in events:
+            key = stream_of(event, self.registry.streams)
+            if key is not None and key in moved:
+                sorter.add(moved[key], event)
+            else:
+                stay.append(event)
+        return stay
+
+    async def _linked(self, plan: Plan, part: int) -> AsyncIterator[list[Translated]]:
+        """Yield the events of a part of linked streams, which lie in the files of many parts."""
+        events: list[Translated] = []
+        for row in await self.connection.fetch(bulk.SELECT_MOVING, plan.source):
+            events += await self._events(plan, moved_file(self.root, plan, row["part"]), part)
+            if len(events) > LINKED_EVENTS_MAX:
+                raise CannotBulkLoad(f"more than {LINKED_EVENTS_MAX} events are linked together")
+        events.sort(key=attrgetter("position"))
+        for start in range(0, len(events), PIECE_EVENTS):
+            yield events[start : start + PIECE_EVENTS]
+
+    async def _events(self, plan: Plan, path: Path, part: int) -> list[Translated]:
+        events, retold = shuffle.read(path, part)
+        if not retold:
+            return events
+        rows = await self.connection.fetch(SELECT_ROWS_AT, plan.source, retold)
+        events += [translate(self.registry, self.terms[plan.source], row) for row in rows]
+        return sorted(events, key=attrgetter("position"))
+
+
+def _make_private(root: Path, own: Path) -> None:
+    """Make the folder of sorted logs, and a load's own in it, for their owner alone: they quote
+    callbacks. Raises PermissionError for one that others made.
+    """  # fmt: skip
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = root.lstat()
+    if root.is_symlink() or found.st_uid not in (os.geteuid(), root.parent.stat().st_uid):
+        raise PermissionError(f"{root} belongs to someone else; take it away")
+    own.mkdir(mode=0o700, exist_ok=True)
+
+
+def folder_of(root: Path, token: str) -> Path:
+    """Name the folder of a load's files.
+
+    Its name is a hash: whatever the database says, it is a name below `root`, and only who knows
+    the token of a load can name the folder of that load.
+    """
+    return root / sha256(token.encode()).hexdigest()[:32]
+
+
+def sorted_file(root: Path, plan: Plan, unit: int) -> Path:
+    """Name the file of a chunk."""
+    return folder_of(root, plan.token) / plan.source / f"chunk-{unit:06}"
+
+
+def moved_file(root: Path, plan: Plan, part: int) -> Path:
+    """Name the file of what a part gave to the parts of linked streams."""
+    return folder_of(root, plan.token) / plan.source / f"moved-{part:06}"

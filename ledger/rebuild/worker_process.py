@@ -1,0 +1,153 @@
+"""One process of a bulk load: `python -m ledger.rebuild.worker_process`, a line of JSON per unit.
+
+The first line says which generation; every other names a unit and is answered with a line. It
+ends when its input does, at once: whoever gave the units is gone, and will do this one again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from ledger import registry
+from ledger.books import store as books
+from ledger.database import connection as database
+from ledger.errors import LedgerError
+from ledger.model import SourceTerms
+from ledger.rebuild import plan as bulk
+from ledger.rebuild.tasks import Units
+from ledger.runtime import logs
+from ledger.runtime.priority import step_back
+
+UNIT_SECONDS_MAX: Final = 6 * 3600.0
+LOST_SECONDS: Final = 3.0
+"""How long a unit may go on without its connection: a COPY can wait for a dead one for ever."""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Which generation is loaded, where its files are, and by which terms it is folded."""
+
+    dsn: str
+    generation: int
+    root: str
+    terms: list[SourceTerms]
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One unit to do."""
+
+    source: str
+    stage: str
+    unit: int
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of a unit."""
+
+    events: int = 0
+    error: str = ""
+    refused: bool = False
+    """Whether a row cannot be stored, so that the ordinary fold must do it all."""
+    peak_mib: float = 0.0
+
+
+async def units(connection: Any, start: Start) -> Units:
+    """Make what does the units of a generation through a connection of its own."""
+    await books.use_generation(connection, start.generation)
+    plans = {plan.source: plan for plan in await bulk.plans(connection)}
+    terms = {each.source: each for each in start.terms}
+    return Units(connection, registry.load(), Path(start.root), plans, terms)
+
+
+async def answer(start: Start, job: Job, connection: Any) -> Answer:
+    """Do one unit and say what became of it. The plan is read anew: it grows on the way."""
+    try:
+        own = await units(connection, start)
+        events = await _while_connected(connection, own.do(job.source, job.stage, job.unit))
+    except bulk.CannotBulkLoad as error:
+        return Answer(error=str(error), refused=True)
+    except (LedgerError, asyncpg.PostgresError, OSError, *database.LOST) as error:
+        if isinstance(error, asyncpg.PostgresError):
+            return Answer(error=database.describe(error))  # its words may quote a callback
+        return Answer(error=f"{type(error).__name__}: {error}")
+    return Answer(events, peak_mib=peak_mib())
+
+
+async def _while_connected(connection: Any, work: Coroutine[Any, Any, int]) -> int:
+    """Do `work`; raise ConnectionError when it does not end after its connection has."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+
+    def lost(_connection: Any) -> None:
+        loop.call_later(LOST_SECONDS, task.cancel)
+
+    connection.add_termination_listener(lost)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if connection.is_closed():
+            raise ConnectionError("the database went away") from None
+        raise
+    finally:
+        if not connection.is_closed():
+            connection.remove_termination_listener(lost)
+
+
+def peak_mib() -> float:
+    """Return the most memory that this process has held, in MiB."""
+    import resource
+
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kibibytes / (1024 if sys.platform != "darwin" else 1024 * 1024), 1)
+
+
+def _read(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[bytes]) -> None:
+    """Hand on the lines of the input; end the process when it does."""
+    for line in sys.stdin.buffer:
+        loop.call_soon_threadsafe(lines.put_nowait, line)
+    os._exit(0)
+
+
+async def serve() -> None:
+    """Answer units until the input ends."""
+    start = msgspec.json.decode(sys.stdin.buffer.readline(), type=Start)
+    registry.load()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    lines: asyncio.Queue[bytes] = asyncio.Queue()
+    reading = (asyncio.get_running_loop(), lines)
+    threading.Thread(target=_read, args=reading, name="reader", daemon=True).start()
+    async with database.connected(
+        start.dsn, is_behind=True, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off",
+    ) as connection:  # fmt: skip
+        while True:
+            job = msgspec.json.decode(await lines.get(), type=Job)
+            said = await answer(start, job, connection)
+            sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
+            sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    """Run one process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logs.configure(None)
+    step_back()
+    with suppress(BrokenPipeError):
+        # Whoever gave the units is gone; what is done is noted in the database.
+        asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The HTTP receiver: authenticates a callback, bounds it, appends it, and then answers."""

@@ -1,0 +1,71 @@
+"""Operators' decisions: events of the same log, appended through the same lane."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+
+from ledger.errors import NotFound
+from ledger.eventlog.appender import Arrival
+from ledger.evidence.authenticity import of_service, require_secret
+from ledger.receiver.endpoint import Receiver
+
+
+def decider(
+    receiver: Receiver, role: str = "all"
+) -> Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]:
+    """Return the function that appends a decision to a source's log and says where it is."""
+
+    async def decide(source: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if source not in receiver.log.lanes:
+            raise NotFound(f"source {source} is not configured in this service")
+        now = receiver.now()
+        raw = orjson.dumps({**body, "decided_at": now.isoformat()}, option=orjson.OPT_SORT_KEYS)
+        digest = hashlib.sha256(raw).hexdigest()
+        key = f"{source}/decision//{body.get('exception')}/{digest}"
+        event_id = hashlib.sha256(key.encode() + b"\x00" + raw).digest()[:16]
+        arrival = Arrival(
+            event_id=event_id,
+            idempotency_key=key,
+            kind="decision",
+            resource_id=str(body.get("exception")),
+            status=str(body.get("action")),
+            idempotency_id=None,
+            provider_at=now,
+            path_event=None,
+            origin="operator",
+            reason=None,
+            detail=None,
+            peer="",
+            headers="{}",
+            body=raw,
+            received_at=now,
+        )
+        return await append(source, arrival)
+
+    append = appender(receiver, role)
+    return decide
+
+
+def appender(
+    receiver: Receiver, role: str = "all"
+) -> Callable[[str, Arrival], Awaitable[dict[str, Any]]]:
+    """Return the function that appends an operator's event to a source's log.
+
+    It raises NotFound, or Conflicting where the event would lack its mark.
+    """
+
+    async def append(source: str, arrival: Arrival) -> dict[str, Any]:
+        if source not in receiver.log.lanes:
+            raise NotFound(f"source {source} is not configured in this service")
+        known = receiver.settings.sources[source]
+        require_secret(known, role)
+        arrival = of_service(known, source, arrival)
+        appended = await receiver.log.lanes[source].append(arrival)
+        status = "accepted" if appended.fresh else "duplicate"
+        return {"position": appended.position, "event_id": arrival.event_id.hex(), "status": status}
+
+    return append

@@ -1,0 +1,1 @@
+"""Reconciliation: statement lines matched with the books' movements, and what differs."""

@@ -1,0 +1,302 @@
+"""Decisions on breaks: checked, turned into exact legs, appended to the source's own log.
+
+What is posted is written into the event itself, so that a rebuild posts the same. A decision
+takes the place of the one before it on the same break.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+
+from ledger.config.reconciliation import Rules
+from ledger.config.settings import Source
+from ledger.errors import BadQuestion, Conflicting, NotFound
+from ledger.eventlog.appender import APPEND, RING, Arrival
+from ledger.evidence.authenticity import of_service
+from ledger.model import plain, shown
+from ledger.queries.snapshot import Row, Snapshot
+from ledger.reconciliation import items as kinds
+from ledger.reconciliation.items import TIMING, ZERO
+from ledger.reconciliation.result import OPEN, Break, Result
+
+KIND: Final = "adjustment"
+ACTIONS: Final = ("match", "write_off", "post_fee", "void", "reopen", "note")
+AVAILABLE: Final = "assets:wallet:available"
+FEES: Final = "expenses:fees"
+SUSPENSE: Final = "suspense"
+OPENING_ACCOUNT: Final = "equity:opening"
+ACCOUNT: Final = re.compile(
+    r"suspense|(expenses|income|equity):[a-z_]{1,40}|liabilities:customers:\S{1,200}", re.ASCII
+)
+CHARGED: Final = frozenset({kinds.FEE, kinds.MISSING_IN_LEDGER, kinds.AMOUNT})
+
+SELECT_BREAK: Final = """
+SELECT source, currency, id, type, state, anchor, rule, items, difference, gap, at
+  FROM ledger.recon_breaks WHERE source = $1 AND id = $2
+"""
+SELECT_ADJUSTMENT: Final = """
+SELECT source, currency, id, break_type AS type, anchor, items, action,
+       coalesce(effective_at, decided_at) AS at
+  FROM adjustments WHERE source = $1 AND kind = 'adjustment' AND id = $2
+"""
+SELECT_TAKEN: Final = """
+SELECT item, anchor FROM ledger.recon_matches
+ WHERE source = $1 AND currency = $2 AND item = ANY ($3::text[]) ORDER BY item LIMIT 1
+"""
+SELECT_TOLD: Final = """
+SELECT coalesce(array_agg('line:' || line), '{}') AS found, coalesce(sum(amount), 0) AS amount
+  FROM statement_lines
+ WHERE source = $1 || '.statements' AND currency = $2 AND line = ANY ($3::text[])
+   AND status = 'stated'
+   AND hashtextextended(line, 0) = ANY (ARRAY(
+       SELECT hashtextextended(wanted, 0) FROM unnest($3::text[]) AS wanted))
+"""
+SELECT_DUE: Final = """
+SELECT coalesce(array_agg(DISTINCT e.kind || ':' || e.transaction), '{}') AS found,
+       coalesce(sum(e.amount), 0) AS amount
+  FROM unnest($3::text[], $4::text[]) AS u(kind, id)
+  JOIN entries AS e ON e.source = $1 AND e.kind = u.kind AND e.transaction = u.id
+   AND e.position = ANY (journal_positions($1, u.kind, u.id))
+ WHERE e.currency = $2 AND e.account IN ('assets:wallet:available', 'assets:wallet:held')
+"""
+SELECT_LEGS: Final = """
+SELECT e.account, sum(e.amount) AS amount
+  FROM unnest($3::text[], $4::text[]) AS u(kind, id)
+  JOIN entries AS e ON e.source = $1 AND e.kind = u.kind AND e.transaction = u.id
+   AND e.position = ANY (journal_positions($1, u.kind, u.id))
+ WHERE e.currency = $2 AND e.account NOT LIKE 'memo:%'
+ GROUP BY e.account HAVING sum(e.amount) <> 0 ORDER BY e.account
+"""
+
+Legs = list[tuple[str, Decimal]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an operator decides about a break."""
+
+    action: str
+    by: str
+    note: str = ""
+    items: tuple[str, ...] = ()
+    """The items to match, when not those of the break."""
+    account: str | None = None
+    """Where a write-off goes, when not to the declared difference account."""
+
+
+async def decision(
+    snapshot: Snapshot, break_id: str, asked: Asked, rules_of_source: Mapping[str, Rules]
+) -> tuple[str, dict[str, Any]]:
+    """Check a decision against its break; return its source and the body of its event.
+
+    Raises NotFound, Conflicting when the break does not allow it now, BadQuestion when the action
+    does not suit it.
+    """
+    row = await _break(snapshot, break_id)
+    source = row["source"]
+    rules = rules_of_source.get(source, Rules())
+    items = sorted({*asked.items}) or sorted(row["items"])
+    legs: Legs = []
+    if row["items"] == [f"{KIND}:{break_id}"] and asked.action not in ("reopen", "note"):
+        raise Conflicting(f"what {break_id} was about is gone; reopen it to take its posting back")
+    match asked.action:
+        case "note":
+            pass
+        case "reopen":
+            known = await snapshot.row(SELECT_ADJUSTMENT, source, break_id)
+            if known is None or known["action"] == "note":
+                raise Conflicting(f"nothing was decided about break {break_id} yet")
+        case "match":
+            await _check_match(snapshot, row, items)
+        case _:
+            legs = await _legs(snapshot, row, asked, rules)
+    if asked.action != "match":
+        items = sorted(row["items"])
+    return source, body_of(row, asked, items, legs)
+
+
+def body_of(
+    row: Mapping[str, Any], asked: Asked, items: Sequence[str], legs: Legs
+) -> dict[str, Any]:
+    """Return the event's body; it is dated as what it is about."""
+    at: datetime = row["at"]
+    if row["anchor"] == "opening":
+        at -= timedelta(microseconds=1)
+    return {
+        "type": KIND,
+        "id": row["id"],
+        "action": asked.action,
+        "currency": row["currency"],
+        "anchor": row["anchor"],
+        "break_type": row["type"],
+        "difference": plain(row.get("difference") or ZERO),
+        "items": list(items),
+        "legs": [{"account": account, "amount": plain(amount)} for account, amount in legs],
+        "by": asked.by,
+        "note": asked.note,
+        "effective_at": at.astimezone(UTC).isoformat(),
+    }
+
+
+def arrival_of(source: str, body: Mapping[str, Any], now: datetime) -> Arrival:
+    """Return the event of a decision, ready to be appended."""
+    raw = orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)
+    key = f"{source}/{KIND}//{body['id']}/{hashlib.sha256(raw).hexdigest()}"
+    return Arrival(
+        event_id=hashlib.sha256(key.encode() + b"\x00" + raw).digest()[:16],
+        idempotency_key=key,
+        kind=KIND,
+        resource_id=str(body["id"]),
+        status=str(body["action"]),
+        idempotency_id=None,
+        provider_at=datetime.fromisoformat(body["effective_at"]),
+        path_event=None,
+        origin="operator",
+        reason=None,
+        detail=None,
+        peer="",
+        headers="{}",
+        body=raw,
+        received_at=now,
+    )
+
+
+async def post_tolerated(
+    connection: Any, result: Result, rules: Rules, terms: Source | None
+) -> int:
+    """Append the posting of each difference that a declared tolerance covers; return how many.
+
+    The event is the same however often it is made, so the log takes it once. `terms` are the
+    source's settings, by which it is marked as this service's.
+    """
+    limit = rules.tolerance.get(result.currency)
+    found = [b for b in result.breaks if limit and _is_tolerated(b, limit)]
+    for each in found:
+        row = {name: getattr(each, name) for name in Break.__struct_fields__}
+        row |= {"currency": result.currency}
+        asked = Asked("tolerance", "rule", f"within {plain(limit or ZERO)}, rules {rules.sha256}")
+        legs = [(AVAILABLE, -each.difference), (rules.difference_account, each.difference)]
+        body = body_of(row, asked, each.items, legs)
+        arrival = arrival_of(result.source, body, datetime.now(UTC))
+        arrival = of_service(terms, result.source, arrival)
+        await connection.fetchrow(APPEND, result.source, *_columns(arrival))
+    if found:
+        await connection.execute(RING)
+    return len(found)
+
+
+def _is_tolerated(each: Break, limit: Decimal) -> bool:
+    is_small = each.difference != 0 and abs(each.difference) <= limit
+    return each.type == kinds.AMOUNT and each.action is None and is_small
+
+
+def _columns(arrival: Arrival) -> list[list[Any]]:
+    names = [name for name in Arrival.__struct_fields__ if name != "is_by_url"]
+    return [[getattr(arrival, name)] for name in names]
+
+
+async def _break(snapshot: Snapshot, break_id: str) -> Row:
+    """Find a break; one that is not listed any more may still have a decision to take back."""
+    for statement in (SELECT_BREAK, SELECT_ADJUSTMENT):
+        for source in snapshot.places:
+            row = await snapshot.row(statement, source, break_id)
+            if row is not None:
+                return row
+    raise NotFound(f"there is no break {break_id!r}; /v1/breaks lists them")
+
+
+async def _check_match(snapshot: Snapshot, row: Row, items: Sequence[str]) -> None:
+    source, currency = row["source"], row["currency"]
+    if not items:
+        raise BadQuestion("name in items what belongs together, like line:<id>, payment:<id>")
+    if not {*items} & {*row["items"]}:
+        raise BadQuestion(f"at least one of the items must be of the break: {row['items']}")
+    taken = await snapshot.row(SELECT_TAKEN, source, currency, items)
+    if taken is not None:
+        raise Conflicting(
+            f"{taken['item']} is matched already, by {taken['anchor']}; an item has one match"
+        )
+    lines, kinds_of, ids = _split(items)
+    if KIND in kinds_of:
+        raise BadQuestion("a decision's posting is nothing to match; name lines and transactions")
+    told = await snapshot.row(SELECT_TOLD, source, currency, lines)
+    due = await snapshot.row(SELECT_DUE, source, currency, kinds_of, ids)
+    missing = {*items} - {*(told or {}).get("found", ())} - {*(due or {}).get("found", ())}
+    if missing:
+        raise BadQuestion(
+            f"{', '.join(sorted(missing))}: no stated line and no movement of the {currency} "
+            "wallet is called so; `ledger reconcile breaks` and /v1/transactions name them"
+        )
+    difference = (due or {}).get("amount", ZERO) - (told or {}).get("amount", ZERO)
+    if difference:
+        raise Conflicting(
+            f"the items differ by {plain(difference)} {currency} (books - statement); write_off "
+            "posts a difference"
+        )
+
+
+def _split(items: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return the ids of the lines, and kinds and ids of the transactions."""
+    lines, kinds_of, ids = [], [], []
+    for item in items:
+        kind, colon, name = item.partition(":")
+        if not colon or not name:
+            raise BadQuestion(f"{item!r} names no item; write line:<id> or <kind>:<id>")
+        if kind == "line":
+            lines.append(name)
+        else:
+            kinds_of.append(kind)
+            ids.append(name)
+    return lines, kinds_of, ids
+
+
+async def _legs(snapshot: Snapshot, row: Row, asked: Asked, rules: Rules) -> Legs:
+    """Return what a write-off, a fee or a void posts. Raises Conflicting or BadQuestion."""
+    if row.get("state") != OPEN:
+        raise Conflicting(f"break {row['id']} is not open; reopen it first")
+    if row["type"] == TIMING:
+        raise Conflicting(f"{row['id']} may still be on its way; it is a break once it has aged")
+    difference: Decimal = row["difference"]
+    if not difference:
+        raise Conflicting("there is no difference to post; match the items that belong together")
+    if asked.account is not None and not ACCOUNT.fullmatch(asked.account):
+        raise BadQuestion(
+            f"account is {shown(asked.account)}; it must be suspense, expenses:…, income:…, "
+            "equity:… or liabilities:customers:…"
+        )
+    match asked.action:
+        case "post_fee":
+            if row["type"] not in CHARGED or asked.account is not None:
+                raise BadQuestion("post_fee is for breaks about a fee, and has an account: fees")
+            other = FEES
+        case "void":
+            return await _voided(snapshot, row, asked, difference)
+        case _:
+            is_opening = row["anchor"] == "opening"
+            default = OPENING_ACCOUNT if is_opening else rules.difference_account
+            other = asked.account or default
+    return [(AVAILABLE, -difference), (other, difference)]
+
+
+async def _voided(snapshot: Snapshot, row: Row, asked: Asked, difference: Decimal) -> Legs:
+    """Take a transaction back that the provider does not have; a line goes to suspense."""
+    lines, kinds_of, ids = _split(row["items"])
+    if not row["items"]:
+        raise BadQuestion(
+            f"void is for transactions and lines; write_off posts to {OPENING_ACCOUNT}"
+        )
+    if not ids:
+        return [(AVAILABLE, -difference), (asked.account or SUSPENSE, difference)]
+    rows = await snapshot.rows(SELECT_LEGS, row["source"], row["currency"], kinds_of, ids)
+    wallet = sum((r["amount"] for r in rows if r["account"].startswith("assets:wallet:")), ZERO)
+    if lines or wallet != difference:
+        raise BadQuestion("void takes whole transactions back; here a part is there: write_off")
+    return [(r["account"], -r["amount"]) for r in rows]

@@ -1,0 +1,1 @@
+"""The long-lived service: supervisor, web process, projector, and their start."""

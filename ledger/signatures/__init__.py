@@ -1,0 +1,1 @@
+"""Signature schemes: how a provider proves that it sent a callback."""

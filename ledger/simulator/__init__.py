@@ -1,0 +1,1 @@
+"""The provider simulator: made-up stories as callbacks and as statements."""

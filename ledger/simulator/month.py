@@ -1,0 +1,210 @@
+"""A month of a provider account: callbacks, statements that agree with them, planted faults.
+
+Every story is told twice from the same seed, once for the statements and once, lazily, for the
+callbacks, so that a month of any size needs memory for its statement rows only. Nothing depends
+on anything but the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from random import Random
+from typing import Final
+
+from ledger.model import plain
+from ledger.simulator.deal import deal, singapore
+from ledger.simulator.faults import FAULTS
+from ledger.simulator.simulate import SCRIPTS
+from ledger.simulator.story import OPENED_AT, PERIOD, Planted, Row, Story, Teller
+
+CURRENCIES: Final = ("SGD", "USD", "USDC", "XSGD", "XUSD")
+TRANSACTIONS_MIN: Final = 200
+"""Fewer transactions leave no room between the planted faults."""
+COPIES_MAX: Final = 5
+_PEOPLE_MAX: Final = 200
+_TAIL: Final = timedelta(hours=3)
+"""No story but a fault begins this late: what it tells must end within the month."""
+_LEAST: Final = Decimal("0.000001")
+
+_MIX: Final = (
+    ("payment", 34), ("payout", 20), ("user_deposit", 8), ("user_withdrawal", 6),
+    ("chain_deposit", 7), ("chain_withdrawal", 6), ("swap", 6), ("fx_payout", 3),
+    ("refunded", 3), ("blocked", 1), ("failed", 1), ("returned", 2), ("twins", 1), ("unnamed", 2),
+)  # fmt: skip
+"""Story → how many of a hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A month as the provider tells it: callbacks one by one, statements as files."""
+
+    seed: int
+    transactions: int
+    faults: bool
+    statements: Mapping[str, bytes]
+    """Currency, upper case → its account statement, as `statement_straitsx` reads it."""
+    planted: tuple[Planted, ...]
+    opened_at: datetime = OPENED_AT
+    closed_at: datetime = OPENED_AT + PERIOD
+
+    @property
+    def callbacks(self) -> Iterator[tuple[str, bytes]]:
+        """Make the callbacks anew: (event name of the URL, body), about in the order of time."""
+        for story in _stories(self.seed, self.transactions, self.faults):
+            for kind, d, status, minutes in story.steps:
+                script = SCRIPTS[kind]
+                yield script.event or "", script.body(d, status, minutes)
+
+
+def month(seed: int, transactions: int, faults: bool) -> Month:
+    """Make up a month of about `transactions` transactions; the same seed gives the same bytes.
+
+    Without `faults` every wallet's movements are exactly its statement's lines. Raises ValueError
+    for fewer than TRANSACTIONS_MIN transactions.
+    """
+    if transactions < TRANSACTIONS_MIN:
+        raise ValueError(f"a month has at least {TRANSACTIONS_MIN} transactions")
+    rows: dict[str, list[Row]] = {currency: [] for currency in CURRENCIES}
+    planted: list[Planted] = []
+    for story in _stories(seed, transactions, faults):
+        planted += story.planted
+        for row in story.rows:
+            rows[row.currency].append(row)
+    statements = {currency: _statement(currency, found) for currency, found in rows.items()}
+    return Month(seed, transactions, faults, statements, tuple(planted))
+
+
+def _stories(seed: int, transactions: int, faults: bool) -> Iterator[Story]:
+    rng = Random(seed)  # noqa: S311 - made-up money
+    teller = Teller(rng)
+    people = [deal(rng).customer_id for _ in range(min(_PEOPLE_MAX, transactions // 20))]
+    for customer_id in people:
+        known = replace(deal(rng), customer_id=customer_id, created=OPENED_AT)
+        yield Story([("customer", known, "verified", 0)])
+    for story in _funding(teller):
+        yield story
+        teller.told += story.transactions
+    plan = _plan(seed, transactions) if faults else {}
+    while teller.told < transactions:
+        share = teller.told / transactions
+        created = OPENED_AT + (PERIOD - _TAIL) * share + timedelta(seconds=rng.randrange(60))
+        fault = plan.pop(min(plan), None) if plan and min(plan) <= teller.told else None
+        teller.begin(created, rng.choice(people))
+        story = FAULTS[fault](teller) if fault is not None else _usual(teller)
+        teller.told += story.transactions
+        yield story
+
+
+def _plan(seed: int, transactions: int) -> dict[int, int]:
+    """Spread every fault over the month: number of transactions told before it → fault.
+
+    The last fifth has none but those that must be there, so that what is wrong has had its time.
+    """
+    copies = max(1, min(COPIES_MAX, transactions // 500))
+    faults = list(range(len(FAULTS))) * copies
+    rng = Random(f"faults of {seed}")  # noqa: S311 - made-up money
+    rng.shuffle(faults)
+    first = TRANSACTIONS_MIN // 10
+    room = (transactions * 4 // 5 - first) // len(faults)
+    return {first + n * room + rng.randrange(room): fault for n, fault in enumerate(faults)}
+
+
+def _funding(teller: Teller) -> Iterator[Story]:
+    """Fill the wallets first, so that none is overdrawn."""
+    for n, currency in enumerate(("sgd", "usd", "xsgd", "xusd", "usdc")):
+        teller.begin(OPENED_AT + timedelta(minutes=n), "")
+        kind = "chain_deposit" if currency == "usdc" else "user_deposit"
+        filled = replace(teller.deal(currency), amount=Decimal(90_000_000), fees=Decimal(0))
+        yield teller.story(kind, filled, (("completed", 0),))
+
+
+def _usual(teller: Teller) -> Story:
+    """Tell one of the stories of `_MIX`."""
+    rng = teller.rng
+    name = rng.choices([name for name, _ in _MIX], [weight for _, weight in _MIX])[0]
+    steps = (("pending", 0), ("completed", 3)) if rng.random() < 0.4 else (("completed", 1),)
+    match name:
+        case "refunded":
+            told = (*steps, ("refunded", 90))
+            return teller.story("payment", teller.deal(), told)
+        case "blocked":
+            told = (("pending", 0), ("failed", 30), ("refunded", 60))
+            return teller.story("payment", teller.deal(), told)
+        case "failed":
+            return teller.story("payout", teller.deal(), (("pending", 0), ("failed", 6)))
+        case "returned":
+            return _returned(teller)
+        case "twins":
+            return _twins(teller)
+        case "unnamed":
+            return _unnamed(teller)
+        case "swap":
+            return teller.story(name, teller.deal("xsgd"), steps)
+        case "fx_payout":
+            return teller.story(name, teller.deal("xusd"), steps)
+        case "chain_deposit" | "chain_withdrawal":
+            return teller.story(name, teller.deal(rng.choice(("xsgd", "xusd", "usdc"))), steps)
+        case _:
+            return teller.story(name, teller.deal(), steps)
+
+
+def _returned(teller: Teller) -> Story:
+    """Tell of a payout that the bank sent back, sometimes less its own charge."""
+    sent = teller.deal()
+    kept = teller.rng.choice((0, 0, 5))
+    back = replace(
+        teller.deal(sent.currency),
+        amount=sent.amount - min(Decimal(kept), sent.amount / 2),
+        fees=Decimal(0),
+        remarks=f"RTN {sent.idempotency_id}",
+        created=sent.created + timedelta(minutes=30),
+    )
+    first = teller.story("payout", sent, (("pending", 0), ("completed", 3)))
+    return first.then(teller.story("payment", back, (("completed", 1),)))
+
+
+def _twins(teller: Teller) -> Story:
+    """Tell of two equal payments in the same minute, which their ids tell apart."""
+    one = teller.deal()
+    two = replace(teller.deal(one.currency), amount=one.amount, fees=one.fees, created=one.created)
+    told = (("completed", 1),)
+    return teller.story("payment", one, told).then(teller.story("payment", two, told))
+
+
+def _unnamed(teller: Teller) -> Story:
+    """Tell of a line that names no contract: a reference or its amount alone must do."""
+    if teller.rng.random() < 0.5:
+        story = teller.story("chain_deposit", teller.deal("xsgd"), (("completed", 1),))
+        return story.unnamed(keep_reference=True)
+    odd = teller.odd(teller.deal())
+    return teller.story("payment", odd, (("completed", 1),)).unnamed(keep_reference=False)
+
+
+def _statement(currency: str, rows: list[Row]) -> bytes:
+    """Write a currency's rows, oldest first, with the balance after each; it opens at nothing."""
+    rows.sort(key=lambda row: row.at)
+    units, parts = 0, []
+    for row in rows:
+        units += int(row.amount / _LEAST)
+        parts.append(_written(row, units))
+    told = ",\n".join(parts)
+    return (
+        f'{{"currency":"{currency.lower()}","from":"{OPENED_AT.isoformat()}",'
+        f'"to":"{(OPENED_AT + PERIOD).isoformat()}","meta":{{"openingBalance":0,'
+        f'"closingBalance":{plain(units * _LEAST)}}},"data":[\n{told}\n]}}\n'
+    ).encode()
+
+
+def _written(row: Row, units: int) -> str:
+    side = "Debit" if row.amount < 0 else "Credit"
+    named = f'"contractId":"{row.contract_id}",' if row.contract_id else ""
+    named += f'"idempotencyId":"{row.idempotency_id}",' if row.idempotency_id else ""
+    named += f'"transactionReference":"{row.reference}",' if row.reference else ""
+    return (
+        f'{{"id":"{row.id}","type":"{row.kind}",{named}"creditDebitIndicator":"{side}",'
+        f'"amount":{plain(row.amount.copy_abs())},"ledgerBalance":{plain(units * _LEAST)},'
+        f'"createdAt":"{singapore(row.at)}"}}'
+    )

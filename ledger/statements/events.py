@@ -1,0 +1,182 @@
+"""Statements as events of their log: a file's header, its lines, and the file itself in parts.
+
+Pure: the same file at the same place of the log makes the same events, byte for byte.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from ledger.model import plain
+from ledger.statements.model import Line, Statement
+
+SUFFIX: Final = ".statements"
+NAME_MAX: Final = 200
+"""Characters of a line's id that go into its name; a longer one is digested."""
+PART_BYTES: Final = 128 * 1024
+"""Bytes of a file that one event keeps; it has no more than a large callback."""
+
+Event = dict[str, Any]
+
+
+def log_of(source: str) -> str:
+    """Name the log of a source's statements."""
+    return source + SUFFIX
+
+
+def source_of(log: str) -> str:
+    """Name the source whose statements a log holds."""
+    return log.removesuffix(SUFFIX)
+
+
+def header_name(statement: Statement) -> str:
+    """Name a file's header: by its bytes and the period that it was imported for."""
+    period = f"{statement.opened_at.isoformat()}/{statement.closed_at.isoformat()}"
+    return f"{statement.currency}:{digest(statement.sha256 + period)}"
+
+
+def header(log: str, statement: Statement, now: datetime, again: int | None) -> Event:
+    """Return the event of a file's import; `again` is the position of the import it repeats."""
+    name = header_name(statement)
+    body = {
+        "type": "statement",
+        "id": name,
+        "status": "imported",
+        "format": statement.format,
+        "sha256": statement.sha256,
+        "currency": statement.currency,
+        "opened_at": statement.opened_at.isoformat(),
+        "closed_at": statement.closed_at.isoformat(),
+        "opening": None if statement.opening is None else plain(statement.opening),
+        "closing": None if statement.closing is None else plain(statement.closing),
+        "lines": len(statement.lines),
+        "lines_sha256": hashlib.sha256(
+            b"\n".join(content(line) for line in statement.lines)
+        ).hexdigest(),
+    }
+    tail = name
+    if again is not None:
+        body["again"], tail = again, f"{name}/{again}"
+    return event(log, "statement", name, "imported", statement.closed_at, tail, body, now)
+
+
+def withdrawal(
+    log: str, name: str, imported: Mapping[str, Any], position: int, said: Mapping[str, str],
+    now: datetime,
+) -> Event:  # fmt: skip
+    """Return the event that takes a file back; `imported` is the header in force, at `position`."""
+    body = {**imported, **said, "status": "withdrawn", "withdraws": position}
+    at = datetime.fromisoformat(imported["closed_at"])
+    return event(log, "statement", name, "withdrawn", at, f"{name}/{position}", body, now)
+
+
+def stated(log: str, line: Line, sha256: str, place: int, now: datetime) -> Event:
+    """Return the event of a line that the import at `place` states anew, or otherwise."""
+    name = line_name(line)
+    body = {
+        "type": "statement_line",
+        "id": name,
+        "status": "stated",
+        "sha256": sha256,
+        "import": place,
+        "number": line.number,
+        **_said(line),
+    }
+    tail = f"{place}/{content_digest(line)}"
+    return event(log, "statement_line", name, "stated", line.effective_at, tail, body, now,
+                 line.idempotency_id)  # fmt: skip
+
+
+def gone(log: str, known: Mapping[str, Any], sha256: str, place: int, now: datetime) -> Event:
+    """Return the event of a line that is stated no more since `place`; `known` is its body."""
+    body = {**known, "status": "withdrawn", "sha256": sha256, "import": place}
+    at = datetime.fromisoformat(known["effective_at"])
+    return event(log, "statement_line", known["id"], "withdrawn", at, f"{place}/withdrawn", body,
+                 now, known.get("idempotency_id"))  # fmt: skip
+
+
+def parts(log: str, sha256: str, body: bytes, now: datetime) -> Iterator[Event]:
+    """Yield the events that keep a file, byte for byte."""
+    count = max(1, -(-len(body) // PART_BYTES))
+    for place in range(count):
+        name = f"{sha256}:{place + 1:05d}"
+        piece = body[place * PART_BYTES : (place + 1) * PART_BYTES]
+        said = {
+            "type": "statement_part",
+            "id": name,
+            "sha256": sha256,
+            "part": place + 1,
+            "parts": count,
+            "data": base64.b64encode(zlib.compress(piece, 9)).decode(),
+        }
+        yield event(log, "statement_part", name, "kept", None, sha256, said, now)
+
+
+def piece_of(body: bytes) -> bytes:
+    """Return the bytes of the file that an event of `parts` keeps."""
+    return zlib.decompress(base64.b64decode(orjson.loads(body)["data"]))
+
+
+def line_name(line: Line) -> str:
+    """Name a line within its log."""
+    name = line.id if len(line.id) <= NAME_MAX else digest(line.id)
+    return f"{line.currency}:{name}"
+
+
+def _said(line: Line) -> dict[str, Any]:
+    """Return what a line says, without where it stands; absent things are left out."""
+    said = {
+        "line": line.id,
+        "row_kind": line.kind or None,
+        "amount": plain(line.amount),
+        "currency": line.currency,
+        "effective_at": line.effective_at.isoformat(),
+        "contract_id": line.contract_id,
+        "idempotency_id": line.idempotency_id,
+        "reference": line.reference,
+        "balance": None if line.balance is None else plain(line.balance),
+        "description": line.description or None,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def content(line: Line) -> bytes:
+    """Return what a line says, canonically."""
+    return orjson.dumps(_said(line), option=orjson.OPT_SORT_KEYS)
+
+
+def content_digest(line: Line) -> str:
+    """Digest what a line says, without where it stands."""
+    return digest(content(line).decode())
+
+
+def digest(text: str) -> str:
+    """Digest a text to 128 bits, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def event(
+    log: str, kind: str, name: str, status: str, at: datetime | None, tail: str,
+    body: Mapping[str, Any], now: datetime, idempotency_id: str | None = None,
+) -> Event:  # fmt: skip
+    """Return an event of the log of statements, its id and key made as everywhere."""
+    raw = orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)
+    key = "/".join((log, kind, idempotency_id or "", name, tail))
+    return {
+        "id": hashlib.sha256(key.encode() + b"\x00" + raw).digest()[:16],
+        "key": key,
+        "kind": kind,
+        "name": name,
+        "status": status,
+        "idempotency_id": idempotency_id,
+        "at": at,
+        "body": raw,
+        "now": now,
+    }

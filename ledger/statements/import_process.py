@@ -1,0 +1,225 @@
+"""Imports of statements, each in a process of its own with limits on memory and time.
+
+A file comes from outside: whatever it does to the parser that reads it, the receiver goes on.
+`import_file` starts `python -m ledger.statements.import_process`, writes the task and the file to
+it, and reads the result; a process that ended otherwise is reported as StatementRefused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+import msgspec
+import structlog
+
+from ledger import errors
+from ledger.config.settings import Source
+from ledger.database import connection as database
+from ledger.errors import DatabaseUnavailable, LedgerError, StatementRefused
+from ledger.runtime import logs
+from ledger.runtime.priority import BEHIND, put_behind
+from ledger.statements import importer as statement_log
+from ledger.statements.importer import IMPORT_SECONDS_MAX, TURN_SECONDS_MAX, Imported
+from ledger.statements.reader import read_statement
+
+LOGGER = structlog.get_logger("ledger.statements.import_process")
+
+UNKNOWN: Final = "the database did not say whether the file was imported; import the file again"
+ONE_ARENA: Final = {"MALLOC_ARENA_MAX": "1"}
+"""With several, glibc searches them all, for minutes, before it says that memory is exhausted."""
+MESSAGE_CHARACTERS_MAX: Final = 2_000
+END_SECONDS_MAX: Final = 30.0
+"""How long the process may take to start and to end, besides what it may take for its work."""
+
+
+class Limits(NamedTuple):
+    """What reading one file may take; appending it is bounded by `IMPORT_SECONDS_MAX`."""
+
+    memory_bytes_max: int = 2 * 1024**3
+    """Address space. A million lines of MT940, the hungriest format, take 1.8 GiB."""
+    cpu_seconds_max: int = 120
+    """A million entries of camt.053, the slowest format, take 60 s."""
+    seconds_max: int = 240
+
+
+DEFAULT: Final = Limits()
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How a file is to be read; see `read_statement`."""
+
+    format: str | None = None
+    currency: str | None = None
+    columns: dict[str, str] | None = None
+    window: tuple[datetime, datetime] | None = None
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What the process is to do; the first line that it reads, before the file."""
+
+    dsn: str
+    source: str
+    provider: str
+    secrets: tuple[str, ...]
+    """What the events are marked with as this service's."""
+    options: Options
+    now: datetime
+    again: bool
+    limits: Limits
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What the process answers: what was done, or the name and message of a LedgerError."""
+
+    imported: Imported | None = None
+    error: str = ""
+    message: str = ""
+
+
+def import_file(
+    dsn: str,
+    source: Source,
+    body: bytes,
+    options: Options,
+    now: datetime,
+    *,
+    again: bool = False,
+    limits: Limits = DEFAULT,
+) -> Imported:
+    """Read a statement's file and append it, in a process of its own; blocks until it has ended.
+
+    Raises StatementRefused for a file that is malformed or takes more than its limits, and as
+    `append_statement`. Importing again is always safe.
+    """
+    task = Task(dsn, source.name, source.provider, source.secrets, options, now, again, limits)
+    # The pipe closes with this process, however it ends; the child sees that and ends too.
+    reading, writing = os.pipe()
+    try:
+        with subprocess.Popen(  # noqa: S603 - this program itself
+            [sys.executable, "-m", "ledger.statements.import_process", str(reading)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(reading,),
+            env=os.environ | ONE_ARENA,
+        ) as process:
+            os.close(reading)
+            try:
+                answer, _ = process.communicate(
+                    msgspec.json.encode(task) + b"\n" + body,
+                    limits.seconds_max + TURN_SECONDS_MAX + IMPORT_SECONDS_MAX + END_SECONDS_MAX,
+                )
+            except BaseException:
+                process.kill()
+                raise
+    except subprocess.TimeoutExpired as error:
+        raise DatabaseUnavailable("the import took too long; import the file again") from error
+    finally:
+        os.close(writing)
+    return _result(process.returncode, answer, limits)
+
+
+def _result(code: int, answer: bytes, limits: Limits) -> Imported:
+    """Return what was done, or raise what the process said, or what its end means."""
+    try:
+        done = msgspec.json.decode(answer, type=Done)
+    except msgspec.DecodeError as error:
+        raise StatementRefused(_why(code, limits)) from error
+    if done.imported is not None:
+        return done.imported
+    kind = getattr(errors, done.error, LedgerError)
+    raise kind(done.message)
+
+
+def _why(code: int, limits: Limits) -> str:
+    """Say what an end without an answer means."""
+    match -code:
+        case signal.SIGXCPU:
+            what = f"takes more than {limits.cpu_seconds_max} s of processor time"
+        case signal.SIGALRM:
+            what = f"takes more than {limits.seconds_max} s"
+        case _:
+            what = f"ended the process that read it (status {code})"
+    return f"reading the file {what}; split it by time, or export the statement again"
+
+
+def main() -> None:
+    """Do the one task that is on standard input, and answer on standard output."""
+    threading.Thread(target=_end_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
+    task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
+    logs.configure(os.environ.get("LEDGER_LOG_FORMAT"))
+    with suppress(OSError):
+        put_behind(os.getpid(), BEHIND)
+    done = asyncio.run(_done(task, sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(msgspec.json.encode(done))
+
+
+def _end_with_parent(link: int) -> None:
+    os.read(link, 1)
+    os._exit(1)
+
+
+async def _done(task: Task, body: bytes) -> Done:
+    try:
+        async with statement_log.turn(task.dsn, task.source) as connection:
+            statement = _limited(task, body)
+            return Done(
+                await statement_log.add_statement(
+                    connection,
+                    task.source,
+                    statement,
+                    task.now,
+                    again=task.again,
+                    terms=Source(task.source, task.provider, task.secrets),
+                )
+            )
+    except LedgerError as error:
+        return Done(None, type(error).__name__, str(error)[:MESSAGE_CHARACTERS_MAX])
+    except MemoryError:
+        told = f"reading the file takes more than {task.limits.memory_bytes_max >> 20} MiB of "
+        return Done(None, StatementRefused.__name__, told + "memory; split it by time")
+    except (asyncpg.PostgresError, *database.LOST) as error:
+        LOGGER.warning("import_interrupted", source=task.source, error=type(error).__name__)
+        return Done(None, DatabaseUnavailable.__name__, UNKNOWN)
+    except Exception as error:
+        LOGGER.exception("import_failed", source=task.source)
+        return Done(None, LedgerError.__name__, f"the import failed ({type(error).__name__})")
+
+
+def _limited(task: Task, body: bytes) -> Any:
+    """Read the file within its limits; beyond those of time the system ends this process."""
+    used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+    wanted = {
+        resource.RLIMIT_AS: task.limits.memory_bytes_max,
+        resource.RLIMIT_CPU: used + task.limits.cpu_seconds_max,
+        resource.RLIMIT_CORE: 0,
+    }
+    before = {each: _lowered(each, value) for each, value in wanted.items()}
+    signal.alarm(task.limits.seconds_max)
+    try:
+        return read_statement(body, **msgspec.structs.asdict(task.options))
+    finally:
+        signal.alarm(0)
+        for each, value in before.items():
+            resource.setrlimit(each, value)
+
+
+def _lowered(limit: int, value: int) -> tuple[int, int]:
+    """Lower a soft limit, never above the one that there is; return what it was."""
+    before = resource.getrlimit(limit)
+    soft = value if before[0] == resource.RLIM_INFINITY else min(value, before[0])
+    resource.setrlimit(limit, (soft, before[1]))
+    return before
+
+
+if __name__ == "__main__":
+    main()

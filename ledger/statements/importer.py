@@ -1,0 +1,301 @@
+"""Statements into the log: a file's header and lines as events of the log beside the callbacks'.
+
+A file is appended in one transaction, so it is in the log whole or not at all. Imports of one
+source follow each other (an advisory lock of the session, taken first): which lines a file changes
+is read from the log itself. Callbacks never wait for it; they are in another log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import chain, islice
+from typing import Any, Final
+
+import asyncpg
+import orjson
+
+from ledger.config.settings import Source
+from ledger.database import connection as database
+from ledger.errors import Conflicting, NotFound, StatementRefused
+from ledger.eventlog.appender import APPEND, RING
+from ledger.eventlog.sources import ADD_SOURCE, REGISTER_HEAD
+from ledger.evidence.authenticity import marked
+from ledger.registry import STATEMENT
+from ledger.statements import events as made
+from ledger.statements.events import Event, log_of
+from ledger.statements.model import Statement
+
+BATCH: Final = 1_000
+IMPORT_SECONDS_MAX: Final = 600.0
+AHEAD_MAX: Final = timedelta(days=1)
+"""How far ahead a period may end: clocks and days differ a little, a slip of the pen by decades."""
+TURN_SECONDS_MAX: Final = 5
+"""How long a change of a log of statements waits for the one before it."""
+
+BUSY: Final = "another import of {} is running; wait until it has ended and import the file again"
+
+WAIT_BOUNDED: Final = f"SET lock_timeout = '{TURN_SECONDS_MAX}s'"
+WAIT_AS_BEFORE: Final = "RESET lock_timeout"
+LOCK: Final = "SELECT pg_advisory_lock(hashtextextended('ledger.import.' || $1, 0))"
+SELECT_SAME: Final = """
+SELECT position FROM ledger.events WHERE source = $1 AND event_id = $2
+"""
+# `position + 0`, `kind || ''`: a name is found by its hash, never by following positions or times.
+SELECT_HEADER: Final = """
+SELECT position, status FROM ledger.events
+ WHERE source = $1 AND origin = 'statement' AND kind = 'statement' AND resource_id = $2
+   AND hashtextextended(resource_id, 0) = hashtextextended($2, 0)
+ ORDER BY position + 0 DESC LIMIT 1
+"""
+SELECT_HEADERS: Final = """
+SELECT DISTINCT ON (resource_id) resource_id, position, status, body FROM ledger.events
+ WHERE source = $1 AND kind = 'statement'
+   AND convert_from(body, 'UTF8')::jsonb->>'sha256' = $2
+ ORDER BY resource_id, position DESC
+"""
+# Only what the file can change: its own lines, and those of its period that it may not have.
+SELECT_LINES: Final = """
+SELECT latest.resource_id, latest.status, latest.idempotency_key, latest.provider_at
+  FROM (SELECT id, bool_or(own) AS own
+          FROM (SELECT unnest($3::text[]) AS id, true AS own
+                 UNION ALL
+                SELECT resource_id, false FROM ledger.events
+                 WHERE source = $1 AND origin = 'statement' AND kind = 'statement_line'
+                   AND provider_at >= $4 AND provider_at < $5
+                   AND starts_with(resource_id, $2)) AS named
+         GROUP BY id) AS wanted
+ CROSS JOIN LATERAL (
+       SELECT e.resource_id, e.status, e.idempotency_key, e.provider_at FROM ledger.events AS e
+        WHERE e.source = $1 AND e.origin = 'statement' AND e.kind || '' = 'statement_line'
+          AND e.resource_id = wanted.id
+          AND hashtextextended(e.resource_id, 0) = hashtextextended(wanted.id, 0)
+        ORDER BY e.position + 0 DESC LIMIT 1) AS latest
+ WHERE wanted.own
+    OR (latest.status = 'stated' AND latest.provider_at >= $4 AND latest.provider_at < $5)
+"""
+SELECT_BODIES: Final = """
+SELECT latest.body FROM unnest($2::text[]) AS wanted(id)
+ CROSS JOIN LATERAL (
+       SELECT e.body FROM ledger.events AS e
+        WHERE e.source = $1 AND e.origin = 'statement' AND e.kind || '' = 'statement_line'
+          AND e.resource_id = wanted.id
+          AND hashtextextended(e.resource_id, 0) = hashtextextended(wanted.id, 0)
+        ORDER BY e.position + 0 DESC LIMIT 1) AS latest
+ ORDER BY wanted.id
+"""
+SELECT_STATED_BY: Final = """
+SELECT body
+  FROM (SELECT DISTINCT ON (resource_id) resource_id, status, body FROM ledger.events
+         WHERE source = $1 AND kind = 'statement_line'
+         ORDER BY resource_id, position DESC) AS latest
+ WHERE status = 'stated' AND convert_from(body, 'UTF8')::jsonb->>'sha256' = $2
+ ORDER BY resource_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did. `position` is the last one of the file, or of its first import."""
+
+    status: str
+    """`accepted`, or `duplicate`: the file was imported before and nothing happened."""
+    source: str
+    position: int
+    lines: int
+    new: int
+    changed: int
+    withdrawn: int
+    """Lines of the period that the file does not have any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What taking a file back did."""
+
+    source: str
+    position: int
+    files: int
+    """Imports of the file that were in force: one per currency and period."""
+    lines: int
+    """Lines that no statement states any more."""
+
+
+async def append_statement(
+    dsn: str, source: str, statement: Statement, now: datetime, *, again: bool = False,
+    terms: Source | None = None,
+) -> Imported:  # fmt: skip
+    """Append a file to the log of a source's statements. Times are `now`, aware.
+
+    `again` states it once more although it was imported before, as after a mistaken newer file. By
+    `terms`, the source's settings, what is appended is marked as this service's. Raises
+    StatementRefused for a period that ends more than a day ahead, Conflicting for a file that was
+    withdrawn or while another import runs, DatabaseUnavailable when nothing is known about the
+    outcome; importing again is safe.
+    """
+    async with turn(dsn, source) as connection:
+        return await add_statement(connection, source, statement, now, again=again, terms=terms)
+
+
+async def add_statement(
+    connection: Any, source: str, statement: Statement, now: datetime, *, again: bool,
+    terms: Source | None = None,
+) -> Imported:  # fmt: skip
+    """Append a file through the connection that `turn` gave; raises as `append_statement`."""
+    if statement.closed_at > now + AHEAD_MAX:
+        raise StatementRefused(
+            f"the period ends at {statement.closed_at.isoformat()}, which is yet to come; correct "
+            "it (--to)"
+        )
+    log = log_of(source)
+    async with _changing(connection, log):
+        name = made.header_name(statement)
+        before = await connection.fetchrow(SELECT_HEADER, log, name) if again else None
+        header = made.header(log, statement, now, before["position"] if before else None)
+        first = await _append(connection, log, [header], terms)
+        if first is None:
+            return await _duplicate(connection, source, statement, header)
+        names = [made.line_name(line) for line in statement.lines]
+        window = statement.opened_at, statement.closed_at
+        rows = await connection.fetch(SELECT_LINES, log, f"{statement.currency}:", names, *window)
+        known = {row["resource_id"]: row for row in rows}
+        events, new, changed = _lines(log, statement, known, first, now)
+        missing = sorted(known.keys() - {*names})
+        gone = [
+            made.gone(log, orjson.loads(row["body"]), statement.sha256, first, now)
+            for row in await connection.fetch(SELECT_BODIES, log, missing)
+        ]
+        kept = made.parts(log, statement.sha256, statement.body, now)
+        position = await _append_all(connection, log, chain(events, gone, kept), first, terms)
+    return Imported("accepted", source, position, len(statement.lines), new, changed, len(gone))
+
+
+async def withdraw_statement(
+    dsn: str, source: str, sha256: str, said: Mapping[str, str], now: datetime,
+    terms: Source | None = None,
+) -> Withdrawn:  # fmt: skip
+    """Take a file back, with the lines that it was the last to state; `said` is who and why.
+
+    Raises NotFound when no import of the file is in force.
+    """
+    log = log_of(source)
+    async with turn(dsn, source) as connection, _changing(connection, log):
+        headers = [
+            row for row in await connection.fetch(SELECT_HEADERS, log, sha256)
+            if row["status"] == "imported"
+        ]  # fmt: skip
+        if not headers:
+            raise NotFound(f"no statement {sha256} of {source} is in force; /v1/statements lists")
+        files = [
+            made.withdrawal(
+                log, row["resource_id"], orjson.loads(row["body"]), row["position"], said, now
+            )
+            for row in headers
+        ]
+        position = await _append(connection, log, files, terms) or 0
+        gone = [
+            made.gone(log, orjson.loads(row["body"]), sha256, position, now)
+            for row in await connection.fetch(SELECT_STATED_BY, log, sha256)
+        ]
+        position = await _append_all(connection, log, iter(gone), position, terms)
+    return Withdrawn(source, position, len(files), len(gone))
+
+
+@asynccontextmanager
+async def turn(dsn: str, source: str) -> AsyncIterator[Any]:
+    """Open the connection that alone may change a source's log of statements during the block.
+
+    Raises Conflicting when another one still does after TURN_SECONDS_MAX.
+    """
+    async with database.connected(dsn, seconds_max=IMPORT_SECONDS_MAX) as connection:
+        await connection.execute(WAIT_BOUNDED)
+        try:
+            await connection.execute(LOCK, log_of(source))
+        except asyncpg.LockNotAvailableError as error:
+            raise Conflicting(BUSY.format(source)) from error
+        await connection.execute(WAIT_AS_BEFORE)
+        yield connection
+
+
+@asynccontextmanager
+async def _changing(connection: Any, log: str) -> AsyncIterator[None]:
+    """Change a log of statements in one transaction, and wake who folds it."""
+    async with connection.transaction():
+        await database.assert_safe(connection)
+        await connection.execute(ADD_SOURCE, log, STATEMENT, None, "{}")
+        await connection.execute(REGISTER_HEAD, log)
+        yield
+        await connection.execute(RING)
+
+
+async def _duplicate(connection: Any, source: str, statement: Statement, header: Event) -> Imported:
+    log = log_of(source)
+    latest = await connection.fetchrow(SELECT_HEADER, log, header["name"])
+    if latest is not None and latest["status"] == "withdrawn":
+        raise Conflicting(
+            f"this file was imported and withdrawn at {log}:{latest['position']}; to state it "
+            "anew, import it with again (--again)"
+        )
+    position = await connection.fetchval(SELECT_SAME, log, header["id"])
+    return Imported("duplicate", source, int(position), len(statement.lines), 0, 0, 0)
+
+
+def _lines(
+    log: str, statement: Statement, known: Mapping[str, Any], place: int, now: datetime
+) -> tuple[list[Event], int, int]:
+    """Return the events of the lines that are new or stated differently, and how many of each."""
+    events, new, changed = [], 0, 0
+    for line in statement.lines:
+        before = known.get(made.line_name(line))
+        if before is None:
+            new += 1
+        elif before["status"] == "stated" and before["idempotency_key"].endswith(
+            "/" + made.content_digest(line)
+        ):
+            continue
+        else:
+            changed += 1
+        events.append(made.stated(log, line, statement.sha256, place, now))
+    return events, new, changed
+
+
+async def _append_all(
+    connection: Any, log: str, events: Iterator[Event], position: int, terms: Source | None
+) -> int:
+    """Append events batch by batch; return the last position that is the file's."""
+    while batch := list(islice(events, BATCH)):
+        position = await _append(connection, log, batch, terms) or position
+    return position
+
+
+async def _append(
+    connection: Any, log: str, events: Sequence[Mapping[str, Any]], terms: Source | None
+) -> int | None:
+    """Append a batch; return its last position, or None when all of it was there already."""
+    count = len(events)
+    record = await connection.fetchrow(
+        APPEND,
+        log,
+        *(list(column) for column in _columns(events)),
+        [None] * count,
+        ["statement"] * count,
+        [None] * count,
+        [None] * count,
+        [""] * count,
+        [
+            marked(terms, log, "{}", origin="statement", path_event=None, event_id=event["id"])
+            for event in events
+        ],
+        [event["body"] for event in events],
+        [event["now"] for event in events],
+    )
+    if record["positions"] is None:
+        return int(record["base"]) + count
+    return max(record["positions"]) if any(record["fresh"]) else None
+
+
+def _columns(events: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    for name in ("id", "key", "kind", "name", "status", "idempotency_id", "at"):
+        yield [event[name] for event in events]

@@ -1,0 +1,258 @@
+"""What every statement owes, whatever its format: an order in time, sums that add up, a period."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Final, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from ledger.errors import CannotBeTrue
+from ledger.model import YEARS, as_currency, as_money, as_text, plain, shown, total
+from ledger.statements.model import LINES_MAX, Line, Statement, StatementRefused, identified
+
+Window: TypeAlias = tuple[datetime, datetime]
+"""A period: from (inclusive), to (exclusive)."""
+
+MOMENT: Final = timedelta(microseconds=1)
+
+SLACK: Final = timedelta(days=1)
+"""How far a period given may reach beyond the one stated: a last day may be meant to be in."""
+
+
+def completed(
+    lines: Sequence[Line],
+    *,
+    body: bytes,
+    format: str,  # noqa: A002 - the word users know
+    currency: str,
+    window: Window | None,
+    opening: Decimal | None,
+    closing: Decimal | None,
+) -> Statement:
+    """Return the statement made of a file's lines, oldest first, each with an id, checked.
+
+    Raises StatementRefused when balances do not add up, two lines share an id but not their
+    content, a line is outside the period, or no period can be known.
+    """
+    for line in lines:
+        if line.effective_at.year not in YEARS:
+            raise refusal(line.number, f"is dated {line.effective_at.isoformat()}, outside of "
+                          f"{YEARS[0]} to {YEARS[-1]}; correct its time")  # fmt: skip
+    code(currency)
+    ordered = identified(in_order(_once(lines), opening, closing))
+    opening, closing = _balances(ordered, opening, closing)
+    opened_at, closed_at = window or _span(ordered)
+    _in_years(opened_at, closed_at)
+    if opened_at >= closed_at:
+        raise StatementRefused(f"the period ends at {closed_at}, before it begins; correct it")
+    for line in ordered:
+        if not opened_at <= line.effective_at < closed_at:
+            raise refusal(line.number, f"{line.effective_at.isoformat()} is outside the period "
+                          f"{opened_at.isoformat()} to {closed_at.isoformat()}; import the file "
+                          "with the period that it covers")  # fmt: skip
+    return Statement(
+        format=format,
+        sha256=hashlib.sha256(body).hexdigest(),
+        currency=currency,
+        opened_at=opened_at,
+        closed_at=closed_at,
+        opening=opening,
+        closing=closing,
+        lines=ordered,
+        body=body,
+    )
+
+
+def _in_years(opened_at: datetime, closed_at: datetime) -> None:
+    for moment in (opened_at, closed_at):
+        if moment.year not in YEARS:
+            raise StatementRefused(
+                f"the period reaches to {moment.isoformat()}, outside of {YEARS[0]} to "
+                f"{YEARS[-1]}; give the period that the file covers (--from, --to)"
+            )
+
+
+def refusal(number: int, what: str) -> StatementRefused:
+    """Return the refusal that names a line of the file."""
+    return StatementRefused(f"line {number}: {what}")
+
+
+def bounded(number: int) -> None:
+    """Refuse the line beyond LINES_MAX."""
+    if number > LINES_MAX:
+        raise StatementRefused(f"more than {LINES_MAX} lines; split the file by time")
+
+
+def money(number: int, name: str, value: object) -> Decimal | None:
+    """Read an amount of line `number` exactly. Raises StatementRefused, naming the line."""
+    try:
+        return as_money(name, value)
+    except CannotBeTrue as error:
+        raise refusal(number, f"{error}; export the statement with plain decimals") from error
+
+
+def text(number: int, name: str, value: object) -> str | None:
+    """Read an id or a word of line `number`. Raises StatementRefused, naming the line."""
+    try:
+        return as_text(name, value)
+    except CannotBeTrue as error:
+        raise refusal(number, f"{error}; the provider's export is damaged") from error
+
+
+def agreed(currency: str | None, told: str | None) -> str:
+    """Return the currency that file and caller agree on, in upper case.
+
+    Raises StatementRefused when they differ or neither names one.
+    """
+    if currency and told and currency.upper() != told.upper():
+        raise StatementRefused(
+            f"the file is about {told.upper()}, not {currency.upper()}; import it as such"
+        )
+    found = told or currency
+    if not found:
+        raise StatementRefused("the file names no currency; give it (--currency)")
+    return code(found)
+
+
+def code(told: str) -> str:
+    """Return a currency in upper case. Raises StatementRefused for what callbacks cannot name."""
+    found = as_currency(told)
+    if found is None:
+        raise StatementRefused(
+            f"{shown(told)} is no currency code: a letter, then 1 to 11 letters or digits; give "
+            "the one of the wallet (--currency)"
+        )
+    return found
+
+
+def period(given: Window | None, stated: Window | None) -> Window | None:
+    """Return the period given, else the one that the file states; None without either.
+
+    Raises StatementRefused when the one given claims more than the file states.
+    """
+    if given is None or stated is None:
+        return given or stated
+    if given[0] < stated[0] - SLACK or given[1] > stated[1] + SLACK:
+        raise StatementRefused(
+            f"the file states that it covers {stated[0].isoformat()} to {stated[1].isoformat()}, "
+            "less than the period given; leave that out (--from, --to)"
+        )
+    return given
+
+
+def zone(columns: Mapping[str, str] | None) -> ZoneInfo | None:
+    """Return the zone declared as `time_zone`; None without one. Raises StatementRefused."""
+    name = (columns or {}).get("time_zone")
+    if not name:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise StatementRefused(
+            f"{shown(name)} is no time zone; name one as Asia/Singapore"
+        ) from error
+
+
+def midnight(day: date, where: ZoneInfo | None) -> datetime:
+    """Return the first moment of a day told without a time, in UTC."""
+    return datetime(day.year, day.month, day.day, tzinfo=where or UTC).astimezone(UTC)
+
+
+def in_order(
+    lines: Sequence[Line], opening: Decimal | None, closing: Decimal | None
+) -> Sequence[Line]:
+    """Return the lines oldest first, as the running balance says, else as the times say.
+
+    Files are written in either direction, and so may their pages be. Raises StatementRefused,
+    naming the first line whose balance does not follow, when no order adds up.
+    """
+    first_error: StatementRefused | None = None
+    for candidate in _orders(lines):
+        try:
+            check_balances(candidate, opening, closing)
+        except StatementRefused as error:
+            first_error = first_error or error
+        else:
+            return candidate
+    if first_error is not None:
+        raise first_error
+    check_balances((), opening, closing)
+    return ()
+
+
+def _orders(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
+    if not lines:
+        return
+    likely, other = lines, lines[::-1]
+    if lines[0].effective_at > lines[-1].effective_at:
+        likely, other = other, likely
+    if any(line.balance is not None for line in lines):
+        yield likely
+        yield other
+    yield sorted(likely, key=_time)
+    yield sorted(other, key=_time)
+
+
+def _time(line: Line) -> datetime:
+    return line.effective_at
+
+
+def check_balances(lines: Sequence[Line], opening: Decimal | None, closing: Decimal | None) -> None:
+    """Refuse lines whose balances do not follow from each other, naming the first one."""
+    running = opening
+    for line in lines:
+        if running is not None:
+            running = total(running, line.amount)
+            if line.balance is not None and line.balance != running:
+                raise refusal(
+                    line.number,
+                    f"the running balance is {plain(line.balance)}, but it must be "
+                    f"{plain(running)} after {plain(line.amount)}; a line is missing, doubled or "
+                    "changed: export the statement again",
+                )
+        elif line.balance is not None:
+            running = line.balance
+    if closing is not None and running is not None and closing != running:
+        raise StatementRefused(
+            f"line {lines[-1].number if lines else 0}: the closing balance is {plain(closing)}, "
+            f"but the lines add up to {plain(running)}; export the statement again"
+        )
+
+
+def _balances(
+    lines: Sequence[Line], opening: Decimal | None, closing: Decimal | None
+) -> tuple[Decimal | None, Decimal | None]:
+    """Return both balances, from the running balance where the file states them no other way."""
+    if lines and opening is None and lines[0].balance is not None:
+        opening = total(lines[0].balance, lines[0].amount.copy_negate())
+    if lines and closing is None:
+        closing = lines[-1].balance
+    return opening, closing
+
+
+def _once(lines: Sequence[Line]) -> list[Line]:
+    """Drop what overlapping pages repeat: the same id with the same content."""
+    known: dict[str, Line] = {}
+    found = []
+    for line in lines:
+        twin = known.setdefault(line.id, line) if line.id else line
+        if twin is line:
+            found.append(line)
+        elif _told(twin) != _told(line):
+            raise refusal(line.number, f"has the id {line.id!r} of line {twin.number}, but says "
+                          "something else; export the statement again")  # fmt: skip
+    return found
+
+
+def _told(line: Line) -> tuple[object, ...]:
+    return line.amount, line.currency, line.effective_at, line.kind, line.contract_id, line.balance
+
+
+def _span(lines: Sequence[Line]) -> Window:
+    """Return the period from the first line's time to just after the last line's."""
+    if not lines:
+        raise StatementRefused("no line and no period; say which period it covers (--from, --to)")
+    return min(map(_time, lines)), max(map(_time, lines)) + MOMENT

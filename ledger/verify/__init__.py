@@ -1,0 +1,1 @@
+"""Verification: recomputes everything from the events and reports what does not hold."""
