@@ -1,4 +1,4 @@
-"""The vocabulary: the ledger's nouns, and (from `ledger.reading`) how a payload is read.
+"""The vocabulary: the ledger's nouns, and (from `ledger.payload`) how a payload is read.
 
 `handlers/` and `projections/` import this module and pure stdlib, nothing else.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ledger.errors import CannotBeTrue
-from ledger.reading import (
+from ledger.payload import (
     JSON,
     YEARS,
     Number,

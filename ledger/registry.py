@@ -38,7 +38,7 @@ STATEMENT: Final = "statement"
 """The provider of logs that hold statements."""
 MACHINE: Final = (
     "model.py",
-    "reading.py",
+    "payload.py",
     "strict_json.py",
     "registry.py",
     "fold/journal.py",

@@ -26,8 +26,8 @@ from ledger.client.callback_sender import Answer, Target, send
 from ledger.client.service_client import Client
 from ledger.config.settings import Settings, load
 from ledger.errors import LedgerError, ServiceRefused, ServiceUnreachable
+from ledger.payload import plain
 from ledger.postgres.server import EmbeddedPostgres
-from ledger.reading import plain
 from ledger.simulator.simulate import GOKART, STRAITSX, Callback, chosen, disturb, story
 from ledger.terminal import tables
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger.reading import plain, shown
+from ledger.payload import plain, shown
 
 BUCKETS: Final = (("0-1d", 2), ("2-3d", 4), ("4-7d", 8))
 """Ageing buckets: name and the number of days below which it ends; older is `>7d`."""

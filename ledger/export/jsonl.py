@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from ledger.evidence import leaf
-from ledger.reading import plain
+from ledger.payload import plain
 
 EVENT_FIELDS: Final = (*(name for name in leaf.FIELDS if name != "body_sha256"), "body", "leaf")
 """The fields of an event's line, in their order."""

@@ -21,7 +21,7 @@ from ledger.export.jsonl import row_line
 from ledger.fold.batch import RELATED_MAX, Batch, Change, Stream, StreamKey, Translated
 from ledger.fold.stream_state import encode
 from ledger.model import SourceTerms, Table, Trouble, changed
-from ledger.reading import plain, total
+from ledger.payload import plain, total
 from ledger.registry import Registry
 
 BATCH_EVENTS: Final = 2_000

@@ -16,10 +16,10 @@ from ledger import registry
 from ledger.books.findings import NAME
 from ledger.config.reconciliation import Rules
 from ledger.errors import NotYet
+from ledger.payload import plain
 from ledger.queries.params import Question, after, write_cursor
 from ledger.queries.schemas.reconciliation import FindingAnswer, Findings
 from ledger.queries.snapshot import Row, Snapshot
-from ledger.reading import plain
 
 NAMED_MAX: Final = 100_000
 """The newest stuck transactions among which one is looked for by its name as an exception."""

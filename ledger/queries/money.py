@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ledger.books.balance_index import SLICE_BITS
 from ledger.errors import Conflicting, NotFound
+from ledger.payload import plain
 from ledger.queries import reconciliation as reads_recon
 from ledger.queries.params import Question
 from ledger.queries.schemas.money import (
@@ -26,7 +27,6 @@ from ledger.queries.schemas.money import (
     build,
 )
 from ledger.queries.snapshot import Listing, Row, Snapshot, grouped
-from ledger.reading import plain
 
 REUSED: Final = "idempotency_id_reused"
 """The flag of transactions that share their idempotency ID with another of the same kind."""

@@ -18,8 +18,8 @@ import orjson
 
 from ledger.errors import BadQuestion
 from ledger.model import YEARS
+from ledger.payload import NAME_MAX
 from ledger.queries.kinds import LOG, is_status, kinds_of, statuses_of
-from ledger.reading import NAME_MAX
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
-from ledger.reading import plain
+from ledger.payload import plain
 from ledger.reconciliation.items import (
     AMOUNT,
     DIRECTION,

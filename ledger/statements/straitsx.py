@@ -14,7 +14,7 @@ from typing import Final
 
 from ledger.errors import CannotBeTrue, Unreadable
 from ledger.model import JSON, as_instant, as_note, changed
-from ledger.reading import camel
+from ledger.payload import camel
 from ledger.statements.model import Line, Statement, StatementRefused
 from ledger.statements.validation import (
     Window,

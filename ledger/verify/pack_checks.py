@@ -18,7 +18,7 @@ from ledger.export.jsonl import read_event
 from ledger.export.offline_fold import BATCH_EVENTS, PaperFold
 from ledger.export.pack_file import PackReader, part_name
 from ledger.export.pack_manifest import ABOUT, Packed, books_folder, events_folder
-from ledger.reading import total
+from ledger.payload import total
 from ledger.verify.log import Claim, check_identity
 
 BATCH_BYTES: Final = 16 * 1024 * 1024

@@ -22,7 +22,7 @@ from ledger.evidence.sealer import SourceSealer
 from ledger.export import pack as export_pack
 from ledger.export import pack_file as pack
 from ledger.export.pack_file import PackReader
-from ledger.reading import TEXT_MAX
+from ledger.payload import TEXT_MAX
 from ledger.statements.importer import append_statement
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress

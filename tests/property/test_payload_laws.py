@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger import reading
+from ledger import payload
 from ledger.errors import CannotBeTrue
 from ledger.model import Number, Payload, as_note, as_text, inside
 from tests.property.test_reading_laws import shape
@@ -52,7 +52,7 @@ def said(root: dict[str, Any], name: str) -> Any:
     other = SPELLINGS.get(name, name)
     told = [fields[key] for key in (other, name) if fields.get(key) is not None]
     if told and told[0] != told[-1]:
-        first, second = reading.named(name, told[-1]), reading.named(other, told[0])
+        first, second = payload.named(name, told[-1]), payload.named(other, told[0])
         return "two_values", f"{first} and {second} disagree"
     around = [node[key] for key in (name, other) if node.get(key) is not None]
     return next(iter([*told, *around]), None)
@@ -68,7 +68,7 @@ def asked(call: Any, *args: Any) -> Any:
 @pytest.fixture(params=[4096, 3], ids=["keys kept in mind", "keys soon forgotten"])
 def memory(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "KEYS_MAX", request.param)
+        patch.setattr(payload, "KEYS_MAX", request.param)
         yield
 
 
@@ -107,7 +107,7 @@ def test_several_fields_are_read_as_each_alone(fields: dict[str, Any]) -> None:
 
 
 def test_an_object_of_very_many_fields_is_read_alike() -> None:
-    fields = {f"key_{n}": n for n in range(reading.FIELDS_MAX + 1)} | {"net_amount": "1"}
+    fields = {f"key_{n}": n for n in range(payload.FIELDS_MAX + 1)} | {"net_amount": "1"}
     assert Payload(fields).get("net_amount") == "1"
     assert Payload(fields | {"netAmount": "2"}).fields["netAmount"] == "2"
     assert asked(Payload(fields | {"netAmount": "2"}).get, "net_amount") == (

@@ -30,7 +30,7 @@ from ledger.model import (
     plain,
     total,
 )
-from ledger.reading import camel
+from ledger.payload import camel
 from ledger.strict_json import parse
 from tests.samples import utc
 

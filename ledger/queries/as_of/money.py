@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ledger.books import balance_index as cells
 from ledger.errors import Conflicting, NotFound
+from ledger.payload import plain
 from ledger.queries.as_of.snapshot import bound, histories_then, page, rows_then
 from ledger.queries.money import REUSED, SELECT_KINDS_OF, UNPROVED, Lines, account_asked, normal
 from ledger.queries.params import Question
@@ -25,7 +26,6 @@ from ledger.queries.schemas.money import (
     build,
 )
 from ledger.queries.snapshot import Row, Snapshot
-from ledger.reading import plain
 
 AVAILABLE: Final = "assets:wallet:available"
 HELD: Final = "assets:wallet:held"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from ledger.reading import plain
+from ledger.payload import plain
 
 Amount: TypeAlias = Annotated[
     str,

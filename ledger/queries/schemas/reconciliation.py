@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from ledger.payload import NAME_MAX
 from ledger.queries.schemas.log import Said
 from ledger.queries.schemas.money import Amount, Answer, Cursor, Moment, Place
-from ledger.reading import NAME_MAX
 
 State = Annotated[
     str,
