@@ -74,6 +74,19 @@ class SomeoneElseFolds(LedgerError):
     """Another worker advanced this source's books; this one must reload and let it be."""
 
 
+class ServerNotFound(DatabaseUnavailable):
+    """No embedded PostgreSQL runs in this data folder. Start `ledger serve`, then ask again.
+
+    `found` says what is there instead, `advice` what to do.
+    """
+
+    def __init__(self, found: str, advice: str, *, is_broken: bool = False) -> None:
+        super().__init__(f"{found}; {advice}")
+        self.found = found
+        self.advice = advice
+        self.is_broken = is_broken
+
+
 class NotFound(LedgerError):
     """There is no such thing here. Check the source and the id."""
 

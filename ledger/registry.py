@@ -178,32 +178,6 @@ class Registry:
         raise CannotBeTrue(UNKNOWN, told)
 
 
-def identity(source: str, reading: Reading, body: bytes) -> tuple[str, bytes]:
-    """Return a callback's idempotency key and its event id (128 bits of SHA-256 over key, body).
-
-    The key is source, kind, idempotency id, resource and the state reported. What is not understood
-    is keyed by its bytes alone, and so is what only the URL's event name tells: one signed body
-    is one event, whatever URL it is posted to.
-    """
-    envelope = reading.envelope
-    tail = envelope.tail
-    if tail is None:
-        tail = hashlib.sha256(body).hexdigest()
-    if not envelope.resource_id:
-        tail = f"/{tail}"
-    key = "/".join(
-        (source, envelope.kind, envelope.idempotency_id or "", envelope.resource_id, tail)
-    )
-    if reading.is_by_url:
-        key = by_url_key(source, body)
-    return key, hashlib.sha256(key.encode() + b"\x00" + body).digest()[:16]
-
-
-def by_url_key(source: str, body: bytes) -> str:
-    """Return the idempotency key of a callback of which only the URL tells what it is."""
-    return f"{source}/{BY_URL}///{hashlib.sha256(body).hexdigest()}"
-
-
 def version_of(files: Iterable[Path]) -> str:
     """Digest source files by name and content: changed code is another version of the books."""
     digest = hashlib.sha256()

@@ -14,7 +14,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from ledger import registry
 from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
-from ledger.books.projection_worker import SourceFolder, load_terms
+from ledger.books.projection_worker import SourceFolder
+from ledger.eventlog.sources import load_terms
 from ledger.rebuild.swap import sum_spans
 from ledger.service import web as composition
 from tests import samples

@@ -7,9 +7,10 @@ from typing import Any
 from ledger import registry
 from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
-from ledger.books.projection_worker import SourceFolder, load_terms
+from ledger.books.projection_worker import SourceFolder
 from ledger.config.settings import Settings
 from ledger.database import connection as db
+from ledger.eventlog.sources import load_terms
 from ledger.rebuild.swap import sum_spans
 from ledger.registry import Registry
 

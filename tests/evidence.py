@@ -13,6 +13,7 @@ import orjson
 
 from ledger import registry
 from ledger.eventlog.appender import Arrival, Log
+from ledger.eventlog.identity import identity
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence import keys
 from tests.asking import payment, payout
@@ -27,7 +28,7 @@ def arrival(source: str, body: bytes, path_event: str | None = None) -> Arrival:
     """Return a callback as the receiver would append it."""
     provider = "gokart" if source == "gokart" else "straitsx"
     reading = registry.load().read(provider, path_event, body)
-    key, event_id = registry.identity(source, reading, body)
+    key, event_id = identity(source, reading, body)
     envelope = reading.envelope
     return Arrival(
         event_id, key, envelope.kind, envelope.resource_id, envelope.status,

@@ -176,6 +176,15 @@ async def test_every_sql_constant_prepares(database: Database) -> None:
             await connection.prepare(statement)
 
 
+def test_layers_are_kept() -> None:
+    lint_imports = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [lint_imports, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
 @pytest.mark.parametrize(
     "command",
     [

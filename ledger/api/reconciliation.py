@@ -17,6 +17,7 @@ from ledger.api.routes_reconciliation import DECIDE, FILE, FINDINGS, IMPORT, REP
 from ledger.api.server import PAGE_HEADERS, QUERY, answered
 from ledger.errors import BadQuestion, Conflicting, NotFound, StatementRefused
 from ledger.eventlog.appender import Arrival
+from ledger.eventlog.identity import statements_log
 from ledger.evidence.authenticity import require_secret
 from ledger.queries import findings as reads_findings
 from ledger.queries import reconciliation as reads_recon
@@ -33,7 +34,6 @@ from ledger.queries.schemas.reconciliation import (
 from ledger.queries.snapshot import Snapshot, observe
 from ledger.reconciliation import report as recon_report
 from ledger.reconciliation.decisions import Asked, arrival_of, decision
-from ledger.statements.events import log_of
 from ledger.statements.import_process import Options, import_file
 from ledger.statements.importer import BUSY, withdraw_statement
 
@@ -67,10 +67,10 @@ async def import_statement(request: web.Request) -> web.Response:
             again=question.text("again") is not None,
         )  # fmt: skip
     done = Imported(
-        found.status, log_of(source), found.position, found.lines, found.new, found.changed,
+        found.status, statements_log(source), found.position, found.lines, found.new, found.changed,
         found.withdrawn,
     )  # fmt: skip
-    return answered(done, {log_of(source): done.position})
+    return answered(done, {statements_log(source): done.position})
 
 
 @contextmanager
@@ -139,8 +139,8 @@ async def withdraw(request: web.Request) -> web.Response:
         settings.sources[source],
     )  # fmt: skip
     done = await asyncio.to_thread(asyncio.run, work)
-    answer = Withdrawn(log_of(source), done.position, done.files, done.lines)
-    return answered(answer, {log_of(source): done.position})
+    answer = Withdrawn(statements_log(source), done.position, done.files, done.lines)
+    return answered(answer, {statements_log(source): done.position})
 
 
 async def statement_file(request: web.Request) -> web.StreamResponse:

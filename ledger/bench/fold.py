@@ -30,6 +30,7 @@ from ledger.bench.run import (
 from ledger.config.settings import Settings, load
 from ledger.errors import MeasurementFailed
 from ledger.eventlog.appender import Arrival, Budget, Lane, append_pool
+from ledger.eventlog.identity import identity
 from ledger.postgres.server import EmbeddedPostgres
 from ledger.service.startup import prepare
 from ledger.simulator.simulate import Callback
@@ -109,7 +110,7 @@ def _arrivals(events: int) -> Iterator[Arrival]:
 def arrival(known: registry.Registry, callback: Callback) -> Arrival:
     """Turn a made-up callback into what the receiver would append."""
     reading = known.read(SOURCE, callback.event, callback.body)
-    key, event_id = registry.identity(SOURCE, reading, callback.body)
+    key, event_id = identity(SOURCE, reading, callback.body)
     read = reading.envelope
     return Arrival(
         event_id, key, read.kind, read.resource_id, read.status, read.idempotency_id,

@@ -38,10 +38,10 @@ from ledger.bench.run import (
     tool,
     workplace,
 )
-from ledger.books.projection_worker import load_terms
 from ledger.config.settings import Settings, load
 from ledger.database import connection as database
 from ledger.errors import MeasurementFailed
+from ledger.eventlog.sources import load_terms
 from ledger.postgres.server import EmbeddedPostgres
 from ledger.rebuild.coordinator import make
 from ledger.rebuild.swap import sum_spans

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final
 
-import orjson
 import structlog
 
 from ledger.books import balance_index as cells
@@ -37,7 +36,6 @@ from ledger.runtime.metrics import FOLD_FAILURES, FOLDED
 
 LOGGER = structlog.get_logger("ledger.worker")
 
-SELECT_SOURCES: Final = "SELECT source, provider, currency, wallets::text FROM ledger.sources"
 SELECT_BATCH: Final = """
 SELECT position, event_id, kind, resource_id, status, path_event, origin, reason, detail,
        body, received_at, recorded_at
@@ -461,12 +459,3 @@ async def would_fold(folder: SourceFolder, position: int) -> bool:
             return False
         raise
     return True
-
-
-async def load_terms(connection: Any) -> list[SourceTerms]:
-    """Return what is configured about every source that has a log."""
-    rows = await connection.fetch(SELECT_SOURCES)
-    return [
-        SourceTerms(row["source"], row["provider"], row["currency"], orjson.loads(row["wallets"]))
-        for row in rows
-    ]

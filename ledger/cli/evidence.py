@@ -197,16 +197,19 @@ def _make_folder() -> None:
 
     from ledger.config.settings import load
     from ledger.database import connection as database
-    from ledger.doctor.check import Finding
-    from ledger.doctor.doctor import embedded_dsn
+    from ledger.errors import ServerNotFound
     from ledger.evidence import checkpoint_file as sealfile
     from ledger.evidence import keys
     from ledger.evidence import store as seals
+    from ledger.postgres.attach import database_dsn
 
     settings = load(os.environ)
     folder = settings.data_dir / sealfile.FOLDER
-    dsn = settings.database_url or embedded_dsn(settings)
-    if folder.exists() or isinstance(dsn, Finding):
+    if folder.exists():
+        return
+    try:
+        dsn = database_dsn(settings)
+    except ServerNotFound:
         return
 
     async def is_sealed() -> bool:

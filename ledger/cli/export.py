@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ledger.cli.options import Json
-from ledger.errors import BadQuestion, BooksDisagree, CannotSeal, DatabaseUnavailable, Tampered
+from ledger.errors import (
+    BadQuestion,
+    BooksDisagree,
+    CannotSeal,
+    DatabaseUnavailable,
+    ServerNotFound,
+    Tampered,
+)
 
 Format = Literal["jsonl", "csv", "parquet", "hledger", "beancount"]
 What = Literal["entries", "balances", "transactions", "customers", "events"]
@@ -126,13 +133,14 @@ def _settings() -> Any:
 
 
 def _dsn(settings: Any) -> str:
-    from ledger.doctor.check import Finding
-    from ledger.doctor.doctor import embedded_dsn
+    from ledger.postgres.attach import database_dsn
 
-    found = settings.database_url or embedded_dsn(settings)
-    if isinstance(found, Finding):
-        raise DatabaseUnavailable(f"{found.found}; start `ledger serve`, then export again")
-    return str(found)
+    try:
+        return database_dsn(settings)
+    except ServerNotFound as error:
+        raise DatabaseUnavailable(
+            f"{error.found}; start `ledger serve`, then export again"
+        ) from error
 
 
 def _json(document: object) -> None:

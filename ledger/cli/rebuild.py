@@ -20,10 +20,9 @@ import orjson
 from ledger.books.compare import DIFFERENCES_MAX
 from ledger.config.settings import Settings
 from ledger.database import connection as database
-from ledger.doctor.check import Finding
-from ledger.doctor.doctor import embedded_dsn
 from ledger.errors import BadQuestion, DatabaseUnavailable, NoBooks
 from ledger.eventlog.sources import changed_terms
+from ledger.postgres.attach import database_dsn
 from ledger.rebuild.coordinator import PROCESSES
 from ledger.rebuild.swap import Compared, Rebuild, alone
 from ledger.registry import load as load_registry
@@ -126,9 +125,7 @@ class Report:
 def run(settings: Settings, options: Options) -> int:
     """Rebuild, print what was found, and return the exit status."""
     options.check()
-    dsn = settings.database_url or embedded_dsn(settings)
-    if isinstance(dsn, Finding):
-        raise DatabaseUnavailable(f"{dsn.found}; {dsn.advice}")
+    dsn = database_dsn(settings)
     logs.configure(settings.log_format)
     with Progress.shown(quiet=options.json and not sys.stderr.isatty()) as progress:
         clock = Clock(Stages(progress))

@@ -23,10 +23,9 @@ from ledger.config.settings import PREFIX, Settings, secret_name
 from ledger.doctor import database as doctor_database
 from ledger.doctor import schemas as doctor_schema
 from ledger.doctor.check import Finding, fail, ok, warn
-from ledger.errors import LedgerError, ServiceRefused, ServiceUnreachable
+from ledger.errors import LedgerError, ServerNotFound, ServiceRefused, ServiceUnreachable
 from ledger.eventlog import appender as log
-from ledger.postgres.cluster import Cluster
-from ledger.postgres.process import serves
+from ledger.postgres.attach import database_dsn
 from ledger.runtime.secrets import SECRET_BITS_MIN, STRONGER, redact, secret_bits
 from ledger.terminal import tables
 
@@ -190,19 +189,16 @@ def _is_free(settings: Settings) -> bool:
 
 async def check_database(settings: Settings) -> list[Finding]:
     """Check the configured database, or the embedded one if it runs."""
-    if settings.database_url:
-        where, dsn = "external", settings.database_url
-    else:
-        found = embedded_dsn(settings)
-        if isinstance(found, Finding):
-            return [found]
-        where, dsn = "embedded", found
+    where = "external" if settings.database_url else "embedded"
     try:
+        dsn = database_dsn(settings)
         needed = connections_needed(settings)
         return [
             *await doctor_database.examine(dsn, where, list(settings.sources), needed),
             *await doctor_schema.examine(dsn, settings),
         ]
+    except ServerNotFound as error:
+        return [(fail if error.is_broken else warn)("database", error.found, error.advice)]
     except LedgerError as error:
         advice = "see that it runs and that the settings reach it"
         return [fail("database", redact(str(error)), advice)]
@@ -212,20 +208,3 @@ def connections_needed(settings: Settings) -> int:
     """Return how many connections the service and one command beside it may have at a time."""
     receiving = settings.receivers * RECEIVER_CONNECTIONS
     return receiving + FOLD_CONNECTIONS + SHARED_CONNECTIONS + COMMAND_CONNECTIONS
-
-
-def embedded_dsn(settings: Settings) -> str | Finding:
-    """Return how to connect to the running embedded cluster, or why there is no connection."""
-    start = "start `ledger serve`, then ask again; nothing of the database was checked"
-    cluster = Cluster(settings.data_dir.absolute().resolve())
-    if not cluster.exists:
-        return warn("database", f"embedded, not created yet in {cluster.data_dir}", start)
-    try:
-        pid = int((cluster.pgdata / "postmaster.pid").read_text("utf-8").split("\n", 1)[0])
-    except FileNotFoundError:
-        pid = 0
-    except (OSError, ValueError) as error:
-        return fail("database", f"{cluster.pgdata}: {error}", "run the doctor as its owner")
-    if pid <= 0 or not serves(pid, cluster.pgdata):
-        return warn("database", f"embedded, not running in {cluster.data_dir}", start)
-    return cluster.endpoint().service_dsn

@@ -8,9 +8,9 @@ from typing import Any, Final
 import orjson
 
 from ledger.config.settings import Settings
+from ledger.eventlog.identity import is_statements_log, source_of
 from ledger.model import SourceTerms
 from ledger.registry import STATEMENT
-from ledger.statements.events import SUFFIX, source_of
 
 SELECT_SOURCES: Final = """
 SELECT source, provider, currency, wallets::text FROM ledger.sources ORDER BY source
@@ -37,10 +37,15 @@ async def terms_of(connection: Any, settings: Settings) -> list[SourceTerms]:
     return [_configured(settings, row["source"]) or stored(row) for row in rows]
 
 
+async def load_terms(connection: Any) -> list[SourceTerms]:
+    """Return the terms of every source that has a log, as the database has them."""
+    return [stored(row) for row in await connection.fetch(SELECT_SOURCES)]
+
+
 def _configured(settings: Settings, source: str) -> SourceTerms | None:
     if source in settings.sources:
         return settings.sources[source].terms
-    if source.endswith(SUFFIX) and source_of(source) in settings.sources:
+    if is_statements_log(source) and source_of(source) in settings.sources:
         return SourceTerms(source, STATEMENT)
     return None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any, Final, Literal, TypeVar
@@ -20,9 +20,9 @@ import msgspec
 
 from ledger.config.settings import Settings, Source, secret_name
 from ledger.errors import Conflicting
+from ledger.eventlog.identity import is_statements_log, source_of
 from ledger.evidence.leaf import COLUMNS
 from ledger.signatures.schemes import HMAC_PROVIDERS, Verify, verifier
-from ledger.statements.events import SUFFIX, source_of
 
 MARK: Final = "Ledger-Mark"
 """The name of a mark among the headers that an event keeps."""
@@ -139,9 +139,9 @@ class Authenticity:
             return None
         secrets = (*source.secrets, *source.secrets_retired)
         until = source.unsigned_until
-        if log.endswith(SUFFIX):
+        if is_statements_log(log):
             until = source.unsigned_statements_until
-        signed = verifier(replace(source, secrets=secrets))
+        signed = verifier(source.provider, secrets)
         return cls(log, source, marked_since, until, secrets, signed)
 
     @property

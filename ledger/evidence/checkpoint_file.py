@@ -15,8 +15,9 @@ from typing import Final
 
 from ledger.config.settings import LOG_NAME
 from ledger.errors import BadNote, CannotSeal
-from ledger.evidence.keys import append_durably, private_folder, sync_folder
+from ledger.evidence.keys import append_durably, private_folder
 from ledger.evidence.signed_note import Checkpoint, notes_in, open_checkpoint
+from ledger.runtime.files import sync_folder
 
 FOLDER: Final = "checkpoints"
 TAIL_BYTES: Final = 65_536

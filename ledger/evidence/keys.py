@@ -14,6 +14,7 @@ from typing import Final
 
 from ledger.errors import BadNote, CannotSeal
 from ledger.evidence.signed_note import Signer, Verifier
+from ledger.runtime.files import sync_folder
 
 FOLDER: Final = "keys"
 KEY_FILE: Final = "seal.key"
@@ -133,12 +134,3 @@ def trust(data_dir: Path, keys: Sequence[Verifier]) -> None:
     for key in keys:
         if key not in known:
             append_durably(data_dir / FOLDER / TRUSTED_FILE, f"{key}\n")
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until a folder's names are on disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,6 +11,26 @@ from ledger.errors import CannotSeal
 from ledger.evidence import leaf
 from ledger.evidence.merkle import HASH_BYTES, TILE_HASHES, TILE_HEIGHT, Frontier, Tile, root_of
 
+# A log is whatever has events, seals, a head or terms: none of them is believed to know them all.
+SELECT_ENDS: Final = """
+WITH RECURSIVE with_events AS (
+       (SELECT source FROM ledger.events ORDER BY source LIMIT 1)
+        UNION ALL
+       SELECT (SELECT e.source FROM ledger.events AS e WHERE e.source > w.source
+                ORDER BY e.source LIMIT 1)
+         FROM with_events AS w WHERE w.source IS NOT NULL),
+     logs AS (
+       SELECT source FROM with_events WHERE source IS NOT NULL
+        UNION SELECT source FROM ledger.heads
+        UNION SELECT source FROM ledger.sources
+        UNION SELECT source FROM ledger.seals)
+SELECT l.source, coalesce(h.position, 0) AS head,
+       coalesce((SELECT e.position FROM ledger.events AS e WHERE e.source = l.source
+                  ORDER BY e.position DESC LIMIT 1), 0) AS last,
+       coalesce((SELECT s.size FROM ledger.seals AS s WHERE s.source = l.source
+                  ORDER BY s.size DESC LIMIT 1), 0) AS sealed
+  FROM logs AS l LEFT JOIN ledger.heads AS h USING (source) ORDER BY l.source
+"""
 SELECT_SOURCES: Final = "SELECT source FROM ledger.heads ORDER BY source"
 # A batch ends before its bodies exceed $4 bytes, but has one event at least.
 _NEXT: Final = """

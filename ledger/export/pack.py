@@ -23,11 +23,13 @@ from ledger.books import store as books
 from ledger.config.settings import LOG_NAME, Settings
 from ledger.database import connection as database
 from ledger.errors import BadQuestion, BooksDisagree, NotYet, Tampered
+from ledger.eventlog.identity import check_identity
 from ledger.eventlog.sources import terms_of
 from ledger.evidence import leaf, merkle
 from ledger.evidence import store as seals
 from ledger.evidence.merkle import Frontier
 from ledger.evidence.signed_note import Verifier, checkpoint_of, open_checkpoint
+from ledger.evidence.store import SELECT_ENDS
 from ledger.export.jsonl import event_line
 from ledger.export.offline_fold import PaperFold, Shelf
 from ledger.export.pack_file import PackWriter, Parts
@@ -45,7 +47,6 @@ from ledger.model import SourceTerms
 from ledger.queries.params import read_places
 from ledger.runtime.files import HashedFile, replacing
 from ledger.terminal.progress import Progress
-from ledger.verify.log import SELECT_ENDS, check_identity
 
 SEAL_SECONDS_MAX: Final = 3.0
 """How long the sealer is waited for, so that what was in the log at the start is in the pack."""

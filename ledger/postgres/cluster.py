@@ -22,6 +22,7 @@ import asyncpg
 from ledger.errors import PostgresError
 from ledger.postgres.binaries import Binaries
 from ledger.postgres.process import Account, handed_over, launch
+from ledger.runtime.files import sync_folder
 
 OWNER: Final = "ledger_owner"
 SERVICE: Final = "ledger"
@@ -203,15 +204,7 @@ def _write_secret(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    sync_folder(path.parent)
 
 
 async def create(cluster: Cluster, binaries: Binaries, account: Account) -> None:
@@ -235,7 +228,7 @@ async def create(cluster: Cluster, binaries: Binaries, account: Account) -> None
         file.flush()
         os.fsync(file.fileno())
     draft.rename(cluster.pgdata)
-    _sync_directory(cluster.data_dir)
+    sync_folder(cluster.data_dir)
 
 
 def _locales(binaries: Binaries) -> list[list[str]]:

@@ -23,9 +23,9 @@ from ledger.eventlog.sources import terms_of
 from ledger.model import SourceTerms
 from ledger.rebuild import plan as bulk
 from ledger.rebuild.coordinator import PROCESSES, Load, Tell, discard, make
+from ledger.rebuild.second_generation import VERSION as VERIFY_VERSION
+from ledger.rebuild.second_generation import Fold
 from ledger.registry import Registry
-from ledger.verify.books import VERSION as VERIFY_VERSION
-from ledger.verify.books import Fold
 
 VERSION: Final = "rebuild-"
 """How the version of a generation that is being rebuilt begins: nobody else takes it for books."""

@@ -18,18 +18,19 @@ from aiohttp import web
 from ledger.config.settings import EVENT_NAME, Settings, Source
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.eventlog.appender import Appended, Arrival, Budget, Log
+from ledger.eventlog.identity import identity
 from ledger.evidence.authenticity import marked
 from ledger.model import Envelope
 from ledger.receiver.delivery_log import Deliveries
-from ledger.registry import EVENT_MISMATCH, UNKNOWN, UNREADABLE, Reading, Registry, identity
+from ledger.registry import EVENT_MISMATCH, UNKNOWN, UNREADABLE, Reading, Registry
 from ledger.runtime import addresses
+from ledger.runtime.addresses import allowed
 from ledger.runtime.metrics import Tally
 from ledger.signatures.schemes import (
     HEADER_CHARS_MAX,
     HEX_DIGEST_CHARS,
     HMAC_PROVIDERS,
     Verify,
-    allowed,
     digits,
     verifier,
 )
@@ -89,7 +90,9 @@ class Receiver:
     def __post_init__(self) -> None:
         self.idle.set()
         self.arriving = Budget(self.settings.connections_max, self.settings.queue_bytes_max)
-        self._verifiers = {s.name: verifier(s) for s in self.settings.sources.values()}
+        self._verifiers = {
+            s.name: verifier(s.provider, s.secrets) for s in self.settings.sources.values()
+        }
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request under /callbacks, whatever happens to it."""
@@ -180,7 +183,7 @@ class Receiver:
             raise Refusal(404, "unknown_event", f"{source.provider} has no event of this name")
         if request.method != POST:
             raise Refusal(405, "method", "callbacks are posted")
-        if not allowed(source, self.peer(request)):
+        if not allowed(source.allow_ips, self.peer(request)):
             raise Refusal(403, "address", "this address may not post here")
         if not source.secrets and "Origin" in request.headers:
             # A page in a browser on this machine may post here without asking, but only thus.

@@ -33,8 +33,7 @@ from ledger.receiver.endpoint import (
     unavailable,
     verdict,
 )
-from ledger.runtime.addresses import is_forwarded
-from ledger.signatures.schemes import allowed
+from ledger.runtime.addresses import allowed, is_forwarded
 
 START: Final = b"POST /callbacks/"
 REQUEST_LINE: Final = re.compile(
@@ -257,7 +256,7 @@ class Door:
             or not receiver.documents(source, head.path_event)
             or len(body) > receiver.settings.body_bytes_max
             or FORM in head.content_type.lower()
-            or not allowed(source, sender)
+            or not allowed(source.allow_ips, sender)
             or not receiver.is_authentic(source.name, callback.proof, body)
         ):
             return None

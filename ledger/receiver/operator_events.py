@@ -10,6 +10,7 @@ import orjson
 
 from ledger.errors import NotFound
 from ledger.eventlog.appender import Arrival
+from ledger.eventlog.identity import event_id
 from ledger.evidence.authenticity import of_service, require_secret
 from ledger.receiver.endpoint import Receiver
 
@@ -26,9 +27,8 @@ def decider(
         raw = orjson.dumps({**body, "decided_at": now.isoformat()}, option=orjson.OPT_SORT_KEYS)
         digest = hashlib.sha256(raw).hexdigest()
         key = f"{source}/decision//{body.get('exception')}/{digest}"
-        event_id = hashlib.sha256(key.encode() + b"\x00" + raw).digest()[:16]
         arrival = Arrival(
-            event_id=event_id,
+            event_id=event_id(key, raw),
             idempotency_key=key,
             kind="decision",
             resource_id=str(body.get("exception")),

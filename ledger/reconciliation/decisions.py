@@ -20,6 +20,7 @@ from ledger.config.reconciliation import Rules
 from ledger.config.settings import Source
 from ledger.errors import BadQuestion, Conflicting, NotFound
 from ledger.eventlog.appender import APPEND, RING, Arrival
+from ledger.eventlog.identity import event_id
 from ledger.evidence.authenticity import of_service
 from ledger.model import plain, shown
 from ledger.queries.snapshot import Row, Snapshot
@@ -151,7 +152,7 @@ def arrival_of(source: str, body: Mapping[str, Any], now: datetime) -> Arrival:
     raw = orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)
     key = f"{source}/{KIND}//{body['id']}/{hashlib.sha256(raw).hexdigest()}"
     return Arrival(
-        event_id=hashlib.sha256(key.encode() + b"\x00" + raw).digest()[:16],
+        event_id=event_id(key, raw),
         idempotency_key=key,
         kind=KIND,
         resource_id=str(body["id"]),

@@ -21,13 +21,13 @@ from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable, LedgerError
+from ledger.eventlog.identity import source_of, statements_log
 from ledger.reconciliation import decisions as recon_decide
 from ledger.reconciliation import store as recon_store
 from ledger.reconciliation.loader import Pair
 from ledger.reconciliation.result import Result
 from ledger.registry import STATEMENT
 from ledger.runtime.event_loop import stop_if_cancelled
-from ledger.statements.events import log_of, source_of
 
 LOGGER = structlog.get_logger("ledger.reconcile")
 
@@ -120,7 +120,7 @@ class Reconciler:
     async def _source(self, connection: Any, generation: int, source: str) -> None:
         clock = asyncio.get_running_loop().time
         began = clock()
-        place = await self._place(connection, generation, source, log_of(source))
+        place = await self._place(connection, generation, source, statements_log(source))
         done = self._done.get(source)
         is_imported = place is not None and done is not None and place[2] != done[2]
         # Somebody waits for what was just imported; callbacks come all the time.
@@ -197,7 +197,7 @@ async def computed(connection: Any, source: str, rules: Rules) -> Run | None:
 
     Returns None when there are no books. The transaction's search_path is theirs afterwards.
     """
-    log = log_of(source)
+    log = statements_log(source)
     live = await connection.fetchrow(books.SELECT_LIVE)
     if live is None:
         return None

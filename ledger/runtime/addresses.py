@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -85,3 +85,8 @@ def sender(peer: str | None, forwarded_for: str, proxies: tuple[Network, ...]) -
 def is_forwarded(fields: Iterable[str]) -> bool:
     """Tell whether a request's header fields say that a proxy passed it on."""
     return any(name.lower() in FORWARDING for name in fields)
+
+
+def allowed(networks: Sequence[str], peer: str | None) -> bool:
+    """Tell whether `peer` (an address) lies in one of the networks; no network allows everyone."""
+    return not networks or is_within(address(peer), map(network, networks))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
-
-from ledger.config.settings import Source
-from ledger.runtime.addresses import address, is_within, network
 
 Verify: TypeAlias = Callable[[str | None, bytes], bool]
 """(the header's value or None, the raw body) → whether the sender knows a secret."""
@@ -32,12 +29,15 @@ def sign(secret: str, body: bytes) -> str:
     return hmac.digest(secret.encode(), body, "sha256").hex()
 
 
-def verifier(source: Source) -> Verify:
-    """Return the check for `source`. Every secret is tried, so time does not tell which fits."""
-    if not source.secrets:
+def verifier(provider: str, secrets: Sequence[str]) -> Verify:
+    """Return the check for a provider's callbacks; without secrets everything passes it.
+
+    Every secret is tried, so the time it takes does not tell which one fits.
+    """
+    if not secrets:
         return lambda _value, _body: True
-    keys = [secret.encode() for secret in source.secrets]
-    return _hmac(keys) if source.provider in HMAC_PROVIDERS else _token(keys)
+    keys = [secret.encode() for secret in secrets]
+    return _hmac(keys) if provider in HMAC_PROVIDERS else _token(keys)
 
 
 def _hmac(keys: list[bytes]) -> Verify:
@@ -75,10 +75,3 @@ def _token(keys: list[bytes]) -> Verify:
         return matched
 
     return verify
-
-
-def allowed(source: Source, peer: str | None) -> bool:
-    """Tell whether `peer` (an address) may post to `source`; an empty list allows everyone."""
-    if not source.allow_ips:
-        return True
-    return is_within(address(peer), map(network, source.allow_ips))

@@ -14,26 +14,16 @@ from typing import Any, Final
 
 import orjson
 
+from ledger.eventlog.identity import event_id
 from ledger.model import plain
 from ledger.statements.model import Line, Statement
 
-SUFFIX: Final = ".statements"
 NAME_MAX: Final = 200
 """Characters of a line's id that go into its name; a longer one is digested."""
 PART_BYTES: Final = 128 * 1024
 """Bytes of a file that one event keeps; it has no more than a large callback."""
 
 Event = dict[str, Any]
-
-
-def log_of(source: str) -> str:
-    """Name the log of a source's statements."""
-    return source + SUFFIX
-
-
-def source_of(log: str) -> str:
-    """Name the source whose statements a log holds."""
-    return log.removesuffix(SUFFIX)
 
 
 def header_name(statement: Statement) -> str:
@@ -170,7 +160,7 @@ def event(
     raw = orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)
     key = "/".join((log, kind, idempotency_id or "", name, tail))
     return {
-        "id": hashlib.sha256(key.encode() + b"\x00" + raw).digest()[:16],
+        "id": event_id(key, raw),
         "key": key,
         "kind": kind,
         "name": name,

@@ -21,11 +21,12 @@ from ledger.config.settings import Source
 from ledger.database import connection as database
 from ledger.errors import Conflicting, NotFound, StatementRefused
 from ledger.eventlog.appender import APPEND, RING
+from ledger.eventlog.identity import statements_log
 from ledger.eventlog.sources import ADD_SOURCE, REGISTER_HEAD
 from ledger.evidence.authenticity import marked
 from ledger.registry import STATEMENT
 from ledger.statements import events as made
-from ledger.statements.events import Event, log_of
+from ledger.statements.events import Event
 from ledger.statements.model import Statement
 
 BATCH: Final = 1_000
@@ -149,7 +150,7 @@ async def add_statement(
             f"the period ends at {statement.closed_at.isoformat()}, which is yet to come; correct "
             "it (--to)"
         )
-    log = log_of(source)
+    log = statements_log(source)
     async with _changing(connection, log):
         name = made.header_name(statement)
         before = await connection.fetchrow(SELECT_HEADER, log, name) if again else None
@@ -180,7 +181,7 @@ async def withdraw_statement(
 
     Raises NotFound when no import of the file is in force.
     """
-    log = log_of(source)
+    log = statements_log(source)
     async with turn(dsn, source) as connection, _changing(connection, log):
         headers = [
             row for row in await connection.fetch(SELECT_HEADERS, log, sha256)
@@ -212,7 +213,7 @@ async def turn(dsn: str, source: str) -> AsyncIterator[Any]:
     async with database.connected(dsn, seconds_max=IMPORT_SECONDS_MAX) as connection:
         await connection.execute(WAIT_BOUNDED)
         try:
-            await connection.execute(LOCK, log_of(source))
+            await connection.execute(LOCK, statements_log(source))
         except asyncpg.LockNotAvailableError as error:
             raise Conflicting(BUSY.format(source)) from error
         await connection.execute(WAIT_AS_BEFORE)
@@ -231,7 +232,7 @@ async def _changing(connection: Any, log: str) -> AsyncIterator[None]:
 
 
 async def _duplicate(connection: Any, source: str, statement: Statement, header: Event) -> Imported:
-    log = log_of(source)
+    log = statements_log(source)
     latest = await connection.fetchrow(SELECT_HEADER, log, header["name"])
     if latest is not None and latest["status"] == "withdrawn":
         raise Conflicting(

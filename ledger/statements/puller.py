@@ -14,9 +14,9 @@ from ledger.config.pull import Pull
 from ledger.config.settings import Settings, Source
 from ledger.database import connection as database
 from ledger.errors import LedgerError
+from ledger.eventlog.identity import statements_log
 from ledger.runtime.event_loop import stop_if_cancelled
 from ledger.statements import provider_api as pull
-from ledger.statements.events import log_of
 from ledger.statements.import_process import Options, import_file
 from ledger.statements.provider_api import Span
 
@@ -70,5 +70,5 @@ async def _source(dsn: str, source: Source, terms: Pull, now: Callable[[], datet
 
 async def covered_by(connection: Any, source: str) -> dict[str, Span]:
     """Return from when up to when the imported statements of a source go, by currency."""
-    rows = await connection.fetch(SELECT_COVERED, log_of(source))
+    rows = await connection.fetch(SELECT_COVERED, statements_log(source))
     return {row["currency"]: Span(row["opened_at"], row["closed_at"]) for row in rows}

@@ -20,23 +20,24 @@ from ledger.books import schema_check
 from ledger.books import store as books
 from ledger.config.settings import Settings
 from ledger.database import connection as database
-from ledger.doctor.check import Finding
-from ledger.doctor.doctor import embedded_dsn
-from ledger.errors import BadNote, BadQuestion, LedgerError, Tampered
+from ledger.errors import BadNote, BadQuestion, LedgerError, ServerNotFound, Tampered
+from ledger.eventlog.identity import source_of, statements_log
 from ledger.eventlog.sources import terms_of
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence.keys import read_trusted, trusted_keys
 from ledger.evidence.signed_note import Verifier, open_checkpoint
+from ledger.evidence.store import SELECT_ENDS
 from ledger.model import SourceTerms
+from ledger.postgres.attach import database_dsn
+from ledger.rebuild.second_generation import Fold, second_generation
 from ledger.reconciliation.runner import rules_for
 from ledger.registry import STATEMENT
-from ledger.statements.events import log_of, source_of
 from ledger.terminal import exit_status as exits
 from ledger.terminal.progress import Progress, Stages
 from ledger.verify import evidence as verify_evidence
 from ledger.verify import reconciliation as verify_recon
-from ledger.verify.books import Fold, check_journal, second_generation
-from ledger.verify.log import SELECT_ENDS, Claim, LogCheck, Proved
+from ledger.verify.books import check_journal
+from ledger.verify.log import Claim, LogCheck, Proved
 from ledger.verify.outcome import Checked, Verdict, tell
 from ledger.verify.reconciliation import Compared
 
@@ -84,9 +85,10 @@ class Verification:
 
     async def examine(self) -> list[Checked]:
         """Check everything; what could not be checked is INCOMPLETE."""
-        dsn = self.settings.database_url or embedded_dsn(self.settings)
-        if isinstance(dsn, Finding):
-            return [Checked("INCOMPLETE", "database", dsn.found, dsn.advice)]
+        try:
+            dsn = database_dsn(self.settings)
+        except ServerNotFound as error:
+            return [Checked("INCOMPLETE", "database", error.found, error.advice)]
         self._load_keys()
         claims = self._read_claims()
         try:
@@ -261,7 +263,7 @@ class Verification:
         """Reconcile again, and compare with what is stored of it."""
         stated = {source_of(each.source) for each in terms if each.provider == STATEMENT}
         for source in sorted({*stated, *await verify_recon.sources(connection)}):
-            if {source, log_of(source)} & self._bad:
+            if {source, statements_log(source)} & self._bad:
                 told = "not reconciled again: its log is not what it was itself"
                 self._add("INCOMPLETE", "reconciliation", told, source=source)
                 continue

@@ -10,44 +10,23 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final
 
 import asyncpg
 
 from ledger.database import connection as database
 from ledger.errors import BadNote, Tampered
+from ledger.eventlog.identity import check_identity
 from ledger.evidence import leaf
 from ledger.evidence import store as seals
 from ledger.evidence.authenticity import Authenticity, Doubt, Doubts
 from ledger.evidence.merkle import HASH_BYTES, TILE_HEIGHT, Frontier, Tile
 from ledger.evidence.signed_note import Verifier, checkpoint_of, open_checkpoint
-from ledger.registry import by_url_key
 
 EVENTS_MAX: Final = 2_000
 BYTES_MAX: Final = 32 * 1024 * 1024
 SEALS_MAX: Final = 200
 
-# A log is whatever has events, seals, a head or terms: none of them is believed to know them all.
-SELECT_ENDS: Final = """
-WITH RECURSIVE with_events AS (
-       (SELECT source FROM ledger.events ORDER BY source LIMIT 1)
-        UNION ALL
-       SELECT (SELECT e.source FROM ledger.events AS e WHERE e.source > w.source
-                ORDER BY e.source LIMIT 1)
-         FROM with_events AS w WHERE w.source IS NOT NULL),
-     logs AS (
-       SELECT source FROM with_events WHERE source IS NOT NULL
-        UNION SELECT source FROM ledger.heads
-        UNION SELECT source FROM ledger.sources
-        UNION SELECT source FROM ledger.seals)
-SELECT l.source, coalesce(h.position, 0) AS head,
-       coalesce((SELECT e.position FROM ledger.events AS e WHERE e.source = l.source
-                  ORDER BY e.position DESC LIMIT 1), 0) AS last,
-       coalesce((SELECT s.size FROM ledger.seals AS s WHERE s.source = l.source
-                  ORDER BY s.size DESC LIMIT 1), 0) AS sealed
-  FROM logs AS l LEFT JOIN ledger.heads AS h USING (source) ORDER BY l.source
-"""
 SELECT_SEALS_AFTER: Final = """
 SELECT size, previous, root, note, vkey, leaves FROM ledger.seals
  WHERE source = $1 AND size > $2 AND size <= $3 ORDER BY size LIMIT $4
@@ -290,23 +269,6 @@ class LogCheck:
 
 _UNREADABLE: Final = (asyncpg.PostgresError, ValueError, OverflowError)
 """What reading a damaged or absurd row raises."""
-
-
-def check_identity(source: str, row: Mapping[str, Any]) -> None:
-    """Check that an event's id and key are those of its body. Raises Tampered.
-
-    The key begins with source, kind, idempotency id and resource, or is that of a body of which
-    only the URL told what it is; the id is 128 bits of SHA-256 over key and body.
-    """
-    position, key = row["position"], row["idempotency_key"]
-    digest = sha256(key.encode() + b"\x00" + row["body"]).digest()
-    if digest[:16] != row["event_id"]:
-        told = f"event {position} is not the one that its event_id names: key or body differs"
-        raise Tampered("identity", position, told)
-    begin = "/".join((source, row["kind"], row["idempotency_id"] or "", row["resource_id"], ""))
-    if not key.startswith(begin) and key != by_url_key(source, row["body"]):
-        told = f"event {position} has another kind, idempotency id or resource than its key"
-        raise Tampered("identity", position, told)
 
 
 def _leaf_of(seal: Mapping[str, Any], position: int) -> bytes:

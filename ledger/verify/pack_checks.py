@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from ledger.errors import Tampered
+from ledger.eventlog.identity import check_identity
 from ledger.evidence.merkle import Frontier
 from ledger.evidence.signed_note import Checkpoint
 from ledger.export.jsonl import read_event
@@ -19,7 +20,7 @@ from ledger.export.offline_fold import BATCH_EVENTS, PaperFold
 from ledger.export.pack_file import PackReader, part_name
 from ledger.export.pack_manifest import ABOUT, Packed, books_folder, events_folder
 from ledger.payload import total
-from ledger.verify.log import Claim, check_identity
+from ledger.verify.log import Claim
 
 BATCH_BYTES: Final = 16 * 1024 * 1024
 TOLD_MAX: Final = 400

@@ -22,7 +22,8 @@ import pytest
 
 from ledger.database import connection as db
 from ledger.eventlog.appender import APPEND
-from ledger.registry import Reading, identity
+from ledger.eventlog.identity import identity
+from ledger.registry import Reading
 from ledger.registry import load as load_registry
 from ledger.service.projector import CHECK_SECONDS
 from tests.asking import payment

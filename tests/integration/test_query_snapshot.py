@@ -13,7 +13,7 @@ import pytest
 
 from ledger import registry
 from ledger.books import store as books
-from ledger.books.projection_worker import load_terms
+from ledger.eventlog.sources import load_terms
 from ledger.queries import customers as reads_people
 from ledger.queries import events as reads_log
 from ledger.queries import exceptions as reads_exceptions

@@ -14,16 +14,16 @@ import pytest
 from ledger import registry
 from ledger.books import balance_index as cells
 from ledger.books import store as books
-from ledger.books.projection_worker import load_terms
 from ledger.cli import main as cli
 from ledger.errors import NoBooks
+from ledger.eventlog.sources import load_terms
 from ledger.rebuild import plan as bulk
 from ledger.rebuild import swap as rebuild
 from ledger.rebuild.coordinator import Load
+from ledger.rebuild.second_generation import Fold
 from ledger.rebuild.swap import Rebuild, alone
 from ledger.registry import load as load_registry
 from ledger.simulator.simulate import Callback
-from ledger.verify.books import Fold
 from tests.asking import first_generation, fold_source, payment, payout
 from tests.conftest import Database
 from tests.dumps import differences, dump

@@ -15,6 +15,7 @@ import pytest
 
 from ledger import registry
 from ledger.eventlog.appender import Arrival, Log
+from ledger.eventlog.identity import identity
 from ledger.reconciliation.runner import Run
 from ledger.simulator.month import Month, month
 from ledger.simulator.story import Planted
@@ -47,7 +48,7 @@ print(time.perf_counter() - begun, int(peak[1]) // 1024)
 
 def arrival(event: str | None, body: bytes) -> Arrival:
     reading = registry.load().read("straitsx", event or None, body)
-    key, event_id = registry.identity("straitsx", reading, body)
+    key, event_id = identity("straitsx", reading, body)
     envelope = reading.envelope
     return Arrival(
         event_id, key, envelope.kind, envelope.resource_id, envelope.status,

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.books.projection_worker import load_terms
+from ledger.eventlog.sources import load_terms
 from ledger.registry import load
 from ledger.signatures.schemes import sign
 from tests.asking import first_generation, fold_source, payment

@@ -13,8 +13,8 @@ import pytest
 
 from ledger import registry
 from ledger.books import store as books
-from ledger.books.projection_worker import load_terms
 from ledger.config.settings import load
+from ledger.eventlog.sources import load_terms
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence import keys
 from ledger.evidence.sealer import SourceSealer

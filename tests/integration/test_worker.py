@@ -18,16 +18,18 @@ from ledger import registry
 from ledger.books import projection_worker as workers
 from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
-from ledger.books.projection_worker import SourceFolder, load_terms
+from ledger.books.projection_worker import SourceFolder
 from ledger.config.settings import Settings
 from ledger.database import connection as db
 from ledger.errors import NotStorable, SomeoneElseFolds
 from ledger.eventlog.appender import Arrival, Log
+from ledger.eventlog.identity import identity
+from ledger.eventlog.sources import load_terms
 from ledger.model import Outcome, Projection, Seen
 from ledger.receiver.delivery_log import Deliveries
 from ledger.receiver.endpoint import Receiver
 from ledger.receiver.operator_events import decider
-from ledger.registry import Registry, identity
+from ledger.registry import Registry
 from ledger.service.projector import Projector
 from ledger.simulator.simulate import Callback, disturb, story
 from tests.asking import payment, payout

@@ -25,6 +25,7 @@ from ledger.bench.machine import Process, kibibytes, machine_used, percentile
 from ledger.bench.mix import mixed
 from ledger.bench.reads import Visibility
 from ledger.errors import MeasurementFailed
+from ledger.eventlog.identity import identity
 from ledger.signatures.schemes import sign
 
 SECRET = "a secret of the test"
@@ -70,7 +71,7 @@ def test_every_request_is_another_event_of_at_least_a_kilobyte_with_its_own_sign
         assert headers["Content-Length"] == str(len(body))
         assert headers["Xfers-Signature"] == sign(SECRET, body)
         kinds.add(reading.envelope.kind)
-        ids.add(registry.identity("straitsx", reading, body)[1])
+        ids.add(identity("straitsx", reading, body)[1])
     assert kinds == {"payment", "payout"}
     assert len(ids) == 600
 

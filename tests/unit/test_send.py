@@ -16,7 +16,7 @@ from ledger.client.callback_sender import Answer, Target, exit_code, headers, se
 from ledger.config.settings import Source
 from ledger.errors import ServiceUnreachable
 from ledger.model import Fact, SourceTerms
-from ledger.signatures.schemes import verifier
+from ledger.signatures.schemes import Verify, verifier
 from ledger.simulator.simulate import (
     GOKART,
     SCENARIOS,
@@ -35,6 +35,10 @@ STRAITSX_SOURCE = Source("straitsx", "straitsx", ("ss_0123456789abcdef",), "Xfer
 GOKART_SOURCE = Source("gokart", "gokart", ("token",), "X-Callback-Token")
 SOURCES = {"straitsx": STRAITSX_SOURCE, "gokart": GOKART_SOURCE}
 Handle = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def check_of(source: Source) -> Verify:
+    return verifier(source.provider, source.secrets)
 
 
 def fact(callback: Callback) -> Fact:
@@ -164,8 +168,8 @@ def test_sent_headers_pass_the_receivers_own_check_unless_signed_wrongly(source:
     body = b'{"a": 1}'
     right = headers(source, body, Target("http://x", SOURCES))
     wrong = headers(source, body, Target("http://x", SOURCES, bad_signature=True))
-    assert verifier(source)(right[source.header], body)
-    assert not verifier(source)(wrong[source.header], body)
+    assert check_of(source)(right[source.header], body)
+    assert not check_of(source)(wrong[source.header], body)
 
 
 def test_a_source_without_a_secret_is_sent_to_unsigned() -> None:
@@ -199,7 +203,7 @@ async def test_answers_come_in_the_order_of_the_callbacks() -> None:
 
     async def accept(request: web.Request) -> web.Response:
         paths.append(request.path)
-        assert verifier(STRAITSX_SOURCE)(request.headers["Xfers-Signature"], await request.read())
+        assert check_of(STRAITSX_SOURCE)(request.headers["Xfers-Signature"], await request.read())
         return web.json_response({"status": "accepted", "position": len(paths)})
 
     server = await served(accept)

@@ -15,9 +15,10 @@ from msgspec import UNSET
 
 from ledger import registry
 from ledger.books.balance_index import Bound
-from ledger.books.projection_worker import load_terms, translate
+from ledger.books.projection_worker import translate
 from ledger.errors import BadQuestion
 from ledger.eventlog import clocks
+from ledger.eventlog.sources import load_terms
 from ledger.fold.batch import StreamKey
 from ledger.model import SourceTerms
 from ledger.queries.as_of.refold import Refold, positions_asked
