@@ -13,10 +13,10 @@ from typing import Final
 
 from ledger.model import (
     JSON,
-    CannotBeTrue,
     Envelope,
     Fact,
     Handler,
+    InvalidCallback,
     Payload,
     SourceTerms,
     as_money,
@@ -46,7 +46,7 @@ def envelope(payload: Payload) -> Envelope:
     conversion = _conversion(payload)
     resource = _text(conversion, "conversionId")
     if resource is None:
-        raise CannotBeTrue("missing_id", "the conversion has no conversionId")
+        raise InvalidCallback("missing_id", "the conversion has no conversionId")
     status = _status(conversion)
     sent_at = payload.instant("sent_at")
     tail = payload.id or f"{_event(conversion)}/{status}/{_iso(sent_at)}"
@@ -65,14 +65,16 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     said = envelope(payload)
     if not terms.currency:
         message = f"give the source {terms.source} a currency: its callbacks name none"
-        raise CannotBeTrue("currency_not_configured", message)
+        raise InvalidCallback("currency_not_configured", message)
     revenue = _money(conversion, "revenue")
     if revenue is None:
-        raise CannotBeTrue("missing_amount", "the conversion has no revenue")
+        raise InvalidCallback("missing_amount", "the conversion has no revenue")
     points = _money(conversion, "rewardPoints")
     member = _text(conversion, "pubMemberId")
     if points and member is None and said.status == "Success":
-        raise CannotBeTrue("missing_member", "reward points are due, but no pubMemberId is named")
+        raise InvalidCallback(
+            "missing_member", "reward points are due, but no pubMemberId is named"
+        )
     return said.fact(
         amount=revenue,
         currency=terms.currency.upper(),
@@ -100,7 +102,7 @@ def _conversion(payload: Payload) -> Mapping[str, JSON]:
     conversion = payload.get("conversion")
     if not isinstance(conversion, dict):
         message = f"conversion is {shown(conversion)}, not an object"
-        raise CannotBeTrue("missing_conversion", message)
+        raise InvalidCallback("missing_conversion", message)
     return conversion
 
 
@@ -110,7 +112,7 @@ def _field(conversion: Mapping[str, JSON], name: str) -> JSON:
     twin = conversion.get(name[0].upper() + name[1:])
     if value is not None and twin is not None and value != twin:
         message = f"{name} is {shown(value)} in one casing, {shown(twin)} in the other"
-        raise CannotBeTrue("two_values", message)
+        raise InvalidCallback("two_values", message)
     return twin if value is None else value
 
 
@@ -121,7 +123,7 @@ def _text(conversion: Mapping[str, JSON], name: str) -> str | None:
 def _money(conversion: Mapping[str, JSON], name: str) -> Decimal | None:
     amount = as_money(name, _field(conversion, name))
     if amount is not None and amount < 0:
-        raise CannotBeTrue("negative_amount", f"{name} is {amount}")
+        raise InvalidCallback("negative_amount", f"{name} is {amount}")
     return amount
 
 
@@ -133,7 +135,7 @@ def _event(conversion: Mapping[str, JSON]) -> str:
 def _status(conversion: Mapping[str, JSON]) -> str:
     text = _text(conversion, "status")
     if text is None:
-        raise CannotBeTrue("missing_status", "the conversion has no status")
+        raise InvalidCallback("missing_status", "the conversion has no status")
     word = text.capitalize()
     return word if word in STATUSES else "unknown:" + text
 

@@ -11,10 +11,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ledger.model import (
-    CannotBeTrue,
     Envelope,
     Fact,
     Handler,
+    InvalidCallback,
     Payload,
     SourceTerms,
     plain,
@@ -38,10 +38,10 @@ def matches(payload: Payload) -> bool:
 def envelope(payload: Payload) -> Envelope:
     """Read the envelope: the break decided on and the action. Raises CannotBeTrue."""
     if payload.id is None:
-        raise CannotBeTrue("missing_id", "the decision names no break")
+        raise InvalidCallback("missing_id", "the decision names no break")
     action = payload.need("action")
     if action not in ACTIONS:
-        raise CannotBeTrue("bad_action", f"action is {shown(action)}, none of {NAMES}")
+        raise InvalidCallback("bad_action", f"action is {shown(action)}, none of {NAMES}")
     return Envelope(KIND, payload.id, action, None, payload.instant("effective_at"))
 
 
@@ -53,10 +53,10 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     legs = [_leg(each) for each in payload.get("legs") or ()]
     left = total(*(amount for _, amount in legs))
     if left:
-        raise CannotBeTrue("unbalanced", f"the legs add up to {plain(left)}, not to zero")
+        raise InvalidCallback("unbalanced", f"the legs add up to {plain(left)}, not to zero")
     items = payload.get("items") or []
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise CannotBeTrue("bad_items", f"items is {shown(items)}, not a list of texts")
+        raise InvalidCallback("bad_items", f"items is {shown(items)}, not a list of texts")
     return envelope(payload).fact(
         currency=payload.currency("currency"),
         details={
@@ -70,14 +70,14 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
 
 def _leg(value: Any) -> tuple[str, Decimal]:
     if not isinstance(value, Mapping):
-        raise CannotBeTrue("bad_legs", f"a leg is {shown(value)}, not an account and an amount")
+        raise InvalidCallback("bad_legs", f"a leg is {shown(value)}, not an account and an amount")
     told = Payload.inner(value)
     amount = told.money("amount")
     if amount is None:
-        raise CannotBeTrue("bad_legs", "a leg has no amount")
+        raise InvalidCallback("bad_legs", "a leg has no amount")
     account = told.named("account")
     if account is None:
-        raise CannotBeTrue("missing_account", "a leg has no account")
+        raise InvalidCallback("missing_account", "a leg has no account")
     return account, amount
 
 

@@ -7,10 +7,10 @@ from typing import Final
 from ledger.model import (
     JSON,
     RETRY,
-    CannotBeTrue,
     Envelope,
     Fact,
     Handler,
+    InvalidCallback,
     Payload,
     SourceTerms,
     shown,
@@ -34,7 +34,7 @@ def envelope(payload: Payload) -> Envelope:
     """
     action = payload.need("action")
     if action not in ACTIONS:
-        raise CannotBeTrue("bad_action", f"action is {shown(action)}, none of {NAMES}")
+        raise InvalidCallback("bad_action", f"action is {shown(action)}, none of {NAMES}")
     return Envelope("decision", payload.named("resource") or "", action)
 
 
@@ -46,9 +46,11 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     said = envelope(payload)
     keep = payload.get("keep")
     if keep is not None and (not isinstance(keep, int) or isinstance(keep, bool) or keep < 1):
-        raise CannotBeTrue("bad_keep", f"keep is {shown(keep)}, no position of the log (from 1 on)")
+        raise InvalidCallback(
+            "bad_keep", f"keep is {shown(keep)}, no position of the log (from 1 on)"
+        )
     if said.status == "keep" and keep is None:
-        raise CannotBeTrue("missing_keep", "name in keep the position of the event that stands")
+        raise InvalidCallback("missing_keep", "name in keep the position of the event that stands")
     details: dict[str, JSON] = payload.texts(_TEXTS)
     return said.fact(details=details | {"resource": payload.named("resource"), "keep": keep})
 

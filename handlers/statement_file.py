@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms, plain
+from ledger.model import Envelope, Fact, Handler, InvalidCallback, Payload, SourceTerms, plain
 
 KIND: Final = "statement"
 STATUSES: Final = frozenset({"imported", "withdrawn"})
@@ -23,7 +23,7 @@ def matches(payload: Payload) -> bool:
 def envelope(payload: Payload) -> Envelope:
     """Read the envelope: one event per import or withdrawal of a file. Raises CannotBeTrue."""
     if payload.id is None:
-        raise CannotBeTrue("missing_id", "the statement has no id")
+        raise InvalidCallback("missing_id", "the statement has no id")
     status = payload.status("status", STATUSES)
     return Envelope(KIND, payload.id, status, None, payload.instant("closed_at"), payload.id)
 

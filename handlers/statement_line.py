@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms, plain
+from ledger.model import Envelope, Fact, Handler, InvalidCallback, Payload, SourceTerms, plain
 
 KIND: Final = "statement_line"
 STATUSES: Final = frozenset({"stated", "withdrawn"})
@@ -24,7 +24,7 @@ def matches(payload: Payload) -> bool:
 def envelope(payload: Payload) -> Envelope:
     """Read the envelope: one event per line and file that stated it so. Raises CannotBeTrue."""
     if payload.id is None:
-        raise CannotBeTrue("missing_id", "the line has no id")
+        raise InvalidCallback("missing_id", "the line has no id")
     return Envelope(
         KIND,
         payload.id,
@@ -42,9 +42,9 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """
     amount = payload.money("amount")
     if amount is None:
-        raise CannotBeTrue("missing_amount", "the line has no amount")
+        raise InvalidCallback("missing_amount", "the line has no amount")
     if payload.instant("effective_at") is None:
-        raise CannotBeTrue("missing_effective_at", "the line has no time")
+        raise InvalidCallback("missing_effective_at", "the line has no time")
     balance = payload.money("balance")
     return envelope(payload).fact(
         amount=amount,

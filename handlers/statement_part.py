@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import CannotBeTrue, Envelope, Fact, Handler, Payload, SourceTerms, shown
+from ledger.model import Envelope, Fact, Handler, InvalidCallback, Payload, SourceTerms, shown
 
 KIND: Final = "statement_part"
 STATUSES: Final = frozenset({"kept"})
@@ -21,7 +21,7 @@ def matches(payload: Payload) -> bool:
 def envelope(payload: Payload) -> Envelope:
     """Read the envelope: one event per part of a file. Raises CannotBeTrue."""
     if payload.id is None:
-        raise CannotBeTrue("missing_id", "the part has no id")
+        raise InvalidCallback("missing_id", "the part has no id")
     return Envelope(KIND, payload.id, "kept", None, None, payload.need("sha256"))
 
 
@@ -30,7 +30,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     numbers = {name: payload.get(name) for name in ("part", "parts")}
     told = " and ".join(map(shown, numbers.values()))
     if not all(isinstance(each, int) and each > 0 for each in numbers.values()):
-        raise CannotBeTrue("bad_part", f"part and parts are {told}, not numbers from 1 on")
+        raise InvalidCallback("bad_part", f"part and parts are {told}, not numbers from 1 on")
     return envelope(payload).fact(details={"sha256": payload.need("sha256"), **numbers})
 
 

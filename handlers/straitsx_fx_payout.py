@@ -10,10 +10,10 @@ from decimal import Decimal
 from typing import Final
 
 from ledger.model import (
-    CannotBeTrue,
     Envelope,
     Fact,
     Handler,
+    InvalidCallback,
     Payload,
     SourceTerms,
     as_text,
@@ -68,7 +68,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
 def _side(payload: Payload, name: str) -> Payload:
     side = payload.within(name)
     if side is None:
-        raise CannotBeTrue("missing_amount", f"the callback has no {name} with an amount")
+        raise InvalidCallback("missing_amount", f"the callback has no {name} with an amount")
     return side
 
 
@@ -78,13 +78,13 @@ def _fees(payload: Payload, currency: str) -> Decimal | None:
     fee = payload.within("fee")
     if fee is None:
         message = f"fee is {shown(payload.get('fee'))}, not an amount and a currency"
-        raise CannotBeTrue("bad_fee", message)
+        raise InvalidCallback("bad_fee", message)
     amount = fee.fees("amount")
     if amount is None:
         return None
     told = fee.currency("currency")
     if told != currency:
-        raise CannotBeTrue("fee_currency", f"the fee is in {told}, the source in {currency}")
+        raise InvalidCallback("fee_currency", f"the fee is in {told}, the source in {currency}")
     return amount
 
 

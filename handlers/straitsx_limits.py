@@ -9,10 +9,10 @@ import re
 from typing import Final
 
 from ledger.model import (
-    CannotBeTrue,
     Envelope,
     Fact,
     Handler,
+    InvalidCallback,
     Payload,
     SourceTerms,
     as_money,
@@ -33,7 +33,7 @@ def matches(payload: Payload) -> bool:
 def envelope(payload: Payload) -> Envelope:
     """Read the envelope: no status and no time, so the body tells one event from another."""
     if payload.id is None:
-        raise CannotBeTrue("missing_id", "the callback has no id")
+        raise InvalidCallback("missing_id", "the callback has no id")
     return Envelope("limits", payload.id, "", provider_at=payload.told_at())
 
 
@@ -57,7 +57,9 @@ def _limits(payload: Payload) -> dict[str, str | None]:
         amount = as_money(name, value)
         limit = None if amount is None else plain(amount)
         if limits.setdefault(name, limit) != limit:
-            raise CannotBeTrue("two_values", f"{name} has two values, {limits[name]} and {limit}")
+            raise InvalidCallback(
+                "two_values", f"{name} has two values, {limits[name]} and {limit}"
+            )
     return limits
 
 

@@ -12,10 +12,10 @@ from typing import Final
 
 from ledger.model import (
     JSON,
-    CannotBeTrue,
     Envelope,
     Fact,
     Handler,
+    InvalidCallback,
     Payload,
     SourceTerms,
     changed,
@@ -60,7 +60,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
 def _active(payload: Payload) -> Payload:
     active = payload.within("active_rf_request") or payload.within("active_rfi_request")
     if active is None:
-        raise CannotBeTrue("missing_status", "the callback has no active request with a status")
+        raise InvalidCallback("missing_status", "the callback has no active request with a status")
     return active
 
 
@@ -79,13 +79,13 @@ def _questions(active: Payload) -> list[dict[str, JSON]]:
     return [_question(Payload.inner(item)) for item in items if isinstance(item, dict)]
 
 
-def _question(question: Payload) -> dict[str, JSON]:
+def _question(params: Payload) -> dict[str, JSON]:
     return {
-        "id": question.text("id"),
-        "status": question.note("question_status"),
-        "reply_type": question.note("reply_type"),
-        "optional": question.get("optional") is True,
-        "requires_action": question.get("requires_action") is True,
+        "id": params.text("id"),
+        "status": params.note("question_status"),
+        "reply_type": params.note("reply_type"),
+        "optional": params.get("optional") is True,
+        "requires_action": params.get("requires_action") is True,
     }
 
 

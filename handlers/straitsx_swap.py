@@ -9,10 +9,10 @@ from decimal import Decimal
 from typing import Final
 
 from ledger.model import (
-    CannotBeTrue,
     Envelope,
     Fact,
     Handler,
+    InvalidCallback,
     Payload,
     SourceTerms,
     flags,
@@ -66,20 +66,20 @@ def _fees(payload: Payload, currency: str) -> Decimal | None:
     if listed is None:
         return None
     if not isinstance(listed, list):
-        raise CannotBeTrue("bad_fees", f"fees is {shown(listed)}, not a list")
+        raise InvalidCallback("bad_fees", f"fees is {shown(listed)}, not a list")
     return total(*(_fee(item, currency) for item in listed))
 
 
 def _fee(item: object, currency: str) -> Decimal:
     if not isinstance(item, dict):
-        raise CannotBeTrue("bad_fees", f"a fee is {shown(item)}, not an amount and a currency")
+        raise InvalidCallback("bad_fees", f"a fee is {shown(item)}, not an amount and a currency")
     fee = Payload.inner(item)
     amount = fee.fees("amount")
     if amount is None:
-        raise CannotBeTrue("missing_amount", "a fee has no amount")
+        raise InvalidCallback("missing_amount", "a fee has no amount")
     told = fee.currency("currency")
     if told != currency:
-        raise CannotBeTrue("fee_currency", f"a fee is in {told}, the source in {currency}")
+        raise InvalidCallback("fee_currency", f"a fee is in {told}, the source in {currency}")
     return amount
 
 

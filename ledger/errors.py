@@ -14,11 +14,11 @@ class SettingsError(LedgerError):
     """A setting is missing, unknown or malformed. Correct it and start again."""
 
 
-class Unreadable(LedgerError):
+class MalformedBody(LedgerError):
     """The body is not the strict JSON that the ledger reads; it is kept and listed."""
 
 
-class CannotBeTrue(LedgerError):
+class InvalidCallback(LedgerError):
     """A callback states something impossible; it moves no money and is listed as an exception.
 
     `reason` is a stable word (`negative_fees`), the message explains it to a person.
@@ -70,7 +70,7 @@ class PostgresError(LedgerError):
     """The embedded PostgreSQL could not be found, created or started. See the message."""
 
 
-class SomeoneElseFolds(LedgerError):
+class CheckpointConflict(LedgerError):
     """Another worker advanced this source's books; this one must reload and let it be."""
 
 
@@ -91,7 +91,7 @@ class NotFound(LedgerError):
     """There is no such thing here. Check the source and the id."""
 
 
-class BadQuestion(LedgerError):
+class InvalidRequest(LedgerError):
     """The query is malformed. The message names the parameter and what it accepts."""
 
 
@@ -110,7 +110,7 @@ class ServiceRefused(LedgerError):
         self.status = status
 
 
-class NotYet(LedgerError):
+class NotCaughtUp(LedgerError):
     """The books have not come that far. Ask again after the time in Retry-After."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ledger.errors import CannotBeTrue
+from ledger.errors import InvalidCallback
 from ledger.payload import (
     JSON,
     YEARS,
@@ -35,23 +35,23 @@ from ledger.payload import (
 __all__ = [
     "JSON",
     "YEARS",
-    "CannotBeTrue",
     "Decision",
     "Entry",
     "Envelope",
     "Fact",
+    "FoldResult",
     "Handler",
+    "InvalidCallback",
+    "Issue",
     "Leg",
     "Number",
-    "Outcome",
     "Payload",
     "Projection",
     "Record",
-    "Seen",
+    "RecordedFact",
     "SourceTerms",
     "StreamProjection",
     "Table",
-    "Trouble",
     "View",
     "as_currency",
     "as_instant",
@@ -129,7 +129,7 @@ def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -
     that no document names is told apart by the body. Raises CannotBeTrue `missing_id`.
     """
     if payload.id is None:
-        raise CannotBeTrue("missing_id", "the callback has no id")
+        raise InvalidCallback("missing_id", "the callback has no id")
     get = payload.get
     updated = as_instant("updated_at", get("updated_at"))
     tail: str | None = status
@@ -191,7 +191,7 @@ class Handler:
     """Statuses the documents name; None = any (kinds that carry no status)."""
 
 
-class Seen(Record, frozen=True):
+class RecordedFact(Record, frozen=True):
     """A fact with its place in the log."""
 
     fact: Fact
@@ -231,7 +231,7 @@ class Leg(Record, frozen=True, order=True, array_like=True):
     amount: Decimal
 
 
-class Trouble(Record, frozen=True):
+class Issue(Record, frozen=True):
     """Something an operator should look at; listed as an exception while it lasts."""
 
     reason: str
@@ -243,7 +243,7 @@ class View(Record, frozen=True):
 
     row: Mapping[str, Any]
     legs: tuple[Leg, ...] = ()
-    troubles: tuple[Trouble, ...] = ()
+    issues: tuple[Issue, ...] = ()
 
 
 class Entry(Record, frozen=True):
@@ -258,7 +258,7 @@ class Entry(Record, frozen=True):
     credits: Decimal
 
 
-class Outcome(Record, frozen=True):
+class FoldResult(Record, frozen=True):
     """What folding one event did; event-wise projections make their rows from it."""
 
     source: str
@@ -271,7 +271,7 @@ class Outcome(Record, frozen=True):
     recorded_at: datetime
     fact: Fact | None
     entries: Sequence[Entry] = ()
-    opened: Sequence[tuple[str, str, Trouble]] = ()
+    opened: Sequence[tuple[str, str, Issue]] = ()
     """(kind, resource id, trouble) of the troubles that this event brought."""
     cleared: Sequence[tuple[str, str, str]] = ()
     """(kind, resource id, reason) of the troubles that this event ended."""
@@ -312,7 +312,7 @@ class StreamProjection:
     kinds: frozenset[str]
     table: Table
     state: type[Any]
-    fold: Callable[[Any, Seen], Any]
+    fold: Callable[[Any, RecordedFact], Any]
     """(state or None, fact with its place) → new state; must not change its argument."""
     view: Callable[[Any, Sequence[Any], SourceTerms], View]
     """(state, states of related streams, source's terms) → view."""
@@ -332,4 +332,4 @@ class Projection:
 
     name: str
     table: Table
-    rows: Callable[[Outcome], Sequence[tuple[Any, ...]]]
+    rows: Callable[[FoldResult], Sequence[tuple[Any, ...]]]

@@ -13,7 +13,7 @@ from decimal import Context, Decimal, DefaultContext, Inexact, setcontext
 from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
 
-from ledger.errors import CannotBeTrue
+from ledger.errors import InvalidCallback
 
 JSON: TypeAlias = Any
 """A strictly parsed JSON value: dict, list, str, int, bool, None or `Number`."""
@@ -113,7 +113,7 @@ def _find(fields: Mapping[str, JSON], node: Mapping[str, JSON], name: str) -> JS
     if other and (twin := fields.get(other)) is not None:
         if value is not None and value != twin:
             told = f"{named(name, value)} and {named(other, twin)} disagree"
-            raise CannotBeTrue("two_values", told)
+            raise InvalidCallback("two_values", told)
         return twin
     if value is None and fields is not node:
         value = node.get(name)
@@ -184,7 +184,7 @@ class Payload:
         """Return a text that must be there. Raises CannotBeTrue when it is not."""
         value = self.text(name)
         if value is None:
-            raise CannotBeTrue("missing_" + name, f"the callback has no {name}")
+            raise InvalidCallback("missing_" + name, f"the callback has no {name}")
         return value
 
     def note(self, name: str) -> str | None:
@@ -212,7 +212,7 @@ class Payload:
         """
         text = as_text(name, self.get(name))
         if text is None:
-            raise CannotBeTrue("missing_status", f"the callback has no {name}")
+            raise InvalidCallback("missing_status", f"the callback has no {name}")
         word = text.lower()
         return word if word in known else "unknown:" + text
 
@@ -223,16 +223,16 @@ class Payload:
         """
         value = as_money(name, self.get(name))
         if value is None:
-            raise CannotBeTrue("missing_amount", f"the callback has no {name}")
+            raise InvalidCallback("missing_amount", f"the callback has no {name}")
         if value.is_signed():
-            raise CannotBeTrue("negative_amount", f"{name} is {value}")
+            raise InvalidCallback("negative_amount", f"{name} is {value}")
         return value
 
     def fees(self, name: str) -> Decimal | None:
         """Return fees, None when unknown. Raises CannotBeTrue `negative_fees`."""
         value = as_money(name, self.get(name))
         if value is not None and value.is_signed():
-            raise CannotBeTrue("negative_fees", f"{name} is {value}")
+            raise InvalidCallback("negative_fees", f"{name} is {value}")
         return value
 
     def fees_within(self, name: str, amount: Decimal, fees: Decimal | None) -> Decimal | None:
@@ -246,16 +246,18 @@ class Payload:
         if fees is None and stated >= amount:
             return total(stated, amount.copy_negate())
         message = f"{name} is {stated}, but amount and fees are {amount} and {fees}"
-        raise CannotBeTrue("total_mismatch", message)
+        raise InvalidCallback("total_mismatch", message)
 
     def currency(self, name: str) -> str:
         """Return a currency in upper case. Raises CannotBeTrue `missing_` or `bad_currency`."""
         text = as_text(name, self.get(name))
         if text is None:
-            raise CannotBeTrue("missing_currency", f"the callback has no {name}")
+            raise InvalidCallback("missing_currency", f"the callback has no {name}")
         code = as_currency(text)
         if code is None:
-            raise CannotBeTrue("bad_currency", f"{name} is no currency code: {text[:SHOWN_MAX]!r}")
+            raise InvalidCallback(
+                "bad_currency", f"{name} is no currency code: {text[:SHOWN_MAX]!r}"
+            )
         return code
 
     def money(self, name: str) -> Decimal | None:
@@ -312,10 +314,10 @@ def as_text(name: str, value: JSON, chars_max: int = TEXT_MAX) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INTEGER_MAX:
         value = str(value)
     if not isinstance(value, str):
-        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not a text")
+        raise InvalidCallback("bad_" + name, f"{named(name, value)} is not a text")
     if len(value) > chars_max:
         told = f"{named(name, value)} is longer than {chars_max} characters"
-        raise CannotBeTrue("bad_" + name, told)
+        raise InvalidCallback("bad_" + name, told)
     return str(value)
 
 
@@ -342,10 +344,10 @@ def as_money(name: str, value: JSON) -> Decimal | None:
     elif isinstance(value, int) and not isinstance(value, bool):
         text = str(value) if abs(value) < 10**20 else ""
     else:
-        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not an amount")
+        raise InvalidCallback("bad_" + name, f"{named(name, value)} is not an amount")
     amount = _amount(text) if len(text) <= AMOUNT_MAX else None
     if amount is None:
-        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not a plain decimal amount")
+        raise InvalidCallback("bad_" + name, f"{named(name, value)} is not a plain decimal amount")
     return amount
 
 
@@ -363,7 +365,7 @@ def as_instant(name: str, value: JSON) -> datetime | None:
     if value is None or value == "":
         return None
     if type(value) is not str or len(value) > 64:
-        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not a time")
+        raise InvalidCallback("bad_" + name, f"{named(name, value)} is not a time")
     try:
         moment = _moment(value)
         zone = moment.tzinfo
@@ -372,10 +374,10 @@ def as_instant(name: str, value: JSON) -> datetime | None:
         if zone is UTC:
             return moment
         if zone is None:
-            raise CannotBeTrue("bad_" + name, f"{named(name, value)} names no time zone")
+            raise InvalidCallback("bad_" + name, f"{named(name, value)} names no time zone")
         return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise CannotBeTrue("bad_" + name, f"{named(name, value)} is not a time") from error
+        raise InvalidCallback("bad_" + name, f"{named(name, value)} is not a time") from error
 
 
 def stamp(moment: datetime) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import handlers
 import projections
-from ledger.errors import CannotBeTrue, RegistryError, Unreadable
+from ledger.errors import InvalidCallback, MalformedBody, RegistryError
 from ledger.model import (
     Envelope,
     Fact,
@@ -55,7 +55,7 @@ MACHINE: Final = (
 """The modules of this package that books depend on."""
 
 
-class Reading(Record, frozen=True):
+class ParsedCallback(Record, frozen=True):
     """What the receiver makes of a body: its envelope, and why it is quarantined, if it is."""
 
     envelope: Envelope
@@ -92,32 +92,32 @@ class Registry:
         found = [kind for kind, each in self.streams.items() if each.table.name == "transactions"]
         return frozenset(found)
 
-    def read(self, provider: str, path_event: str | None, body: bytes) -> Reading:
+    def read(self, provider: str, path_event: str | None, body: bytes) -> ParsedCallback:
         """Read a callback's envelope for appending. Never raises for what a body may hold."""
         try:
             payload = Payload(parse(body), path_event)
-        except Unreadable as error:
-            return Reading(Envelope(UNREADABLE, "", UNREADABLE), UNREADABLE, str(error))
-        except CannotBeTrue as error:
-            return Reading(Envelope(UNREADABLE, "", UNREADABLE), UNREADABLE, error.detail)
+        except MalformedBody as error:
+            return ParsedCallback(Envelope(UNREADABLE, "", UNREADABLE), UNREADABLE, str(error))
+        except InvalidCallback as error:
+            return ParsedCallback(Envelope(UNREADABLE, "", UNREADABLE), UNREADABLE, error.detail)
         try:
             envelope = self.handler(provider, payload).envelope(payload)
-        except CannotBeTrue as error:
-            return Reading(Envelope(UNKNOWN, "", UNKNOWN), error.reason, error.detail)
+        except InvalidCallback as error:
+            return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), error.reason, error.detail)
         except Exception as error:  # noqa: BLE001 - a handler's bug must not cost a callback
             detail = f"reading the envelope raised {type(error).__name__}"
-            return Reading(Envelope(UNKNOWN, "", UNKNOWN), "handler_failed", detail)
+            return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), "handler_failed", detail)
         is_by_url = self._is_by_url(provider, payload)
         if envelope.status.startswith("unknown:"):
             detail = self._unknown(provider, envelope)
-            return Reading(envelope, "unknown_status", detail, is_by_url)
-        return Reading(envelope, is_by_url=is_by_url)
+            return ParsedCallback(envelope, "unknown_status", detail, is_by_url)
+        return ParsedCallback(envelope, is_by_url=is_by_url)
 
     def is_by_url(self, provider: str, body: bytes) -> bool:
         """Tell whether a readable body leaves it to the URL's event name what it is."""
         try:
             return self._is_by_url(provider, Payload(parse(body)))
-        except (Unreadable, CannotBeTrue):
+        except (MalformedBody, InvalidCallback):
             return False
 
     def _is_by_url(self, provider: str, payload: Payload) -> bool:
@@ -161,7 +161,7 @@ class Registry:
                 if handler in fits:
                     return handler
             if fits:
-                raise CannotBeTrue(
+                raise InvalidCallback(
                     EVENT_MISMATCH, f"posted to {shown(event)}, but the body is a {fits[0].kind}"
                 )
             if payload.type is None and len(named) == 1:
@@ -172,10 +172,10 @@ class Registry:
         if len(fits) == 1:
             return fits[0]
         if payload.type is None:
-            raise CannotBeTrue(UNKNOWN, "no handler understands a body without a type")
+            raise InvalidCallback(UNKNOWN, "no handler understands a body without a type")
         types = ", ".join(sorted(name for given, name in self.typed if given == provider))
         told = f"no handler understands the type {shown(payload.type)}, only {types}"
-        raise CannotBeTrue(UNKNOWN, told)
+        raise InvalidCallback(UNKNOWN, told)
 
 
 def version_of(files: Iterable[Path]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 import orjson
 
-from ledger.errors import Unreadable
+from ledger.errors import MalformedBody
 from ledger.model import JSON, Number
 
 DEPTH_MAX: Final = 64
@@ -59,17 +59,17 @@ def _strict(body: bytes) -> dict[str, JSON]:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"not UTF-8 at byte {error.start}") from error
+        raise MalformedBody(f"not UTF-8 at byte {error.start}") from error
     if text.startswith("\ufeff"):
-        raise Unreadable("the body begins with a byte order mark; send JSON without one")
+        raise MalformedBody("the body begins with a byte order mark; send JSON without one")
     try:
         root = _DECODER.decode(text)
     except RecursionError as error:
-        raise Unreadable(f"nested deeper than {DEPTH_MAX}") from error
+        raise MalformedBody(f"nested deeper than {DEPTH_MAX}") from error
     except json.JSONDecodeError as error:
         raise _no_json(error) from error
     if not isinstance(root, dict):
-        raise Unreadable("the body is not a JSON object")
+        raise MalformedBody("the body is not a JSON object")
     if _may_be_deep(body):
         _check_depth(root)
     if b"\\u" in body:
@@ -77,26 +77,26 @@ def _strict(body: bytes) -> dict[str, JSON]:
     return root
 
 
-def _no_json(error: json.JSONDecodeError) -> Unreadable:
+def _no_json(error: json.JSONDecodeError) -> MalformedBody:
     """Say what is wrong, and where."""
     what = error.msg.removesuffix(" at")  # the decoder says so of control characters only
-    return Unreadable(f"{what} at line {error.lineno} column {error.colno}")
+    return MalformedBody(f"{what} at line {error.lineno} column {error.colno}")
 
 
 def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise Unreadable("an object has the same key twice")
+        raise MalformedBody("an object has the same key twice")
     return found
 
 
 def _constant(word: str) -> NoReturn:
-    raise Unreadable(f"{word} is not a JSON number")
+    raise MalformedBody(f"{word} is not a JSON number")
 
 
 def _number(lexeme: str) -> Number:
     if len(lexeme) > NUMBER_MAX:
-        raise Unreadable(f"a number is longer than {NUMBER_MAX} characters")
+        raise MalformedBody(f"a number is longer than {NUMBER_MAX} characters")
     return Number(lexeme)
 
 
@@ -126,18 +126,18 @@ def _check_depth(root: Any) -> None:
         ]
         if not level:
             return
-    raise Unreadable(f"nested deeper than {DEPTH_MAX}")
+    raise MalformedBody(f"nested deeper than {DEPTH_MAX}")
 
 
 def _check_texts(root: Any) -> None:
     """Refuse what an escape can smuggle in: NUL and halves of surrogate pairs."""
     for text in _texts(root):
         if "\x00" in text:
-            raise Unreadable("a text holds the NUL character")
+            raise MalformedBody("a text holds the NUL character")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise Unreadable("a text holds half of a surrogate pair") from error
+            raise MalformedBody("a text holds half of a surrogate pair") from error
 
 
 def _texts(value: Any) -> list[str]:
@@ -163,7 +163,7 @@ def scan(text: str, start: int) -> tuple[JSON, int]:
     try:
         value, end = _DECODER.raw_decode(text, start)
     except RecursionError as error:
-        raise Unreadable(f"nested deeper than {DEPTH_MAX}") from error
+        raise MalformedBody(f"nested deeper than {DEPTH_MAX}") from error
     except json.JSONDecodeError as error:
         raise _no_json(error) from error
     if isinstance(value, dict | list):

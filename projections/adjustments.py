@@ -14,7 +14,7 @@ from typing import Any, Final
 from ledger.model import (
     Leg,
     Record,
-    Seen,
+    RecordedFact,
     SourceTerms,
     StreamProjection,
     Table,
@@ -49,7 +49,7 @@ class Adjustment(Record, frozen=True):
     words: list[Word] = []
 
 
-def fold(state: Adjustment | None, seen: Seen) -> Adjustment:
+def fold(state: Adjustment | None, seen: RecordedFact) -> Adjustment:
     """Add a decision; the latest one that is no note is in force."""
     state, fact = state or Adjustment(), seen.fact
     word = Word(

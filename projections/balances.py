@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.model import Outcome, Projection, Table
+from ledger.model import FoldResult, Projection, Table
 
 
-def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
     """Return by how much each journal line changed the debits and credits of its account."""
     source = outcome.source
     return [

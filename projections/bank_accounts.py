@@ -18,7 +18,7 @@ def view(state: Verification, related: Sequence[Verification], terms: SourceTerm
         "updated_at": state.updated_at,
         "details": {name: v for name, v in state.details.items() if name != "disabled"},
     }
-    return View(row, (), unknown.troubles(state.unknown, RANKS))
+    return View(row, (), unknown.issues(state.unknown, RANKS))
 
 
 PROJECTION = StreamProjection(

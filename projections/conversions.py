@@ -13,13 +13,13 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ledger.model import (
-    CannotBeTrue,
     Fact,
+    InvalidCallback,
+    Issue,
     Leg,
-    Seen,
+    RecordedFact,
     SourceTerms,
     StreamProjection,
-    Trouble,
     View,
     as_money,
     plain,
@@ -66,7 +66,7 @@ class Conversion:
     dropped: int = 0
 
 
-def fold(state: Conversion | None, seen: Seen) -> Conversion:
+def fold(state: Conversion | None, seen: RecordedFact) -> Conversion:
     """Keep a fact when it is the last of its event.
 
     Raises CannotBeTrue when it names no currency, or no revenue.
@@ -135,10 +135,10 @@ def _legs(state: Conversion, terms: SourceTerms) -> tuple[Leg, ...]:
     return settle(lines)
 
 
-def _last(seen: Seen) -> Last:
+def _last(seen: RecordedFact) -> Last:
     fact = seen.fact
     if fact.amount is None or fact.currency is None:
-        raise CannotBeTrue("missing_amount", "a conversion names no revenue or no currency")
+        raise InvalidCallback("missing_amount", "a conversion names no revenue or no currency")
     points = as_money("reward_points", fact.details.get("reward_points"))
     return Last(
         status=fact.status,
@@ -160,12 +160,12 @@ def _text(fact: Fact, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _troubles(state: Conversion) -> tuple[Trouble, ...]:
-    found = unknown.troubles(state.unknown, STATUSES)
+def _troubles(state: Conversion) -> tuple[Issue, ...]:
+    found = unknown.issues(state.unknown, STATUSES)
     if not state.dropped:
         return found
     detail = f"{state.dropped} callbacks on events beyond the first {EVENTS_MAX} moved nothing"
-    return (*found, Trouble("too_many_events", detail))
+    return (*found, Issue("too_many_events", detail))
 
 
 PROJECTION = StreamProjection(

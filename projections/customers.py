@@ -21,7 +21,7 @@ def view(state: Verification, related: Sequence[Verification], terms: SourceTerm
         "rejection": details.pop("rejection", None) if state.status == "rejected" else None,
         "details": details,
     }
-    return View(row, (), unknown.troubles(state.unknown, RANKS))
+    return View(row, (), unknown.issues(state.unknown, RANKS))
 
 
 PROJECTION = StreamProjection(

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.model import Outcome, Projection, Table
+from ledger.model import FoldResult, Projection, Table
 
 
-def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
     """Return one row for every transaction with lines at an event that is not its own."""
     kind, name = outcome.kind, outcome.resource_id
     others = [e for e in outcome.entries if e.transaction != name or e.kind != kind]

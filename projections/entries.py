@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.model import Outcome, Projection, Table
+from ledger.model import FoldResult, Projection, Table
 
 
-def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
     """Return the journal lines of an event, numbered from 1; they balance per currency."""
     if not outcome.entries:
         return ()

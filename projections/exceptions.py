@@ -11,10 +11,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.model import RETRY, Outcome, Projection, Table, Trouble
+from ledger.model import RETRY, FoldResult, Issue, Projection, Table
 
 
-def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
     """Return the exceptions that an event opened, cleared and, as a decision, resolved.
 
     A decision to retry resolves nothing: books that are folded again show what came of it.
@@ -24,33 +24,33 @@ def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
     found = [_opened(outcome, kind, resource, t) for kind, resource, t in outcome.opened]
     for kind, resource, reason in outcome.cleared:
         name = _stream_id(outcome.source, kind, resource, reason)
-        found.append(_row(outcome, name, "cleared", Trouble(reason, ""), kind, resource))
+        found.append(_row(outcome, name, "cleared", Issue(reason, ""), kind, resource))
     if outcome.decided is not None and outcome.decided[1] != RETRY:
         found.append(_resolved(outcome, *outcome.decided))
     return found
 
 
-def _opened(outcome: Outcome, kind: str, resource: str, trouble: Trouble) -> tuple[Any, ...]:
+def _opened(outcome: FoldResult, kind: str, resource: str, issue: Issue) -> tuple[Any, ...]:
     if outcome.fact is None:
-        name = _digest(f"{outcome.source}|{outcome.position}|{trouble.reason}")
+        name = _digest(f"{outcome.source}|{outcome.position}|{issue.reason}")
     else:
-        name = _stream_id(outcome.source, kind, resource, trouble.reason)
-    return _row(outcome, name, "opened", trouble, kind, resource)
+        name = _stream_id(outcome.source, kind, resource, issue.reason)
+    return _row(outcome, name, "opened", issue, kind, resource)
 
 
-def _resolved(outcome: Outcome, name: str, action: str, note: str) -> tuple[Any, ...]:
+def _resolved(outcome: FoldResult, name: str, action: str, note: str) -> tuple[Any, ...]:
     """Return the row of a decision; what it was about stands in its details."""
     about = outcome.fact.details if outcome.fact else {}
-    trouble = Trouble(str(about.get("reason") or ""), action)
+    issue = Issue(str(about.get("reason") or ""), action)
     kind, resource = str(about.get("kind") or ""), str(about.get("resource") or "")
-    return _row(outcome, name, "resolved", trouble, kind, resource, note)
+    return _row(outcome, name, "resolved", issue, kind, resource, note)
 
 
 def _row(
-    outcome: Outcome,
+    outcome: FoldResult,
     name: str,
     action: str,
-    trouble: Trouble,
+    issue: Issue,
     kind: str,
     resource: str,
     note: str | None = None,
@@ -60,8 +60,8 @@ def _row(
         name,
         outcome.position,
         action,
-        trouble.reason,
-        trouble.detail,
+        issue.reason,
+        issue.detail,
         kind,
         resource,
         outcome.event_id,

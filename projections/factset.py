@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger.model import CannotBeTrue, Decision, Fact, Record, Seen, Trouble, changed
+from ledger.model import Decision, Fact, InvalidCallback, Issue, Record, RecordedFact, changed
 from projections import unknown
 from projections.postings import ZERO, exact
 
@@ -54,7 +54,7 @@ class Material(Record, frozen=True, array_like=True):
     terms: dict[str, str]
 
 
-class Told(Record, frozen=True, array_like=True):
+class StatedFact(Record, frozen=True, array_like=True):
     """One distinct fact, however often it was told. Times and details merge by rule."""
 
     status: str
@@ -78,7 +78,7 @@ class Told(Record, frozen=True, array_like=True):
         return self.latest or (self.effective_at, self.event_id)
 
 
-class Stream(Record, frozen=True, array_like=True):
+class FactSet(Record, frozen=True, array_like=True):
     """The state of a money stream: its distinct facts and the operator's decision on them.
 
     Facts of one stream mostly share their material and their details, which stand here once.
@@ -86,7 +86,7 @@ class Stream(Record, frozen=True, array_like=True):
 
     kind: str
     id: str
-    facts: list[Told] = []
+    facts: list[StatedFact] = []
     materials: list[Material] = []
     details: list[dict[str, Any]] = []
     idempotency_ids: list[str] = []
@@ -103,30 +103,30 @@ class Case(Record, frozen=True):
     """What a set of facts says. With `differing` it is a conflict, and `told` stands for it."""
 
     status: str
-    told: Told
+    told: StatedFact
     """The fact that gives the status, or the first in the log in a conflict."""
     material: Material
     """What that fact says may not change."""
-    facts: Sequence[Told]
+    facts: Sequence[StatedFact]
     """The facts that count, in log order."""
     times: Mapping[str, datetime]
     fees: Decimal | None
     differing: Sequence[str]
     flags: Sequence[str]
-    troubles: Sequence[Trouble]
+    issues: Sequence[Issue]
 
 
-def fold(state: Stream | None, seen: Seen) -> Stream:
+def fold(state: FactSet | None, seen: RecordedFact) -> FactSet:
     """Add a fact to the set. Raises CannotBeTrue when a money fact has no amount or currency."""
     fact = seen.fact
     if fact.status not in RANKS[fact.kind]:
-        state = state or Stream(fact.kind, fact.resource_id)
+        state = state or FactSet(fact.kind, fact.resource_id)
         return changed(state, unknown=unknown.remember(state.unknown, seen))
     material, named = _material(fact), fact.idempotency_id
     if state is None:
         ids = [named] if named else []
         told = [_told(seen, 0, 0)]
-        return Stream(fact.kind, fact.resource_id, told, [material], [{**fact.details}], ids)
+        return FactSet(fact.kind, fact.resource_id, told, [material], [{**fact.details}], ids)
     ids = state.idempotency_ids
     if named and named not in ids:
         ids = sorted([*ids, named])[:IDENTIFIERS_MAX]
@@ -137,13 +137,13 @@ def fold(state: Stream | None, seen: Seen) -> Stream:
         return changed(state, dropped=state.dropped + 1)
     if len(facts) == len(state.facts):
         facts, details = _without_unused(facts, details)
-    return Stream(
+    return FactSet(
         state.kind, state.id, facts, materials, details, ids, state.unknown, state.dropped,
         state.keep, state.decided_at,
     )  # fmt: skip
 
 
-def _with(facts: list[Told], told: Told) -> list[Told]:
+def _with(facts: list[StatedFact], told: StatedFact) -> list[StatedFact]:
     """Return the facts with one more, or with the one that was told again."""
     for place, known in enumerate(facts):
         if known.status == told.status and known.material == told.material:
@@ -160,8 +160,8 @@ def _among(known: list[Any], new: Any) -> tuple[list[Any], int]:
 
 
 def _without_unused(
-    facts: list[Told], details: list[dict[str, Any]]
-) -> tuple[list[Told], list[dict[str, Any]]]:
+    facts: list[StatedFact], details: list[dict[str, Any]]
+) -> tuple[list[StatedFact], list[dict[str, Any]]]:
     """Drop details that no fact is described by any more."""
     used = sorted({told.details for told in facts})
     if len(used) == len(details):
@@ -171,14 +171,14 @@ def _without_unused(
     return moved, [details[old] for old in used]
 
 
-def decide(state: Stream, decision: Decision) -> Stream:
+def decide(state: FactSet, decision: Decision) -> FactSet:
     """Let the facts that agree with the one at `keep` stand; without `keep` nothing changes."""
     if decision.keep is None or decision.position < state.decided_at:
         return state
     return changed(state, keep=decision.keep, decided_at=decision.position)
 
 
-def judge(state: Stream) -> Case | None:
+def judge(state: FactSet) -> Case | None:
     """Say what the set means; None when it holds no fact with a known status."""
     told = state.facts
     if not told:
@@ -189,7 +189,7 @@ def judge(state: Stream) -> Case | None:
     return _case(state)
 
 
-def _plain_case(state: Stream, facts: list[Told]) -> Case:
+def _plain_case(state: FactSet, facts: list[StatedFact]) -> Case:
     """Judge facts of one material, on which nobody decided anything, as `_case` would."""
     material, ranks, told = state.materials[0], RANKS[state.kind], facts[0]
     times = {told.status: told.effective_at}
@@ -210,12 +210,12 @@ def _plain_case(state: Stream, facts: list[Told]) -> Case:
     return Case(told.status, told, material, facts, times, fees, (), flags, ())
 
 
-def _case(state: Stream) -> Case:
+def _case(state: FactSet) -> Case:
     kept, facts, late = _counting(state)
     materials = [state.materials[told.material] for told in facts]
     differing = _differing(state.kind, facts, materials)
-    troubles = [
-        *unknown.troubles(state.unknown, RANKS[state.kind]),
+    issues = [
+        *unknown.issues(state.unknown, RANKS[state.kind]),
         *_decision_troubles(state, kept, late),
     ]
     known_fees = [material.fees for material in materials if material.fees is not None]
@@ -224,7 +224,7 @@ def _case(state: Stream) -> Case:
     for told in facts:
         times[told.status] = min(times.get(told.status, told.effective_at), told.effective_at)
     if differing:
-        troubles.append(Trouble("conflict", _contradiction(facts, differing)))
+        issues.append(Issue("conflict", _contradiction(facts, differing)))
         first, status = facts[0], "conflict"
         fees = materials[0].fees
         if fees is None and known_fees and "fees" not in differing:
@@ -237,13 +237,13 @@ def _case(state: Stream) -> Case:
         flags |= {"decided"} if kept is not None else set()
     flags |= {*first.flags} | ({"fees_unknown"} if fees is None else set())
     material = state.materials[first.material]
-    return Case(status, first, material, facts, times, fees, differing, sorted(flags), troubles)
+    return Case(status, first, material, facts, times, fees, differing, sorted(flags), issues)
 
 
 def _material(fact: Fact) -> Material:
     amount, fees = fact.amount, fact.fees
     if amount is None or fact.currency is None:
-        raise CannotBeTrue("missing_amount", f"a {fact.kind} names no amount or no currency")
+        raise InvalidCallback("missing_amount", f"a {fact.kind} names no amount or no currency")
     return Material(
         _postable(fact, amount), fact.currency, None if fees is None else _postable(fact, fees),
         fact.customer_id, dict(sorted(fact.terms.items())) if fact.terms else {},
@@ -252,19 +252,19 @@ def _material(fact: Fact) -> Material:
 
 def _postable(fact: Fact, amount: Decimal) -> Decimal:
     if not amount.is_finite() or amount < ZERO:
-        raise CannotBeTrue("bad_amount", f"a {fact.kind} of {amount} cannot be posted")
+        raise InvalidCallback("bad_amount", f"a {fact.kind} of {amount} cannot be posted")
     return exact(amount)
 
 
-def _told(seen: Seen, material: int, details: int) -> Told:
+def _told(seen: RecordedFact, material: int, details: int) -> StatedFact:
     fact = seen.fact
-    return Told(
+    return StatedFact(
         fact.status, material, fact.effective_at or seen.received_at, [seen.position],
         seen.event_id, details, sorted(fact.flags) if fact.flags else [],
     )  # fmt: skip
 
 
-def _merged(one: Told, other: Told) -> Told:
+def _merged(one: StatedFact, other: StatedFact) -> StatedFact:
     """Keep the earliest time, the latest details, and the first event of two tellings."""
     newer = max(one, other, key=lambda told: told.order)
     earlier = min(one, other, key=lambda told: told.positions[0])
@@ -280,7 +280,7 @@ def _merged(one: Told, other: Told) -> Told:
     )
 
 
-def _counting(state: Stream) -> tuple[Told | None, list[Told], list[Told]]:
+def _counting(state: FactSet) -> tuple[StatedFact | None, list[StatedFact], list[StatedFact]]:
     """Return the kept fact, the facts that count, and those that contradict it afterwards."""
     facts = sorted(state.facts, key=lambda told: told.positions[0])
     if state.keep is None:
@@ -298,7 +298,7 @@ def _counting(state: Stream) -> tuple[Told | None, list[Told], list[Told]]:
     return kept, agreeing, late
 
 
-def _differing(kind: str, facts: Sequence[Told], materials: Sequence[Material]) -> list[str]:
+def _differing(kind: str, facts: Sequence[StatedFact], materials: Sequence[Material]) -> list[str]:
     """Name the fields in which facts contradict each other: several ends, or other material.
 
     Fees that are not known contradict nothing.
@@ -332,22 +332,24 @@ def _anomalies(kind: str, times: Mapping[str, datetime], fees: Decimal | None) -
     return found
 
 
-def _contradiction(facts: Sequence[Told], differing: Sequence[str]) -> str:
+def _contradiction(facts: Sequence[StatedFact], differing: Sequence[str]) -> str:
     places = ", ".join(f"{told.status} at {told.positions[0]}" for told in facts)
     return f"the facts differ in {', '.join(differing)}: {places}; decide which one to keep"
 
 
-def _decision_troubles(state: Stream, kept: Told | None, late: Sequence[Told]) -> list[Trouble]:
+def _decision_troubles(
+    state: FactSet, kept: StatedFact | None, late: Sequence[StatedFact]
+) -> list[Issue]:
     found = []
     if late:
         places = ", ".join(f"{told.status} at {told.positions[-1]}" for told in late)
-        found.append(Trouble("conflict_after_decision", f"{places} contradict what was decided"))
+        found.append(Issue("conflict_after_decision", f"{places} contradict what was decided"))
     if state.keep is not None and kept is None:
         detail = f"no fact of this transaction stands at position {state.keep}; decide again"
-        found.append(Trouble("decision_not_applied", detail))
+        found.append(Issue("decision_not_applied", detail))
     if state.dropped:
         detail = f"{state.dropped} facts beyond the first {FACTS_MAX} were not looked at"
-        found.append(Trouble("too_many_facts", detail))
+        found.append(Issue("too_many_facts", detail))
     return found
 
 

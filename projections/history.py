@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.model import Outcome, Projection, Table
+from ledger.model import FoldResult, Projection, Table
 
 
-def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
     """Return one row for an event that told a fact, none for decisions and what was not read."""
     fact = outcome.fact
     if fact is None or outcome.decided is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from ledger.model import Decision, Seen, SourceTerms, StreamProjection, Table, Trouble, View
+from ledger.model import Decision, Issue, RecordedFact, SourceTerms, StreamProjection, Table, View
 from projections import unknown
 
 STATUSES: Final = ("pending", "approved", "rejected")
@@ -18,7 +18,7 @@ POSITIONS_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RequestState:
     """One status of a request, however often it was told."""
 
     updated_at: datetime
@@ -33,19 +33,19 @@ class Said:
 class LimitRequest:
     """The state: every status that was told, and the operator's decision between two ends."""
 
-    said: dict[str, Said] = field(default_factory=dict)
+    said: dict[str, RequestState] = field(default_factory=dict)
     unknown: dict[str, datetime] = field(default_factory=dict)
     keep: int | None = None
     decided_at: int = 0
 
 
-def fold(state: LimitRequest | None, seen: Seen) -> LimitRequest:
+def fold(state: LimitRequest | None, seen: RecordedFact) -> LimitRequest:
     """Merge a fact into what was told in its status."""
     state = state or LimitRequest()
     fact = seen.fact
     if fact.status not in STATUSES:
         return replace(state, unknown=unknown.remember(state.unknown, seen))
-    new = Said(seen.effective_at, [seen.position], seen.event_id, fact.customer_id)
+    new = RequestState(seen.effective_at, [seen.position], seen.event_id, fact.customer_id)
     before = state.said.get(fact.status)
     said = new if before is None else _merged(before, new)
     return replace(state, said={**state.said, fact.status: said})
@@ -62,16 +62,16 @@ def view(state: LimitRequest, related: Sequence[LimitRequest], terms: SourceTerm
     """Return the row of a request; nothing is posted."""
     ends = sorted(ENDS & state.said.keys(), key=lambda end: state.said[end].positions[0])
     kept = next((end for end in ends if state.keep in state.said[end].positions), None)
-    troubles = unknown.troubles(state.unknown, STATUSES)
+    issues = unknown.issues(state.unknown, STATUSES)
     if len(ends) > 1 and kept is None:
         detail = "both approved and rejected were told; decide which one to keep"
-        return View(_row(state, "conflict", ends), (), (*troubles, Trouble("conflict", detail)))
+        return View(_row(state, "conflict", ends), (), (*issues, Issue("conflict", detail)))
     status = kept or (ends[0] if ends else None) or next(iter((*state.said, *state.unknown)))
     late = [e for e in ends if e != status and state.said[e].positions[-1] > state.decided_at]
     if late:
         detail = f"{late[0]} was told again after it was decided to keep {status}"
-        troubles = (*troubles, Trouble("conflict_after_decision", detail))
-    return View(_row(state, status, ()), (), troubles)
+        issues = (*issues, Issue("conflict_after_decision", detail))
+    return View(_row(state, status, ()), (), issues)
 
 
 def _row(state: LimitRequest, status: str, ends: Sequence[str]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _conflict(state: LimitRequest, ends: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _merged(one: Said, other: Said) -> Said:
+def _merged(one: RequestState, other: RequestState) -> RequestState:
     newer = max(one, other, key=lambda said: (said.updated_at, said.event_id))
     earlier = min(one, other, key=lambda said: said.positions[0])
     positions = sorted({*one.positions, *other.positions})

@@ -14,11 +14,11 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ledger.model import (
-    Seen,
+    Issue,
+    RecordedFact,
     SourceTerms,
     StreamProjection,
     Table,
-    Trouble,
     View,
     plain,
     stamp,
@@ -35,7 +35,7 @@ LIMITS: Final = tuple(f"{p}_{k}" for p in ("annual", "daily") for k in ("payment
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class UsedLimits:
     """How much of a limit was used, and by which event that was told when."""
 
     amount: str
@@ -44,19 +44,19 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LimitState:
     """The state: the last value of every field, as decimal text, and what is used of each limit."""
 
     customer_id: str | None = None
     limits: dict[str, str | None] = field(default_factory=dict)
     dropped: int = 0
-    used: dict[str, Used] = field(default_factory=dict)
+    used: dict[str, UsedLimits] = field(default_factory=dict)
     customers: list[str] = field(default_factory=list)
 
 
-def fold(state: Limits | None, seen: Seen) -> Limits:
+def fold(state: LimitState | None, seen: RecordedFact) -> LimitState:
     """Take over the fields of a fact; the others stay."""
-    state = state or Limits()
+    state = state or LimitState()
     fact = seen.fact
     limits = fact.details.get("limits")
     told = limits if isinstance(limits, dict) else {}
@@ -72,14 +72,14 @@ def fold(state: Limits | None, seen: Seen) -> Limits:
     )
 
 
-def _used(told: Mapping[str, Any], seen: Seen) -> dict[str, Used]:
+def _used(told: Mapping[str, Any], seen: RecordedFact) -> dict[str, UsedLimits]:
     """Return what a callback says to be used, limit by limit."""
-    found: dict[str, Used] = {}
+    found: dict[str, UsedLimits] = {}
     for name in LIMITS:
         whole, left = told.get(f"total_{name}_limit"), told.get(f"available_{name}_limit")
         if whole is not None and left is not None:
             amount = total(Decimal(whole), Decimal(left).copy_negate())
-            found[name] = Used(plain(amount), seen.position, seen.received_at)
+            found[name] = UsedLimits(plain(amount), seen.position, seen.received_at)
     return found
 
 
@@ -89,12 +89,12 @@ def _named(customers: list[str], customer_id: str | None) -> list[str]:
     return [*customers, customer_id]
 
 
-def customers(state: Limits) -> tuple[str, ...]:
+def customers(state: LimitState) -> tuple[str, ...]:
     """Return the customers that the facts named, the first CUSTOMERS_MAX."""
     return tuple(state.customers)
 
 
-def view(state: Limits, related: Sequence[Limits], terms: SourceTerms) -> View:
+def view(state: LimitState, related: Sequence[LimitState], terms: SourceTerms) -> View:
     """Return the row of a customer's limits; nothing is posted."""
     used = {
         name: {"amount": used.amount, "position": used.position, "at": stamp(used.at)}
@@ -104,7 +104,7 @@ def view(state: Limits, related: Sequence[Limits], terms: SourceTerms) -> View:
     if not state.dropped:
         return View(row)
     detail = f"more than {FIELDS_MAX} limits were told; the last in the alphabet are not kept"
-    return View(row, (), (Trouble("too_many_limits", detail),))
+    return View(row, (), (Issue("too_many_limits", detail),))
 
 
 PROJECTION = StreamProjection(
@@ -124,7 +124,7 @@ PROJECTION = StreamProjection(
         mode="replace",
         indexes=("hashtextextended(customer_id, 0), source",),
     ),
-    state=Limits,
+    state=LimitState,
     fold=fold,
     view=view,
     customers=customers,

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from ledger.model import CannotBeTrue, Leg, Record, SourceTerms, Table
+from ledger.model import InvalidCallback, Leg, Record, SourceTerms, Table
 
 Lines: TypeAlias = list[tuple[datetime, str, str, Decimal]]
 """(effective time, account, currency, signed amount), before they are added up."""
@@ -168,7 +168,7 @@ def settle(lines: Sequence[tuple[datetime, str, str, Decimal]]) -> tuple[Leg, ..
 
 def _move(at: datetime, debit: str, credit: str, currency: str, amount: Decimal) -> Lines:
     if not amount.is_finite() or amount < 0:
-        raise CannotBeTrue("bad_amount", f"{amount} cannot be posted to {debit}")
+        raise InvalidCallback("bad_amount", f"{amount} cannot be posted to {debit}")
     return [(at, debit, currency, amount), (at, credit, currency, amount.copy_negate())]
 
 

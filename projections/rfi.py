@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from ledger.model import Seen, SourceTerms, StreamProjection, Table, View, as_instant
+from ledger.model import RecordedFact, SourceTerms, StreamProjection, Table, View, as_instant
 from projections import unknown
 
 RANKS: Final[Mapping[str, int]] = {"sent": 0, "received": 0, "expired": 1, "completed": 2}
@@ -29,7 +29,7 @@ class Request:
     unknown: dict[str, datetime] = field(default_factory=dict)
 
 
-def fold(state: Request | None, seen: Seen) -> Request:
+def fold(state: Request | None, seen: RecordedFact) -> Request:
     """Let a fact hold unless one of a higher rank, or received later, already does."""
     state = state or Request()
     fact = seen.fact
@@ -58,7 +58,7 @@ def view(state: Request, related: Sequence[Request], terms: SourceTerms) -> View
         "expires_at": as_instant("expires_at", state.details.get("expires_at")),
         "details": {name: v for name, v in state.details.items() if name != "expires_at"},
     }
-    return View(row, (), unknown.troubles(state.unknown, RANKS))
+    return View(row, (), unknown.issues(state.unknown, RANKS))
 
 
 PROJECTION = StreamProjection(

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ledger.model import Record, Seen, SourceTerms, StreamProjection, Table, View
+from ledger.model import Record, RecordedFact, SourceTerms, StreamProjection, Table, View
 from projections.postings import exact
 
 
@@ -26,7 +26,7 @@ class Stated(Record, frozen=True):
     """How often the line was stated differently."""
 
 
-def fold(state: Stated | None, seen: Seen) -> Stated:
+def fold(state: Stated | None, seen: RecordedFact) -> Stated:
     """Let the later position win."""
     fact = seen.fact
     versions = 1 if state is None else state.versions + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ledger.model import Record, Seen, SourceTerms, StreamProjection, Table, View
+from ledger.model import Record, RecordedFact, SourceTerms, StreamProjection, Table, View
 
 
 class Part(Record, frozen=True):
@@ -15,7 +15,7 @@ class Part(Record, frozen=True):
     parts: int
 
 
-def fold(state: Part | None, seen: Seen) -> Part:
+def fold(state: Part | None, seen: RecordedFact) -> Part:
     """Take the part; the same bytes say the same."""
     told = seen.fact.details
     return Part(str(told["sha256"]), int(told["part"]), int(told["parts"]))

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ledger.model import Record, Seen, SourceTerms, StreamProjection, Table, View
+from ledger.model import Record, RecordedFact, SourceTerms, StreamProjection, Table, View
 
 
 class File(Record, frozen=True):
@@ -19,7 +19,7 @@ class File(Record, frozen=True):
     at: int
 
 
-def fold(state: File | None, seen: Seen) -> File:
+def fold(state: File | None, seen: RecordedFact) -> File:
     """Take the latest header; the file is the same."""
     if state is not None and state.at >= seen.position:
         return state

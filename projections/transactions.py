@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ledger.model import Record, SourceTerms, StreamProjection, View, plain, total
 from projections import unknown
-from projections.factset import RANKS, Case, Stream, decide, fold, judge
+from projections.factset import RANKS, Case, FactSet, decide, fold, judge
 from projections.postings import (
     TRANSACTIONS,
     ZERO,
@@ -38,12 +38,12 @@ class Return(Record, frozen=True):
 _NOTHING: Final = Return("")
 
 
-def view(state: Stream, related: Sequence[Stream], terms: SourceTerms) -> View:
+def view(state: FactSet, related: Sequence[FactSet], terms: SourceTerms) -> View:
     """Return the row, the legs and the troubles of a stream; `related` share a link with it."""
     case = judge(state)
     if case is None:
-        troubles = unknown.troubles(state.unknown, RANKS[state.kind])
-        return View(blank_row(state.unknown), (), troubles)
+        issues = unknown.issues(state.unknown, RANKS[state.kind])
+        return View(blank_row(state.unknown), (), issues)
     names = _returns_of(state) if state.kind == "payment" else ()
     returned = _NOTHING
     owner = own(case.material.customer_id)
@@ -54,10 +54,10 @@ def view(state: Stream, related: Sequence[Stream], terms: SourceTerms) -> View:
     legs = park(movement, case.told.effective_at) if case.differing else post(movement)
     row = _row(state, case, returned, movement.currency)
     row["return_of"] = names[0] if names else None
-    return View(row, legs, tuple(case.troubles) if case.troubles else ())
+    return View(row, legs, tuple(case.issues) if case.issues else ())
 
 
-def links(state: Stream) -> tuple[str, ...]:
+def links(state: FactSet) -> tuple[str, ...]:
     """Return the links of a payout and of the payments that bring it back."""
     if state.kind == "payout":
         return tuple([f"payout:{name}" for name in state.idempotency_ids])
@@ -67,12 +67,12 @@ def links(state: Stream) -> tuple[str, ...]:
     return ()
 
 
-def customers(state: Stream) -> tuple[str, ...]:
+def customers(state: FactSet) -> tuple[str, ...]:
     """Return the customers that the facts named."""
     return tuple([m.customer_id for m in state.materials if m.customer_id])
 
 
-def _row(state: Stream, case: Case, returned: Return, currency: str) -> dict[str, Any]:
+def _row(state: FactSet, case: Case, returned: Return, currency: str) -> dict[str, Any]:
     told, material = case.told, case.material
     ids = state.idempotency_ids
     details = state.details[told.details]
@@ -97,7 +97,7 @@ def _row(state: Stream, case: Case, returned: Return, currency: str) -> dict[str
     }
 
 
-def _conflict(state: Stream, case: Case) -> dict[str, Any]:
+def _conflict(state: FactSet, case: Case) -> dict[str, Any]:
     disagree = "status" in case.differing
     told_of = [(told, state.materials[told.material]) for told in case.facts]
     return {
@@ -118,7 +118,7 @@ def _conflict(state: Stream, case: Case) -> dict[str, Any]:
     }
 
 
-def _movement(state: Stream, case: Case, owner: str, terms: SourceTerms) -> Movement:
+def _movement(state: FactSet, case: Case, owner: str, terms: SourceTerms) -> Movement:
     material = case.material
     currency = wallet(state.kind, material.currency, terms)
     fees = case.fees or ZERO
@@ -133,14 +133,14 @@ def _movement(state: Stream, case: Case, owner: str, terms: SourceTerms) -> Move
     )  # fmt: skip
 
 
-def _returns_of(state: Stream) -> list[str]:
+def _returns_of(state: FactSet) -> list[str]:
     """Return the payouts that a payment names as brought back: one, unless it changed its mind."""
     named = [told["return_of"] for told in state.details if told.get("return_of")]
     return sorted({name for name in named if isinstance(name, str)}) if named else []
 
 
 def _return(
-    state: Stream, case: Case, names: Sequence[str], related: Sequence[Stream], terms: SourceTerms
+    state: FactSet, case: Case, names: Sequence[str], related: Sequence[FactSet], terms: SourceTerms
 ) -> Return:
     """Find the other side of a returned payout."""
     own_account = own(case.material.customer_id)
@@ -158,12 +158,12 @@ def _return(
     return Return(own_account)
 
 
-def _named(payouts: Sequence[Stream], names: Sequence[str]) -> list[Stream]:
+def _named(payouts: Sequence[FactSet], names: Sequence[str]) -> list[FactSet]:
     return [payout for payout in payouts if {*payout.idempotency_ids} & {*names}]
 
 
 def _of_payout(
-    case: Case, payouts: Sequence[Stream], own_account: str, terms: SourceTerms
+    case: Case, payouts: Sequence[FactSet], own_account: str, terms: SourceTerms
 ) -> Return:
     """Credit a returning payment to the owner of the one payout it brings back."""
     if len(payouts) > 1:
@@ -184,7 +184,7 @@ def _of_payout(
 
 def _brought_back(
     case: Case,
-    payments: Sequence[Stream],
+    payments: Sequence[FactSet],
     own_account: str,
     terms: SourceTerms,
     *,
@@ -214,7 +214,7 @@ PROJECTION = StreamProjection(
     name="transactions",
     kinds=frozenset(RANKS),
     table=TRANSACTIONS,
-    state=Stream,
+    state=FactSet,
     fold=fold,
     view=view,
     decide=decide,

@@ -9,27 +9,27 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
-from ledger.model import Seen, Trouble, shown
+from ledger.model import Issue, RecordedFact, shown
 
 UNKNOWN_MAX: Final = 8
 """Unknown statuses remembered of one stream, the first in the alphabet."""
 
 
-def remember(unknown: Mapping[str, datetime], seen: Seen) -> dict[str, datetime]:
+def remember(unknown: Mapping[str, datetime], seen: RecordedFact) -> dict[str, datetime]:
     """Return `unknown` (status → earliest time it was told) with one more telling."""
     status = seen.fact.status
     earliest = min(unknown.get(status, seen.effective_at), seen.effective_at)
     return dict(sorted({**unknown, status: earliest}.items())[:UNKNOWN_MAX])
 
 
-def troubles(unknown: Mapping[str, datetime], known: Iterable[str]) -> tuple[Trouble, ...]:
+def issues(unknown: Mapping[str, datetime], known: Iterable[str]) -> tuple[Issue, ...]:
     """Return what an operator should hear about them; `known` are those that documents name."""
     if not unknown:
         return ()
     names = ", ".join(shown(name.removeprefix("unknown:")) for name in unknown)
     choices = ", ".join(sorted(known))
     detail = f"no document names the status {names}, only {choices}; it changes nothing"
-    return (Trouble("unknown_status", detail),)
+    return (Issue("unknown_status", detail),)
 
 
 PROJECTIONS = ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from ledger.model import Seen
+from ledger.model import RecordedFact
 from projections import unknown
 
 RANKS: Final[Mapping[str, int]] = {"pending": 0, "verified": 1, "rejected": 1}
@@ -30,7 +30,7 @@ class Verification:
     unknown: dict[str, datetime] = field(default_factory=dict)
 
 
-def fold(state: Verification | None, seen: Seen) -> Verification:
+def fold(state: Verification | None, seen: RecordedFact) -> Verification:
     """Let a fact hold when it is the last word."""
     state = state or Verification()
     fact = seen.fact

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ledger.model import Seen, SourceTerms, StreamProjection, Table, View
+from ledger.model import RecordedFact, SourceTerms, StreamProjection, Table, View
 from projections import unknown
 
 RANKS: Final[Mapping[str, int]] = {"pending": 1, "enabled": 2, "disabled": 3}
@@ -17,7 +17,7 @@ _NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class AccountState:
     """What was last said of an account in one status, and when it was first and last said."""
 
     first_at: datetime | None
@@ -34,18 +34,18 @@ class Said:
 class VirtualAccount:
     """The state: the last word in each status."""
 
-    said: dict[str, Said] = field(default_factory=dict)
+    said: dict[str, AccountState] = field(default_factory=dict)
     unknown: dict[str, datetime] = field(default_factory=dict)
 
 
-def fold(state: VirtualAccount | None, seen: Seen) -> VirtualAccount:
+def fold(state: VirtualAccount | None, seen: RecordedFact) -> VirtualAccount:
     """Merge a fact into what was said in its status."""
     state = state or VirtualAccount()
     fact = seen.fact
     if fact.status not in RANKS:
         return replace(state, unknown=unknown.remember(state.unknown, seen))
     at, before = fact.effective_at, state.said.get(fact.status)
-    new = Said(
+    new = AccountState(
         first_at=at,
         last_at=at,
         first_position=seen.position,
@@ -73,14 +73,14 @@ def view(state: VirtualAccount, related: Sequence[VirtualAccount], terms: Source
         "flags": ["enabled_after_disabled"] if _came_back(state.said) else [],
         "details": details,
     }
-    return View(row, (), unknown.troubles(state.unknown, RANKS))
+    return View(row, (), unknown.issues(state.unknown, RANKS))
 
 
-def _order(said: Said) -> tuple[datetime, str]:
+def _order(said: AccountState) -> tuple[datetime, str]:
     return (said.last_at or _NO_TIME, said.event_id)
 
 
-def _merged(one: Said, other: Said) -> Said:
+def _merged(one: AccountState, other: AccountState) -> AccountState:
     times = [at for said in (one, other) for at in (said.first_at, said.last_at) if at]
     return replace(
         max(one, other, key=_order),
@@ -91,7 +91,7 @@ def _merged(one: Said, other: Said) -> Said:
     )
 
 
-def _came_back(said: Mapping[str, Said]) -> bool:
+def _came_back(said: Mapping[str, AccountState]) -> bool:
     """Tell whether it was enabled after it was disabled; by our order where no time is given."""
     enabled, disabled = said.get("enabled"), said.get("disabled")
     if enabled is None or disabled is None:

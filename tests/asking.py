@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from ledger import registry
 from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
-from ledger.books.projection_worker import SourceFolder
+from ledger.books.projection_worker import ProjectionWorker
 from ledger.eventlog.sources import load_terms
 from ledger.rebuild.swap import sum_spans
 from ledger.service import web as composition
@@ -85,7 +85,7 @@ async def fold_source(
 ) -> None:
     """Fold one source into one generation, up to the end of its log or `until`."""
     async with fold_connections(database.service_dsn, generation) as shared:
-        folder = SourceFolder(shared, database.settings, registry.load(), terms)
+        folder = ProjectionWorker(shared, database.settings, registry.load(), terms)
         await folder.catch_up()
     await sum_spans(database.service_dsn, generation, [terms])
 

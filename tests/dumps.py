@@ -7,7 +7,7 @@ from typing import Any
 from ledger import registry
 from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
-from ledger.books.projection_worker import SourceFolder
+from ledger.books.projection_worker import ProjectionWorker
 from ledger.config.settings import Settings
 from ledger.database import connection as db
 from ledger.eventlog.sources import load_terms
@@ -81,7 +81,7 @@ async def fold_all(
         terms = await load_terms(connection)
     async with fold_connections(dsn, generation) as shared:
         for each in terms:
-            await SourceFolder(shared, settings, known or registry.load(), each).catch_up()
+            await ProjectionWorker(shared, settings, known or registry.load(), each).catch_up()
     await sum_spans(dsn, generation, terms)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from ledger import registry
-from ledger.eventlog.appender import Arrival, Log
+from ledger.eventlog.appender import Log, NewEvent
 from ledger.eventlog.identity import identity
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence import keys
@@ -24,13 +24,13 @@ SWITCH_OFF = "ALTER TABLE ledger.{0} DISABLE TRIGGER {0}_immutable"
 SWITCH_ON = "ALTER TABLE ledger.{0} ENABLE ALWAYS TRIGGER {0}_immutable"
 
 
-def arrival(source: str, body: bytes, path_event: str | None = None) -> Arrival:
+def new_event(source: str, body: bytes, path_event: str | None = None) -> NewEvent:
     """Return a callback as the receiver would append it."""
     provider = "gokart" if source == "gokart" else "straitsx"
     reading = registry.load().read(provider, path_event, body)
     key, event_id = identity(source, reading, body)
     envelope = reading.envelope
-    return Arrival(
+    return NewEvent(
         event_id, key, envelope.kind, envelope.resource_id, envelope.status,
         envelope.idempotency_id, envelope.provider_at, path_event, "callback", reading.reason,
         reading.detail, "127.0.0.1", '{"content-type":"application/json"}', body,
@@ -55,7 +55,7 @@ async def append_bodies(database: Database, bodies: list[bytes], source: str = "
     log = Log(database.service_dsn, database.settings)
     running = asyncio.create_task(log.run())
     lane = log.lanes[source]
-    await asyncio.gather(*(lane.append(arrival(source, body)) for body in bodies))
+    await asyncio.gather(*(lane.append(new_event(source, body)) for body in bodies))
     log.stop()
     await running
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from ledger.simulator.simulate import GOKART, STRAITSX, Callback, disturb, story
+from ledger.simulator.simulate import GOKART, STRAITSX, SimulatedCallback, disturb, story
 from tests.service import Caller
 
 PACE_SECONDS_MAX = 0.02
@@ -37,13 +37,13 @@ class Storm:
     answers: Counter[str] = field(default_factory=Counter)
     calm: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def callbacks(self) -> Iterator[Callback]:
+    def callbacks(self) -> Iterator[SimulatedCallback]:
         """Tell stories for ever, disturbed: repeated, reordered, contradicted."""
         while True:
             told = story("everything", self.rng)
             yield from disturb(told, self.rng, duplicate=0.3, shuffle=True, conflict=True)
 
-    async def send(self, caller: Caller, feed: Iterator[Callback]) -> None:
+    async def send(self, caller: Caller, feed: Iterator[SimulatedCallback]) -> None:
         """Send callbacks until calm; none is given up."""
         while not self.calm.is_set():
             callback = next(feed)
@@ -53,7 +53,7 @@ class Storm:
                 taken = await self.deliver(caller, callback)
             await asyncio.sleep(self.rng.random() * PACE_SECONDS_MAX)
 
-    async def deliver(self, caller: Caller, callback: Callback) -> bool:
+    async def deliver(self, caller: Caller, callback: SimulatedCallback) -> bool:
         """Post once; return whether it was acknowledged."""
         key = callback.source, callback.event, callback.body
         try:

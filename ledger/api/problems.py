@@ -11,12 +11,12 @@ import structlog
 from aiohttp import web
 
 from ledger.errors import (
-    BadQuestion,
     Conflicting,
     DatabaseUnavailable,
+    InvalidRequest,
     LedgerError,
+    NotCaughtUp,
     NotFound,
-    NotYet,
     Overloaded,
     Refused,
     StatementRefused,
@@ -32,13 +32,13 @@ PRIVATE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosnif
 """Headers of every answer of the query API."""
 
 STATUSES: Final[dict[type[LedgerError], tuple[HTTPStatus, str]]] = {
-    BadQuestion: (HTTPStatus.BAD_REQUEST, "bad-question"),
+    InvalidRequest: (HTTPStatus.BAD_REQUEST, "bad-question"),
     Unauthenticated: (HTTPStatus.UNAUTHORIZED, "unauthenticated"),
     Refused: (HTTPStatus.FORBIDDEN, "refused"),
     NotFound: (HTTPStatus.NOT_FOUND, "not-found"),
     Conflicting: (HTTPStatus.CONFLICT, "conflicting"),
     StatementRefused: (HTTPStatus.UNPROCESSABLE_ENTITY, "statement-refused"),
-    NotYet: (HTTPStatus.SERVICE_UNAVAILABLE, "not-yet"),
+    NotCaughtUp: (HTTPStatus.SERVICE_UNAVAILABLE, "not-yet"),
     DatabaseUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
 }

@@ -15,13 +15,13 @@ from aiohttp import web
 from ledger.api.problems import PRIVATE, Handler
 from ledger.api.routes_reconciliation import DECIDE, FILE, FINDINGS, IMPORT, REPORT, WITHDRAW
 from ledger.api.server import PAGE_HEADERS, QUERY, answered
-from ledger.errors import BadQuestion, Conflicting, NotFound, StatementRefused
-from ledger.eventlog.appender import Arrival
+from ledger.errors import Conflicting, InvalidRequest, NotFound, StatementRefused
+from ledger.eventlog.appender import NewEvent
 from ledger.eventlog.identity import statements_log
 from ledger.evidence.authenticity import require_secret
 from ledger.queries import findings as reads_findings
 from ledger.queries import reconciliation as reads_recon
-from ledger.queries.params import Question, ask, decoded
+from ledger.queries.params import QueryParams, decoded, parse_params
 from ledger.queries.schemas.log import Resolution
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
@@ -31,10 +31,10 @@ from ledger.queries.schemas.reconciliation import (
     Withdrawal,
     Withdrawn,
 )
-from ledger.queries.snapshot import Snapshot, observe
+from ledger.queries.snapshot import Snapshot, read_consistent
 from ledger.reconciliation import report as recon_report
 from ledger.reconciliation.decisions import Asked, arrival_of, decision
-from ledger.statements.import_process import Options, import_file
+from ledger.statements.import_process import ImportOptions, import_file
 from ledger.statements.importer import BUSY, withdraw_statement
 
 DECISION_BYTES_MAX: Final = 1_048_576
@@ -43,7 +43,7 @@ CHUNK: Final = 65_536
 
 D = TypeVar("D", BreakDecision, Withdrawal)
 
-Append: TypeAlias = Callable[[str, Arrival], Awaitable[Mapping[str, Any]]]
+Append: TypeAlias = Callable[[str, NewEvent], Awaitable[Mapping[str, Any]]]
 """(source, event) → position, event_id and status."""
 
 DSN: Final[web.AppKey[str]] = web.AppKey("RECON_DSN")
@@ -56,15 +56,15 @@ IMPORTING: Final[web.AppKey[set[str]]] = web.AppKey("RECON_IMPORTING")
 
 async def import_statement(request: web.Request) -> web.Response:
     """Take a statement's file: read it, check it, append it to the log."""
-    question = ask(IMPORT, request.match_info, request.query.items())
+    params = parse_params(IMPORT, request.match_info, request.query.items())
     settings = request.app[QUERY].settings
-    source = _configured(request, question.text("source") or "")
-    told = _options(question)
+    source = _configured(request, params.text("source") or "")
+    told = _options(params)
     with _alone(request.app[IMPORTING], source):
         body = await _body(request, settings.statement_bytes_max)
         found = await asyncio.to_thread(
             import_file, request.app[DSN], settings.sources[source], body, told, request.app[NOW](),
-            again=question.text("again") is not None,
+            again=params.text("again") is not None,
         )  # fmt: skip
     done = Imported(
         found.status, statements_log(source), found.position, found.lines, found.new, found.changed,
@@ -94,23 +94,23 @@ def _configured(request: web.Request, source: str) -> str:
     return source
 
 
-def _options(question: Question) -> Options:
-    begin, end = question.time("from"), question.time("to")
+def _options(params: QueryParams) -> ImportOptions:
+    begin, end = params.time("from"), params.time("to")
     if (begin is None) != (end is None):
-        raise BadQuestion("from and to go together: the period that the file covers")
-    columns = question.text("columns")
+        raise InvalidRequest("from and to go together: the period that the file covers")
+    columns = params.text("columns")
     try:
         named = msgspec.json.decode(columns, type=dict[str, str]) if columns else None
     except msgspec.DecodeError as error:
-        raise BadQuestion(f"columns is a JSON object of texts: {error}") from error
+        raise InvalidRequest(f"columns is a JSON object of texts: {error}") from error
     window = None if begin is None or end is None else (begin, end)
-    return Options(question.text("format"), question.text("currency"), named, window)
+    return ImportOptions(params.text("format"), params.text("currency"), named, window)
 
 
 async def _body(request: web.Request, bytes_max: int) -> bytes:
     """Read a body within its limits. Raises BadQuestion or StatementRefused."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise BadQuestion("send the file as it is, without a Content-Encoding")
+        raise InvalidRequest("send the file as it is, without a Content-Encoding")
     chunks, size = [], 0
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
@@ -123,19 +123,19 @@ async def _body(request: web.Request, bytes_max: int) -> bytes:
                     )
                 chunks.append(chunk)
     except TimeoutError as error:
-        raise BadQuestion("the body took too long to arrive") from error
+        raise InvalidRequest("the body took too long to arrive") from error
     return b"".join(chunks)
 
 
 async def withdraw(request: web.Request) -> web.Response:
     """Take a mistaken statement back; it stays in the log and counts no more."""
-    question = ask(WITHDRAW, request.match_info, request.query.items())
+    params = parse_params(WITHDRAW, request.match_info, request.query.items())
     settings = request.app[QUERY].settings
-    source = _configured(request, question.need("source"))
+    source = _configured(request, params.need("source"))
     told = await _decision(request, Withdrawal)
     said = {"by": told.by, "note": told.note}
     work = withdraw_statement(
-        request.app[DSN], source, question.need("sha256"), said, request.app[NOW](),
+        request.app[DSN], source, params.need("sha256"), said, request.app[NOW](),
         settings.sources[source],
     )  # fmt: skip
     done = await asyncio.to_thread(asyncio.run, work)
@@ -145,8 +145,8 @@ async def withdraw(request: web.Request) -> web.Response:
 
 async def statement_file(request: web.Request) -> web.StreamResponse:
     """Give a statement's file back, part by part."""
-    question = ask(FILE, request.match_info, request.query.items())
-    source, sha256 = question.need("source"), question.need("sha256")
+    params = parse_params(FILE, request.match_info, request.query.items())
+    source, sha256 = params.need("source"), params.need("sha256")
     response = web.StreamResponse(
         headers={
             **PRIVATE,
@@ -157,7 +157,7 @@ async def statement_file(request: web.Request) -> web.StreamResponse:
     )
     number = count = 1
     while number <= count:
-        count, piece = await _part(request, question, source, sha256, number)
+        count, piece = await _part(request, params, source, sha256, number)
         if number == 1:
             await response.prepare(request)
         await response.write(piece)
@@ -167,70 +167,68 @@ async def statement_file(request: web.Request) -> web.StreamResponse:
 
 
 async def _part(
-    request: web.Request, question: Question, source: str, sha256: str, number: int
+    request: web.Request, params: QueryParams, source: str, sha256: str, number: int
 ) -> tuple[int, bytes]:
     async def read(snapshot: Snapshot) -> tuple[int, bytes]:
         return await reads_recon.part(snapshot, source, sha256, number)
 
-    return await observe(request.app[QUERY].pool, question.at_least, read)
+    return await read_consistent(request.app[QUERY].pool, params.at_least, read)
 
 
 async def decide_break(request: web.Request) -> web.Response:
     """Take an operator's decision on a break; it becomes an event of the source's log."""
-    question = ask(DECIDE, request.match_info, request.query.items())
+    params = parse_params(DECIDE, request.match_info, request.query.items())
     told = await _decision(request, BreakDecision)
     asked = Asked(told.action, told.by, told.note, tuple(told.items), told.account)
     if asked.items and asked.action != "match":
-        raise BadQuestion("items go with the action match only")
+        raise InvalidRequest("items go with the action match only")
 
     async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
-        return await decision(
-            snapshot, question.need("id"), asked, request.app[QUERY].settings.rules
-        )
+        return await decision(snapshot, params.need("id"), asked, request.app[QUERY].settings.rules)
 
-    source, body = await observe(request.app[QUERY].pool, {}, read)
+    source, body = await read_consistent(request.app[QUERY].pool, {}, read)
     now = request.app[NOW]()
-    arrival = arrival_of(source, body | {"decided_at": now.isoformat()}, now)
-    answer = msgspec.convert(await request.app[APPEND](source, arrival), Resolution)
+    new_event = arrival_of(source, body | {"decided_at": now.isoformat()}, now)
+    answer = msgspec.convert(await request.app[APPEND](source, new_event), Resolution)
     return answered(answer, {source: answer.position})
 
 
 async def _decision(request: web.Request, kind: type[D]) -> D:
     """Read a decision. Raises BadQuestion when it cannot be read, or does not say who and why."""
     if request.content_type != "application/json":
-        raise BadQuestion("send the decision as JSON, with Content-Type: application/json")
+        raise InvalidRequest("send the decision as JSON, with Content-Type: application/json")
     raw = await _body(request, DECISION_BYTES_MAX)
     told = decoded(raw, kind, "the decision")
     if not told.by.strip() or not told.note.strip():
-        raise BadQuestion('say who decides in "by" and why in "note"')
+        raise InvalidRequest('say who decides in "by" and why in "note"')
     return told
 
 
 async def list_findings(request: web.Request) -> web.Response:
     """Answer what looks incomplete, by the rules that each source declares."""
-    question = ask(FINDINGS, request.match_info, request.query.items())
+    params = parse_params(FINDINGS, request.match_info, request.query.items())
     state = request.app[QUERY]
 
     async def read(snapshot: Snapshot) -> web.Response:
-        found = await reads_findings.findings(snapshot, question, state.settings.rules)
+        found = await reads_findings.findings(snapshot, params, state.settings.rules)
         return answered(found, found.position, snapshot.books)
 
-    return await observe(state.pool, question.at_least, read)
+    return await read_consistent(state.pool, params.at_least, read)
 
 
 async def print_report(request: web.Request) -> web.Response:
     """Answer one wallet's reconciliation as a page, or as CSV with `?as=csv`."""
-    question = ask(REPORT, request.match_info, request.query.items())
-    source, currency = question.need("source"), question.need("currency")
+    params = parse_params(REPORT, request.match_info, request.query.items())
+    source, currency = params.need("source"), params.need("currency")
 
     async def read(snapshot: Snapshot) -> tuple[RunAnswer, list[BreakAnswer]]:
         return await reads_recon.one(snapshot, source, currency)
 
-    run, breaks = await observe(request.app[QUERY].pool, question.at_least, read)
+    run, breaks = await read_consistent(request.app[QUERY].pool, params.at_least, read)
     # `current` is about the moment of asking, not about the run.
     document = orjson.loads(msgspec.json.encode(run))
     rows = orjson.loads(msgspec.json.encode(breaks))
-    if question.text("as") == "csv":
+    if params.text("as") == "csv":
         return web.Response(
             body=recon_report.csv_of(document, rows), content_type="text/csv", charset="utf-8",
             headers={**PRIVATE, "Content-Disposition": "attachment"},

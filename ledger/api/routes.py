@@ -14,7 +14,7 @@ from ledger.queries import money as reads_money
 from ledger.queries import status as reads_status
 from ledger.queries.as_of import customers as reads_asof_people
 from ledger.queries.as_of import money as reads_asof_money
-from ledger.queries.as_of.snapshot import dated
+from ledger.queries.as_of.snapshot import with_as_of
 from ledger.queries.params import Param, Route
 from ledger.queries.schemas import evidence, log
 from ledger.queries.schemas import money as a
@@ -49,7 +49,7 @@ MONEY: Final = (
         "What each wallet holds",
         "money",
         a.Wallets,
-        dated(reads_money.wallets, reads_asof_money.wallets),
+        with_as_of(reads_money.wallets, reads_asof_money.wallets),
         (SOURCE, CURRENCY),
         is_dated=True,
     ),
@@ -58,7 +58,7 @@ MONEY: Final = (
         "The balance of each account",
         "money",
         a.Balances,
-        dated(reads_money.balances, reads_asof_money.balances),
+        with_as_of(reads_money.balances, reads_asof_money.balances),
         (SOURCE, ACCOUNT, CURRENCY, Param("customer_id", "Only this customer's or member's.")),
         is_dated=True,
     ),
@@ -67,7 +67,7 @@ MONEY: Final = (
         "Journal lines, in log order",
         "money",
         a.Entries,
-        dated(reads_money.entries, reads_asof_money.entries),
+        with_as_of(reads_money.entries, reads_asof_money.entries),
         (SOURCE, ACCOUNT, CURRENCY, Param("transaction", "Only of this transaction."), *EFFECTIVE),
         is_dated=True,
     ),
@@ -76,7 +76,7 @@ MONEY: Final = (
         "Transactions, the newest first",
         "money",
         a.Transactions,
-        dated(reads_money.transactions, reads_asof_money.transactions),
+        with_as_of(reads_money.transactions, reads_asof_money.transactions),
         (
             SOURCE,
             replace(KIND, table="transactions"),
@@ -94,7 +94,7 @@ MONEY: Final = (
         "One transaction with its entries and events",
         "money",
         a.TransactionDetail,
-        dated(reads_money.transaction, reads_asof_money.transaction),
+        with_as_of(reads_money.transaction, reads_asof_money.transaction),
         (
             Param(
                 "kind",
@@ -113,7 +113,7 @@ PEOPLE: Final = (
         "Customers and their verification",
         "people",
         a.Customers,
-        dated(reads_people.customers, reads_asof_people.customers),
+        with_as_of(reads_people.customers, reads_asof_people.customers),
         (SOURCE, _verification_of("customers")),
         is_dated=True,
     ),
@@ -122,7 +122,7 @@ PEOPLE: Final = (
         "One customer with everything that names it",
         "people",
         a.CustomerDetail,
-        dated(reads_people.customer, reads_asof_people.customer),
+        with_as_of(reads_people.customer, reads_asof_people.customer),
         is_list=False,
         is_dated=True,
     ),

@@ -17,15 +17,15 @@ from ledger.api.admission import check_may_ask
 from ledger.api.problems import PRIVATE, Handler, guarded, method_not_allowed
 from ledger.api.routes import EVENT_BODY, EXCEPTIONS, RESOLVE, ROUTES, SEAL_NOTE, STATUS_ROUTE
 from ledger.config.settings import Settings
-from ledger.errors import BadQuestion, NotFound
+from ledger.errors import InvalidRequest, NotFound
 from ledger.queries import events as reads_log
 from ledger.queries import evidence as reads_seals
 from ledger.queries import exceptions as reads_exceptions
 from ledger.queries import status as reads_status
-from ledger.queries.params import Route, ask, decoded
+from ledger.queries.params import Route, decoded, parse_params
 from ledger.queries.schemas.evidence import Seal
 from ledger.queries.schemas.log import Decision, Resolution
-from ledger.queries.snapshot import Pool, Snapshot, observe
+from ledger.queries.snapshot import Pool, Snapshot, read_consistent
 
 DECISION_BYTES_MAX: Final = 16_384
 BODY_SECONDS_MAX: Final = 10.0
@@ -106,14 +106,14 @@ def _admitted(handler: Handler) -> Handler:
 
 def _answering(route: Route) -> Handler:
     async def answer(request: web.Request) -> web.Response:
-        question = ask(route, request.match_info, request.query.items())
+        params = parse_params(route, request.match_info, request.query.items())
 
         async def read(snapshot: Snapshot) -> web.Response:
-            found = await route.read(snapshot, question)
-            position = snapshot.position if question.as_of is None else found.position
+            found = await route.read(snapshot, params)
+            position = snapshot.position if params.as_of is None else found.position
             return answered(found, position, snapshot.books)
 
-        return await observe(request.app[QUERY].pool, question.at_least, read)
+        return await read_consistent(request.app[QUERY].pool, params.at_least, read)
 
     return answer
 
@@ -136,34 +136,34 @@ def _written(position: Mapping[str, int]) -> str:
 
 async def _status(request: web.Request) -> web.Response:
     state = request.app[QUERY]
-    question = ask(STATUS_ROUTE, request.match_info, request.query.items())
+    params = parse_params(STATUS_ROUTE, request.match_info, request.query.items())
 
     async def read(snapshot: Snapshot) -> web.Response:
         found = await reads_status.status(snapshot, state.settings.warnings())
         return answered(found, found.position, snapshot.books)
 
-    return await observe(state.pool, question.at_least, read)
+    return await read_consistent(state.pool, params.at_least, read)
 
 
 async def _exceptions(request: web.Request) -> web.Response:
     state = request.app[QUERY]
-    question = ask(EXCEPTIONS, request.match_info, request.query.items())
+    params = parse_params(EXCEPTIONS, request.match_info, request.query.items())
 
     async def read(snapshot: Snapshot) -> web.Response:
-        found = await reads_exceptions.exceptions(snapshot, question, state.settings.rules)
+        found = await reads_exceptions.exceptions(snapshot, params, state.settings.rules)
         return answered(found, found.position, snapshot.books)
 
-    return await observe(state.pool, question.at_least, read)
+    return await read_consistent(state.pool, params.at_least, read)
 
 
 async def _event_body(request: web.Request) -> web.Response:
-    question = ask(EVENT_BODY, request.match_info, request.query.items())
+    params = parse_params(EVENT_BODY, request.match_info, request.query.items())
 
     async def read(snapshot: Snapshot) -> tuple[str, bytes]:
-        return await reads_log.body(snapshot, question)
+        return await reads_log.body(snapshot, params)
 
-    event_id, body = await observe(request.app[QUERY].pool, question.at_least, read)
-    name = f"{question.text('source')}-{question.number('position')}.bin"
+    event_id, body = await read_consistent(request.app[QUERY].pool, params.at_least, read)
+    name = f"{params.text('source')}-{params.number('position')}.bin"
     return web.Response(
         body=body,
         content_type="application/octet-stream",
@@ -177,28 +177,28 @@ async def _event_body(request: web.Request) -> web.Response:
 
 
 async def _seal_note(request: web.Request) -> web.Response:
-    question = ask(SEAL_NOTE, request.match_info, request.query.items())
+    params = parse_params(SEAL_NOTE, request.match_info, request.query.items())
 
     async def read(snapshot: Snapshot) -> Seal:
-        return await reads_seals.seal(snapshot, question)
+        return await reads_seals.seal(snapshot, params)
 
-    found = await observe(request.app[QUERY].pool, question.at_least, read)
+    found = await read_consistent(request.app[QUERY].pool, params.at_least, read)
     headers = {**PRIVATE, "Ledger-Seal-Key": found.vkey}
     return web.Response(text=found.note, content_type="text/plain", headers=headers)
 
 
 async def _resolve(request: web.Request) -> web.Response:
-    question = ask(RESOLVE, request.match_info, request.query.items())
+    params = parse_params(RESOLVE, request.match_info, request.query.items())
     decision = await _decision(request)
     rules = request.app[QUERY].settings.rules
 
     async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any], str]:
         source, about = await reads_exceptions.decision(
-            snapshot, question.need("id"), decision.action, decision.keep, rules
+            snapshot, params.need("id"), decision.action, decision.keep, rules
         )
         return source, about, snapshot.books
 
-    source, about, books = await observe(request.app[QUERY].pool, {}, read)
+    source, about, books = await read_consistent(request.app[QUERY].pool, {}, read)
     told = {k: v for k, v in msgspec.structs.asdict(decision).items() if v is not None}
     done = await request.app[DECIDE](source, {**about, **told})
     answer = msgspec.convert(done, Resolution)
@@ -207,17 +207,17 @@ async def _resolve(request: web.Request) -> web.Response:
 
 async def _decision(request: web.Request) -> Decision:
     if request.content_type != "application/json":
-        raise BadQuestion("send the decision as JSON, with Content-Type: application/json")
+        raise InvalidRequest("send the decision as JSON, with Content-Type: application/json")
     if (request.content_length or 0) > DECISION_BYTES_MAX:
-        raise BadQuestion(f"a decision has at most {DECISION_BYTES_MAX} bytes")
+        raise InvalidRequest(f"a decision has at most {DECISION_BYTES_MAX} bytes")
     try:
         async with asyncio.timeout(BODY_SECONDS_MAX):
             raw = await request.read()
     except TimeoutError as error:
-        raise BadQuestion("the decision took too long to arrive") from error
+        raise InvalidRequest("the decision took too long to arrive") from error
     decision = decoded(raw, Decision, "the decision")
     if (decision.action == "keep") != (decision.keep is not None):
-        raise BadQuestion('"keep" takes the position of an event, with the action "keep" only')
+        raise InvalidRequest('"keep" takes the position of an event, with the action "keep" only')
     return decision
 
 

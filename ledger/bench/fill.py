@@ -20,7 +20,7 @@ import msgspec
 
 from ledger import registry
 from ledger.bench import people as bench_people
-from ledger.bench.fold import arrival
+from ledger.bench.fold import new_event
 from ledger.bench.mix import mixed
 from ledger.bench.run import SOURCE, tool
 from ledger.database import connection as database
@@ -46,7 +46,7 @@ UPDATE ledger.heads SET position = $2, recorded_at = $3 WHERE source = $1 AND po
 """
 
 
-class Command(msgspec.Struct, frozen=True):
+class FillCommand(msgspec.Struct, frozen=True):
     """Which positions to fill, with what, from which time on."""
 
     dsn: str
@@ -58,7 +58,7 @@ class Command(msgspec.Struct, frozen=True):
     """Of how many customers to tell all, instead of `count` callbacks of the mix."""
 
 
-def rows(command: Command) -> Iterator[tuple[Any, ...]]:
+def rows(command: FillCommand) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a command's callbacks."""
     known = registry.load()
     began = FIRST + timedelta(seconds=command.first)
@@ -67,7 +67,7 @@ def rows(command: Command) -> Iterator[tuple[Any, ...]]:
         number = command.first // bench_people.EVENTS_EACH
         told = bench_people.told(number, command.customers, command.start)
     for n, callback in enumerate(told):
-        made = arrival(known, callback)
+        made = new_event(known, callback)
         position = command.first + n
         at = command.start + STEP * position
         yield (
@@ -101,20 +101,20 @@ async def fill(folder: Path, dsn: str, events: int, customers: int = 0) -> datet
     return start
 
 
-def commands(dsn: str, events: int, customers: int, start: datetime) -> Iterator[Command]:
+def commands(dsn: str, events: int, customers: int, start: datetime) -> Iterator[FillCommand]:
     """Share the work out: a part of the customers, and of the mix after them, for each process."""
     each = bench_people.EVENTS_EACH
     share = -(-customers // PROCESSES)
     for number in range(0, customers, max(share, 1)):
         count = min(share, customers - number)
-        yield Command(dsn, 0, number * each + 1, count * each, start, count)
+        yield FillCommand(dsn, 0, number * each + 1, count * each, start, count)
     share = -(-events // PROCESSES)
     for seed, first in enumerate(range(1, events + 1, max(share, 1)), 1):
         count = min(share, events - first + 1)
-        yield Command(dsn, seed, customers * each + first, count, start)
+        yield FillCommand(dsn, seed, customers * each + first, count, start)
 
 
-async def _fill(folder: Path, command: Command) -> None:
+async def _fill(folder: Path, command: FillCommand) -> None:
     async with tool(folder, "ledger.bench.fill") as process:
         seconds_max = 60 + command.count / EVENTS_PER_SECOND_MIN
         line = await process.ask(msgspec.json.encode(command), seconds_max)
@@ -122,7 +122,7 @@ async def _fill(folder: Path, command: Command) -> None:
             raise MeasurementFailed(f"{int(line)} of {command.count} callbacks were written")
 
 
-async def work(command: Command) -> int:
+async def work(command: FillCommand) -> int:
     """Write the rows of a command; return how many."""
     kinds, made, done = tuple(COLUMNS.values()), rows(command), 0
     async with database.connected(
@@ -140,7 +140,7 @@ async def work(command: Command) -> int:
 def main() -> None:
     """Obey one command."""
     os.nice(5)
-    command = msgspec.json.decode(sys.stdin.buffer.readline(), type=Command)
+    command = msgspec.json.decode(sys.stdin.buffer.readline(), type=FillCommand)
     sys.stdout.write(f"{asyncio.run(work(command))}\n")
     sys.stdout.flush()
 

@@ -21,7 +21,7 @@ from ledger.bench.reads import POLL_SECONDS, Gauge, gauge
 from ledger.bench.run import (
     READY_SECONDS_MAX,
     SOURCE,
-    Service,
+    MeasuredService,
     environment,
     served,
     server_of,
@@ -29,11 +29,11 @@ from ledger.bench.run import (
 )
 from ledger.config.settings import Settings, load
 from ledger.errors import MeasurementFailed
-from ledger.eventlog.appender import Arrival, Budget, Lane, append_pool
+from ledger.eventlog.appender import Appender, InFlightLimit, NewEvent, append_pool
 from ledger.eventlog.identity import identity
 from ledger.postgres.server import EmbeddedPostgres
 from ledger.service.startup import prepare
-from ledger.simulator.simulate import Callback
+from ledger.simulator.simulate import SimulatedCallback
 
 EVENTS: Final = 100_000
 SEED: Final = 1
@@ -85,13 +85,13 @@ async def measure_fold(events: int) -> dict[str, Any]:
 
 async def _fill(dsn: str, settings: Settings, events: int) -> None:
     """Append through the receiver's own lane, in its largest batches."""
-    budget = Budget(settings.queue_events_max, settings.queue_bytes_max)
-    lane = Lane(SOURCE, settings, budget, lambda: None)
+    budget = InFlightLimit(settings.queue_events_max, settings.queue_bytes_max)
+    lane = Appender(SOURCE, settings, budget, lambda: None)
     async with append_pool(dsn) as pool:
         running = asyncio.create_task(lane.run(pool))
         try:
-            arrivals = _arrivals(events)
-            while part := list(islice(arrivals, ROUND_EVENTS)):
+            new_events = _arrivals(events)
+            while part := list(islice(new_events, ROUND_EVENTS)):
                 async with asyncio.timeout(APPEND_SECONDS_MAX):
                     for appended in await asyncio.gather(*[lane.append(each) for each in part]):
                         if not appended.fresh:
@@ -101,18 +101,18 @@ async def _fill(dsn: str, settings: Settings, events: int) -> None:
             await running
 
 
-def _arrivals(events: int) -> Iterator[Arrival]:
+def _arrivals(events: int) -> Iterator[NewEvent]:
     known = registry.load()
     for callback in mixed(SEED, events):
-        yield arrival(known, callback)
+        yield new_event(known, callback)
 
 
-def arrival(known: registry.Registry, callback: Callback) -> Arrival:
+def new_event(known: registry.Registry, callback: SimulatedCallback) -> NewEvent:
     """Turn a made-up callback into what the receiver would append."""
     reading = known.read(SOURCE, callback.event, callback.body)
     key, event_id = identity(SOURCE, reading, callback.body)
     read = reading.envelope
-    return Arrival(
+    return NewEvent(
         event_id, key, read.kind, read.resource_id, read.status, read.idempotency_id,
         read.provider_at, callback.event, "callback", reading.reason, reading.detail,
         "127.0.0.1", '{"Content-Type":"application/json"}', callback.body, datetime.now(UTC),
@@ -150,7 +150,7 @@ async def _fold(folder: Path, environ: dict[str, str], look: Gauge, events: int)
         }
 
 
-async def _books_made(look: Gauge, service: Service) -> int:
+async def _books_made(look: Gauge, service: MeasuredService) -> int:
     deadline = time.monotonic() + READY_SECONDS_MAX
     while (found := await look.checkpoint()) is None:
         if time.monotonic() > deadline or not service.process.alive:

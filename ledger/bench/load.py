@@ -23,7 +23,7 @@ import orjson
 
 from ledger.runtime.event_loop import runner
 from ledger.signatures.schemes import sign
-from ledger.simulator.simulate import Callback, fresh
+from ledger.simulator.simulate import SimulatedCallback, fresh
 
 KINDS: Final = ("payment", "payout")
 TEMPLATES: Final = 256
@@ -50,7 +50,7 @@ class Supply(msgspec.Struct, frozen=True, tag="supply"):
     count: int
 
 
-class Command(msgspec.Struct, frozen=True, tag="load"):
+class LoadCommand(msgspec.Struct, frozen=True, tag="load"):
     """One phase: where to post, for how long, and either as fast as answers come or at `rate`.
 
     `keep_every` thins the latencies and positions that are reported.
@@ -131,7 +131,7 @@ class Bodies:
         return sum(len(self.body(place, 0)) for place in range(TEMPLATES)) / TEMPLATES
 
 
-def cut(callback: Callback) -> tuple[bytes | int, ...]:
+def cut(callback: SimulatedCallback) -> tuple[bytes | int, ...]:
     """Cut a body at its ids: bytes, and between them 0 for its id, 1 for its idempotency id.
 
     A payout shorter than BODY_BYTES_MIN gets a longer description.
@@ -208,7 +208,7 @@ class Link(asyncio.Protocol):
 class Load:
     """One phase under way."""
 
-    command: Command
+    command: LoadCommand
     bodies: Bodies
     answers: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
@@ -308,7 +308,7 @@ class Load:
 
 async def _serve() -> None:
     """Do one command after the other until stdin ends."""
-    decoder: msgspec.json.Decoder[Supply | Command] = msgspec.json.Decoder(Supply | Command)
+    decoder: msgspec.json.Decoder[Supply | LoadCommand] = msgspec.json.Decoder(Supply | LoadCommand)
     senders: dict[tuple[str, str], Bodies] = {}
     while line := await asyncio.to_thread(sys.stdin.readline):
         command = decoder.decode(line)
@@ -318,7 +318,7 @@ async def _serve() -> None:
         _say(await _done(command, senders[sender]))
 
 
-async def _done(command: Supply | Command, bodies: Bodies) -> Figures | None:
+async def _done(command: Supply | LoadCommand, bodies: Bodies) -> Figures | None:
     if isinstance(command, Supply):
         bodies.supply(command.count)
         return None

@@ -109,7 +109,7 @@ class Process:
             return []
 
 
-class Used(NamedTuple):
+class ProcessUsage(NamedTuple):
     """CPU seconds since the machine started."""
 
     busy: float
@@ -118,17 +118,19 @@ class Used(NamedTuple):
     """Wanted, and given to other machines by the host that this one runs on."""
 
 
-def machine_used() -> Used:
+def machine_used() -> ProcessUsage:
     """Return what all processors were used for so far; zeros where nobody tells."""
     line = _line(PROC / "stat", "cpu ", after=" ")
     if line is None:
-        return Used(0.0, 0.0)
+        return ProcessUsage(0.0, 0.0)
     user, nice, system, _idle, _wait, irq, softirq, steal = map(int, line.split()[:8])
     tick = os.sysconf("SC_CLK_TCK")
-    return Used((user + nice + system + irq + softirq) / tick, steal / tick)
+    return ProcessUsage((user + nice + system + irq + softirq) / tick, steal / tick)
 
 
-def disturbance(before: Used, after: Used, ours: float, seconds: float) -> dict[str, float]:
+def disturbance(
+    before: ProcessUsage, after: ProcessUsage, ours: float, seconds: float
+) -> dict[str, float]:
     """Return the cores that disturbed a measurement, of which `ours` is the CPU time."""
     others = after.busy - before.busy - ours
     return {

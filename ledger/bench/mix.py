@@ -14,7 +14,7 @@ from random import Random
 from typing import Final, TypeAlias
 
 from ledger.simulator.deal import FIRST, Deal, deal
-from ledger.simulator.simulate import SCRIPTS, STRAITSX, Callback, returned
+from ledger.simulator.simulate import SCRIPTS, STRAITSX, SimulatedCallback, returned
 
 Steps: TypeAlias = tuple[tuple[str, int], ...]
 
@@ -59,7 +59,7 @@ _ALL: Final = (*MONEY, *STATUS, (RETURNS, "return", ()))
 _WEIGHTS: Final = [weight for weight, _, _ in _ALL]
 
 
-def mixed(seed: int, count: int, began: datetime = FIRST) -> Iterator[Callback]:
+def mixed(seed: int, count: int, began: datetime = FIRST) -> Iterator[SimulatedCallback]:
     """Tell `count` distinct StraitsX callbacks; the same seed tells the same, in the same order.
 
     The first stories begin at `began`.
@@ -79,7 +79,7 @@ def mixed(seed: int, count: int, began: datetime = FIRST) -> Iterator[Callback]:
         heapreplace(waiting, (moment + rng.random(), number, rest))
 
 
-def _story(rng: Random, hot: Deal, began: datetime) -> list[Callback]:
+def _story(rng: Random, hot: Deal, began: datetime) -> list[SimulatedCallback]:
     """Tell one story of the mix."""
     _, kind, steps = rng.choices(_ALL, _WEIGHTS)[0]
     if not steps:
@@ -89,6 +89,8 @@ def _story(rng: Random, hot: Deal, began: datetime) -> list[Callback]:
     if any(kind == known for _, known, _ in MONEY) and rng.random() < HOT_SHARE:
         about = replace(about, customer_id=hot.customer_id, account_no=hot.account_no)
     return [
-        Callback(STRAITSX, script.event, script.body(about, status, minutes), f"{kind} {status}")
+        SimulatedCallback(
+            STRAITSX, script.event, script.body(about, status, minutes), f"{kind} {status}"
+        )
         for status, minutes in steps
     ]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from ledger.simulator.simulate import STRAITSX, Callback
+from ledger.simulator.simulate import STRAITSX, SimulatedCallback
 
 EVENTS_EACH: Final = 9
 """Callbacks about one customer."""
@@ -23,7 +23,7 @@ STEP: Final = timedelta(seconds=1)
 PAID_ON: Final = datetime(2026, 1, 5, 4, tzinfo=UTC)
 
 
-def told(first: int, count: int, limits_at: datetime) -> Iterator[Callback]:
+def told(first: int, count: int, limits_at: datetime) -> Iterator[SimulatedCallback]:
     """Tell of the customers from number `first` on; of each all there is, one after the other.
 
     `limits_at` is when the callbacks about limits arrive: what is used is counted up to then.
@@ -34,7 +34,7 @@ def told(first: int, count: int, limits_at: datetime) -> Iterator[Callback]:
         yield from _of(f"customer_{number:07}", number, at, today)
 
 
-def _of(name: str, number: int, at: str, today: str) -> Iterator[Callback]:
+def _of(name: str, number: int, at: str, today: str) -> Iterator[SimulatedCallback]:
     is_verified = number % UNVERIFIED_EVERY != 0
     used = 10 + (number % DRIFTING_EVERY == 0)
     stays = "pending" if number % STUCK_EVERY == 0 else "completed"
@@ -47,7 +47,7 @@ def _of(name: str, number: int, at: str, today: str) -> Iterator[Callback]:
         "currency": "USD", "status": "enabled", "referenceId": f"ref_{name}", "createdAt": at,
         "instructions": {"accountNo": f"88{number:07}"},
     })  # fmt: skip
-    yield Callback(STRAITSX, "cpbaVerificationStatusUpdated", orjson.dumps({
+    yield SimulatedCallback(STRAITSX, "cpbaVerificationStatusUpdated", orjson.dumps({
         "id": f"bank_{name}", "account_no": f"77{number:07}", "bank_abbrev": "DBS",
         "verification_status": "verified", "customer_profile_id": name, "updated_at": at,
     }))  # fmt: skip
@@ -65,21 +65,21 @@ def _of(name: str, number: int, at: str, today: str) -> Iterator[Callback]:
         **owner, "status": "approved", "createdAt": at, "updatedAt": at,
     })  # fmt: skip
     asked = {"status": "sent", "createdAt": at, "expiryDate": at}
-    yield Callback(STRAITSX, None, orjson.dumps({
+    yield SimulatedCallback(STRAITSX, None, orjson.dumps({
         "id": f"rfi_{name}", "type": "rfiRequest", **owner,
         "attributes": {"activeRfRequest": asked},
     }))  # fmt: skip
-    yield Callback(STRAITSX, None, b'{"nobody": "understands", "number": %d}' % number)
+    yield SimulatedCallback(STRAITSX, None, b'{"nobody": "understands", "number": %d}' % number)
 
 
-def _typed(kind: str, name: str, attributes: dict[str, Any]) -> Callback:
+def _typed(kind: str, name: str, attributes: dict[str, Any]) -> SimulatedCallback:
     body = {"data": {"id": name, "type": kind, "attributes": attributes}}
-    return Callback(STRAITSX, None, orjson.dumps(body))
+    return SimulatedCallback(STRAITSX, None, orjson.dumps(body))
 
 
-def _money(kind: str, name: str, status: str, at: str, more: dict[str, Any]) -> Callback:
+def _money(kind: str, name: str, status: str, at: str, more: dict[str, Any]) -> SimulatedCallback:
     body = {
         "id": name, "type": kind, "status": status, "currency": "xsgd", "fees": "0.0",
         "idempotency_id": f"idem_{name}", "created_at": at, "updated_at": at, **more,
     }  # fmt: skip
-    return Callback(STRAITSX, None, orjson.dumps(body))
+    return SimulatedCallback(STRAITSX, None, orjson.dumps(body))

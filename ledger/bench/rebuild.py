@@ -30,7 +30,7 @@ from ledger.bench.people import EVENTS_EACH
 from ledger.bench.reads import Gauge, gauge
 from ledger.bench.run import (
     SOURCE,
-    Service,
+    MeasuredService,
     Tool,
     environment,
     served,
@@ -212,10 +212,10 @@ async def _traffic(stand: Stand, processes: int) -> dict[str, Any]:
 
 
 async def _phase(
-    service: Service, generator: Tool, port: int, seconds: float
+    service: MeasuredService, generator: Tool, port: int, seconds: float
 ) -> bench_load.Figures:
     secret = service.environ["LEDGER_SECRET_STRAITSX"]
-    command = bench_load.Command(port, PATH, secret, seconds, CONNECTIONS, RATE)
+    command = bench_load.LoadCommand(port, PATH, secret, seconds, CONNECTIONS, RATE)
     line = await generator.ask(msgspec.json.encode(command), seconds + ANSWER_SECONDS_MAX)
     return msgspec.json.decode(line, type=bench_load.Figures)
 

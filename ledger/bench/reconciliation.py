@@ -13,10 +13,10 @@ from typing import Any, Final
 import orjson
 
 from ledger.config.reconciliation import Rules
-from ledger.reconciliation.coverage import Cover
-from ledger.reconciliation.items import DatedAmount, Frame, Item, Move, added
+from ledger.reconciliation.coverage import Coverage
+from ledger.reconciliation.items import DatedAmount, Frame, LedgerMovement, StatementItem, added
 from ledger.reconciliation.matching import Matcher
-from ledger.reconciliation.result import RECONCILED, Ledger, Result, conclude
+from ledger.reconciliation.result import RECONCILED, LedgerBalances, Result, conclude
 from ledger.terminal import tables
 
 FRAME: Final = Frame(datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC))
@@ -53,7 +53,7 @@ def run(lines: int, *, json: bool) -> int:
     return 0 if is_right else 1
 
 
-def reconciled(items: list[Item], moves: list[Move]) -> Result:
+def reconciled(items: list[StatementItem], moves: list[LedgerMovement]) -> Result:
     """Match and conclude, as the reconcile step does."""
     matcher = Matcher.of(FRAME, Rules(), items, moves)
     matcher.match()
@@ -62,34 +62,38 @@ def reconciled(items: list[Item], moves: list[Move]) -> Result:
     return conclude(
         "bench",
         "XSGD",
-        cover=Cover(FRAME, Decimal(0), told, ()),
-        ledger=Ledger(Decimal(0), held),
+        cover=Coverage(FRAME, Decimal(0), told, ()),
+        ledger=LedgerBalances(Decimal(0), held),
         groups=matcher.finish({}, {}),
         decided={},
         rules=Rules(),
     )
 
 
-def made_up(count: int, rng: Random) -> tuple[list[Item], list[Move]]:
+def made_up(count: int, rng: Random) -> tuple[list[StatementItem], list[LedgerMovement]]:
     """Return about `count` lines and transactions that agree.
 
     Of ten transactions six are named by their contract, two of those with a fee row beside, two
     by their idempotency id, one by its reference and one by nothing but its amount and time.
     """
-    items: list[Item] = []
-    moves: list[Move] = []
+    items: list[StatementItem] = []
+    moves: list[LedgerMovement] = []
     for n in range(count):
         at = FRAME.opened + (FRAME.cutoff - FRAME.opened) * rng.random()
         # The last digits make the amount of an unnamed line one of a kind.
         amount = Decimal(rng.randrange(1, 10**8) * 10**6 + n) / 10**8
         fee = Decimal(1) if n % 10 < 2 else Decimal(0)
         legs: tuple[DatedAmount, ...] = ((at, amount - fee),)
-        moves.append(Move("payment", f"contract_{n}", legs, fee, f"idem-{n}", (f"ref-{n}",)))
+        moves.append(
+            LedgerMovement("payment", f"contract_{n}", legs, fee, f"idem-{n}", (f"ref-{n}",))
+        )
         later = at + timedelta(seconds=rng.randrange(60))
         contract, idempotency, reference = _names(n)
-        items.append(Item(f"e{n}", "Transfer", amount, later, contract, idempotency, reference))
+        items.append(
+            StatementItem(f"e{n}", "Transfer", amount, later, contract, idempotency, reference)
+        )
         if fee:
-            items.append(Item(f"f{n}", "Fee", -fee, later, contract))
+            items.append(StatementItem(f"f{n}", "Fee", -fee, later, contract))
     return items, moves
 
 

@@ -80,7 +80,7 @@ async def workplace(parent: Path | None = None) -> AsyncIterator[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class MeasuredService:
     """A running `ledger serve`."""
 
     process: Process
@@ -130,7 +130,9 @@ def server_of(data_dir: Path) -> Process:
 
 
 @asynccontextmanager
-async def served(folder: Path, environ: Mapping[str, str], role: str) -> AsyncIterator[Service]:
+async def served(
+    folder: Path, environ: Mapping[str, str], role: str
+) -> AsyncIterator[MeasuredService]:
     """Run `ledger serve` for the length of a block; its processes have ended afterwards."""
     log, announcement = folder / f"{role}.log", folder / f"{role}.out"
     with log.open("wb") as errors, announcement.open("wb") as output:
@@ -143,7 +145,7 @@ async def served(folder: Path, environ: Mapping[str, str], role: str) -> AsyncIt
     try:
         if held is None:
             raise MeasurementFailed("the service ended at once, or this system has no /proc")
-        yield Service(held, announcement, log, environ)
+        yield MeasuredService(held, announcement, log, environ)
     finally:
         children = held.children() if held else []
         await _end(process)

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from ledger.bench.load import Command, Figures, Supply
+from ledger.bench.load import Figures, LoadCommand, Supply
 from ledger.bench.reads import Gauge
-from ledger.bench.run import SOURCE, Service, Tool
+from ledger.bench.run import SOURCE, MeasuredService, Tool
 from ledger.errors import MeasurementFailed
 
 CONNECTIONS: Final = 256
@@ -26,7 +26,7 @@ SUPPLY_MAX: Final = 250_000
 class Stage:
     """Everything that one measurement of receiving works with."""
 
-    service: Service
+    service: MeasuredService
     load: Tool
     noop: Tool
     look: Gauge
@@ -54,7 +54,7 @@ class Stage:
 
     async def phase(self, port: int, seconds: float, **options: Any) -> Figures:
         """Load one of the two for some seconds."""
-        command = Command(port, PATH, self.secret, seconds, CONNECTIONS, **options)
+        command = LoadCommand(port, PATH, self.secret, seconds, CONNECTIONS, **options)
         line = await self.load.ask(msgspec.json.encode(command), seconds + ANSWER_SECONDS_MAX)
         figures = msgspec.json.decode(line, type=Figures)
         self._rates[port] = figures.counted / figures.seconds

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ledger.fold.change import Change
+from ledger.fold.change import ChangeSet
 
 OWNED: Final = "liabilities:customers:"
 """What accounts of customers begin with."""
@@ -193,7 +193,7 @@ class Due:
                 [self.payers[name] for name in payers])  # fmt: skip
 
 
-def due(change: Change) -> Due | None:
+def due(change: ChangeSet) -> Due | None:
     """Return about whom a batch may have changed something; None when about nobody."""
     found = Due()
     for _, account, _ in change.sums.get("balances", ()):
@@ -215,7 +215,7 @@ def due(change: Change) -> Due | None:
     return found if found.people or found.limited or found.payers else None
 
 
-def refreshing(change: Change, source: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def refreshing(change: ChangeSet, source: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Return the statements, with their arguments, that refresh what a batch may have changed."""
     customers = due(change)
     if customers is not None:

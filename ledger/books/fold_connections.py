@@ -48,16 +48,16 @@ CONNECTIONS_MAX: Final = 3 * TURNS_MAX + 1
 
 @asynccontextmanager
 async def fold_connections(
-    dsn: str, generation: int, *, is_behind: bool = False
+    dsn: str, generation: int, *, is_background: bool = False
 ) -> AsyncIterator[FoldConnections]:
     """Share connections that fold into one generation for the length of a block."""
     path = {"search_path": f"{books.schema_of(generation)}, ledger"}
 
     def pooled(
-        size: int, session: Mapping[str, str], *, is_behind: bool = is_behind
+        size: int, session: Mapping[str, str], *, is_background: bool = is_background
     ) -> AbstractAsyncContextManager[Pool]:
         return database.pooled(
-            dsn, size_max=size, seconds_max=COMMAND_SECONDS_MAX, is_behind=is_behind,
+            dsn, size_max=size, seconds_max=COMMAND_SECONDS_MAX, is_background=is_background,
             session={**path, **session},
         )  # fmt: skip
 
@@ -65,7 +65,7 @@ async def fold_connections(
         pooled(TURNS_MAX, {}) as reading,
         pooled(TURNS_MAX, {"synchronous_commit": "off", **KEPT_PLANS}) as writing,
         pooled(TURNS_MAX, PLAIN_PLANS) as looking,
-        pooled(1, cells.SUMMING, is_behind=True) as summing,
+        pooled(1, cells.SUMMING, is_background=True) as summing,
     ):
         turns = asyncio.Semaphore(TURNS_MAX)
         yield FoldConnections(generation, reading, writing, looking, summing, turns)

@@ -1,9 +1,9 @@
 """The projection worker: reads a log behind its checkpoint, translates, folds and writes.
 
-One `SourceFolder` per source takes turns with the others on a few shared connections. In a turn it
-folds what the log holds beyond the checkpoint: while PostgreSQL writes one batch, the next is read
-and folded. A turn ends when everything it folded is written, so a failed write is seen in the turn
-that made it. Any failure ends the turn; the next one begins at the checkpoint.
+One `ProjectionWorker` per source takes turns with the others on a few shared connections. In a turn
+it folds what the log holds beyond the checkpoint: while PostgreSQL writes one batch, the next is
+read and folded. A turn ends when everything it folded is written, so a failed write is seen in the
+turn that made it. Any failure ends the turn; the next one begins at the checkpoint.
 
 Only what an event's own values cause (`database.is_data_error`) sets that event apart, after it
 failed alone twice. Everything else is tried again until it works.
@@ -26,10 +26,10 @@ from ledger.books.fold_connections import FoldConnections
 from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
-from ledger.errors import CannotBeTrue, NotStorable, SomeoneElseFolds, Unreadable
-from ledger.fold.batch import DECISION, Batch, Change, StreamKey, Translated
+from ledger.errors import CheckpointConflict, InvalidCallback, MalformedBody, NotStorable
+from ledger.fold.batch import DECISION, Batch, ChangeSet, StreamKey, TranslatedEvent
 from ledger.fold.change import in_time
-from ledger.model import RETRY, SourceTerms, Trouble, changed
+from ledger.model import RETRY, Issue, SourceTerms, changed
 from ledger.registry import EVENT_MISMATCH, Registry
 from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled
 from ledger.runtime.metrics import FOLD_FAILURES, FOLDED
@@ -69,35 +69,35 @@ _columns: Final = itemgetter(
 )  # fmt: skip
 
 
-def translate(registry: Registry, terms: SourceTerms, row: Any) -> Translated:
+def translate(registry: Registry, terms: SourceTerms, row: Any) -> TranslatedEvent:
     """Turn a stored event into a fact, or into the trouble that it is."""
     (position, event_id, kind, resource_id, status, path_event, origin, reason, detail, body,
      received_at, recorded_at) = _columns(row)  # fmt: skip
-    fact = trouble = None
+    fact = issue = None
     if reason == "unsupported_encoding" or (
         # These bytes were posted under another event name before: theirs is what they are.
         reason == EVENT_MISMATCH and registry.is_by_url(terms.provider, body)
     ):
-        trouble = Trouble(reason, detail or "")
+        issue = Issue(reason, detail or "")
     else:
         try:
             told = registry.translate(terms, origin, path_event, body)
             fact = in_time(told, received_at) if origin == "callback" else told
-        except Unreadable as error:
-            trouble = Trouble("unreadable", str(error))
-        except CannotBeTrue as error:
-            trouble = Trouble(error.reason, error.detail)
+        except MalformedBody as error:
+            issue = Issue("unreadable", str(error))
+        except InvalidCallback as error:
+            issue = Issue(error.reason, error.detail)
         except Exception as error:
             LOGGER.exception("handler_failed", source=terms.source, position=position)
-            trouble = Trouble("handler_failed", f"{type(error).__name__}: {error}"[:500])
-    return Translated(
+            issue = Issue("handler_failed", f"{type(error).__name__}: {error}"[:500])
+    return TranslatedEvent(
         position, event_id.hex(), kind, resource_id, status, received_at, recorded_at, fact,
-        trouble,
+        issue,
     )  # fmt: skip
 
 
 @dataclass(slots=True)
-class SourceFolder:
+class ProjectionWorker:
     """Folds one source into one generation, in turns with others."""
 
     shared: FoldConnections
@@ -116,7 +116,7 @@ class SourceFolder:
     """The last position that this worker saw in the books."""
     _wakeup: asyncio.Event = field(default_factory=asyncio.Event)
     _advanced: asyncio.Event = field(default_factory=asyncio.Event)
-    _pipe: Pipe | None = None
+    _pipe: WritePipeline | None = None
     _is_reported: bool = False
 
     def grow(self, head: int) -> None:
@@ -154,7 +154,7 @@ class SourceFolder:
                     await asyncio.sleep(started + PACE_SECONDS - clock())
             except Exception as error:  # noqa: BLE001 - logged, counted, reported, tried again
                 stop_if_cancelled()
-                if isinstance(first_failure(error), SomeoneElseFolds):
+                if isinstance(first_failure(error), CheckpointConflict):
                     await asyncio.sleep(PAUSE_SECONDS_MIN)  # the other one's books are read next
                     continue
                 await self._failed(first_failure(error), backoff.failures + 1)
@@ -164,7 +164,7 @@ class SourceFolder:
         """Fold up to so many batches and write them; return whether there may be more."""
         pipe = self._pipe or await self._opened()
         self._pipe = None  # whatever fails below, the next turn begins at the checkpoint
-        queue: asyncio.Queue[Sequence[Translated] | None] = asyncio.Queue(maxsize=1)
+        queue: asyncio.Queue[Sequence[TranslatedEvent] | None] = asyncio.Queue(maxsize=1)
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(self._read(pipe.position, queue, batches_max))
             try:
@@ -176,11 +176,11 @@ class SourceFolder:
         self._pipe = pipe
         return reading.result()
 
-    async def _opened(self) -> Pipe:
+    async def _opened(self) -> WritePipeline:
         """Begin at the checkpoint that the books show."""
         async with self.shared.writing.acquire() as connection:
             own = books.Books(connection, self.registry, self.terms.source)
-            pipe = Pipe(self, await own.position())
+            pipe = WritePipeline(self, await own.position())
             pipe.parked = await own.parked()
         self.advanced(pipe.position)
         return pipe
@@ -188,7 +188,7 @@ class SourceFolder:
     async def _read(
         self,
         position: int,
-        queue: asyncio.Queue[Sequence[Translated] | None],
+        queue: asyncio.Queue[Sequence[TranslatedEvent] | None],
         batches_max: int | None,
     ) -> bool:
         """Queue translated batches, None after the last; return whether there may be more."""
@@ -218,8 +218,8 @@ class SourceFolder:
                 SELECT_BATCH, self.terms.source, position, events_max, self.settings.fold_bytes_max
             )
 
-    async def _translated(self, rows: Sequence[Any]) -> list[Translated]:
-        events: list[Translated] = []
+    async def _translated(self, rows: Sequence[Any]) -> list[TranslatedEvent]:
+        events: list[TranslatedEvent] = []
         for first in range(0, len(rows), YIELD_EVERY_EVENTS):
             part = rows[first : first + YIELD_EVERY_EVENTS]
             events += [translate(self.registry, self.terms, row) for row in part]
@@ -275,16 +275,16 @@ class SourceFolder:
 
 
 @dataclass(slots=True)
-class Pipe:
+class WritePipeline:
     """Folds one batch while the one before it is being written."""
 
-    folder: SourceFolder
+    folder: ProjectionWorker
     position: int
     parked: set[StreamKey] = field(default_factory=set)
     _writing: asyncio.Task[None] | None = None
-    _written: tuple[Sequence[Translated], Change] | None = None
+    _written: tuple[Sequence[TranslatedEvent], ChangeSet] | None = None
 
-    async def fold(self, events: Sequence[Translated]) -> None:
+    async def fold(self, events: Sequence[TranslatedEvent]) -> None:
         """Fold `events` and start writing them, after the batch before them is written."""
         prepared = await self._judged(events, self._written[1] if self._written else None)
         if not await self.settle():
@@ -319,9 +319,9 @@ class Pipe:
             await asyncio.wait([self._writing])
             self._writing = self._written = None
 
-    async def _write(self, batch: Sequence[books.Write], events: Sequence[Translated]) -> None:
+    async def _write(self, batch: Sequence[books.Write], events: Sequence[TranslatedEvent]) -> None:
         if events[0].position != self.position + 1:
-            raise SomeoneElseFolds  # the log is dense: what is skipped would never be folded
+            raise CheckpointConflict  # the log is dense: what is skipped would never be folded
         position = events[-1].position
         async with self.folder.shared.writing.acquire() as connection:
             await self._books(connection).write(batch, self.position, position)
@@ -329,7 +329,7 @@ class Pipe:
     def _books(self, connection: Any) -> books.Books:
         return books.Books(connection, self.folder.registry, self.folder.terms.source)
 
-    def _advance(self, events: Sequence[Translated], change: Change) -> None:
+    def _advance(self, events: Sequence[TranslatedEvent], change: ChangeSet) -> None:
         self.position = events[-1].position
         self.parked.update(park.key for park in change.parked)
         FOLDED.labels(self.folder.terms.source).inc(len(events))
@@ -338,8 +338,8 @@ class Pipe:
             self.folder.on_retry()
 
     async def _judged(
-        self, events: Sequence[Translated], before: Change | None
-    ) -> tuple[Change, list[books.Write]] | Exception:
+        self, events: Sequence[TranslatedEvent], before: ChangeSet | None
+    ) -> tuple[ChangeSet, list[books.Write]] | Exception:
         """Prepare `events`; return the error that their own values cause, if any."""
         try:
             return await self._prepare(events, before)
@@ -349,8 +349,8 @@ class Pipe:
             raise
 
     async def _prepare(
-        self, events: Sequence[Translated], before: Change | None
-    ) -> tuple[Change, list[books.Write]]:
+        self, events: Sequence[TranslatedEvent], before: ChangeSet | None
+    ) -> tuple[ChangeSet, list[books.Write]]:
         """Fold `events`; return what they change, and the same as statements.
 
         Raises NotStorable for what the events' own values cause outside of PostgreSQL: folding
@@ -364,8 +364,8 @@ class Pipe:
             raise NotStorable(f"{type(error).__name__}: {error}") from error
 
     async def _folded(
-        self, events: Sequence[Translated], before: Change | None
-    ) -> tuple[Change, list[books.Write]]:
+        self, events: Sequence[TranslatedEvent], before: ChangeSet | None
+    ) -> tuple[ChangeSet, list[books.Write]]:
         registry = self.folder.registry
         batch = Batch(
             self.folder.terms,
@@ -389,7 +389,7 @@ class Pipe:
             await asyncio.sleep(0)
         return change, written
 
-    async def _isolate(self, events: Sequence[Translated], error: Exception) -> None:
+    async def _isolate(self, events: Sequence[TranslatedEvent], error: Exception) -> None:
         """Fold a batch that failed half by half; set apart the event that fails alone twice."""
         if len(events) > 1:
             half = len(events) // 2
@@ -405,12 +405,12 @@ class Pipe:
         why = database.describe(again)
         source = self.folder.terms.source
         LOGGER.error(REFUSED, source=source, position=event.position, error=why)
-        apart = changed(event, fact=_placed(event), trouble=Trouble(REFUSED, why))
+        apart = changed(event, fact=_placed(event), issue=Issue(REFUSED, why))
         last = await self._attempt([apart])
         if last is not None:
             raise last from error
 
-    async def _attempt(self, events: Sequence[Translated]) -> Exception | None:
+    async def _attempt(self, events: Sequence[TranslatedEvent]) -> Exception | None:
         """Fold and write `events` at once; return the error that their own values cause, if any."""
         try:
             change, batch = await self._prepare(events, None)
@@ -423,7 +423,7 @@ class Pipe:
         return None
 
 
-def _placed(event: Translated) -> Any:
+def _placed(event: TranslatedEvent) -> Any:
     """Return the fact of an event that is set apart, which names the stream to park.
 
     A decision parks no stream: it is listed by itself.
@@ -432,13 +432,13 @@ def _placed(event: Translated) -> Any:
     return None if fact is None or fact.kind == DECISION else fact
 
 
-def decides_to_retry(event: Translated) -> bool:
+def decides_to_retry(event: TranslatedEvent) -> bool:
     """Tell whether an event is an operator's decision to try set-apart events again."""
     fact = event.fact
     return fact is not None and fact.kind == DECISION and fact.status == RETRY
 
 
-async def would_fold(folder: SourceFolder, position: int) -> bool:
+async def would_fold(folder: ProjectionWorker, position: int) -> bool:
     """Tell whether the database takes the rows of a set-apart event now; nothing is kept."""
     async with folder.shared.reading.acquire() as connection:
         rows = await connection.fetch(SELECT_BATCH, folder.terms.source, position - 1, 1, 1)

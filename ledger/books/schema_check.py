@@ -10,7 +10,7 @@ import asyncpg
 from ledger import registry
 from ledger.books import schema_inventory as inventory
 from ledger.books import store as books
-from ledger.books.schema_inventory import Unlike
+from ledger.books.schema_inventory import SchemaDifference
 from ledger.config.settings import Settings
 from ledger.database import connection as database
 from ledger.database import migrations as migrate
@@ -30,8 +30,8 @@ SECONDS_MAX: Final = 60.0
 class Schemas:
     """What was found of the log's schema and of the live books'."""
 
-    log: tuple[Unlike, ...] = ()
-    books: tuple[Unlike, ...] = ()
+    log: tuple[SchemaDifference, ...] = ()
+    books: tuple[SchemaDifference, ...] = ()
     not_compared: str = ""
     """Why the live books could not be compared with what this program makes; "" when they were."""
 
@@ -62,7 +62,7 @@ async def examine(dsn: str, settings: Settings) -> Schemas:
 
 async def _books(
     connection: Any, settings: Settings, version: str, found: inventory.Inventory
-) -> tuple[list[Unlike], str]:
+) -> tuple[list[SchemaDifference], str]:
     """Compare the live books with those that this program makes, or with what none has."""
     if version != registry.current_version(await terms_of(connection, settings)):
         return inventory.never(found), "the books were folded by another version of this program"
@@ -73,7 +73,7 @@ async def _books(
     return inventory.compared(found, expected), ""
 
 
-def sentences(unlike: tuple[Unlike, ...]) -> list[str]:
+def sentences(unlike: tuple[SchemaDifference, ...]) -> list[str]:
     """Say what is not as it should be, bounded."""
     told = [each.how for each in unlike[:UNLIKE_MAX]]
     more = len(unlike) - len(told)

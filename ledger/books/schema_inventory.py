@@ -206,14 +206,14 @@ async def of_books(connection: Any, registry: Registry) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Unlike:
+class SchemaDifference:
     """One object that is not what it should be; `how` says it as a sentence."""
 
     name: str
     how: str
 
 
-def compared(found: Inventory, expected: Inventory) -> list[Unlike]:
+def compared(found: Inventory, expected: Inventory) -> list[SchemaDifference]:
     """Return what of a schema is missing, changed or should not be there.
 
     A grant that is missing is none: a role may have less than it could.
@@ -222,12 +222,14 @@ def compared(found: Inventory, expected: Inventory) -> list[Unlike]:
     for name in sorted(found.keys() | expected.keys(), key=_importance):
         is_grant = name.startswith("grant ")
         if name not in expected:
-            unlike.append(Unlike(name, f"{name}: this program does not make it"))
+            unlike.append(SchemaDifference(name, f"{name}: this program does not make it"))
         elif name not in found:
             if not is_grant:
-                unlike.append(Unlike(name, f"{name} is missing"))
+                unlike.append(SchemaDifference(name, f"{name} is missing"))
         elif found[name] != expected[name]:
-            unlike.append(Unlike(name, f"{name} is {_differing(found[name], expected[name])}"))
+            unlike.append(
+                SchemaDifference(name, f"{name} is {_differing(found[name], expected[name])}")
+            )
     return unlike
 
 
@@ -237,10 +239,10 @@ def _importance(name: str) -> tuple[int, str]:
     return (KINDS.index(kind) if kind in KINDS else len(KINDS)), name
 
 
-def never(found: Inventory) -> list[Unlike]:
+def never(found: Inventory) -> list[SchemaDifference]:
     """Return what of some books no version of this program makes."""
     return [
-        Unlike(name, f"{name}: this program does not make it")
+        SchemaDifference(name, f"{name}: this program does not make it")
         for name, definition in sorted(found.items())
         if name.split(" ", 1)[0] in KINDS_NEVER
         or (name.startswith("relation ") and definition not in ("table", "sequence"))

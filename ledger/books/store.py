@@ -14,8 +14,8 @@ from ledger.books import balance_index as cells
 from ledger.books import findings as kept_findings
 from ledger.books.table_sql import TableSql, look_up, put_together, tables
 from ledger.database.copy_format import Copied, arrays, copied, copy
-from ledger.errors import SomeoneElseFolds
-from ledger.fold.batch import RELATED_MAX, Batch, Change, Stream
+from ledger.errors import CheckpointConflict
+from ledger.fold.batch import RELATED_MAX, Batch, ChangeSet, LoadedStream
 from ledger.fold.stream_state import encode as encode_stored
 from ledger.registry import Registry
 
@@ -160,7 +160,7 @@ async def try_swap(connection: Any, generation: int) -> bool:
             return False
         await connection.execute(RETIRE_LIVE)
         if await connection.execute(MAKE_LIVE, generation) != "UPDATE 1":
-            raise SomeoneElseFolds(f"generation {generation} was dropped by another process")
+            raise CheckpointConflict(f"generation {generation} was dropped by another process")
         return True
 
 
@@ -228,7 +228,7 @@ class Books:
             batch.relate(row["link"], (row["kind"], row["id"]))
         await self.load(batch, {(row["kind"], row["id"]) for row in found})
 
-    def written(self, change: Change) -> Iterator[Write]:
+    def written(self, change: ChangeSet) -> Iterator[Write]:
         """Write a batch out as the statements that put it into the tables, one by one."""
         known = tables(self.registry)
         few: dict[str, list[str]] = {}
@@ -269,7 +269,7 @@ class Books:
         """
         async with self.connection.transaction():
             if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":
-                raise SomeoneElseFolds
+                raise CheckpointConflict
             await self._put(batch)
 
     async def try_out(self, batch: Sequence[Write]) -> None:
@@ -289,7 +289,7 @@ class Books:
                 await self.connection.execute(where, *data)
 
 
-def row_of(sql: TableSql, source: str, stream: Stream) -> tuple[Any, ...]:
+def row_of(sql: TableSql, source: str, stream: LoadedStream) -> tuple[Any, ...]:
     """Return the row of a stream, in the order of its table's columns."""
     kind, resource = stream.key
     values = {
@@ -309,9 +309,9 @@ def _copied(name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) ->
         yield Write(name, copied(kinds, rows))
 
 
-def by_table(streams: Iterable[Stream]) -> dict[str, list[Stream]]:
+def by_table(streams: Iterable[LoadedStream]) -> dict[str, list[LoadedStream]]:
     """Group streams by the table that holds them."""
-    found: dict[str, list[Stream]] = {}
+    found: dict[str, list[LoadedStream]] = {}
     for stream in streams:
         found.setdefault(stream.projection.table.name, []).append(stream)
     return found

@@ -22,13 +22,13 @@ from typing import Any, Final
 
 import orjson
 
-from ledger.client.callback_sender import Answer, Target, send
+from ledger.client.callback_sender import SendResult, Target, send
 from ledger.client.service_client import Client
 from ledger.config.settings import Settings, load
 from ledger.errors import LedgerError, ServiceRefused, ServiceUnreachable
 from ledger.payload import plain
 from ledger.postgres.server import EmbeddedPostgres
-from ledger.simulator.simulate import GOKART, STRAITSX, Callback, chosen, disturb, story
+from ledger.simulator.simulate import GOKART, STRAITSX, SimulatedCallback, chosen, disturb, story
 from ledger.terminal import tables
 
 READY_SECONDS_MAX: Final = 60.0
@@ -54,7 +54,7 @@ PAGES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class DemoService:
     """The demo's own service: where it answers, and with which settings it was started."""
 
     url: str
@@ -97,23 +97,23 @@ async def _demo(seed: int, *, quiet: bool) -> dict[str, Any]:
         return {"sent": _sent(answers), "sums": _sums(pages["balances"]), **pages}
 
 
-def _callbacks(rng: Random) -> list[Callback]:
+def _callbacks(rng: Random) -> list[SimulatedCallback]:
     """Return every sample in order, then stories out of order, repeated and contradicted."""
     told = story("everything", rng, STORIES)
     return [*chosen(()), *disturb(told, rng, duplicate=REPEATED, shuffle=True, conflict=True)]
 
 
-def _check(answers: Sequence[Answer]) -> None:
+def _check(answers: Sequence[SendResult]) -> None:
     wrong = [answer for answer in answers if not answer.accepted]
     if wrong:
         raise NotFinished(f"{len(wrong)} callbacks were refused, the first: {wrong[0].line()}")
 
 
-def _sent(answers: Sequence[Answer]) -> dict[str, int]:
+def _sent(answers: Sequence[SendResult]) -> dict[str, int]:
     return {"callbacks": len(answers), **Counter(answer.status for answer in answers)}
 
 
-async def _ask(service: Service, answers: Sequence[Answer]) -> dict[str, Any]:
+async def _ask(service: DemoService, answers: Sequence[SendResult]) -> dict[str, Any]:
     """Return every page of the demo, true at the last position that was acknowledged."""
     last: dict[str, int] = {}
     for answer in answers:
@@ -151,11 +151,11 @@ def _sums(balances: Mapping[str, Any]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _service() -> AsyncIterator[Service]:
+async def _service() -> AsyncIterator[DemoService]:
     """Run `ledger serve` as a child process for the length of the block, then remove it all."""
     folder = Path(tempfile.mkdtemp(prefix="ledger-demo-"))
     environ = _environment(folder)
-    service = Service(f"http://127.0.0.1:{environ['LEDGER_PORT']}", load(environ))
+    service = DemoService(f"http://127.0.0.1:{environ['LEDGER_PORT']}", load(environ))
     log = folder / "service.log"
     try:
         with log.open("wb") as output:
@@ -192,7 +192,9 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-async def _until_ready(service: Service, process: asyncio.subprocess.Process, log: Path) -> None:
+async def _until_ready(
+    service: DemoService, process: asyncio.subprocess.Process, log: Path
+) -> None:
     deadline = time.monotonic() + READY_SECONDS_MAX
     async with Client(service.url) as client:
         while True:

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ledger.cli.options import PROVE, Flag, Json
-from ledger.errors import BadQuestion
+from ledger.errors import InvalidRequest
 
 Against = Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)]
 Keys = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
@@ -44,16 +44,16 @@ def verify(
     if pack is not None:
         from ledger.verify import pack as verify_pack
 
-        given = verify_pack.Options(against, trusted, key, skip_books, json)
+        given = verify_pack.PackOptions(against, trusted, key, skip_books, json)
         return verify_pack.run(pack, given)
     if key:
-        raise BadQuestion("--key is for a pack; name its FILE, or use --trusted FILE")
+        raise InvalidRequest("--key is for a pack; name its FILE, or use --trusted FILE")
     import os
 
     from ledger.config.settings import load
-    from ledger.verify.database import Options, run
+    from ledger.verify.database import VerifyOptions, run
 
-    return run(load(os.environ), Options(against, trusted, skip_books, json))
+    return run(load(os.environ), VerifyOptions(against, trusted, skip_books, json))
 
 
 def rebuild(
@@ -84,10 +84,10 @@ def rebuild(
     """
     import os
 
-    from ledger.cli.rebuild import Options, run
+    from ledger.cli.rebuild import RebuildOptions, run
     from ledger.config.settings import load
 
-    options = Options(swap, accept_differences, verify_only, rollback, processes, json)
+    options = RebuildOptions(swap, accept_differences, verify_only, rollback, processes, json)
     return run(load(os.environ), options)
 
 
@@ -129,7 +129,7 @@ def prove(
         return proving.consistency(asking, source, *consistency)
     if consistency is None and position is not None:
         return proving.inclusion(asking, source, position, size)
-    raise BadQuestion("name either the POSITION of an event or --consistency FROM TO")
+    raise InvalidRequest("name either the POSITION of an event or --consistency FROM TO")
 
 
 seal = App(

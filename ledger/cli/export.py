@@ -13,10 +13,10 @@ from cyclopts import Parameter
 
 from ledger.cli.options import Json
 from ledger.errors import (
-    BadQuestion,
     BooksDisagree,
     CannotSeal,
     DatabaseUnavailable,
+    InvalidRequest,
     ServerNotFound,
     Tampered,
 )
@@ -61,7 +61,9 @@ def export(
         Print what was written as JSON.
     """
     if (audit is None) == (format is None):
-        raise BadQuestion("name either --audit FILE or --format; `ledger export --help` tells more")
+        raise InvalidRequest(
+            "name either --audit FILE or --format; `ledger export --help` tells more"
+        )
     dated = {"effective_at": effective_at, "recorded_at": recorded_at}
     params = {name: value for name, value in dated.items() if value is not None}
     if position:
@@ -69,20 +71,20 @@ def export(
     if audit is not None:
         if what or out or dated.keys() & params.keys():
             told = "an audit pack goes to its own FILE, up to a --position; leave the others out"
-            raise BadQuestion(told)
+            raise InvalidRequest(told)
         return _audit(audit, source, params.get("position"), json=json)
     if len(source) > 1:
-        raise BadQuestion("a table is about one --source, or about all when none is named")
+        raise InvalidRequest("a table is about one --source, or about all when none is named")
     if source:
         params["source"] = source[0]
     return _export(format or "", what or "entries", out or "-", params, json=json)
 
 
 def _audit(path: Path, sources: tuple[str, ...], position: str | None, *, json: bool) -> int:
-    from ledger.export.pack import Wanted, positions_of, write_file
+    from ledger.export.pack import PackRequest, positions_of, write_file
 
     settings = _settings()
-    wanted = Wanted(sources, positions_of(position, sources))
+    wanted = PackRequest(sources, positions_of(position, sources))
     quiet = json and not sys.stderr.isatty()
     try:
         done = _run(write_file(settings, _dsn(settings), path, wanted, quiet=quiet))
@@ -103,13 +105,13 @@ def _audit(path: Path, sources: tuple[str, ...], position: str | None, *, json: 
 
 
 def _export(wanted: str, what: str, out: str, params: dict[str, str], *, json: bool) -> int:
-    from ledger.export.export import Wanted, write
+    from ledger.export.export import ExportRequest, write
 
     if json and out == "-":
-        raise BadQuestion("--json tells of a file: name it with --out FILE")
+        raise InvalidRequest("--json tells of a file: name it with --out FILE")
     if wanted == "parquet" and out == "-" and sys.stdout.isatty():
-        raise BadQuestion("Parquet is not for terminals: name a file with --out FILE")
-    done = _run(write(_dsn(_settings()), Wanted(wanted, what, out, params)))
+        raise InvalidRequest("Parquet is not for terminals: name a file with --out FILE")
+    done = _run(write(_dsn(_settings()), ExportRequest(wanted, what, out, params)))
     for warning in done.warnings:
         print(f"ledger: warning: {warning}", file=sys.stderr)
     if json:

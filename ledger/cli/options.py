@@ -27,7 +27,7 @@ To: TypeAlias = Annotated[str | None, Parameter(help="Before this time, RFC 3339
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class ServiceOptions:
     """Which running service to ask, and how to show what it answers."""
 
     url: str | None = None
@@ -55,7 +55,7 @@ class Paging:
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AsOf:
+class AsOfOptions:
     """Which moment the answer is about."""
 
     effective_at: str | None = None
@@ -74,9 +74,9 @@ class AsOf:
         }
 
 
-NOW: Final = Service()
+NOW: Final = ServiceOptions()
 FIRST_PAGE: Final = Paging()
-LATEST: Final = AsOf()
+LATEST: Final = AsOfOptions()
 
 
 @Parameter(name="*")

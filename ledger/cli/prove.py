@@ -47,9 +47,9 @@ def inclusion(asking: Asking, source: str, position: int, size: int | None) -> i
     base = path_of("v1", "events", source, str(position))
     proof, body = _ask(asking, (base + "/proof", {"size": size}), (base + "/body", {}))
     document = orjson.loads(proof)
-    troubles, signers = check_inclusion(document, source, position, body, _keys(asking))
+    issues, signers = check_inclusion(document, source, position, body, _keys(asking))
     covered = f"event {position} of {source} is among the {document['size']} events of"
-    return _tell(asking, document, covered, troubles, signers)
+    return _tell(asking, document, covered, issues, signers)
 
 
 def consistency(asking: Asking, source: str, old: int, new: int | None) -> int:
@@ -57,9 +57,9 @@ def consistency(asking: Asking, source: str, old: int, new: int | None) -> int:
     path = path_of("v1", "seals", source, "consistency")
     (proof,) = _ask(asking, (path, {"from": old, "to": new}))
     document = orjson.loads(proof)
-    troubles, signers = check_consistency(document, source, _keys(asking))
+    issues, signers = check_consistency(document, source, _keys(asking))
     covered = f"the {document['to']} events of {source} begin with the {document['from']} of"
-    return _tell(asking, document, covered, troubles, signers)
+    return _tell(asking, document, covered, issues, signers)
 
 
 def check_inclusion(
@@ -73,16 +73,16 @@ def check_inclusion(
         fields = leaf.decode(data)
     except (KeyError, TypeError, ValueError) as error:
         return [f"this is not a proof: {error}"], []
-    troubles = []
+    issues = []
     if fields["source"] != source.encode() or fields["position"] != str(position).encode():
-        troubles.append("the leaf is of another event")
+        issues.append("the leaf is of another event")
     if fields["body_sha256"] != sha256(body).digest():
-        troubles.append("the body is not the one that was sealed")
+        issues.append("the body is not the one that was sealed")
     hashed = merkle.leaf_hash(data)
     if not merkle.includes(hashed, position - 1, size, path, root):
-        troubles.append("the path does not lead from the leaf to the root")
+        issues.append("the path does not lead from the leaf to the root")
     wrong, signers = _check_note(note, source, size, root, trusted)
-    return troubles + wrong, signers
+    return issues + wrong, signers
 
 
 def check_consistency(
@@ -95,13 +95,13 @@ def check_consistency(
         notes = str(proof["from_checkpoint"]), str(proof["to_checkpoint"])
     except (KeyError, TypeError, ValueError) as error:
         return [f"this is not a proof: {error}"], []
-    troubles = []
+    issues = []
     if not merkle.extends(*sizes, old, new, path):
-        troubles.append("the path does not lead from one root to the other")
+        issues.append("the path does not lead from one root to the other")
     first = _check_note(notes[0], source, sizes[0], old, trusted)
     last = _check_note(notes[1], source, sizes[1], new, trusted)
     signers = last[1] if first[1] else []
-    return troubles + first[0] + last[0], signers
+    return issues + first[0] + last[0], signers
 
 
 def _hashes(*texts: str) -> list[bytes]:
@@ -156,21 +156,21 @@ def _ask(asking: Asking, *questions: tuple[str, dict[str, int | None]]) -> list[
 
 
 def _tell(
-    asking: Asking, proof: dict[str, Any], covered: str, troubles: list[str],
+    asking: Asking, proof: dict[str, Any], covered: str, issues: list[str],
     signers: list[Verifier],
 ) -> int:  # fmt: skip
-    verdict = "fail" if troubles else "ok" if signers else "INCOMPLETE"
+    verdict = "fail" if issues else "ok" if signers else "INCOMPLETE"
     if asking.json:
-        found = {**proof, "verdict": verdict, "troubles": troubles}
+        found = {**proof, "verdict": verdict, "troubles": issues}
         sys.stdout.write(orjson.dumps(found).decode() + "\n")
     else:
         out = tables.console()
         tables.show_one(_readable(proof), out)
-        for trouble in troubles:
-            tables.line(out, f"the proof does not hold: {trouble}", "fail")
+        for issue in issues:
+            tables.line(out, f"the proof does not hold: {issue}", "fail")
         if signers:
             tables.line(out, f"proved: {covered} a checkpoint signed by {signers[0]}", verdict)
-        elif not troubles:
+        elif not issues:
             tables.line(out, "INCOMPLETE: the hashes fit, but no trusted key signed the root; "
                         "give the list of trusted keys with --trusted FILE", verdict)  # fmt: skip
     return {"ok": HOLDS, "fail": FAILS}.get(verdict, INCOMPLETE)

@@ -13,14 +13,14 @@ from ledger.cli.options import (
     FIRST_PAGE,
     LATEST,
     NOW,
-    AsOf,
+    AsOfOptions,
     Currency,
     CustomerId,
     Flag,
     From,
     Kind,
     Paging,
-    Service,
+    ServiceOptions,
     SourceName,
     Status,
     To,
@@ -34,7 +34,7 @@ Account: TypeAlias = Annotated[
 Id = Annotated[str | None, Parameter(name="id")]
 
 
-def status(*, service: Service = NOW) -> int:
+def status(*, service: ServiceOptions = NOW) -> int:
     """Show each source's head, books, lag and open exceptions, and what the service warns of."""
     from ledger.terminal import tables
 
@@ -51,8 +51,8 @@ def status(*, service: Service = NOW) -> int:
 
 
 def wallets(
-    *, source: SourceName = None, currency: Currency = None, as_of: AsOf = LATEST,
-    paging: Paging = FIRST_PAGE, service: Service = NOW,
+    *, source: SourceName = None, currency: Currency = None, as_of: AsOfOptions = LATEST,
+    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """Show what every wallet holds: available, held, announced, and whether it is reconciled."""
     filters = {"source": source, "currency": currency, **as_of.params()}
@@ -61,8 +61,8 @@ def wallets(
 
 def balances(
     *, source: SourceName = None, account: Account = None, currency: Currency = None,
-    customer_id: CustomerId = None, as_of: AsOf = LATEST, paging: Paging = FIRST_PAGE,
-    service: Service = NOW,
+    customer_id: CustomerId = None, as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE,
+    service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """Show the balance of every account. --account "liabilities:*" takes all that start so."""
     filters = {"source": source, "account": account, "currency": currency,
@@ -73,8 +73,8 @@ def balances(
 def entries(
     *, source: SourceName = None, account: Account = None, currency: Currency = None,
     transaction: Annotated[str | None, Parameter(help="Only this transaction id.")] = None,
-    from_: From = None, to: To = None, as_of: AsOf = LATEST, paging: Paging = FIRST_PAGE,
-    service: Service = NOW,
+    from_: From = None, to: To = None, as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE,
+    service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """Show journal lines; an amount greater than zero debits the account."""
     filters = {"source": source, "account": account, "currency": currency,
@@ -91,8 +91,8 @@ def transactions(
     ] = None,
     flag: Annotated[str | None, Parameter(help="Only with this flag.")] = None,
     from_: From = None,
-    to: To = None, as_of: AsOf = LATEST, paging: Paging = FIRST_PAGE,
-    service: Service = NOW,
+    to: To = None, as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE,
+    service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List transactions, or show one by SOURCE and ID with its history, entries and events."""
     if only_source and id_:
@@ -111,7 +111,7 @@ def customers(
         str | None,
         Parameter(name=["--verification-status", "--status"], help="Only in this state."),
     ] = None,
-    as_of: AsOf = LATEST, paging: Paging = FIRST_PAGE, service: Service = NOW,
+    as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List customers and their verification, or show one by SOURCE and ID with all it has."""
     if only_source and id_:
@@ -130,7 +130,7 @@ def events(
     resource_id: Annotated[str | None, Parameter(help="Only of this resource.")] = None,
     verdict: Annotated[str | None, Parameter(help="accepted or quarantined.")] = None,
     from_: From = None, to: To = None,
-    paging: Paging = FIRST_PAGE, service: Service = NOW,
+    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List the log's events, or show one by SOURCE and POSITION; --body gives its raw bytes."""
     if only_source and position is not None:
@@ -156,7 +156,7 @@ def deliveries(
         Parameter(help="Only of this event: position, source:position or id; or URL event name."),
     ] = None,
     from_: From = None, to: To = None, paging: Paging = FIRST_PAGE,
-    service: Service = NOW,
+    service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List every request that reached the receiver, and what it was answered."""
     filters = {"source": source, "outcome": outcome, "event": event, "from": from_, "to": to}
@@ -175,7 +175,7 @@ def exceptions_list(
     *, source: SourceName = None,
     state: Annotated[str | None, Parameter(help="open, cleared or resolved.")] = None,
     reason: Annotated[str | None, Parameter(help="Only for this reason.")] = None,
-    kind: Kind = None, paging: Paging = FIRST_PAGE, service: Service = NOW,
+    kind: Kind = None, paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List what an operator should look at: unreadable, unknown, conflict, mismatch, parked.
 
@@ -190,7 +190,7 @@ def exceptions_list(
 def resolve(
     exception_id: Annotated[str, Parameter(name="id")], /, *,
     action: Literal["acknowledge", "keep", "retry"], keep: int | None = None,
-    note: str | None = None, by: str | None = None, service: Service = NOW,
+    note: str | None = None, by: str | None = None, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """Decide on one exception; the decision itself becomes an event of the log.
 
@@ -234,7 +234,7 @@ def api(*segments: str) -> str:
 
 
 def show_list(
-    name: str, filters: Mapping[str, Any], paging: Paging, service: Service,
+    name: str, filters: Mapping[str, Any], paging: Paging, service: ServiceOptions,
     path: str | None = None,
 ) -> int:  # fmt: skip
     """Ask for the list `name`, at /v1/`name` or `path`, and print it."""
@@ -253,7 +253,7 @@ def show_list(
     return 0
 
 
-def _one(service: Service, segments: tuple[str, ...], params: Mapping[str, Any]) -> int:
+def _one(service: ServiceOptions, segments: tuple[str, ...], params: Mapping[str, Any]) -> int:
     from ledger.terminal import tables
 
     document, raw = ask_service(service, api(*segments), params)
@@ -271,7 +271,7 @@ def write_raw(raw: bytes, end: bytes = b"\n") -> int:
 
 
 def ask_service(
-    service: Service, path: str, params: Mapping[str, Any], *, body: Any = None,
+    service: ServiceOptions, path: str, params: Mapping[str, Any], *, body: Any = None,
     whole: str | None = None, decode: bool = True,
 ) -> tuple[dict[str, Any], bytes]:  # fmt: skip
     """Return the service's answer, decoded and as it came; with `whole`, all pages as one."""
@@ -287,7 +287,7 @@ def ask_service(
 
 
 async def _answer(
-    service: Service, path: str, params: dict[str, str], body: Any, whole: str | None
+    service: ServiceOptions, path: str, params: dict[str, str], body: Any, whole: str | None
 ) -> bytes:
     import os
 

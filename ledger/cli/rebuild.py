@@ -20,11 +20,11 @@ import orjson
 from ledger.books.compare import DIFFERENCES_MAX
 from ledger.config.settings import Settings
 from ledger.database import connection as database
-from ledger.errors import BadQuestion, DatabaseUnavailable, NoBooks
+from ledger.errors import DatabaseUnavailable, InvalidRequest, NoBooks
 from ledger.eventlog.sources import changed_terms
 from ledger.postgres.attach import database_dsn
 from ledger.rebuild.coordinator import PROCESSES
-from ledger.rebuild.swap import Compared, Rebuild, alone
+from ledger.rebuild.swap import Rebuild, SourceComparison, exclusive_rebuild
 from ledger.registry import load as load_registry
 from ledger.runtime import logs
 from ledger.terminal import exit_status as exits
@@ -41,7 +41,7 @@ Then = Literal["kept", "dropped", "swapped", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RebuildOptions:
     """What to do with the rebuilt books."""
 
     swap: bool = False
@@ -54,11 +54,11 @@ class Options:
     def check(self) -> None:
         """Raise BadQuestion when the options contradict each other."""
         if self.swap + self.verify_only + self.rollback > 1:
-            raise BadQuestion("choose one of --swap, --verify-only and --rollback")
+            raise InvalidRequest("choose one of --swap, --verify-only and --rollback")
         if self.accept_differences and not (self.swap or self.rollback):
-            raise BadQuestion("--accept-differences goes with --swap or --rollback")
+            raise InvalidRequest("--accept-differences goes with --swap or --rollback")
         if not 1 <= self.processes <= PROCESSES_MAX:
-            raise BadQuestion(f"--processes takes 1 to {PROCESSES_MAX}")
+            raise InvalidRequest(f"--processes takes 1 to {PROCESSES_MAX}")
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class Report:
     version: str
     live_version: str
     then: Then
-    compared: Sequence[Compared]
+    compared: Sequence[SourceComparison]
     events: int = 0
     """Events loaded in bulk by this run."""
     seconds: float = 0.0
@@ -122,7 +122,7 @@ class Report:
         }
 
 
-def run(settings: Settings, options: Options) -> int:
+def run(settings: Settings, options: RebuildOptions) -> int:
     """Rebuild, print what was found, and return the exit status."""
     options.check()
     dsn = database_dsn(settings)
@@ -182,8 +182,8 @@ async def _check_settings(connection: Any, settings: Settings) -> None:
         )
 
 
-async def _rebuild(dsn: str, settings: Settings, options: Options, clock: Clock) -> Report:
-    async with alone(dsn) as connection:
+async def _rebuild(dsn: str, settings: Settings, options: RebuildOptions, clock: Clock) -> Report:
+    async with exclusive_rebuild(dsn) as connection:
         await _check_settings(connection, settings)
         rebuild = Rebuild(dsn, settings, connection, load_registry(), options.processes, clock.tell)
         await rebuild.build()
@@ -199,8 +199,8 @@ async def _rebuild(dsn: str, settings: Settings, options: Options, clock: Clock)
         return _report(rebuild, compared, then, clock, built)
 
 
-async def _roll_back(dsn: str, settings: Settings, options: Options, clock: Clock) -> Report:
-    async with alone(dsn) as connection:
+async def _roll_back(dsn: str, settings: Settings, options: RebuildOptions, clock: Clock) -> Report:
+    async with exclusive_rebuild(dsn) as connection:
         await _check_settings(connection, settings)
         rebuild = Rebuild(dsn, settings, connection, load_registry(), 1, clock.tell)
         await rebuild.look_back()
@@ -211,7 +211,9 @@ async def _roll_back(dsn: str, settings: Settings, options: Options, clock: Cloc
         return replace(report, flag="--rollback")
 
 
-async def _swap(rebuild: Rebuild, compared: Sequence[Compared], options: Options) -> Then:
+async def _swap(
+    rebuild: Rebuild, compared: Sequence[SourceComparison], options: RebuildOptions
+) -> Then:
     if any(found.differences for found in compared) and not options.accept_differences:
         return "refused"
     await rebuild.swap()
@@ -219,7 +221,7 @@ async def _swap(rebuild: Rebuild, compared: Sequence[Compared], options: Options
 
 
 def _report(
-    rebuild: Rebuild, compared: Sequence[Compared], then: Then, clock: Clock, seconds: float
+    rebuild: Rebuild, compared: Sequence[SourceComparison], then: Then, clock: Clock, seconds: float
 ) -> Report:
     load = rebuild.load
     return Report(
@@ -256,7 +258,7 @@ def _show(report: Report) -> None:
     tables.line(out, _conclusion(report), "fail" if report.then == "refused" else "")
 
 
-def _count(found: Compared) -> str:
+def _count(found: SourceComparison) -> str:
     count = len(found.differences)
     if not count:
         return "every table is equal"

@@ -19,12 +19,12 @@ from ledger.cli.options import (
     Flag,
     From,
     Paging,
-    Service,
+    ServiceOptions,
     SourceName,
     To,
 )
 from ledger.cli.queries import api, ask_service, show_list, write_raw
-from ledger.errors import BadQuestion, ServiceRefused
+from ledger.errors import InvalidRequest, ServiceRefused
 
 SECONDS_MAX: Final = 600.0
 WAIT_SECONDS_MAX: Final = 60.0
@@ -53,7 +53,7 @@ def import_(
     ] = None,
     from_: From = None, to: To = None,
     column: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    again: Flag = False, service: Service = NOW,
+    again: Flag = False, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """Import a statement: StraitsX JSON, CSV, camt.053 or MT940.
 
@@ -96,11 +96,11 @@ def _columns(given: tuple[str, ...]) -> str | None:
 
     pairs = [each.partition("=") for each in given]
     if not all(name and sign for name, sign, _ in pairs):
-        raise BadQuestion("write --column as what=where, like amount=Amount")
+        raise InvalidRequest("write --column as what=where, like amount=Amount")
     return orjson.dumps({name: where for name, _, where in pairs}).decode() if pairs else None
 
 
-def _post_file(service: Service, params: dict[str, str], file: Path) -> bytes:
+def _post_file(service: ServiceOptions, params: dict[str, str], file: Path) -> bytes:
     import asyncio
     import os
 
@@ -119,7 +119,9 @@ def _post_file(service: Service, params: dict[str, str], file: Path) -> bytes:
 
 
 @statement.command
-def withdraw(sha256: str, /, *, source: str, by: str, note: str, service: Service = NOW) -> int:
+def withdraw(
+    sha256: str, /, *, source: str, by: str, note: str, service: ServiceOptions = NOW
+) -> int:
     """Take a mistaken statement back; it stays in the log and counts no more.
 
     Parameters
@@ -147,7 +149,7 @@ def withdraw(sha256: str, /, *, source: str, by: str, note: str, service: Servic
 def file_(
     sha256: str, /, *, source: str,
     out: Annotated[Path | None, Parameter(help="Write it here, not to the screen.")] = None,
-    service: Service = NOW,
+    service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """Give a statement's file back, byte for byte as it was imported.
 
@@ -180,7 +182,7 @@ def _write_file(path: Path, raw: bytes) -> None:
 @statement.default
 def statements_list(
     *, source: SourceName = None, currency: Currency = None, paging: Paging = FIRST_PAGE,
-    service: Service = NOW,
+    service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List the imported statements, the newest first."""
     return show_list("statements", {"source": source, "currency": currency}, paging, service)
@@ -193,7 +195,7 @@ def lines(
     matched: Annotated[
         Literal["yes", "no"] | None, Parameter(help="Whether in a live match.")
     ] = None,
-    paging: Paging = FIRST_PAGE, service: Service = NOW,
+    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List statement lines and what each is matched with."""
     filters = {"source": source, "currency": currency, "contract_id": contract_id,
@@ -210,7 +212,7 @@ def reconcile_show(
         Parameter(help="Write a spreadsheet; - is the screen.", allow_leading_hyphen=True),
     ] = None,
     no_wait: Annotated[Flag, Parameter(help="Do not wait for what was just imported.")] = False,
-    service: Service = NOW,
+    service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """Show the latest reconciliation of each wallet, waiting for the one of now.
 
@@ -242,7 +244,7 @@ def reconcile_show(
 
 
 def _settled(
-    service: Service, filters: Mapping[str, Any], *, wait: bool, sealed: bool
+    service: ServiceOptions, filters: Mapping[str, Any], *, wait: bool, sealed: bool
 ) -> tuple[dict[str, Any], bytes, bool]:
     """Ask until the runs are at least at the positions where the logs were at the first asking.
 
@@ -270,7 +272,7 @@ def _is_sealed(runs: list[dict[str, Any]]) -> bool:
 
 
 def _expected(
-    service: Service, filters: Mapping[str, Any], wanted: Mapping[str, int]
+    service: ServiceOptions, filters: Mapping[str, Any], wanted: Mapping[str, int]
 ) -> set[tuple[str, str]] | None:
     """Return the wallets that have a statement; None while the books lack some of them."""
     listed, _ = ask_service(service, "/v1/statements", filters)
@@ -299,12 +301,12 @@ def _is_settled(
 
 
 def _write_report(
-    service: Service, source: str | None, currency: str | None, path: Path, kind: str
+    service: ServiceOptions, source: str | None, currency: str | None, path: Path, kind: str
 ) -> None:
     from ledger.client.service_client import path_of
 
     if not source or not currency:
-        raise BadQuestion(f"--{kind} is the report of one wallet: name --source and --currency")
+        raise InvalidRequest(f"--{kind} is the report of one wallet: name --source and --currency")
     address = path_of("reconciliation", source, currency.upper())
     _, raw = ask_service(service, address, {"as": kind}, decode=False)
     if str(path) == "-":
@@ -321,7 +323,7 @@ def breaks(
     ] = None,
     state: Annotated[Literal["OPEN", "RESOLVED"] | None, Parameter(help="Only so.")] = None,
     owner: Annotated[str | None, Parameter(help="Only what this owner looks after.")] = None,
-    paging: Paging = FIRST_PAGE, service: Service = NOW,
+    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List what differs between statements and books, and what is in transit."""
     filters = {"source": source, "currency": currency, "type": type_, "state": state,
@@ -335,7 +337,7 @@ def decide(
     action: Literal["match", "write_off", "post_fee", "void", "reopen", "note"], /, *,
     by: str, note: str,
     item: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    account: str | None = None, service: Service = NOW,
+    account: str | None = None, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """Decide on a break; the decision is an event of the log and moves the books as it says.
 
@@ -370,7 +372,7 @@ def findings(
     *, source: SourceName = None,
     reason: Annotated[str | None, Parameter(help="Only for this reason.")] = None,
     as_of: Annotated[str | None, Parameter(help="As of this moment, RFC 3339.")] = None,
-    paging: Paging = FIRST_PAGE, service: Service = NOW,
+    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List what looks incomplete without any statement: stuck, returned, drifted, unverified."""
     filters = {"source": source, "reason": reason, "as_of": as_of}

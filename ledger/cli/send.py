@@ -15,7 +15,7 @@ from ledger.cli.options import Sending
 from ledger.client.callback_sender import (
     CONCURRENCY,
     LINES_MAX,
-    Answer,
+    SendResult,
     exit_code,
     send,
     slowest,
@@ -24,8 +24,16 @@ from ledger.client.callback_sender import (
 )
 from ledger.client.service_client import service_url
 from ledger.config.settings import Settings
-from ledger.errors import BadQuestion
-from ledger.simulator.simulate import SCENARIOS, SCRIPTS, Callback, chosen, disturb, fresh, story
+from ledger.errors import InvalidRequest
+from ledger.simulator.simulate import (
+    SCENARIOS,
+    SCRIPTS,
+    SimulatedCallback,
+    chosen,
+    disturb,
+    fresh,
+    story,
+)
 from ledger.terminal import tables
 
 SEED_MAX: Final = 2**31
@@ -64,23 +72,23 @@ def send_callbacks(
 
 def _check(files: Sequence[str], scenario: str | None, count: int | None, sending: Sending) -> None:
     if not 0 <= sending.duplicate <= 1:
-        raise BadQuestion("--duplicate is a share from 0 to 1, like 0.3")
+        raise InvalidRequest("--duplicate is a share from 0 to 1, like 0.3")
     if sending.rate is not None and not 0 < sending.rate <= COUNT_MAX:
-        raise BadQuestion("--rate is callbacks per second, greater than 0")
+        raise InvalidRequest("--rate is callbacks per second, greater than 0")
     if sending.concurrency is not None and not 1 <= sending.concurrency <= CONCURRENCY_MAX:
-        raise BadQuestion(f"--concurrency is a number from 1 to {CONCURRENCY_MAX}")
+        raise InvalidRequest(f"--concurrency is a number from 1 to {CONCURRENCY_MAX}")
     if count is not None and not 1 <= count <= COUNT_MAX:
-        raise BadQuestion(f"--count is a number from 1 to {COUNT_MAX}")
+        raise InvalidRequest(f"--count is a number from 1 to {COUNT_MAX}")
     if scenario is not None and scenario not in SCENARIOS:
-        raise BadQuestion(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+        raise InvalidRequest(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
     if scenario is not None and files:
-        raise BadQuestion("give --file or --scenario, not both")
+        raise InvalidRequest("give --file or --scenario, not both")
 
 
 def _choose(
     kinds: Sequence[str], files: Sequence[str], scenario: str | None, count: int | None,
     rng: Random, settings: Settings,
-) -> list[Callback]:  # fmt: skip
+) -> list[SimulatedCallback]:  # fmt: skip
     if files:
         default = next(iter(settings.sources), "straitsx")
         return [_file(name, default) for name in files] * (count or 1)
@@ -89,24 +97,24 @@ def _choose(
     if count is not None:
         unknown = [kind for kind in kinds if kind not in SCRIPTS]
         if unknown:
-            raise BadQuestion(f"no kind {unknown[0]!r}; there are {', '.join(SCRIPTS)}")
+            raise InvalidRequest(f"no kind {unknown[0]!r}; there are {', '.join(SCRIPTS)}")
         return fresh(kinds or tuple(SCRIPTS), rng, count)
     found = chosen(kinds)
     if not found:
-        raise BadQuestion(f"no sample fits {' '.join(kinds)}; kinds are {', '.join(SCRIPTS)}")
+        raise InvalidRequest(f"no sample fits {' '.join(kinds)}; kinds are {', '.join(SCRIPTS)}")
     return found
 
 
-def _file(name: str, provider: str) -> Callback:
+def _file(name: str, provider: str) -> SimulatedCallback:
     if name == "-":
-        return Callback(provider, None, sys.stdin.buffer.read(), "standard input")
+        return SimulatedCallback(provider, None, sys.stdin.buffer.read(), "standard input")
     try:
-        return Callback(provider, None, Path(name).read_bytes(), name)
+        return SimulatedCallback(provider, None, Path(name).read_bytes(), name)
     except OSError as error:
-        raise BadQuestion(f"--file {name} cannot be read: {error.strerror}") from error
+        raise InvalidRequest(f"--file {name} cannot be read: {error.strerror}") from error
 
 
-def _print(answers: Sequence[Answer], seed: int | None, *, json: bool) -> None:
+def _print(answers: Sequence[SendResult], seed: int | None, *, json: bool) -> None:
     document = summary(answers, seed)
     if json:
         sys.stdout.write(orjson.dumps(document).decode() + "\n")

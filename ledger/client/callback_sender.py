@@ -16,7 +16,7 @@ from ledger.client.service_client import path_of, unreachable
 from ledger.config.settings import PROVIDER_HEADERS, Settings, Source
 from ledger.errors import ServiceUnreachable
 from ledger.signatures.schemes import HMAC_PROVIDERS, sign
-from ledger.simulator.simulate import Callback
+from ledger.simulator.simulate import SimulatedCallback
 
 CONCURRENCY: Final = 8
 ANSWER_SECONDS_MAX: Final = 30.0
@@ -26,7 +26,7 @@ LINES_MAX: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SendResult:
     """What the service said to one callback; `position` only when it has one."""
 
     source: str
@@ -94,12 +94,12 @@ def headers(source: Source, body: bytes, target: Target) -> dict[str, str]:
     return found
 
 
-async def send(target: Target, callbacks: Sequence[Callback]) -> list[Answer]:
+async def send(target: Target, callbacks: Sequence[SimulatedCallback]) -> list[SendResult]:
     """Post every callback, at most `concurrency` at a time, each starting in the given order.
 
     Answers come in the order of the callbacks. Raises ServiceUnreachable when nobody listens.
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[int, SendResult] = {}
     queue = iter(enumerate(callbacks))
     started = time.monotonic()
     limit = aiohttp.ClientTimeout(total=ANSWER_SECONDS_MAX)
@@ -116,8 +116,8 @@ async def send(target: Target, callbacks: Sequence[Callback]) -> list[Answer]:
 
 
 async def _work(
-    session: aiohttp.ClientSession, target: Target, queue: Iterator[tuple[int, Callback]],
-    answers: dict[int, Answer], started: float,
+    session: aiohttp.ClientSession, target: Target, queue: Iterator[tuple[int, SimulatedCallback]],
+    answers: dict[int, SendResult], started: float,
 ) -> None:  # fmt: skip
     for n, callback in queue:
         if target.rate:
@@ -125,7 +125,9 @@ async def _work(
         answers[n] = await _post(session, target, callback)
 
 
-async def _post(session: aiohttp.ClientSession, target: Target, callback: Callback) -> Answer:
+async def _post(
+    session: aiohttp.ClientSession, target: Target, callback: SimulatedCallback
+) -> SendResult:
     source = target.source_of(callback.source)
     event = target.event or callback.event
     path = path_of("callbacks", source.name, *([event] if event else []))
@@ -138,7 +140,7 @@ async def _post(session: aiohttp.ClientSession, target: Target, callback: Callba
     return _read(source.name, callback.name, answer.status, body, seconds)
 
 
-def _read(source: str, name: str, code: int, body: bytes, seconds: float) -> Answer:
+def _read(source: str, name: str, code: int, body: bytes, seconds: float) -> SendResult:
     try:
         said = json.loads(body)
     except ValueError:
@@ -147,7 +149,7 @@ def _read(source: str, name: str, code: int, body: bytes, seconds: float) -> Ans
     word = said.get("status")
     position = said.get("position")
     reason = said.get("reason") or said.get("detail") or said.get("title")
-    return Answer(
+    return SendResult(
         source,
         name,
         code,
@@ -158,12 +160,12 @@ def _read(source: str, name: str, code: int, body: bytes, seconds: float) -> Ans
     )
 
 
-def exit_code(answers: Sequence[Answer], *, bad_signature: bool) -> int:
+def exit_code(answers: Sequence[SendResult], *, bad_signature: bool) -> int:
     """Return 0 when all was as it should be: accepted, or refused when signed wrongly."""
     return int(any(answer.accepted == bad_signature for answer in answers))
 
 
-def summary(answers: Sequence[Answer], seed: int | None) -> dict[str, Any]:
+def summary(answers: Sequence[SendResult], seed: int | None) -> dict[str, Any]:
     """Return the answers as one JSON-able document, counted by code and status."""
     counts = Counter(f"{answer.code} {answer.status}" for answer in answers)
     return {
@@ -174,7 +176,7 @@ def summary(answers: Sequence[Answer], seed: int | None) -> dict[str, Any]:
     }
 
 
-def slowest(answers: Sequence[Answer], share: float) -> float:
+def slowest(answers: Sequence[SendResult], share: float) -> float:
     """Return the time in seconds within which `share` (0..1) of the answers came."""
     times = sorted(answer.seconds for answer in answers)
     return times[min(len(times) - 1, int(len(times) * share))] if times else 0.0

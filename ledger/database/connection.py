@@ -198,11 +198,11 @@ ALONE: Final = {"max_parallel_workers_per_gather": "0", "max_parallel_maintenanc
 
 
 @asynccontextmanager
-async def connected(dsn: str, *, is_behind: bool = False, **options: Any) -> AsyncIterator[Any]:
-    """Open a connection for the length of a block; answers go before one that `is_behind`."""
-    connection = await connect(dsn, **((ALONE | options) if is_behind else options))
+async def connected(dsn: str, *, is_background: bool = False, **options: Any) -> AsyncIterator[Any]:
+    """Open a connection for the length of a block; answers go before one that `is_background`."""
+    connection = await connect(dsn, **((ALONE | options) if is_background else options))
     try:
-        if is_behind:
+        if is_background:
             await _step_back(connection)
         yield connection
     finally:
@@ -238,7 +238,7 @@ async def pooled(
     *,
     size_max: int,
     seconds_max: float = COMMAND_SECONDS_MAX,
-    is_behind: bool = False,
+    is_background: bool = False,
     init: Callable[[Any], Awaitable[None]] | None = None,
     session: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Pool]:
@@ -251,7 +251,7 @@ async def pooled(
 
     async def prepare(connection: Any) -> None:
         await connection.execute(PIN)
-        if is_behind:
+        if is_background:
             await _step_back(connection)
         if init is not None:
             await init(connection)
@@ -264,7 +264,7 @@ async def pooled(
         command_timeout=seconds_max,
         init=prepare,
         reset=_keep_session,
-        server_settings={**SESSION, **(ALONE if is_behind else {}), **(session or {})},
+        server_settings={**SESSION, **(ALONE if is_background else {}), **(session or {})},
     )
     await pool
     try:

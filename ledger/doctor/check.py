@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Check:
     """What one check found. `advice` is empty when there is nothing to do."""
 
     verdict: Literal["ok", "warn", "fail"]
@@ -16,16 +16,16 @@ class Finding:
     advice: str = ""
 
 
-def ok(name: str, found: str) -> Finding:
+def ok(name: str, found: str) -> Check:
     """Report that all is well."""
-    return Finding("ok", name, found)
+    return Check("ok", name, found)
 
 
-def warn(name: str, found: str, advice: str) -> Finding:
+def warn(name: str, found: str, advice: str) -> Check:
     """Report something that works but deserves a word."""
-    return Finding("warn", name, found, advice)
+    return Check("warn", name, found, advice)
 
 
-def fail(name: str, found: str, advice: str) -> Finding:
+def fail(name: str, found: str, advice: str) -> Check:
     """Report something that can lose, delay or falsify."""
-    return Finding("fail", name, found, advice)
+    return Check("fail", name, found, advice)

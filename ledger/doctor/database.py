@@ -11,11 +11,11 @@ import asyncpg
 from ledger.database import conditions, pooler
 from ledger.database import connection as database
 from ledger.database.migrations import pending
-from ledger.doctor.check import Finding, fail, ok, warn
+from ledger.doctor.check import Check, fail, ok, warn
 from ledger.errors import DatabaseRefused, DatabaseUnavailable, MigrationError
 from ledger.eventlog.clocks import clock_conditions
 
-Check: TypeAlias = Callable[[Any], Awaitable[list[Finding]]]
+Examine: TypeAlias = Callable[[Any], Awaitable[list[Check]]]
 """(connection) → what was found"""
 
 MINOR_MIN: Final = {14: 23, 15: 18, 16: 14, 17: 10, 18: 6}
@@ -88,7 +88,7 @@ SELECT h.source, h.position - coalesce(c.position, 0) AS events,
 """
 
 
-async def examine(dsn: str, where: str, sources: Sequence[str], connections: int) -> list[Finding]:
+async def examine(dsn: str, where: str, sources: Sequence[str], connections: int) -> list[Check]:
     """Check the database at `dsn`, of which the service needs so many connections.
 
     Raises DatabaseUnavailable when it does not answer.
@@ -105,7 +105,7 @@ async def examine(dsn: str, where: str, sources: Sequence[str], connections: int
             advice = "run `ledger migrate`, or start `ledger serve`"
             return [*found, fail("migrations", "the database has no ledger yet", advice)]
         superuser = server["superuser"]
-        checks: tuple[tuple[str, Check], ...] = (
+        checks: tuple[tuple[str, Examine], ...] = (
             ("migrations", check_migrations),
             ("triggers", check_triggers),
             ("grants", lambda c: check_grants(c, superuser=superuser)),
@@ -120,7 +120,7 @@ async def examine(dsn: str, where: str, sources: Sequence[str], connections: int
         return found
 
 
-async def _asked(name: str, check: Check, connection: Any) -> list[Finding]:
+async def _asked(name: str, check: Examine, connection: Any) -> list[Check]:
     """Run one check; what the role may not see is a finding, not the end of the doctor."""
     try:
         return await check(connection)
@@ -132,7 +132,7 @@ async def _asked(name: str, check: Check, connection: Any) -> list[Finding]:
         return [fail(name, str(error), "run `ledger migrate`; if it stays, restore from a backup")]
 
 
-def check_server(server: Any, where: str) -> list[Finding]:
+def check_server(server: Any, where: str) -> list[Check]:
     """Judge version, minor age and checksums."""
     major, minor = divmod(server["number"], 10_000)
     what = f"{where}, PostgreSQL {server['version']}, as {server['me']}"
@@ -148,7 +148,7 @@ def check_server(server: Any, where: str) -> list[Finding]:
     return found
 
 
-async def check_safety(connection: Any) -> list[Finding]:
+async def check_safety(connection: Any) -> list[Check]:
     """Check fsync, full_page_writes and synchronous_commit."""
     problems = await database.safety_problems(connection)
     if not problems:
@@ -157,7 +157,7 @@ async def check_safety(connection: Any) -> list[Finding]:
     return [fail("durability", found, advice) for found, _, advice in halves]
 
 
-def check_encoding(connection: Any) -> list[Finding]:
+def check_encoding(connection: Any) -> list[Check]:
     """Check that the database holds every text."""
     problem = database.encoding_problem(connection)
     if problem is None:
@@ -166,7 +166,7 @@ def check_encoding(connection: Any) -> list[Finding]:
     return [fail("encoding", found, advice)]
 
 
-async def check_pooler(dsn: str) -> list[Finding]:
+async def check_pooler(dsn: str) -> list[Check]:
     """Check that sessions are kept between here and PostgreSQL."""
     try:
         await pooler.check(dsn)
@@ -176,7 +176,7 @@ async def check_pooler(dsn: str) -> list[Finding]:
     return [ok("sessions", "every connection has a session of its own")]
 
 
-async def check_writes(connection: Any) -> list[Finding]:
+async def check_writes(connection: Any) -> list[Check]:
     """Check that callbacks can be committed."""
     problem = await database.refuses_writes(connection)
     if problem is None:
@@ -186,7 +186,7 @@ async def check_writes(connection: Any) -> list[Finding]:
     return [fail("writes", found, advice + more)]
 
 
-async def check_room(connection: Any, needed: int) -> list[Finding]:
+async def check_room(connection: Any, needed: int) -> list[Check]:
     """Check that the service gets all connections that it needs."""
     room = await connection.fetchval(SELECT_ROOM)
     found = f"{room} for everybody, the service and a command beside it need up to {needed}"
@@ -199,7 +199,7 @@ async def check_room(connection: Any, needed: int) -> list[Finding]:
     return [warn("connections", found, advice)]
 
 
-async def check_clock(connection: Any) -> list[Finding]:
+async def check_clock(connection: Any) -> list[Check]:
     """Compare the database's clock with ours, allowing for the way there and back."""
     before = datetime.now(UTC)
     theirs = await connection.fetchval(SELECT_CLOCK)
@@ -211,7 +211,7 @@ async def check_clock(connection: Any) -> list[Finding]:
     return [warn("clock", said, "synchronise both machines' clocks (chrony, systemd-timesyncd)")]
 
 
-async def check_migrations(connection: Any) -> list[Finding]:
+async def check_migrations(connection: Any) -> list[Check]:
     """Check that the schema is the one that this version needs."""
     try:
         rest = await pending(connection)
@@ -223,7 +223,7 @@ async def check_migrations(connection: Any) -> list[Finding]:
     return [ok("migrations", "all applied, none edited")]
 
 
-async def check_grants(connection: Any, *, superuser: bool) -> list[Finding]:
+async def check_grants(connection: Any, *, superuser: bool) -> list[Check]:
     """Check that this role may not change the log."""
     held = [row["privilege"] for row in await connection.fetch(SELECT_GRANTS)]
     if not held:
@@ -235,7 +235,7 @@ async def check_grants(connection: Any, *, superuser: bool) -> list[Finding]:
     return [fail("grants", said, f"REVOKE {', '.join(held)} ON ledger.events FROM this role")]
 
 
-async def check_triggers(connection: Any) -> list[Finding]:
+async def check_triggers(connection: Any) -> list[Check]:
     """Check that UPDATE, DELETE and TRUNCATE of the log are refused by ENABLE ALWAYS triggers."""
     covered = await connection.fetchval(SELECT_TRIGGERS)
     if covered & EVENT_CHANGES == EVENT_CHANGES:
@@ -245,7 +245,7 @@ async def check_triggers(connection: Any) -> list[Finding]:
                  "who did it")]  # fmt: skip
 
 
-async def check_heads(connection: Any) -> list[Finding]:
+async def check_heads(connection: Any) -> list[Check]:
     """Check that every log ends where its head row says."""
     rows = await connection.fetch(SELECT_HEADS)
     wrong = [row for row in rows if row["head"] != row["last"]]
@@ -259,7 +259,7 @@ async def check_heads(connection: Any) -> list[Finding]:
     ]  # fmt: skip
 
 
-async def check_seals(connection: Any) -> list[Finding]:
+async def check_seals(connection: Any) -> list[Check]:
     """Check that the seals follow the log, and that nobody can change them unnoticed."""
     if await connection.fetchval(SELECT_SEAL_TRIGGERS) < 2:
         return [fail("seals", "a trigger of ledger.tiles or ledger.seals is missing or off",
@@ -276,7 +276,7 @@ async def check_seals(connection: Any) -> list[Finding]:
     ]  # fmt: skip
 
 
-async def check_books(connection: Any) -> list[Finding]:
+async def check_books(connection: Any) -> list[Check]:
     """Check that the live books follow the log, and that nothing is parked."""
     generation = await connection.fetchval(SELECT_LIVE)
     if generation is None:
@@ -298,7 +298,7 @@ async def check_books(connection: Any) -> list[Finding]:
     return found
 
 
-async def check_sources(connection: Any, sources: Sequence[str]) -> list[Finding]:
+async def check_sources(connection: Any, sources: Sequence[str]) -> list[Check]:
     """Check that every configured source has its log, and that no log lost its source."""
     kept = {row["source"]: row["head"] for row in await connection.fetch(SELECT_HEADS)}
     missing = [source for source in sources if source not in kept]
@@ -314,7 +314,7 @@ async def check_sources(connection: Any, sources: Sequence[str]) -> list[Finding
     return found or [ok("sources", f"{', '.join(sources)}: each has its log")]
 
 
-async def check_conditions(connection: Any) -> list[Finding]:
+async def check_conditions(connection: Any) -> list[Check]:
     """Check that no process of the service reports what keeps it from its work."""
     return [
         fail("conditions", found.sentence, "see the service's log for when it began, and mend it")

@@ -22,7 +22,7 @@ from ledger.client.service_client import Client, service_url
 from ledger.config.settings import PREFIX, Settings, secret_name
 from ledger.doctor import database as doctor_database
 from ledger.doctor import schemas as doctor_schema
-from ledger.doctor.check import Finding, fail, ok, warn
+from ledger.doctor.check import Check, fail, ok, warn
 from ledger.errors import LedgerError, ServerNotFound, ServiceRefused, ServiceUnreachable
 from ledger.eventlog import appender as log
 from ledger.postgres.attach import database_dsn
@@ -57,7 +57,7 @@ def run(settings: Settings, environ: Mapping[str, str], *, json: bool) -> int:
     return int(any(check.verdict == "fail" for check in checks))
 
 
-async def examine(settings: Settings) -> list[Finding]:
+async def examine(settings: Settings) -> list[Check]:
     """Return all findings, those about this machine first."""
     return [
         *check_secrets(settings),
@@ -116,7 +116,7 @@ def _count(secrets: Sequence[str]) -> str:
     return f"{len(secrets)} secret{'s' * (len(secrets) != 1)}, not shown" if secrets else "unset"
 
 
-def check_secrets(settings: Settings) -> list[Finding]:
+def check_secrets(settings: Settings) -> list[Check]:
     """Judge how hard secrets and tokens are to guess; fewer than 128 bits is worth a warning."""
     kept = {f"secret of {each.name}": each.secrets for each in settings.sources.values()}
     kept["API token"] = settings.api_tokens
@@ -133,7 +133,7 @@ def check_secrets(settings: Settings) -> list[Finding]:
     return found
 
 
-def check_disk(settings: Settings) -> Finding:
+def check_disk(settings: Settings) -> Check:
     """Say how much room the data directory has."""
     place = settings.data_dir.absolute()
     while not place.exists():
@@ -150,7 +150,7 @@ def check_disk(settings: Settings) -> Finding:
     return ok("disk", free)
 
 
-async def check_port(settings: Settings) -> Finding:
+async def check_port(settings: Settings) -> Check:
     """Say whether our service, nothing, or something else has the port."""
     if settings.port == 0:
         return ok("port", "any free one is taken at start")
@@ -187,7 +187,7 @@ def _is_free(settings: Settings) -> bool:
         return True
 
 
-async def check_database(settings: Settings) -> list[Finding]:
+async def check_database(settings: Settings) -> list[Check]:
     """Check the configured database, or the embedded one if it runs."""
     where = "external" if settings.database_url else "embedded"
     try:

@@ -7,11 +7,11 @@ import asyncpg
 from ledger.books import schema_check
 from ledger.config.settings import Settings
 from ledger.database import connection as database
-from ledger.doctor.check import Finding, fail, ok, warn
+from ledger.doctor.check import Check, fail, ok, warn
 from ledger.eventlog.sources import changed_terms
 
 
-async def examine(dsn: str, settings: Settings) -> list[Finding]:
+async def examine(dsn: str, settings: Settings) -> list[Check]:
     """Check the log's schema, the live books' and what ledger.sources says of the sources.
 
     Raises DatabaseUnavailable when the database does not answer.

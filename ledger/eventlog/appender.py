@@ -76,7 +76,7 @@ so many."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Arrival(msgspec.Struct, gc=False):
+class NewEvent(msgspec.Struct, gc=False):
     """One authentic callback on its way into the log."""
 
     event_id: bytes
@@ -98,7 +98,7 @@ class Arrival(msgspec.Struct, gc=False):
     """Whether its event id says nothing of its kind and resource: the URL told them."""
 
 
-class Appended(msgspec.Struct, frozen=True, gc=False):
+class AppendResult(msgspec.Struct, frozen=True, gc=False):
     """Where a callback is in the log, and whether this delivery put it there."""
 
     position: int
@@ -107,12 +107,12 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     """Whether the event there is of the kind and the resource that this delivery is of."""
 
 
-Tell: TypeAlias = Callable[["Appended | LedgerError"], None]
+Tell: TypeAlias = Callable[["AppendResult | LedgerError"], None]
 """Is called once with where the callback is, or with why nobody knows; must not raise."""
 
 
 class _Waiting(msgspec.Struct):
-    arrival: Arrival
+    new_event: NewEvent
     entered: float
     tell: Tell
 
@@ -122,7 +122,7 @@ class AppendRefused(LedgerError):
 
 
 @dataclass(slots=True)
-class Budget:
+class InFlightLimit:
     """How much may wait in this process, in events and bytes, over all sources."""
 
     events_max: int
@@ -152,14 +152,14 @@ class Budget:
             self.give(size)
 
 
-class Lane:
+class Appender:
     """The appender of one source: collects what arrives while a batch commits, then commits it."""
 
     def __init__(
         self,
         source: str,
         settings: Settings,
-        budget: Budget,
+        budget: InFlightLimit,
         ring: Callable[[], None],
     ) -> None:
         self.source = source
@@ -173,14 +173,14 @@ class Lane:
         self._due = 0.0
         self._is_asleep = False
 
-    def append(self, arrival: Arrival) -> asyncio.Future[Appended]:
+    def append(self, new_event: NewEvent) -> asyncio.Future[AppendResult]:
         """Queue a callback. Its future resolves after the commit, or fails with a LedgerError.
 
         Raises Overloaded, like `submit`.
         """
-        done: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[AppendResult] = asyncio.get_running_loop().create_future()
 
-        def tell(result: Appended | LedgerError) -> None:
+        def tell(result: AppendResult | LedgerError) -> None:
             if done.done():
                 return
             if isinstance(result, LedgerError):
@@ -188,18 +188,18 @@ class Lane:
             else:
                 done.set_result(result)
 
-        self.submit(arrival, tell)
+        self.submit(new_event, tell)
         return done
 
-    def submit(self, arrival: Arrival, tell: Tell) -> None:
+    def submit(self, new_event: NewEvent, tell: Tell) -> None:
         """Queue a callback; `tell` hears of it within `answer_seconds_max`, whatever happens.
 
         Raises Overloaded when the process's budget is used up.
         """
         if self._stopping:
             raise Overloaded("the service is stopping; send the callback again")
-        self._budget.take(len(arrival.body))
-        self._queue.append(_Waiting(arrival, monotonic(), tell))
+        self._budget.take(len(new_event.body))
+        self._queue.append(_Waiting(new_event, monotonic(), tell))
         if self._is_asleep:
             self._wake.set()
 
@@ -240,7 +240,7 @@ class Lane:
         batch: list[_Waiting] = []
         size = 0
         while self._queue and len(batch) < self._settings.batch_events_max:
-            size += len(self._queue[0].arrival.body)
+            size += len(self._queue[0].new_event.body)
             if batch and size > self._settings.batch_bytes_max:
                 break
             batch.append(self._queue.popleft())
@@ -262,7 +262,7 @@ class Lane:
 
     async def _append(self, pool: Pool, batch: list[_Waiting]) -> tuple[Any, set[int]]:
         """Append a batch; return where its events are, and the places `_others` names."""
-        columns = self._columns([waiting.arrival for waiting in batch])
+        columns = self._columns([waiting.new_event for waiting in batch])
         async with pool.acquire() as connection:
             try:
                 record: Any = await connection.fetchrow(APPEND_BATCH, self.source, *columns)
@@ -274,7 +274,7 @@ class Lane:
                     connection.terminate()  # what became of the statement is not known
                 raise
 
-    def _columns(self, rows: list[Arrival]) -> tuple[Any, ...]:
+    def _columns(self, rows: list[NewEvent]) -> tuple[Any, ...]:
         return (
             [row.event_id for row in rows],
             [row.idempotency_key for row in rows],
@@ -300,13 +300,13 @@ class Lane:
         asked = {
             n: record["positions"][n]
             for n, waiting in enumerate(batch)
-            if waiting.arrival.is_by_url and not record["fresh"][n]
+            if waiting.new_event.is_by_url and not record["fresh"][n]
         }
         if not asked:
             return set()
         rows = await connection.fetch(SELECT_KNOWN, self.source, list(asked.values()))
         known = {position: (kind, resource_id) for position, kind, resource_id in rows}
-        told = {n: (batch[n].arrival.kind, batch[n].arrival.resource_id) for n in asked}
+        told = {n: (batch[n].new_event.kind, batch[n].new_event.resource_id) for n in asked}
         return {n for n, position in asked.items() if known.get(position) != told[n]}
 
     def _settle(self, batch: list[_Waiting], record: Any, others: set[int]) -> None:
@@ -314,14 +314,14 @@ class Lane:
         base = record["base"]
         for n, waiting in enumerate(batch):
             if positions is None:
-                result = Appended(base + n + 1, fresh=True)
+                result = AppendResult(base + n + 1, fresh=True)
             else:
                 fresh = record["fresh"][n]
-                result = Appended(positions[n], fresh=fresh, is_alike=n not in others)
+                result = AppendResult(positions[n], fresh=fresh, is_alike=n not in others)
             self._finish(waiting, result)
 
-    def _finish(self, waiting: _Waiting, result: Appended | LedgerError) -> None:
-        self._budget.give(len(waiting.arrival.body))
+    def _finish(self, waiting: _Waiting, result: AppendResult | LedgerError) -> None:
+        self._budget.give(len(waiting.new_event.body))
         waiting.tell(result)
 
     async def _fail_all(self, pool: Pool, batch: list[_Waiting], error: BaseException) -> None:
@@ -371,14 +371,14 @@ class Log:
 
     dsn: str
     settings: Settings
-    lanes: dict[str, Lane] = field(default_factory=dict)
+    lanes: dict[str, Appender] = field(default_factory=dict)
     _rung: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
 
     def __post_init__(self) -> None:
-        budget = Budget(self.settings.queue_events_max, self.settings.queue_bytes_max)
+        budget = InFlightLimit(self.settings.queue_events_max, self.settings.queue_bytes_max)
         for source in self.settings.sources:
-            self.lanes[source] = Lane(source, self.settings, budget, self._rung.set)
+            self.lanes[source] = Appender(source, self.settings, budget, self._rung.set)
 
     async def run(self) -> None:
         """Run every lane and the bell until `stop`."""

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from ledger.errors import Tampered
-from ledger.registry import BY_URL, Reading
+from ledger.registry import BY_URL, ParsedCallback
 
 EVENT_ID_BYTES: Final = 16
 STATEMENTS_SUFFIX: Final = ".statements"
@@ -19,7 +19,7 @@ def event_id(key: str, body: bytes) -> bytes:
     return sha256(key.encode() + b"\x00" + body).digest()[:EVENT_ID_BYTES]
 
 
-def identity(source: str, reading: Reading, body: bytes) -> tuple[str, bytes]:
+def identity(source: str, reading: ParsedCallback, body: bytes) -> tuple[str, bytes]:
     """Return a callback's idempotency key and its event id.
 
     The key is source, kind, idempotency id, resource and the state reported. What is not understood

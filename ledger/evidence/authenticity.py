@@ -91,12 +91,12 @@ def marked(
 
 def of_service(source: Source | None, log: str, event: E) -> E:
     """Return an event of the service's own, ready to be appended, with its mark."""
-    arrival: Any = event
+    new_event: Any = event
     headers = marked(
-        source, log, arrival.headers, origin=arrival.origin, path_event=arrival.path_event,
-        event_id=arrival.event_id,
+        source, log, new_event.headers, origin=new_event.origin, path_event=new_event.path_event,
+        event_id=new_event.event_id,
     )  # fmt: skip
-    made: E = msgspec.structs.replace(arrival, headers=headers)
+    made: E = msgspec.structs.replace(new_event, headers=headers)
     return made
 
 

@@ -27,7 +27,7 @@ from ledger.evidence import store as seals
 from ledger.evidence.authenticity import Authenticity
 from ledger.evidence.merkle import Frontier
 from ledger.evidence.signed_note import checkpoint_of
-from ledger.runtime.background import beside
+from ledger.runtime.background import in_thread
 from ledger.runtime.event_loop import stop_if_cancelled
 from ledger.runtime.metrics import SEALED
 
@@ -204,7 +204,7 @@ class Sealer:
         while True:
             try:
                 async with database.connected(
-                    self.dsn, is_behind=True, seconds_max=60
+                    self.dsn, is_background=True, seconds_max=60
                 ) as connection:
                     while True:
                         if await self.round(connection) < EVENTS_MAX:
@@ -258,5 +258,5 @@ class Sealer:
 @contextmanager
 def sealing(dsn: str, settings: Settings) -> Iterator[None]:
     """Seal for the length of a block."""
-    with beside("sealer", Sealer(dsn, settings).run):
+    with in_thread("sealer", Sealer(dsn, settings).run):
         yield

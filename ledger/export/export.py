@@ -24,15 +24,15 @@ from msgspec import UnsetType
 
 from ledger.api.routes import ROUTES
 from ledger.database import connection as database
-from ledger.errors import BadQuestion, DatabaseUnavailable, NotYet, Tampered
+from ledger.errors import DatabaseUnavailable, InvalidRequest, NotCaughtUp, Tampered
 from ledger.evidence import store as seals
 from ledger.export.journals import DIALECTS, Dialect, day_after, groups
 from ledger.export.jsonl import event_line
 from ledger.export.tables import (
     EVENT_COLUMNS,
-    Column,
     Csv,
     DoesNotFit,
+    ExportColumn,
     JsonLines,
     Parquet,
     Row,
@@ -40,8 +40,8 @@ from ledger.export.tables import (
     columns_of,
 )
 from ledger.queries.as_of.snapshot import earlier
-from ledger.queries.params import LIMIT_MAX, Question, Route, ask
-from ledger.queries.snapshot import SWAPPED, Behind, Snapshot, opened
+from ledger.queries.params import LIMIT_MAX, QueryParams, Route, parse_params
+from ledger.queries.snapshot import SWAPPED, BooksBehind, Snapshot, open_snapshot
 from ledger.runtime.files import HashedFile, replacing
 
 SECONDS_MAX: Final = 600.0
@@ -55,7 +55,7 @@ WHATS: Final = ("entries", "balances", "transactions", "customers", "events")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ExportRequest:
     """What to export, in which form, where to, and as of when (parameters of the query API)."""
 
     format: str
@@ -76,12 +76,14 @@ class Exported:
     """What a clock that was wrong makes the export leave out."""
 
 
-async def write(dsn: str, wanted: Wanted) -> Exported:
+async def write(dsn: str, wanted: ExportRequest) -> Exported:
     """Export; return what came of it. Raises BadQuestion for what does not go together."""
     if wanted.format in DIALECTS and wanted.what != "entries":
-        raise BadQuestion(f"{wanted.format} holds a journal: --what entries is what it can tell")
+        raise InvalidRequest(f"{wanted.format} holds a journal: --what entries is what it can tell")
     if wanted.what == "events" and "effective_at" in wanted.params:
-        raise BadQuestion("events are not dated by the provider: use --recorded-at or --position")
+        raise InvalidRequest(
+            "events are not dated by the provider: use --recorded-at or --position"
+        )
     texts: frozenset[str] = frozenset()
     while True:
         try:
@@ -90,17 +92,17 @@ async def write(dsn: str, wanted: Wanted) -> Exported:
             texts |= {error.column}
 
 
-async def _write(dsn: str, wanted: Wanted, texts: frozenset[str]) -> Exported:
+async def _write(dsn: str, wanted: ExportRequest, texts: frozenset[str]) -> Exported:
     with _opened(wanted) as file:
         sink = HashedFile(file)
         async with _snapshot(dsn) as snapshot:
-            then, question = await _question(snapshot, wanted)
+            then, params = await _question(snapshot, wanted)
             if wanted.format in DIALECTS:
-                journal = Journal(then, question, DIALECTS[wanted.format](), sink)
+                journal = Journal(then, params, DIALECTS[wanted.format](), sink)
                 rows = await journal.write()
             else:
-                rows = await _table(then, question, wanted, sink, texts)
-        asked = question.text("source")
+                rows = await _table(then, params, wanted, sink, texts)
+        asked = params.text("source")
         position = {s: p for s, p in then.position.items() if asked in (None, s)}
         as_of = then.as_of
         said = [] if isinstance(as_of, UnsetType) or not as_of.warnings else as_of.warnings
@@ -108,7 +110,7 @@ async def _write(dsn: str, wanted: Wanted, texts: frozenset[str]) -> Exported:
 
 
 @contextmanager
-def _opened(wanted: Wanted) -> Iterator[BinaryIO]:
+def _opened(wanted: ExportRequest) -> Iterator[BinaryIO]:
     """Open where the export goes. What may have to begin anew reaches stdout only when whole."""
     if wanted.out != STDOUT:
         with replacing(Path(wanted.out)) as file:
@@ -128,51 +130,53 @@ async def _snapshot(dsn: str) -> AsyncIterator[Snapshot]:
     try:
         async with (
             database.connected(dsn, seconds_max=SECONDS_MAX, **SESSION) as connection,
-            opened(connection) as snapshot,
+            open_snapshot(connection) as snapshot,
         ):
             yield snapshot
-    except Behind as error:
-        raise NotYet(f"the books have not reached {error} yet; export again in a moment") from error
+    except BooksBehind as error:
+        raise NotCaughtUp(
+            f"the books have not reached {error} yet; export again in a moment"
+        ) from error
     except SWAPPED as error:
         raise DatabaseUnavailable("the books were replaced meanwhile; export again") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseUnavailable(f"the database refused: {error}; export again") from error
 
 
-async def _question(snapshot: Snapshot, wanted: Wanted) -> tuple[Snapshot, Question]:
+async def _question(snapshot: Snapshot, wanted: ExportRequest) -> tuple[Snapshot, QueryParams]:
     """Check what is asked for; return the snapshot as it stood then."""
     route = _route("entries" if wanted.what == "events" else wanted.what)
     query = [*wanted.params.items(), ("limit", str(LIMIT_MAX))]
-    question = ask(route, {}, query)
-    source = question.text("source")
+    params = parse_params(route, {}, query)
+    source = params.text("source")
     if source is not None:
         snapshot.check(source)
-    if question.as_of is None:
-        return snapshot, question
-    return await earlier(snapshot, question, question.as_of), question
+    if params.as_of is None:
+        return snapshot, params
+    return await earlier(snapshot, params, params.as_of), params
 
 
 def _route(what: str) -> Route:
     return next(route for route in ROUTES if route.path == f"/v1/{what}")
 
 
-async def _pages(snapshot: Snapshot, question: Question, what: str) -> AsyncIterator[list[Row]]:
+async def _pages(snapshot: Snapshot, params: QueryParams, what: str) -> AsyncIterator[list[Row]]:
     """Read every page of a list in the snapshot."""
     route = _route(what)
-    base, cursor = question, None
+    base, cursor = params, None
     while True:
         answer = await route.read(snapshot, base)
         yield [msgspec.to_builtins(row) for row in getattr(answer, what)]
         cursor = answer.next
         if cursor is None:
             return
-        base = ask(route, {}, [*_texts(question), ("cursor", cursor)])
+        base = parse_params(route, {}, [*_texts(params), ("cursor", cursor)])
 
 
-def _texts(question: Question) -> list[tuple[str, str]]:
+def _texts(params: QueryParams) -> list[tuple[str, str]]:
     """Say a question in the words that it was asked in."""
-    found = [(name, str(value)) for name, value in question.values.items()]
-    as_of = question.as_of
+    found = [(name, str(value)) for name, value in params.values.items()]
+    as_of = params.as_of
     if as_of is not None:
         if as_of.effective_at is not None:
             found.append(("effective_at", as_of.effective_at.isoformat()))
@@ -183,24 +187,24 @@ def _texts(question: Question) -> list[tuple[str, str]]:
         if as_of.positions:
             places = [f"{source}:{place}" for source, place in as_of.positions.items()]
             found.append(("position", ",".join(places)))
-    return [*found, ("limit", str(question.limit))]
+    return [*found, ("limit", str(params.limit))]
 
 
 async def _table(
-    snapshot: Snapshot, question: Question, wanted: Wanted, sink: HashedFile,
+    snapshot: Snapshot, params: QueryParams, wanted: ExportRequest, sink: HashedFile,
     texts: frozenset[str],
 ) -> int:  # fmt: skip
-    make: Mapping[str, Callable[[HashedFile, Sequence[Column]], RowWriter]] = {
+    make: Mapping[str, Callable[[HashedFile, Sequence[ExportColumn]], RowWriter]] = {
         "jsonl": JsonLines,
         "csv": Csv,
         "parquet": partial(Parquet, texts=texts),
     }
     if wanted.what == "events":
-        columns: Sequence[Column] = EVENT_COLUMNS
-        pages = _events(snapshot, question)
+        columns: Sequence[ExportColumn] = EVENT_COLUMNS
+        pages = _events(snapshot, params)
     else:
         columns = columns_of(_row_type(wanted.what))
-        pages = _pages(snapshot, question, wanted.what)
+        pages = _pages(snapshot, params, wanted.what)
     writer = make[wanted.format](sink, columns)
     count = 0
     try:
@@ -219,11 +223,11 @@ def _row_type(what: str) -> type[Any]:
     return found
 
 
-async def _events(snapshot: Snapshot, question: Question) -> AsyncIterator[list[Row]]:
+async def _events(snapshot: Snapshot, params: QueryParams) -> AsyncIterator[list[Row]]:
     """Read the log, bodies included, up to where the question says."""
-    for source in snapshot.sources(question):
+    for source in snapshot.sources(params):
         place = snapshot.places[source]
-        end = place.head if question.as_of is None else place.books
+        end = place.head if params.as_of is None else place.books
         done = 0
         while done < end:
             wanted = min(EVENTS_MAX, end - done)
@@ -239,7 +243,7 @@ class Journal:
     """A journal on its way out: whole entries, then the balances that they must add up to."""
 
     snapshot: Snapshot
-    question: Question
+    params: QueryParams
     dialect: Dialect
     sink: HashedFile
     last: date | None = None
@@ -249,7 +253,7 @@ class Journal:
         self._put(self.dialect.begin(f"callback-ledger, {self._told()}"))
         count = 0
         kept: list[Row] = []
-        async for rows in _pages(self.snapshot, self.question, "entries"):
+        async for rows in _pages(self.snapshot, self.params, "entries"):
             count += len(rows)
             kept += rows
             # A page may end within an event, whose lines balance together only.
@@ -269,7 +273,7 @@ class Journal:
         day = day_after(self.last)
         if day is None:
             return
-        async for rows in _pages(self.snapshot, self.question, "balances"):
+        async for rows in _pages(self.snapshot, self.params, "balances"):
             for row in rows:
                 amount = row["balance"]
                 if row["normal"] == "credit":
@@ -280,7 +284,7 @@ class Journal:
         self.sink.write("".join(f"{line}\n" for line in lines).encode())
 
     def _told(self) -> str:
-        asked = self.question.text("source")
+        asked = self.params.text("source")
         places = [f"{s}:{p}" for s, p in self.snapshot.position.items() if asked in (None, s)]
-        dated = self.question.as_of.effective_at if self.question.as_of else None
+        dated = self.params.as_of.effective_at if self.params.as_of else None
         return f"true at {','.join(places)}" + (f", dated up to {dated:%FT%TZ}" if dated else "")

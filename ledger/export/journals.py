@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from ledger.errors import BadQuestion
+from ledger.errors import InvalidRequest
 
 FIRST_DAY: Final = date(1970, 1, 1)
 LAST_DAY: Final = date(2099, 12, 31)
@@ -73,7 +73,7 @@ def commodity(currency: str) -> str:
     """Return a currency as both tools take it. Raises BadQuestion when they do not."""
     if not _CURRENCY.fullmatch(currency):
         told = f"the currency {currency!r} has no name in a journal; export jsonl or csv"
-        raise BadQuestion(told)
+        raise InvalidRequest(told)
     return currency
 
 

@@ -18,9 +18,16 @@ import orjson
 
 from ledger.books.projection_worker import translate
 from ledger.export.jsonl import row_line
-from ledger.fold.batch import RELATED_MAX, Batch, Change, Stream, StreamKey, Translated
+from ledger.fold.batch import (
+    RELATED_MAX,
+    Batch,
+    ChangeSet,
+    LoadedStream,
+    StreamKey,
+    TranslatedEvent,
+)
 from ledger.fold.stream_state import encode
-from ledger.model import SourceTerms, Table, Trouble, changed
+from ledger.model import Issue, SourceTerms, Table, changed
 from ledger.payload import plain, total
 from ledger.registry import Registry
 
@@ -55,7 +62,7 @@ _LINKS: Final = "SELECT link, kind, id FROM links ORDER BY link, kind, id"
 
 
 @dataclass(slots=True)
-class Shelf:
+class OfflineStore:
     """What the fold keeps between batches, in a file that nobody else reads."""
 
     path: Path
@@ -92,7 +99,7 @@ class Shelf:
                 found.append(key)
         self.load(batch, found)
 
-    def write(self, change: Change, lines: Sequence[tuple[Stream, bytes]]) -> None:
+    def write(self, change: ChangeSet, lines: Sequence[tuple[LoadedStream, bytes]]) -> None:
         """Keep what a batch changed."""
         rows = [
             (*each.key, each.first_position, each.position, encode(each.stored), line)
@@ -114,10 +121,10 @@ class Shelf:
 
 
 @dataclass(slots=True)
-class PaperFold:
+class OfflineFold:
     """Folds one source's events, told in order, into lines of every table of its books."""
 
-    shelf: Shelf
+    shelf: OfflineStore
     terms: SourceTerms
     registry: Registry
     emit: Callable[[str, bytes], None]
@@ -153,7 +160,7 @@ class PaperFold:
             values = dict(zip(table.columns, (*key, *amounts), strict=True))
             self.emit(table.name, row_line(table.columns, values))
 
-    def _fold(self, events: Sequence[Translated]) -> None:
+    def _fold(self, events: Sequence[TranslatedEvent]) -> None:
         batch = Batch(
             self.terms, self.registry.streams, self.registry.projections, events,
             parked=set(self.parked),
@@ -173,7 +180,7 @@ class PaperFold:
         for table, line in rows:
             self.emit(table, line)
 
-    def _stream_line(self, stream: Stream) -> bytes:
+    def _stream_line(self, stream: LoadedStream) -> bytes:
         table = stream.projection.table
         values = {
             **(stream.row or {}),
@@ -185,7 +192,7 @@ class PaperFold:
         }
         return row_line({**table.columns, **PLACE}, values)
 
-    def _row_lines(self, change: Change) -> Iterable[tuple[str, bytes]]:
+    def _row_lines(self, change: ChangeSet) -> Iterable[tuple[str, bytes]]:
         for projection in self.registry.projections:
             table = projection.table
             for row in change.rows.get(table.name, ()):
@@ -197,13 +204,13 @@ class PaperFold:
             values = (self.terms.source, park.position, *park.key, park.reason)
             yield "parked", row_line(PARKED, dict(zip(PARKED, values, strict=True)))
 
-    def _isolate(self, events: Sequence[Translated], error: Exception) -> None:
+    def _isolate(self, events: Sequence[TranslatedEvent], error: Exception) -> None:
         """Find the one event whose rows cannot be written, and list it, as the database's fold."""
         if len(events) > 1:
             half = len(events) // 2
             self._fold(events[:half])
             self._fold(events[half:])
             return
-        if events[0].trouble is not None:
+        if events[0].issue is not None:
             raise error
-        self._fold([changed(events[0], trouble=Trouble("rows_refused", type(error).__name__))])
+        self._fold([changed(events[0], issue=Issue("rows_refused", type(error).__name__))])

@@ -22,7 +22,7 @@ from ledger import registry
 from ledger.books import store as books
 from ledger.config.settings import LOG_NAME, Settings
 from ledger.database import connection as database
-from ledger.errors import BadQuestion, BooksDisagree, NotYet, Tampered
+from ledger.errors import BooksDisagree, InvalidRequest, NotCaughtUp, Tampered
 from ledger.eventlog.identity import check_identity
 from ledger.eventlog.sources import terms_of
 from ledger.evidence import leaf, merkle
@@ -31,7 +31,7 @@ from ledger.evidence.merkle import Frontier
 from ledger.evidence.signed_note import Verifier, checkpoint_of, open_checkpoint
 from ledger.evidence.store import SELECT_ENDS
 from ledger.export.jsonl import event_line
-from ledger.export.offline_fold import PaperFold, Shelf
+from ledger.export.offline_fold import OfflineFold, OfflineStore
 from ledger.export.pack_file import PackWriter, Parts
 from ledger.export.pack_manifest import (
     ABOUT,
@@ -60,7 +60,7 @@ BYTES_MAX: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PackRequest:
     """What to pack: these sources (none: all), each up to its position (none: all sealed)."""
 
     sources: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ def positions_of(text: str | None, sources: Sequence[str]) -> dict[str, int]:
     found = read_places("position", text)
     if isinstance(found, int):
         if len(sources) != 1:
-            raise BadQuestion(f"position {found} is of which source? write straitsx:{found}")
+            raise InvalidRequest(f"position {found} is of which source? write straitsx:{found}")
         return {sources[0]: found}
     return found
 
@@ -103,7 +103,7 @@ class _Reach:
 
 
 async def write_file(
-    settings: Settings, dsn: str, path: Path, wanted: Wanted, *, quiet: bool
+    settings: Settings, dsn: str, path: Path, wanted: PackRequest, *, quiet: bool
 ) -> Packing:
     """Write a pack to a file, which appears when it is whole.
 
@@ -134,7 +134,7 @@ class Exporting:
     folder: Path
     """Where the fold may keep what does not fit into memory."""
 
-    async def write(self, wanted: Wanted) -> list[_Reach]:
+    async def write(self, wanted: PackRequest) -> list[_Reach]:
         """Write everything; return how far each source goes."""
         known = await terms_of(self.connection, self.settings)
         terms = {each.source: each for each in known}
@@ -159,15 +159,17 @@ class Exporting:
         return reaches
 
     async def _ends(
-        self, wanted: Wanted, known: Mapping[str, SourceTerms]
+        self, wanted: PackRequest, known: Mapping[str, SourceTerms]
     ) -> Sequence[Mapping[str, Any]]:
         """Return where the chosen logs and their seals end, after giving the sealer a moment."""
         for source in (*wanted.sources, *wanted.positions):
             if source not in known:
-                raise BadQuestion(f"there is no source {source!r}; there are: {', '.join(known)}")
+                raise InvalidRequest(
+                    f"there is no source {source!r}; there are: {', '.join(known)}"
+                )
         chosen = set(wanted.sources) or set(known)
         if not chosen >= wanted.positions.keys():
-            raise BadQuestion("--position names a source that --source leaves out")
+            raise InvalidRequest("--position names a source that --source leaves out")
         clock = asyncio.get_running_loop().time
         heads: dict[str, int] | None = None
         deadline = clock() + SEAL_SECONDS_MAX
@@ -180,16 +182,18 @@ class Exporting:
             await asyncio.sleep(0.1)
         found = [row for row in rows if row["sealed"] or row["source"] in wanted.positions]
         if not found:
-            raise NotYet("nothing is sealed yet; run `ledger serve`, which seals, and ask again")
+            raise NotCaughtUp(
+                "nothing is sealed yet; run `ledger serve`, which seals, and ask again"
+            )
         return sorted(found, key=lambda row: str(row["source"]))
 
     async def _reach(self, terms: SourceTerms, row: Mapping[str, Any], asked: int | None) -> _Reach:
         source, position = terms.source, row["sealed"] if asked is None else asked
         if position < 1 or position > row["head"]:
             told = f"the log of {source} has positions 1 to {row['head']}, not {position}"
-            raise BadQuestion(f"{told}; name one of those")
+            raise InvalidRequest(f"{told}; name one of those")
         if position > row["sealed"]:
-            raise NotYet(
+            raise NotCaughtUp(
                 f"{source} is sealed up to {row['sealed']}, not {position}; see that `ledger "
                 "serve` or its projector role runs, then ask again"
             )
@@ -212,10 +216,10 @@ class Exporting:
         frontier = Frontier()
         with (
             tempfile.TemporaryDirectory(prefix=".ledger-pack-", dir=self.folder) as folder,
-            Shelf(Path(folder) / "fold.sqlite") as shelf,
+            OfflineStore(Path(folder) / "fold.sqlite") as shelf,
         ):
             emit = partial(_emit, parts, source)
-            fold = PaperFold(shelf, reach.packed.terms, registry.load(), emit)
+            fold = OfflineFold(shelf, reach.packed.terms, registry.load(), emit)
             while frontier.size < end:
                 rows = await self._events(source, frontier.size, end)
                 for row, hashed in zip(rows, leaf.hashes_of(rows), strict=True):
@@ -245,7 +249,7 @@ class Exporting:
         try:
             live = await self._parked_live(source, end)
         except asyncpg.UndefinedTableError as error:
-            raise NotYet("the live books are being replaced; export again") from error
+            raise NotCaughtUp("the live books are being replaced; export again") from error
         if live is None or live == folded:
             return
         first = min(live ^ folded)
@@ -272,7 +276,7 @@ class Exporting:
                 rows = await self.connection.fetch(_parked(schema), source, end)
                 return {row["position"] for row in rows}
             if clock() > deadline:
-                raise NotYet(
+                raise NotCaughtUp(
                     f"the books of {source} are at {place}, the pack would end at {end}; see that "
                     "`ledger serve` or its projector role runs, then export again"
                 )

@@ -37,7 +37,7 @@ class DoesNotFit(LedgerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ExportColumn:
     """A column of an export: its name, and text, amount, moment, integer, boolean or json."""
 
     name: str
@@ -62,16 +62,18 @@ class RowWriter(Protocol):
 
 
 EVENT_COLUMNS: Final = tuple(
-    Column(name, {"position": "integer"}.get(name, "moment" if name.endswith("_at") else "text"))
+    ExportColumn(
+        name, {"position": "integer"}.get(name, "moment" if name.endswith("_at") else "text")
+    )
     for name in EVENT_FIELDS
 )
 
 
-def columns_of(kind: type[Any]) -> tuple[Column, ...]:
+def columns_of(kind: type[Any]) -> tuple[ExportColumn, ...]:
     """Return the columns of an answer's rows."""
     info = msgspec.inspect.type_info(kind)
     assert isinstance(info, msgspec.inspect.StructType)
-    return tuple(Column(each.encode_name, _kind(each.type)) for each in info.fields)
+    return tuple(ExportColumn(each.encode_name, _kind(each.type)) for each in info.fields)
 
 
 def _kind(info: Any) -> str:
@@ -93,7 +95,7 @@ def _kind(info: Any) -> str:
 class JsonLines:
     """One JSON object a line."""
 
-    def __init__(self, sink: Sink, columns: Sequence[Column]) -> None:
+    def __init__(self, sink: Sink, columns: Sequence[ExportColumn]) -> None:
         self.sink = sink
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -109,7 +111,7 @@ class JsonLines:
 class Csv:
     """RFC 4180, with a header; what a spreadsheet would run as a formula begins with `'`."""
 
-    def __init__(self, sink: Sink, columns: Sequence[Column]) -> None:
+    def __init__(self, sink: Sink, columns: Sequence[ExportColumn]) -> None:
         self.sink = sink
         self.columns = columns
         self._put([[column.name for column in columns]])
@@ -149,7 +151,7 @@ class Parquet:
     """Apache Parquet by pyarrow: amounts as decimal128(38, 18), or as texts where one is longer."""
 
     def __init__(
-        self, sink: Sink, columns: Sequence[Column], texts: frozenset[str] = frozenset()
+        self, sink: Sink, columns: Sequence[ExportColumn], texts: frozenset[str] = frozenset()
     ) -> None:
         self.arrow = _arrow()
         self.columns = columns

@@ -14,25 +14,25 @@ from typing import Any, Final, NamedTuple
 from ledger.fold.change import (
     DECISION,
     PARKED,
-    Change,
+    ChangeSet,
+    LoadedStream,
     Park,
-    Stream,
     StreamKey,
-    Translated,
+    TranslatedEvent,
     decided,
-    own_troubles,
+    own_issues,
 )
 from ledger.fold.journal import add_entries, add_up, check_balanced
-from ledger.fold.stream_state import Stored, decoder
+from ledger.fold.stream_state import StreamState, decoder
 from ledger.model import (
     Decision,
     Entry,
-    Outcome,
+    FoldResult,
+    Issue,
     Projection,
-    Seen,
+    RecordedFact,
     SourceTerms,
     StreamProjection,
-    Trouble,
     View,
 )
 
@@ -40,11 +40,11 @@ __all__ = [
     "DECISION",
     "RELATED_MAX",
     "Batch",
-    "Change",
+    "ChangeSet",
+    "LoadedStream",
     "Park",
-    "Stream",
     "StreamKey",
-    "Translated",
+    "TranslatedEvent",
     "advance",
     "stream_of",
 ]
@@ -53,7 +53,9 @@ RELATED_MAX: Final = 16
 """Streams looked at under one link, the same ones however events are cut into batches."""
 
 
-def stream_of(event: Translated, streams_of: Mapping[str, StreamProjection]) -> StreamKey | None:
+def stream_of(
+    event: TranslatedEvent, streams_of: Mapping[str, StreamProjection]
+) -> StreamKey | None:
     """Name the stream of an event; None when it has none. A decision is for its target."""
     fact = event.fact
     if fact is None:
@@ -64,13 +66,15 @@ def stream_of(event: Translated, streams_of: Mapping[str, StreamProjection]) -> 
     return key if key[0] in streams_of else None
 
 
-def advance(projection: StreamProjection, state: Any, event: Translated) -> Any:
+def advance(projection: StreamProjection, state: Any, event: TranslatedEvent) -> Any:
     """Return the state of a stream after an event of it: a fact, or an operator's decision."""
     fact = event.fact
     if fact is None:
         return state
     if fact.kind != DECISION:
-        seen = Seen(fact, event.position, event.event_id, event.received_at, event.recorded_at)
+        seen = RecordedFact(
+            fact, event.position, event.event_id, event.received_at, event.recorded_at
+        )
         return projection.fold(state, seen)
     if state is None or projection.decide is None or fact.status != "keep":
         return state
@@ -78,10 +82,10 @@ def advance(projection: StreamProjection, state: Any, event: Translated) -> Any:
     return projection.decide(state, decision)
 
 
-class Step(NamedTuple):
+class FoldStep(NamedTuple):
     """An event on its way through a batch: its stream, and the stream's state after it."""
 
-    event: Translated
+    event: TranslatedEvent
     key: StreamKey | None
     state: Any
     """An exception when folding the event raised it."""
@@ -92,10 +96,10 @@ class Made(NamedTuple):
     """The rows of an event-wise projection, and what makes them."""
 
     rows: list[tuple[Any, ...]]
-    rows_of: Callable[[Outcome], Sequence[tuple[Any, ...]]]
+    rows_of: Callable[[FoldResult], Sequence[tuple[Any, ...]]]
 
 
-_EMPTY: Final = Stored(None, (), (), ())
+_EMPTY: Final = StreamState(None, (), (), ())
 
 
 @dataclass(slots=True)
@@ -105,12 +109,12 @@ class Batch:
     terms: SourceTerms
     streams_of: Mapping[str, StreamProjection]
     projections: Sequence[Projection]
-    events: Sequence[Translated]
-    streams: dict[StreamKey, Stream] = field(default_factory=dict)
+    events: Sequence[TranslatedEvent]
+    streams: dict[StreamKey, LoadedStream] = field(default_factory=dict)
     parked: set[StreamKey] = field(default_factory=set)
     parks: list[Park] = field(default_factory=list)
     _keys: list[StreamKey | None] = field(default_factory=list)
-    _steps: list[Step] = field(default_factory=list)
+    _steps: list[FoldStep] = field(default_factory=list)
     _links: set[str] = field(default_factory=set)
     _related: dict[str, set[StreamKey]] = field(default_factory=dict)
     _new_links: list[tuple[str, str, str]] = field(default_factory=list)
@@ -130,7 +134,9 @@ class Batch:
         """Give the batch a stream as the books hold it."""
         projection = self.streams_of[key[0]]
         stored = decoder(projection).decode(raw)
-        self.streams[key] = Stream(key, projection, stored, first_position, position, is_new=False)
+        self.streams[key] = LoadedStream(
+            key, projection, stored, first_position, position, is_new=False
+        )
 
     def fold_states(self) -> set[str]:
         """Fold every event into its stream's state; return the link keys that matter.
@@ -141,7 +147,7 @@ class Batch:
         links: set[str] = set()
         for event, key in zip(self.events, self._keys, strict=True):
             if key is None or key in self.parked:
-                self._steps.append(Step(event, key, None, ()))
+                self._steps.append(FoldStep(event, key, None, ()))
                 continue
             projection = self.streams_of[key[0]]
             state = latest.get(key)
@@ -157,14 +163,14 @@ class Batch:
                 state = error
             else:
                 latest[key] = state
-            self._steps.append(Step(event, key, state, found))
+            self._steps.append(FoldStep(event, key, state, found))
         self._links = links
         return links
 
-    def follow(self, earlier: Change) -> None:
+    def follow(self, earlier: ChangeSet) -> None:
         """Take what an earlier batch changed and the books may not show yet."""
         for stream in earlier.streams:
-            self.streams[stream.key] = Stream(
+            self.streams[stream.key] = LoadedStream(
                 stream.key,
                 stream.projection,
                 stream.stored,
@@ -207,7 +213,7 @@ class Batch:
             yield
         self._is_viewed = True
 
-    def finish(self) -> Change:
+    def finish(self) -> ChangeSet:
         """Return what the batch changes, made at once unless `view` has made it."""
         if not self._is_viewed:
             for step in self._steps:
@@ -221,32 +227,34 @@ class Batch:
             else:
                 rows[table.name] = made.rows
         changed = [stream for stream in self.streams.values() if stream.row is not None]
-        return Change(changed, rows, sums, self._new_links, self.parks)
+        return ChangeSet(changed, rows, sums, self._new_links, self.parks)
 
-    def _step(self, step: Step) -> None:
+    def _step(self, step: FoldStep) -> None:
         event, key, state, _ = step
         fact = event.fact
         decides = fact is not None and fact.kind == DECISION
         if key is None or (decides and (key in self.parked or key not in self.streams)):
-            self._add(self._outcome(event, opened=own_troubles(event), decided=decided(fact)))
+            self._add(self._outcome(event, opened=own_issues(event), decided=decided(fact)))
         elif key in self.parked:
             self._park(event, key, "an earlier event of the stream is parked")
         elif isinstance(state, Exception):
             self._park(event, key, f"{type(state).__name__}: {state}")
-        elif event.trouble is not None:
-            self._park(event, key, f"{event.trouble.reason}: {event.trouble.detail}")
+        elif event.issue is not None:
+            self._park(event, key, f"{event.issue.reason}: {event.issue.detail}")
         else:
             stream = self.streams.get(key)
             if stream is None:
                 place = event.position
-                stream = Stream(key, self.streams_of[key[0]], _EMPTY, place, place, is_new=True)
+                stream = LoadedStream(
+                    key, self.streams_of[key[0]], _EMPTY, place, place, is_new=True
+                )
             try:
                 if decides or not self._alone(step, stream):
                     self._together(step, stream)
             except Exception as error:  # noqa: BLE001 - a view's bug parks its stream only
                 self._park(event, key, f"{type(error).__name__}: {error}")
 
-    def _alone(self, step: Step, stream: Stream) -> bool:
+    def _alone(self, step: FoldStep, stream: LoadedStream) -> bool:
         """Fold an ordinary event: of a stream without relations and troubles.
 
         Returns False, with nothing changed, for any other.
@@ -258,7 +266,7 @@ class Batch:
             if known and (len(known) > 1 or key not in known):
                 return False
         view = stream.projection.view(state, (), self.terms)
-        if view.troubles or before.troubles:
+        if view.issues or before.issues:
             return False
         entries: list[Entry] = []
         if view.legs:
@@ -266,11 +274,11 @@ class Batch:
         if view.legs or before.legs:
             add_entries(entries, stream.key, before.legs, view.legs)
         self._add(self._outcome(event, entries))
-        self._apply(stream, Stored(state, view.legs, (), links), view)
+        self._apply(stream, StreamState(state, view.legs, (), links), view)
         stream.position = event.position
         return True
 
-    def _together(self, step: Step, stream: Stream) -> None:
+    def _together(self, step: FoldStep, stream: LoadedStream) -> None:
         """Fold an event of a stream with relations or troubles."""
         evaluated = self._evaluate(step, stream)
         self._add(self._difference(step.event, evaluated))
@@ -278,7 +286,9 @@ class Batch:
             self._apply(each, stored, view)
         stream.position = step.event.position
 
-    def _evaluate(self, step: Step, stream: Stream) -> list[tuple[Stream, Stored, View]]:
+    def _evaluate(
+        self, step: FoldStep, stream: LoadedStream
+    ) -> list[tuple[LoadedStream, StreamState, View]]:
         """View the stream with its new state, and every stream related to it; change nothing."""
         _, _, state, links = step
         key = stream.key
@@ -297,13 +307,13 @@ class Batch:
         return found
 
     def _viewed(
-        self, stream: Stream, state: Any, related: Sequence[Any], links: Sequence[str]
-    ) -> tuple[Stream, Stored, View]:
+        self, stream: LoadedStream, state: Any, related: Sequence[Any], links: Sequence[str]
+    ) -> tuple[LoadedStream, StreamState, View]:
         view = stream.projection.view(state, related, self.terms)
         if view.legs:
             check_balanced(view.legs)
-        reasons = [trouble.reason for trouble in view.troubles] if view.troubles else ()
-        return stream, Stored(state, view.legs, reasons, links), view
+        reasons = [issue.reason for issue in view.issues] if view.issues else ()
+        return stream, StreamState(state, view.legs, reasons, links), view
 
     def _states_under(
         self, links: Sequence[str], key: StreamKey, states: Mapping[StreamKey, Any]
@@ -320,26 +330,26 @@ class Batch:
         ]
 
     def _difference(
-        self, event: Translated, evaluated: list[tuple[Stream, Stored, View]]
-    ) -> Outcome:
+        self, event: TranslatedEvent, evaluated: list[tuple[LoadedStream, StreamState, View]]
+    ) -> FoldResult:
         """Say what the event changes: journal entries, troubles opened and cleared."""
         entries: list[Entry] = []
-        opened: list[tuple[str, str, Trouble]] = []
+        opened: list[tuple[str, str, Issue]] = []
         cleared: list[tuple[str, str, str]] = []
         for stream, stored, view in evaluated:
             before = stream.stored
             if view.legs or before.legs:
                 add_entries(entries, stream.key, before.legs, view.legs)
-            if view.troubles or before.troubles:
+            if view.issues or before.issues:
                 kind, resource = stream.key
                 opened += [
-                    (kind, resource, t) for t in view.troubles if t.reason not in before.troubles
+                    (kind, resource, t) for t in view.issues if t.reason not in before.issues
                 ]
-                gone = set(before.troubles) - set(stored.troubles)
+                gone = set(before.issues) - set(stored.issues)
                 cleared += [(kind, resource, reason) for reason in sorted(gone)]
         return self._outcome(event, entries, opened, cleared, decided(event.fact))
 
-    def _apply(self, stream: Stream, stored: Stored, view: View) -> None:
+    def _apply(self, stream: LoadedStream, stored: StreamState, view: View) -> None:
         for link in stored.links:
             if link not in stream.stored.links:
                 self._new_links.append((link, *stream.key))
@@ -348,14 +358,14 @@ class Batch:
         stream.row = view.row
         self.streams[stream.key] = stream
 
-    def _park(self, event: Translated, key: StreamKey, reason: str) -> None:
+    def _park(self, event: TranslatedEvent, key: StreamKey, reason: str) -> None:
         self.parks.append(Park(event.position, key, reason[:500]))
-        trouble = Trouble(PARKED, reason[:500])
-        opened = [] if key in self.parked else [(key[0], key[1], trouble)]
+        issue = Issue(PARKED, reason[:500])
+        opened = [] if key in self.parked else [(key[0], key[1], issue)]
         self.parked.add(key)
         self._add(self._outcome(event, opened=opened, folded=False))
 
-    def _add(self, outcome: Outcome) -> None:
+    def _add(self, outcome: FoldResult) -> None:
         """Make the rows of an event: all of them, or none when a projection raises."""
         made = [rows_of(outcome) for _, rows_of in self._made]
         for (rows, _), own in zip(self._made, made, strict=True):
@@ -363,17 +373,17 @@ class Batch:
 
     def _outcome(
         self,
-        event: Translated,
+        event: TranslatedEvent,
         entries: Sequence[Entry] = (),
-        opened: Sequence[tuple[str, str, Trouble]] = (),
+        opened: Sequence[tuple[str, str, Issue]] = (),
         cleared: Sequence[tuple[str, str, str]] = (),
         decided: tuple[str, str, str] | None = None,
         *,
         folded: bool = True,
-    ) -> Outcome:
+    ) -> FoldResult:
         fact = event.fact if folded else None
         said = fact or event
-        return Outcome(
+        return FoldResult(
             self.terms.source, event.position, event.event_id, said.kind, said.resource_id,
             said.status, event.received_at, event.recorded_at, fact, entries, opened, cleared,
             decided,

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from ledger.errors import CannotBeTrue
-from ledger.fold.stream_state import Stored
-from ledger.model import YEARS, Fact, Record, StreamProjection, Trouble, stamp
+from ledger.errors import InvalidCallback
+from ledger.fold.stream_state import StreamState
+from ledger.model import YEARS, Fact, Issue, Record, StreamProjection, stamp
 
 StreamKey: TypeAlias = tuple[str, str]
 """(kind, resource id)"""
@@ -21,7 +21,7 @@ AHEAD_MAX: Final = timedelta(days=1)
 """How far after its arrival a callback may be dated: clocks differ, and so do days."""
 
 
-class Translated(Record, frozen=True):
+class TranslatedEvent(Record, frozen=True):
     """An event of the log after translation: a fact, or the trouble that prevented one."""
 
     position: int
@@ -32,16 +32,16 @@ class Translated(Record, frozen=True):
     received_at: datetime
     recorded_at: datetime
     fact: Fact | None
-    trouble: Trouble | None = None
+    issue: Issue | None = None
 
 
 @dataclass(slots=True)
-class Stream:
+class LoadedStream:
     """A stream during a batch. `row` is None until something in it changed."""
 
     key: StreamKey
     projection: StreamProjection
-    stored: Stored
+    stored: StreamState
     first_position: int
     position: int
     is_new: bool
@@ -58,10 +58,10 @@ class Park:
 
 
 @dataclass(slots=True)
-class Change:
+class ChangeSet:
     """What a batch does to the books of one source, ready to be written."""
 
-    streams: list[Stream]
+    streams: list[LoadedStream]
     rows: dict[str, list[tuple[Any, ...]]]
     sums: dict[str, dict[tuple[Any, ...], list[Decimal]]]
     links: list[tuple[str, str, str]]
@@ -77,7 +77,7 @@ def in_time(fact: Fact, received_at: datetime) -> Fact:
     moment = fact.effective_at
     if moment is None or (moment.year in YEARS and moment <= received_at + AHEAD_MAX):
         return fact
-    raise CannotBeTrue(
+    raise InvalidCallback(
         "time_out_of_range",
         f"it is dated {stamp(moment)} and arrived at {stamp(received_at)}; a time lies in "
         f"{YEARS[0]} to {YEARS[-1]}, a day after the arrival at most",
@@ -93,9 +93,9 @@ def decided(fact: Fact | None) -> tuple[str, str, str] | None:
     return str(details.get("exception")), fact.status, f"{by}{details.get('note') or ''}"
 
 
-def own_troubles(event: Translated) -> list[tuple[str, str, Trouble]]:
+def own_issues(event: TranslatedEvent) -> list[tuple[str, str, Issue]]:
     """Return the trouble of an event that belongs to no stream."""
-    trouble = event.trouble
-    if trouble is None and event.fact is not None and event.fact.kind != DECISION:
-        trouble = Trouble("no_projection", f"nothing folds callbacks of kind {event.fact.kind}")
-    return [] if trouble is None else [(event.kind, event.resource_id, trouble)]
+    issue = event.issue
+    if issue is None and event.fact is not None and event.fact.kind != DECISION:
+        issue = Issue("no_projection", f"nothing folds callbacks of kind {event.fact.kind}")
+    return [] if issue is None else [(event.kind, event.resource_id, issue)]

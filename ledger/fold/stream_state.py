@@ -11,24 +11,24 @@ import msgspec
 from ledger.model import Leg, StreamProjection
 
 
-class Stored(msgspec.Struct, array_like=True):
+class StreamState(msgspec.Struct, array_like=True):
     """What a stream's row keeps for the fold: its state, what it has posted, what troubles it."""
 
     state: Any
     legs: Sequence[Leg]
-    troubles: Sequence[str]
+    issues: Sequence[str]
     links: Sequence[str]
 
 
 @lru_cache(maxsize=64)
-def decoder(projection: StreamProjection) -> msgspec.json.Decoder[Stored]:
+def decoder(projection: StreamProjection) -> msgspec.json.Decoder[StreamState]:
     """Return the decoder of the streams that `projection` folds."""
     shape = msgspec.defstruct(
-        "Stored",
+        "StreamState",
         [
             ("state", projection.state),
             ("legs", list[Leg]),
-            ("troubles", list[str]),
+            ("issues", list[str]),
             ("links", list[str]),
         ],
         array_like=True,
@@ -37,4 +37,4 @@ def decoder(projection: StreamProjection) -> msgspec.json.Decoder[Stored]:
 
 
 encode = msgspec.json.Encoder().encode
-"""Encode a `Stored` for its row."""
+"""Encode a `StreamState` for its row."""

@@ -21,7 +21,7 @@ import asyncpg
 
 from ledger.errors import PostgresError
 from ledger.postgres.binaries import Binaries
-from ledger.postgres.process import Account, handed_over, launch
+from ledger.postgres.process import SystemAccount, handed_over, launch
 from ledger.runtime.files import sync_folder
 
 OWNER: Final = "ledger_owner"
@@ -207,7 +207,7 @@ def _write_secret(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
-async def create(cluster: Cluster, binaries: Binaries, account: Account) -> None:
+async def create(cluster: Cluster, binaries: Binaries, account: SystemAccount) -> None:
     """Create the cluster. It appears under its name only once complete; remains are replaced.
 
     Raises PostgresError with the end of initdb's output.
@@ -218,11 +218,11 @@ async def create(cluster: Cluster, binaries: Binaries, account: Account) -> None
         await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
         account.own(draft)
-        trouble = await _initdb(cluster, binaries, account, draft, password, locale)
-        if trouble is None:
+        issue = await _initdb(cluster, binaries, account, draft, password, locale)
+        if issue is None:
             break
     else:
-        raise PostgresError(f"initdb could not create {cluster.pgdata}: {trouble}")
+        raise PostgresError(f"initdb could not create {cluster.pgdata}: {issue}")
     with (draft / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(TUNING)
         file.flush()
@@ -240,7 +240,7 @@ def _locales(binaries: Binaries) -> list[list[str]]:
 async def _initdb(
     cluster: Cluster,
     binaries: Binaries,
-    account: Account,
+    account: SystemAccount,
     target: Path,
     password: str,
     locale: Sequence[str],
@@ -273,7 +273,7 @@ async def _initdb(
 
 @contextmanager
 def _password_file(
-    cluster: Cluster, account: Account, password: str
+    cluster: Cluster, account: SystemAccount, password: str
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Show the password to initdb: our file, or for another account one that is only in memory."""
     if account.how == "direct" or not hasattr(os, "memfd_create"):

@@ -32,7 +32,7 @@ _CHILDREN: Final[dict[int, subprocess.Popen[bytes]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SystemAccount:
     """Who the server is. `uid` and `gid` are what it sees itself as."""
 
     uid: int
@@ -57,7 +57,7 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
 
-def accounts(pgdata: Path, pg_user: str | None) -> list[Account]:
+def accounts(pgdata: Path, pg_user: str | None) -> list[SystemAccount]:
     """List the accounts to try, best first; an existing cluster is run by its owner.
 
     Raises PostgresError if the cluster belongs to somebody else or `pg_user` does not exist.
@@ -70,24 +70,24 @@ def accounts(pgdata: Path, pg_user: str | None) -> list[Account]:
                 f"{pgdata} belongs to {_name(owner.st_uid)}, this is {_name(us)}: start the ledger "
                 "as its owner, or set LEDGER_DATA_DIR to another directory"
             )
-        return [Account(us, os.getegid(), _name(us), "direct")]
+        return [SystemAccount(us, os.getegid(), _name(us), "direct")]
     named = _named(pg_user)
     inside = [replace(account, how="namespace") for account in named[:1] or _anyone()]
     if owner is None:
         return [*named, *inside]
     if owner.st_uid == 0:
         return inside
-    return [Account(owner.st_uid, owner.st_gid, _name(owner.st_uid), "setuid")]
+    return [SystemAccount(owner.st_uid, owner.st_gid, _name(owner.st_uid), "setuid")]
 
 
-def _named(pg_user: str | None) -> list[Account]:
+def _named(pg_user: str | None) -> list[SystemAccount]:
     found = []
     for name in (pg_user,) if pg_user else DEFAULT_ACCOUNTS:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        found.append(Account(entry.pw_uid, entry.pw_gid, name, "setuid"))
+        found.append(SystemAccount(entry.pw_uid, entry.pw_gid, name, "setuid"))
     if pg_user and (not found or found[0].uid == 0):
         raise PostgresError(
             f"LEDGER_PG_USER={pg_user} is not an account that PostgreSQL can run as here: "
@@ -96,10 +96,10 @@ def _named(pg_user: str | None) -> list[Account]:
     return found
 
 
-def _anyone() -> list[Account]:
+def _anyone() -> list[SystemAccount]:
     # PostgreSQL looks itself up in the account database, so the id has to be in there.
     others = (entry for entry in pwd.getpwall() if entry.pw_uid != 0)
-    return [Account(e.pw_uid, e.pw_gid, e.pw_name, "namespace") for e in others][:1]
+    return [SystemAccount(e.pw_uid, e.pw_gid, e.pw_name, "namespace") for e in others][:1]
 
 
 def _name(uid: int) -> str:
@@ -109,7 +109,9 @@ def _name(uid: int) -> str:
         return f"uid {uid}"
 
 
-def settle(binaries: Binaries, candidates: Sequence[Account]) -> tuple[Account, Binaries]:
+def settle(
+    binaries: Binaries, candidates: Sequence[SystemAccount]
+) -> tuple[SystemAccount, Binaries]:
     """Choose the first account that can run the programs, copying them where it cannot read them.
 
     Raises PostgresError that says why each account was passed over.
@@ -118,15 +120,15 @@ def settle(binaries: Binaries, candidates: Sequence[Account]) -> tuple[Account, 
     for account in candidates:
         if account.how == "direct":
             return account, binaries
-        trouble = _trial(account, ["/bin/sh", "-c", ":"])
-        if trouble is None:
-            trouble = _trial(account, [str(binaries.path / "postgres"), "--version"])
-            if trouble is None:
+        issue = _trial(account, ["/bin/sh", "-c", ":"])
+        if issue is None:
+            issue = _trial(account, [str(binaries.path / "postgres"), "--version"])
+            if issue is None:
                 return account, binaries
             copy = readable_copy(binaries)
             if copy and _trial(account, [str(copy.path / "postgres"), "--version"]) is None:
                 return account, copy
-        refused.append(f"{account.name} by {account.how}: {trouble}")
+        refused.append(f"{account.name} by {account.how}: {issue}")
     raise PostgresError(
         "PostgreSQL does not run as root, and no other way was open "
         f"({'; '.join(refused) or 'there is no other account'}). What to do: run the ledger as an "
@@ -135,7 +137,7 @@ def settle(binaries: Binaries, candidates: Sequence[Account]) -> tuple[Account, 
     )
 
 
-def _trial(account: Account, argv: Sequence[str]) -> str | None:
+def _trial(account: SystemAccount, argv: Sequence[str]) -> str | None:
     """Return None if the account can run the command, else what happened."""
     line, arguments = account.command(argv)
     try:
@@ -156,7 +158,7 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def handed_over(account: Account, directory: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+def handed_over(account: SystemAccount, directory: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Open a directory for a program of the account: its name there, descriptors to pass on."""
     if account.how == "direct" or not Path("/proc/self/fd").is_dir():
         yield str(directory), ()
@@ -169,7 +171,7 @@ def handed_over(account: Account, directory: Path) -> Iterator[tuple[str, tuple[
 
 
 def launch(
-    account: Account, argv: Sequence[str], log: IO[bytes], passed: tuple[int, ...]
+    account: SystemAccount, argv: Sequence[str], log: IO[bytes], passed: tuple[int, ...]
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, so that Ctrl-C and our death do not reach it."""
     line, arguments = account.command(argv)

@@ -32,7 +32,7 @@ from ledger.postgres.cluster import (
     server_arguments,
 )
 from ledger.postgres.process import (
-    Account,
+    SystemAccount,
     accounts,
     alive,
     any_serves,
@@ -271,7 +271,7 @@ def _forget_stale(cluster: Cluster) -> None:
         (cluster.pgdata / "postmaster.pid").unlink(missing_ok=True)
 
 
-def _serve(cluster: Cluster, binaries: Binaries, account: Account) -> int:
+def _serve(cluster: Cluster, binaries: Binaries, account: SystemAccount) -> int:
     """Start the server's process, in a session of its own. Returns its id."""
     with (
         open(cluster.log, "ab", opener=_private) as log,
@@ -288,7 +288,7 @@ async def _until_ready(cluster: Cluster, pid: int) -> None:
     Raises _Ended if the process ends first, PostgresError if it stays silent for too long.
     """
     deadline = time.monotonic() + START_SECONDS_MAX
-    trouble: Exception | None = None
+    issue: Exception | None = None
     while time.monotonic() < deadline:
         try:
             async with asyncio.timeout(START_SECONDS_MAX):
@@ -309,15 +309,15 @@ async def _until_ready(cluster: Cluster, pid: int) -> None:
                 "file back that belongs to this cluster"
             ) from error
         except asyncpg.CannotConnectNowError as error:
-            trouble, deadline = error, time.monotonic() + START_SECONDS_MAX
+            issue, deadline = error, time.monotonic() + START_SECONDS_MAX
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            trouble = error
+            issue = error
         if not alive(pid):
             raise _Ended
         await asyncio.sleep(POLL_SECONDS)
     raise PostgresError(
         f"PostgreSQL (process {pid}) did not answer for {START_SECONDS_MAX:.0f} seconds "
-        f"({trouble!r}); see {cluster.log}"
+        f"({issue!r}); see {cluster.log}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ledger.errors import NotFound
 from ledger.queries.money import histories
-from ledger.queries.params import Question
+from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
     Answer,
     BankAccount,
@@ -185,10 +185,10 @@ LISTED_MAX: Final = 100
 """Entries of each list that a customer's answer holds."""
 
 
-async def customers(snapshot: Snapshot, question: Question) -> Customers:
+async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
     """Read customers and their verification."""
-    status = question.text("verification_status")
-    rows, following = await CUSTOMERS.page(snapshot, question, None, status)
+    status = params.text("verification_status")
+    rows, following = await CUSTOMERS.page(snapshot, params, None, status)
     found: list[Customer] = []
     for (source,), group in grouped(rows, "source").items():
         told = await _told(snapshot, source, [row["id"] for row in group])
@@ -200,51 +200,51 @@ async def customers(snapshot: Snapshot, question: Question) -> Customers:
     return Customers(customers=found, next=following, position=snapshot.position)
 
 
-async def bank_accounts(snapshot: Snapshot, question: Question) -> BankAccounts:
+async def bank_accounts(snapshot: Snapshot, params: QueryParams) -> BankAccounts:
     """Read bank accounts and their verification."""
-    wanted = question.text("customer_id"), question.text("verification_status")
-    rows, following = await BANK_ACCOUNTS.page(snapshot, question, *wanted)
+    wanted = params.text("customer_id"), params.text("verification_status")
+    rows, following = await BANK_ACCOUNTS.page(snapshot, params, *wanted)
     found = [build(BankAccount, row) for row in rows]
     return BankAccounts(bank_accounts=found, next=following, position=snapshot.position)
 
 
-async def virtual_accounts(snapshot: Snapshot, question: Question) -> VirtualAccounts:
+async def virtual_accounts(snapshot: Snapshot, params: QueryParams) -> VirtualAccounts:
     """Read virtual accounts."""
-    wanted = question.text("customer_id"), question.text("status")
-    rows, following = await VIRTUAL_ACCOUNTS.page(snapshot, question, *wanted)
+    wanted = params.text("customer_id"), params.text("status")
+    rows, following = await VIRTUAL_ACCOUNTS.page(snapshot, params, *wanted)
     found = [build(VirtualAccount, row) for row in rows]
     return VirtualAccounts(virtual_accounts=found, next=following, position=snapshot.position)
 
 
-async def limits(snapshot: Snapshot, question: Question) -> Limits:
+async def limits(snapshot: Snapshot, params: QueryParams) -> Limits:
     """Read transaction limits."""
-    rows, following = await LIMITS.page(snapshot, question, question.text("customer_id"), None)
+    rows, following = await LIMITS.page(snapshot, params, params.text("customer_id"), None)
     found = [build(Limit, row) for row in rows]
     return Limits(limits=found, next=following, position=snapshot.position)
 
 
-async def limit_requests(snapshot: Snapshot, question: Question) -> LimitRequests:
+async def limit_requests(snapshot: Snapshot, params: QueryParams) -> LimitRequests:
     """Read requests to change limits."""
-    wanted = question.text("customer_id"), question.text("status")
-    rows, following = await LIMIT_REQUESTS.page(snapshot, question, *wanted)
+    wanted = params.text("customer_id"), params.text("status")
+    rows, following = await LIMIT_REQUESTS.page(snapshot, params, *wanted)
     found = [build(LimitRequest, row) for row in rows]
     return LimitRequests(limit_requests=found, next=following, position=snapshot.position)
 
 
-async def rfi(snapshot: Snapshot, question: Question) -> Rfis:
+async def rfi(snapshot: Snapshot, params: QueryParams) -> Rfis:
     """Read requests for information."""
-    wanted = question.text("customer_id"), question.text("status")
-    rows, following = await RFI.page(snapshot, question, *wanted)
+    wanted = params.text("customer_id"), params.text("status")
+    rows, following = await RFI.page(snapshot, params, *wanted)
     return Rfis(rfi=[build(Rfi, row) for row in rows], next=following, position=snapshot.position)
 
 
-async def customer(snapshot: Snapshot, question: Question) -> CustomerDetail:
+async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
     """Read one customer with everything that names it.
 
     A customer that only other callbacks name has no verification status. Raises NotFound when
     none does.
     """
-    source, id_ = snapshot.check(question.need("source")), question.need("id")
+    source, id_ = snapshot.check(params.need("source")), params.need("id")
     row = await snapshot.row(SELECT_CUSTOMERS, source, *_FIRST, id_, None)
     told = (await _told(snapshot, source, [id_]))[id_]
     if row is None and not any(told.values()):

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ledger.config.settings import EVENT_NAME
-from ledger.errors import BadQuestion, NotFound
-from ledger.queries.params import POSITION_MAX, Question, after, write_cursor
+from ledger.errors import InvalidRequest, NotFound
+from ledger.queries.params import POSITION_MAX, QueryParams, after, write_cursor
 from ledger.queries.schemas.log import Deliveries, Delivery, Event, EventDetail, Events
 from ledger.queries.schemas.money import build
 from ledger.queries.snapshot import Listing, Row, Snapshot
@@ -82,35 +82,35 @@ NO_POSITION: Final = 0
 EVENTS: Final = Listing(SELECT_EVENTS, {"position": int})
 
 
-async def events(snapshot: Snapshot, question: Question) -> Events:
+async def events(snapshot: Snapshot, params: QueryParams) -> Events:
     """Read envelopes, the newest first; the answer is true at the head of each log."""
     rows, following = await EVENTS.page(
         snapshot,
-        question,
-        question.text("kind"),
-        question.text("resource_id"),
-        question.text("status"),
-        question.text("verdict"),
-        question.time("from"),
-        question.time("to"),
+        params,
+        params.text("kind"),
+        params.text("resource_id"),
+        params.text("status"),
+        params.text("verdict"),
+        params.time("from"),
+        params.time("to"),
     )
     found = [build(Event, row) for row in rows]
     return Events(events=found, next=following, position=snapshot.head)
 
 
-async def event(snapshot: Snapshot, question: Question) -> EventDetail:
+async def event(snapshot: Snapshot, params: QueryParams) -> EventDetail:
     """Read one envelope with its headers. Raises NotFound."""
-    return build(EventDetail, await _event(snapshot, question, SELECT_EVENT))
+    return build(EventDetail, await _event(snapshot, params, SELECT_EVENT))
 
 
-async def body(snapshot: Snapshot, question: Question) -> tuple[str, bytes]:
+async def body(snapshot: Snapshot, params: QueryParams) -> tuple[str, bytes]:
     """Read an event's id and its body, byte for byte as it arrived. Raises NotFound."""
-    row = await _event(snapshot, question, SELECT_BODY)
+    row = await _event(snapshot, params, SELECT_BODY)
     return row["event_id"], row["body"]
 
 
-async def _event(snapshot: Snapshot, question: Question, statement: str) -> Row:
-    source, position = snapshot.check(question.need("source")), question.number("position")
+async def _event(snapshot: Snapshot, params: QueryParams, statement: str) -> Row:
+    source, position = snapshot.check(params.need("source")), params.number("position")
     row = await snapshot.row(statement, source, position)
     if row is None:
         head = snapshot.places[source].head
@@ -118,7 +118,7 @@ async def _event(snapshot: Snapshot, question: Question, statement: str) -> Row:
     return row
 
 
-async def deliveries(snapshot: Snapshot, question: Question) -> Deliveries:
+async def deliveries(snapshot: Snapshot, params: QueryParams) -> Deliveries:
     """Read what reached the receiver, the newest first; true at the head of each log.
 
     Two series are merged by time, each read backwards along its own key, so a page costs the
@@ -126,11 +126,11 @@ async def deliveries(snapshot: Snapshot, question: Question) -> Deliveries:
     """
     rows: list[Row] = []
     position = snapshot.head
-    for source in await _sources(snapshot, question):
-        start = after(question, source, (int, int))
+    for source in await _sources(snapshot, params):
+        start = after(params, source, (int, int))
         places = [POSITION_MAX if place is None else int(place) for place in start]
-        wanted = question.limit + 1 - len(rows)
-        found = await _merged(snapshot, question, source, places, wanted)
+        wanted = params.limit + 1 - len(rows)
+        found = await _merged(snapshot, params, source, places, wanted)
         if len(found) == wanted:
             rows += found[:-1]
             following = write_cursor([source, *_places_after(places, found[:-1])])
@@ -143,26 +143,26 @@ def _built(rows: Iterable[Row]) -> list[Delivery]:
     return [build(Delivery, row) for row in rows]
 
 
-async def _sources(snapshot: Snapshot, question: Question) -> list[str]:
+async def _sources(snapshot: Snapshot, params: QueryParams) -> list[str]:
     recorded = {row["source"] for row in await snapshot.rows(SELECT_DELIVERY_SOURCES)}
-    wanted = question.text("source")
+    wanted = params.text("source")
     names = {*snapshot.places, *recorded}
     if wanted is not None:
         names = {wanted if wanted in recorded else snapshot.check(wanted)}
-    first = str(question.cursor[0]) if question.cursor else ""
+    first = str(params.cursor[0]) if params.cursor else ""
     return sorted(name for name in names if name >= first)
 
 
 async def _merged(
-    snapshot: Snapshot, question: Question, source: str, places: list[int], wanted: int
+    snapshot: Snapshot, params: QueryParams, source: str, places: list[int], wanted: int
 ) -> list[Row]:
     """Return the newest `wanted` rows of both series that lie before `places`."""
-    position, path_event = await _event_asked(snapshot, source, question.text("event"))
+    position, path_event = await _event_asked(snapshot, source, params.text("event"))
     filters = (
-        question.text("outcome"),
+        params.text("outcome"),
         position,
-        question.time("from"),
-        question.time("to"),
+        params.time("from"),
+        params.time("to"),
         path_event,
     )
     first = await snapshot.rows(SELECT_FIRST_DELIVERIES, source, wanted, places[0], *filters)
@@ -187,7 +187,7 @@ async def _event_asked(
         return (row["position"] if row else NO_POSITION), None
     if not EVENT_NAME.fullmatch(asked):
         told = asked[:64]
-        raise BadQuestion(f"event is a position, an event id or an event's name, not {told!r}")
+        raise InvalidRequest(f"event is a position, an event id or an event's name, not {told!r}")
     return None, asked
 
 

@@ -6,11 +6,11 @@ from base64 import b64encode
 from functools import partial
 from typing import Final
 
-from ledger.errors import BadQuestion, CannotSeal, Conflicting, NotFound, NotYet
+from ledger.errors import CannotSeal, Conflicting, InvalidRequest, NotCaughtUp, NotFound
 from ledger.evidence import leaf, merkle
 from ledger.evidence import store as seals
 from ledger.evidence.merkle import NodeAt
-from ledger.queries.params import Question
+from ledger.queries.params import QueryParams
 from ledger.queries.schemas.evidence import ConsistencyProof, InclusionProof, Seal, Seals
 from ledger.queries.snapshot import Listing, Row, Snapshot
 
@@ -30,33 +30,33 @@ SELECT_EVENT: Final = "SELECT * FROM ledger.events WHERE source = $1 AND positio
 SEALS: Final = Listing(SELECT_SEALS, {"size": int})
 
 
-async def listed(snapshot: Snapshot, question: Question) -> Seals:
+async def listed(snapshot: Snapshot, params: QueryParams) -> Seals:
     """Read checkpoints, the newest first; the answer is true at the head of each log."""
-    rows, following = await SEALS.page(snapshot, question)
+    rows, following = await SEALS.page(snapshot, params)
     return Seals(seals=[_seal(row) for row in rows], next=following, position=snapshot.head)
 
 
-async def seal(snapshot: Snapshot, question: Question) -> Seal:
+async def seal(snapshot: Snapshot, params: QueryParams) -> Seal:
     """Read one checkpoint: the one of `size`, or the latest. Raises NotFound or NotYet."""
-    return _seal(await _checkpoint(snapshot, question.need("source"), question.number("size")))
+    return _seal(await _checkpoint(snapshot, params.need("source"), params.number("size")))
 
 
-async def inclusion(snapshot: Snapshot, question: Question) -> InclusionProof:
+async def inclusion(snapshot: Snapshot, params: QueryParams) -> InclusionProof:
     """Prove that a checkpoint covers an event.
 
     Raises NotFound, NotYet when it is not sealed yet, Conflicting when it was changed since.
     """
-    source, position = snapshot.check(question.need("source")), question.number("position") or 0
+    source, position = snapshot.check(params.need("source")), params.number("position") or 0
     event = await snapshot.row(SELECT_EVENT, source, position)
     if event is None:
         head = snapshot.places[source].head
         raise NotFound(f"source {source} has no event {position}; its log ends at {head}")
-    row = await _checkpoint(snapshot, source, question.number("size"))
+    row = await _checkpoint(snapshot, source, params.number("size"))
     size, index = row["size"], position - 1
     if position > size:
-        if question.number("size") is not None:
-            raise BadQuestion(f"a checkpoint of {size} events cannot cover event {position}")
-        raise NotYet(f"event {position} is not sealed yet; ask again in a second")
+        if params.number("size") is not None:
+            raise InvalidRequest(f"a checkpoint of {size} events cannot cover event {position}")
+        raise NotCaughtUp(f"event {position} is not sealed yet; ask again in a second")
     data = leaf.encode(event)
     prove = partial(merkle.inclusion_proof, index, size)
     path = prove(await _nodes(snapshot, source, merkle.nodes_for(prove)))
@@ -69,19 +69,19 @@ async def inclusion(snapshot: Snapshot, question: Question) -> InclusionProof:
     )  # fmt: skip
 
 
-async def consistency(snapshot: Snapshot, question: Question) -> ConsistencyProof:
+async def consistency(snapshot: Snapshot, params: QueryParams) -> ConsistencyProof:
     """Prove that one checkpoint continues another: `from` one size `to` another, or the latest.
 
     Raises BadQuestion, NotFound, Conflicting when the tree does not continue.
     """
-    source, old = snapshot.check(question.need("source")), question.number("from")
+    source, old = snapshot.check(params.need("source")), params.number("from")
     if old is None:
-        raise BadQuestion("from is missing: the size of the earlier checkpoint")
+        raise InvalidRequest("from is missing: the size of the earlier checkpoint")
     first = await _checkpoint(snapshot, source, old)
-    last = await _checkpoint(snapshot, source, question.number("to"))
+    last = await _checkpoint(snapshot, source, params.number("to"))
     new = last["size"]
     if old > new:
-        raise BadQuestion(f"from must not be larger than to, which is {new}")
+        raise InvalidRequest(f"from must not be larger than to, which is {new}")
     prove = partial(merkle.consistency_proof, old, new)
     path = prove(await _nodes(snapshot, source, merkle.nodes_for(prove)))
     if not merkle.extends(old, new, first["root"], last["root"], path):
@@ -98,7 +98,7 @@ async def _checkpoint(snapshot: Snapshot, source: str, size: int | None) -> Row:
     if size is None:
         row = await snapshot.row(SELECT_NEWEST, source)
         if row is None:
-            raise NotYet(f"nothing of source {source} is sealed yet; ask again in a second")
+            raise NotCaughtUp(f"nothing of source {source} is sealed yet; ask again in a second")
         return row
     row = await snapshot.row(SELECT_ONE, source, size)
     if row is None:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from ledger.config.reconciliation import Rules
-from ledger.errors import BadQuestion, Conflicting, NotFound
+from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.model import RETRY
 from ledger.queries import findings as reads_findings
-from ledger.queries.findings import Wanted, place_of
-from ledger.queries.params import Question, after, write_cursor
+from ledger.queries.findings import FindingsRequest, place_of
+from ledger.queries.params import QueryParams, after, write_cursor
 from ledger.queries.schemas.log import EventRef, Exceptions, OperatorException
 from ledger.queries.schemas.money import build
 from ledger.queries.schemas.reconciliation import FindingAnswer
@@ -79,7 +79,7 @@ Placed: TypeAlias = tuple[int, OperatorException]
 
 
 async def exceptions(
-    snapshot: Snapshot, question: Question, rules: Mapping[str, Rules]
+    snapshot: Snapshot, params: QueryParams, rules: Mapping[str, Rules]
 ) -> Exceptions:
     """Read what an operator should look at: of each source its exceptions, then its findings.
 
@@ -87,15 +87,15 @@ async def exceptions(
     """
     found: list[Placed] = []
     following = None
-    for source in snapshot.sources(question):
-        start = after(question, source, [int, str])
-        found += await _logged(snapshot, question, source, start, question.limit + 1 - len(found))
-        wanted = question.limit + 1 - len(found)
-        if wanted > 0 and question.text("state") != "cleared":
+    for source in snapshot.sources(params):
+        start = after(params, source, [int, str])
+        found += await _logged(snapshot, params, source, start, params.limit + 1 - len(found))
+        wanted = params.limit + 1 - len(found)
+        if wanted > 0 and params.text("state") != "cleared":
             declared = rules.get(source, Rules())
-            found += await _findings(snapshot, question, source, declared, (start, wanted))
-        if len(found) > question.limit:
-            found = found[: question.limit]
+            found += await _findings(snapshot, params, source, declared, (start, wanted))
+        if len(found) > params.limit:
+            found = found[: params.limit]
             place, last = found[-1]
             following = write_cursor([last.source, place, last.id])
             break
@@ -104,12 +104,12 @@ async def exceptions(
 
 
 async def _logged(
-    snapshot: Snapshot, question: Question, source: str, start: Sequence[Any], count: int
+    snapshot: Snapshot, params: QueryParams, source: str, start: Sequence[Any], count: int
 ) -> list[Placed]:
     """Read exceptions of the log; none when the page before ended among the findings."""
     if start[0] is not None and start[0] < 0:
         return []
-    about, state = [question.text(name) for name in ("reason", "kind")], question.text("state")
+    about, state = [params.text(name) for name in ("reason", "kind")], params.text("state")
     if state == "open":
         rows = await OPEN.rows(snapshot, source, count, start, *about)
     else:
@@ -123,15 +123,15 @@ def _exception(row: Row) -> OperatorException:
 
 
 async def _findings(
-    snapshot: Snapshot, question: Question, source: str, rules: Rules,
+    snapshot: Snapshot, params: QueryParams, source: str, rules: Rules,
     part: tuple[Sequence[Any], int],
 ) -> list[Placed]:  # fmt: skip
     """Read findings as exceptions: `part` is the key after which to begin, and how many."""
     (place, name), count = part
     start = None if place is None or place >= 0 else (place, name)
-    wanted = Wanted(
-        await reads_findings.now(snapshot), count, start, question.text("reason"),
-        question.text("kind"), question.text("state"),
+    wanted = FindingsRequest(
+        await reads_findings.now(snapshot), count, start, params.text("reason"),
+        params.text("kind"), params.text("state"),
     )  # fmt: skip
     found = await reads_findings.of_source(snapshot, source, wanted, rules)
     resolved = await _resolved(snapshot, source, [each.exception for each in found])
@@ -190,20 +190,20 @@ async def decision(
         raise Conflicting(f"exception {exception_id} is {row['state']} already")
     stream = row["source"], row["kind"], row["resource_id"]
     if action == RETRY and row["reason"] not in RETRIED:
-        raise BadQuestion(
+        raise InvalidRequest(
             f"{row['reason']} is not about an event that was set apart, so there is nothing to "
             f"retry; retry is for: {', '.join(RETRIED)}"
         )
     if action == "keep":
         if "event_id" not in row:
-            raise BadQuestion(
+            raise InvalidRequest(
                 f"{row['reason']} is no contradiction between events, so none can be kept; "
                 "acknowledge it"
             )
         positions = [r["position"] for r in await snapshot.rows(SELECT_STREAM_POSITIONS, *stream)]
         if keep not in positions:
             known = ", ".join(map(str, positions)) or "none"
-            raise BadQuestion(f"keep must be the position of one of its events: {known}")
+            raise InvalidRequest(f"keep must be the position of one of its events: {known}")
     about = {
         "exception": exception_id,
         "kind": row["kind"],
@@ -227,7 +227,7 @@ async def _finding(snapshot: Snapshot, exception_id: str, rules: Mapping[str, Ru
     """Return a finding like a row of the log's exceptions, without an event of its own."""
     as_of = await reads_findings.now(snapshot)
     for source in snapshot.places:
-        wanted = Wanted(as_of, 1, name=exception_id)
+        wanted = FindingsRequest(as_of, 1, name=exception_id)
         declared = rules.get(source, Rules())
         for each in await reads_findings.of_source(snapshot, source, wanted, declared):
             resolved = await _resolved(snapshot, source, [exception_id])

@@ -15,9 +15,9 @@ from typing import Any, Final, TypeAlias
 from ledger import registry
 from ledger.books.findings import NAME
 from ledger.config.reconciliation import Rules
-from ledger.errors import NotYet
+from ledger.errors import NotCaughtUp
 from ledger.payload import plain
-from ledger.queries.params import Question, after, write_cursor
+from ledger.queries.params import QueryParams, after, write_cursor
 from ledger.queries.schemas.reconciliation import FindingAnswer, Findings
 from ledger.queries.snapshot import Row, Snapshot
 
@@ -143,7 +143,7 @@ Place: TypeAlias = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class FindingsReader:
     """A statement that reads findings of some reasons; several of one share what they look at."""
 
     reasons: tuple[str, ...]
@@ -160,20 +160,20 @@ class Reader:
 
 PEOPLE: Final = frozenset({"customer", "limits"})
 READERS: Final = (
-    Reader(("limit_drift",), frozenset({"limits"}), SELECT_KEPT),
-    Reader(
+    FindingsReader(("limit_drift",), frozenset({"limits"}), SELECT_KEPT),
+    FindingsReader(
         ("payout_partly_returned", "payout_returned", "return_unmatched"),
         frozenset(),
         SELECT_RETURNS,
     ),
-    Reader(("stuck_pending",), frozenset(), SELECT_STUCK),
-    Reader(("unverified_money",), frozenset({"customer"}), SELECT_KEPT),
+    FindingsReader(("stuck_pending",), frozenset(), SELECT_STUCK),
+    FindingsReader(("unverified_money",), frozenset({"customer"}), SELECT_KEPT),
 )
 REASONS: Final = tuple(sorted(reason for reader in READERS for reason in reader.reasons))
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FindingsRequest:
     """Which findings of one source are asked for; `start` is the place of the last one seen."""
 
     as_of: datetime
@@ -186,22 +186,22 @@ class Wanted:
     name: str | None = None
 
 
-async def findings(snapshot: Snapshot, question: Question, rules: Mapping[str, Rules]) -> Findings:
+async def findings(snapshot: Snapshot, params: QueryParams, rules: Mapping[str, Rules]) -> Findings:
     """Read what looks incomplete as of a moment, by source and reason, the newest first."""
-    asked = question.time("as_of") or await now(snapshot)
-    wanted = question.text("reason")
+    asked = params.time("as_of") or await now(snapshot)
+    wanted = params.text("reason")
     found: list[FindingAnswer] = []
-    for source in snapshot.sources(question):
-        begin, place, name = after(question, source, [str, int, str])
+    for source in snapshot.sources(params):
+        begin, place, name = after(params, source, [str, int, str])
         for reason in (each for each in REASONS if wanted in (None, each)):
             if begin is not None and reason < str(begin):
                 continue
             start = (int(place or 0), str(name)) if reason == begin else None
-            count = question.limit + 1 - len(found)
-            one = Wanted(asked, count, start, reason)
+            count = params.limit + 1 - len(found)
+            one = FindingsRequest(asked, count, start, reason)
             found += await of_source(snapshot, source, one, rules.get(source, Rules()))
-            if len(found) > question.limit:
-                found = found[: question.limit]
+            if len(found) > params.limit:
+                found = found[: params.limit]
                 return _page(found, asked, snapshot, _cursor(found[-1]))
     return _page(found, asked, snapshot, None)
 
@@ -220,13 +220,13 @@ async def now(snapshot: Snapshot) -> datetime:
     """Return the moment of the snapshot, by the database's clock."""
     row = await snapshot.row(SELECT_NOW)
     if row is None:
-        raise NotYet("the database does not tell the time; ask again")
+        raise NotCaughtUp("the database does not tell the time; ask again")
     moment: datetime = row["now"]
     return moment
 
 
 async def of_source(
-    snapshot: Snapshot, source: str, wanted: Wanted, rules: Rules
+    snapshot: Snapshot, source: str, wanted: FindingsRequest, rules: Rules
 ) -> list[FindingAnswer]:
     """Return a page of one source's findings, the newest first; only what is asked is looked up."""
     found: list[FindingAnswer] = []
@@ -237,7 +237,7 @@ async def of_source(
 
 
 async def _read(
-    snapshot: Snapshot, source: str, reader: Reader, wanted: Wanted, rules: Rules
+    snapshot: Snapshot, source: str, reader: FindingsReader, wanted: FindingsRequest, rules: Rules
 ) -> list[FindingAnswer]:
     is_kept = reader.statement is SELECT_KEPT
     until = wanted.as_of - (rules.stuck if reader.statement is SELECT_STUCK else NO_TIME)

@@ -10,7 +10,7 @@ from ledger.books.balance_index import SLICE_BITS
 from ledger.errors import Conflicting, NotFound
 from ledger.payload import plain
 from ledger.queries import reconciliation as reads_recon
-from ledger.queries.params import Question
+from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
     Balance,
     Balances,
@@ -193,9 +193,9 @@ ENTRIES: Final = Lines(SELECT_ENTRIES, {"position": int, "line": int}, SELECT_LI
 TRANSACTIONS: Final = Listing(SELECT_TRANSACTIONS, {"first_position": int})
 
 
-async def wallets(snapshot: Snapshot, question: Question) -> Wallets:
+async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
     """Read what each wallet holds, and what is announced for it."""
-    rows, following = await WALLETS.page(snapshot, question, question.text("currency"))
+    rows, following = await WALLETS.page(snapshot, params, params.text("currency"))
     found = []
     for (source,), group in grouped(rows, "source").items():
         claims = await reads_recon.claims(snapshot, source)
@@ -213,14 +213,14 @@ async def wallets(snapshot: Snapshot, question: Question) -> Wallets:
     )
 
 
-async def balances(snapshot: Snapshot, question: Question) -> Balances:
+async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
     """Read what each account has been debited and credited."""
     rows, following = await BALANCES.page(
         snapshot,
-        question,
-        *account_asked(question),
-        question.text("currency"),
-        question.text("customer_id"),
+        params,
+        *account_asked(params),
+        params.text("currency"),
+        params.text("customer_id"),
     )
     found = []
     for row in rows:
@@ -246,43 +246,43 @@ def normal(account: str) -> str:
     return "credit"
 
 
-def account_asked(question: Question) -> tuple[str | None, str | None]:
+def account_asked(params: QueryParams) -> tuple[str | None, str | None]:
     """Return the exact account asked for, or the LIKE pattern of a prefix (`liabilities:*`)."""
-    account = question.text("account")
+    account = params.text("account")
     if account is None or not account.endswith("*"):
         return account, None
     escaped = account[:-1].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return None, escaped + "%"
 
 
-async def entries(snapshot: Snapshot, question: Question) -> Entries:
+async def entries(snapshot: Snapshot, params: QueryParams) -> Entries:
     """Read journal lines in log order."""
     rows, following = await ENTRIES.page(
         snapshot,
-        question,
-        *account_asked(question),
-        question.text("currency"),
-        question.text("transaction"),
-        question.time("from"),
-        question.time("to"),
+        params,
+        *account_asked(params),
+        params.text("currency"),
+        params.text("transaction"),
+        params.time("from"),
+        params.time("to"),
     )
     found = [build(Entry, row) for row in rows]
     return Entries(entries=found, next=following, position=snapshot.position)
 
 
-async def transactions(snapshot: Snapshot, question: Question) -> Transactions:
+async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
     """Read transactions, each with its history."""
     rows, following = await TRANSACTIONS.page(
         snapshot,
-        question,
-        question.text("kind"),
-        question.text("status"),
-        question.text("customer_id"),
-        question.text("currency"),
-        question.text("idempotency_id"),
-        question.text("flag"),
-        question.time("from"),
-        question.time("to"),
+        params,
+        params.text("kind"),
+        params.text("status"),
+        params.text("customer_id"),
+        params.text("currency"),
+        params.text("idempotency_id"),
+        params.text("flag"),
+        params.time("from"),
+        params.time("to"),
         None,
     )
     found: list[Transaction] = []
@@ -317,13 +317,13 @@ async def histories(
     }
 
 
-async def transaction(snapshot: Snapshot, question: Question) -> TransactionDetail:
+async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDetail:
     """Read one transaction with its journal lines and events.
 
     Raises NotFound, or Conflicting when several kinds share the id and none is named.
     """
-    source, id_ = snapshot.check(question.need("source")), question.need("id")
-    kind = question.text("kind") or await _only_kind(snapshot, source, id_)
+    source, id_ = snapshot.check(params.need("source")), params.need("id")
+    kind = params.text("kind") or await _only_kind(snapshot, source, id_)
     stream = (kind, id_)
     rows = await snapshot.rows(SELECT_TRANSACTIONS, source, 1, None, kind, *(None,) * 7, id_)
     if not rows:

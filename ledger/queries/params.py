@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_
 import msgspec
 import orjson
 
-from ledger.errors import BadQuestion
+from ledger.errors import InvalidRequest
 from ledger.model import YEARS
 from ledger.payload import NAME_MAX
 from ledger.queries.kinds import LOG, is_status, kinds_of, statuses_of
@@ -57,7 +57,7 @@ class Param:
 
 
 @dataclass(frozen=True, slots=True)
-class AsOf:
+class AsOfParams:
     """Which earlier state of things is asked for; everything given has to hold at once."""
 
     effective_at: datetime | None = None
@@ -71,14 +71,14 @@ class AsOf:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class QueryParams:
     """A checked question. `values` holds path and query values by name, those given only."""
 
     values: Mapping[str, str | int | datetime] = field(default_factory=dict)
     limit: int = LIMIT_DEFAULT
     cursor: tuple[str | int, ...] | None = None
     at_least: Mapping[str, int] = field(default_factory=dict)
-    as_of: AsOf | None = None
+    as_of: AsOfParams | None = None
 
     def text(self, name: str) -> str | None:
         """Return a text value; None when it was not given."""
@@ -148,16 +148,18 @@ class Route:
         return (*self.params, *(AS_OF if self.is_dated else ()), *paging, AT_LEAST)
 
 
-def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]]) -> Question:
+def parse_params(
+    route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]]
+) -> QueryParams:
     """Check a request against its route. Raises BadQuestion."""
     known = {param.name: param for param in route.query}
     given: dict[str, str] = {}
     for name, value in query:
         if name not in known:
             allowed = ", ".join(sorted(known)) or "none"
-            raise BadQuestion(f"unknown parameter {_shown(name)}; this address takes: {allowed}")
+            raise InvalidRequest(f"unknown parameter {_shown(name)}; this address takes: {allowed}")
         if name in given:
-            raise BadQuestion(f"parameter {name} is given more than once; give it once")
+            raise InvalidRequest(f"parameter {name} is given more than once; give it once")
         given[name] = value
     values: dict[str, str | int | datetime] = {}
     for name, text in path.items():
@@ -166,7 +168,7 @@ def ask(route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]])
         if param.name in given:
             values[param.name] = _value(param, given[param.name])
     _check_status(route, values)
-    return Question(
+    return QueryParams(
         values=values,
         limit=_limit(given.get("limit")),
         cursor=_cursor(given.get("cursor")),
@@ -186,16 +188,18 @@ def _check_status(route: Route, values: Mapping[str, str | int | datetime]) -> N
         if not is_status(text, param.table, kind):
             listed = ", ".join(statuses_of(param.table, kind)) or "none"
             of = f" of {kind}" if kind else ""
-            raise BadQuestion(f"{param.name} {_shown(text)} is no status{of}; there is: {listed}")
+            raise InvalidRequest(
+                f"{param.name} {_shown(text)} is no status{of}; there is: {listed}"
+            )
 
 
-def _as_of(given: Mapping[str, str]) -> AsOf | None:
+def _as_of(given: Mapping[str, str]) -> AsOfParams | None:
     """Read the as-of parameters; None when there are none."""
     if not any(param.name in given for param in AS_OF):
         return None
     effective, recorded = given.get("effective_at"), given.get("recorded_at")
     places = read_places("position", given.get("position"))
-    return AsOf(
+    return AsOfParams(
         None if effective is None else _time("effective_at", effective),
         None if recorded is None else _time("recorded_at", recorded),
         places if isinstance(places, int) else None,
@@ -220,12 +224,12 @@ def _value(param: Param, text: str) -> str | int | datetime:
             return _kept_time(param.name, text)
         case "kind" if text not in kinds_of(param.table):
             listed = ", ".join(kinds_of(param.table))
-            raise BadQuestion(f"{param.name} {_shown(text)} is no kind; there is: {listed}")
+            raise InvalidRequest(f"{param.name} {_shown(text)} is no kind; there is: {listed}")
         case "currency":
             return _text(param.name, text).upper()
         case "choice" if text not in param.choices:
             listed = ", ".join(param.choices)
-            raise BadQuestion(f"{param.name} must be one of: {listed}; it is {_shown(text)}")
+            raise InvalidRequest(f"{param.name} must be one of: {listed}; it is {_shown(text)}")
         case _:
             return _text(param.name, text)
 
@@ -237,17 +241,17 @@ def _shown(text: str) -> str:
 
 def _text(name: str, text: str) -> str:
     if not text:
-        raise BadQuestion(f"{name} is empty; leave it out or give it a value")
+        raise InvalidRequest(f"{name} is empty; leave it out or give it a value")
     if len(text) > NAME_MAX:
-        raise BadQuestion(f"{name} is longer than {NAME_MAX} characters")
+        raise InvalidRequest(f"{name} is longer than {NAME_MAX} characters")
     if "\x00" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise BadQuestion(f"{name} {_shown(text)} contains a character that no text may have")
+        raise InvalidRequest(f"{name} {_shown(text)} contains a character that no text may have")
     return text
 
 
 def _position(name: str, text: str) -> int:
     if not _DIGITS.fullmatch(text) or int(text) > POSITION_MAX:
-        raise BadQuestion(
+        raise InvalidRequest(
             f"{name} must be a log position: a whole number up to {POSITION_MAX}; it is "
             f"{_shown(text)}"
         )
@@ -258,7 +262,7 @@ def _kept_time(name: str, text: str) -> datetime:
     """Read a time at which something that is kept can have happened."""
     moment = _time(name, text)
     if moment.year not in YEARS:
-        raise BadQuestion(
+        raise InvalidRequest(
             f"{name} must lie in {YEARS[0]} to {YEARS[-1]}, as all that is kept; it is "
             f"{_shown(text)}"
         )
@@ -273,10 +277,10 @@ def _time(name: str, text: str) -> datetime:
         if moment.tzinfo is not None:
             return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise BadQuestion(
+        raise InvalidRequest(
             f"{name} must be a time like 2024-03-31T00:00:00Z; it is {_shown(text)}"
         ) from error
-    raise BadQuestion(
+    raise InvalidRequest(
         f"{name} {_shown(text)} names no time zone; write it like 2024-03-31T00:00:00Z"
     )
 
@@ -285,7 +289,7 @@ def _limit(text: str | None) -> int:
     if text is None:
         return LIMIT_DEFAULT
     if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= LIMIT_MAX:
-        raise BadQuestion(f"limit must be a number from 1 to {LIMIT_MAX}; it is {_shown(text)}")
+        raise InvalidRequest(f"limit must be a number from 1 to {LIMIT_MAX}; it is {_shown(text)}")
     return int(text)
 
 
@@ -294,7 +298,7 @@ def _places(name: str, text: str | None) -> dict[str, int]:
     for part in [] if text is None else text.split(","):
         source, colon, position = part.strip().partition(":")
         if not colon or not _SOURCE.fullmatch(source) or source in wanted:
-            raise BadQuestion(
+            raise InvalidRequest(
                 f"{name} must be like straitsx:25 or straitsx:25,gokart:3; it has {_shown(part)}"
             )
         wanted[source] = _position(name, position)
@@ -309,7 +313,7 @@ def write_cursor(key: Sequence[str | int]) -> str:
 def _cursor(text: str | None) -> tuple[str | int, ...] | None:
     if not text:
         return None
-    bad = BadQuestion("cursor is not one that this address gave; start again without it")
+    bad = InvalidRequest("cursor is not one that this address gave; start again without it")
     if len(text) > CURSOR_MAX:
         raise bad
     try:
@@ -340,7 +344,7 @@ def decoded(raw: bytes, kind: type[S], what: str) -> S:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         message = ascii(str(error))[1:-1]
-        raise BadQuestion(
+        raise InvalidRequest(
             f"{what} cannot be read: {message[:MESSAGE_MAX]}{_choices(kind, message)}"
         ) from error
 
@@ -356,14 +360,14 @@ def _choices(kind: type[msgspec.Struct], message: str) -> str:
     return "".join(f"; {name} is one of: {', '.join(words)}" for name, words in listed.items())
 
 
-def after(question: Question, source: str, kinds: Sequence[type]) -> list[str | int | None]:
+def after(params: QueryParams, source: str, kinds: Sequence[type]) -> list[str | int | None]:
     """Return where the page starts within `source`: its cursor's key, or nothing but None.
 
     Raises BadQuestion when the cursor's key has not the shape `kinds`.
     """
-    if question.cursor is None:
+    if params.cursor is None:
         return [None] * len(kinds)
-    first, *key = question.cursor
+    first, *key = params.cursor
     if len(key) != len(kinds) or any(type(k) is not t for k, t in zip(key, kinds, strict=True)):
-        raise BadQuestion("cursor belongs to another address; start again without it")
+        raise InvalidRequest("cursor belongs to another address; start again without it")
     return list(key) if first == source else [None] * len(kinds)

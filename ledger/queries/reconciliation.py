@@ -9,7 +9,7 @@ import msgspec
 import orjson
 
 from ledger.errors import Conflicting, NotFound
-from ledger.queries.params import Question
+from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import Reconciliation, build
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
@@ -105,9 +105,9 @@ BREAKS: Final = Listing(SELECT_BREAKS, {"id": str})
 RUNS: Final = Listing(SELECT_RUNS, {"currency": str})
 
 
-async def statements(snapshot: Snapshot, question: Question) -> Statements:
+async def statements(snapshot: Snapshot, params: QueryParams) -> Statements:
     """Read which statements were imported."""
-    rows, following = await STATEMENTS.page(snapshot, question, question.text("currency"))
+    rows, following = await STATEMENTS.page(snapshot, params, params.text("currency"))
     found = [build(StatementFile, row) for row in rows]
     return Statements(statements=found, next=following, position=snapshot.position)
 
@@ -120,39 +120,39 @@ async def part(snapshot: Snapshot, source: str, sha256: str, number: int) -> tup
     return row["parts"], piece_of(row["body"])
 
 
-async def statement_lines(snapshot: Snapshot, question: Question) -> StatementLines:
+async def statement_lines(snapshot: Snapshot, params: QueryParams) -> StatementLines:
     """Read statement lines, and what each is matched with."""
     rows, following = await LINES.page(
         snapshot,
-        question,
-        question.text("currency"),
-        question.text("contract_id"),
-        question.text("line"),
-        question.text("matched"),
+        params,
+        params.text("currency"),
+        params.text("contract_id"),
+        params.text("line"),
+        params.text("matched"),
     )
     found = [build(StatementLine, row) for row in rows]
     return StatementLines(statement_lines=found, next=following, position=snapshot.position)
 
 
-async def breaks(snapshot: Snapshot, question: Question) -> Breaks:
+async def breaks(snapshot: Snapshot, params: QueryParams) -> Breaks:
     """Read what differs between statements and books, or is on its way."""
     rows, following = await BREAKS.page(
         snapshot,
-        question,
-        *(question.text(name) for name in ("currency", "type", "state", "owner", "bucket", "id")),
+        params,
+        *(params.text(name) for name in ("currency", "type", "state", "owner", "bucket", "id")),
     )
     found = [build(BreakAnswer, row) for row in rows]
     return Breaks(breaks=found, next=following, position=snapshot.position)
 
 
-async def runs(snapshot: Snapshot, question: Question) -> Runs:
+async def runs(snapshot: Snapshot, params: QueryParams) -> Runs:
     """Read the latest reconciliation of each wallet."""
-    rows, following = await RUNS.page(snapshot, question, question.text("currency"))
+    rows, following = await RUNS.page(snapshot, params, params.text("currency"))
     found = [await _run(snapshot, row) for row in rows]
     bare = [
         build(Unproved, row)
-        for source in snapshot.sources(question)
-        for row in await snapshot.rows(SELECT_UNPROVED, source, question.text("currency"))
+        for source in snapshot.sources(params)
+        for row in await snapshot.rows(SELECT_UNPROVED, source, params.text("currency"))
     ]
     return Runs(
         reconciliations=found, without_statement=bare, next=following, position=snapshot.position

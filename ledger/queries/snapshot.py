@@ -14,8 +14,8 @@ from msgspec import UNSET, UnsetType
 
 from ledger.books.balance_index import FOREVER
 from ledger.database import connection as database
-from ledger.errors import DatabaseUnavailable, NotFound, NotYet
-from ledger.queries.params import Question, after, write_cursor
+from ledger.errors import DatabaseUnavailable, NotCaughtUp, NotFound
+from ledger.queries.params import QueryParams, after, write_cursor
 from ledger.queries.schemas.money import AsOf
 
 BARRIER_SECONDS_MAX: Final = 5.0
@@ -56,7 +56,7 @@ Row: TypeAlias = Mapping[str, Any]
 A = TypeVar("A")
 
 
-class Behind(NotYet):
+class BooksBehind(NotCaughtUp):
     """The books have not reached the positions in the message; waiting a little may help."""
 
 
@@ -115,11 +115,11 @@ class Snapshot:
             raise NotFound(f"there is no source {source!r}; the sources are: {known}")
         return source
 
-    def sources(self, question: Question) -> list[str]:
+    def sources(self, params: QueryParams) -> list[str]:
         """Return the sources that a page may show, in order."""
-        wanted = question.text("source")
+        wanted = params.text("source")
         names = list(self.places) if wanted is None else [self.check(wanted)]
-        first = question.cursor[0] if question.cursor else ""
+        first = params.cursor[0] if params.cursor else ""
         return [name for name in names if name >= str(first)]
 
     async def rows(self, statement: str, *values: Any) -> list[Row]:
@@ -143,7 +143,7 @@ class Listing:
     key: Mapping[str, type]
 
     async def page(
-        self, snapshot: Snapshot, question: Question, *filters: Any
+        self, snapshot: Snapshot, params: QueryParams, *filters: Any
     ) -> tuple[list[Row], str | None]:
         """Fetch one page, source by source; return its rows and the next page's cursor.
 
@@ -151,11 +151,11 @@ class Listing:
         """
         rows: list[Row] = []
         kinds = list(self.key.values())
-        for source in snapshot.sources(question):
-            start = after(question, source, kinds)
-            wanted = question.limit + 1 - len(rows)
+        for source in snapshot.sources(params):
+            start = after(params, source, kinds)
+            wanted = params.limit + 1 - len(rows)
             rows += await self.rows(snapshot, source, wanted, start, *filters)
-            if len(rows) > question.limit:
+            if len(rows) > params.limit:
                 rows.pop()
                 last = rows[-1]
                 return rows, write_cursor([last["source"], *(last[name] for name in self.key)])
@@ -169,12 +169,12 @@ class Listing:
 
 
 @asynccontextmanager
-async def opened(connection: Any) -> AsyncIterator[Snapshot]:
+async def open_snapshot(connection: Any) -> AsyncIterator[Snapshot]:
     """Open a snapshot for the length of a block. Raises NotYet when there are no books."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         live = await connection.fetchrow(OPEN)
         if live is None:
-            raise NotYet("there are no books yet; the worker builds them when it starts")
+            raise NotCaughtUp("there are no books yet; the worker builds them when it starts")
         places = {
             row["source"]: SourcePlace(row["head"], row["books"], row["parked"])
             for row in await connection.fetch(SELECT_PLACES)
@@ -182,7 +182,7 @@ async def opened(connection: Any) -> AsyncIterator[Snapshot]:
         yield Snapshot(connection, live["generation"], places, version=live["version"])
 
 
-async def observe(
+async def read_consistent(
     pool: Pool,
     at_least: Mapping[str, int],
     read: Callable[[Snapshot], Awaitable[A]],
@@ -201,12 +201,12 @@ async def observe(
         try:
             async with (
                 pool.acquire(timeout=CONNECTION_SECONDS_MAX) as connection,
-                opened(connection) as snapshot,
+                open_snapshot(connection) as snapshot,
             ):
                 behind = _behind(snapshot, at_least)
                 if not behind:
                     return await read(snapshot)
-        except Behind as error:
+        except BooksBehind as error:
             behind = str(error)
         except SWAPPED as error:
             swaps += 1
@@ -216,7 +216,7 @@ async def observe(
         except (*database.LOST, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable("the database did not answer; ask again") from error
         if clock() + pause > deadline:
-            raise NotYet(f"the books have not reached {behind} within 5 s; ask again")
+            raise NotCaughtUp(f"the books have not reached {behind} within 5 s; ask again")
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, PAUSE_SECONDS_MAX)
 

@@ -29,7 +29,14 @@ from ledger.rebuild import plan as bulk
 from ledger.rebuild import sorted_files as shuffle
 from ledger.rebuild.plan import FOLD, FOLD_LINKED, SORT, Plan
 from ledger.rebuild.tasks import folder_of, moved_file, sorted_file
-from ledger.rebuild.worker_process import UNIT_SECONDS_MAX, Answer, Job, Start, answer, peak_mib
+from ledger.rebuild.worker_process import (
+    UNIT_SECONDS_MAX,
+    ExecutorStart,
+    Task,
+    TaskResult,
+    answer,
+    peak_mib,
+)
 from ledger.registry import Registry
 
 LOGGER = structlog.get_logger("ledger.bulk_load")
@@ -49,7 +56,7 @@ Tell = Callable[[str, int, int], None]
 class _Member(Protocol):
     """Who does units: this process, or one of its own."""
 
-    async def do(self, job: Job) -> Answer:
+    async def do(self, job: Task) -> TaskResult:
         """Do one unit."""
 
 
@@ -57,10 +64,10 @@ class _Member(Protocol):
 class _Here:
     """Does units in this process: for logs that are not worth starting another."""
 
-    start: Start
+    start: ExecutorStart
     connection: Any
 
-    async def do(self, job: Job) -> Answer:
+    async def do(self, job: Task) -> TaskResult:
         return await answer(self.start, job, self.connection)
 
 
@@ -70,7 +77,7 @@ class _There:
 
     process: asyncio.subprocess.Process
 
-    async def do(self, job: Job) -> Answer:
+    async def do(self, job: Task) -> TaskResult:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         line = b""
@@ -78,12 +85,12 @@ class _There:
             self.process.stdin.write(msgspec.json.encode(job) + b"\n")
             line = await self.process.stdout.readline()
         if not line:
-            return Answer(error="a process of the load has ended")
-        return msgspec.json.decode(line, type=Answer)
+            return TaskResult(error="a process of the load has ended")
+        return msgspec.json.decode(line, type=TaskResult)
 
 
 @dataclass(slots=True)
-class Load:
+class BulkRebuild:
     """Loads what is planned for one generation; `tell` hears how far it is."""
 
     dsn: str
@@ -155,10 +162,10 @@ class Load:
         self, connection: Any, plans: Sequence[Plan]
     ) -> AsyncIterator[Sequence[_Member]]:
         terms = await terms_of(connection, self.settings)
-        start = Start(self.dsn, self.generation, str(self.root), terms)
+        start = ExecutorStart(self.dsn, self.generation, str(self.root), terms)
         if all(plan.parts == 1 for plan in plans) or self.processes < 1:
             async with database.connected(
-                self.dsn, is_behind=True, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off"
+                self.dsn, is_background=True, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off"
             ) as own:
                 yield [_Here(start, own)]
             return
@@ -214,7 +221,7 @@ class Load:
 
         async def work() -> None:
             async with database.connected(
-                self.dsn, is_behind=True, seconds_max=UNIT_SECONDS_MAX,
+                self.dsn, is_background=True, seconds_max=UNIT_SECONDS_MAX,
                 maintenance_work_mem=INDEX_MEMORY,
             ) as own:  # fmt: skip
                 await books.use_generation(own, self.generation)
@@ -234,14 +241,14 @@ class Load:
 async def make(
     dsn: str, settings: Settings, registry: Registry, version: str, targets: Mapping[str, int],
     *, processes: int = PROCESSES, tell: Tell = lambda _stage, _done, _total: None,
-) -> tuple[int, Load]:  # fmt: skip
+) -> tuple[int, BulkRebuild]:  # fmt: skip
     """Make a generation and load it up to `targets`, or go on with the one that was begun.
 
     It is left empty, for the ordinary fold, when the database refuses a row of it.
     """
     async with database.connected(dsn, seconds_max=300) as connection:
         generation = await bulk.begin(connection, registry, version, targets)
-        load = Load(dsn, settings, registry, generation, processes, tell)
+        load = BulkRebuild(dsn, settings, registry, generation, processes, tell)
         try:
             try:
                 await load.run()
@@ -249,7 +256,7 @@ async def make(
                 LOGGER.warning("bulk_load_begins_anew", generation=generation)
                 await discard(connection, settings, generation)
                 generation = await bulk.begin(connection, registry, version, targets)
-                load = Load(dsn, settings, registry, generation, processes, tell)
+                load = BulkRebuild(dsn, settings, registry, generation, processes, tell)
                 await load.run()
         except bulk.CannotBulkLoad:
             LOGGER.warning("bulk_load_given_up", generation=generation)
@@ -278,21 +285,21 @@ def root_of(settings: Settings) -> Path:
     return Path(tempfile.gettempdir()) / "callback-ledger-rebuild"
 
 
-def _jobs(plans: Iterable[Plan], stage: str) -> Iterator[tuple[Job, int]]:
+def _jobs(plans: Iterable[Plan], stage: str) -> Iterator[tuple[Task, int]]:
     """Yield the units of a stage, each with the events that it is about, roughly."""
     for plan in plans:
         if stage == SORT:
             for unit in range(plan.chunks):
                 low, high = plan.bounds(unit)
-                yield Job(plan.source, stage, unit), high - low
+                yield Task(plan.source, stage, unit), high - low
             continue
         parts = plan.parts if stage == FOLD else plan.linked or 0
         for unit in range(parts):
             share = plan.target // plan.parts if stage == FOLD else LINKED_STREAMS
-            yield Job(plan.source, stage, unit), share
+            yield Task(plan.source, stage, unit), share
 
 
-async def _process(start: Start) -> asyncio.subprocess.Process:
+async def _process(start: ExecutorStart) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ledger.rebuild.worker_process",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,

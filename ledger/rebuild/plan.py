@@ -22,7 +22,7 @@ from ledger.config.settings import LOG_NAME
 from ledger.database import connection as database
 from ledger.database import copy_format as copytext
 from ledger.errors import LedgerError
-from ledger.fold.batch import Change, Stream
+from ledger.fold.batch import ChangeSet, LoadedStream
 from ledger.registry import Registry
 
 PART_EVENTS: Final = 10_000
@@ -237,7 +237,7 @@ class Loader:
     registry: Registry
     source: str
 
-    async def rows(self, change: Change) -> None:
+    async def rows(self, change: ChangeSet) -> None:
         """Write the event-wise rows of a change."""
         known = table_sql.tables(self.registry)
         for name, rows in change.rows.items():
@@ -247,7 +247,7 @@ class Loader:
             await _copy(self.connection, _addends(name), known[name].columns, added)
 
     async def streams(
-        self, streams: Iterable[Stream], links: Sequence[tuple[str, str, str]],
+        self, streams: Iterable[LoadedStream], links: Sequence[tuple[str, str, str]],
         parked: Sequence[tuple[int, str, str, str]],
     ) -> None:  # fmt: skip
         """Write each stream once, as it is at the end."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 from ledger.books import store as books
 from ledger.books.compare import Difference, compare, sharing
 from ledger.books.fold_connections import fold_connections
-from ledger.books.projection_worker import SourceFolder
+from ledger.books.projection_worker import ProjectionWorker
 from ledger.config.settings import Settings
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable
@@ -56,7 +56,7 @@ async def second_generation(
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class SecondFold:
     """A second fold of one source, to be compared with the live books."""
 
     dsn: str
@@ -91,7 +91,7 @@ class Fold:
     def _behind(self) -> AbstractAsyncContextManager[Any]:
         """Open a connection that may wait in its transaction for the other one's tables."""
         return database.connected(
-            self.dsn, is_behind=True, seconds_max=COMPARE_SECONDS_MAX,
+            self.dsn, is_background=True, seconds_max=COMPARE_SECONDS_MAX,
             idle_in_transaction_session_timeout="0",
         )  # fmt: skip
 
@@ -116,8 +116,8 @@ class Fold:
         if position <= done:
             return
         try:
-            async with fold_connections(self.dsn, self.other, is_behind=True) as shared:
-                folder = SourceFolder(
+            async with fold_connections(self.dsn, self.other, is_background=True) as shared:
+                folder = ProjectionWorker(
                     shared, self.settings, self.registry, self.terms,
                     until=position, on_batch=self.progress,
                 )  # fmt: skip

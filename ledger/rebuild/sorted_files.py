@@ -16,14 +16,14 @@ from zlib import crc32
 
 import msgspec
 
-from ledger.fold.batch import DECISION, StreamKey, Translated, advance, stream_of
+from ledger.fold.batch import DECISION, StreamKey, TranslatedEvent, advance, stream_of
 from ledger.model import StreamProjection
 
 _ARRAY: Final = b"\xdd"
 _PAIR: Final = b"\x92"
 _PLACE: Final = Struct("<Q")
 _encode_into: Final = msgspec.msgpack.Encoder().encode_into
-_decode: Final = msgspec.msgpack.Decoder(tuple[list[Translated], list[int]]).decode
+_decode: Final = msgspec.msgpack.Decoder(tuple[list[TranslatedEvent], list[int]]).decode
 
 
 def part_of(key: StreamKey | None, position: int, parts: int) -> int:
@@ -33,7 +33,7 @@ def part_of(key: StreamKey | None, position: int, parts: int) -> int:
     return crc32(f"{key[0]}/{key[1]}".encode("utf-8", "surrogatepass")) % parts
 
 
-def links_of(event: Translated, streams_of: Mapping[str, StreamProjection]) -> tuple[str, ...]:
+def links_of(event: TranslatedEvent, streams_of: Mapping[str, StreamProjection]) -> tuple[str, ...]:
     """Return the links that an event may bring to its stream.
 
     The links of a state are among those of its facts, each folded alone.
@@ -51,7 +51,7 @@ def links_of(event: Translated, streams_of: Mapping[str, StreamProjection]) -> t
 
 
 @dataclass(slots=True)
-class Sorter:
+class PartitionWriter:
     """Collects events part by part and writes them as one file."""
 
     parts: int
@@ -65,7 +65,7 @@ class Sorter:
         self.counts = [0] * self.parts
         self.retold = [[] for _ in range(self.parts)]
 
-    def add(self, part: int, event: Translated) -> None:
+    def add(self, part: int, event: TranslatedEvent) -> None:
         """Take an event; those of one part come in log order."""
         buffer = self.events[part]
         size = len(buffer)
@@ -96,7 +96,7 @@ class Sorter:
         partial.replace(path)
 
 
-def read(path: Path, part: int) -> tuple[list[Translated], list[int]]:
+def read(path: Path, part: int) -> tuple[list[TranslatedEvent], list[int]]:
     """Return a part's events of one file, and the positions to be read from the log instead.
 
     A damaged file is taken away, so that it is made again. Raises OSError.

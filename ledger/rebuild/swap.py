@@ -22,9 +22,9 @@ from ledger.errors import NoBooks, RebuildRunning
 from ledger.eventlog.sources import terms_of
 from ledger.model import SourceTerms
 from ledger.rebuild import plan as bulk
-from ledger.rebuild.coordinator import PROCESSES, Load, Tell, discard, make
+from ledger.rebuild.coordinator import PROCESSES, BulkRebuild, Tell, discard, make
 from ledger.rebuild.second_generation import VERSION as VERIFY_VERSION
-from ledger.rebuild.second_generation import Fold
+from ledger.rebuild.second_generation import SecondFold
 from ledger.registry import Registry
 
 VERSION: Final = "rebuild-"
@@ -59,7 +59,7 @@ UPDATE_VERSION: Final = "UPDATE ledger.generations SET version = $2 WHERE genera
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class SourceComparison:
     """What was found about one source, at one position of both generations."""
 
     source: str
@@ -68,7 +68,7 @@ class Compared:
 
 
 @asynccontextmanager
-async def alone(dsn: str) -> AsyncIterator[Any]:
+async def exclusive_rebuild(dsn: str) -> AsyncIterator[Any]:
     """Hold the right to rebuild this database for the length of a block.
 
     Raises RebuildRunning when someone else has it. It ends with the process that holds it.
@@ -96,7 +96,7 @@ class Rebuild:
     live_version: str = ""
     version: str = ""
     generation: int = 0
-    load: Load | None = None
+    load: BulkRebuild | None = None
 
     async def build(self) -> None:
         """Fold the log beside the live books, as far as they are. Raises NoBooks without any."""
@@ -109,13 +109,13 @@ class Rebuild:
             await self._make()
         await self._catch_up()
 
-    async def compare(self) -> list[Compared]:
+    async def compare(self) -> list[SourceComparison]:
         """Compare every table of every source with the live books, at one position each."""
         found = []
         for n, fold in enumerate(self._folds(self.generation)):
             self.tell(COMPARE, n, len(self.terms))
             position, differences = await fold.differences()
-            found.append(Compared(fold.terms.source, position, differences))
+            found.append(SourceComparison(fold.terms.source, position, differences))
         self.tell(COMPARE, len(self.terms), len(self.terms))
         return found
 
@@ -214,9 +214,9 @@ class Rebuild:
             processes=self.processes, tell=self.tell,
         )  # fmt: skip
 
-    def _folds(self, generation: int) -> list[Fold]:
+    def _folds(self, generation: int) -> list[SecondFold]:
         return [
-            Fold(self.dsn, self.settings, self.registry, terms, self.live, generation)
+            SecondFold(self.dsn, self.settings, self.registry, terms, self.live, generation)
             for terms in self.terms
         ]
 

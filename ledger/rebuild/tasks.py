@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger.books.projection_worker import translate
-from ledger.fold.batch import Batch, Change, Stream, StreamKey, Translated, stream_of
+from ledger.fold.batch import Batch, ChangeSet, LoadedStream, StreamKey, TranslatedEvent, stream_of
 from ledger.model import SourceTerms
 from ledger.rebuild import plan as bulk
 from ledger.rebuild import sorted_files as shuffle
@@ -45,22 +45,22 @@ SELECT position, event_id, kind, resource_id, status, path_event, origin, reason
 
 
 @dataclass(slots=True)
-class Folding:
+class PartitionFold:
     """A part of the log on its way through the fold, piece by piece."""
 
     terms: SourceTerms
     registry: Registry
-    streams: dict[StreamKey, Stream] = field(default_factory=dict)
+    streams: dict[StreamKey, LoadedStream] = field(default_factory=dict)
     links: list[tuple[str, str, str]] = field(default_factory=list)
     parks: list[Any] = field(default_factory=list)
     events: int = 0
 
-    def piece(self, events: Sequence[Translated]) -> Change:
+    def piece(self, events: Sequence[TranslatedEvent]) -> ChangeSet:
         """Fold the next events of the part; return what they change."""
         known = self.registry
         batch = Batch(self.terms, known.streams, known.projections, events)
         if self.streams or self.parks:
-            batch.follow(Change([*self.streams.values()], {}, {}, self.links, self.parks))
+            batch.follow(ChangeSet([*self.streams.values()], {}, {}, self.links, self.parks))
         batch.fold_states()
         change = batch.finish()
         for stream in change.streams:
@@ -72,7 +72,7 @@ class Folding:
 
 
 @dataclass(frozen=True, slots=True)
-class Units:
+class Tasks:
     """Does units of one generation's load, through one connection."""
 
     connection: Any
@@ -98,7 +98,7 @@ class Units:
     async def _sort(self, plan: Plan, unit: int) -> int:
         """Translate a chunk of the log and write it sorted by part."""
         low, high = plan.bounds(unit)
-        sorter = shuffle.Sorter(plan.parts)
+        sorter = shuffle.PartitionWriter(plan.parts)
         links: set[tuple[int, str, str, str]] = set()
         streams, events = self.registry.streams, 0
         async for event in self._read(plan.source, low, high):
@@ -117,7 +117,7 @@ class Units:
                 await bulk.write_links(self.connection, plan.source, links)
         return events
 
-    async def _read(self, source: str, low: int, high: int) -> AsyncIterator[Translated]:
+    async def _read(self, source: str, low: int, high: int) -> AsyncIterator[TranslatedEvent]:
         terms = self.terms[source]
         for start in range(low, high, READ_EVENTS):
             end = min(start + READ_EVENTS, high)
@@ -127,7 +127,7 @@ class Units:
     async def _fold(self, plan: Plan, stage: str, part: int) -> int:
         """Fold a part and write all its rows; streams that share links go to parts of their own."""
         terms = self.terms[plan.source]
-        folding = Folding(terms, self.registry)
+        folding = PartitionFold(terms, self.registry)
         loader = Loader(self.connection, self.registry, plan.source)
         async with self.connection.transaction():
             if not await self._mark(plan, stage, part, 0):
@@ -144,12 +144,12 @@ class Units:
         said = await self.connection.execute(bulk.INSERT_DONE, plan.source, stage, unit, events)
         return bool(said == "INSERT 0 1")
 
-    async def _own(self, plan: Plan, part: int) -> AsyncIterator[list[Translated]]:
+    async def _own(self, plan: Plan, part: int) -> AsyncIterator[list[TranslatedEvent]]:
         """Yield the events of a part, without those that are folded with their relations."""
         rows = await self.connection.fetch(bulk.SELECT_MOVED, plan.source, part)
         moved = {(row["kind"], row["id"]): row["target"] for row in rows}
-        sorter = shuffle.Sorter(plan.linked or 1)
-        piece: list[Translated] = []
+        sorter = shuffle.PartitionWriter(plan.linked or 1)
+        piece: list[TranslatedEvent] = []
         for unit in range(plan.chunks):
             events = await self._events(plan, sorted_file(self.root, plan, unit), part)
             piece += self._split(events, moved, sorter) if moved else events
@@ -162,9 +162,9 @@ class Units:
             sorter.write(moved_file(self.root, plan, part))
 
     def _split(
-        self, events: Iterable[Translated], moved: Mapping[StreamKey, int],
-        sorter: shuffle.Sorter,
-    ) -> list[Translated]:  # fmt: skip
+        self, events: Iterable[TranslatedEvent], moved: Mapping[StreamKey, int],
+        sorter: shuffle.PartitionWriter,
+    ) -> list[TranslatedEvent]:  # fmt: skip
         stay = []
         for event in events:
             key = stream_of(event, self.registry.streams)
@@ -174,9 +174,9 @@ class Units:
                 stay.append(event)
         return stay
 
-    async def _linked(self, plan: Plan, part: int) -> AsyncIterator[list[Translated]]:
+    async def _linked(self, plan: Plan, part: int) -> AsyncIterator[list[TranslatedEvent]]:
         """Yield the events of a part of linked streams, which lie in the files of many parts."""
-        events: list[Translated] = []
+        events: list[TranslatedEvent] = []
         for row in await self.connection.fetch(bulk.SELECT_MOVING, plan.source):
             events += await self._events(plan, moved_file(self.root, plan, row["part"]), part)
             if len(events) > LINKED_EVENTS_MAX:
@@ -185,7 +185,7 @@ class Units:
         for start in range(0, len(events), PIECE_EVENTS):
             yield events[start : start + PIECE_EVENTS]
 
-    async def _events(self, plan: Plan, path: Path, part: int) -> list[Translated]:
+    async def _events(self, plan: Plan, path: Path, part: int) -> list[TranslatedEvent]:
         events, retold = shuffle.read(path, part)
         if not retold:
             return events

@@ -26,16 +26,16 @@ from ledger.database import connection as database
 from ledger.errors import LedgerError
 from ledger.model import SourceTerms
 from ledger.rebuild import plan as bulk
-from ledger.rebuild.tasks import Units
+from ledger.rebuild.tasks import Tasks
 from ledger.runtime import logs
-from ledger.runtime.priority import step_back
+from ledger.runtime.priority import lower_priority
 
 UNIT_SECONDS_MAX: Final = 6 * 3600.0
 LOST_SECONDS: Final = 3.0
 """How long a unit may go on without its connection: a COPY can wait for a dead one for ever."""
 
 
-class Start(msgspec.Struct, frozen=True):
+class ExecutorStart(msgspec.Struct, frozen=True):
     """Which generation is loaded, where its files are, and by which terms it is folded."""
 
     dsn: str
@@ -44,7 +44,7 @@ class Start(msgspec.Struct, frozen=True):
     terms: list[SourceTerms]
 
 
-class Job(msgspec.Struct, frozen=True):
+class Task(msgspec.Struct, frozen=True):
     """One unit to do."""
 
     source: str
@@ -52,7 +52,7 @@ class Job(msgspec.Struct, frozen=True):
     unit: int
 
 
-class Answer(msgspec.Struct, frozen=True):
+class TaskResult(msgspec.Struct, frozen=True):
     """What became of a unit."""
 
     events: int = 0
@@ -62,26 +62,26 @@ class Answer(msgspec.Struct, frozen=True):
     peak_mib: float = 0.0
 
 
-async def units(connection: Any, start: Start) -> Units:
+async def units(connection: Any, start: ExecutorStart) -> Tasks:
     """Make what does the units of a generation through a connection of its own."""
     await books.use_generation(connection, start.generation)
     plans = {plan.source: plan for plan in await bulk.plans(connection)}
     terms = {each.source: each for each in start.terms}
-    return Units(connection, registry.load(), Path(start.root), plans, terms)
+    return Tasks(connection, registry.load(), Path(start.root), plans, terms)
 
 
-async def answer(start: Start, job: Job, connection: Any) -> Answer:
+async def answer(start: ExecutorStart, job: Task, connection: Any) -> TaskResult:
     """Do one unit and say what became of it. The plan is read anew: it grows on the way."""
     try:
         own = await units(connection, start)
         events = await _while_connected(connection, own.do(job.source, job.stage, job.unit))
     except bulk.CannotBulkLoad as error:
-        return Answer(error=str(error), refused=True)
+        return TaskResult(error=str(error), refused=True)
     except (LedgerError, asyncpg.PostgresError, OSError, *database.LOST) as error:
         if isinstance(error, asyncpg.PostgresError):
-            return Answer(error=database.describe(error))  # its words may quote a callback
-        return Answer(error=f"{type(error).__name__}: {error}")
-    return Answer(events, peak_mib=peak_mib())
+            return TaskResult(error=database.describe(error))  # its words may quote a callback
+        return TaskResult(error=f"{type(error).__name__}: {error}")
+    return TaskResult(events, peak_mib=peak_mib())
 
 
 async def _while_connected(connection: Any, work: Coroutine[Any, Any, int]) -> int:
@@ -121,7 +121,7 @@ def _read(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[bytes]) -> None:
 
 async def serve() -> None:
     """Answer units until the input ends."""
-    start = msgspec.json.decode(sys.stdin.buffer.readline(), type=Start)
+    start = msgspec.json.decode(sys.stdin.buffer.readline(), type=ExecutorStart)
     registry.load()
     gc.collect()
     gc.freeze()
@@ -130,10 +130,10 @@ async def serve() -> None:
     reading = (asyncio.get_running_loop(), lines)
     threading.Thread(target=_read, args=reading, name="reader", daemon=True).start()
     async with database.connected(
-        start.dsn, is_behind=True, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off",
+        start.dsn, is_background=True, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off",
     ) as connection:  # fmt: skip
         while True:
-            job = msgspec.json.decode(await lines.get(), type=Job)
+            job = msgspec.json.decode(await lines.get(), type=Task)
             said = await answer(start, job, connection)
             sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
             sys.stdout.buffer.flush()
@@ -143,7 +143,7 @@ def main() -> None:
     """Run one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(None)
-    step_back()
+    lower_priority()
     with suppress(BrokenPipeError):
         # Whoever gave the units is gone; what is done is noted in the database.
         asyncio.run(serve())

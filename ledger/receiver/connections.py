@@ -34,7 +34,7 @@ FULL: Final = (
 )
 
 
-class Reading(Protocol):
+class ReadingConnection(Protocol):
     """What reads from a connection: Intake, or a protocol of aiohttp."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
@@ -115,7 +115,7 @@ class Tracked(asyncio.Protocol):
     def __init__(self, connections: Connections, make: Callable[[], asyncio.BaseProtocol]) -> None:
         self._connections = connections
         self._make = make
-        self._inner: Reading | None = None
+        self._inner: ReadingConnection | None = None
         self._transport: asyncio.Transport | None = None
         self._request: web.BaseRequest | None = None
         self._is_over = False
@@ -145,7 +145,7 @@ class Tracked(asyncio.Protocol):
 
     def hand_over(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol read from now on."""
-        self._inner = cast("Reading", protocol)
+        self._inner = cast("ReadingConnection", protocol)
         assert self._transport is not None
         self._inner.connection_made(self._transport)
 

@@ -68,7 +68,7 @@ class Bucket:
 
 
 @dataclass(slots=True)
-class Deliveries:
+class DeliveryLog:
     """Collects records and writes them in batches."""
 
     dsn: str

@@ -17,15 +17,15 @@ from aiohttp import web
 
 from ledger.config.settings import EVENT_NAME, Settings, Source
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
-from ledger.eventlog.appender import Appended, Arrival, Budget, Log
+from ledger.eventlog.appender import AppendResult, InFlightLimit, Log, NewEvent
 from ledger.eventlog.identity import identity
 from ledger.evidence.authenticity import marked
 from ledger.model import Envelope
-from ledger.receiver.delivery_log import Deliveries
-from ledger.registry import EVENT_MISMATCH, UNKNOWN, UNREADABLE, Reading, Registry
+from ledger.receiver.delivery_log import DeliveryLog
+from ledger.registry import EVENT_MISMATCH, UNKNOWN, UNREADABLE, ParsedCallback, Registry
 from ledger.runtime import addresses
 from ledger.runtime.addresses import allowed
-from ledger.runtime.metrics import Tally
+from ledger.runtime.metrics import RequestCounters
 from ledger.signatures.schemes import (
     HEADER_CHARS_MAX,
     HEX_DIGEST_CHARS,
@@ -42,7 +42,7 @@ RETRY_AFTER_SECONDS: Final = "5"
 FORM: Final = "application/x-www-form-urlencoded"
 POST: Final = "POST"
 UNEXPECTED: Final = {"status": "error", "reason": "unexpected failure; resend"}
-UNSUPPORTED: Final = Reading(
+UNSUPPORTED: Final = ParsedCallback(
     Envelope(UNREADABLE, "", UNREADABLE),
     "unsupported_encoding",
     "the account sends query strings: choose JSON as its callback format",
@@ -77,19 +77,19 @@ class Receiver:
     settings: Settings
     registry: Registry
     log: Log
-    deliveries: Deliveries
+    deliveries: DeliveryLog
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     stopping: bool = False
     in_flight: int = 0
-    tally: Tally = field(default_factory=Tally)
-    arriving: Budget = field(init=False)
+    tally: RequestCounters = field(default_factory=RequestCounters)
+    arriving: InFlightLimit = field(init=False)
     """Room for bodies that come in pieces: slow senders cannot take that of the queue."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     _verifiers: Mapping[str, Verify] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.idle.set()
-        self.arriving = Budget(self.settings.connections_max, self.settings.queue_bytes_max)
+        self.arriving = InFlightLimit(self.settings.connections_max, self.settings.queue_bytes_max)
         self._verifiers = {
             s.name: verifier(s.provider, s.secrets) for s in self.settings.sources.values()
         }
@@ -149,14 +149,14 @@ class Receiver:
             reading = self.registry.read(source.provider, path_event, body)
         headers = _kept_headers(request, source)
         made = partial(
-            self.arrival, source, path_event, peer=self.peer(request), headers=headers, body=body
+            self.new_event, source, path_event, peer=self.peer(request), headers=headers, body=body
         )
-        arrival = made(reading=reading)
-        appended = await self.log.lanes[name].append(arrival)
+        new_event = made(reading=reading)
+        appended = await self.log.lanes[name].append(new_event)
         if not appended.is_alike:
-            arrival = made(reading=_elsewhere(appended.position))
-            appended = await self.log.lanes[name].append(arrival)
-        outcome, content = verdict(name, arrival, appended)
+            new_event = made(reading=_elsewhere(appended.position))
+            appended = await self.log.lanes[name].append(new_event)
+        outcome, content = verdict(name, new_event, appended)
         place = {"Ledger-Position": f"{name}:{appended.position}"}
         return outcome, _answer(200, content, place)
 
@@ -215,7 +215,7 @@ class Receiver:
         except TimeoutError as error:
             raise Overloaded("the body took too long; send the callback again") from error
 
-    def arrival(
+    def new_event(
         self,
         source: Source,
         path_event: str | None,
@@ -223,12 +223,12 @@ class Receiver:
         peer: str | None,
         headers: str,
         body: bytes,
-        reading: Reading,
-    ) -> Arrival:
+        reading: ParsedCallback,
+    ) -> NewEvent:
         """Return an authentic callback as the log takes it; `headers` are a JSON object."""
         key, event_id = identity(source.name, reading, body)
         envelope = reading.envelope
-        return Arrival(
+        return NewEvent(
             event_id,
             key,
             envelope.kind,
@@ -289,10 +289,10 @@ class Receiver:
         )
 
 
-def _elsewhere(position: int) -> Reading:
+def _elsewhere(position: int) -> ParsedCallback:
     """Return how a body is kept that is known as something else, by another URL."""
     detail = f"event {position} is these bytes too, posted under another event name"
-    return Reading(Envelope(UNKNOWN, "", UNKNOWN), EVENT_MISMATCH, detail)
+    return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), EVENT_MISMATCH, detail)
 
 
 def unavailable(error: Exception) -> dict[str, object]:
@@ -342,20 +342,22 @@ def kept_headers(source: Source, content_type: str, agent: str, proof: str, quer
         return orjson.dumps(clean).decode()
 
 
-def verdict(name: str, arrival: Arrival, appended: Appended) -> tuple[str, dict[str, object]]:
+def verdict(
+    name: str, new_event: NewEvent, appended: AppendResult
+) -> tuple[str, dict[str, object]]:
     """Return what became of a callback, and the content of the answer that says so."""
-    outcome = "accepted" if arrival.reason is None else "quarantined"
+    outcome = "accepted" if new_event.reason is None else "quarantined"
     if not appended.fresh:
         outcome = "duplicate"
     content: dict[str, object] = {
         "status": outcome,
         "source": name,
         "position": appended.position,
-        "event_id": arrival.event_id.hex(),
+        "event_id": new_event.event_id.hex(),
     }
     if outcome == "quarantined":
-        content["reason"] = arrival.reason
-        content["detail"] = arrival.detail
+        content["reason"] = new_event.reason
+        content["detail"] = new_event.detail
     return outcome, content
 
 

@@ -22,7 +22,7 @@ import orjson
 
 from ledger.config.settings import Source
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
-from ledger.eventlog.appender import Appended, Arrival, Tell
+from ledger.eventlog.appender import AppendResult, NewEvent, Tell
 from ledger.receiver.connections import Tracked
 from ledger.receiver.endpoint import (
     FORM,
@@ -142,7 +142,7 @@ class Head(msgspec.Struct, frozen=True):
     """Whether a proxy passed it on."""
 
 
-class Callback(msgspec.Struct):
+class PlainCallback(msgspec.Struct):
     """A callback of a known source as it was read from a connection."""
 
     head: Head
@@ -151,7 +151,7 @@ class Callback(msgspec.Struct):
     body: bytes
 
 
-class Reader:
+class RequestReader:
     """Reads the callbacks of known sources.
 
     The heads of one sender mostly differ in the body's length and the proof alone. Without these
@@ -163,16 +163,16 @@ class Reader:
         self._mark = lru_cache(maxsize=HEADS_MAX)(self._find_mark)
         self._head = lru_cache(maxsize=HEADS_MAX)(self._read_head)
 
-    def read(self, data: bytes) -> Callback | None:
+    def read(self, data: bytes) -> PlainCallback | None:
         """Return the callback that `data` is; None when it is not plain, or of no known source."""
         found = self._read_alike(data)
         if found is None and (plain := read(data)) is not None:
             head = self._of(plain)
             if head is not None:
-                return Callback(head, plain.fields.get(head.source.header.lower()), plain.body)
+                return PlainCallback(head, plain.fields.get(head.source.header.lower()), plain.body)
         return found
 
-    def _read_alike(self, data: bytes) -> Callback | None:
+    def _read_alike(self, data: bytes) -> PlainCallback | None:
         """Read a callback whose two values are where they are looked for."""
         line = data.find(b"\r\n", 0, LINE_BYTES_MAX) if data.startswith(START) else -1
         end = data.find(END, line, HEAD_BYTES_MAX) if line > 0 else -1
@@ -185,7 +185,7 @@ class Reader:
         if proof is None or not _is_value(proof) or not body or size != b"%d" % len(body):
             return None
         head = self._head(rest)
-        return None if head is None else Callback(head, proof.decode(), body)
+        return None if head is None else PlainCallback(head, proof.decode(), body)
 
     def _find_mark(self, line: bytes) -> bytes | None:
         """Return what stands before the proof of the source that a request line names."""
@@ -231,10 +231,10 @@ class Door:
     fallback: Callable[[], asyncio.Protocol]
     """Makes the aiohttp protocol that takes over a connection."""
     open: set[Intake] = field(default_factory=set)
-    read: Callable[[bytes], Callback | None] = field(init=False)
+    read: Callable[[bytes], PlainCallback | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.read = Reader(self.receiver.settings.sources).read
+        self.read = RequestReader(self.receiver.settings.sources).read
 
     def __call__(self) -> Intake:
         """Return the protocol of a new connection."""
@@ -245,7 +245,7 @@ class Door:
         for each in list(self.open):
             each.close()
 
-    def submit(self, callback: Callback, peer: str | None, tell: Tell) -> Arrival | None:
+    def submit(self, callback: PlainCallback, peer: str | None, tell: Tell) -> NewEvent | None:
         """Queue a callback; `tell` hears of it. None when it needs the long way."""
         receiver, head, body = self.receiver, callback.head, callback.body
         source = head.source
@@ -263,7 +263,7 @@ class Door:
         reading = receiver.registry.read(source.provider, head.path_event, body)
         if reading.is_by_url:
             return None
-        arrival = receiver.arrival(
+        new_event = receiver.new_event(
             source,
             head.path_event,
             peer=sender,
@@ -272,12 +272,14 @@ class Door:
             reading=reading,
         )
         try:
-            receiver.log.lanes[source.name].submit(arrival, tell)
+            receiver.log.lanes[source.name].submit(new_event, tell)
         except Overloaded:
             return None
-        return arrival
+        return new_event
 
-    def record(self, callback: Callback, arrival: Arrival, answer: int, why: object) -> None:
+    def record(
+        self, callback: PlainCallback, new_event: NewEvent, answer: int, why: object
+    ) -> None:
         """Record a callback that could not be acknowledged."""
         self.receiver.deliveries.record(
             source=callback.head.source.name,
@@ -285,7 +287,7 @@ class Door:
             outcome="failed",
             answer=answer,
             path_event=callback.head.path_event,
-            peer=arrival.peer,
+            peer=new_event.peer,
             reason=type(why).__name__,
             body_bytes=len(callback.body),
         )
@@ -303,8 +305,8 @@ class Intake(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._tracked: Tracked | None = None
         self._peer: str | None = None
-        self._callback: Callback | None = None
-        self._arrival: Arrival | None = None
+        self._callback: PlainCallback | None = None
+        self._arrival: NewEvent | None = None
         self._began_at = 0.0
         self._held = b""
 
@@ -361,17 +363,17 @@ class Intake(asyncio.Protocol):
             tracked.hand_over(protocol)
             protocol.data_received(data)
 
-    def _told(self, result: Appended | LedgerError) -> None:
+    def _told(self, result: AppendResult | LedgerError) -> None:
         """Answer the callback that was on its way."""
-        arrival, callback, receiver = self._arrival, self._callback, self._door.receiver
+        new_event, callback, receiver = self._arrival, self._callback, self._door.receiver
         content: Mapping[str, object]
-        assert arrival is not None
+        assert new_event is not None
         assert callback is not None
         self._arrival = self._callback = None
         name = callback.head.source.name
-        if isinstance(result, Appended):
+        if isinstance(result, AppendResult):
             status = 200
-            outcome, content = verdict(name, arrival, result)
+            outcome, content = verdict(name, new_event, result)
             head, field = OK, f"Ledger-Position: {name}:{result.position}\r\n".encode()
         elif isinstance(result, DatabaseUnavailable):
             status, outcome, content = 503, "unavailable", unavailable(result)
@@ -380,7 +382,7 @@ class Intake(asyncio.Protocol):
             status, outcome, content = 500, "error", UNEXPECTED
             head, field = FAILED, b""
         if status != 200:
-            self._door.record(callback, arrival, status, result)
+            self._door.record(callback, new_event, status, result)
         receiver.tally.count(name, outcome, status, monotonic() - self._began_at)
         receiver.end()
         if self._transport is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from ledger.errors import NotFound
-from ledger.eventlog.appender import Arrival
+from ledger.eventlog.appender import NewEvent
 from ledger.eventlog.identity import event_id
 from ledger.evidence.authenticity import of_service, require_secret
 from ledger.receiver.endpoint import Receiver
@@ -27,7 +27,7 @@ def decider(
         raw = orjson.dumps({**body, "decided_at": now.isoformat()}, option=orjson.OPT_SORT_KEYS)
         digest = hashlib.sha256(raw).hexdigest()
         key = f"{source}/decision//{body.get('exception')}/{digest}"
-        arrival = Arrival(
+        new_event = NewEvent(
             event_id=event_id(key, raw),
             idempotency_key=key,
             kind="decision",
@@ -44,7 +44,7 @@ def decider(
             body=raw,
             received_at=now,
         )
-        return await append(source, arrival)
+        return await append(source, new_event)
 
     append = appender(receiver, role)
     return decide
@@ -52,20 +52,24 @@ def decider(
 
 def appender(
     receiver: Receiver, role: str = "all"
-) -> Callable[[str, Arrival], Awaitable[dict[str, Any]]]:
+) -> Callable[[str, NewEvent], Awaitable[dict[str, Any]]]:
     """Return the function that appends an operator's event to a source's log.
 
     It raises NotFound, or Conflicting where the event would lack its mark.
     """
 
-    async def append(source: str, arrival: Arrival) -> dict[str, Any]:
+    async def append(source: str, new_event: NewEvent) -> dict[str, Any]:
         if source not in receiver.log.lanes:
             raise NotFound(f"source {source} is not configured in this service")
         known = receiver.settings.sources[source]
         require_secret(known, role)
-        arrival = of_service(known, source, arrival)
-        appended = await receiver.log.lanes[source].append(arrival)
+        new_event = of_service(known, source, new_event)
+        appended = await receiver.log.lanes[source].append(new_event)
         status = "accepted" if appended.fresh else "duplicate"
-        return {"position": appended.position, "event_id": arrival.event_id.hex(), "status": status}
+        return {
+            "position": appended.position,
+            "event_id": new_event.event_id.hex(),
+            "status": status,
+        }
 
     return append

@@ -21,23 +21,27 @@ from ledger.reconciliation.items import (
     DatedAmount,
     Frame,
     Group,
-    Item,
-    Move,
+    LedgerMovement,
+    StatementItem,
     added,
-    due_of,
     first_within,
+    ledger_amounts,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class Classifier:
     """Says what lines and movements mean that belong together beyond doubt."""
 
     frame: Frame
     settlement: timedelta
 
     def judge(
-        self, anchor: str, rule: str, lines: Sequence[Item], moves: Sequence[Move]
+        self,
+        anchor: str,
+        rule: str,
+        lines: Sequence[StatementItem],
+        moves: Sequence[LedgerMovement],
     ) -> list[Group]:
         """Return the group that they make, or two when some lines are copies of others."""
         found = self.equal(anchor, rule, lines, moves)
@@ -45,7 +49,7 @@ class Judge:
             return [found]
         legs = self._legs(moves)
         kept = tuple(legs[first_within(legs, self.frame.opened) :])
-        due = due_of(kept, self.frame)
+        due = ledger_amounts(kept, self.frame)
         told, want = added(line.amount for line in lines), added(amount for _, amount in kept)
         behind = self._behind(kept, told)
         if behind is not None:
@@ -65,7 +69,11 @@ class Judge:
         return [Group(anchor, rule, verdict, tuple(lines), tuple(moves), *due, detail)]
 
     def equal(
-        self, anchor: str, rule: str, lines: Sequence[Item], moves: Sequence[Move]
+        self,
+        anchor: str,
+        rule: str,
+        lines: Sequence[StatementItem],
+        moves: Sequence[LedgerMovement],
     ) -> Group | None:
         """Return the group when the amounts are equal, else None; it is matched unless it aged."""
         told = added(line.amount for line in lines)
@@ -74,12 +82,14 @@ class Judge:
         for start in (first, 0) if first else (0,):
             kept = legs[start:]
             if added(amount for _, amount in kept) == told:
-                due = due_of(kept, self.frame)
+                due = ledger_amounts(kept, self.frame)
                 verdict, detail = self._across(lines, kept) if due[0] != told else (MATCHED, "")
                 return Group(anchor, rule, verdict, tuple(lines), tuple(moves), *due, detail)
         return None
 
-    def _across(self, lines: Sequence[Item], legs: Sequence[DatedAmount]) -> tuple[str, str]:
+    def _across(
+        self, lines: Sequence[StatementItem], legs: Sequence[DatedAmount]
+    ) -> tuple[str, str]:
         """Tell what equal amounts on both sides of the cut-off are: in transit until they age."""
         cutoff = self.frame.cutoff
         seen = [line.at for line in lines] or [at for at, _ in legs if at < cutoff]
@@ -88,7 +98,7 @@ class Judge:
         late = max(at for at, _ in legs)
         return STATUS, f"the amounts agree, but the books date it at {late.isoformat()}"
 
-    def _legs(self, moves: Sequence[Move]) -> tuple[DatedAmount, ...]:
+    def _legs(self, moves: Sequence[LedgerMovement]) -> tuple[DatedAmount, ...]:
         if len(moves) == 1:
             return moves[0].legs
         return tuple(sorted(leg for move in moves for leg in move.legs))
@@ -108,10 +118,10 @@ class Judge:
         return None
 
 
-def _copies(lines: Sequence[Item], told: Decimal, want: Decimal) -> list[Item]:
+def _copies(lines: Sequence[StatementItem], told: Decimal, want: Decimal) -> list[StatementItem]:
     """Return the lines without which the rest is right, when they repeat one that stays."""
     seen: set[tuple[str, Decimal]] = set()
-    again: list[Item] = []
+    again: list[StatementItem] = []
     for line in sorted(lines, key=lambda line: (line.at, line.id)):
         look = (line.kind, line.amount)
         if look in seen:
@@ -125,7 +135,7 @@ def _copies(lines: Sequence[Item], told: Decimal, want: Decimal) -> list[Item]:
 
 
 def _difference(
-    lines: Sequence[Item], told: Decimal, want: Decimal, fee: Decimal
+    lines: Sequence[StatementItem], told: Decimal, want: Decimal, fee: Decimal
 ) -> tuple[str, str]:
     """Name the way in which the amounts differ."""
     for line in lines:
@@ -142,6 +152,6 @@ def _difference(
     return AMOUNT, f"the statement says {plain(told)}, the books {plain(want)}"
 
 
-def is_fee(line: Item) -> bool:
+def is_fee(line: StatementItem) -> bool:
     """Tell a fee's row by its kind (StraitsX docs, account statement: `Fee`)."""
     return "fee" in line.kind.casefold()

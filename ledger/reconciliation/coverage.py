@@ -10,13 +10,13 @@ from heapq import heappop, heappush
 from typing import Final
 
 from ledger.model import Record, plain
-from ledger.reconciliation.items import Frame, Item
+from ledger.reconciliation.items import Frame, StatementItem
 
 BROKEN_MAX: Final = 5
 """Balances out of line that one run names; the rest follows from them."""
 
 
-class File(Record, frozen=True):
+class CoveredFile(Record, frozen=True):
     """One imported statement."""
 
     sha256: str
@@ -28,7 +28,7 @@ class File(Record, frozen=True):
     """The later import wins where two files say the balance of one moment."""
 
 
-class Told(Record, frozen=True):
+class StatedBalances(Record, frozen=True):
     """A balance that a statement states at the beginning or the end of its period."""
 
     at: datetime
@@ -39,7 +39,7 @@ class Told(Record, frozen=True):
     """Of the file."""
 
 
-class Cover(Record, frozen=True):
+class Coverage(Record, frozen=True):
     """What the statements of a currency cover without a gap, oldest first."""
 
     frame: Frame
@@ -49,11 +49,11 @@ class Cover(Record, frozen=True):
     """SHA-256 of each file, in hex, in order of their periods."""
     missing: tuple[str, ...] = ()
     """What is wrong with the coverage, in words."""
-    told: tuple[Told, ...] = ()
+    told: tuple[StatedBalances, ...] = ()
     """Every balance that counts, in order of time."""
 
 
-def cover_of(files: Sequence[File], since: datetime | None = None) -> Cover | None:
+def coverage_of(files: Sequence[CoveredFile], since: datetime | None = None) -> Coverage | None:
     """Return what the files cover from the earliest on, up to the first gap; None without files.
 
     `since` is where to begin instead; a file must begin there, and those before it do not count.
@@ -87,20 +87,22 @@ def cover_of(files: Sequence[File], since: datetime | None = None) -> Cover | No
         missing.append("the last statement states no closing balance; import one that does")
     shas = tuple(dict.fromkeys(file.sha256 for file in run))
     frame = Frame(first.opened_at, end)
-    return Cover(frame, first.opening, last.closing, shas, tuple(missing), told)
+    return Coverage(frame, first.opening, last.closing, shas, tuple(missing), told)
 
 
-def _told(run: Sequence[File]) -> Iterator[Told]:
+def _told(run: Sequence[CoveredFile]) -> Iterator[StatedBalances]:
     """Yield which balances the files state, in order of time; a newer file silences older ones.
 
     Of files that meet, both count: what one closes with, the next must open with.
     """
-    begins: dict[datetime, list[File]] = defaultdict(list)
-    ends: dict[datetime, list[File]] = defaultdict(list)
+    begins: dict[datetime, list[CoveredFile]] = defaultdict(list)
+    ends: dict[datetime, list[CoveredFile]] = defaultdict(list)
     for file in run:
         begins[file.opened_at].append(file)
         ends[file.closed_at].append(file)
-    current: list[tuple[int, str, File]] = []  # a heap: the newest of the open files is on top
+    current: list[
+        tuple[int, str, CoveredFile]
+    ] = []  # a heap: the newest of the open files is on top
     for at in sorted({*begins, *ends}):
         newest = current[0][2] if current else None
         yield from _balances(at, "closes", [(f, f.closing) for f in ends[at] if f is newest])
@@ -113,14 +115,16 @@ def _told(run: Sequence[File]) -> Iterator[Told]:
 
 
 def _balances(
-    at: datetime, how: str, found: Sequence[tuple[File, Decimal | None]]
-) -> Iterator[Told]:
+    at: datetime, how: str, found: Sequence[tuple[CoveredFile, Decimal | None]]
+) -> Iterator[StatedBalances]:
     for file, balance in found:
         if balance is not None:
-            yield Told(at, balance, how, file.sha256)
+            yield StatedBalances(at, balance, how, file.sha256)
 
 
-def broken_of(told: Sequence[Told], opening: Decimal, lines: Sequence[Item]) -> list[str]:
+def continuity_breaks(
+    told: Sequence[StatedBalances], opening: Decimal, lines: Sequence[StatementItem]
+) -> list[str]:
     """Name the stated balances that do not follow from the lines before them, the first few."""
     found: list[str] = []
     ordered = sorted((line.at, line.amount) for line in lines)

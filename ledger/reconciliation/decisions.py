@@ -18,8 +18,8 @@ import orjson
 
 from ledger.config.reconciliation import Rules
 from ledger.config.settings import Source
-from ledger.errors import BadQuestion, Conflicting, NotFound
-from ledger.eventlog.appender import APPEND, RING, Arrival
+from ledger.errors import Conflicting, InvalidRequest, NotFound
+from ledger.eventlog.appender import APPEND, RING, NewEvent
 from ledger.eventlog.identity import event_id
 from ledger.evidence.authenticity import of_service
 from ledger.model import plain, shown
@@ -147,11 +147,11 @@ def body_of(
     }
 
 
-def arrival_of(source: str, body: Mapping[str, Any], now: datetime) -> Arrival:
+def arrival_of(source: str, body: Mapping[str, Any], now: datetime) -> NewEvent:
     """Return the event of a decision, ready to be appended."""
     raw = orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)
     key = f"{source}/{KIND}//{body['id']}/{hashlib.sha256(raw).hexdigest()}"
-    return Arrival(
+    return NewEvent(
         event_id=event_id(key, raw),
         idempotency_key=key,
         kind=KIND,
@@ -186,9 +186,9 @@ async def post_tolerated(
         asked = Asked("tolerance", "rule", f"within {plain(limit or ZERO)}, rules {rules.sha256}")
         legs = [(AVAILABLE, -each.difference), (rules.difference_account, each.difference)]
         body = body_of(row, asked, each.items, legs)
-        arrival = arrival_of(result.source, body, datetime.now(UTC))
-        arrival = of_service(terms, result.source, arrival)
-        await connection.fetchrow(APPEND, result.source, *_columns(arrival))
+        new_event = arrival_of(result.source, body, datetime.now(UTC))
+        new_event = of_service(terms, result.source, new_event)
+        await connection.fetchrow(APPEND, result.source, *_columns(new_event))
     if found:
         await connection.execute(RING)
     return len(found)
@@ -199,9 +199,9 @@ def _is_tolerated(each: Break, limit: Decimal) -> bool:
     return each.type == kinds.AMOUNT and each.action is None and is_small
 
 
-def _columns(arrival: Arrival) -> list[list[Any]]:
-    names = [name for name in Arrival.__struct_fields__ if name != "is_by_url"]
-    return [[getattr(arrival, name)] for name in names]
+def _columns(new_event: NewEvent) -> list[list[Any]]:
+    names = [name for name in NewEvent.__struct_fields__ if name != "is_by_url"]
+    return [[getattr(new_event, name)] for name in names]
 
 
 async def _break(snapshot: Snapshot, break_id: str) -> Row:
@@ -217,9 +217,9 @@ async def _break(snapshot: Snapshot, break_id: str) -> Row:
 async def _check_match(snapshot: Snapshot, row: Row, items: Sequence[str]) -> None:
     source, currency = row["source"], row["currency"]
     if not items:
-        raise BadQuestion("name in items what belongs together, like line:<id>, payment:<id>")
+        raise InvalidRequest("name in items what belongs together, like line:<id>, payment:<id>")
     if not {*items} & {*row["items"]}:
-        raise BadQuestion(f"at least one of the items must be of the break: {row['items']}")
+        raise InvalidRequest(f"at least one of the items must be of the break: {row['items']}")
     taken = await snapshot.row(SELECT_TAKEN, source, currency, items)
     if taken is not None:
         raise Conflicting(
@@ -227,12 +227,14 @@ async def _check_match(snapshot: Snapshot, row: Row, items: Sequence[str]) -> No
         )
     lines, kinds_of, ids = _split(items)
     if KIND in kinds_of:
-        raise BadQuestion("a decision's posting is nothing to match; name lines and transactions")
+        raise InvalidRequest(
+            "a decision's posting is nothing to match; name lines and transactions"
+        )
     told = await snapshot.row(SELECT_TOLD, source, currency, lines)
     due = await snapshot.row(SELECT_DUE, source, currency, kinds_of, ids)
     missing = {*items} - {*(told or {}).get("found", ())} - {*(due or {}).get("found", ())}
     if missing:
-        raise BadQuestion(
+        raise InvalidRequest(
             f"{', '.join(sorted(missing))}: no stated line and no movement of the {currency} "
             "wallet is called so; `ledger reconcile breaks` and /v1/transactions name them"
         )
@@ -250,7 +252,7 @@ def _split(items: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     for item in items:
         kind, colon, name = item.partition(":")
         if not colon or not name:
-            raise BadQuestion(f"{item!r} names no item; write line:<id> or <kind>:<id>")
+            raise InvalidRequest(f"{item!r} names no item; write line:<id> or <kind>:<id>")
         if kind == "line":
             lines.append(name)
         else:
@@ -269,14 +271,14 @@ async def _legs(snapshot: Snapshot, row: Row, asked: Asked, rules: Rules) -> Leg
     if not difference:
         raise Conflicting("there is no difference to post; match the items that belong together")
     if asked.account is not None and not ACCOUNT.fullmatch(asked.account):
-        raise BadQuestion(
+        raise InvalidRequest(
             f"account is {shown(asked.account)}; it must be suspense, expenses:…, income:…, "
             "equity:… or liabilities:customers:…"
         )
     match asked.action:
         case "post_fee":
             if row["type"] not in CHARGED or asked.account is not None:
-                raise BadQuestion("post_fee is for breaks about a fee, and has an account: fees")
+                raise InvalidRequest("post_fee is for breaks about a fee, and has an account: fees")
             other = FEES
         case "void":
             return await _voided(snapshot, row, asked, difference)
@@ -291,7 +293,7 @@ async def _voided(snapshot: Snapshot, row: Row, asked: Asked, difference: Decima
     """Take a transaction back that the provider does not have; a line goes to suspense."""
     lines, kinds_of, ids = _split(row["items"])
     if not row["items"]:
-        raise BadQuestion(
+        raise InvalidRequest(
             f"void is for transactions and lines; write_off posts to {OPENING_ACCOUNT}"
         )
     if not ids:
@@ -299,5 +301,5 @@ async def _voided(snapshot: Snapshot, row: Row, asked: Asked, difference: Decima
     rows = await snapshot.rows(SELECT_LEGS, row["source"], row["currency"], kinds_of, ids)
     wallet = sum((r["amount"] for r in rows if r["account"].startswith("assets:wallet:")), ZERO)
     if lines or wallet != difference:
-        raise BadQuestion("void takes whole transactions back; here a part is there: write_off")
+        raise InvalidRequest("void takes whole transactions back; here a part is there: write_off")
     return [(r["account"], -r["amount"]) for r in rows]

@@ -35,7 +35,7 @@ ZERO: Final = Decimal(0)
 DatedAmount: TypeAlias = tuple[datetime, Decimal]
 
 
-class Item(Record, frozen=True):
+class StatementItem(Record, frozen=True):
     """A statement line on its way through matching. `amount` > 0 came in, < 0 went out."""
 
     id: str
@@ -52,7 +52,7 @@ class Item(Record, frozen=True):
         return f"line:{self.id}"
 
 
-class Move(Record, frozen=True):
+class LedgerMovement(Record, frozen=True):
     """What the books say that one transaction did to the wallet: its dated amounts, oldest first.
 
     `fee` is what it was charged in the wallet's currency and is contained in the amounts.
@@ -85,8 +85,8 @@ class Group(Record, frozen=True):
     `none` where nothing does."""
     verdict: str
     """MATCHED, TIMING or a type of break."""
-    lines: tuple[Item, ...]
-    moves: tuple[Move, ...]
+    lines: tuple[StatementItem, ...]
+    moves: tuple[LedgerMovement, ...]
     due: Decimal
     before: Decimal = ZERO
     """How much of `due` is dated before the statement begins."""
@@ -152,7 +152,7 @@ def first_within(legs: tuple[DatedAmount, ...], opened: datetime) -> int:
     return 0
 
 
-def due_of(legs: Iterable[DatedAmount], frame: Frame) -> tuple[Decimal, Decimal]:
+def ledger_amounts(legs: Iterable[DatedAmount], frame: Frame) -> tuple[Decimal, Decimal]:
     """Return what the legs before the cut-off add up to, and how much of it is before the opening.
 
     Fits the fields `due` and `before` of a Group.

@@ -11,10 +11,18 @@ from typing import Any, Final
 from ledger.books import balance_index as cells
 from ledger.config.reconciliation import Rules
 from ledger.model import changed
-from ledger.reconciliation.coverage import Cover, File, cover_of
-from ledger.reconciliation.items import ZERO, Frame, Item, Known, Manual, Move, added
+from ledger.reconciliation.coverage import Coverage, CoveredFile, coverage_of
+from ledger.reconciliation.items import (
+    ZERO,
+    Frame,
+    Known,
+    LedgerMovement,
+    Manual,
+    StatementItem,
+    added,
+)
 from ledger.reconciliation.matching import Matcher
-from ledger.reconciliation.result import Decided, Ledger, Result, conclude
+from ledger.reconciliation.result import Decided, LedgerBalances, Result, conclude
 from ledger.registry import Registry
 
 WALLET: Final = ("assets:wallet:available", "assets:wallet:held")
@@ -137,7 +145,7 @@ class Pair:
     async def reconcile(self, currency: str) -> Result | None:
         """Reconcile one currency as the snapshot has it; None when it has no statement."""
         files = await self.connection.fetch(SELECT_FILES, self.log, currency)
-        cover = cover_of([File(*row) for row in files], self.rules.since)
+        cover = coverage_of([CoveredFile(*row) for row in files], self.rules.since)
         if cover is None:
             return None
         parked = await self.connection.fetchval(SELECT_PARKED, [self.source, self.log])
@@ -157,7 +165,7 @@ class Pair:
             self.source,
             currency,
             cover=cover,
-            ledger=Ledger(before, balance),
+            ledger=LedgerBalances(before, balance),
             groups=matcher.finish(known, elsewhere),
             decided=decided,
             rules=self.rules,
@@ -170,11 +178,11 @@ class Pair:
         return added(debits - credited for debits, credited in sums.values())
 
     async def _matcher(
-        self, currency: str, cover: Cover, manual: Sequence[Manual]
+        self, currency: str, cover: Coverage, manual: Sequence[Manual]
     ) -> tuple[Matcher, dict[str, Known]]:
         frame = cover.frame
         lines = [
-            Item(*row)
+            StatementItem(*row)
             for row in await self.connection.fetch(
                 SELECT_LINES, self.log, currency, frame.opened, frame.cutoff
             )
@@ -195,7 +203,7 @@ class Pair:
 
     async def _named(
         self, currency: str, ids: Sequence[str]
-    ) -> tuple[list[Move], dict[str, Known]]:
+    ) -> tuple[list[LedgerMovement], dict[str, Known]]:
         """Find transactions by their ids: those that moved this currency, and what of the rest."""
         if not ids:
             return [], {}
@@ -213,7 +221,7 @@ class Pair:
                 known[row["id"]] = Known(row["kind"], row["status"], other)
         return moves, known
 
-    async def _elsewhere(self, currency: str, moves: Iterable[Move]) -> dict[str, str]:
+    async def _elsewhere(self, currency: str, moves: Iterable[LedgerMovement]) -> dict[str, str]:
         ids = sorted({move.id for move in moves})
         if not ids:
             return {}
@@ -240,9 +248,9 @@ def _manual(decided: Iterable[Decided]) -> list[Manual]:
     return [Manual(d.anchor, d.keys, d.position) for d in decided if d.action == "match"]
 
 
-def _moves(rows: Sequence[Mapping[str, Any]]) -> list[Move]:
+def _moves(rows: Sequence[Mapping[str, Any]]) -> list[LedgerMovement]:
     """Make movements of rows that are sorted by kind, id and time."""
-    found: list[Move] = []
+    found: list[LedgerMovement] = []
     legs: list[tuple[datetime, Decimal]] = []
     fee = ZERO
     for place, row in enumerate(rows):
@@ -254,7 +262,9 @@ def _moves(rows: Sequence[Mapping[str, Any]]) -> list[Move]:
         ):  # fmt: skip
             continue
         found.append(
-            Move(row["kind"], row["id"], tuple(legs), fee, row["idempotency_id"], _names(row))
+            LedgerMovement(
+                row["kind"], row["id"], tuple(legs), fee, row["idempotency_id"], _names(row)
+            )
         )
         legs, fee = [], ZERO
     return found

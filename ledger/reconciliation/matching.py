@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from ledger.config.reconciliation import GroupRule, Rules
 from ledger.model import changed
-from ledger.reconciliation.classification import Judge
+from ledger.reconciliation.classification import Classifier
 from ledger.reconciliation.items import (
     AMBIGUOUS,
     AMOUNT,
@@ -33,13 +33,13 @@ from ledger.reconciliation.items import (
     DatedAmount,
     Frame,
     Group,
-    Item,
     Known,
+    LedgerMovement,
     Manual,
-    Move,
+    StatementItem,
     added,
-    due_of,
     first_within,
+    ledger_amounts,
 )
 
 T = TypeVar("T")
@@ -52,19 +52,23 @@ class Matcher:
 
     frame: Frame
     rules: Rules
-    lines: dict[str, Item]
+    lines: dict[str, StatementItem]
     """Lines that are in no group yet, by key."""
-    moves: dict[str, Move]
+    moves: dict[str, LedgerMovement]
     """Movements that are in no group yet, by key."""
     groups: list[Group] = field(default_factory=list)
-    _judge: Judge = field(init=False)
+    _judge: Classifier = field(init=False)
 
     def __post_init__(self) -> None:
-        self._judge = Judge(self.frame, self.rules.settlement)
+        self._judge = Classifier(self.frame, self.rules.settlement)
 
     @classmethod
     def of(
-        cls, frame: Frame, rules: Rules, lines: Iterable[Item], moves: Iterable[Move]
+        cls,
+        frame: Frame,
+        rules: Rules,
+        lines: Iterable[StatementItem],
+        moves: Iterable[LedgerMovement],
     ) -> Matcher:
         """Take lines and movements in any order."""
         return cls(
@@ -116,7 +120,7 @@ class Matcher:
             moves = [self.moves[key] for key in decision.keys if key in self.moves]
             found = self._judge.equal(decision.anchor, "hand", lines, moves)
             if found is None:
-                due = due_of((leg for m in moves for leg in m.legs), self.frame)
+                due = ledger_amounts((leg for m in moves for leg in m.legs), self.frame)
                 detail = "matched by hand, but the amounts differ now"
                 found = Group(
                     decision.anchor, "hand", AMOUNT, tuple(lines), tuple(moves), *due, detail
@@ -124,7 +128,7 @@ class Matcher:
             self._add([found])
 
     def _by_contract(self) -> None:
-        moves: dict[str, list[Move]] = defaultdict(list)
+        moves: dict[str, list[LedgerMovement]] = defaultdict(list)
         for move in self.moves.values():
             moves[move.id].append(move)
         for contract, lines in _grouped(self.lines.values(), lambda line: line.contract):
@@ -135,11 +139,11 @@ class Matcher:
     def _by(
         self,
         rule: str,
-        of_line: Callable[[Item], str | None],
-        of_move: Callable[[Move], Sequence[str]],
+        of_line: Callable[[StatementItem], str | None],
+        of_move: Callable[[LedgerMovement], Sequence[str]],
     ) -> None:
         """Group by a name that lines and movements may share."""
-        moves: dict[str, list[Move]] = defaultdict(list)
+        moves: dict[str, list[LedgerMovement]] = defaultdict(list)
         for move in self.moves.values():
             for name in of_move(move):
                 moves[name].append(move)
@@ -149,7 +153,7 @@ class Matcher:
                 self._add(self._named(rule, name, told, free))
 
     def _named(
-        self, rule: str, name: str, lines: Sequence[Item], moves: Sequence[Move]
+        self, rule: str, name: str, lines: Sequence[StatementItem], moves: Sequence[LedgerMovement]
     ) -> list[Group]:
         anchor = f"{rule}:{name}"
         if len(moves) > 1:
@@ -169,7 +173,7 @@ class Matcher:
         return [self._ambiguous(anchor, rule, own, moves)]
 
     def _declared_group(
-        self, anchor: str, lines: Sequence[Item], moves: Sequence[Move]
+        self, anchor: str, lines: Sequence[StatementItem], moves: Sequence[LedgerMovement]
     ) -> Group | None:
         for rule in self.rules.groups:
             fits = all(line.kind == rule.line for line in lines)
@@ -178,23 +182,27 @@ class Matcher:
         return None
 
     def _ambiguous(
-        self, anchor: str, rule: str, lines: Sequence[Item], moves: Sequence[Move]
+        self,
+        anchor: str,
+        rule: str,
+        lines: Sequence[StatementItem],
+        moves: Sequence[LedgerMovement],
     ) -> Group:
         legs = [leg for move in moves for leg in self._kept(move)]
         detail = f"{len(lines)} lines and {len(moves)} transactions could be each other"
-        due = due_of(legs, self.frame)
+        due = ledger_amounts(legs, self.frame)
         return Group(anchor, rule, AMBIGUOUS, tuple(lines), tuple(moves), *due, detail)
 
-    def _kept(self, move: Move) -> Sequence[DatedAmount]:
+    def _kept(self, move: LedgerMovement) -> Sequence[DatedAmount]:
         return move.legs[first_within(move.legs, self.frame.opened) :]
 
     def _by_amount(self) -> None:
         """Match a line without a name to the one transaction that it can be, and that alone."""
-        lines: dict[Decimal, list[Item]] = defaultdict(list)
+        lines: dict[Decimal, list[StatementItem]] = defaultdict(list)
         for line in self.lines.values():
             if line.contract is None and line.idempotency is None:
                 lines[line.amount].append(line)
-        moves: dict[Decimal, list[Move]] = defaultdict(list)
+        moves: dict[Decimal, list[LedgerMovement]] = defaultdict(list)
         for move in self.moves.values():
             moves[_net(move)].append(move)
         for amount in sorted(lines.keys() & moves.keys()):
@@ -209,12 +217,12 @@ class Matcher:
                     self._add([self._ambiguous(f"equal:{name}", "amount", some, candidates)])
 
     def _components(
-        self, lines: Sequence[Item], moves: Sequence[Move]
-    ) -> Iterator[tuple[list[Item], list[Move]]]:
+        self, lines: Sequence[StatementItem], moves: Sequence[LedgerMovement]
+    ) -> Iterator[tuple[list[StatementItem], list[LedgerMovement]]]:
         """Yield the lines and movements that are within reach of each other; both are sorted."""
         window = self.rules.window
         times = [line.at for line in lines]
-        part: tuple[list[Item], list[Move]] = ([], [])
+        part: tuple[list[StatementItem], list[LedgerMovement]] = ([], [])
         end = 0  # lines before this place are in `part` or were out of reach
         for move in moves:
             at = move.legs[0][0]
@@ -247,7 +255,7 @@ class Matcher:
                 found = self._judge.equal(anchor, "group", lines[day], moves[day])
                 self._add([found] if found is not None else [])
 
-    def _left_lines(self, anchor: str, lines: Sequence[Item], known: Known | None) -> None:
+    def _left_lines(self, anchor: str, lines: Sequence[StatementItem], known: Known | None) -> None:
         last = max(line.at for line in lines)
         is_recent = last >= self.frame.cutoff - self.rules.settlement
         verdict, detail = MISSING_IN_LEDGER, "no transaction of the books is this"
@@ -262,7 +270,10 @@ class Matcher:
         self._add([Group(anchor, "none", verdict, tuple(lines), (), ZERO, ZERO, detail)])
 
     def _left_moves(
-        self, moves: Sequence[Move], done: set[tuple[str, str | None, Decimal]], other: str | None
+        self,
+        moves: Sequence[LedgerMovement],
+        done: set[tuple[str, str | None, Decimal]],
+        other: str | None,
     ) -> None:
         """Name the movements of one id that nothing on the statement is."""
         seen = [
@@ -273,7 +284,7 @@ class Matcher:
             for move in moves:
                 del self.moves[move.key]  # of another statement
             return
-        due = due_of(seen, self.frame)
+        due = ledger_amounts(seen, self.frame)
         verdict, detail = MISSING_AT_PROVIDER, "no line of the statement is this"
         first = moves[0]
         if other is not None:
@@ -303,15 +314,15 @@ def _one(name: str | None) -> tuple[str, ...]:
     return (name,) if name else ()
 
 
-def _net(move: Move) -> Decimal:
+def _net(move: LedgerMovement) -> Decimal:
     return added(amount for _, amount in move.legs)
 
 
 def _grouped(
-    lines: Iterable[Item], name: Callable[[Item], str | None]
-) -> list[tuple[str, list[Item]]]:
+    lines: Iterable[StatementItem], name: Callable[[StatementItem], str | None]
+) -> list[tuple[str, list[StatementItem]]]:
     """Group lines by a name, those that have one, sorted by it."""
-    found: dict[str, list[Item]] = defaultdict(list)
+    found: dict[str, list[StatementItem]] = defaultdict(list)
     for line in lines:
         key = name(line)
         if key:

@@ -19,7 +19,7 @@ import msgspec
 from ledger.config.reconciliation import Rules, bucket_of
 from ledger.model import Record, plain
 from ledger.reconciliation.classification import is_fee
-from ledger.reconciliation.coverage import Cover, broken_of
+from ledger.reconciliation.coverage import Coverage, continuity_breaks
 from ledger.reconciliation.items import (
     AMOUNT,
     MATCHED,
@@ -86,7 +86,7 @@ class Break(Record, frozen=True):
     note: str | None = None
 
 
-class Ledger(Record, frozen=True):
+class LedgerBalances(Record, frozen=True):
     """What the journal says of a wallet: before the statement begins, and at the cut-off."""
 
     before: Decimal
@@ -108,7 +108,7 @@ class Result(Record, frozen=True):
     source: str
     currency: str
     state: str
-    cover: Cover
+    cover: Coverage
     rules_sha256: str
     matches: tuple[Match, ...]
     breaks: tuple[Break, ...]
@@ -127,8 +127,8 @@ def conclude(
     source: str,
     currency: str,
     *,
-    cover: Cover,
-    ledger: Ledger,
+    cover: Coverage,
+    ledger: LedgerBalances,
     groups: Sequence[Group],
     decided: Mapping[str, Decided],
     rules: Rules,
@@ -161,7 +161,7 @@ def conclude(
     breaks += [writer.orphan(d) for n, d in sorted(decided.items()) if n not in used and d.posted]
     breaks.sort(key=lambda each: each.id)
     figures = _figures(cover, ledger, groups, breaks, opening)
-    reasons = _reasons(cover, figures, broken_of(cover.told, opening, lines))
+    reasons = _reasons(cover, figures, continuity_breaks(cover.told, opening, lines))
     state = _state(breaks, reasons)
     matches = tuple(Match(g.anchor, g.rule, g.keys, g.due) for g in groups if g.verdict == MATCHED)
     result = Result(
@@ -242,7 +242,7 @@ class _Writer(Record, frozen=True):
         )  # fmt: skip
 
 
-def _opening(cover: Cover, amounts: Iterable[Decimal]) -> Decimal:
+def _opening(cover: Coverage, amounts: Iterable[Decimal]) -> Decimal:
     """Return the statement's opening balance, from its closing one where it states none."""
     if cover.opening is not None:
         return cover.opening
@@ -250,7 +250,11 @@ def _opening(cover: Cover, amounts: Iterable[Decimal]) -> Decimal:
 
 
 def _figures(
-    cover: Cover, ledger: Ledger, groups: Sequence[Group], breaks: Sequence[Break], opening: Decimal
+    cover: Coverage,
+    ledger: LedgerBalances,
+    groups: Sequence[Group],
+    breaks: Sequence[Break],
+    opening: Decimal,
 ) -> dict[str, Any]:
     """Return the balance sheet of the run, amounts as exact texts."""
     lines = [line for group in groups for line in group.lines]
@@ -311,7 +315,7 @@ def _share(part: Decimal, whole: Decimal) -> str | None:
     return plain((100 * part / whole).quantize(_CENT, rounding=ROUND_DOWN))
 
 
-def _reasons(cover: Cover, figures: Mapping[str, Any], broken: Sequence[str]) -> tuple[str, ...]:
+def _reasons(cover: Coverage, figures: Mapping[str, Any], broken: Sequence[str]) -> tuple[str, ...]:
     found = [*cover.missing, *broken]
     if broken:
         return tuple(found)

@@ -80,7 +80,7 @@ class Reconciler:
         while True:
             try:
                 async with database.connected(
-                    self.dsn, is_behind=True, seconds_max=RUN_SECONDS_MAX
+                    self.dsn, is_background=True, seconds_max=RUN_SECONDS_MAX
                 ) as connection:
                     while True:
                         await self.round(connection)
@@ -115,7 +115,7 @@ class Reconciler:
                     exc_info=not is_passing,
                 )  # fmt: skip
                 self._rest(source, RETRY_SECONDS)
-                await self._tell(connection, source, f"{told_of(error)}; trying again")
+                await self._tell(connection, source, f"{reason_of(error)}; trying again")
 
     async def _source(self, connection: Any, generation: int, source: str) -> None:
         clock = asyncio.get_running_loop().time
@@ -133,7 +133,7 @@ class Reconciler:
         self._rest(source, REST_FACTOR * (clock() - began))
         if run is not None and run.failed:
             self._rest(source, FAILED_REST_SECONDS)
-            told = "; ".join(f"{name}: {told_of(why)}" for name, why in run.failed.items())
+            told = "; ".join(f"{name}: {reason_of(why)}" for name, why in run.failed.items())
             await self._tell(connection, source, f"{told}; {ADVICE}")
         elif source in self._failed or done is None:
             self._failed.discard(source)
@@ -231,7 +231,7 @@ def _is_of_wallet(error: Exception) -> bool:
     return not isinstance(error, passing) or database.is_data_error(error)
 
 
-def told_of(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Say what a failure is, bounded."""
     if isinstance(error, asyncpg.PostgresError):
         return database.describe(error)

@@ -70,7 +70,7 @@ OBJECTS: Final = frozenset({"positions", "files", "figures", "reasons"})
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredTable:
     """A table of results: how its rows are read and removed, within a source and currency."""
 
     name: str
@@ -82,17 +82,17 @@ class Kept:
     """Takes the keys to remove."""
 
 
-RUNS: Final = Kept(
+RUNS: Final = StoredTable(
     "recon_runs",
     (),
     ("state", "opened_at", "closed_at", "positions", "generation", "files", "figures", "reasons",
      "rules_sha256", "sha256"),
     SELECT_RUN,
 )  # fmt: skip
-MATCHES: Final = Kept(
+MATCHES: Final = StoredTable(
     "recon_matches", ("item",), ("anchor", "rule"), SELECT_MATCHES, DELETE_MATCHES
 )
-BREAKS: Final = Kept(
+BREAKS: Final = StoredTable(
     "recon_breaks",
     ("id",),
     ("type", "state", "anchor", "rule", "items", "difference", "gap", "at", "age_days", "bucket",
@@ -102,7 +102,7 @@ BREAKS: Final = Kept(
 )  # fmt: skip
 
 
-async def stored(connection: Any, table: Kept, source: str, currency: str) -> Records:
+async def stored(connection: Any, table: StoredTable, source: str, currency: str) -> Records:
     """Read what is stored of a wallet, its objects as objects."""
     rows = await connection.fetch(table.select, source, currency)
     if table is RUNS:
@@ -214,7 +214,9 @@ async def _is_later(
     )
 
 
-async def _bring(connection: Any, table: Kept, place: tuple[str, str], wanted: Records) -> None:
+async def _bring(
+    connection: Any, table: StoredTable, place: tuple[str, str], wanted: Records
+) -> None:
     """Bring a wallet's rows to what they are now; only what differs is written."""
     have = await stored(connection, table, *place)
     gone = {key[0] for key, told in have.items() if wanted.get(key) != told}

@@ -15,7 +15,7 @@ STOP_SECONDS_MAX: Final = 3.0
 
 
 @contextmanager
-def beside(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
+def in_thread(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
     """Run `work` for the length of a block, then cancel it."""
     begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = Future()
 

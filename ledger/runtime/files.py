@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from ledger.errors import BadQuestion
+from ledger.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -60,11 +60,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     a device or a pipe.
     """
     if not path.parent.is_dir():
-        raise BadQuestion(f"{path.parent} is not a folder; make it, or name another file")
+        raise InvalidRequest(f"{path.parent} is not a folder; make it, or name another file")
     if path.is_dir():
-        raise BadQuestion(f"{path} is a folder; name a file in it")
+        raise InvalidRequest(f"{path} is a folder; name a file in it")
     if path.exists() and not path.is_file():
-        raise BadQuestion(f"{path} is not a file; name one, or - for standard output")
+        raise InvalidRequest(f"{path} is not a file; name one, or - for standard output")
     fresh = path.with_name(f".ledger-{secrets.token_hex(8)}.new")
     handle = os.open(fresh, FRESH, 0o600)
     try:

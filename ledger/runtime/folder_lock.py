@@ -18,7 +18,7 @@ PID_BYTES_MAX: Final = 32
 
 
 @contextmanager
-def held(data_dir: Path) -> Iterator[None]:
+def locked_folder(data_dir: Path) -> Iterator[None]:
     """Hold a data folder for the length of a block; it is made when there is none.
 
     Raises DataFolderTaken, which names the process that holds it, and SettingsError.

@@ -37,7 +37,7 @@ FLUSH_SECONDS: Final = 0.5
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestCounters:
     """What one receiver process counted since it last added it to the metrics."""
 
     outcomes: dict[tuple[str, str, int], int] = field(default_factory=dict)

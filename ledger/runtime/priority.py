@@ -30,7 +30,7 @@ TRIES: Final = 20
 """How often a session is told before it keeps the niceness that it has."""
 
 
-def step_back(niceness: int = BEHIND) -> bool:
+def lower_priority(niceness: int = BEHIND) -> bool:
     """Let answers go before this process's work, in a session of its own from now on.
 
     Blocks for three seconds at most. Returns False when its session was refused for as long.

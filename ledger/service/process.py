@@ -25,9 +25,9 @@ from ledger.config.settings import Settings, load
 from ledger.evidence.sealer import sealing
 from ledger.reconciliation.runner import Reconciler
 from ledger.runtime import logs
-from ledger.runtime.background import beside
+from ledger.runtime.background import in_thread
 from ledger.runtime.event_loop import runner
-from ledger.runtime.priority import BEHIND, FOLDING, step_back
+from ledger.runtime.priority import BEHIND, FOLDING, lower_priority
 from ledger.service.projector import Projector
 from ledger.service.web import Web
 from ledger.statements import puller as pulling
@@ -69,8 +69,8 @@ async def serve_evidence(settings: Settings, link: socket.socket) -> None:
     """Seal, reconcile and fetch statements until told to stop."""
     stop = _stop_event(link)
     dsn = settings.database_url or ""
-    reconciling = beside("reconciler", Reconciler(dsn, settings).run)
-    pulled = beside("puller", lambda: pulling.run(dsn, settings))
+    reconciling = in_thread("reconciler", Reconciler(dsn, settings).run)
+    pulled = in_thread("puller", lambda: pulling.run(dsn, settings))
     with sealing(dsn, settings), reconciling, pulled if pulling.pulls(settings) else nullcontext():
         link.send(b"ready\n")
         await stop.wait()
@@ -117,7 +117,7 @@ def main() -> None:
     _watch(link)
     settings = load(os.environ)
     logs.configure(settings.log_format)
-    if role in STEP_BACK and not step_back(STEP_BACK[role]):
+    if role in STEP_BACK and not lower_priority(STEP_BACK[role]):
         LOGGER.warning("session_not_told", role=role, niceness=STEP_BACK[role])
     match role:
         case "projector":

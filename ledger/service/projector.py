@@ -19,7 +19,7 @@ import structlog
 from ledger import registry
 from ledger.books import store as books
 from ledger.books.fold_connections import FoldConnections, fold_connections
-from ledger.books.projection_worker import REFUSED, REPORT_FAILURES, SourceFolder, would_fold
+from ledger.books.projection_worker import REFUSED, REPORT_FAILURES, ProjectionWorker, would_fold
 from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
@@ -27,7 +27,7 @@ from ledger.errors import LedgerError
 from ledger.eventlog.sources import terms_of
 from ledger.model import SourceTerms
 from ledger.rebuild.coordinator import Tell
-from ledger.rebuild.swap import Compared, Rebuild, alone
+from ledger.rebuild.swap import Rebuild, SourceComparison, exclusive_rebuild
 from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled, wait_for
 
 LOGGER = structlog.get_logger("ledger.projector")
@@ -174,7 +174,7 @@ class Projector:
         if not rows:
             return False
         terms = {each.source: each for each in await terms_of(connection, self.settings)}
-        async with fold_connections(self.dsn, generation, is_behind=True) as shared:
+        async with fold_connections(self.dsn, generation, is_background=True) as shared:
             for row in rows:
                 if row["source"] in terms:
                     folder = self._folder(shared, terms[row["source"]])
@@ -192,7 +192,7 @@ class Projector:
         they park an event that the live books contain. Raises BooksDiffer otherwise, and
         RebuildRunning while another process rebuilds.
         """
-        async with alone(self.dsn) as connection:
+        async with exclusive_rebuild(self.dsn) as connection:
             live = await connection.fetchrow(books.SELECT_LIVE)
             is_changed = live["version"] != version
             if not is_changed and not is_retry:
@@ -247,7 +247,7 @@ class Projector:
             fold_connections(self.dsn, generation) as shared,
             asyncio.TaskGroup() as tasks,
         ):
-            folders: dict[str, SourceFolder] = {}
+            folders: dict[str, ProjectionWorker] = {}
             running: list[asyncio.Task[None]] = []
             while True:
                 if clock() - checked >= CHECK_SECONDS:
@@ -281,7 +281,7 @@ class Projector:
         connection: Any,
         generation: int,
         known: Sequence[SourceTerms],
-        folders: Mapping[str, SourceFolder],
+        folders: Mapping[str, ProjectionWorker],
     ) -> bool:
         """Tell whether this generation is live and the sources' terms are those folded by."""
         live = await connection.fetchrow(books.SELECT_LIVE)
@@ -291,8 +291,8 @@ class Projector:
             folders[terms.source].terms == terms for terms in known if terms.source in folders
         )
 
-    def _folder(self, shared: FoldConnections, terms: SourceTerms) -> SourceFolder:
-        return SourceFolder(
+    def _folder(self, shared: FoldConnections, terms: SourceTerms) -> ProjectionWorker:
+        return ProjectionWorker(
             shared, self.settings, registry.load(), terms, on_retry=self._retry_decided
         )
 
@@ -323,7 +323,7 @@ def _tell() -> Tell:
     return tell
 
 
-def _is_explained(found: Compared, freed: set[tuple[str, int]]) -> bool:
+def _is_explained(found: SourceComparison, freed: set[tuple[str, int]]) -> bool:
     """Tell whether events that were set apart and are folded now explain every difference."""
     positions = {position for source, position in freed if source == found.source}
     return all(
@@ -334,7 +334,7 @@ def _is_explained(found: Compared, freed: set[tuple[str, int]]) -> bool:
     )
 
 
-def _summarize(found: Compared) -> int:
+def _summarize(found: SourceComparison) -> int:
     """Log how many rows of which tables the rebuilt books say otherwise; return how many.
 
     A table or column that only one side has is no difference: it is what a version adds or drops.

@@ -18,7 +18,7 @@ from ledger.errors import DatabaseReadOnly, DataFolderTaken, MigrationError
 from ledger.eventlog import sources
 from ledger.evidence import sealer as seal
 from ledger.postgres.server import EmbeddedPostgres, Endpoint
-from ledger.runtime.folder_lock import held
+from ledger.runtime.folder_lock import locked_folder
 
 ASK_OWNER: Final = "run `ledger migrate` once with the LEDGER_DATABASE_URL of the schema's owner"
 
@@ -56,7 +56,7 @@ async def provided(
         if not is_guest:
             await embedded.stop()
         elif not embedded.adopted:
-            with suppress(DataFolderTaken), held(settings.data_dir):
+            with suppress(DataFolderTaken), locked_folder(settings.data_dir):
                 await embedded.stop()
 
 
@@ -64,7 +64,7 @@ def holding(settings: Settings, role: str) -> AbstractContextManager[None]:
     """Return the lock on what a role keeps in the data folder: its database, or keys and seals."""
     if settings.database_url and role in ("receiver", "query"):
         return nullcontext()
-    return held(settings.data_dir)
+    return locked_folder(settings.data_dir)
 
 
 @dataclass(frozen=True, slots=True)

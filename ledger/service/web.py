@@ -22,14 +22,14 @@ from ledger.errors import (
     DatabaseReadOnly,
     DatabaseRefused,
     LedgerError,
-    NotYet,
+    NotCaughtUp,
     UnsafeDatabase,
 )
 from ledger.eventlog.appender import Log
-from ledger.queries.snapshot import opened
+from ledger.queries.snapshot import open_snapshot
 from ledger.receiver import operator_events as decide
 from ledger.receiver.connections import Connections, Tracked, tracking
-from ledger.receiver.delivery_log import Deliveries
+from ledger.receiver.delivery_log import DeliveryLog
 from ledger.receiver.endpoint import Receiver, add_receive_routes
 from ledger.receiver.fast_path import Door
 from ledger.registry import load
@@ -53,7 +53,7 @@ GAUGES: Final = web.AppKey("gauges", DatabaseGauges)
 def build(settings: Settings, dsn: str, role: str) -> web.Application:
     """Compose the application of `role` (`all`, `receiver` or `query`) over one database."""
     app = web.Application(client_max_size=settings.body_bytes_max, middlewares=[tracking])
-    receiver = Receiver(settings, load(), Log(dsn, settings), Deliveries(dsn, settings))
+    receiver = Receiver(settings, load(), Log(dsn, settings), DeliveryLog(dsn, settings))
     app[RECEIVER] = receiver
     app[GAUGES] = DatabaseGauges(dsn)
     app.router.add_get("/healthz", _healthz)
@@ -137,7 +137,7 @@ class _Readiness:
                 if self.role != "query":
                     await database.assert_writable(self.connection)
                 if self.role != "receiver":
-                    async with opened(self.connection):
+                    async with open_snapshot(self.connection):
                         return None
                 return None
         except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
@@ -158,7 +158,7 @@ def for_strangers(error: Exception) -> str:
             return "a commit is not durable on this database; /v1/status says why"
         case DatabaseReadOnly():
             return "the database takes no writes: it is read-only or a standby"
-        case NotYet():
+        case NotCaughtUp():
             return "there are no books yet"
         case DatabaseRefused():
             return "the database refuses the service; its log says why"

@@ -10,7 +10,7 @@ from typing import Final
 
 from ledger.model import changed, total
 from ledger.simulator.deal import Deal
-from ledger.simulator.story import OPENED_AT, PERIOD, Planted, Row, Story, Teller
+from ledger.simulator.story import OPENED_AT, PERIOD, Planted, SimulatedRow, Story, Teller
 
 LEAST: Final = Decimal("0.000001")
 PLATFORM_FEE: Final = Decimal("0.5")
@@ -26,7 +26,9 @@ def _deal(story: Story) -> Deal:
     return story.steps[0][1]
 
 
-def _plant(story: Story, kind: str, row: Row | None, books: Decimal, statement: Decimal) -> Story:
+def _plant(
+    story: Story, kind: str, row: SimulatedRow | None, books: Decimal, statement: Decimal
+) -> Story:
     """Name a fault of a story's first deal: what the books say, and what the statement says."""
     d = _deal(story)
     story.planted.append(

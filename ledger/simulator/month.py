@@ -18,7 +18,7 @@ from ledger.model import plain
 from ledger.simulator.deal import deal, singapore
 from ledger.simulator.faults import FAULTS
 from ledger.simulator.simulate import SCRIPTS
-from ledger.simulator.story import OPENED_AT, PERIOD, Planted, Row, Story, Teller
+from ledger.simulator.story import OPENED_AT, PERIOD, Planted, SimulatedRow, Story, Teller
 
 CURRENCIES: Final = ("SGD", "USD", "USDC", "XSGD", "XUSD")
 TRANSACTIONS_MIN: Final = 200
@@ -67,7 +67,7 @@ def month(seed: int, transactions: int, faults: bool) -> Month:
     """
     if transactions < TRANSACTIONS_MIN:
         raise ValueError(f"a month has at least {TRANSACTIONS_MIN} transactions")
-    rows: dict[str, list[Row]] = {currency: [] for currency in CURRENCIES}
+    rows: dict[str, list[SimulatedRow]] = {currency: [] for currency in CURRENCIES}
     planted: list[Planted] = []
     for story in _stories(seed, transactions, faults):
         planted += story.planted
@@ -183,7 +183,7 @@ def _unnamed(teller: Teller) -> Story:
     return teller.story("payment", odd, (("completed", 1),)).unnamed(keep_reference=False)
 
 
-def _statement(currency: str, rows: list[Row]) -> bytes:
+def _statement(currency: str, rows: list[SimulatedRow]) -> bytes:
     """Write a currency's rows, oldest first, with the balance after each; it opens at nothing."""
     rows.sort(key=lambda row: row.at)
     units, parts = 0, []
@@ -198,7 +198,7 @@ def _statement(currency: str, rows: list[Row]) -> bytes:
     ).encode()
 
 
-def _written(row: Row, units: int) -> str:
+def _written(row: SimulatedRow, units: int) -> str:
     side = "Debit" if row.amount < 0 else "Credit"
     named = f'"contractId":"{row.contract_id}",' if row.contract_id else ""
     named += f'"idempotencyId":"{row.idempotency_id}",' if row.idempotency_id else ""

@@ -36,7 +36,7 @@ _SWAP_AMOUNT: Final = re.compile(rb'("targetCurrencyAmount"\s*:\s*"?)(\d+)')
 
 
 @dataclass(frozen=True, slots=True)
-class Callback:
+class SimulatedCallback:
     """One callback to send: the provider that sends it, its URL's event name, its body."""
 
     source: str
@@ -88,12 +88,12 @@ SCRIPTS: Final[Mapping[str, Script]] = {
 """Kind → how a callback of that kind is made."""
 
 
-def fresh(kinds: Sequence[str], rng: Random, count: int) -> list[Callback]:
+def fresh(kinds: Sequence[str], rng: Random, count: int) -> list[SimulatedCallback]:
     """Make `count` callbacks in their final status, taking the kinds in turn; every id is new."""
     return [_one(kinds[n % len(kinds)], rng) for n in range(count)]
 
 
-def story(kind: str, rng: Random, n: int = 1) -> list[Callback]:
+def story(kind: str, rng: Random, n: int = 1) -> list[SimulatedCallback]:
     """Tell `n` stories of a scenario (`refund`, `return` …), or make `n` callbacks of a kind.
 
     Raises KeyError for a name that is neither in SCENARIOS nor in SCRIPTS.
@@ -103,20 +103,22 @@ def story(kind: str, rng: Random, n: int = 1) -> list[Callback]:
     return [_one(kind, rng) for _ in range(n)]
 
 
-def _one(kind: str, rng: Random) -> Callback:
+def _one(kind: str, rng: Random) -> SimulatedCallback:
     return _tell(kind, deal(rng, SCRIPTS[kind].currency), ((SCRIPTS[kind].final, 5),))[0]
 
 
-def _tell(kind: str, d: Deal, steps: Iterable[tuple[str, int]]) -> list[Callback]:
+def _tell(kind: str, d: Deal, steps: Iterable[tuple[str, int]]) -> list[SimulatedCallback]:
     """Write one callback per (status, minutes since the deal began)."""
     script = SCRIPTS[kind]
     return [
-        Callback(script.source, script.event, script.body(d, status, minutes), f"{kind} {status}")
+        SimulatedCallback(
+            script.source, script.event, script.body(d, status, minutes), f"{kind} {status}"
+        )
         for status, minutes in steps
     ]
 
 
-def _refund(rng: Random) -> list[Callback]:
+def _refund(rng: Random) -> list[SimulatedCallback]:
     paid, blocked = deal(rng), deal(rng, "xusd")
     return [
         *_tell("payment", paid, (("pending", 0), ("completed", 2), ("refunded", 90))),
@@ -124,7 +126,7 @@ def _refund(rng: Random) -> list[Callback]:
     ]
 
 
-def returned(rng: Random, began: datetime | None = None) -> list[Callback]:
+def returned(rng: Random, began: datetime | None = None) -> list[SimulatedCallback]:
     """Tell of a payout that the bank sends back, at a time or at any."""
     sent = deal(rng, created=began)
     back = replace(deal(rng, created=began), amount=sent.amount, fees=sent.fees * 0,
@@ -135,7 +137,7 @@ def returned(rng: Random, began: datetime | None = None) -> list[Callback]:
     ]
 
 
-def _kyc(rng: Random) -> list[Callback]:
+def _kyc(rng: Random) -> list[SimulatedCallback]:
     d = deal(rng)
     resubmitted = (("pending", 0), ("rejected", 30), ("pending", 60), ("verified", 90))
     return [
@@ -148,11 +150,11 @@ def _kyc(rng: Random) -> list[Callback]:
     ]
 
 
-def _swap(rng: Random) -> list[Callback]:
+def _swap(rng: Random) -> list[SimulatedCallback]:
     return _tell("swap", deal(rng), (("pending", 0), ("completed", 1)))
 
 
-def _everything(rng: Random) -> list[Callback]:
+def _everything(rng: Random) -> list[SimulatedCallback]:
     told = [callback for scenario in (_refund, returned, _kyc, _swap) for callback in scenario(rng)]
     for kind in ("user_deposit", "user_withdrawal", "chain_deposit", "chain_withdrawal"):
         told += _tell(kind, deal(rng), (("pending", 0), ("completed", 4)))
@@ -165,7 +167,7 @@ def _everything(rng: Random) -> list[Callback]:
     return told
 
 
-SCENARIOS: Final[Mapping[str, Callable[[Random], list[Callback]]]] = {
+SCENARIOS: Final[Mapping[str, Callable[[Random], list[SimulatedCallback]]]] = {
     "refund": _refund,
     "return": returned,
     "kyc": _kyc,
@@ -175,7 +177,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Random], list[Callback]]]] = {
 """Name → a story of several callbacks that belong together, in the order they happen."""
 
 
-def conflicting(callback: Callback) -> Callback | None:
+def conflicting(callback: SimulatedCallback) -> SimulatedCallback | None:
     """Return the same news with another amount, or None when the callback names no amount."""
     pattern = _SWAP_AMOUNT if _SWAP_AMOUNT.search(callback.body) else _AMOUNT
     body, found = pattern.subn(
@@ -185,9 +187,9 @@ def conflicting(callback: Callback) -> Callback | None:
 
 
 def disturb(
-    callbacks: Sequence[Callback], rng: Random, *, duplicate: float = 0.0,
+    callbacks: Sequence[SimulatedCallback], rng: Random, *, duplicate: float = 0.0,
     shuffle: bool = False, conflict: bool = False,
-) -> list[Callback]:  # fmt: skip
+) -> list[SimulatedCallback]:  # fmt: skip
     """Return the callbacks with a `duplicate` share (0..1) sent twice, reordered, contradicted.
 
     A repeated callback comes anywhere after its first delivery; with `conflict` one callback
@@ -206,14 +208,14 @@ def disturb(
 
 
 @lru_cache(maxsize=1)
-def samples() -> tuple[Callback, ...]:
+def samples() -> tuple[SimulatedCallback, ...]:
     """Return every sample, those of the documents first, in their order.
 
     A sample's name is its path without the suffix (`straitsx/06-payout-usd`); those under
     `more/` come last.
     """
     return tuple(
-        Callback(
+        SimulatedCallback(
             path.parent.name,
             None,
             path.read_bytes(),
@@ -228,7 +230,7 @@ def _document_order(path: Path) -> tuple[bool, bool, str]:
     return name.startswith("more/"), not name.startswith(STRAITSX), name
 
 
-def chosen(patterns: Sequence[str]) -> list[Callback]:
+def chosen(patterns: Sequence[str]) -> list[SimulatedCallback]:
     """Return the samples whose kind or name fits one of the patterns; all main ones without any.
 
     A pattern is a kind (`payout`) or a glob over names (`straitsx/0*`, `*refunded*`).
@@ -238,7 +240,7 @@ def chosen(patterns: Sequence[str]) -> list[Callback]:
     return [sample for sample in samples() if _fits(patterns, sample)]
 
 
-def _fits(patterns: Sequence[str], sample: Callback) -> bool:
+def _fits(patterns: Sequence[str], sample: SimulatedCallback) -> bool:
     kind = registry.load().read(sample.source, None, sample.body).envelope.kind
     words = (kind, sample.name, sample.name.rpartition("/")[2])
     return any(fnmatch(word, pattern) for word in words for pattern in patterns)

@@ -116,7 +116,7 @@ def limits_request(d: Deal, status: str, minutes: int) -> bytes:
 def rfi(d: Deal, status: str, minutes: int) -> bytes:
     """Write a request for information: bare `attributes`, the customer beside them."""
     done = status == "completed"
-    question = {
+    params = {
         "id": "1823",
         "question": "What is your primary business activity?",
         "optional": False,
@@ -128,7 +128,7 @@ def rfi(d: Deal, status: str, minutes: int) -> bytes:
     }
     request = {
         "createdAt": second(d.created),
-        "rfQuestions": [question],
+        "rfQuestions": [params],
         "status": status,
         "rfProgressSummary": {"acceptedQuestions": int(done), "completionPercentage": 100 * done},
         "daysExpired": 0,

@@ -28,7 +28,7 @@ Parts: TypeAlias = list[tuple[str, str, Decimal]]
 """Currency, row type, signed amount."""
 
 
-class Row(Record, frozen=True):
+class SimulatedRow(Record, frozen=True):
     """One row of a statement. `amount` > 0 is a credit."""
 
     id: str
@@ -59,7 +59,7 @@ class Story:
     """Callbacks and rows that belong together, and what is wrong with them."""
 
     steps: list[Step]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[SimulatedRow] = field(default_factory=list)
     planted: list[Planted] = field(default_factory=list)
 
     @property
@@ -117,11 +117,13 @@ class Teller:
                 rows += self._rows(kind, d, ends["refunded"], back)
         return Story([(kind, d, status, minutes) for status, minutes in steps], rows)
 
-    def row(self, d: Deal, kind: str, amount: Decimal, currency: str = "", **other: str) -> Row:
+    def row(
+        self, d: Deal, kind: str, amount: Decimal, currency: str = "", **other: str
+    ) -> SimulatedRow:
         """Return a row of the deal a little later than it began."""
         self.rows += 1
         told = {"contract_id": d.id, "idempotency_id": d.idempotency_id} | other
-        return Row(
+        return SimulatedRow(
             id=f"entry_{self.rows:08d}",
             at=d.created + timedelta(seconds=self.rng.randrange(60, 240)),
             currency=(currency or d.currency).upper(),
@@ -130,7 +132,7 @@ class Teller:
             **told,
         )
 
-    def _rows(self, kind: str, d: Deal, minutes: int, parts: Parts) -> list[Row]:
+    def _rows(self, kind: str, d: Deal, minutes: int, parts: Parts) -> list[SimulatedRow]:
         """Write the rows of one moment: a little after what the callback says."""
         moment = d.created + timedelta(minutes=minutes, seconds=self.rng.randrange(90))
         told = {"reference": _reference(kind, d)}

@@ -22,7 +22,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from ledger.model import as_note, changed
-from ledger.statements.model import Line, Statement, StatementRefused
+from ledger.statements.model import Statement, StatementLine, StatementRefused
 from ledger.statements.validation import (
     Window,
     bounded,
@@ -54,7 +54,7 @@ class _Account:
     """One `Stmt` of the file: its entries, balances by type code, and period."""
 
     where: ZoneInfo | None
-    lines: list[Line] = field(default_factory=list)
+    lines: list[StatementLine] = field(default_factory=list)
     balances: dict[str, tuple[Decimal, str, Window]] = field(default_factory=dict)
     window: Window | None = None
     currency: str = ""
@@ -215,7 +215,7 @@ def _entry(account: _Account, number: int, node: Element) -> None:
     # The references of one transaction of a batch are not the batch's.
     within = details[0] if len(details) == 1 else node
     account.lines.append(
-        Line(
+        StatementLine(
             id=text(number, "AcctSvcrRef", _word(node, "AcctSvcrRef")) or "",
             number=number,
             kind=_kind(node),

@@ -22,7 +22,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from ledger.model import as_note, changed, shown
-from ledger.statements.model import Line, Statement, StatementRefused
+from ledger.statements.model import Statement, StatementLine, StatementRefused
 from ledger.statements.validation import (
     Window,
     agreed,
@@ -213,9 +213,9 @@ def _places(header: list[str], spelled: Mapping[str, str]) -> dict[str, int]:
     return places
 
 
-def _line(row: _Row, spelled: Mapping[str, str], where: ZoneInfo | None) -> Line:
+def _line(row: _Row, spelled: Mapping[str, str], where: ZoneInfo | None) -> StatementLine:
     currency = row.word("currency") or ""
-    return Line(
+    return StatementLine(
         id=row.word("id") or "",
         number=row.number,
         kind=row.word("kind") or "",
@@ -303,12 +303,12 @@ def _instant(row: _Row, spelled: Mapping[str, str], where: ZoneInfo | None) -> d
         raise refusal(row.number, f"{words[:40]!r} is no time; declare time_format") from error
 
 
-def _one_currency(told: str | None, line: Line) -> str | None:
+def _one_currency(told: str | None, line: StatementLine) -> str | None:
     if told and line.currency and told != line.currency:
         raise refusal(line.number, f"is in {line.currency}, earlier ones in {told}; import one "
                       "currency at a time")  # fmt: skip
     return told or line.currency or None
 
 
-def _in(line: Line, currency: str) -> Line:
+def _in(line: StatementLine, currency: str) -> StatementLine:
     return line if line.currency else changed(line, currency=currency)

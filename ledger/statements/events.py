@@ -16,7 +16,7 @@ import orjson
 
 from ledger.eventlog.identity import event_id
 from ledger.model import plain
-from ledger.statements.model import Line, Statement
+from ledger.statements.model import Statement, StatementLine
 
 NAME_MAX: Final = 200
 """Characters of a line's id that go into its name; a longer one is digested."""
@@ -67,7 +67,7 @@ def withdrawal(
     return event(log, "statement", name, "withdrawn", at, f"{name}/{position}", body, now)
 
 
-def stated(log: str, line: Line, sha256: str, place: int, now: datetime) -> Event:
+def stated(log: str, line: StatementLine, sha256: str, place: int, now: datetime) -> Event:
     """Return the event of a line that the import at `place` states anew, or otherwise."""
     name = line_name(line)
     body = {
@@ -114,13 +114,13 @@ def piece_of(body: bytes) -> bytes:
     return zlib.decompress(base64.b64decode(orjson.loads(body)["data"]))
 
 
-def line_name(line: Line) -> str:
+def line_name(line: StatementLine) -> str:
     """Name a line within its log."""
     name = line.id if len(line.id) <= NAME_MAX else digest(line.id)
     return f"{line.currency}:{name}"
 
 
-def _said(line: Line) -> dict[str, Any]:
+def _said(line: StatementLine) -> dict[str, Any]:
     """Return what a line says, without where it stands; absent things are left out."""
     said = {
         "line": line.id,
@@ -137,12 +137,12 @@ def _said(line: Line) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def content(line: Line) -> bytes:
+def content(line: StatementLine) -> bytes:
     """Return what a line says, canonically."""
     return orjson.dumps(_said(line), option=orjson.OPT_SORT_KEYS)
 
 
-def content_digest(line: Line) -> str:
+def content_digest(line: StatementLine) -> str:
     """Digest what a line says, without where it stands."""
     return digest(content(line).decode())
 

@@ -29,7 +29,7 @@ from ledger.errors import DatabaseUnavailable, LedgerError, StatementRefused
 from ledger.runtime import logs
 from ledger.runtime.priority import BEHIND, put_behind
 from ledger.statements import importer as statement_log
-from ledger.statements.importer import IMPORT_SECONDS_MAX, TURN_SECONDS_MAX, Imported
+from ledger.statements.importer import IMPORT_SECONDS_MAX, TURN_SECONDS_MAX, ImportResult
 from ledger.statements.reader import read_statement
 
 LOGGER = structlog.get_logger("ledger.statements.import_process")
@@ -42,7 +42,7 @@ END_SECONDS_MAX: Final = 30.0
 """How long the process may take to start and to end, besides what it may take for its work."""
 
 
-class Limits(NamedTuple):
+class ImportLimits(NamedTuple):
     """What reading one file may take; appending it is bounded by `IMPORT_SECONDS_MAX`."""
 
     memory_bytes_max: int = 2 * 1024**3
@@ -52,10 +52,10 @@ class Limits(NamedTuple):
     seconds_max: int = 240
 
 
-DEFAULT: Final = Limits()
+DEFAULT: Final = ImportLimits()
 
 
-class Options(msgspec.Struct, frozen=True):
+class ImportOptions(msgspec.Struct, frozen=True):
     """How a file is to be read; see `read_statement`."""
 
     format: str | None = None
@@ -72,16 +72,16 @@ class Task(msgspec.Struct, frozen=True):
     provider: str
     secrets: tuple[str, ...]
     """What the events are marked with as this service's."""
-    options: Options
+    options: ImportOptions
     now: datetime
     again: bool
-    limits: Limits
+    limits: ImportLimits
 
 
 class Done(msgspec.Struct, frozen=True):
     """What the process answers: what was done, or the name and message of a LedgerError."""
 
-    imported: Imported | None = None
+    imported: ImportResult | None = None
     error: str = ""
     message: str = ""
 
@@ -90,12 +90,12 @@ def import_file(
     dsn: str,
     source: Source,
     body: bytes,
-    options: Options,
+    options: ImportOptions,
     now: datetime,
     *,
     again: bool = False,
-    limits: Limits = DEFAULT,
-) -> Imported:
+    limits: ImportLimits = DEFAULT,
+) -> ImportResult:
     """Read a statement's file and append it, in a process of its own; blocks until it has ended.
 
     Raises StatementRefused for a file that is malformed or takes more than its limits, and as
@@ -128,7 +128,7 @@ def import_file(
     return _result(process.returncode, answer, limits)
 
 
-def _result(code: int, answer: bytes, limits: Limits) -> Imported:
+def _result(code: int, answer: bytes, limits: ImportLimits) -> ImportResult:
     """Return what was done, or raise what the process said, or what its end means."""
     try:
         done = msgspec.json.decode(answer, type=Done)
@@ -140,7 +140,7 @@ def _result(code: int, answer: bytes, limits: Limits) -> Imported:
     raise kind(done.message)
 
 
-def _why(code: int, limits: Limits) -> str:
+def _why(code: int, limits: ImportLimits) -> str:
     """Say what an end without an answer means."""
     match -code:
         case signal.SIGXCPU:

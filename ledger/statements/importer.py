@@ -98,7 +98,7 @@ SELECT body
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportResult:
     """What an import did. `position` is the last one of the file, or of its first import."""
 
     status: str
@@ -113,7 +113,7 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawn:
+class WithdrawResult:
     """What taking a file back did."""
 
     source: str
@@ -127,7 +127,7 @@ class Withdrawn:
 async def append_statement(
     dsn: str, source: str, statement: Statement, now: datetime, *, again: bool = False,
     terms: Source | None = None,
-) -> Imported:  # fmt: skip
+) -> ImportResult:  # fmt: skip
     """Append a file to the log of a source's statements. Times are `now`, aware.
 
     `again` states it once more although it was imported before, as after a mistaken newer file. By
@@ -143,7 +143,7 @@ async def append_statement(
 async def add_statement(
     connection: Any, source: str, statement: Statement, now: datetime, *, again: bool,
     terms: Source | None = None,
-) -> Imported:  # fmt: skip
+) -> ImportResult:  # fmt: skip
     """Append a file through the connection that `turn` gave; raises as `append_statement`."""
     if statement.closed_at > now + AHEAD_MAX:
         raise StatementRefused(
@@ -170,13 +170,13 @@ async def add_statement(
         ]
         kept = made.parts(log, statement.sha256, statement.body, now)
         position = await _append_all(connection, log, chain(events, gone, kept), first, terms)
-    return Imported("accepted", source, position, len(statement.lines), new, changed, len(gone))
+    return ImportResult("accepted", source, position, len(statement.lines), new, changed, len(gone))
 
 
 async def withdraw_statement(
     dsn: str, source: str, sha256: str, said: Mapping[str, str], now: datetime,
     terms: Source | None = None,
-) -> Withdrawn:  # fmt: skip
+) -> WithdrawResult:  # fmt: skip
     """Take a file back, with the lines that it was the last to state; `said` is who and why.
 
     Raises NotFound when no import of the file is in force.
@@ -201,7 +201,7 @@ async def withdraw_statement(
             for row in await connection.fetch(SELECT_STATED_BY, log, sha256)
         ]
         position = await _append_all(connection, log, iter(gone), position, terms)
-    return Withdrawn(source, position, len(files), len(gone))
+    return WithdrawResult(source, position, len(files), len(gone))
 
 
 @asynccontextmanager
@@ -231,7 +231,9 @@ async def _changing(connection: Any, log: str) -> AsyncIterator[None]:
         await connection.execute(RING)
 
 
-async def _duplicate(connection: Any, source: str, statement: Statement, header: Event) -> Imported:
+async def _duplicate(
+    connection: Any, source: str, statement: Statement, header: Event
+) -> ImportResult:
     log = statements_log(source)
     latest = await connection.fetchrow(SELECT_HEADER, log, header["name"])
     if latest is not None and latest["status"] == "withdrawn":
@@ -240,7 +242,7 @@ async def _duplicate(connection: Any, source: str, statement: Statement, header:
             "anew, import it with again (--again)"
         )
     position = await connection.fetchval(SELECT_SAME, log, header["id"])
-    return Imported("duplicate", source, int(position), len(statement.lines), 0, 0, 0)
+    return ImportResult("duplicate", source, int(position), len(statement.lines), 0, 0, 0)
 
 
 def _lines(

@@ -18,8 +18,8 @@ __all__ = [
     "BYTES_MAX",
     "FORMATS",
     "LINES_MAX",
-    "Line",
     "Statement",
+    "StatementLine",
     "StatementRefused",
     "identified",
 ]
@@ -33,7 +33,7 @@ LINES_MAX: Final = 1_000_000
 FORMATS: Final = ("straitsx-json", "csv", "camt.053", "mt940")
 
 
-class Line(Record, frozen=True):
+class StatementLine(Record, frozen=True):
     """One movement of one wallet, as the provider's statement tells it."""
 
     id: str
@@ -71,12 +71,12 @@ class Statement(Record, frozen=True):
     """The period's end, exclusive."""
     opening: Decimal | None
     closing: Decimal | None
-    lines: tuple[Line, ...]
+    lines: tuple[StatementLine, ...]
     body: bytes
     """The file itself, which is kept."""
 
 
-def identified(lines: Iterable[Line]) -> tuple[Line, ...]:
+def identified(lines: Iterable[StatementLine]) -> tuple[StatementLine, ...]:
     """Give every line without an id one made of its content and its ordinal among equal lines.
 
     The content is all that the line says but its place and the running balance, so that a newer
@@ -94,7 +94,7 @@ def identified(lines: Iterable[Line]) -> tuple[Line, ...]:
     return tuple(found)
 
 
-def _content(line: Line) -> tuple[str | None, ...]:
+def _content(line: StatementLine) -> tuple[str | None, ...]:
     return (
         line.kind,
         plain(line.amount),

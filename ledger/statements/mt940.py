@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import mt940
 
 from ledger.model import as_note, changed, plain
-from ledger.statements.model import Line, Statement, StatementRefused
+from ledger.statements.model import Statement, StatementLine, StatementRefused
 from ledger.statements.validation import (
     Window,
     agreed,
@@ -54,7 +54,7 @@ class _Account:
 
     def __init__(self, where: ZoneInfo | None) -> None:
         self.where = where
-        self.lines: list[Line] = []
+        self.lines: list[StatementLine] = []
         self.days: list[date] = []
         self.currency: str | None = None
         self.opening: Decimal | None = None
@@ -170,12 +170,12 @@ def _balance(parsed: Any, names: Sequence[str]) -> tuple[Decimal, date, str] | N
     return None
 
 
-def _line(told: Mapping[str, Any], number: int, where: ZoneInfo | None) -> Line:
+def _line(told: Mapping[str, Any], number: int, where: ZoneInfo | None) -> StatementLine:
     day = told.get("entry_date") or told["date"]
     reference = text(number, "reference", (told.get("customer_reference") or "").strip())
     noted = (told.get("bank_reference"), told.get("extra_details"), told.get("transaction_details"))
     described = " ".join(part.replace("\n", " ").strip() for part in noted if part)
-    return Line(
+    return StatementLine(
         id="",
         number=number,
         kind=(told.get("id") or "").strip(),

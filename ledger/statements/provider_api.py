@@ -21,10 +21,10 @@ import structlog
 from aiolimiter import AsyncLimiter
 
 from ledger.config.pull import Pull
-from ledger.errors import CannotBeTrue, LedgerError, PullFailed, Unreadable
+from ledger.errors import InvalidCallback, LedgerError, MalformedBody, PullFailed
 from ledger.model import JSON, Number, as_money, plain, total
 from ledger.runtime.event_loop import stop_if_cancelled
-from ledger.statements.model import LINES_MAX, Line
+from ledger.statements.model import LINES_MAX, StatementLine
 from ledger.statements.straitsx import read
 from ledger.strict_json import parse
 
@@ -121,7 +121,7 @@ async def fetch_balances(session: aiohttp.ClientSession, pull: Pull) -> dict[str
         if isinstance(data, list):
             return dict(_balance(row) for row in data)
         return {str(name).upper(): _known(as_money(name, value)) for name, value in data.items()}
-    except CannotBeTrue as error:
+    except InvalidCallback as error:
         raise PullFailed(f"the balances cannot be read: {error}; tell the provider") from error
 
 
@@ -244,7 +244,7 @@ async def _ask(session: aiohttp.ClientSession, url: str, query: dict[str, str]) 
         raise _Again(f"the provider did not answer: {type(error).__name__}") from error
     try:
         return parse(body)
-    except Unreadable as error:
+    except MalformedBody as error:
         raise _Again(f"the provider's answer cannot be read: {error}") from error
 
 
@@ -268,7 +268,7 @@ def _balances(meta: dict[str, JSON]) -> dict[str, JSON]:
 
 
 def _balance_before(
-    opening: Decimal | None, lines: tuple[Line, ...], opened_at: datetime
+    opening: Decimal | None, lines: tuple[StatementLine, ...], opened_at: datetime
 ) -> Decimal | None:
     """Return the balance when the period begins, after the lines of the margin before it."""
     if opening is None and lines and lines[0].balance is not None:
@@ -276,7 +276,7 @@ def _balance_before(
     return _after(opening, [line for line in lines if line.effective_at < opened_at])
 
 
-def _after(opening: Decimal | None, lines: list[Line]) -> Decimal | None:
+def _after(opening: Decimal | None, lines: list[StatementLine]) -> Decimal | None:
     return None if opening is None else total(opening, *(line.amount for line in lines))
 
 

@@ -17,7 +17,7 @@ from ledger.errors import LedgerError
 from ledger.eventlog.identity import statements_log
 from ledger.runtime.event_loop import stop_if_cancelled
 from ledger.statements import provider_api as pull
-from ledger.statements.import_process import Options, import_file
+from ledger.statements.import_process import ImportOptions, import_file
 from ledger.statements.provider_api import Span
 
 LOGGER = structlog.get_logger("ledger.pulling")
@@ -55,7 +55,7 @@ async def _source(dsn: str, source: Source, terms: Pull, now: Callable[[], datet
     name = source.name
 
     async def importer(body: bytes) -> None:
-        await asyncio.to_thread(import_file, dsn, source, body, Options(), now())
+        await asyncio.to_thread(import_file, dsn, source, body, ImportOptions(), now())
 
     while True:
         try:

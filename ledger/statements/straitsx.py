@@ -12,10 +12,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from ledger.errors import CannotBeTrue, Unreadable
+from ledger.errors import InvalidCallback, MalformedBody
 from ledger.model import JSON, as_instant, as_note, changed
 from ledger.payload import camel
-from ledger.statements.model import Line, Statement, StatementRefused
+from ledger.statements.model import Statement, StatementLine, StatementRefused
 from ledger.statements.validation import (
     Window,
     agreed,
@@ -37,7 +37,7 @@ class _Pages:
     """What the pages of a file say together: their rows, balances, currency and period."""
 
     def __init__(self) -> None:
-        self.lines: list[Line] = []
+        self.lines: list[StatementLine] = []
         self.rows = 0
         self.told: dict[str, JSON] = {}
         self.currency: str | None = None
@@ -60,7 +60,7 @@ def read(body: bytes, currency: str | None, window: Window | None) -> Statement:
     try:
         for value in _values(body):
             _take(pages, value)
-    except Unreadable as error:
+    except MalformedBody as error:
         raise StatementRefused(
             f"line {pages.rows + 1}: not strict JSON: {error}; export the statement again"
         ) from error
@@ -82,7 +82,7 @@ def _values(body: bytes) -> Iterator[JSON]:
     try:
         words = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"not UTF-8 at byte {error.start}") from error
+        raise MalformedBody(f"not UTF-8 at byte {error.start}") from error
     place = _after_blank(words, 0)
     if words.startswith("[", place):
         place = yield from _array(words, place)
@@ -102,7 +102,7 @@ def _array(words: str, place: int) -> Generator[JSON, None, int]:
         yield value
         place = _after_blank(words, place)
         if not words.startswith((",", "]"), place):
-            raise Unreadable(f"an array of rows is cut off at character {place}")
+            raise MalformedBody(f"an array of rows is cut off at character {place}")
         ended = words[place] == "]"
         place = _after_blank(words, place + 1)
         if ended:
@@ -143,13 +143,13 @@ def _field(row: Mapping[str, JSON], name: str) -> JSON:
     return row.get(name) if value is None else value
 
 
-def _line(number: int, row: Mapping[str, JSON]) -> Line:
+def _line(number: int, row: Mapping[str, JSON]) -> StatementLine:
     attributes = row.get("attributes")
     fields = attributes if isinstance(attributes, dict) else row
     amount = money(number, "amount", fields.get("amount"))
     if amount is None:
         raise refusal(number, "has no amount; is this an account statement?")
-    return Line(
+    return StatementLine(
         id=text(number, "id", row.get("id") or fields.get("id")) or "",
         number=number,
         kind=text(number, "type", fields.get("type")) or "",
@@ -185,14 +185,14 @@ def _reference(number: int, fields: Mapping[str, JSON]) -> str | None:
 def _instant(number: int, value: JSON) -> datetime:
     try:
         moment = as_instant("createdAt", value)
-    except CannotBeTrue as error:
+    except InvalidCallback as error:
         raise refusal(number, f"{error}; export the statement again") from error
     if moment is None:
         raise refusal(number, "has no createdAt; export the statement again")
     return moment
 
 
-def _in(line: Line, currency: str) -> Line:
+def _in(line: StatementLine, currency: str) -> StatementLine:
     if not line.currency:
         return changed(line, currency=currency)
     if line.currency != currency:

@@ -9,9 +9,15 @@ from decimal import Decimal
 from typing import Final, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ledger.errors import CannotBeTrue
+from ledger.errors import InvalidCallback
 from ledger.model import YEARS, as_currency, as_money, as_text, plain, shown, total
-from ledger.statements.model import LINES_MAX, Line, Statement, StatementRefused, identified
+from ledger.statements.model import (
+    LINES_MAX,
+    Statement,
+    StatementLine,
+    StatementRefused,
+    identified,
+)
 
 Window: TypeAlias = tuple[datetime, datetime]
 """A period: from (inclusive), to (exclusive)."""
@@ -23,7 +29,7 @@ SLACK: Final = timedelta(days=1)
 
 
 def completed(
-    lines: Sequence[Line],
+    lines: Sequence[StatementLine],
     *,
     body: bytes,
     format: str,  # noqa: A002 - the word users know
@@ -90,7 +96,7 @@ def money(number: int, name: str, value: object) -> Decimal | None:
     """Read an amount of line `number` exactly. Raises StatementRefused, naming the line."""
     try:
         return as_money(name, value)
-    except CannotBeTrue as error:
+    except InvalidCallback as error:
         raise refusal(number, f"{error}; export the statement with plain decimals") from error
 
 
@@ -98,7 +104,7 @@ def text(number: int, name: str, value: object) -> str | None:
     """Read an id or a word of line `number`. Raises StatementRefused, naming the line."""
     try:
         return as_text(name, value)
-    except CannotBeTrue as error:
+    except InvalidCallback as error:
         raise refusal(number, f"{error}; the provider's export is damaged") from error
 
 
@@ -162,8 +168,8 @@ def midnight(day: date, where: ZoneInfo | None) -> datetime:
 
 
 def in_order(
-    lines: Sequence[Line], opening: Decimal | None, closing: Decimal | None
-) -> Sequence[Line]:
+    lines: Sequence[StatementLine], opening: Decimal | None, closing: Decimal | None
+) -> Sequence[StatementLine]:
     """Return the lines oldest first, as the running balance says, else as the times say.
 
     Files are written in either direction, and so may their pages be. Raises StatementRefused,
@@ -183,7 +189,7 @@ def in_order(
     return ()
 
 
-def _orders(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
+def _orders(lines: Sequence[StatementLine]) -> Iterator[Sequence[StatementLine]]:
     if not lines:
         return
     likely, other = lines, lines[::-1]
@@ -196,11 +202,13 @@ def _orders(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
     yield sorted(other, key=_time)
 
 
-def _time(line: Line) -> datetime:
+def _time(line: StatementLine) -> datetime:
     return line.effective_at
 
 
-def check_balances(lines: Sequence[Line], opening: Decimal | None, closing: Decimal | None) -> None:
+def check_balances(
+    lines: Sequence[StatementLine], opening: Decimal | None, closing: Decimal | None
+) -> None:
     """Refuse lines whose balances do not follow from each other, naming the first one."""
     running = opening
     for line in lines:
@@ -223,7 +231,7 @@ def check_balances(lines: Sequence[Line], opening: Decimal | None, closing: Deci
 
 
 def _balances(
-    lines: Sequence[Line], opening: Decimal | None, closing: Decimal | None
+    lines: Sequence[StatementLine], opening: Decimal | None, closing: Decimal | None
 ) -> tuple[Decimal | None, Decimal | None]:
     """Return both balances, from the running balance where the file states them no other way."""
     if lines and opening is None and lines[0].balance is not None:
@@ -233,9 +241,9 @@ def _balances(
     return opening, closing
 
 
-def _once(lines: Sequence[Line]) -> list[Line]:
+def _once(lines: Sequence[StatementLine]) -> list[StatementLine]:
     """Drop what overlapping pages repeat: the same id with the same content."""
-    known: dict[str, Line] = {}
+    known: dict[str, StatementLine] = {}
     found = []
     for line in lines:
         twin = known.setdefault(line.id, line) if line.id else line
@@ -247,11 +255,11 @@ def _once(lines: Sequence[Line]) -> list[Line]:
     return found
 
 
-def _told(line: Line) -> tuple[object, ...]:
+def _told(line: StatementLine) -> tuple[object, ...]:
     return line.amount, line.currency, line.effective_at, line.kind, line.contract_id, line.balance
 
 
-def _span(lines: Sequence[Line]) -> Window:
+def _span(lines: Sequence[StatementLine]) -> Window:
     """Return the period from the first line's time to just after the last line's."""
     if not lines:
         raise StatementRefused("no line and no period; say which period it covers (--from, --to)")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ledger.errors import (
-    BadQuestion,
+    InvalidRequest,
     LedgerError,
     NotFound,
     RegistryError,
@@ -48,7 +48,7 @@ def status_of(error: BaseException) -> int:
             return PROBLEM
         case ServiceRefused(status=code) if code in USAGE_STATUSES:
             return USAGE
-        case SettingsError() | BadQuestion() | RegistryError():
+        case SettingsError() | InvalidRequest() | RegistryError():
             return USAGE
         case _:
             return UNFINISHED

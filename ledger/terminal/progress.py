@@ -26,7 +26,7 @@ class _Rate(rich.ProgressColumn):
 
 
 @dataclass(slots=True)
-class Step:
+class ProgressStep:
     """One part of the work: told how many events are done."""
 
     progress: Progress
@@ -81,11 +81,11 @@ class Progress:
         with rich.Progress(*columns, console=tables.console(sys.stderr), transient=True) as bars:
             yield cls(quiet, bars)
 
-    def step(self, name: str, total: int | None) -> Step:
+    def step(self, name: str, total: int | None) -> ProgressStep:
         """Begin a part of the work of `total` events (None: not known)."""
         task = self.bars.add_task(name, total=total) if self.bars is not None else None
         now = time.monotonic()
-        return Step(self, name, total, task, now, now)
+        return ProgressStep(self, name, total, task, now, now)
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class Stages:
 
     progress: Progress
     name: str = ""
-    step: Step | None = None
+    step: ProgressStep | None = None
 
     def tell(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage is; another name begins another stage."""

@@ -36,7 +36,7 @@ STYLES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """One column: its title, the path of its value (`event.position`), its alignment."""
 
     title: str
@@ -48,7 +48,7 @@ class Column:
     """Whether the value may go over several lines."""
 
 
-def _columns(*specs: str) -> tuple[Column, ...]:
+def _columns(*specs: str) -> tuple[TableColumn, ...]:
     """Read columns from `path`, `path=title`; before it ">" aligns right, "!" keeps it whole,
     "~" lets it go over several lines.
     """
@@ -57,11 +57,11 @@ def _columns(*specs: str) -> tuple[Column, ...]:
         path, _, title = spec.lstrip(">!~").partition("=")
         marks = spec[: len(spec) - len(spec.lstrip(">!~"))]
         words = title or path.rpartition(".")[2].replace("_", " ")
-        found.append(Column(words, path, ">" in marks, "!" in marks, "~" in marks))
+        found.append(TableColumn(words, path, ">" in marks, "!" in marks, "~" in marks))
     return tuple(found)
 
 
-LAYOUTS: Final[Mapping[str, tuple[Column, ...]]] = {
+LAYOUTS: Final[Mapping[str, tuple[TableColumn, ...]]] = {
     "wallets": _columns("source", "currency", ">available", ">held", ">pending_in", ">total",
                         "reconciliation.state=reconciliation",
                         "reconciliation.through=through", ">reconciliation.difference=difference",
@@ -145,7 +145,9 @@ def table(name: str, rows: Sequence[Mapping[str, Any]], out: Console) -> Rendera
     return Group(*(part for record in records for part in (record, "")))
 
 
-def _width(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], *, is_boxed: bool) -> int:
+def _width(
+    columns: Sequence[TableColumn], rows: Sequence[Mapping[str, Any]], *, is_boxed: bool
+) -> int:
     """Return how many characters a table needs so that nothing in it is cut short."""
     total = 0
     for column in columns:
@@ -156,7 +158,11 @@ def _width(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], *, is_b
 
 
 def _lined_up(
-    columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], *, is_boxed: bool, style: str = ""
+    columns: Sequence[TableColumn],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    is_boxed: bool,
+    style: str = "",
 ) -> Table:
     made = Table(
         box=box.ROUNDED if is_boxed else None,
@@ -228,7 +234,7 @@ def _is_rows(value: list[Any]) -> bool:
     return all(isinstance(row, dict) for row in value)
 
 
-def _value(row: Mapping[str, Any], column: Column) -> Text:
+def _value(row: Mapping[str, Any], column: TableColumn) -> Text:
     value: Any = row
     for name in column.path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

@@ -20,7 +20,7 @@ from ledger.books import schema_check
 from ledger.books import store as books
 from ledger.config.settings import Settings
 from ledger.database import connection as database
-from ledger.errors import BadNote, BadQuestion, LedgerError, ServerNotFound, Tampered
+from ledger.errors import BadNote, InvalidRequest, LedgerError, ServerNotFound, Tampered
 from ledger.eventlog.identity import source_of, statements_log
 from ledger.eventlog.sources import terms_of
 from ledger.evidence import checkpoint_file as sealfile
@@ -29,7 +29,7 @@ from ledger.evidence.signed_note import Verifier, open_checkpoint
 from ledger.evidence.store import SELECT_ENDS
 from ledger.model import SourceTerms
 from ledger.postgres.attach import database_dsn
-from ledger.rebuild.second_generation import Fold, second_generation
+from ledger.rebuild.second_generation import SecondFold, second_generation
 from ledger.reconciliation.runner import rules_for
 from ledger.registry import STATEMENT
 from ledger.terminal import exit_status as exits
@@ -39,7 +39,7 @@ from ledger.verify import reconciliation as verify_recon
 from ledger.verify.books import check_journal
 from ledger.verify.log import Claim, LogCheck, Proved
 from ledger.verify.outcome import Checked, Verdict, tell
-from ledger.verify.reconciliation import Compared
+from ledger.verify.reconciliation import RunComparison
 
 SEAL_SECONDS_MAX: Final = 3.0
 """How long the sealer is waited for, so that a log that is being written can be whole."""
@@ -56,7 +56,7 @@ REPAIR: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class VerifyOptions:
     """What to verify against what."""
 
     against: tuple[Path, ...] = ()
@@ -65,7 +65,7 @@ class Options:
     json: bool = False
 
 
-def run(settings: Settings, options: Options) -> int:
+def run(settings: Settings, options: VerifyOptions) -> int:
     """Verify and print what was found; return the exit status."""
     with Progress.shown(quiet=options.json and not sys.stderr.isatty()) as progress:
         found = asyncio.run(Verification(settings, options, progress).examine())
@@ -77,7 +77,7 @@ class Verification:
     """One run: the keys, the claims and the database that it is about."""
 
     settings: Settings
-    options: Options
+    options: VerifyOptions
     progress: Progress
     trusted: list[Verifier] = field(default_factory=list)
     found: list[Checked] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Verification:
         claims = self._read_claims()
         try:
             async with database.connected(
-                dsn, is_behind=True, seconds_max=SECONDS_MAX
+                dsn, is_background=True, seconds_max=SECONDS_MAX
             ) as connection:
                 ends = await _ends(connection)
                 await self._check_logs(connection, ends, claims)
@@ -120,7 +120,7 @@ class Verification:
         for path in (*self.options.against, *own):
             notes = list(sealfile.read(path))
             if not notes and path in self.options.against:
-                raise BadQuestion(f"{path} holds no signed checkpoint")
+                raise InvalidRequest(f"{path} holds no signed checkpoint")
             for note in notes:
                 self._claim(note, path, claims)
         return claims
@@ -276,7 +276,7 @@ class Verification:
                 step.done()
             self._tell_results(source, found)
 
-    def _tell_results(self, source: str, found: Compared) -> None:
+    def _tell_results(self, source: str, found: RunComparison) -> None:
         for difference in found.differences[:LISTED_MAX]:
             self.found.append(
                 Checked("fail", "reconciliation", str(difference), MEND, source, None,
@@ -317,7 +317,7 @@ class Verification:
                     self._add("INCOMPLETE", "books", told, source=each.source)
                     continue
                 step = self.progress.step(f"{each.source}: books", None)
-                fold = Fold(dsn, self.settings, known, each, live, other, step.advance)
+                fold = SecondFold(dsn, self.settings, known, each, live, other, step.advance)
                 try:
                     position, found = await fold.differences()
                 finally:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from ledger import registry
-from ledger.errors import BadNote, BadQuestion, Tampered
+from ledger.errors import BadNote, InvalidRequest, Tampered
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence.keys import read_trusted
 from ledger.evidence.signed_note import Checkpoint, Verifier, open_checkpoint
-from ledger.export.offline_fold import PaperFold, Shelf
+from ledger.export.offline_fold import OfflineFold, OfflineStore
 from ledger.export.pack_file import SUM_OF_SUMS, SUMS, PackReader, Parts, open_pack
 from ledger.export.pack_manifest import (
     ABOUT,
@@ -43,7 +43,7 @@ NOTHING_ELSE: Final = "the pack is whole, and its books are what its events say"
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class PackOptions:
     """What to verify a pack against."""
 
     against: tuple[Path, ...] = ()
@@ -53,7 +53,7 @@ class Options:
     json: bool = False
 
 
-def run(path: Path, options: Options) -> int:
+def run(path: Path, options: PackOptions) -> int:
     """Verify a pack and print what was found; return the exit status."""
     quiet = options.json and not sys.stderr.isatty()
     with Progress.shown(quiet=quiet) as progress, open_pack(path) as file:
@@ -70,7 +70,7 @@ class PackCheck:
     """One check of one pack."""
 
     reader: PackReader
-    options: Options
+    options: PackOptions
     progress: Progress
     found: list[Checked] = field(default_factory=list)
     keys: list[Verifier] = field(default_factory=list)
@@ -109,9 +109,9 @@ class PackCheck:
             found = [Verifier.parse(text) for text in texts]
             found += read_trusted(file) if file is not None else []
         except BadNote as error:
-            raise BadQuestion(f"a trusted key cannot be read: {error}") from error
+            raise InvalidRequest(f"a trusted key cannot be read: {error}") from error
         if file is not None and not found:
-            raise BadQuestion(f"{file} holds no key; `ledger seal keys` prints them")
+            raise InvalidRequest(f"{file} holds no key; `ledger seal keys` prints them")
         return found
 
     def _claims(self, trusted: Sequence[Verifier]) -> dict[str, list[Claim]]:
@@ -120,7 +120,7 @@ class PackCheck:
         for path in self.options.against:
             notes = list(sealfile.read(path))
             if not notes:
-                raise BadQuestion(f"{path} holds no signed checkpoint")
+                raise InvalidRequest(f"{path} holds no signed checkpoint")
             for note in notes:
                 try:
                     said, signers = open_checkpoint(note, trusted)
@@ -174,12 +174,12 @@ class PackCheck:
             return
         with (
             tempfile.TemporaryDirectory(prefix="ledger-verify-") as folder,
-            Shelf(Path(folder) / "fold.sqlite") as shelf,
+            OfflineStore(Path(folder) / "fold.sqlite") as shelf,
         ):
             self._check_in(shelf, each, claims, is_same=is_same)
 
     def _check_in(
-        self, shelf: Shelf, each: Packed, claims: Sequence[Claim], *, is_same: bool
+        self, shelf: OfflineStore, each: Packed, claims: Sequence[Claim], *, is_same: bool
     ) -> None:
         comparing = BooksCheck(self.reader, each.source)
         parts = Parts(comparing.put)
@@ -189,7 +189,7 @@ class PackCheck:
 
         fold = None
         if not self.options.skip_books:
-            fold = PaperFold(shelf, each.terms, registry.load(), emit)
+            fold = OfflineFold(shelf, each.terms, registry.load(), emit)
         check = EventsCheck(self.reader, each, claims, fold)
         step = self.progress.step(f"{each.source}: events and books", each.position)
         try:

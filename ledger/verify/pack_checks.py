@@ -16,7 +16,7 @@ from ledger.eventlog.identity import check_identity
 from ledger.evidence.merkle import Frontier
 from ledger.evidence.signed_note import Checkpoint
 from ledger.export.jsonl import read_event
-from ledger.export.offline_fold import BATCH_EVENTS, PaperFold
+from ledger.export.offline_fold import BATCH_EVENTS, OfflineFold
 from ledger.export.pack_file import PackReader, part_name
 from ledger.export.pack_manifest import ABOUT, Packed, books_folder, events_folder
 from ledger.payload import total
@@ -33,7 +33,7 @@ class EventsCheck:
     reader: PackReader
     packed: Packed
     claims: Sequence[Claim]
-    fold: PaperFold | None
+    fold: OfflineFold | None
     beyond: list[Claim] = field(default_factory=list)
     """Checkpoints kept elsewhere that the pack does not reach."""
     _frontier: Frontier = field(default_factory=Frontier)

@@ -14,8 +14,8 @@ from ledger.books.compare import Difference
 from ledger.config.reconciliation import Rules
 from ledger.reconciliation import store as recon_store
 from ledger.reconciliation.result import Result
-from ledger.reconciliation.runner import ADVICE, Run, computed, told_of
-from ledger.reconciliation.store import BREAKS, MATCHES, RUNS, Kept, Records
+from ledger.reconciliation.runner import ADVICE, Run, computed, reason_of
+from ledger.reconciliation.store import BREAKS, MATCHES, RUNS, Records, StoredTable
 
 WAIT_SECONDS_MAX: Final = 5.0
 """How long a run is waited for that is behind the books."""
@@ -36,7 +36,7 @@ Rows = tuple[Records, Records, Records]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class RunComparison:
     """What a source's results are worth. `behind` names what could not be compared, and why."""
 
     wallets: int
@@ -50,14 +50,14 @@ async def sources(connection: Any) -> list[str]:
     return [row["source"] for row in await connection.fetch(SELECT_SOURCES)]
 
 
-async def check(connection: Any, source: str, rules: Rules) -> Compared:
+async def check(connection: Any, source: str, rules: Rules) -> RunComparison:
     """Reconcile a source in one snapshot and compare; wait a little for a run that is behind."""
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS_MAX
     while True:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             run = await computed(connection, source, rules)
             if run is None:
-                return Compared(0, 0, (), ("there are no books to reconcile",))
+                return RunComparison(0, 0, (), ("there are no books to reconcile",))
             found = await _compare(connection, source, run, rules)
         is_late = asyncio.get_running_loop().time() > deadline
         if found.differences or not found.behind or is_late:
@@ -65,13 +65,13 @@ async def check(connection: Any, source: str, rules: Rules) -> Compared:
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _compare(connection: Any, source: str, run: Run, rules: Rules) -> Compared:
+async def _compare(connection: Any, source: str, run: Run, rules: Rules) -> RunComparison:
     """Compare what is stored with a run of the same snapshot, wallet by wallet."""
     results = {result.currency: result for result in run.results}
     found: list[Difference] = []
     behind: list[str] = []
     for currency, error in run.failed.items():
-        behind.append(f"{currency}: cannot be reconciled: {told_of(error)}; {ADVICE}")
+        behind.append(f"{currency}: cannot be reconciled: {reason_of(error)}; {ADVICE}")
     stored = await recon_store.currencies(connection, source)
     for currency in sorted({*results, *stored} - {*run.failed}):
         result = results.get(currency)
@@ -86,7 +86,7 @@ async def _compare(connection: Any, source: str, run: Run, rules: Rules) -> Comp
             place = {"source": source, "currency": currency}
             found += _of_wallet(place, (row, matches, breaks), _wanted(result, run))
     count = sum(len(result.breaks) for result in run.results)
-    return Compared(len(results), count, tuple(found), tuple(behind))
+    return RunComparison(len(results), count, tuple(found), tuple(behind))
 
 
 def _wanted(result: Result | None, run: Run) -> Rows:
@@ -128,7 +128,7 @@ def _of_wallet(place: Mapping[str, Any], stored: Rows, wanted: Rows) -> Iterator
 
 
 def _row(
-    table: Kept, place: Mapping[str, Any], key: tuple[str, ...], have: Records, want: Records
+    table: StoredTable, place: Mapping[str, Any], key: tuple[str, ...], have: Records, want: Records
 ) -> Difference | None:
     if have.get(key) == want.get(key):
         return None

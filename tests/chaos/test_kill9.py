@@ -20,10 +20,10 @@ from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence.sealer import SourceSealer
 from ledger.evidence.signed_note import open_checkpoint
 from ledger.postgres.server import EmbeddedPostgres
-from ledger.rebuild.swap import Rebuild, alone
+from ledger.rebuild.swap import Rebuild, exclusive_rebuild
 from ledger.simulator.simulate import GOKART, STRAITSX
 from ledger.terminal.progress import Progress
-from ledger.verify.database import Options, Verification
+from ledger.verify.database import Verification, VerifyOptions
 from ledger.verify.outcome import overall
 from tests import processes
 from tests.conftest import eventually
@@ -146,7 +146,7 @@ async def check_books(data_dir: Path, found: Killing) -> None:
 async def check_rebuild(data_dir: Path, dsn: str) -> None:
     """A rebuild finds nothing that differs from the live books, at the head of every log."""
     settings = replace(load({}), data_dir=data_dir, database_url=dsn)
-    async with alone(dsn) as connection:
+    async with exclusive_rebuild(dsn) as connection:
         rebuild = Rebuild(dsn, settings, connection, registry.load())
         await rebuild.build()
         compared = await rebuild.compare()
@@ -168,7 +168,7 @@ async def check_evidence(data_dir: Path, dsn: str) -> None:
         notes = list(sealfile.read(sealfile.path_of(data_dir, source)))
         assert {open_checkpoint(note, ())[0].size: note for note in notes} == kept
         assert set(notes) == set(kept.values())
-    found = await Verification(settings, Options(), Progress(quiet=True)).examine()
+    found = await Verification(settings, VerifyOptions(), Progress(quiet=True)).examine()
     assert overall(found) == "ok", found
 
 

@@ -25,9 +25,9 @@ from ledger.config.settings import Settings, load
 from ledger.database import connection as db
 from ledger.postgres.server import EmbeddedPostgres
 from ledger.service.startup import prepare
-from ledger.simulator.simulate import Callback
+from ledger.simulator.simulate import SimulatedCallback
 from ledger.terminal.progress import Progress
-from ledger.verify.database import Options, Verification
+from ledger.verify.database import Verification, VerifyOptions
 from ledger.verify.outcome import overall
 from tests.asking import payment
 from tests.chaos import faults
@@ -195,7 +195,7 @@ async def check(bench: Bench) -> None:
     assert differences(one, two) == {}
     await bench.owner.execute(f"DROP SCHEMA {books.schema_of(fresh)} CASCADE")
     await bench.owner.execute("DELETE FROM ledger.generations WHERE generation = $1", fresh)
-    found = await Verification(bench.settings, Options(), Progress(quiet=True)).examine()
+    found = await Verification(bench.settings, VerifyOptions(), Progress(quiet=True)).examine()
     assert overall(found) == "ok", [each for each in found if each.verdict != "ok"]
 
 
@@ -395,7 +395,7 @@ async def test_what_one_row_causes_sets_that_event_apart_until_it_is_tried_again
             id_ = f"poison-{place}"
             async with faults.raised(bench.owner, "fold", code, id_=id_):
                 body = orjson.dumps(payment(900 + place, id=id_))
-                taken = Callback("straitsx", None, body)
+                taken = SimulatedCallback("straitsx", None, body)
                 assert await bench.storm.deliver(bench.caller, taken)
                 ((exception_id, _),) = await set_apart(bench, id_)
                 await bench.moving()

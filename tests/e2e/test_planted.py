@@ -23,7 +23,7 @@ import pytest
 from ledger.database import connection as db
 from ledger.eventlog.appender import APPEND
 from ledger.eventlog.identity import identity
-from ledger.registry import Reading
+from ledger.registry import ParsedCallback
 from ledger.registry import load as load_registry
 from ledger.service.projector import CHECK_SECONDS
 from tests.asking import payment
@@ -100,7 +100,7 @@ async def is_sealed(caller: Caller, position: int) -> bool:
 async def forge(connection: Any, body: bytes, headers: str, **changes: Any) -> None:
     """Append an event as the service's role can, without any receiver."""
     source = changes.get("source", "straitsx")
-    reading: Reading = load_registry().read("straitsx", None, body)
+    reading: ParsedCallback = load_registry().read("straitsx", None, body)
     key, event_id = identity(source, reading, body)
     envelope = reading.envelope
     one = [event_id, key, envelope.kind, envelope.resource_id, envelope.status,

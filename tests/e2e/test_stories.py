@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.simulator.simulate import GOKART, Callback, disturb, story
+from ledger.simulator.simulate import GOKART, SimulatedCallback, disturb, story
 from tests import samples
 from tests.asking import payment, payout
 from tests.e2e.conftest import Serve
@@ -58,7 +58,7 @@ def timeless(value: Any) -> Any:
     return value
 
 
-async def send_all(caller: Caller, source: str, callbacks: Sequence[Callback]) -> int:
+async def send_all(caller: Caller, source: str, callbacks: Sequence[SimulatedCallback]) -> int:
     """Send callbacks one after the other; return how many events they made."""
     made = 0
     for callback in callbacks:

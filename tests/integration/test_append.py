@@ -12,7 +12,7 @@ import pytest
 
 from ledger.database import connection as db
 from ledger.errors import DatabaseUnavailable
-from ledger.eventlog.appender import APPEND, Arrival, Budget, Lane, Log
+from ledger.eventlog.appender import APPEND, Appender, InFlightLimit, Log, NewEvent
 from tests.conftest import Database
 
 HEAD = "SELECT position FROM ledger.heads WHERE source = 'straitsx'"
@@ -163,14 +163,14 @@ async def test_an_unregistered_source_is_refused(database: Database) -> None:
             await connection.fetchrow(APPEND, *arguments)
 
 
-def arrival(number: int, rng: random.Random) -> Arrival:
+def new_event(number: int, rng: random.Random) -> NewEvent:
     """Make a callback up; some texts and times are those of many others, some are its own."""
     text = rng.choice([None, f'"{number}\\\\', "NULL", "", "é{},\n"])
     moment = rng.choice([
         None, MOMENT, datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC),
         MOMENT + timedelta(microseconds=rng.randrange(10**14)),
     ])  # fmt: skip
-    return Arrival(
+    return NewEvent(
         number.to_bytes(16), f"key/{number}", rng.choice(["payment", "payout"]), f"r{number}",
         rng.choice(["completed", "NULL"]), text, moment, text, "callback", None, text,
         rng.choice(["127.0.0.1", "::1"]), "{}", b"body %d" % number, moment or MOMENT,
@@ -181,13 +181,13 @@ async def test_a_lane_appends_every_column_as_it_arrived(database: Database) -> 
     seed = random.randrange(10**6)
     print("seed", seed)
     rng = random.Random(seed)
-    lane = Lane("straitsx", database.settings, Budget(999, 10**6), lambda: None)
+    lane = Appender("straitsx", database.settings, InFlightLimit(999, 10**6), lambda: None)
     log = Log(database.service_dsn, database.settings)
     log.lanes["straitsx"] = lane
     running = asyncio.create_task(log.run())
-    number, columns = 0, [n for n in Arrival.__struct_fields__ if n != "is_by_url"]
+    number, columns = 0, [n for n in NewEvent.__struct_fields__ if n != "is_by_url"]
     for size in (1, 1, 2, 3, 5, 8, 40):
-        batch = [arrival(number + n, rng) for n in range(size)]
+        batch = [new_event(number + n, rng) for n in range(size)]
         number += size
         found = await asyncio.gather(*[lane.append(each) for each in batch])
         async with database.service() as connection:
@@ -264,11 +264,11 @@ CREATE FUNCTION ledger.swallow() RETURNS trigger LANGUAGE plpgsql AS
     running = asyncio.create_task(log.run())
     rng = random.Random(1)
     lane = log.lanes["straitsx"]
-    (alone,) = await asyncio.gather(lane.append(arrival(2, rng)), return_exceptions=True)
+    (alone,) = await asyncio.gather(lane.append(new_event(2, rng)), return_exceptions=True)
     assert isinstance(alone, DatabaseUnavailable)
-    assert (await lane.append(arrival(1, rng))).position == 1
+    assert (await lane.append(new_event(1, rng))).position == 1
     async with database.owner() as owner:
         await owner.execute("DROP TRIGGER swallow ON ledger.events")
-    assert (await lane.append(arrival(2, rng))).position == 2
+    assert (await lane.append(new_event(2, rng))).position == 2
     log.stop()
     await running

@@ -11,23 +11,23 @@ import pytest
 from ledger.books import balance_index as cells
 from ledger.queries.as_of import snapshot as reads_asof
 from ledger.simulator.deal import Deal, deal
-from ledger.simulator.simulate import SCRIPTS, Callback
+from ledger.simulator.simulate import SCRIPTS, SimulatedCallback
 from tests.asking import Json, Service, problem, serving
 from tests.conftest import Database
 
 LISTS = ("wallets", "balances", "entries", "transactions", "customers")
 
 
-def tell(kind: str, about: Deal, *steps: tuple[str, int]) -> list[Callback]:
+def tell(kind: str, about: Deal, *steps: tuple[str, int]) -> list[SimulatedCallback]:
     """Make the callbacks of one story."""
     script = SCRIPTS[kind]
     return [
-        Callback(script.source, script.event, script.body(about, status, minutes))
+        SimulatedCallback(script.source, script.event, script.body(about, status, minutes))
         for status, minutes in steps
     ]
 
 
-def stories(rng: Random) -> list[Callback]:
+def stories(rng: Random) -> list[SimulatedCallback]:
     """Make up about 40 callbacks: contradictions, returns, refunds, verification, nonsense."""
     one, two = deal(rng), deal(rng)
     sent = replace(deal(rng), customer_id=one.customer_id)
@@ -56,7 +56,7 @@ def stories(rng: Random) -> list[Callback]:
         *tell("limits_request", one, ("pending", 0), ("approved", 4), ("rejected", 5)),
         *tell("rfi", one, ("sent", 0), ("received", 4), ("completed", 9)),
         *tell("conversion", deal(rng), ("Pending", 0), ("Success", 6), ("Rejected", 9)),
-        Callback("straitsx", None, b"{nonsense"),
+        SimulatedCallback("straitsx", None, b"{nonsense"),
     ]
     rng.shuffle(found)
     return found

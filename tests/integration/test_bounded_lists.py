@@ -156,7 +156,7 @@ async def test_a_page_reads_no_more_than_it_needs(database: Database) -> None:
             await connection.execute(statement, MANY)
         await connection.execute("ANALYZE")
     found: dict[str, int] = {}
-    async with database.service() as connection, reads.opened(connection):
+    async with database.service() as connection, reads.open_snapshot(connection):
         for name, (statement, given) in QUESTIONS.items():
             explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
             ((plan,),) = await connection.fetch(explained, *given)
@@ -175,7 +175,7 @@ async def test_a_busy_customers_lists_are_cut_and_say_so(database: Database) -> 
         )
         await connection.execute(FILL[0], 12)
         await connection.execute(FILL[2], 3)
-    async with database.service() as connection, reads.opened(connection) as snapshot:
+    async with database.service() as connection, reads.open_snapshot(connection) as snapshot:
         told = await reads_people._told(snapshot, "straitsx", ["busy", "customer_0"])
     assert [(len(told[name]["limits"]), told[name]["cut"]) for name in ("busy", "customer_0")] == [
         (reads_people.LISTED_MAX, ["limits"]), (0, []),

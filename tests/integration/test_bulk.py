@@ -21,10 +21,10 @@ from ledger.rebuild import coordinator as bulk_load
 from ledger.rebuild import plan as bulk
 from ledger.rebuild import sorted_files as shuffle
 from ledger.rebuild import worker_process as bulk_worker
-from ledger.rebuild.coordinator import Groups, Load
-from ledger.rebuild.tasks import Units, sorted_file
-from ledger.rebuild.worker_process import Start
-from ledger.simulator.simulate import Callback
+from ledger.rebuild.coordinator import BulkRebuild, Groups
+from ledger.rebuild.tasks import Tasks, sorted_file
+from ledger.rebuild.worker_process import ExecutorStart
+from ledger.simulator.simulate import SimulatedCallback
 from tests.asking import payment, payout
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero
@@ -48,8 +48,10 @@ async def begin(database: Database, version: str = "bulk") -> int:
         return await bulk.begin(connection, registry.load(), version, targets)
 
 
-def load_of(database: Database, generation: int, processes: int = 0) -> Load:
-    return Load(database.service_dsn, database.settings, registry.load(), generation, processes)
+def load_of(database: Database, generation: int, processes: int = 0) -> BulkRebuild:
+    return BulkRebuild(
+        database.service_dsn, database.settings, registry.load(), generation, processes
+    )
 
 
 async def unlike_the_ordinary_fold(database: Database, generation: int) -> dict[str, Any]:
@@ -100,7 +102,7 @@ async def test_the_indexes_of_a_loaded_generation_are_those_of_any_other(
 
 async def test_samples_are_loaded_as_they_are_folded(database: Database) -> None:
     told = [
-        Callback(provider, None, body(name))
+        SimulatedCallback(provider, None, body(name))
         for provider in ("straitsx", "gokart") for name in names(provider)
     ]  # fmt: skip
     await append(database, told)
@@ -123,7 +125,9 @@ async def test_returns_and_their_payouts_are_folded_together_whatever_part_they_
     # More than are looked at under one link.
     told += [payment(9000 + n, transaction_remarks="RTN idem-0001") for n in range(40)]
     rng.shuffle(told)
-    await append(database, [Callback("straitsx", None, orjson.dumps(each)) for each in told])
+    await append(
+        database, [SimulatedCallback("straitsx", None, orjson.dumps(each)) for each in told]
+    )
     generation = await begin(database)
     stages: set[str] = set()
     load = load_of(database, generation)
@@ -159,7 +163,7 @@ def test_a_sorted_file_gives_every_part_its_events_and_names_those_that_it_canno
 ) -> None:
     event = _event(3)
     strange = _event(5, {"amount": 2**70})
-    sorter = shuffle.Sorter(4)
+    sorter = shuffle.PartitionWriter(4)
     for part, each in ((0, event), (2, strange), (2, _event(9))):
         sorter.add(part, each)
     path = tmp_path / "chunk"
@@ -176,12 +180,12 @@ def test_a_sorted_file_gives_every_part_its_events_and_names_those_that_it_canno
 def _event(position: int, details: dict[str, Any] | None = None) -> Any:
     from datetime import UTC, datetime
 
-    from ledger.fold.batch import Translated
+    from ledger.fold.batch import TranslatedEvent
     from ledger.model import Fact
 
     at = datetime(2026, 1, 1, tzinfo=UTC)
     fact = Fact("payment", "p1", "completed", at, details=details or {"note": "ü\n"})
-    return Translated(position, "ab", "payment", "p1", "completed", at, at, fact)
+    return TranslatedEvent(position, "ab", "payment", "p1", "completed", at, at, fact)
 
 
 def test_groups_hold_everything_that_is_joined_directly_or_through_others() -> None:
@@ -264,7 +268,9 @@ async def test_a_load_whose_files_cannot_be_made_again_begins_anew(
     for n in range(1, 80):
         told.append(payout(n, status="completed"))
         told.append(payment(1000 + n, transaction_remarks=f"RTN idem-{n:04}"))
-    await append(database, [Callback("straitsx", None, orjson.dumps(each)) for each in told])
+    await append(
+        database, [SimulatedCallback("straitsx", None, orjson.dumps(each)) for each in told]
+    )
     generation = await begin(database)
     load = load_of(database, generation)
 
@@ -338,12 +344,12 @@ async def test_a_unit_that_waits_for_a_lost_database_is_given_up(
     load = load_of(database, await begin(database))
     waiting = asyncio.Event()
 
-    async def do(own: Units, _source: str, _stage: str, _unit: int) -> int:
+    async def do(own: Tasks, _source: str, _stage: str, _unit: int) -> int:
         waiting.set()
         await asyncio.Event().wait()
         return own.connection is None
 
-    monkeypatch.setattr(Units, "do", do)
+    monkeypatch.setattr(Tasks, "do", do)
     monkeypatch.setattr(bulk_worker, "LOST_SECONDS", 0.1)
     running = asyncio.create_task(load.run())
     await waiting.wait()
@@ -359,7 +365,7 @@ async def test_a_unit_that_waits_for_a_lost_database_is_given_up(
 
 def test_a_process_of_a_load_ends_with_whoever_gave_it_units(database: Database) -> None:
 
-    start = Start(database.service_dsn, 1, "/nonexistent", [])
+    start = ExecutorStart(database.service_dsn, 1, "/nonexistent", [])
     process = subprocess.Popen(
         [sys.executable, "-m", "ledger.rebuild.worker_process"], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ import pytest
 
 from ledger.doctor import doctor
 from ledger.eventlog import clocks
-from ledger.export.export import Wanted, write
+from ledger.export.export import ExportRequest, write
 from tests.asking import Service, payment, serving
 from tests.conftest import Database
 from tests.evidence import append
@@ -127,12 +127,12 @@ async def test_an_export_as_of_a_time_says_what_it_leaves_out(
     await post(service, 2)
     out = tmp_path / "out.csv"
     done = await write(
-        database.service_dsn, Wanted("csv", "transactions", str(out), {"recorded_at": now()})
+        database.service_dsn, ExportRequest("csv", "transactions", str(out), {"recorded_at": now()})
     )
     assert [each[: len(LEFT_OUT)] for each in done.warnings] == [LEFT_OUT]
     rows = await asyncio.to_thread(out.read_text, "utf-8")
     assert len(list(csv.DictReader(rows.splitlines()))) == 1
-    done = await write(database.service_dsn, Wanted("csv", "transactions", str(out), {}))
+    done = await write(database.service_dsn, ExportRequest("csv", "transactions", str(out), {}))
     assert (done.rows, done.warnings) == (2, [])
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.eventlog.appender import Arrival, Log
+from ledger.eventlog.appender import Log, NewEvent
 from tests.asking import payment, serving
 from tests.conftest import Database
 from tests.integration.test_append import MOMENT
-from tests.integration.test_receiver_limits import arrival
+from tests.integration.test_receiver_limits import new_event
 
 SELECT_ROWS = """
 SELECT position, count, at, last_at FROM ledger.deliveries
@@ -22,7 +22,7 @@ SELECT position, count, at, last_at FROM ledger.deliveries
 """
 
 
-async def append(database: Database, told: Sequence[Arrival]) -> None:
+async def append(database: Database, told: Sequence[NewEvent]) -> None:
     """Append everything in as few batches as the lane makes of it."""
     log = Log(database.service_dsn, database.settings)
     waiting = [log.lanes["straitsx"].append(each) for each in told]
@@ -37,8 +37,8 @@ async def rows(database: Database) -> list[tuple[int, int, datetime, datetime | 
         return [tuple(row) for row in await connection.fetch(SELECT_ROWS)]
 
 
-def again(number: int, at: datetime) -> Arrival:
-    return msgspec.structs.replace(arrival(number), received_at=at)
+def again(number: int, at: datetime) -> NewEvent:
+    return msgspec.structs.replace(new_event(number), received_at=at)
 
 
 @pytest.mark.parametrize("sizes", [(1, 250), (1, 99, 151), (1, 100, 1, 149), (101, 150)])
@@ -58,8 +58,8 @@ async def test_the_first_hundred_of_an_event_and_day_are_rows_and_the_rest_is_co
 
 async def test_events_and_days_are_counted_apart(database: Database) -> None:
     midnight = MOMENT.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    await append(database, [arrival(1), arrival(2)])
-    told: list[Arrival] = []
+    await append(database, [new_event(1), new_event(2)])
+    told: list[NewEvent] = []
     for second in (-1, 0):
         at = midnight + timedelta(seconds=second)
         told += [again(number, at) for number in (1, 2) for _ in range(130)]

@@ -18,7 +18,7 @@ from ledger.books import store as books
 from ledger.config.settings import Settings, Source, load
 from ledger.doctor import database as doctor_database
 from ledger.doctor import doctor
-from ledger.doctor.check import Finding
+from ledger.doctor.check import Check
 from ledger.postgres.server import EmbeddedPostgres
 from ledger.runtime.secrets import secret_bits
 from tests.conftest import Database
@@ -47,7 +47,7 @@ async def sound(database: Database) -> Database:
     return database
 
 
-async def examined(database: Database, **settings: Any) -> dict[str, Finding]:
+async def examined(database: Database, **settings: Any) -> dict[str, Check]:
     found = await doctor.check_database(replace(database.settings, **settings))
     worst = sorted(found, key=lambda each: ("ok", "warn", "fail").index(each.verdict))
     return {each.name: each for each in worst}
@@ -203,7 +203,7 @@ async def test_the_port_is_free_ours_or_somebody_elses() -> None:
     await server.start_server()
     ours = await doctor.check_port(settings)
     await server.close()
-    assert ours == Finding("ok", "port", f"127.0.0.1:{settings.port} is served by "
+    assert ours == Check("ok", "port", f"127.0.0.1:{settings.port} is served by "
                            "callback-ledger 9.9")  # fmt: skip
     other = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     port = other.sockets[0].getsockname()[1]

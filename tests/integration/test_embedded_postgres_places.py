@@ -151,7 +151,7 @@ async def test_an_unknown_account_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_when_no_account_is_open_the_error_says_what_to_do() -> None:
-    refusing = postgres_process.Account(4_294_967_294, 4_294_967_294, "ghost", "setuid")
+    refusing = postgres_process.SystemAccount(4_294_967_294, 4_294_967_294, "ghost", "setuid")
     with pytest.raises(PostgresError) as caught:
         postgres_process.settle(find_binaries(None), [refusing] if os.geteuid() else [])
     for word in ("ordinary user", "LEDGER_PG_USER", "LEDGER_DATABASE_URL"):

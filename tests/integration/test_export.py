@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.errors import BadQuestion, DatabaseUnavailable, NotFound, NotYet
+from ledger.errors import DatabaseUnavailable, InvalidRequest, NotCaughtUp, NotFound
 from ledger.export import export
 from ledger.export import tables as export_files
 from ledger.export.journals import account
@@ -50,7 +50,7 @@ async def service(database: Database) -> AsyncIterator[Service]:
 
 async def exported(service: Service, out: Path, **options: Any) -> bytes:
     given = {"format": "jsonl", "what": "entries", "params": {}} | options
-    await export.write(service.database.service_dsn, export.Wanted(out=str(out), **given))
+    await export.write(service.database.service_dsn, export.ExportRequest(out=str(out), **given))
     return await asyncio.to_thread(out.read_bytes)
 
 
@@ -136,28 +136,28 @@ async def test_events_are_exported_with_their_bytes(service: Service, tmp_path: 
     cut = rows_of(await exported(service, tmp_path / "x", what="events", params=params))
     assert [row["position"] for row in cut] == [1, 2, 3]
     dated = {"effective_at": "2026-01-01T00:00:00Z"}
-    with pytest.raises(BadQuestion, match="not dated by the provider"):
+    with pytest.raises(InvalidRequest, match="not dated by the provider"):
         await exported(service, tmp_path / "x", what="events", params=dated)
 
 
 async def test_an_export_that_cannot_be_says_why(service: Service, tmp_path: Path) -> None:
     for params, error, words in (
-        ({"position": "straitsx:999"}, BadQuestion, "beyond the log"),
+        ({"position": "straitsx:999"}, InvalidRequest, "beyond the log"),
         ({"source": "nowhere"}, NotFound, "no source 'nowhere'"),
-        ({"recorded_at": "2999-01-01T00:00:00Z"}, BadQuestion, "in the future"),
-        ({"effective_at": "tomorrow"}, BadQuestion, "must be a time"),
+        ({"recorded_at": "2999-01-01T00:00:00Z"}, InvalidRequest, "in the future"),
+        ({"effective_at": "tomorrow"}, InvalidRequest, "must be a time"),
     ):
         with pytest.raises(error, match=words):
             await exported(service, tmp_path / "x", params=params)
-    with pytest.raises(BadQuestion, match="--what entries"):
+    with pytest.raises(InvalidRequest, match="--what entries"):
         await exported(service, tmp_path / "x", format="hledger", what="balances")
     await service.post_json("straitsx", payment(90))
     head = len(await answered(service, "events", source="straitsx"))
-    with pytest.raises(NotYet, match=f"not reached straitsx:{head} yet"):
+    with pytest.raises(NotCaughtUp, match=f"not reached straitsx:{head} yet"):
         await exported(service, tmp_path / "x", params={"position": f"straitsx:{head}"})
     dsn = "postgresql://nobody@127.0.0.1:1/nothing"
     with pytest.raises(DatabaseUnavailable):
-        await export.write(dsn, export.Wanted("csv", "entries", str(tmp_path / "x"), {}))
+        await export.write(dsn, export.ExportRequest("csv", "entries", str(tmp_path / "x"), {}))
     assert os.listdir(tmp_path) == []
 
 

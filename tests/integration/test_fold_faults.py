@@ -16,7 +16,7 @@ from ledger import registry
 from ledger.books import store as books
 from ledger.database import conditions
 from ledger.service.projector import Projector
-from ledger.simulator.simulate import Callback
+from ledger.simulator.simulate import SimulatedCallback
 from tests.asking import payment, serving
 from tests.capturing import captured_logs
 from tests.conftest import Database, eventually
@@ -58,10 +58,11 @@ async def projecting(database: Database) -> AsyncIterator[None]:
         await end(running)
 
 
-def callbacks(first: int, count: int) -> list[Callback]:
+def callbacks(first: int, count: int) -> list[SimulatedCallback]:
     """Make completed payments of 10.0 less a fee of 0.5."""
     return [
-        Callback("straitsx", None, orjson.dumps(payment(n))) for n in range(first, first + count)
+        SimulatedCallback("straitsx", None, orjson.dumps(payment(n)))
+        for n in range(first, first + count)
     ]
 
 

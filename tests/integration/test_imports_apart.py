@@ -18,7 +18,7 @@ import pytest
 
 from ledger.config.settings import Source
 from ledger.errors import Conflicting, StatementRefused
-from ledger.statements.import_process import Limits, Options, import_file
+from ledger.statements.import_process import ImportLimits, ImportOptions, import_file
 from ledger.statements.importer import LOCK
 from tests.asking import Service, payment, problem, serving
 from tests.conftest import Database, eventually
@@ -46,10 +46,12 @@ def many_lines(count: int) -> bytes:
     return f"Date,Amount,Ref\n{lines}".encode()
 
 
-CSV = Options("csv", "XSGD", {"effective_at": "Date", "amount": "Amount", "reference": "Ref"})
+CSV = ImportOptions("csv", "XSGD", {"effective_at": "Date", "amount": "Amount", "reference": "Ref"})
 
 
-async def imported(database: Database, body: bytes, options: Options, limits: Limits) -> Any:
+async def imported(
+    database: Database, body: bytes, options: ImportOptions, limits: ImportLimits
+) -> Any:
     return await asyncio.to_thread(
         import_file, database.service_dsn, SOURCE, body, options, NOW, limits=limits
     )
@@ -58,17 +60,17 @@ async def imported(database: Database, body: bytes, options: Options, limits: Li
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        (Limits(memory_bytes_max=320 * MIB), "takes more than 320 MiB of memory"),
-        (Limits(cpu_seconds_max=1), "takes more than 1 s of processor time"),
-        (Limits(seconds_max=1), "takes more than 1 s; split it"),
+        (ImportLimits(memory_bytes_max=320 * MIB), "takes more than 320 MiB of memory"),
+        (ImportLimits(cpu_seconds_max=1), "takes more than 1 s of processor time"),
+        (ImportLimits(seconds_max=1), "takes more than 1 s; split it"),
     ],
 )
 async def test_a_file_that_takes_too_much_is_refused_with_a_sentence(
-    database: Database, limits: Limits, message: str
+    database: Database, limits: ImportLimits, message: str
 ) -> None:
     with pytest.raises(StatementRefused, match=message):
         await imported(database, many_lines(600_000), CSV, limits)
-    done = await imported(database, FILE, Options(currency="XSGD"), Limits())
+    done = await imported(database, FILE, ImportOptions(currency="XSGD"), ImportLimits())
     assert (done.status, done.new) == ("accepted", 1)
 
 
@@ -134,8 +136,8 @@ async def test_imports_of_several_processes_follow_each_other(database: Database
     async with database.service() as other:
         await other.execute(LOCK, "straitsx.statements")
         with pytest.raises(Conflicting, match="another import of straitsx is running; wait"):
-            await imported(database, FILE, Options(currency="XSGD"), Limits())
-    done = await imported(database, FILE, Options(currency="XSGD"), Limits())
+            await imported(database, FILE, ImportOptions(currency="XSGD"), ImportLimits())
+    done = await imported(database, FILE, ImportOptions(currency="XSGD"), ImportLimits())
     assert done.status == "accepted"
 
 

@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from ledger.books import store as books
-from ledger.errors import BooksDisagree, NotYet
+from ledger.errors import BooksDisagree, NotCaughtUp
 from ledger.evidence.sealer import SourceSealer
 from ledger.export import pack as export_pack
 from ledger.export import pack_file as pack
@@ -27,7 +27,7 @@ from ledger.statements.importer import append_statement
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
 from ledger.verify.outcome import overall
-from ledger.verify.pack import Options, PackCheck
+from ledger.verify.pack import PackCheck, PackOptions
 from tests import samples
 from tests.asking import Json, Service, payment, payout, serving
 from tests.conftest import Database
@@ -142,7 +142,7 @@ async def seal(service: Service) -> None:
 
 async def make_pack(service: Service, path: Path) -> Path:
     database = service.database
-    wanted = export_pack.Wanted()
+    wanted = export_pack.PackRequest()
     await export_pack.write_file(database.settings, database.service_dsn, path, wanted, quiet=True)
     return path
 
@@ -195,7 +195,7 @@ async def test_the_longest_names_go_through_every_stage(service: Service, tmp_pa
     await seal(service)
     path = await make_pack(service, tmp_path / "pack.tar")
     with pack.open_pack(path) as file:
-        checked = PackCheck(PackReader(file), Options(), Progress(quiet=True)).examine()
+        checked = PackCheck(PackReader(file), PackOptions(), Progress(quiet=True)).examine()
     assert overall(checked) == "ok", checked
 
 
@@ -273,7 +273,9 @@ async def test_no_pack_is_made_that_sets_other_events_apart_than_the_books(
 async def test_a_pack_waits_for_books_that_are_behind(service: Service, tmp_path: Path) -> None:
     await service.post_json("straitsx", payment(1))
     await seal(service)
-    with pytest.raises(NotYet, match="the books of straitsx are at 0, the pack would end at 1"):
+    with pytest.raises(
+        NotCaughtUp, match="the books of straitsx are at 0, the pack would end at 1"
+    ):
         await make_pack(service, tmp_path / "pack.tar")
     await service.fold()
     await make_pack(service, tmp_path / "pack.tar")

@@ -19,7 +19,7 @@ import pytest
 from ledger import registry
 from ledger.books import table_sql
 from ledger.database import connection as db
-from ledger.errors import BadQuestion, NotYet, Tampered
+from ledger.errors import InvalidRequest, NotCaughtUp, Tampered
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence import keys
 from ledger.evidence.sealer import SourceSealer
@@ -33,7 +33,7 @@ from ledger.statements.importer import append_statement
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
 from ledger.verify.outcome import Checked, overall
-from ledger.verify.pack import Options, PackCheck
+from ledger.verify.pack import PackCheck, PackOptions
 from tests import samples
 from tests.asking import first_generation, fold_source
 from tests.conftest import Database, with_database
@@ -61,7 +61,7 @@ class Ledger:
 
     async def pack(self, name: str = "pack.tar", **wanted: Any) -> Path:
         path = self.folder / name
-        given = export_pack.Wanted(**wanted)
+        given = export_pack.PackRequest(**wanted)
         dsn = self.database.service_dsn
         await export_pack.write_file(self.database.settings, dsn, path, given, quiet=True)
         return path
@@ -92,7 +92,7 @@ async def ledger(database: Database, tmp_path: Path) -> Ledger:
 
 def check(path: Path, **options: Any) -> list[Checked]:
     with pack.open_pack(path) as file:
-        return PackCheck(PackReader(file), Options(**options), Progress(quiet=True)).examine()
+        return PackCheck(PackReader(file), PackOptions(**options), Progress(quiet=True)).examine()
 
 
 def verdict(path: Path, **options: Any) -> str:
@@ -249,7 +249,7 @@ async def test_the_same_log_packs_to_the_same_bytes_from_another_database(
             await new.execute("SET timezone = 'Asia/Singapore'")
         settings = replace(ledger.database.settings, fold_events_max=3, data_dir=ledger.folder)
         second = ledger.folder / "second.tar"
-        await export_pack.write_file(settings, dsn, second, export_pack.Wanted(), quiet=True)
+        await export_pack.write_file(settings, dsn, second, export_pack.PackRequest(), quiet=True)
     finally:
         async with db.connected(cluster.owner_dsn, seconds_max=60) as owner:
             await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -291,13 +291,13 @@ async def test_what_is_not_sealed_is_said_and_left_out(
     await append(ledger.database, 3)
     path = ledger.folder / "tail.tar"
     dsn, settings = ledger.database.service_dsn, ledger.database.settings
-    done = await export_pack.write_file(settings, dsn, path, export_pack.Wanted(), quiet=True)
+    done = await export_pack.write_file(settings, dsn, path, export_pack.PackRequest(), quiet=True)
     assert (done.position, done.unsealed) == ({"gokart": 5, "straitsx": 60}, {"straitsx": 3})
-    with pytest.raises(NotYet, match="sealed up to 60, not 62"):
+    with pytest.raises(NotCaughtUp, match="sealed up to 60, not 62"):
         await ledger.pack(positions={"straitsx": 62})
-    with pytest.raises(BadQuestion, match="positions 1 to 63, not 64"):
+    with pytest.raises(InvalidRequest, match="positions 1 to 63, not 64"):
         await ledger.pack(positions={"straitsx": 64})
-    with pytest.raises(BadQuestion, match="no source 'nowhere'"):
+    with pytest.raises(InvalidRequest, match="no source 'nowhere'"):
         await ledger.pack(sources=("nowhere",))
 
 
@@ -475,7 +475,7 @@ async def test_a_pack_signed_by_another_key_fails_against_the_one_kept_elsewhere
     for options, words in (
         ({"trusted": tmp_path / "none.txt"}, "holds no key"), ({"keys": ("x",)}, "cannot be read"),
     ):  # fmt: skip
-        with pytest.raises(BadQuestion, match=words):
+        with pytest.raises(InvalidRequest, match=words):
             check(path, **options)
 
 
@@ -530,7 +530,7 @@ async def test_an_earlier_pack_stays_when_a_new_one_cannot_be_finished(
     def fail(*_: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(shelf.PaperFold, "finish", fail)
+    monkeypatch.setattr(shelf.OfflineFold, "finish", fail)
     with pytest.raises(OSError, match="no space"):
         await ledger.pack()
     assert path.read_bytes() == before

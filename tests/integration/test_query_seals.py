@@ -80,8 +80,8 @@ async def assert_proved(service: Service, position: int) -> None:
         proof = await service.ask(path, size=size)
         assert proof["index"] == position - 1
         keyring = trusted(service)
-        troubles, signers = prove.check_inclusion(proof, "straitsx", position, body, keyring)
-        assert (troubles, signers) == ([], keyring)
+        issues, signers = prove.check_inclusion(proof, "straitsx", position, body, keyring)
+        assert (issues, signers) == ([], keyring)
         assert merkle.leaf_hash(b64decode(proof["leaf"])) == b64decode(proof["leaf_hash"])
         fields = leaf.decode(b64decode(proof["leaf"]))
         assert fields["position"] == str(position).encode()

@@ -177,5 +177,5 @@ async def test_reading_changes_nothing(database: Database) -> None:
                 await snapshot.rows("DELETE FROM checkpoints")
 
             with pytest.raises(reads.DatabaseUnavailable) as caught:
-                await reads.observe(pool, {}, write)
+                await reads.read_consistent(pool, {}, write)
             assert isinstance(caught.value.__cause__, asyncpg.ReadOnlySQLTransactionError)

@@ -19,11 +19,11 @@ from ledger.errors import NoBooks
 from ledger.eventlog.sources import load_terms
 from ledger.rebuild import plan as bulk
 from ledger.rebuild import swap as rebuild
-from ledger.rebuild.coordinator import Load
-from ledger.rebuild.second_generation import Fold
-from ledger.rebuild.swap import Rebuild, alone
+from ledger.rebuild.coordinator import BulkRebuild
+from ledger.rebuild.second_generation import SecondFold
+from ledger.rebuild.swap import Rebuild, exclusive_rebuild
 from ledger.registry import load as load_registry
-from ledger.simulator.simulate import Callback
+from ledger.simulator.simulate import SimulatedCallback
 from tests.asking import first_generation, fold_source, payment, payout
 from tests.conftest import Database
 from tests.dumps import differences, dump
@@ -287,7 +287,7 @@ async def test_sums_kept_for_answers_about_earlier_times_are_compared_with_the_e
     make = payout if what == "an account that never was busy" else payment
     seldom = orjson.dumps(make(999, currency="usd"))
     told = [seldom, *bodies] if what.startswith(("an account", "a currency")) else bodies
-    await append(database, [Callback("straitsx", None, body) for body in told])
+    await append(database, [SimulatedCallback("straitsx", None, body) for body in told])
     live = await first_generation(database)
     await fold(database, live)
     await fold(database, live)  # spans are summed behind the fold
@@ -307,7 +307,7 @@ async def test_books_are_compared_without_sums_of_their_own_and_get_them_before_
     monkeypatch.setattr(cells, "SPAN", 40)
     monkeypatch.setattr(cells, "HOT_ENTRIES", 4)
     bodies = [orjson.dumps(payment(n)) for n in range(90)]
-    await append(database, [Callback("straitsx", None, body) for body in bodies])
+    await append(database, [SimulatedCallback("straitsx", None, body) for body in bodies])
     live = await first_generation(database)
     await fold(database, live)
     await fold(database, live)  # spans are summed behind the fold
@@ -435,7 +435,7 @@ async def test_flags_that_contradict_each_other_are_a_usage_error(
 async def test_a_second_rebuild_at_the_same_time_is_refused(
     database: Database, live: int, command: Command
 ) -> None:
-    async with alone(database.service_dsn):
+    async with exclusive_rebuild(database.service_dsn):
         done = await command("--swap")
     assert done.code == 3
     assert "Another rebuild of this database is running" in done.err
@@ -512,16 +512,16 @@ async def test_no_answer_goes_back_in_time_at_a_swap(
     database: Database, live: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The live books may advance until the moment of the swap, and never unseen."""
-    sound = Fold.fold_until
+    sound = SecondFold.fold_until
     told = 0
 
-    async def fold_until(self: Fold, position: int, done: int = -1) -> None:
+    async def fold_until(self: SecondFold, position: int, done: int = -1) -> None:
         nonlocal told
         await sound(self, position, done)
         if told < 40:
             told += 1
             body = orjson.dumps(payment(5000 + told))
-            await append(database, [Callback("straitsx", None, body)])
+            await append(database, [SimulatedCallback("straitsx", None, body)])
             try:
                 async with asyncio.timeout(0.3):
                     await fold(database, live)
@@ -529,8 +529,8 @@ async def test_no_answer_goes_back_in_time_at_a_swap(
                 held.append(told)
 
     held: list[int] = []
-    monkeypatch.setattr(Fold, "fold_until", fold_until)
-    async with alone(database.service_dsn) as connection:
+    monkeypatch.setattr(SecondFold, "fold_until", fold_until)
+    async with exclusive_rebuild(database.service_dsn) as connection:
         work = Rebuild(database.service_dsn, database.settings, connection, load_registry())
         await work.build()
         await work.swap()
@@ -552,17 +552,17 @@ async def test_rows_that_the_database_refuses_leave_the_work_to_the_ordinary_fol
     from ledger.rebuild import coordinator as bulk_load
     from ledger.rebuild.plan import CannotBulkLoad
 
-    async def refuse(_load: Load) -> None:
+    async def refuse(_load: BulkRebuild) -> None:
         raise CannotBulkLoad("a row")
 
-    monkeypatch.setattr(bulk_load.Load, "run", refuse)
+    monkeypatch.setattr(bulk_load.BulkRebuild, "run", refuse)
     done = await command("--swap", "--json")
     assert (done.code, done.json["verdict"], done.json["then"]) == (0, "equal", "swapped")
     assert (await generations(database))[-1][1] == "live"
 
 
 async def test_a_rebuild_without_a_live_generation_says_so(database: Database) -> None:
-    async with alone(database.service_dsn) as connection:
+    async with exclusive_rebuild(database.service_dsn) as connection:
         work = Rebuild(database.service_dsn, database.settings, connection, load_registry())
         with pytest.raises(NoBooks):
             await work.build()

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from ledger.config.settings import Settings
-from ledger.eventlog.appender import AppendRefused, Arrival, Log
+from ledger.eventlog.appender import AppendRefused, Log, NewEvent
 from ledger.runtime.addresses import network
 from ledger.service.web import RECEIVER, Web
 from ledger.signatures.schemes import sign
@@ -301,7 +301,7 @@ async def test_a_stopping_receiver_answers_503_and_finishes_what_it_took(
         assert (await taken).json["position"] == 1
 
 
-def arrival(number: int, **changes: Any) -> Arrival:
+def new_event(number: int, **changes: Any) -> NewEvent:
     given: dict[str, Any] = {
         "event_id": number.to_bytes(16, "big"),
         "idempotency_key": f"key/{number}",
@@ -319,7 +319,7 @@ def arrival(number: int, **changes: Any) -> Arrival:
         "body": b"{}",
         "received_at": MOMENT,
     }
-    return Arrival(**{**given, **changes})
+    return NewEvent(**{**given, **changes})
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ async def test_one_callback_that_the_database_refuses_fails_alone(
 ) -> None:
     log = Log(database.service_dsn, database.settings)
     lane = log.lanes["straitsx"]
-    batch = [arrival(n, **(poison if n == 3 else {})) for n in range(1, 8)]
+    batch = [new_event(n, **(poison if n == 3 else {})) for n in range(1, 8)]
     waiting = [lane.append(each) for each in batch]
     running = asyncio.create_task(log.run())
     results = await asyncio.gather(*waiting, return_exceptions=True)

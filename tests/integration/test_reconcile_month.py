@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ledger import registry
-from ledger.eventlog.appender import Arrival, Log
+from ledger.eventlog.appender import Log, NewEvent
 from ledger.eventlog.identity import identity
 from ledger.reconciliation.runner import Run
 from ledger.simulator.month import Month, month
@@ -46,11 +46,11 @@ print(time.perf_counter() - begun, int(peak[1]) // 1024)
 """What the reconcile step does, in a process of its own: prints seconds and MiB."""
 
 
-def arrival(event: str | None, body: bytes) -> Arrival:
+def new_event(event: str | None, body: bytes) -> NewEvent:
     reading = registry.load().read("straitsx", event or None, body)
     key, event_id = identity("straitsx", reading, body)
     envelope = reading.envelope
-    return Arrival(
+    return NewEvent(
         event_id, key, envelope.kind, envelope.resource_id, envelope.status,
         envelope.idempotency_id, envelope.provider_at, event or None, "callback", reading.reason,
         reading.detail, "127.0.0.1", "{}", body, datetime.now(UTC),
@@ -63,7 +63,7 @@ async def append_callbacks(database: Database, callbacks: list[tuple[str, bytes]
     running = asyncio.create_task(log.run())
     for start in range(0, len(callbacks), 5_000):
         some = callbacks[start : start + 5_000]
-        await asyncio.gather(*(log.lanes["straitsx"].append(arrival(*each)) for each in some))
+        await asyncio.gather(*(log.lanes["straitsx"].append(new_event(*each)) for each in some))
     log.stop()
     await running
 

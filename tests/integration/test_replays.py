@@ -124,9 +124,9 @@ async def test_a_bank_account_posted_again_as_the_other_family_s_is_a_mismatch(
     await caller.fold()
     rows = await caller.rows("/v1/bank_accounts", "bank_accounts")
     assert [row["id"].startswith("user:") for row in rows] == [first is OWN]
-    (trouble,) = await caller.rows("/v1/exceptions", "exceptions")
-    assert (trouble["reason"], trouble["event"]["position"]) == ("event_mismatch", 2)
-    assert "event 1" in trouble["detail"]
+    (issue,) = await caller.rows("/v1/exceptions", "exceptions")
+    assert (issue["reason"], issue["event"]["position"]) == ("event_mismatch", 2)
+    assert "event 1" in issue["detail"]
 
 
 async def test_money_that_only_the_url_tells_is_booked_once(caller: Ledger) -> None:

@@ -25,7 +25,7 @@ from ledger.evidence.merkle import leaf_hash, root_of
 from ledger.evidence.sealer import EVENTS_MAX, Sealer, SourceSealer, prepare
 from ledger.evidence.signed_note import open_checkpoint
 from ledger.terminal.progress import Progress
-from ledger.verify.database import Options, Verification
+from ledger.verify.database import Verification, VerifyOptions
 from tests.conftest import Database, eventually
 from tests.evidence import append, as_superuser, with_key
 
@@ -259,7 +259,9 @@ async def test_what_is_from_before_the_marks_is_signed_and_named(sealed: Databas
     assert [row["size"] for row in await rows_of(sealed, "seals")] == [3]
     found = [
         each
-        for each in await Verification(own.settings, Options(), Progress(quiet=True)).examine()
+        for each in await Verification(
+            own.settings, VerifyOptions(), Progress(quiet=True)
+        ).examine()
         if each.name == "senders"
     ]
     assert [(each.verdict, each.position) for each in found] == [("INCOMPLETE", 1)]

@@ -27,7 +27,7 @@ async def test_a_connection_that_is_behind_has_a_backend_that_steps_back(
 ) -> None:
     async with (
         db.connected(database.service_dsn) as plain,
-        db.connected(database.service_dsn, is_behind=True) as behind,
+        db.connected(database.service_dsn, is_background=True) as behind,
     ):
         first, second = await plain.fetchval(SELECT_PID), await behind.fetchval(SELECT_PID)
         usual, stepped = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (first, second))

@@ -16,7 +16,7 @@ from ledger.reconciliation.runner import FAILED, Reconciler
 from ledger.statements.importer import append_statement
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
-from ledger.verify.database import Options, Verification
+from ledger.verify.database import Verification, VerifyOptions
 from tests.asking import Json, Service, payment, serving
 from tests.conftest import Database, eventually
 from tests.dumps import differences, dump, fold_from_zero
@@ -186,7 +186,9 @@ async def test_a_wallet_that_cannot_be_reconciled_stops_no_other_and_is_named(
 async def test_verify_names_a_wallet_that_cannot_be_reconciled(service: Service) -> None:
     await plant(service, "AAA")
     await service.fold()
-    found = await Verification(service.database.settings, Options(), Progress(quiet=True)).examine()
+    found = await Verification(
+        service.database.settings, VerifyOptions(), Progress(quiet=True)
+    ).examine()
     (told,) = [each for each in found if each.name == "reconciliation"]
     assert told.verdict == "INCOMPLETE"
     assert "AAA: cannot be reconciled: OverflowError" in told.found

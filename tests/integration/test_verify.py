@@ -18,10 +18,10 @@ from ledger.eventlog.sources import load_terms
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence import keys
 from ledger.evidence.sealer import SourceSealer
-from ledger.rebuild.swap import Rebuild, alone
+from ledger.rebuild.swap import Rebuild, exclusive_rebuild
 from ledger.terminal.progress import Progress
 from ledger.verify import evidence as verify_evidence
-from ledger.verify.database import Options, Verification
+from ledger.verify.database import Verification, VerifyOptions
 from ledger.verify.log import LogCheck
 from ledger.verify.outcome import Checked, overall
 from tests import samples
@@ -45,7 +45,7 @@ class Sealed:
         await as_superuser(self.database, *statements)
 
     async def verify(self, *, against: bool = False, skip_books: bool = True) -> list[Checked]:
-        options = Options((self.elsewhere,) if against else (), skip_books=skip_books)
+        options = VerifyOptions((self.elsewhere,) if against else (), skip_books=skip_books)
         return await Verification(self.database.settings, options, Progress(quiet=True)).examine()
 
     async def failure(self, **options: Any) -> Checked:
@@ -535,7 +535,7 @@ async def test_what_a_killed_verification_left_is_dropped_a_day_later(sealed: Se
                 "WHERE version = $1", f"verify-{age}", age,
             )  # fmt: skip
     database = sealed.database
-    async with alone(database.service_dsn) as connection:
+    async with exclusive_rebuild(database.service_dsn) as connection:
         work = Rebuild(database.service_dsn, database.settings, connection, registry.load(), 0)
         await work.build()
         await work.drop()

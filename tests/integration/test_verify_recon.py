@@ -12,7 +12,7 @@ import pytest
 from ledger.config.reconciliation import Rules
 from ledger.config.settings import Settings
 from ledger.terminal.progress import Progress
-from ledger.verify.database import Options, Verification
+from ledger.verify.database import Verification, VerifyOptions
 from ledger.verify.outcome import Checked, overall
 from tests.asking import Service, payment, serving
 from tests.conftest import Database
@@ -44,7 +44,7 @@ async def service(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 async def checked(service: Service, settings: Settings | None = None) -> list[Checked]:
     """Verify; return what is said of reconciliation."""
     used = settings or service.database.settings
-    found = await Verification(used, Options(), Progress(quiet=True)).examine()
+    found = await Verification(used, VerifyOptions(), Progress(quiet=True)).examine()
     return [each for each in found if each.name == "reconciliation"]
 
 

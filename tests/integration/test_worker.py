@@ -18,20 +18,20 @@ from ledger import registry
 from ledger.books import projection_worker as workers
 from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
-from ledger.books.projection_worker import SourceFolder
+from ledger.books.projection_worker import ProjectionWorker
 from ledger.config.settings import Settings
 from ledger.database import connection as db
-from ledger.errors import NotStorable, SomeoneElseFolds
-from ledger.eventlog.appender import Arrival, Log
+from ledger.errors import CheckpointConflict, NotStorable
+from ledger.eventlog.appender import Log, NewEvent
 from ledger.eventlog.identity import identity
 from ledger.eventlog.sources import load_terms
-from ledger.model import Outcome, Projection, Seen
-from ledger.receiver.delivery_log import Deliveries
+from ledger.model import FoldResult, Projection, RecordedFact
+from ledger.receiver.delivery_log import DeliveryLog
 from ledger.receiver.endpoint import Receiver
 from ledger.receiver.operator_events import decider
 from ledger.registry import Registry
 from ledger.service.projector import Projector
-from ledger.simulator.simulate import Callback, disturb, story
+from ledger.simulator.simulate import SimulatedCallback, disturb, story
 from tests.asking import payment, payout
 from tests.capturing import captured_logs
 from tests.conftest import Database, eventually
@@ -56,34 +56,34 @@ def seeded() -> random.Random:
     return random.Random(seed)
 
 
-def callbacks(rng: random.Random, stories: int) -> list[Callback]:
+def callbacks(rng: random.Random, stories: int) -> list[SimulatedCallback]:
     """Tell stories with everything that can happen to them, and noise between."""
     told = disturb(story("everything", rng, stories), rng, duplicate=0.2, shuffle=True,
                    conflict=True)  # fmt: skip
     for body in NOISE:
-        told.insert(rng.randrange(len(told)), Callback("straitsx", None, body))
+        told.insert(rng.randrange(len(told)), SimulatedCallback("straitsx", None, body))
     return told
 
 
-def arrival(callback: Callback) -> Arrival:
+def new_event(callback: SimulatedCallback) -> NewEvent:
     """Make of a callback what the receiver makes of it."""
     reading = registry.load().read(callback.source, callback.event, callback.body)
     key, event_id = identity(callback.source, reading, callback.body)
     said = reading.envelope
-    return Arrival(
+    return NewEvent(
         event_id, key, said.kind, said.resource_id, said.status, said.idempotency_id,
         said.provider_at, callback.event, "callback", reading.reason, reading.detail,
         "127.0.0.1", "{}", callback.body, datetime.now(UTC),
     )  # fmt: skip
 
 
-async def append(database: Database, told: Sequence[Callback]) -> None:
+async def append(database: Database, told: Sequence[SimulatedCallback]) -> None:
     """Append callbacks to the logs of their sources, in batches."""
-    arrivals = [(callback.source, arrival(callback)) for callback in told]
+    new_events = [(callback.source, new_event(callback)) for callback in told]
     log = Log(database.service_dsn, database.settings)
     running = asyncio.create_task(log.run())
     for n in range(0, len(told), CHUNK):
-        chunk = arrivals[n : n + CHUNK]
+        chunk = new_events[n : n + CHUNK]
         await asyncio.gather(*(log.lanes[source].append(each) for source, each in chunk))
     log.stop()
     await running
@@ -97,7 +97,7 @@ async def decide_all(database: Database, generation: int) -> int:
     dsn, settings = database.service_dsn, database.settings
     log = Log(dsn, settings)
     running = asyncio.create_task(log.run())
-    decide = decider(Receiver(settings, registry.load(), log, Deliveries(dsn, settings)))
+    decide = decider(Receiver(settings, registry.load(), log, DeliveryLog(dsn, settings)))
     for row in rows:
         about = {"kind": row["kind"], "resource": row["resource_id"], "reason": "conflict"}
         said = {"action": "keep", "keep": row["position"], "by": "ops", "exception": row["id"]}
@@ -140,7 +140,7 @@ async def fold_live(
         asyncio.TaskGroup() as tasks,
     ):
         for each in terms:
-            folder = SourceFolder(shared, settings, registry.load(), each)
+            folder = ProjectionWorker(shared, settings, registry.load(), each)
             folder.grow(heads[each.source])
             tasks.create_task(folder.run())
 
@@ -226,7 +226,7 @@ async def differing(database: Database, generation: int) -> dict[str, list[str]]
         (asyncpg.UndefinedTableError("x"), False),
         (asyncpg.DataCorruptedError("x"), False),
         (asyncpg.QueryCanceledError("x"), False),
-        (SomeoneElseFolds(), False),
+        (CheckpointConflict(), False),
         (TimeoutError(), False),
         (asyncpg.UniqueViolationError("x"), True),
         (asyncpg.NumericValueOutOfRangeError("x"), True),
@@ -356,7 +356,7 @@ def poisoned(where: str) -> Registry:
     known = registry.load()
     sound = known.streams["payout"]
 
-    def fold(state: Any, seen: Seen) -> Any:
+    def fold(state: Any, seen: RecordedFact) -> Any:
         if seen.fact.resource_id == POISON:
             raise ZeroDivisionError("a bug in the fold")
         return sound.fold(state, seen)
@@ -376,7 +376,7 @@ def poisoned(where: str) -> Registry:
 def _failing(projection: Projection) -> Projection:
     """Make the history raise for what was folded of one resource."""
 
-    def rows(outcome: Outcome) -> Sequence[tuple[Any, ...]]:
+    def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
         if outcome.fact is not None and outcome.resource_id == POISON:
             raise ZeroDivisionError("a bug in the rows")
         return projection.rows(outcome)
@@ -384,15 +384,15 @@ def _failing(projection: Projection) -> Projection:
     return replace(projection, rows=rows) if projection.name == "history" else projection
 
 
-def poison_of(rng: random.Random) -> list[Callback]:
+def poison_of(rng: random.Random) -> list[SimulatedCallback]:
     """Tell a sound story with a payout in it that the poisoned registry cannot fold."""
     told = story("everything", rng, 2)
     bodies = [
         orjson.dumps(payout(666, status=status, amount="666.0"))
         for status in ("pending", "completed")
     ]
-    told.insert(5, Callback("straitsx", None, bodies[0]))
-    told.insert(30, Callback("straitsx", None, bodies[1]))
+    told.insert(5, SimulatedCallback("straitsx", None, bodies[0]))
+    told.insert(30, SimulatedCallback("straitsx", None, bodies[1]))
     return told
 
 
@@ -424,8 +424,11 @@ async def test_a_stream_whose_fold_raises_is_parked_and_no_other(
     opened = [row for row in actual["exceptions"] if POISON in row]
     assert len(opened) == 1
     assert "parked" in opened[0]
-    await append(database, [Callback("straitsx", None, orjson.dumps(payout(666, status="failed"))),
-                            Callback("straitsx", None, orjson.dumps(payment(667)))])  # fmt: skip
+    later_bodies = [payout(666, status="failed"), payment(667)]
+    await append(
+        database,
+        [SimulatedCallback("straitsx", None, orjson.dumps(each)) for each in later_bodies],
+    )
     await fold_all(database.service_dsn, settings, generation, known)
     later = await tables(database, generation)
     assert len(later["parked"]) == 3
@@ -443,7 +446,7 @@ async def test_rows_that_the_database_refuses_park_their_stream_and_stop_nobody(
         found = sound.view(state, related, terms)
         if found.row["amount"] == 666:
             row = {**found.row, "status": "a\x00b"}
-            return type(found)(row, found.legs, found.troubles)
+            return type(found)(row, found.legs, found.issues)
         return found
 
     broken = replace(known, streams={**known.streams, "payout": replace(sound, view=view)})

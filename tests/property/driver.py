@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from ledger import registry
-from ledger.fold.batch import Batch, StreamKey, Translated
-from ledger.fold.stream_state import Stored, encode
+from ledger.fold.batch import Batch, StreamKey, TranslatedEvent
+from ledger.fold.stream_state import StreamState, encode
 from ledger.model import Fact, SourceTerms, StreamProjection, Table, changed, plain, total
 
 STRAITSX = SourceTerms("straitsx", "straitsx")
@@ -82,10 +82,10 @@ def event_id(fact: Fact) -> str:
     return hashlib.sha256(repr(fact).encode()).hexdigest()[:32]
 
 
-def event(fact: Fact, position: int) -> Translated:
+def event(fact: Fact, position: int) -> TranslatedEvent:
     """Place a fact in the log."""
     moment = LATER + timedelta(seconds=position)
-    return Translated(
+    return TranslatedEvent(
         position, event_id(fact), fact.kind, fact.resource_id, fact.status, moment, moment, fact
     )
 
@@ -122,7 +122,7 @@ class Books:
             self._fold(events)
         return self
 
-    def _fold(self, events: Sequence[Translated]) -> None:
+    def _fold(self, events: Sequence[TranslatedEvent]) -> None:
         found = registry.load()
         batch = Batch(self.terms, found.streams, found.projections, events, parked={*self.parked})
         self._load(batch, batch.keys())
@@ -156,9 +156,9 @@ class Books:
             if key in self.saved and key not in batch.streams:
                 batch.add_stream(key, *self.saved[key])
 
-    def stored(self, key: StreamKey) -> Stored:
+    def stored(self, key: StreamKey) -> StreamState:
         """Return what a stream's row keeps for the fold."""
-        return msgspec.json.decode(self.saved[key][2], type=Stored)
+        return msgspec.json.decode(self.saved[key][2], type=StreamState)
 
     def legs(self, key: StreamKey | None = None) -> list[tuple[str, ...]]:
         """Return the dated legs of a stream, or of all, as the row keeps them."""
@@ -179,9 +179,9 @@ class Books:
         found = {f"{a} {c}": self.balance(a, c) for a, c in sorted(self.sums)}
         return {name: f"{amount.normalize():f}" for name, amount in found.items() if amount}
 
-    def troubles(self, key: StreamKey) -> list[str]:
+    def issues(self, key: StreamKey) -> list[str]:
         """Return the reasons of the troubles that a stream has now."""
-        return self.stored(key).troubles
+        return self.stored(key).issues
 
     def meaning(self) -> bytes:
         """Return everything the books mean, as bytes: rows, dated legs, sums, troubles.
@@ -189,7 +189,7 @@ class Books:
         Where in the log things stand is left out: it tells the order of arrival.
         """
         rows = {
-            "/".join(key): (meant(row), self.legs(key), self.troubles(key))
+            "/".join(key): (meant(row), self.legs(key), self.issues(key))
             for key, row in sorted(self.rows.items())
         }
         sums = {f"{a} {c}": map(plain, both) for (a, c), both in self.sums.items() if any(both)}

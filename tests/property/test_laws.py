@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger import registry
-from ledger.model import CannotBeTrue, Fact, Seen, SourceTerms, changed, total
+from ledger.model import Fact, InvalidCallback, RecordedFact, SourceTerms, changed, total
 from tests.property import naive
 from tests.property.driver import STRAITSX, Books, at, keep, money
 from tests.property.stories import (
@@ -175,7 +175,7 @@ def test_a_contradiction_parks_its_money_and_stops_nothing_else(
     books = fold([*pair, *others], source, batches)
     alone = fold(others, source)
     assert books.rows[key]["status"] == "conflict"
-    assert books.troubles(key) == ["conflict"]
+    assert books.issues(key) == ["conflict"]
     opened = [row[4] for row in books.tables["exceptions"] if row[3] == "opened"]
     assert opened == ["conflict"]
     currency = source.wallets.get(f"{first.kind}.{first.currency.lower()}", first.currency)
@@ -202,7 +202,7 @@ def test_a_decision_makes_the_books_of_the_facts_that_it_keeps(
     assert books.rows[key]["status"] == kept.status
     assert "decided" in books.rows[key]["flags"]
     assert books.legs(key) == alone.legs(key)
-    assert books.troubles(key) == []
+    assert books.issues(key) == []
     actions = [row[3] for row in books.tables["exceptions"]]
     assert actions == ["opened", "cleared", "resolved"]
 
@@ -242,10 +242,10 @@ def test_the_links_of_a_state_are_among_those_of_its_facts_each_folded_alone(
         if projection is None or projection.links is None:
             continue
         key = (fact.kind, fact.resource_id)
-        seen = Seen(fact, position, f"{position:032x}", at(0), at(0))
+        seen = RecordedFact(fact, position, f"{position:032x}", at(0), at(0))
         try:
             states[key] = projection.fold(states.get(key), seen)
             alone[key].update(projection.links(projection.fold(None, seen)))
-        except CannotBeTrue:
+        except InvalidCallback:
             continue
         assert set(projection.links(states[key])) <= alone[key]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import payload
-from ledger.errors import CannotBeTrue
+from ledger.errors import InvalidCallback
 from ledger.model import Number, Payload, as_note, as_text, inside
 from tests.property.test_reading_laws import shape
 
@@ -61,7 +61,7 @@ def said(root: dict[str, Any], name: str) -> Any:
 def asked(call: Any, *args: Any) -> Any:
     try:
         return call(*args)
-    except CannotBeTrue as error:
+    except InvalidCallback as error:
         return error.reason, error.detail
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from ledger import strict_json as payload
 from ledger.config.settings import Source
-from ledger.errors import Unreadable
+from ledger.errors import MalformedBody
 from ledger.model import Number
-from ledger.receiver.fast_path import Callback, Head, Reader, read
+from ledger.receiver.fast_path import Head, PlainCallback, RequestReader, read
 from ledger.simulator import simulate
 
 BODIES = [
@@ -44,7 +44,7 @@ SIGNED_PIECES = [
     *PIECES, b"Xfers-Signature: 1\r\n", b"xfers-signature: 2\r\n", b"Xfers-Signature: \r\n",
     b"Xfers-Signature: a:  b \r\n", b"User-Agent: 1\r\n", b"/name", b"gokart", b"{",
 ]  # fmt: skip
-READER = Reader({"straitsx": STRAITSX})
+READER = RequestReader({"straitsx": STRAITSX})
 
 
 def spoil(whole: bytes, scraps: list[bytes], random: Random) -> bytes:
@@ -95,7 +95,7 @@ def test_a_hostile_body_is_never_read_quickly(random: Random) -> None:
     ):  # fmt: skip
         spoilt = body.replace(b"a", bytes([random.randrange(97, 123)]))
         assert payload._plain(spoilt) is None
-    with pytest.raises(Unreadable, match="twice"):
+    with pytest.raises(MalformedBody, match="twice"):
         payload.parse(b'{"a":1,"a":1}')
 
 
@@ -122,7 +122,7 @@ def test_a_request_whose_head_is_known_is_read_as_if_it_were_new(random: Random)
             assert READER.read(data) is None
             continue
         said = [plain.fields.get(n, "") for n in ("content-type", "user-agent", "x-forwarded-for")]
-        expected = Callback(
+        expected = PlainCallback(
             Head(STRAITSX, plain.path_event, *said, bool(plain.fields.get("x-forwarded-for"))),
             plain.fields.get("xfers-signature"),
             plain.body,
@@ -139,7 +139,7 @@ def test_the_head_of_a_plain_callback_is_looked_up() -> None:
 
 @pytest.mark.parametrize("header", ["User-Agent", "Content-Type", "X-Forwarded-For", "Host"])
 def test_a_proof_in_a_field_that_matters_is_not_taken_out_of_it(header: str) -> None:
-    reader = Reader({"straitsx": Source("straitsx", "straitsx", header=header)})
+    reader = RequestReader({"straitsx": Source("straitsx", "straitsx", header=header)})
     lines = {"Host": "h", "User-Agent": "u", "Content-Type": "c", "X-Forwarded-For": "f"}
     told = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     data = f"POST /callbacks/straitsx HTTP/1.1\r\n{told}Content-Length: 2\r\n\r\n{{}}".encode()
@@ -152,7 +152,7 @@ def test_a_proof_in_a_field_that_matters_is_not_taken_out_of_it(header: str) -> 
 
 
 def test_a_body_has_the_length_that_its_head_says_whatever_the_proof_is_called() -> None:
-    reader = Reader({"straitsx": Source("straitsx", "straitsx", header="Content-Length")})
+    reader = RequestReader({"straitsx": Source("straitsx", "straitsx", header="Content-Length")})
     head = b"POST /callbacks/straitsx HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\nx"
     assert reader.read(head % 1) is not None
     assert reader.read(head % 5) is None

@@ -19,8 +19,8 @@ from rich.console import Console
 from ledger import registry
 from ledger.bench import report as bench_report
 from ledger.bench.commands import against
-from ledger.bench.fold import arrival
-from ledger.bench.load import BODY_BYTES_MIN, LOST, Bodies, Command, Link, Load
+from ledger.bench.fold import new_event
+from ledger.bench.load import BODY_BYTES_MIN, LOST, Bodies, Link, Load, LoadCommand
 from ledger.bench.machine import Process, kibibytes, machine_used, percentile
 from ledger.bench.mix import mixed
 from ledger.bench.reads import Visibility
@@ -115,7 +115,7 @@ def answer(status: int, position: int) -> bytes:
 
 
 def loaded(seconds: float, **options: Any) -> tuple[Load, Link, Wire]:
-    command = Command(1, "/callbacks/straitsx", SECRET, seconds, 1, **options)
+    command = LoadCommand(1, "/callbacks/straitsx", SECRET, seconds, 1, **options)
     load = Load(command, Bodies(5, command.path, command.secret))
     load._ends = time.monotonic() + seconds
     link, wire = Link(load), Wire()
@@ -176,13 +176,13 @@ def test_the_mix_is_repeatable_distinct_and_understood() -> None:
     known = registry.load()
     told = list(mixed(3, 2_000))
     assert told == list(mixed(3, 2_000))
-    arrivals = [arrival(known, callback) for callback in told]
-    assert len({each.event_id for each in arrivals}) == 2_000
-    assert {each.reason for each in arrivals} == {None}
+    new_events = [new_event(known, callback) for callback in told]
+    assert len({each.event_id for each in new_events}) == 2_000
+    assert {each.reason for each in new_events} == {None}
     assert {"payment", "payout", "fx_payout", "swap", "customer", "bank_account", "limits"} <= {
-        each.kind for each in arrivals
+        each.kind for each in new_events
     }
-    assert {"pending", "completed", "refunded", "failed"} <= {each.status for each in arrivals}
+    assert {"pending", "completed", "refunded", "failed"} <= {each.status for each in new_events}
 
 
 def test_the_mix_has_one_customer_with_much_more_than_the_others() -> None:

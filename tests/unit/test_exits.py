@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from ledger.cli import main as cli
-from ledger.errors import BadQuestion, DatabaseUnavailable, LedgerError, NotFound, ServiceRefused
+from ledger.errors import DatabaseUnavailable, InvalidRequest, LedgerError, NotFound, ServiceRefused
 from ledger.terminal import exit_status as exits
 
 
@@ -27,7 +27,7 @@ FULL = postgres(asyncpg.TooManyConnectionsError, "sorry, too many clients alread
     ("error", "status", "words"),
     [
         (LOST, 3, "the database went away; try again"),
-        (BadQuestion("name a source"), 2, "name a source"),
+        (InvalidRequest("name a source"), 2, "name a source"),
         (ServiceRefused(404, "nothing there"), 1, "nothing there"),
         (FULL, 3, "too many clients already (53300); it has no connection left; `ledger doctor`"),
         (postgres(asyncpg.QueryCanceledError, "canceling statement"), 3, "(57014); it cancelled"),
@@ -39,7 +39,7 @@ FULL = postgres(asyncpg.TooManyConnectionsError, "sorry, too many clients alread
         (ExceptionGroup("tasks", [OSError("gone"), ExceptionGroup("more", [FULL, LOST])]), 3,
          "the database went away"),
         (ExceptionGroup("tasks", [LOST, ValueError("odd")]), 3, "ValueError"),
-        (ExceptionGroup("tasks", [BadQuestion("name one"), BadQuestion("two")]), 2, "name one"),
+        (ExceptionGroup("tasks", [InvalidRequest("name it"), InvalidRequest("two")]), 2, "name it"),
         (BaseExceptionGroup("tasks", [KeyboardInterrupt(), OSError("gone")]), 3, "stopped"),
     ],
 )  # fmt: skip

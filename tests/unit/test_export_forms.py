@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from ledger.errors import BadQuestion, MissingExtra
+from ledger.errors import InvalidRequest, MissingExtra
 from ledger.export import tables as export_files
 from ledger.export.journals import Beancount, Hledger, account, commodity, groups
 from ledger.export.jsonl import event_line, read_event, row_line
-from ledger.export.tables import Column, Csv, DoesNotFit, JsonLines, Parquet, cell, columns_of
+from ledger.export.tables import Csv, DoesNotFit, ExportColumn, JsonLines, Parquet, cell, columns_of
 from ledger.queries.schemas import money as answers
 from ledger.runtime.files import HashedFile
 
@@ -72,7 +72,7 @@ def test_known_accounts_have_readable_names() -> None:
 
 def test_a_currency_without_a_name_in_a_journal_is_refused() -> None:
     assert commodity("XSGD") == "XSGD"
-    with pytest.raises(BadQuestion, match="export jsonl or csv"):
+    with pytest.raises(InvalidRequest, match="export jsonl or csv"):
         commodity("€")
 
 
@@ -124,7 +124,7 @@ def test_no_cell_is_a_formula_and_negative_amounts_stay_amounts(value: Any, show
 
 
 def test_csv_and_json_lines_say_the_same_rows() -> None:
-    columns = (Column("id", "text"), Column("amount", "amount"))
+    columns = (ExportColumn("id", "text"), ExportColumn("amount", "amount"))
     rows = [{"id": 'a,"b"\n', "amount": "1.5"}, {"id": "=x", "amount": None}]
     made = io.BytesIO()
     writer = Csv(HashedFile(made), columns)
@@ -150,7 +150,7 @@ def test_columns_come_from_the_types_of_the_answers() -> None:
 
 def test_parquet_keeps_38_digits_and_says_what_does_not_fit() -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="the extra `analytics` is not installed")
-    columns = (Column("amount", "amount"), Column("at", "moment"))
+    columns = (ExportColumn("amount", "amount"), ExportColumn("at", "moment"))
     exact = "-12345678901234567890.123456789012345678"
     made = io.BytesIO()
     writer = Parquet(HashedFile(made), columns)

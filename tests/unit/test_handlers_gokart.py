@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handlers.gokart_conversion import HANDLER
-from ledger.errors import CannotBeTrue
+from ledger.errors import InvalidCallback
 from ledger.model import Envelope, Fact, Number, Payload, SourceTerms
 from tests.samples import ABSENT, GOKART, apply, payload, utc
 
@@ -27,7 +27,7 @@ def fact(name: str, /, **changes: Any) -> Fact:
 
 
 def refusal(name: str, /, **changes: Any) -> str:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         fact(name, **changes)
     return caught.value.reason
 
@@ -116,7 +116,7 @@ def test_a_member_is_needed_only_where_points_are_due() -> None:
 
 
 def test_without_a_configured_currency_no_revenue_can_be_stated() -> None:
-    with pytest.raises(CannotBeTrue, match="give the source points a currency") as caught:
+    with pytest.raises(InvalidCallback, match="give the source points a currency") as caught:
         HANDLER.translate(callback("gokart/02-success"), SourceTerms("points", "gokart"))
     assert caught.value.reason == "currency_not_configured"
 
@@ -185,7 +185,7 @@ def test_what_names_no_conversion_is_none(root: dict[str, Any]) -> None:
 
 
 def test_a_callback_posted_without_a_conversion_cannot_be_true() -> None:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         HANDLER.envelope(Payload({"id": "x"}))
     assert caught.value.reason == "missing_conversion"
 

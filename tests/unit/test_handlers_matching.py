@@ -8,7 +8,7 @@ import pytest
 
 from handlers import straitsx_bank_account, straitsx_payment, straitsx_payout
 from ledger import registry
-from ledger.errors import CannotBeTrue, Unreadable
+from ledger.errors import InvalidCallback, MalformedBody
 from ledger.model import Envelope, Payload
 from ledger.strict_json import parse
 from tests import samples
@@ -88,7 +88,7 @@ def test_the_25_samples_are_there_in_order_and_only_the_third_is_unreadable() ->
         assert body(name).endswith(b"}"), name
         try:
             parse(body(name))
-        except Unreadable:
+        except MalformedBody:
             unreadable.append(name)
     assert unreadable == ["straitsx/03-user_deposit-malformed.json"]
 
@@ -101,7 +101,7 @@ def test_the_25_samples_keep_their_bytes() -> None:
 
 
 def test_the_published_conversion_without_a_comma_is_unreadable() -> None:
-    with pytest.raises(Unreadable, match="Expecting ',' delimiter"):
+    with pytest.raises(MalformedBody, match="Expecting ',' delimiter"):
         parse(body("gokart/05-missing-comma"))
 
 
@@ -131,13 +131,13 @@ def test_an_undocumented_status_is_kept_as_told_and_keyed_by_the_body() -> None:
 
 
 def test_a_missing_status_cannot_be_true() -> None:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         envelope_of("straitsx/01-payment-xusd", status=ABSENT)
     assert caught.value.reason == "missing_status"
 
 
 def test_a_missing_id_cannot_be_true() -> None:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         envelope_of("straitsx/01-payment-xusd", id=ABSENT)
     assert caught.value.reason == "missing_id"
 

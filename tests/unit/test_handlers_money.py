@@ -17,7 +17,7 @@ from handlers import (
     straitsx_user_deposit,
     straitsx_user_withdrawal,
 )
-from ledger.errors import CannotBeTrue
+from ledger.errors import InvalidCallback
 from ledger.model import Fact, Handler, Number, plain
 from tests.samples import ABSENT, STRAITSX, all_handlers, payload, readable, utc
 
@@ -29,7 +29,7 @@ def fact(handler: Handler, name: str, /, **changes: Any) -> Fact:
 
 
 def refusal(handler: Handler, name: str, /, **changes: Any) -> str:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         fact(handler, name, **changes)
     return caught.value.reason
 
@@ -175,7 +175,9 @@ def test_what_the_sender_says_is_not_asked_where_the_remarks_name_the_payout() -
     told = {"transaction_remarks": "RTN abc-1", "sender_information": disputed}
     assert fact(PAYMENT, "straitsx/01-payment-xusd", **told).details["return_of"] == "abc-1"
     told["transaction_remarks"] = "INVOICE"
-    with pytest.raises(CannotBeTrue, match="transaction_remarks and transactionRemarks disagree"):
+    with pytest.raises(
+        InvalidCallback, match="transaction_remarks and transactionRemarks disagree"
+    ):
         fact(PAYMENT, "straitsx/01-payment-xusd", **told)
 
 

@@ -15,7 +15,7 @@ from handlers import (
     straitsx_rfi,
     straitsx_virtual_account,
 )
-from ledger.errors import CannotBeTrue
+from ledger.errors import InvalidCallback
 from ledger.model import Envelope, Fact, Handler, Number, Payload
 from tests.samples import ABSENT, STRAITSX, payload, utc
 
@@ -206,7 +206,7 @@ def test_limits_in_snake_case_are_understood() -> None:
     ],
 )
 def test_limits_that_cannot_be_true_are_refused(changes: Any, reason: str) -> None:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         fact(LIMITS, "straitsx/20-limits-daily", **changes)
     assert caught.value.reason == reason
 
@@ -231,7 +231,7 @@ def test_a_limits_request_states_its_status_and_customer() -> None:
 
 
 def test_an_rfi_states_its_deadline_and_the_state_of_each_question() -> None:
-    question = {"status": "pending", "optional": False, "requires_action": True}
+    params = {"status": "pending", "optional": False, "requires_action": True}
     assert fact(RFI, "straitsx/25-rfi-sent") == Fact(
         kind="rfi",
         resource_id="rfi_request_usy4lc8xoadpl8",
@@ -243,9 +243,9 @@ def test_an_rfi_states_its_deadline_and_the_state_of_each_question() -> None:
             "created_at": "2025-09-11T08:59:32Z",
             "counts": {"total": 3, "pending": 3, "rejected": 0},
             "questions": [
-                {"id": "1823", "reply_type": "TEXT", **question},
-                {"id": "1024", "reply_type": "DOC", **question},
-                {"id": "1025", "reply_type": "CHECKBOX", **question},
+                {"id": "1823", "reply_type": "TEXT", **params},
+                {"id": "1024", "reply_type": "DOC", **params},
+                {"id": "1025", "reply_type": "CHECKBOX", **params},
             ],
         },
     )
@@ -268,7 +268,7 @@ def test_an_rfi_holds_neither_questions_nor_replies() -> None:
 
 
 def test_an_rfi_without_an_active_request_cannot_be_true() -> None:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         RFI.envelope(payload("straitsx/25-rfi-sent", None, activeRfRequest=None))
     assert caught.value.reason == "missing_status"
 
@@ -316,6 +316,6 @@ def test_a_decision_on_an_event_without_a_stream_has_no_resource() -> None:
     ],
 )
 def test_a_decision_that_decides_nothing_is_refused(changes: Any, reason: str) -> None:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         DECISION.translate(Payload(DECIDED | changes), STRAITSX)
     assert caught.value.reason == reason

@@ -10,29 +10,29 @@ import pytest
 
 from ledger.config.settings import load
 from ledger.eventlog import appender as log
-from ledger.eventlog.appender import PACED_EVENTS, QUIET_SECONDS, Arrival, Budget, Lane
+from ledger.eventlog.appender import PACED_EVENTS, QUIET_SECONDS, Appender, InFlightLimit, NewEvent
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Recorder(Lane):
+class Recorder(Appender):
     """A lane whose commits only note their sizes."""
 
     def __init__(self) -> None:
         settings = load({})
-        super().__init__("straitsx", settings, Budget(1_000, 1_000_000), lambda: None)
+        super().__init__("straitsx", settings, InFlightLimit(1_000, 1_000_000), lambda: None)
         self.sizes: list[int] = []
 
     async def _commit(self, pool: Any, batch: list[Any]) -> None:
         self.sizes.append(len(batch))
         for waiting in batch:
-            waiting.tell(log.Appended(1, fresh=True))
+            waiting.tell(log.AppendResult(1, fresh=True))
 
 
-def arrive(lane: Lane, count: int) -> list[asyncio.Future[log.Appended]]:
+def arrive(lane: Appender, count: int) -> list[asyncio.Future[log.AppendResult]]:
     return [
         lane.append(
-            Arrival(
+            NewEvent(
                 bytes(16), "", "", "", "", None, None, None, "callback", None, None, "", "", b"",
                 MOMENT,
             )

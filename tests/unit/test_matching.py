@@ -10,26 +10,29 @@ from typing import Any
 import pytest
 
 from ledger.config.reconciliation import Rules, bucket_of, rules_of
-from ledger.reconciliation.coverage import Cover
-from ledger.reconciliation.items import Frame, Group, Item, Known, Manual, Move
+from ledger.reconciliation.coverage import Coverage
+from ledger.reconciliation.items import Frame, Group, Known, LedgerMovement, Manual, StatementItem
 from ledger.reconciliation.matching import Matcher
-from ledger.reconciliation.result import Decided, Ledger, Result, break_id_of, conclude
+from ledger.reconciliation.result import Decided, LedgerBalances, Result, break_id_of, conclude
 
 NOON = datetime(2024, 3, 10, 12, tzinfo=UTC)
 FRAME = Frame(datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
 RULES = Rules()
 
 
-def line(id_: str, amount: str, at: datetime = NOON, **more: Any) -> Item:
-    return Item(id_, more.pop("kind", "Bank Transfer In"), Decimal(amount), at, **more)
+def line(id_: str, amount: str, at: datetime = NOON, **more: Any) -> StatementItem:
+    return StatementItem(id_, more.pop("kind", "Bank Transfer In"), Decimal(amount), at, **more)
 
 
-def move(id_: str, amount: str, at: datetime = NOON, fee: str = "0", **more: Any) -> Move:
-    return Move(more.pop("kind", "payment"), id_, ((at, Decimal(amount)),), Decimal(fee), **more)
+def move(id_: str, amount: str, at: datetime = NOON, fee: str = "0", **more: Any) -> LedgerMovement:
+    return LedgerMovement(
+        more.pop("kind", "payment"), id_, ((at, Decimal(amount)),), Decimal(fee), **more
+    )
 
 
 def grouped(
-    lines: list[Item], moves: list[Move], rules: Rules = RULES, decided: tuple[Manual, ...] = (),
+    lines: list[StatementItem], moves: list[LedgerMovement], rules: Rules = RULES,
+    decided: tuple[Manual, ...] = (),
     known: dict[str, Known] | None = None, elsewhere: dict[str, str] | None = None,
 ) -> list[Group]:  # fmt: skip
     matcher = Matcher.of(FRAME, rules, lines, moves)
@@ -41,7 +44,7 @@ def told(groups: list[Group]) -> list[tuple[str, str, str]]:
     return [(group.anchor, group.rule, group.verdict) for group in groups]
 
 
-def one(lines: list[Item], moves: list[Move], **more: Any) -> Group:
+def one(lines: list[StatementItem], moves: list[LedgerMovement], **more: Any) -> Group:
     (found,) = grouped(lines, moves, **more)
     return found
 
@@ -116,7 +119,7 @@ def test_what_may_still_be_on_its_way_is_timing_until_it_ages() -> None:
 
 def test_a_refund_that_the_statement_does_not_show_yet_is_timing() -> None:
     legs = ((NOON, Decimal(99)), (FRAME.cutoff - timedelta(hours=2), Decimal(-100)))
-    refunded = Move("payment", "c", legs, Decimal(1))
+    refunded = LedgerMovement("payment", "c", legs, Decimal(1))
     rows = [line("1", "100", contract="c"), line("2", "-1", contract="c", kind="Fee")]
     found = one(rows, [refunded])
     assert (found.verdict, found.due, found.difference) == ("TIMING", -1, -100)
@@ -204,7 +207,7 @@ def test_what_was_matched_by_hand_stays_together() -> None:
     assert [g.rule for g in grouped(rows, moves, decided=(later, by_hand))] == ["none", "hand"]
 
 
-def many(rng: random.Random) -> tuple[list[Item], list[Move]]:
+def many(rng: random.Random) -> tuple[list[StatementItem], list[LedgerMovement]]:
     lines, moves = [], []
     for n in range(300):
         at = NOON + timedelta(minutes=rng.randrange(20_000))
@@ -235,15 +238,17 @@ def test_the_order_of_import_changes_nothing_and_nothing_is_matched_twice(seed: 
         assert grouped(lines, moves) == first
 
 
-def result(lines: list[Item], moves: list[Move], *decided: Decided, opening: str = "0") -> Result:
+def result(
+    lines: list[StatementItem], moves: list[LedgerMovement], *decided: Decided, opening: str = "0"
+) -> Result:
     closing = Decimal(opening) + sum(each.amount for each in lines)
     legs = sum(leg[1] for each in moves for leg in each.legs)
     posted = sum(each.posted for each in decided)
     return conclude(
         "straitsx",
         "XSGD",
-        cover=Cover(FRAME, Decimal(opening), closing, ("f" * 64,)),
-        ledger=Ledger(sum((d.before for d in decided), Decimal(0)), legs + posted),
+        cover=Coverage(FRAME, Decimal(opening), closing, ("f" * 64,)),
+        ledger=LedgerBalances(sum((d.before for d in decided), Decimal(0)), legs + posted),
         groups=grouped(lines, moves),
         decided={each.break_id: each for each in decided},
         rules=RULES,
@@ -303,9 +308,9 @@ def test_an_opening_balance_that_the_books_do_not_have_is_a_break() -> None:
 
 def test_lines_that_do_not_lead_to_the_closing_balance_are_incomplete() -> None:
     found = conclude(
-        "straitsx", "XSGD", cover=Cover(FRAME, Decimal(0), Decimal(9), ("f" * 64,)),
-        ledger=Ledger(Decimal(0), Decimal(5)), groups=grouped([line("1", "5", contract="a")],
-        [move("a", "5")]), decided={}, rules=RULES,
+        "straitsx", "XSGD", cover=Coverage(FRAME, Decimal(0), Decimal(9), ("f" * 64,)),
+        ledger=LedgerBalances(Decimal(0), Decimal(5)), decided={}, rules=RULES,
+        groups=grouped([line("1", "5", contract="a")], [move("a", "5")]),
     )  # fmt: skip
     assert (found.state, found.figures["chain"]) == ("INCOMPLETE", "4")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families as families
 
 COUNT = """
-from ledger.runtime.metrics import Tally
-tally = Tally()
+from ledger.runtime.metrics import RequestCounters
+tally = RequestCounters()
 for seconds in (0.0004, 0.002, 0.002, 0.3, 9.0):
     tally.count("straitsx", "accepted", 200, seconds)
 tally.flush()

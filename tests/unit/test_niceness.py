@@ -25,8 +25,8 @@ STEPPED_BACK = """
 import os
 from contextlib import suppress
 from pathlib import Path
-from ledger.runtime.priority import step_back
-told = step_back({niceness})
+from ledger.runtime.priority import lower_priority
+told = lower_priority({niceness})
 batch = os.sched_getscheduler(0) == os.SCHED_BATCH
 allowed = False
 with suppress(OSError):
@@ -74,12 +74,12 @@ def test_a_session_that_was_refused_is_told_again(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(niceness, "put_behind", lambda _pid, more: more)
     monkeypatch.setattr(niceness, "tell_session", lambda _pid, _nice: answers.pop(0))
     monkeypatch.setattr(niceness.time, "sleep", slept.append)
-    assert niceness.step_back(BEHIND)
+    assert niceness.lower_priority(BEHIND)
     assert answers == []
     assert len(slept) == 2
     assert min(slept) >= AGAIN_SECONDS
     answers += [False] * TRIES
-    assert not niceness.step_back(BEHIND)
+    assert not niceness.lower_priority(BEHIND)
 
 
 def test_being_told_too_soon_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.errors import BadQuestion
+from ledger.errors import InvalidRequest
 from ledger.runtime.files import replacing
 
 
@@ -67,6 +67,6 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
                 os.mkfifo(tmp_path / "pipe")
                 place.symlink_to(tmp_path / "pipe")
         mode = place.lstat().st_mode
-        with pytest.raises(BadQuestion):
+        with pytest.raises(InvalidRequest):
             write(place, b"rows")
     assert place.lstat().st_mode == mode

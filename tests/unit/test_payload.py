@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import handlers
 from ledger import registry
-from ledger.errors import CannotBeTrue, Unreadable
+from ledger.errors import InvalidCallback, MalformedBody
 from ledger.model import (
     JSON,
     Number,
@@ -49,7 +49,7 @@ AMOUNTS = st.decimals(
 
 
 def reason_of(call: Any, *args: Any) -> str:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         call(*args)
     return caught.value.reason
 
@@ -224,7 +224,7 @@ def test_a_stated_total_tells_the_fees_that_no_field_names() -> None:
     ],
 )
 def test_what_is_no_json_says_why(body: bytes, told: str) -> None:
-    with pytest.raises(Unreadable) as refused:
+    with pytest.raises(MalformedBody) as refused:
         parse(body)
     assert str(refused.value) == told
 
@@ -232,7 +232,7 @@ def test_what_is_no_json_says_why(body: bytes, told: str) -> None:
 def test_an_unterminated_text_full_of_escapes_is_refused_in_linear_time() -> None:
     body = b'{"a":[' + b"[]," * 70 + b'"' + b'\\"' * 120_000
     started = process_time()
-    with pytest.raises(Unreadable):
+    with pytest.raises(MalformedBody):
         parse(body)
     assert process_time() - started < 2
 
@@ -339,7 +339,7 @@ def test_flags_are_the_names_that_are_raised() -> None:
 def test_a_message_shows_the_value_bounded_and_no_personal_data(
     read: Callable[[str, JSON], object], name: str, value: JSON, message: str
 ) -> None:
-    with pytest.raises(CannotBeTrue) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         read(name, value)
     assert caught.value.detail == message
 

@@ -96,7 +96,7 @@ def test_a_corrected_revenue_is_no_conflict() -> None:
 def test_an_unknown_status_of_a_conversion_is_only_an_exception() -> None:
     books = books_of(conversion("Success", 1), conversion("unknown:Chargeback", 2))
     assert books.rows[KEY]["status"] == "Success"
-    assert books.troubles(KEY) == ["unknown_status"]
+    assert books.issues(KEY) == ["unknown_status"]
     only = books_of(conversion("unknown:Chargeback", 2))
     assert only.rows[KEY]["status"] == "unknown:Chargeback"
     assert only.legs() == []
@@ -106,7 +106,7 @@ def test_events_beyond_the_bound_move_nothing() -> None:
     facts = [conversion("Success", 1, event=f"e{n:03}") for n in range(conversions.EVENTS_MAX + 2)]
     books = told(*facts, terms=GOKART)
     assert books.balances()["income:conversions USD"] == str(-60 * conversions.EVENTS_MAX)
-    assert books.troubles(KEY) == ["too_many_events"]
+    assert books.issues(KEY) == ["too_many_events"]
 
 
 def test_a_conversion_without_revenue_is_parked() -> None:

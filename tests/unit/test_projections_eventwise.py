@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from ledger.fold.journal import add_up
-from ledger.model import Entry, Leg, Outcome, Trouble, changed
+from ledger.model import Entry, FoldResult, Issue, Leg, changed
 from projections import balances, exceptions
 from tests.property.driver import LATER, again, at, event_id, keep, money, one, word
 
@@ -16,7 +16,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-OUTCOME = Outcome(
+OUTCOME = FoldResult(
     source="straitsx", position=7, event_id="ab" * 16, kind="unreadable", resource_id="",
     status="unreadable", received_at=at(1), recorded_at=at(2), fact=None,
 )  # fmt: skip
@@ -121,8 +121,8 @@ def test_balances_add_up_the_lines_of_one_event() -> None:
 
 
 def test_an_events_own_exception_is_named_by_its_position() -> None:
-    trouble = Trouble("unreadable", "not JSON")
-    outcome = changed(OUTCOME, opened=[("unreadable", "", trouble)])
+    issue = Issue("unreadable", "not JSON")
+    outcome = changed(OUTCOME, opened=[("unreadable", "", issue)])
     assert exceptions.PROJECTION.rows(outcome) == [
         (
             "straitsx", digest("straitsx|7|unreadable"), 7, "opened", "unreadable", "not JSON",

@@ -62,7 +62,7 @@ def test_a_rejection_is_shown_while_it_holds() -> None:
 def test_an_unknown_status_of_a_customer_changes_nothing_and_is_an_exception() -> None:
     books = one(customer("verified", 1), customer("unknown:frozen", 9))
     assert row_of(books)["verification_status"] == "verified"
-    assert books.troubles(("customer", "thing_1")) == ["unknown_status"]
+    assert books.issues(("customer", "thing_1")) == ["unknown_status"]
     assert row_of(one(customer("unknown:frozen", 9)))["verification_status"] == "unknown:frozen"
 
 
@@ -186,7 +186,7 @@ def test_limits_are_bounded() -> None:
     many = {f"n{n:03}_limit": "1" for n in range(limits.FIELDS_MAX + 1)}
     books = one(limit(**many))
     assert len(row_of(books)["limits"]) == limits.FIELDS_MAX
-    assert books.troubles(("limits", "thing_1")) == ["too_many_limits"]
+    assert books.issues(("limits", "thing_1")) == ["too_many_limits"]
 
 
 # limit requests
@@ -214,17 +214,17 @@ def test_a_limit_request_both_approved_and_rejected_is_a_conflict() -> None:
     assert row["conflict"]["reason"] == "terminals_disagree"
     facts = [(f["position"], f["status"]) for f in row["conflict"]["facts"]]
     assert facts == [(1, "rejected"), (2, "approved")]
-    assert books.troubles(("limits_request", "thing_1")) == ["conflict"]
+    assert books.issues(("limits_request", "thing_1")) == ["conflict"]
 
 
 def test_a_decision_ends_the_conflict_of_a_limit_request() -> None:
     books = one(request("rejected", 3), request("approved", 2))
     books.tell(keep(request("approved", 2), 2))
     assert (row_of(books)["status"], row_of(books)["conflict"]) == ("approved", None)
-    assert books.troubles(("limits_request", "thing_1")) == []
+    assert books.issues(("limits_request", "thing_1")) == []
     books.tell(request("rejected", 9))
     assert row_of(books)["status"] == "approved"
-    assert books.troubles(("limits_request", "thing_1")) == ["conflict_after_decision"]
+    assert books.issues(("limits_request", "thing_1")) == ["conflict_after_decision"]
 
 
 def test_a_limit_request_told_often_stays_small() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger.model import Seen, SourceTerms
+from ledger.model import RecordedFact, SourceTerms
 from projections import factset, transactions
 from tests.property.driver import Books, at, money, one, told
 
@@ -124,7 +124,7 @@ def test_only_payouts_and_payments_are_linked() -> None:
 def test_a_payout_given_as_related_to_itself_is_no_twin() -> None:
     states = {}
     for position, fact in enumerate((payout(), returning()), 1):
-        states[fact.kind] = factset.fold(None, Seen(fact, position, "e", at(0), at(0)))
+        states[fact.kind] = factset.fold(None, RecordedFact(fact, position, "e", at(0), at(0)))
     related = [states["payment"], states["payout"], states["payment"]]
     row = transactions.PROJECTION.view(states["payout"], related, SourceTerms("s", "p")).row
     assert row["flags"] == ["returned"]

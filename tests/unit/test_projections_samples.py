@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from ledger import registry
-from ledger.errors import CannotBeTrue, Unreadable
+from ledger.errors import InvalidCallback, MalformedBody
 from ledger.model import Fact
 from tests import samples
 from tests.property.driver import GOKART, STRAITSX, Books, told
@@ -19,7 +19,7 @@ def facts_of(provider: str) -> list[Fact]:
         path = next((event for word, event in PATHS.items() if word in name), None)
         try:
             found.append(registry.load().translate(terms, "callback", path, samples.body(name)))
-        except (Unreadable, CannotBeTrue):
+        except (MalformedBody, InvalidCallback):
             assert name in samples.MALFORMED
     return found
 

@@ -14,7 +14,7 @@ import pytest
 
 import projections
 from ledger import registry
-from ledger.model import Fact, Projection, Seen, StreamProjection, View
+from ledger.model import Fact, Projection, RecordedFact, StreamProjection, View
 from tests.property.driver import GOKART, STRAITSX, at, event_id, money, word
 
 FOLDER = Path(projections.__file__).parent
@@ -96,8 +96,8 @@ FACTS: dict[str, list[Fact]] = {
 }  # fmt: skip
 
 
-def seen(fact: Fact, position: int) -> Seen:
-    return Seen(fact, position, event_id(fact), at(100 + position), at(100 + position))
+def seen(fact: Fact, position: int) -> RecordedFact:
+    return RecordedFact(fact, position, event_id(fact), at(100 + position), at(100 + position))
 
 
 def views_of(projection: StreamProjection, facts: list[Fact]) -> list[tuple[Any, View]]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.model import Decision, Seen
+from ledger.model import Decision, RecordedFact
 from projections import factset
 from tests.property.driver import Books, again, at, event_id, keep, money, one, told
 
@@ -125,20 +125,20 @@ def test_an_unknown_status_moves_nothing_and_is_an_exception() -> None:
     row = row_of(books)
     assert (row["status"], row["amount"], row["effective_at"]) == ("unknown:On Hold", None, at(4))
     assert books.legs() == []
-    assert books.troubles(("payment", "contract_1")) == ["unknown_status"]
+    assert books.issues(("payment", "contract_1")) == ["unknown_status"]
 
 
 def test_an_unknown_status_does_not_hide_a_known_one() -> None:
     books = one(money("payment", "completed", 1), money("payment", "unknown:Frozen", 9))
     assert row_of(books)["status"] == "completed"
     assert books.balance(AVAILABLE, "XSGD") == 98
-    assert books.troubles(("payment", "contract_1")) == ["unknown_status"]
+    assert books.issues(("payment", "contract_1")) == ["unknown_status"]
     assert [row[5] for row in books.tables["history"]] == ["completed", "unknown:Frozen"]
 
 
 def test_a_status_of_another_kind_is_unknown() -> None:
     books = one(money("payout", "refunded"))
-    assert books.troubles(("payout", "contract_1")) == ["unknown_status"]
+    assert books.issues(("payout", "contract_1")) == ["unknown_status"]
 
 
 # conflicts
@@ -215,7 +215,7 @@ def test_other_material_is_a_conflict_and_the_first_fact_is_shown(
     assert (row["amount"], row["currency"], row["fees"]) == (100, "XSGD", 2)
     assert row["customer_id"] is None
     assert books.balances() == {f"{AVAILABLE} XSGD": "-102", f"{HELD} XSGD": "102"}
-    assert books.troubles(("swap", "contract_1")) == ["conflict"]
+    assert books.issues(("swap", "contract_1")) == ["conflict"]
 
 
 def test_a_contradicted_payment_is_only_announced() -> None:
@@ -247,15 +247,15 @@ def test_facts_beyond_the_bound_are_counted_and_not_kept() -> None:
     ]
     books = told(*facts)
     key = ("payment", "contract_1")
-    state = msgspec.convert(books.stored(key).state, factset.Stream)
+    state = msgspec.convert(books.stored(key).state, factset.FactSet)
     assert len(state.facts) == len(state.materials) == factset.FACTS_MAX
     assert state.dropped == 3
-    assert books.troubles(key) == ["too_many_facts", "conflict"]
+    assert books.issues(key) == ["too_many_facts", "conflict"]
 
 
 def test_a_fact_told_a_thousand_times_stays_small() -> None:
     books = told(*[money("payment", "completed", n) for n in range(1000)])
-    state = msgspec.convert(books.stored(("payment", "contract_1")).state, factset.Stream)
+    state = msgspec.convert(books.stored(("payment", "contract_1")).state, factset.FactSet)
     assert len(state.facts) == 1
     positions = state.facts[0].positions
     assert len(positions) == factset.POSITIONS_MAX
@@ -268,7 +268,7 @@ def test_details_told_again_and_again_replace_each_other() -> None:
     ]
     pending = money("payment", "pending", 0, details={"merchant_ref": "ref 0"})
     books = told(pending, *facts)
-    state = msgspec.convert(books.stored(("payment", "contract_1")).state, factset.Stream)
+    state = msgspec.convert(books.stored(("payment", "contract_1")).state, factset.FactSet)
     assert [told["merchant_ref"] for told in state.details] == ["ref 0", "ref 8"]
     assert books.rows["payment", "contract_1"]["details"] == {"merchant_ref": "ref 8"}
 
@@ -284,7 +284,7 @@ def test_a_decision_lets_the_kept_end_stand() -> None:
         row = row_of(books, "payout")
         assert (row["status"], row["conflict"], row["flags"]) == (status, None, ["decided"])
         assert books.legs() == alone.legs()
-        assert books.troubles(("payout", "contract_1")) == []
+        assert books.issues(("payout", "contract_1")) == []
 
 
 def test_a_decision_drops_facts_of_other_material_only() -> None:
@@ -321,7 +321,7 @@ def test_a_later_contradiction_of_a_decision_moves_nothing_and_is_an_exception()
     books.tell(money("payout", "failed", 8, details={"failure_reason": "told again"}))
     assert books.legs() == before
     assert row_of(books, "payout")["status"] == "completed"
-    assert books.troubles(("payout", "contract_1")) == ["conflict_after_decision"]
+    assert books.issues(("payout", "contract_1")) == ["conflict_after_decision"]
 
 
 def test_what_agrees_with_a_decision_later_still_counts() -> None:
@@ -343,7 +343,7 @@ def test_a_decision_on_no_event_of_the_stream_is_an_exception() -> None:
     completed = money("payout", "completed")
     books = one(completed, money("payout", "failed"), keep(completed, 99))
     assert row_of(books, "payout")["status"] == "conflict"
-    assert books.troubles(("payout", "contract_1")) == ["decision_not_applied", "conflict"]
+    assert books.issues(("payout", "contract_1")) == ["decision_not_applied", "conflict"]
 
 
 def test_a_decision_may_name_any_telling_of_the_fact_it_keeps() -> None:
@@ -355,6 +355,6 @@ def test_a_decision_may_name_any_telling_of_the_fact_it_keeps() -> None:
 
 def test_deciding_changes_a_copy_of_the_state() -> None:
     fact = money("payout", "completed")
-    state = factset.fold(None, Seen(fact, 1, "e", at(0), at(0)))
+    state = factset.fold(None, RecordedFact(fact, 1, "e", at(0), at(0)))
     decided = factset.decide(state, Decision("conflict", 1, 2))
     assert (state.keep, decided.keep) == (None, 1)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ledger.api.routes import ROUTES
-from ledger.errors import BadQuestion
+from ledger.errors import InvalidRequest
 from ledger.queries.as_of.refold import positions_asked
-from ledger.queries.params import AsOf, Question, Route, after, ask, write_cursor
+from ledger.queries.params import AsOfParams, QueryParams, Route, after, parse_params, write_cursor
 
 BY_PATH = {route.path: route for route in ROUTES}
 TRANSACTIONS = BY_PATH["/v1/transactions"]
@@ -19,9 +19,11 @@ EVENTS = BY_PATH["/v1/events"]
 EVENT = BY_PATH["/v1/events/{source}/{position}"]
 
 
-def asked(route: Route = TRANSACTIONS, **query: Any) -> Question:
+def asked(route: Route = TRANSACTIONS, **query: Any) -> QueryParams:
     """Ask with these query parameters; `from_` is `from`."""
-    return ask(route, {}, [(name.rstrip("_"), str(value)) for name, value in query.items()])
+    return parse_params(
+        route, {}, [(name.rstrip("_"), str(value)) for name, value in query.items()]
+    )
 
 
 def cursor_of(raw: bytes) -> str:
@@ -29,24 +31,24 @@ def cursor_of(raw: bytes) -> str:
 
 
 def test_an_unknown_parameter_is_refused_and_the_allowed_ones_are_named() -> None:
-    with pytest.raises(BadQuestion, match=r"unknown parameter 'stat'.*customer_id.*status"):
+    with pytest.raises(InvalidRequest, match=r"unknown parameter 'stat'.*customer_id.*status"):
         asked(stat="pending")
 
 
 def test_a_parameter_given_twice_is_refused() -> None:
-    with pytest.raises(BadQuestion, match="status is given more than once"):
-        ask(TRANSACTIONS, {}, [("status", "pending"), ("status", "completed")])
+    with pytest.raises(InvalidRequest, match="status is given more than once"):
+        parse_params(TRANSACTIONS, {}, [("status", "pending"), ("status", "completed")])
 
 
 @pytest.mark.parametrize("value", ["", "a\x00b", "x" * 577])
 def test_a_text_that_no_callback_could_carry_is_refused(value: str) -> None:
-    with pytest.raises(BadQuestion, match="customer_id"):
+    with pytest.raises(InvalidRequest, match="customer_id"):
         asked(customer_id=value)
 
 
 @pytest.mark.parametrize("value", ["0", "1001", "-1", "ten", "1.0", "", "٣", "9" * 40])
 def test_a_limit_outside_1_to_1000_is_refused(value: str) -> None:
-    with pytest.raises(BadQuestion, match="limit must be a number from 1 to 1000"):
+    with pytest.raises(InvalidRequest, match="limit must be a number from 1 to 1000"):
         asked(limit=value)
 
 
@@ -73,7 +75,7 @@ def test_a_time_is_read_in_utc_even_when_its_plus_was_not_encoded(
     "text", ["2024-03-31", "2024-03-31T00:00:00", "yesterday", "", "0001-01-01T00:00:00+23:00"]
 )
 def test_a_time_without_zone_or_out_of_range_is_refused(text: str) -> None:
-    with pytest.raises(BadQuestion, match="from"):
+    with pytest.raises(InvalidRequest, match="from"):
         asked(from_=text)
 
 
@@ -92,42 +94,44 @@ def test_a_time_without_zone_or_out_of_range_is_refused(text: str) -> None:
 def test_an_as_of_is_read_wherever_it_is_taken(path: str) -> None:
     moment = "2024-03-31T08:00:00+08:00"
     found = asked(BY_PATH[path], effective_at=moment, recorded_at=moment, position="25").as_of
-    assert found == AsOf(datetime(2024, 3, 31, tzinfo=UTC), datetime(2024, 3, 31, tzinfo=UTC), 25)
+    assert found == AsOfParams(
+        datetime(2024, 3, 31, tzinfo=UTC), datetime(2024, 3, 31, tzinfo=UTC), 25
+    )
     assert asked(BY_PATH[path]).as_of is None
 
 
 def test_an_as_of_names_the_positions_of_several_sources() -> None:
     found = asked(position="straitsx:25,gokart:3").as_of
-    assert found == AsOf(positions={"straitsx": 25, "gokart": 3})
+    assert found == AsOfParams(positions={"straitsx": 25, "gokart": 3})
     assert positions_asked(found, {"gokart": 3, "straitsx": 30}) == {"straitsx": 25, "gokart": 3}
 
 
 def test_a_bare_position_is_about_one_source() -> None:
-    found = AsOf(position=25)
+    found = AsOfParams(position=25)
     assert positions_asked(found, {"straitsx": 30}) == {"straitsx": 25}
-    with pytest.raises(BadQuestion, match="add source=, or write gokart:25,straitsx:25"):
+    with pytest.raises(InvalidRequest, match="add source=, or write gokart:25,straitsx:25"):
         positions_asked(found, {"gokart": 3, "straitsx": 30})
 
 
 def test_a_log_of_statements_does_not_make_a_bare_position_vague() -> None:
-    found = AsOf(position=25)
+    found = AsOfParams(position=25)
     assert positions_asked(found, {"straitsx": 30, "straitsx.statements": 4}) == {"straitsx": 25}
     assert positions_asked(found, {"straitsx.statements": 4}) == {"straitsx.statements": 25}
-    with pytest.raises(BadQuestion, match=r"write gokart:25,straitsx:25$"):
+    with pytest.raises(InvalidRequest, match=r"write gokart:25,straitsx:25$"):
         positions_asked(found, {"gokart": 3, "straitsx": 30, "straitsx.statements": 4})
 
 
 def test_a_source_without_events_does_not_make_a_bare_position_vague() -> None:
-    found = AsOf(position=25)
+    found = AsOfParams(position=25)
     assert positions_asked(found, {"gokart": 0, "straitsx": 30}) == {"straitsx": 25}
     assert positions_asked(found, {"gokart": 0}) == {"gokart": 25}
-    with pytest.raises(BadQuestion, match=r"write gokart:25,straitsx:25$"):
+    with pytest.raises(InvalidRequest, match=r"write gokart:25,straitsx:25$"):
         positions_asked(found, {"gokart": 0, "straitsx": 0})
 
 
 def test_a_position_of_a_source_that_is_not_asked_about_is_refused() -> None:
-    with pytest.raises(BadQuestion, match="position names gokart"):
-        positions_asked(AsOf(positions={"gokart": 3}), ["straitsx"])
+    with pytest.raises(InvalidRequest, match="position names gokart"):
+        positions_asked(AsOfParams(positions={"gokart": 3}), ["straitsx"])
 
 
 def test_currencies_are_asked_for_in_any_case() -> None:
@@ -135,14 +139,14 @@ def test_currencies_are_asked_for_in_any_case() -> None:
 
 
 def test_a_choice_outside_its_list_is_refused() -> None:
-    with pytest.raises(BadQuestion, match="verdict must be one of: accepted, quarantined"):
+    with pytest.raises(InvalidRequest, match="verdict must be one of: accepted, quarantined"):
         asked(EVENTS, verdict="fine")
 
 
 @pytest.mark.parametrize("position", ["x", "-1", "1.5", "9" * 20, "99999999999999999999"])
 def test_a_position_is_digits_that_fit_the_log(position: str) -> None:
-    with pytest.raises(BadQuestion, match="position must be a log position"):
-        ask(EVENT, {"source": "straitsx", "position": position}, [])
+    with pytest.raises(InvalidRequest, match="position must be a log position"):
+        parse_params(EVENT, {"source": "straitsx", "position": position}, [])
 
 
 def test_at_least_names_a_position_per_source() -> None:
@@ -154,7 +158,7 @@ def test_at_least_names_a_position_per_source() -> None:
     ["", "straitsx", "straitsx:", "straitsx:x", ":3", "straitsx:1,straitsx:2", "S:1", "a:1,"],
 )
 def test_a_malformed_barrier_is_refused(text: str) -> None:
-    with pytest.raises(BadQuestion, match="at_least"):
+    with pytest.raises(InvalidRequest, match="at_least"):
         asked(at_least=text)
 
 
@@ -180,17 +184,17 @@ def test_a_cursor_comes_back_as_it_was_written() -> None:
     ],
 )
 def test_a_cursor_that_was_never_given_is_refused(cursor: str) -> None:
-    with pytest.raises(BadQuestion, match="cursor"):
+    with pytest.raises(InvalidRequest, match="cursor"):
         asked(cursor=cursor)
 
 
 def test_a_cursor_of_another_address_is_refused() -> None:
-    question = asked(cursor=write_cursor(["straitsx", "kind", "id"]))
-    with pytest.raises(BadQuestion, match="another address"):
-        after(question, "straitsx", (int,))
+    params = asked(cursor=write_cursor(["straitsx", "kind", "id"]))
+    with pytest.raises(InvalidRequest, match="another address"):
+        after(params, "straitsx", (int,))
 
 
 def test_a_cursor_starts_within_its_source_and_the_next_source_from_its_beginning() -> None:
-    question = asked(cursor=write_cursor(["gokart", 7]))
-    assert after(question, "gokart", (int,)) == [7]
-    assert after(question, "straitsx", (int,)) == [None]
+    params = asked(cursor=write_cursor(["gokart", 7]))
+    assert after(params, "gokart", (int,)) == [7]
+    assert after(params, "straitsx", (int,)) == [None]

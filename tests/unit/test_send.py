@@ -12,7 +12,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from ledger import registry
-from ledger.client.callback_sender import Answer, Target, exit_code, headers, send, slowest, summary
+from ledger.client.callback_sender import (
+    SendResult,
+    Target,
+    exit_code,
+    headers,
+    send,
+    slowest,
+    summary,
+)
 from ledger.config.settings import Source
 from ledger.errors import ServiceUnreachable
 from ledger.model import Fact, SourceTerms
@@ -22,7 +30,7 @@ from ledger.simulator.simulate import (
     SCENARIOS,
     SCRIPTS,
     STRAITSX,
-    Callback,
+    SimulatedCallback,
     chosen,
     conflicting,
     disturb,
@@ -41,7 +49,7 @@ def check_of(source: Source) -> Verify:
     return verifier(source.provider, source.secrets)
 
 
-def fact(callback: Callback) -> Fact:
+def fact(callback: SimulatedCallback) -> Fact:
     terms = SourceTerms(callback.source, callback.source, "USD")
     return registry.load().translate(terms, "callback", callback.event, callback.body)
 
@@ -240,7 +248,7 @@ async def test_nobody_listening_is_said_with_what_to_do() -> None:
 
 def test_the_summary_counts_by_code_and_status() -> None:
     answers = [
-        Answer("straitsx", "payment", 200, status, position, None, seconds)
+        SendResult("straitsx", "payment", 200, status, position, None, seconds)
         for status, position, seconds in (("accepted", 1, 0.1), ("duplicate", 1, 0.3))
     ]
     found = summary(answers, 5)

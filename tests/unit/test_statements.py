@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ledger.statements.model import Line, Statement, StatementRefused
+from ledger.statements.model import Statement, StatementLine, StatementRefused
 from ledger.statements.reader import read_statement
 
 JUNE = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
@@ -60,7 +60,7 @@ def test_a_straitsx_page_is_read_by_its_exact_numbers() -> None:
     assert (statement.format, statement.currency) == ("straitsx-json", "XSGD")
     assert (statement.opening, statement.closing) == (Decimal("10.5"), Decimal("10.300001"))
     assert [str(line.amount) for line in statement.lines] == ["0.1", "0.2", "-0.499999"]
-    assert statement.lines[0] == Line(
+    assert statement.lines[0] == StatementLine(
         id="line_1",
         number=1,
         kind="Bank Transfer In",

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ledger.errors import NotFound
 from ledger.queries.as_of.snapshot import STREAMS_AT_ONCE, histories_then, page, rows_then
 from ledger.queries.customers import LISTED_MAX, paid_through
-from ledger.queries.params import Question
+from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
     Answer,
     BankAccount,
@@ -97,9 +97,9 @@ SELECT_PAID_THEN: Final = """
 """
 
 
-async def customers(snapshot: Snapshot, question: Question) -> Customers:
+async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
     """Read customers and their verification as they were."""
-    wanted = question.text("verification_status")
+    wanted = params.text("verification_status")
 
     async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
         place = snapshot.places[source].books
@@ -112,7 +112,7 @@ async def customers(snapshot: Snapshot, question: Question) -> Customers:
             for row in made
         ]
 
-    rows, following = await page(snapshot, question, {"kind": str, "id": str}, candidates, evaluate)
+    rows, following = await page(snapshot, params, {"kind": str, "id": str}, candidates, evaluate)
     return Customers(
         customers=[
             build(Customer, row, **_described(row), **await _all_of(snapshot, row)) for row in rows
@@ -132,9 +132,9 @@ def _described(row: Row) -> dict[str, Any]:
     return {name: details.get(name) for name in ("registration_type", "country")}
 
 
-async def customer(snapshot: Snapshot, question: Question) -> CustomerDetail:
+async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
     """Read one customer with everything that named it then. Raises NotFound when nothing did."""
-    source, id_ = snapshot.check(question.need("source")), question.need("id")
+    source, id_ = snapshot.check(params.need("source")), params.need("id")
     place = snapshot.places[source].books
     found = await snapshot.rows(SELECT_CUSTOMERS_THEN, source, None, None, None, place, id_)
     rows = [row for row in await rows_then(snapshot, source, _keys(found)) if row is not None]

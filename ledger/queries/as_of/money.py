@@ -11,7 +11,7 @@ from ledger.errors import Conflicting, NotFound
 from ledger.payload import plain
 from ledger.queries.as_of.snapshot import bound, histories_then, page, rows_then
 from ledger.queries.money import REUSED, SELECT_KINDS_OF, UNPROVED, Lines, account_asked, normal
-from ledger.queries.params import Question
+from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
     Balance,
     Balances,
@@ -147,9 +147,9 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
 ENTRIES_THEN: Final = Lines(SELECT_ENTRIES_THEN, {"position": int, "line": int}, SELECT_LINES_THEN)
 
 
-async def wallets(snapshot: Snapshot, question: Question) -> Wallets:
+async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
     """Read what each wallet held, and what was announced for it."""
-    currency = question.text("currency")
+    currency = params.text("currency")
 
     async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
         return await snapshot.rows(SELECT_CURRENCIES, source, count, *start, currency)
@@ -160,7 +160,7 @@ async def wallets(snapshot: Snapshot, question: Question) -> Wallets:
         sums = await cells.sums(snapshot.connection, bound(snapshot, source), every)
         return [_wallet(source, name, sums) for name in names]
 
-    rows, following = await page(snapshot, question, {"currency": str}, candidates, evaluate)
+    rows, following = await page(snapshot, params, {"currency": str}, candidates, evaluate)
     return Wallets(
         wallets=[build(Wallet, row, reconciliation=UNPROVED) for row in rows],
         next=following,
@@ -185,12 +185,12 @@ def _wallet(source: str, currency: str, sums: cells.Sums) -> Row | None:
     }
 
 
-async def balances(snapshot: Snapshot, question: Question) -> Balances:
+async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
     """Read what each account had been debited and credited."""
     filters = (
-        *account_asked(question),
-        question.text("currency"),
-        question.text("customer_id"),
+        *account_asked(params),
+        params.text("currency"),
+        params.text("customer_id"),
     )
 
     async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
@@ -202,7 +202,7 @@ async def balances(snapshot: Snapshot, question: Question) -> Balances:
         return [_balance(row, *sums[account]) for row, account in zip(found, every, strict=True)]
 
     key = {"account": str, "currency": str}
-    rows, following = await page(snapshot, question, key, candidates, evaluate)
+    rows, following = await page(snapshot, params, key, candidates, evaluate)
     return Balances(
         balances=[build(Balance, row) for row in rows],
         next=following,
@@ -220,17 +220,17 @@ def _balance(row: Row, debits: Any, credited: Any) -> Row | None:
     return {**row, "debits": debits, "credits": credited, "balance": balance, "normal": side}
 
 
-async def entries(snapshot: Snapshot, question: Question) -> Entries:
+async def entries(snapshot: Snapshot, params: QueryParams) -> Entries:
     """Read the journal lines that were there, in log order."""
     places = snapshot.position
     rows, following = await ENTRIES_THEN.page(
         snapshot,
-        question,
-        *account_asked(question),
-        question.text("currency"),
-        question.text("transaction"),
-        question.time("from"),
-        question.time("to"),
+        params,
+        *account_asked(params),
+        params.text("currency"),
+        params.text("transaction"),
+        params.time("from"),
+        params.time("to"),
         snapshot.effective_at,
         _json(places),
     )
@@ -246,9 +246,9 @@ def _json(places: Mapping[str, int]) -> str:
     return "{" + ",".join(f'"{source}":{place}' for source, place in places.items()) + "}"
 
 
-async def transactions(snapshot: Snapshot, question: Question) -> Transactions:
+async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
     """Read transactions as they were, each with its history until then."""
-    texts = [question.text(name) for name in ("kind", "customer_id", "currency", "idempotency_id")]
+    texts = [params.text(name) for name in ("kind", "customer_id", "currency", "idempotency_id")]
 
     async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
         place = snapshot.places[source].books
@@ -256,9 +256,9 @@ async def transactions(snapshot: Snapshot, question: Question) -> Transactions:
 
     async def evaluate(source: str, found: Sequence[Row]) -> Sequence[Row | None]:
         made = await _transactions(snapshot, source, [(row["kind"], row["id"]) for row in found])
-        return [row if row is not None and _is_wanted(row, question) else None for row in made]
+        return [row if row is not None and _is_wanted(row, params) else None for row in made]
 
-    rows, following = await page(snapshot, question, {"first_position": int}, candidates, evaluate)
+    rows, following = await page(snapshot, params, {"first_position": int}, candidates, evaluate)
     steps = {}
     for source in snapshot.places:
         keys = [(row["kind"], row["id"]) for row in rows if row["source"] == source]
@@ -289,13 +289,13 @@ async def _transactions(
     return made
 
 
-def _is_wanted(row: Row, question: Question) -> bool:
+def _is_wanted(row: Row, params: QueryParams) -> bool:
     for name in ("status", "customer_id", "currency", "idempotency_id"):
-        wanted = question.text(name)
+        wanted = params.text(name)
         if wanted is not None and row[name] != wanted:
             return False
-    flag = question.text("flag")
-    is_dated = _is_between(row["effective_at"], question.time("from"), question.time("to"))
+    flag = params.text("flag")
+    is_dated = _is_between(row["effective_at"], params.time("from"), params.time("to"))
     return is_dated and (flag is None or flag in row["flags"])
 
 
@@ -305,13 +305,13 @@ def _is_between(moment: datetime | None, first: datetime | None, end: datetime |
     return (first is None or moment >= first) and (end is None or moment < end)
 
 
-async def transaction(snapshot: Snapshot, question: Question) -> TransactionDetail:
+async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDetail:
     """Read one transaction as it was, with the journal lines and events of then.
 
     Raises NotFound, or Conflicting when several kinds shared the id and none is named.
     """
-    source, id_ = snapshot.check(question.need("source")), question.need("id")
-    kind = question.text("kind")
+    source, id_ = snapshot.check(params.need("source")), params.need("id")
+    kind = params.text("kind")
     known = [row["kind"] for row in await snapshot.rows(SELECT_KINDS_OF, source, id_)]
     keys = [(each, id_) for each in known if kind in (None, each)]
     found = [row for row in await _transactions(snapshot, source, keys) if row is not None]

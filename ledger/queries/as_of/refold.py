@@ -10,16 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ledger.errors import BadQuestion
-from ledger.fold.batch import StreamKey, Translated, advance
+from ledger.errors import InvalidRequest
+from ledger.fold.batch import StreamKey, TranslatedEvent, advance
 from ledger.model import SourceTerms, StreamProjection
-from ledger.queries.params import AsOf
+from ledger.queries.params import AsOfParams
 
 OF_STATEMENTS: Final = ".statements"
 """How the name of a log ends that stands beside a source's own and holds its statements."""
 
 
-def positions_asked(as_of: AsOf, heads: Mapping[str, int]) -> dict[str, int]:
+def positions_asked(as_of: AsOfParams, heads: Mapping[str, int]) -> dict[str, int]:
     """Return the positions that a question names, by source; `heads` has the sources asked about.
 
     A bare number is about the callbacks: neither a log of statements beside them nor a source that
@@ -31,13 +31,13 @@ def positions_asked(as_of: AsOf, heads: Mapping[str, int]) -> dict[str, int]:
         meant = [source for source in meant if heads[source]] or meant
         if len(meant) != 1:
             example = ",".join(f"{source}:{as_of.position}" for source in meant)
-            raise BadQuestion(
+            raise InvalidRequest(
                 f"position={as_of.position} is about one source: add source=, or write {example}"
             )
         return {meant[0]: as_of.position}
     for source in as_of.positions:
         if source not in heads:
-            raise BadQuestion(f"position names {source}, but the question is not about it")
+            raise InvalidRequest(f"position names {source}, but the question is not about it")
     return dict(as_of.positions)
 
 
@@ -50,7 +50,7 @@ class Refold:
     states: dict[StreamKey, Any] = field(default_factory=dict)
     _links: dict[str, set[StreamKey]] = field(default_factory=dict)
 
-    def add(self, told: Iterable[tuple[StreamKey, Translated]]) -> None:
+    def add(self, told: Iterable[tuple[StreamKey, TranslatedEvent]]) -> None:
         """Fold further events into their streams; those of one stream come in log order."""
         for key, event in told:
             state = advance(self.streams_of[key[0]], self.states.get(key), event)

@@ -16,19 +16,19 @@ from msgspec import UNSET
 from ledger import registry
 from ledger.books.balance_index import Bound
 from ledger.books.projection_worker import translate
-from ledger.errors import BadQuestion
+from ledger.errors import InvalidRequest
 from ledger.eventlog import clocks
 from ledger.eventlog.sources import load_terms
 from ledger.fold.batch import StreamKey
 from ledger.model import SourceTerms
 from ledger.queries.as_of.refold import Refold, positions_asked
 from ledger.queries.money import HISTORY_MAX
-from ledger.queries.params import AsOf, Question, after, write_cursor
+from ledger.queries.params import AsOfParams, QueryParams, after, write_cursor
 from ledger.queries.schemas import money as answers
 from ledger.queries.schemas.money import Step, build
-from ledger.queries.snapshot import Behind, Row, Snapshot, SourcePlace, grouped
+from ledger.queries.snapshot import BooksBehind, Row, Snapshot, SourcePlace, grouped
 
-Read: TypeAlias = Callable[[Snapshot, Question], Awaitable[Any]]
+Read: TypeAlias = Callable[[Snapshot, QueryParams], Awaitable[Any]]
 
 STREAMS_AT_ONCE: Final = 64
 EVENTS_AT_ONCE: Final = 256
@@ -91,24 +91,24 @@ SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effec
 """
 
 
-def dated(now: Read, then: Read) -> Read:
+def with_as_of(now: Read, then: Read) -> Read:
     """Return the reading that answers `now`, or with as-of parameters `then`."""
 
-    async def read(snapshot: Snapshot, question: Question) -> Any:
-        if question.as_of is None:
-            return await now(snapshot, question)
-        return await then(await earlier(snapshot, question, question.as_of), question)
+    async def read(snapshot: Snapshot, params: QueryParams) -> Any:
+        if params.as_of is None:
+            return await now(snapshot, params)
+        return await then(await earlier(snapshot, params, params.as_of), params)
 
     return read
 
 
-async def earlier(snapshot: Snapshot, question: Question, as_of: AsOf) -> Snapshot:
+async def earlier(snapshot: Snapshot, params: QueryParams, as_of: AsOfParams) -> Snapshot:
     """Return the snapshot as it stood at what is asked for.
 
     Raises NotFound for an unknown source, BadQuestion beyond the log or the present, and Behind
     when the log has come so far and the books have not.
     """
-    wanted = question.text("source")
+    wanted = params.text("source")
     sources = list(snapshot.places) if wanted is None else [snapshot.check(wanted)]
     for source in as_of.positions:
         snapshot.check(source)
@@ -142,7 +142,7 @@ async def _check_is_past(snapshot: Snapshot, moment: datetime | None) -> None:
     now = row["now"] if row else datetime.now(UTC)
     if moment > now:
         told = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        raise BadQuestion(f"recorded_at is in the future; it is {told} here")
+        raise InvalidRequest(f"recorded_at is in the future; it is {told} here")
 
 
 async def _position(
@@ -150,7 +150,7 @@ async def _position(
 ) -> int:
     place = snapshot.places[source]
     if named is not None and named > place.head:
-        raise BadQuestion(
+        raise InvalidRequest(
             f"position {named} is beyond the log of {source}: it ends at {place.head}"
         )
     found = [position for position in (named,) if position is not None]
@@ -159,7 +159,7 @@ async def _position(
         found.append(row["position"] if row else 0)
     position = min(found, default=place.books)
     if position > place.books:
-        raise Behind(f"{source}:{position}")
+        raise BooksBehind(f"{source}:{position}")
     return position
 
 
@@ -170,7 +170,7 @@ def bound(snapshot: Snapshot, source: str) -> Bound:
 
 async def page(
     snapshot: Snapshot,
-    question: Question,
+    params: QueryParams,
     kinds: Mapping[str, type],
     candidates: Callable[[str, int, Sequence[Any]], Awaitable[Sequence[Row]]],
     evaluate: Callable[[str, Sequence[Row]], Awaitable[Sequence[Row | None]]],
@@ -183,13 +183,13 @@ async def page(
     rows: list[Row] = []
     last: list[Any] = []
     looked_at = 0
-    for source in snapshot.sources(question):
-        start: list[Any] = after(question, source, list(kinds.values()))
+    for source in snapshot.sources(params):
+        start: list[Any] = after(params, source, list(kinds.values()))
         more = True
         while more:
             found = await candidates(source, STREAMS_AT_ONCE, start)
             for key, row in zip(found, await evaluate(source, found), strict=True):
-                if row is not None and len(rows) == question.limit:
+                if row is not None and len(rows) == params.limit:
                     return rows, write_cursor(last)
                 start = [key[name] for name in kinds]
                 if row is not None:

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from ledger.queries.schemas.money import Answer, Cursor, Moment, Place
 
-Said: TypeAlias = Annotated[str, Meta(max_length=400, pattern=r"^[^\x00]*$")]
+ReportedText: TypeAlias = Annotated[str, Meta(max_length=400, pattern=r"^[^\x00]*$")]
 
 
 class Event(Answer, frozen=True):
@@ -131,8 +131,8 @@ class Decision(Answer, frozen=True, forbid_unknown_fields=True):
         ),
     ]
     keep: Annotated[int | None, Meta(description="Position of the event whose facts stand.")] = None
-    note: Annotated[Said | None, Meta(description="Why.")] = None
-    by: Annotated[Said | None, Meta(description="Who decides.")] = None
+    note: Annotated[ReportedText | None, Meta(description="Why.")] = None
+    by: Annotated[ReportedText | None, Meta(description="Who decides.")] = None
 
 
 class Resolution(Answer, frozen=True):

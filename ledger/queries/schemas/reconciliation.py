@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from ledger.payload import NAME_MAX
-from ledger.queries.schemas.log import Said
+from ledger.queries.schemas.log import ReportedText
 from ledger.queries.schemas.money import Amount, Answer, Cursor, Moment, Place
 
 State = Annotated[
@@ -90,8 +90,8 @@ class Imported(Answer, frozen=True):
 class Withdrawal(Answer, frozen=True, forbid_unknown_fields=True):
     """The withdrawal of a mistaken statement; who and why must be said."""
 
-    by: Annotated[Said, Meta(description="Who withdraws it.")]
-    note: Annotated[Said, Meta(description="Why.")]
+    by: Annotated[ReportedText, Meta(description="Who withdraws it.")]
+    note: Annotated[ReportedText, Meta(description="Why.")]
 
 
 class Withdrawn(Answer, frozen=True):
@@ -278,10 +278,10 @@ class BreakDecision(Answer, frozen=True, forbid_unknown_fields=True):
             "reopen: take the decision back; note: only say something."
         ),
     ]
-    by: Annotated[Said, Meta(description="Who decides.")]
-    note: Annotated[Said, Meta(description="Why.")]
+    by: Annotated[ReportedText, Meta(description="Who decides.")]
+    note: Annotated[ReportedText, Meta(description="Why.")]
     items: Annotated[
         list[Annotated[str, Meta(max_length=NAME_MAX)]],
         Meta(description="For match; the break's own when not given.", max_length=1000),
     ] = []
-    account: Annotated[Said | None, Meta(description="Where a write-off goes.")] = None
+    account: Annotated[ReportedText | None, Meta(description="Where a write-off goes.")] = None
