@@ -6,7 +6,7 @@ import pytest
 
 from ledger.runtime.addresses import network
 from tests.conftest import Database
-from tests.integration.test_receiver_limits import receiving
+from tests.integration.receiver.test_receiver_limits import receiving
 from tests.service import calling
 
 EXPOSED = {"trusted_proxies": (network("192.0.2.1"),)}

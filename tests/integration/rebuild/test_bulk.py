@@ -28,7 +28,7 @@ from ledger.simulator.simulate import SimulatedCallback
 from tests.asking import payment, payout
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero
-from tests.integration.test_worker import append, fill, seeded
+from tests.integration.books.test_projection_worker import append, fill, seeded
 from tests.samples import body, names
 
 SELECT_HEADS = "SELECT source, position FROM ledger.heads"

@@ -17,7 +17,7 @@ from ledger.service.web import RECEIVER
 from ledger.signatures.schemes import sign
 from tests.asking import payment
 from tests.conftest import Database, eventually
-from tests.integration.test_receiver_limits import (
+from tests.integration.receiver.test_receiver_limits import (
     COUNT_EVENTS,
     Listening,
     connected,

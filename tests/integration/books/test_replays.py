@@ -17,7 +17,7 @@ from ledger.registry import load
 from ledger.signatures.schemes import sign
 from tests.asking import first_generation, fold_source, payment
 from tests.conftest import Database, eventually
-from tests.integration.test_receiver_limits import receiving
+from tests.integration.receiver.test_receiver_limits import receiving
 from tests.samples import body as sample
 from tests.service import Caller, calling
 

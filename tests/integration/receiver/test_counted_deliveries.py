@@ -13,8 +13,8 @@ import pytest
 from ledger.eventlog.appender import Log, NewEvent
 from tests.asking import payment, serving
 from tests.conftest import Database
-from tests.integration.test_append import MOMENT
-from tests.integration.test_receiver_limits import new_event
+from tests.integration.eventlog.test_append import MOMENT
+from tests.integration.receiver.test_receiver_limits import new_event
 
 SELECT_ROWS = """
 SELECT position, count, at, last_at FROM ledger.deliveries

@@ -21,7 +21,13 @@ from tests.asking import payment, serving
 from tests.capturing import captured_logs
 from tests.conftest import Database, eventually
 from tests.dumps import differences
-from tests.integration.test_worker import append, end, live_at_head, one_fold, tables
+from tests.integration.books.test_projection_worker import (
+    append,
+    end,
+    live_at_head,
+    one_fold,
+    tables,
+)
 
 FAULT = """
 CREATE TABLE ledger.fault (sqlstate text, resource text);

@@ -27,7 +27,7 @@ from ledger.simulator.simulate import SimulatedCallback
 from tests.asking import first_generation, fold_source, payment, payout
 from tests.conftest import Database
 from tests.dumps import differences, dump
-from tests.integration.test_worker import append, callbacks, fill, seeded
+from tests.integration.books.test_projection_worker import append, callbacks, fill, seeded
 
 GENERATIONS = "SELECT generation, version, state FROM ledger.generations ORDER BY 1"
 

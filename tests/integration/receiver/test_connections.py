@@ -14,8 +14,8 @@ import pytest
 from ledger.runtime.addresses import network
 from ledger.service.web import RECEIVER
 from tests.conftest import Database, eventually
-from tests.integration.test_intake import answer, body, request
-from tests.integration.test_receiver_limits import (
+from tests.integration.receiver.test_intake import answer, body, request
+from tests.integration.receiver.test_receiver_limits import (
     SECONDS_MAX,
     Listening,
     connected,

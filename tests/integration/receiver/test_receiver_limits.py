@@ -21,7 +21,7 @@ from ledger.service.web import RECEIVER, Web
 from ledger.signatures.schemes import sign
 from tests.asking import payment
 from tests.conftest import Database, eventually
-from tests.integration.test_append import MOMENT
+from tests.integration.eventlog.test_append import MOMENT
 from tests.service import Caller, calling
 
 GOOD = orjson.dumps(payment(1))

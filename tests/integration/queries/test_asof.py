@@ -17,7 +17,7 @@ from ledger.model import Fact
 from ledger.queries.as_of import snapshot as reads_asof
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
-from tests.integration.test_asof_oracle import stories
+from tests.integration.queries.test_asof_oracle import stories
 from tests.property.driver import GOKART, STRAITSX, told
 
 FAR = "2999-01-01T00:00:00Z"
