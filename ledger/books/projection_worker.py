@@ -27,6 +27,7 @@ from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
 from ledger.errors import CheckpointConflict, InvalidCallback, MalformedBody, NotStorable
+from ledger.eventlog.reader import EVENT_COLUMNS, read_at, read_next
 from ledger.fold.batch import DECISION, Batch, ChangeSet, StreamKey, TranslatedEvent
 from ledger.fold.change import in_time
 from ledger.model import RETRY, Issue, SourceTerms, changed
@@ -35,16 +36,6 @@ from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled
 from ledger.runtime.metrics import FOLD_FAILURES, FOLDED
 
 LOGGER = structlog.get_logger("ledger.worker")
-
-SELECT_BATCH: Final = """
-SELECT position, event_id, kind, resource_id, status, path_event, origin, reason, detail,
-       body, received_at, recorded_at
-  FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) AS read
-          FROM ledger.events
-         WHERE source = $1 AND position > $2 AND position <= $2 + $3) AS behind
- WHERE read <= $4 OR position = $2 + 1
- ORDER BY position
-"""
 
 REFUSED: Final = "rows_refused"
 """The reason of an event that is set apart because the database does not take its rows."""
@@ -63,10 +54,7 @@ REPORT_FAILURES: Final = 3
 """Failures in a row from which on a source's trouble is a condition that operators see."""
 RETRYING: Final = "fold_retrying"
 
-_columns: Final = itemgetter(
-    "position", "event_id", "kind", "resource_id", "status", "path_event", "origin", "reason",
-    "detail", "body", "received_at", "recorded_at",
-)  # fmt: skip
+_columns: Final = itemgetter(*EVENT_COLUMNS)
 
 
 def translate(registry: Registry, terms: SourceTerms, row: Any) -> TranslatedEvent:
@@ -214,9 +202,10 @@ class ProjectionWorker:
             if events_max <= 0:
                 return []
         async with self.shared.reading.acquire() as connection:
-            return await connection.fetch(
-                SELECT_BATCH, self.terms.source, position, events_max, self.settings.fold_bytes_max
-            )
+            return await read_next(
+                connection, self.terms.source, position,
+                events_max=events_max, bytes_max=self.settings.fold_bytes_max,
+            )  # fmt: skip
 
     async def _translated(self, rows: Sequence[Any]) -> list[TranslatedEvent]:
         events: list[TranslatedEvent] = []
@@ -441,7 +430,7 @@ def decides_to_retry(event: TranslatedEvent) -> bool:
 async def would_fold(folder: ProjectionWorker, position: int) -> bool:
     """Tell whether the database takes the rows of a set-apart event now; nothing is kept."""
     async with folder.shared.reading.acquire() as connection:
-        rows = await connection.fetch(SELECT_BATCH, folder.terms.source, position - 1, 1, 1)
+        rows = await read_at(connection, folder.terms.source, [position])
     if not rows:
         return False
     event = translate(folder.registry, folder.terms, rows[0])

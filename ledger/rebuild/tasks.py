@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger.books.projection_worker import translate
+from ledger.eventlog.reader import read_at, read_range
 from ledger.fold.batch import Batch, ChangeSet, LoadedStream, StreamKey, TranslatedEvent, stream_of
 from ledger.model import SourceTerms
 from ledger.rebuild import plan as bulk
@@ -31,17 +32,6 @@ PIECE_EVENTS: Final = 15_000
 
 LINKED_EVENTS_MAX: Final = 200_000
 """Events of one part of linked streams that are held at once."""
-
-SELECT_ROWS: Final = """
-SELECT position, event_id, kind, resource_id, status, path_event, origin, reason, detail,
-       body, received_at, recorded_at
-  FROM ledger.events WHERE source = $1 AND position > $2 AND position <= $3 ORDER BY position
-"""
-SELECT_ROWS_AT: Final = """
-SELECT position, event_id, kind, resource_id, status, path_event, origin, reason, detail,
-       body, received_at, recorded_at
-  FROM ledger.events WHERE source = $1 AND position = ANY ($2::bigint[]) ORDER BY position
-"""
 
 
 @dataclass(slots=True)
@@ -121,7 +111,7 @@ class Tasks:
         terms = self.terms[source]
         for start in range(low, high, READ_EVENTS):
             end = min(start + READ_EVENTS, high)
-            for row in await self.connection.fetch(SELECT_ROWS, source, start, end):
+            for row in await read_range(self.connection, source, start, end):
                 yield translate(self.registry, terms, row)
 
     async def _fold(self, plan: Plan, stage: str, part: int) -> int:
@@ -189,7 +179,7 @@ class Tasks:
         events, retold = shuffle.read(path, part)
         if not retold:
             return events
-        rows = await self.connection.fetch(SELECT_ROWS_AT, plan.source, retold)
+        rows = await read_at(self.connection, plan.source, retold)
         events += [translate(self.registry, self.terms[plan.source], row) for row in rows]
         return sorted(events, key=attrgetter("position"))
 

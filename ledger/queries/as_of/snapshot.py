@@ -18,6 +18,7 @@ from ledger.books.balance_index import Bound
 from ledger.books.projection_worker import translate
 from ledger.errors import InvalidRequest
 from ledger.eventlog import clocks
+from ledger.eventlog.reader import read_at
 from ledger.eventlog.sources import load_terms
 from ledger.fold.batch import StreamKey
 from ledger.model import SourceTerms
@@ -57,11 +58,6 @@ SELECT x.kind, x.resource_id, x.position
                       AND hashtextextended(p.resource_id, 0) = hashtextextended(x.resource_id, 0)
                       AND p.position < x.position)
  ORDER BY 3
-"""
-SELECT_BODIES: Final = """
-SELECT position, event_id, kind, resource_id, status, path_event, origin, reason, detail,
-       body, received_at, recorded_at
-  FROM ledger.events WHERE source = $1 AND position = ANY ($2::bigint[])
 """
 SELECT_LINKED_THEN: Final = """
 SELECT DISTINCT l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
@@ -233,7 +229,7 @@ async def _refold(snapshot: Snapshot, refold: Refold, keys: Sequence[StreamKey])
         places = sorted({row["position"] for row in part})
         bodies = {
             row["position"]: translate(known, refold.terms, row)
-            for row in await snapshot.rows(SELECT_BODIES, source, places)
+            for row in await read_at(snapshot.connection, source, places)
         }
         refold.add(((row["kind"], row["id"]), bodies[row["position"]]) for row in part)
 
