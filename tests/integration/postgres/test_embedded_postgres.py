@@ -324,7 +324,7 @@ async def test_a_server_that_cannot_start_is_an_error_with_its_own_words(tmp_pat
 
 SCRIPT = """
 import asyncio, pathlib, sys
-from ledger.postgres import EmbeddedPostgres
+from ledger.postgres.server import EmbeddedPostgres
 async def main():
     server = EmbeddedPostgres(pathlib.Path(sys.argv[1]))
     await server.start()
