@@ -67,7 +67,7 @@ class SourceSealer:
     settings: Settings
     frontier: Frontier | None = None
     """The sealed tree; None until it is read, and again whenever anything went wrong."""
-    _judge: Authenticity | None = None
+    _authenticity: Authenticity | None = None
 
     async def step(self, connection: Any) -> int:
         """Sign one checkpoint if there is anything new; return how many events it added.
@@ -112,11 +112,11 @@ class SourceSealer:
         What is from before the marks is signed: it cannot have one, and `verify` names it. A source
         without a secret takes events from anybody who can reach the service.
         """
-        judge = self._judge
-        doubt = judge.first_refused(rows) if judge and judge.claims else None
+        check = self._authenticity
+        doubt = check.first_refused(rows) if check and check.has_secret else None
         if doubt is not None:
             raise CannotSeal(
-                f"event {doubt.position} of {self.source} {doubt.found}: it is not signed, nor is "
+                f"event {doubt.position} of {self.source} {doubt.reason}: it is not signed, nor is "
                 "what comes after it; run `ledger verify`, which says what to do"
             )
 
@@ -138,7 +138,7 @@ class SourceSealer:
         if frontier.size:
             keys.signing_key(self.settings.data_dir)
         since = await connection.fetchval(seals.SELECT_MARKED_SINCE, seals.MARKS)
-        self._judge = Authenticity.of(self.settings, self.source, since)
+        self._authenticity = Authenticity.of(self.settings, self.source, since)
         return frontier
 
     async def _complete_file(self, connection: Any, size: int) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,11 +41,6 @@ _NEXT: Final = """
  ORDER BY position
 """
 SELECT_EVENTS: Final = "SELECT " + ", ".join(leaf.COLUMNS) + _NEXT
-_SENT: Final = [
-    f"timestamptz_send({name})" if name in leaf.TIMES else name for name in leaf.COLUMNS
-]
-SELECT_COVERED: Final = "SELECT " + ", ".join(_SENT) + _NEXT
-"""The same events, with times as leaves are made of them fastest."""
 
 SELECT_LAST: Final = """
 SELECT size, previous, root, note, vkey FROM ledger.seals
@@ -112,8 +106,12 @@ async def events_after(
     connection: Any, source: str, position: int, events_max: int, bytes_max: int
 ) -> list[Any]:
     """Read the next events, whole. Raises CannotSeal when one is missing or cannot be read."""
-    with _readable(source, position):
+    try:
         rows = await connection.fetch(SELECT_EVENTS, source, position, events_max, bytes_max)
+    except (ValueError, OverflowError) as error:
+        raise CannotSeal(
+            f"source {source} has an event after {position} that cannot be read: {error}"
+        ) from error
     return _dense(source, position, rows)
 
 
@@ -121,23 +119,13 @@ async def leaves_after(
     connection: Any, source: str, position: int, events_max: int, bytes_max: int,
     check: Callable[[list[Any]], None] = lambda _rows: None,
 ) -> list[bytes]:  # fmt: skip
-    """Hash the next events, after `check` has looked at them (in the order of leaf.COLUMNS).
+    """Hash the next events, after `check` has looked at them.
 
     Raises CannotSeal when one is missing or cannot be read.
     """
-    with _readable(source, position):
-        rows = await connection.fetch(SELECT_COVERED, source, position, events_max, bytes_max)
-        check(_dense(source, position, rows))
-        return leaf.hashes_of_rows(rows)
-
-
-@contextmanager
-def _readable(source: str, position: int) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OverflowError) as error:
-        told = f"source {source} has an event after {position} that cannot be read: {error}"
-        raise CannotSeal(told) from error
+    rows = await events_after(connection, source, position, events_max, bytes_max)
+    check(rows)
+    return [leaf.hash_of(row) for row in rows]
 
 
 def _dense(source: str, position: int, rows: list[Any]) -> list[Any]:

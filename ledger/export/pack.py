@@ -222,7 +222,7 @@ class Exporting:
             fold = OfflineFold(shelf, reach.packed.terms, registry.load(), emit)
             while frontier.size < end:
                 rows = await self._events(source, frontier.size, end)
-                for row, hashed in zip(rows, leaf.hashes_of(rows), strict=True):
+                for row, hashed in zip(rows, map(leaf.hash_of, rows), strict=True):
                     check_identity(source, row)
                     frontier.append(hashed)
                     parts.add(events_folder(source), event_line(row, hashed))

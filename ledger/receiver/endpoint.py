@@ -19,7 +19,7 @@ from ledger.config.settings import EVENT_NAME, Settings, Source
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.eventlog.appender import AppendResult, InFlightLimit, Log, NewEvent
 from ledger.eventlog.identity import identity
-from ledger.evidence.authenticity import marked
+from ledger.evidence.authenticity import headers_with_mark
 from ledger.model import Envelope
 from ledger.receiver.delivery_log import DeliveryLog
 from ledger.registry import EVENT_MISMATCH, UNKNOWN, UNREADABLE, ParsedCallback, Registry
@@ -241,7 +241,7 @@ class Receiver:
             reading.reason,
             reading.detail,
             peer or "",
-            marked(
+            headers_with_mark(
                 source, source.name, headers, origin="callback", path_event=path_event,
                 event_id=event_id,
             ),

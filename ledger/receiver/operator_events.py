@@ -11,7 +11,7 @@ import orjson
 from ledger.errors import NotFound
 from ledger.eventlog.appender import NewEvent
 from ledger.eventlog.identity import event_id
-from ledger.evidence.authenticity import of_service, require_secret
+from ledger.evidence.authenticity import mark_event, require_secret
 from ledger.receiver.endpoint import Receiver
 
 
@@ -63,7 +63,7 @@ def appender(
             raise NotFound(f"source {source} is not configured in this service")
         known = receiver.settings.sources[source]
         require_secret(known, role)
-        new_event = of_service(known, source, new_event)
+        new_event = mark_event(known, source, new_event)
         appended = await receiver.log.lanes[source].append(new_event)
         status = "accepted" if appended.fresh else "duplicate"
         return {

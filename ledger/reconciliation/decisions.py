@@ -21,7 +21,7 @@ from ledger.config.settings import Source
 from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.eventlog.appender import APPEND, RING, NewEvent
 from ledger.eventlog.identity import event_id
-from ledger.evidence.authenticity import of_service
+from ledger.evidence.authenticity import mark_event
 from ledger.model import plain, shown
 from ledger.queries.snapshot import Row, Snapshot
 from ledger.reconciliation import items as kinds
@@ -187,7 +187,7 @@ async def post_tolerated(
         legs = [(AVAILABLE, -each.difference), (rules.difference_account, each.difference)]
         body = body_of(row, asked, each.items, legs)
         new_event = arrival_of(result.source, body, datetime.now(UTC))
-        new_event = of_service(terms, result.source, new_event)
+        new_event = mark_event(terms, result.source, new_event)
         await connection.fetchrow(APPEND, result.source, *_columns(new_event))
     if found:
         await connection.execute(RING)

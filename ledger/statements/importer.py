@@ -23,7 +23,7 @@ from ledger.errors import Conflicting, NotFound, StatementRefused
 from ledger.eventlog.appender import APPEND, RING
 from ledger.eventlog.identity import statements_log
 from ledger.eventlog.sources import ADD_SOURCE, REGISTER_HEAD
-from ledger.evidence.authenticity import marked
+from ledger.evidence.authenticity import headers_with_mark
 from ledger.registry import STATEMENT
 from ledger.statements import events as made
 from ledger.statements.events import Event
@@ -288,7 +288,9 @@ async def _append(
         [None] * count,
         [""] * count,
         [
-            marked(terms, log, "{}", origin="statement", path_event=None, event_id=event["id"])
+            headers_with_mark(
+                terms, log, "{}", origin="statement", path_event=None, event_id=event["id"]
+            )
             for event in events
         ],
         [event["body"] for event in events],

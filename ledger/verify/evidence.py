@@ -135,11 +135,11 @@ def check_senders(source: str, judge: Authenticity | None, proved: Proved) -> It
         if found is not None:
             first, others = found.first, found.count - 1
             more = f", and {others} event{'s' * (others != 1)} after it" if others else ""
-            told = f"event {first.position} {first.found}{more}"
+            told = f"event {first.position} {first.reason}{more}"
             yield Checked(verdict, "senders", told, advice, source, first.position)
     if not proved.doubts:
         told = "every event carries a proof that its sender knew a secret of the source"
-        if not judge.claims:
+        if not judge.has_secret:
             told = "the source has no secret: nothing is claimed about who sent its events"
         elif judge.unsigned_until:
             told += f", but the first {judge.unsigned_until}, which are declared to have none"

@@ -19,7 +19,7 @@ from ledger.errors import BadNote, Tampered
 from ledger.eventlog.identity import check_identity
 from ledger.evidence import leaf
 from ledger.evidence import store as seals
-from ledger.evidence.authenticity import Authenticity, Doubt, Doubts
+from ledger.evidence.authenticity import Authenticity, Doubt, DoubtKind
 from ledger.evidence.merkle import HASH_BYTES, TILE_HEIGHT, Frontier, Tile
 from ledger.evidence.signed_note import Verifier, checkpoint_of, open_checkpoint
 
@@ -67,7 +67,7 @@ class Proved:
     signers: frozenset[str]
     claims: int
     untrusted_claims: int
-    doubts: Mapping[Doubts, Doubted] = field(default_factory=dict)
+    doubts: Mapping[DoubtKind, Doubted] = field(default_factory=dict)
     """Events that nobody who knew a secret may have sent, by what is doubtful about them."""
 
 
@@ -93,7 +93,7 @@ class LogCheck:
     _tiles: int = 0
     _signers: set[str] = field(default_factory=set)
     _agreed: int = 0
-    _doubts: dict[Doubts, Doubted] = field(default_factory=dict)
+    _doubts: dict[DoubtKind, Doubted] = field(default_factory=dict)
     _open_claims: dict[int, list[Claim]] = field(default_factory=dict)
 
     async def run(self) -> Proved:
@@ -153,7 +153,7 @@ class LogCheck:
         """Add events to the tree; return the tiles completed, and the first bad event's trouble."""
         tiles: list[Tile] = []
         try:
-            for row, hashed in zip(rows, leaf.hashes_of(rows), strict=True):
+            for row, hashed in zip(rows, map(leaf.hash_of, rows), strict=True):
                 tiles += self._event(row, hashed)
         except Tampered as error:
             return tiles, error

@@ -1,4 +1,4 @@
-"""Who an event came from: signatures and marks, judged by all secrets that a source has or had."""
+"""Whether events are authentic: signatures and marks, by all secrets of a source, old and new."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import orjson
 import pytest
 
 from ledger.config.settings import Settings, load
-from ledger.evidence.authenticity import Authenticity, Doubt, marked
-from ledger.evidence.leaf import COLUMNS
+from ledger.evidence.authenticity import Authenticity, Doubt, headers_with_mark
 from ledger.signatures.schemes import sign
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
@@ -28,20 +27,19 @@ def settings_of(**changes: Any) -> Settings:
     return replace(settings, sources=sources)
 
 
-def event(**values: Any) -> tuple[Any, ...]:
-    row = {
+def event(**values: Any) -> dict[str, Any]:
+    return {
         "position": 5, "event_id": b"0" * 16, "origin": "callback", "path_event": None,
         "reason": None, "headers": "{}", "body": BODY, "recorded_at": NOW,
     } | values  # fmt: skip
-    return tuple(row.get(name) for name in COLUMNS)
 
 
-def judged(
-    log: str, row: tuple[Any, ...], since: datetime | None = NOW - timedelta(days=1), **changes: Any
+def doubt_about(
+    log: str, row: dict[str, Any], since: datetime | None = NOW - timedelta(days=1), **changes: Any
 ) -> Doubt | None:
-    judge = Authenticity.of(settings_of(**changes), log, since)
-    assert judge is not None
-    return judge.doubt(row)
+    authenticity = Authenticity.of(settings_of(**changes), log, since)
+    assert authenticity is not None
+    return authenticity.doubt(row)
 
 
 def signed(secret: str, body: bytes = BODY) -> str:
@@ -52,16 +50,18 @@ def with_mark(
     secret: str = SECRET, log: str = "gokart", origin: str = "callback", path: str | None = None
 ) -> str:
     source = replace(settings_of().sources["gokart"], secrets=(secret,))
-    return marked(source, log, '{"A":"b"}', origin=origin, path_event=path, event_id=b"0" * 16)
+    return headers_with_mark(
+        source, log, '{"A":"b"}', origin=origin, path_event=path, event_id=b"0" * 16
+    )
 
 
-def test_a_callback_is_judged_by_its_own_signature_and_every_secret() -> None:
-    assert judged("straitsx", event(headers=signed(SECRET))) is None
-    assert judged("straitsx", event(headers=signed(OLD)), secrets_retired=(OLD,)) is None
-    unknown = judged("straitsx", event(headers=signed(OLD)))
+def test_a_callback_is_checked_by_its_own_signature_and_every_secret() -> None:
+    assert doubt_about("straitsx", event(headers=signed(SECRET))) is None
+    assert doubt_about("straitsx", event(headers=signed(OLD)), secrets_retired=(OLD,)) is None
+    unknown = doubt_about("straitsx", event(headers=signed(OLD)))
     assert unknown is not None
     assert (unknown.kind, unknown.position) == ("unknown", 5)
-    other_body = judged("straitsx", event(headers=signed(SECRET, BODY + b" ")))
+    other_body = doubt_about("straitsx", event(headers=signed(SECRET, BODY + b" ")))
     assert other_body is not None
     assert other_body.kind == "unknown"
 
@@ -69,22 +69,24 @@ def test_a_callback_is_judged_by_its_own_signature_and_every_secret() -> None:
 @pytest.mark.parametrize("origin", ["callback", "operator", "statement"])
 @pytest.mark.parametrize("log", ["straitsx", "gokart", "straitsx.statements"])
 def test_what_carries_no_proof_is_forged(log: str, origin: str) -> None:
-    found = judged(log, event(origin=origin, headers='{"User-Agent":"x"}'))
-    assert found is not None
-    assert found.kind == "forged"
+    doubt = doubt_about(log, event(origin=origin, headers='{"User-Agent":"x"}'))
+    assert doubt is not None
+    assert doubt.kind == "forged"
 
 
 def test_a_token_of_its_own_is_no_proof_and_never_stored() -> None:
     assert SECRET not in with_mark()
-    found = judged("gokart", event(headers=orjson.dumps({"X-Callback-Token": SECRET}).decode()))
-    assert found is not None
-    assert found.kind == "forged"
+    doubt = doubt_about(
+        "gokart", event(headers=orjson.dumps({"X-Callback-Token": SECRET}).decode())
+    )
+    assert doubt is not None
+    assert doubt.kind == "forged"
 
 
 def test_a_mark_is_of_one_event_of_one_log() -> None:
-    assert judged("gokart", event(headers=with_mark())) is None
-    assert judged("gokart", event(headers=with_mark(OLD)), secrets_retired=(OLD,)) is None
-    assert judged("straitsx", event(headers=with_mark(log="straitsx", origin="operator"),
+    assert doubt_about("gokart", event(headers=with_mark())) is None
+    assert doubt_about("gokart", event(headers=with_mark(OLD)), secrets_retired=(OLD,)) is None
+    assert doubt_about("straitsx", event(headers=with_mark(log="straitsx", origin="operator"),
                                     origin="operator")) is None  # fmt: skip
     for row in (
         event(headers=with_mark(OLD)),
@@ -93,63 +95,65 @@ def test_a_mark_is_of_one_event_of_one_log() -> None:
         event(headers=with_mark(), path_event="conversion"),
         event(headers=with_mark(log="straitsx")),
     ):
-        found = judged("gokart", row)
-        assert found is not None
-        assert found.kind == "unknown"
+        doubt = doubt_about("gokart", row)
+        assert doubt is not None
+        assert doubt.kind == "unknown"
 
 
 def test_events_from_before_there_were_marks_are_unmarked_and_not_forged() -> None:
-    sent = int((EARLIER - datetime(2000, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
-    for recorded in (EARLIER, sent.to_bytes(8, "big", signed=True)):
-        found = judged("straitsx", event(origin="operator", recorded_at=recorded))
-        assert found is not None
-        assert found.kind == "unmarked"
-        assert not found.is_refused
-    unsigned = judged("straitsx", event(recorded_at=EARLIER))
+    doubt = doubt_about("straitsx", event(origin="operator", recorded_at=EARLIER))
+    assert doubt is not None
+    assert doubt.kind == "unmarked"
+    assert not doubt.is_refused
+    for infinite in (datetime.max, datetime.min):
+        doubt = doubt_about("straitsx", event(origin="operator", recorded_at=infinite))
+        assert doubt is not None
+        assert doubt.kind == "forged"
+    unsigned = doubt_about("straitsx", event(recorded_at=EARLIER))
     assert unsigned is not None
     assert unsigned.kind == "forged", "its provider always signed"
 
 
-def test_what_is_declared_to_have_no_proof_is_not_asked_for_one() -> None:
-    assert judged("straitsx", event(), unsigned_until=5) is None
-    assert judged("straitsx", event(position=6), unsigned_until=5) is not None
-    assert judged("straitsx.statements", event(), unsigned_until=5) is not None
-    assert judged("straitsx.statements", event(), unsigned_statements_until=5) is None
+def test_events_declared_to_have_no_proof_need_none() -> None:
+    assert doubt_about("straitsx", event(), unsigned_until=5) is None
+    assert doubt_about("straitsx", event(position=6), unsigned_until=5) is not None
+    assert doubt_about("straitsx.statements", event(), unsigned_until=5) is not None
+    assert doubt_about("straitsx.statements", event(), unsigned_statements_until=5) is None
 
 
 def test_a_source_without_a_secret_claims_nothing_but_cannot_check_what_is_signed() -> None:
-    assert judged("straitsx", event(), secrets=()) is None
-    found = judged("straitsx", event(headers=signed(SECRET)), secrets=())
-    assert found is not None
-    assert found.kind == "unknown"
+    assert doubt_about("straitsx", event(), secrets=()) is None
+    doubt = doubt_about("straitsx", event(headers=signed(SECRET)), secrets=())
+    assert doubt is not None
+    assert doubt.kind == "unknown"
 
 
 def test_a_proof_of_an_unknown_secret_is_refused_only_after_the_marks() -> None:
     for recorded, is_refused in ((NOW, True), (EARLIER, False)):
-        found = judged("straitsx", event(headers=signed(OLD), recorded_at=recorded))
-        assert found is not None
-        assert found.kind == "unknown"
-        assert found.is_refused is is_refused
+        doubt = doubt_about("straitsx", event(headers=signed(OLD), recorded_at=recorded))
+        assert doubt is not None
+        assert doubt.kind == "unknown"
+        assert doubt.is_refused is is_refused
 
 
 @pytest.mark.parametrize("recorded", [NOW, EARLIER])
 def test_a_query_string_is_what_was_signed(recorded: datetime) -> None:
     row = query_string(signed=b"a=1", recorded_at=recorded)
-    assert judged("straitsx", row) is None
-    assert judged("straitsx", query_string(signed=b"a=2", recorded_at=recorded)) is not None
+    assert doubt_about("straitsx", row) is None
+    assert doubt_about("straitsx", query_string(signed=b"a=2", recorded_at=recorded)) is not None
 
 
 def test_before_the_marks_a_query_string_came_with_a_signature_over_no_body() -> None:
     row = query_string(signed=b"", recorded_at=EARLIER)
-    assert judged("straitsx", row) is None
-    assert judged("straitsx", row, since=None) is None
-    assert judged("straitsx", query_string(signed=b"", reason=None, recorded_at=EARLIER))
-    now = judged("straitsx", query_string(signed=b""))
+    assert doubt_about("straitsx", row) is None
+    assert doubt_about("straitsx", row, since=None) is None
+    assert doubt_about("straitsx", query_string(signed=b"", reason=None, recorded_at=EARLIER))
+    now = doubt_about("straitsx", query_string(signed=b""))
     assert now is not None
     assert now.is_refused
 
 
-def query_string(signed: bytes, **values: Any) -> tuple[Any, ...]:
+def query_string(signed: bytes, **values: Any) -> dict[str, Any]:
     """Return the event of a query string, with a signature over `signed`."""
     headers = {"Xfers-Signature": sign(SECRET, signed), "Query": "a=1"}
     row = {"headers": orjson.dumps(headers).decode(), "reason": "unsupported_encoding"}
@@ -159,15 +163,15 @@ def query_string(signed: bytes, **values: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize("space", ["\u2003", "\u00a0", " \t", "\n"])
 def test_a_signature_that_was_kept_with_space_around_it_is_still_found(space: str) -> None:
     headers = orjson.dumps({"Xfers-Signature": space + sign(SECRET, BODY) + space}).decode()
-    assert judged("straitsx", event(headers=headers)) is None
+    assert doubt_about("straitsx", event(headers=headers)) is None
 
 
 def test_headers_that_are_no_object_prove_nothing() -> None:
     for headers in ("", "[]", '{"Xfers-Signature": 1}'):
-        found = judged("straitsx", event(headers=headers))
-        assert found is not None
-        assert found.kind == "forged"
+        doubt = doubt_about("straitsx", event(headers=headers))
+        assert doubt is not None
+        assert doubt.kind == "forged"
 
 
-def test_a_source_that_is_not_configured_has_no_judge() -> None:
+def test_events_of_a_source_that_is_not_configured_are_not_checked() -> None:
     assert Authenticity.of(settings_of(), "elsewhere", None) is None
