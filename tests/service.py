@@ -155,18 +155,12 @@ class Service:
         """End whatever is left of it: its processes and its own database only."""
         if self.process is None:
             return
-        behind = [pid for role in ("projector", "evidence") for pid in self.pids(role)]
         if self.process.poll() is None:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_SECONDS_MAX)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        for pid in behind:
-            # They lead sessions of their own; another process may have the number by now.
-            with suppress(OSError):
-                if b"\0ledger.child\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
         self.process.wait()
         if (self.data_dir / "pgdata").exists():
             in_new_loop(EmbeddedPostgres(self.data_dir).stop)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 import asyncpg
@@ -18,7 +17,6 @@ from ledger.errors import (
     NotStorable,
     UnsafeDatabase,
 )
-from ledger.runtime.priority import BEHIND, TRIES, again_seconds, put_behind, tell_session
 from ledger.runtime.secrets import redact
 
 CONNECT_SECONDS_MAX: Final = 4.0
@@ -31,11 +29,6 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 SELECT_SAFETY: Final = """
 SELECT name, setting FROM pg_catalog.pg_settings
  WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version_num')
-"""
-
-SELECT_BACKEND: Final = """
-SELECT pg_backend_pid() AS pid, current_database()::text AS name,
-       coalesce('(' || inet_client_port() || ')', '[local]') AS peer
 """
 
 REFUSED: Final = (
@@ -193,43 +186,21 @@ def _why(error: Exception) -> str:
     return "it cannot be read; write special characters of the password URL-encoded, as %40"
 
 
-ALONE: Final = {"max_parallel_workers_per_gather": "0", "max_parallel_maintenance_workers": "0"}
-"""No helpers: nobody tells them that answers go first."""
+BACKGROUND: Final = {
+    "max_parallel_workers_per_gather": "0",
+    "max_parallel_maintenance_workers": "0",
+}
+"""Settings of a session whose work no client waits for: it takes one processor, not several."""
 
 
 @asynccontextmanager
 async def connected(dsn: str, *, is_background: bool = False, **options: Any) -> AsyncIterator[Any]:
-    """Open a connection for the length of a block; answers go before one that `is_background`."""
-    connection = await connect(dsn, **((ALONE | options) if is_background else options))
+    """Open a connection for the length of a block, with the BACKGROUND settings if asked for."""
+    connection = await connect(dsn, **((BACKGROUND | options) if is_background else options))
     try:
-        if is_background:
-            await _step_back(connection)
         yield connection
     finally:
         await close(connection)
-
-
-async def _step_back(connection: Any) -> None:
-    """Let answers go before this connection's work, where its server runs on this machine.
-
-    Only a process that is recognizably this connection's backend is touched, and none that this
-    process may not touch.
-    """
-    row = await connection.fetchrow(SELECT_BACKEND)
-    pid = row["pid"]
-    with suppress(OSError):
-        if not _is_backend(pid, f" {row['name']} ", row["peer"]):
-            return
-        wanted = put_behind(pid, BEHIND)
-        for _ in range(TRIES):
-            if tell_session(pid, wanted):
-                return
-            await asyncio.sleep(again_seconds())
-
-
-def _is_backend(pid: int, name: str, peer: str) -> bool:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
-    return words.startswith("postgres: ") and name in words and peer in words
 
 
 @asynccontextmanager
@@ -251,8 +222,6 @@ async def pooled(
 
     async def prepare(connection: Any) -> None:
         await connection.execute(PIN)
-        if is_background:
-            await _step_back(connection)
         if init is not None:
             await init(connection)
 
@@ -264,7 +233,7 @@ async def pooled(
         command_timeout=seconds_max,
         init=prepare,
         reset=_keep_session,
-        server_settings={**SESSION, **(ALONE if is_background else {}), **(session or {})},
+        server_settings={**SESSION, **(BACKGROUND if is_background else {}), **(session or {})},
     )
     await pool
     try:

@@ -28,7 +28,7 @@ from ledger.model import SourceTerms
 from ledger.rebuild import plan as bulk
 from ledger.rebuild.tasks import Tasks
 from ledger.runtime import logs
-from ledger.runtime.priority import lower_priority
+from ledger.runtime.background import BACKGROUND_NICENESS
 
 UNIT_SECONDS_MAX: Final = 6 * 3600.0
 LOST_SECONDS: Final = 3.0
@@ -143,7 +143,7 @@ def main() -> None:
     """Run one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(None)
-    lower_priority()
+    os.nice(BACKGROUND_NICENESS)
     with suppress(BrokenPipeError):
         # Whoever gave the units is gone; what is done is noted in the database.
         asyncio.run(serve())

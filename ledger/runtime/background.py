@@ -1,4 +1,4 @@
-"""Work in a thread of its own, so that other work does not delay it."""
+"""Work that others must not wait for: in a thread of its own, or in a process of low priority."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from typing import Any, Final
 from ledger.runtime.event_loop import runner
 
 STOP_SECONDS_MAX: Final = 3.0
+
+BACKGROUND_NICENESS: Final = 10
+"""Niceness of processes whose work no client waits for: sealing, reconciling, rebuilding, imports.
+
+A process gives it to itself once, at its start, with `os.nice`.
+"""
 
 
 @contextmanager

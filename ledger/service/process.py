@@ -25,9 +25,8 @@ from ledger.config.settings import Settings, load
 from ledger.evidence.sealer import sealing
 from ledger.reconciliation.runner import Reconciler
 from ledger.runtime import logs
-from ledger.runtime.background import in_thread
+from ledger.runtime.background import BACKGROUND_NICENESS, in_thread
 from ledger.runtime.event_loop import runner
-from ledger.runtime.priority import BEHIND, FOLDING, lower_priority
 from ledger.service.projector import Projector
 from ledger.service.web import Web
 from ledger.statements import puller as pulling
@@ -36,7 +35,8 @@ LOGGER = structlog.get_logger("ledger.service.process")
 WATCHDOG_SECONDS: Final = 10.0
 OUTLIVED: Final = 70
 """The exit code of a process that had to be ended because its supervisor was gone."""
-STEP_BACK: Final = {"projector": FOLDING, "evidence": BEHIND}
+NICENESS: Final = {"projector": 5, "evidence": BACKGROUND_NICENESS}
+"""Role → niceness: answers to providers go first, then the books, then all else."""
 
 
 async def serve_web(
@@ -117,8 +117,7 @@ def main() -> None:
     _watch(link)
     settings = load(os.environ)
     logs.configure(settings.log_format)
-    if role in STEP_BACK and not lower_priority(STEP_BACK[role]):
-        LOGGER.warning("session_not_told", role=role, niceness=STEP_BACK[role])
+    os.nice(NICENESS.get(role, 0))
     match role:
         case "projector":
             runner()(serve_projector(settings, link))

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +26,7 @@ from ledger.config.settings import Source
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable, LedgerError, StatementRefused
 from ledger.runtime import logs
-from ledger.runtime.priority import BEHIND, put_behind
+from ledger.runtime.background import BACKGROUND_NICENESS
 from ledger.statements import importer as statement_log
 from ledger.statements.importer import IMPORT_SECONDS_MAX, TURN_SECONDS_MAX, ImportResult
 from ledger.statements.reader import read_statement
@@ -157,8 +156,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
     logs.configure(os.environ.get("LEDGER_LOG_FORMAT"))
-    with suppress(OSError):
-        put_behind(os.getpid(), BEHIND)
+    os.nice(BACKGROUND_NICENESS)
     done = asyncio.run(_done(task, sys.stdin.buffer.read()))
     sys.stdout.buffer.write(msgspec.json.encode(done))
 

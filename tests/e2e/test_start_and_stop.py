@@ -214,11 +214,8 @@ async def test_a_killed_supervisor_leaves_no_process_and_the_next_start_has_ever
         async with calling(service.url) as caller:
             for n in range(1, 21):
                 await caller.tell("straitsx", orjson.dumps(payment(n)))
-        behind = service.pids("projector") + service.pids("evidence")
-        pids = service.pids("all") + behind
+        pids = [pid for role in ("all", "projector", "evidence") for pid in service.pids(role)]
         assert len(pids) == 3
-        # Those that step back lead sessions that nobody who kills the service's would reach.
-        assert [os.getsid(pid) for pid in behind] == behind
         service.running.kill()
         service.wait()
         await eventually(lambda: asyncio.to_thread(lambda: not any(map(alive, pids))))
@@ -240,6 +237,18 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_answers_have_priority_over_folding_and_folding_over_all_else(
+    database: Database, tmp_path: Path
+) -> None:
+    with serving(tmp_path, LEDGER_DATABASE_URL=database.service_dsn) as service:
+        supervisor = os.getpriority(os.PRIO_PROCESS, service.running.pid)
+        (web,), (projector,), (evidence,) = (
+            [os.getpriority(os.PRIO_PROCESS, pid) - supervisor for pid in service.pids(role)]
+            for role in ("all", "projector", "evidence")
+        )
+    assert (web, projector, evidence) == (0, 5, 10)
 
 
 async def test_two_receivers_share_one_port_and_one_log(database: Database, tmp_path: Path) -> None:
