@@ -42,8 +42,8 @@ WAL_SEGMENT_MIB: Final = 1
 """A commit that needs a new segment waits while it is filled with zeros: 4 ms each, not 65."""
 
 TUNING: Final = """
-# callback-ledger's choices; edit them here or with ALTER SYSTEM. What durability and privacy need
-# is given on the server's command line instead and cannot be overridden from here.
+# callback-ledger's choices; edit them here or with ALTER SYSTEM. What durability, privacy and an
+# even writing to disk need is given on the server's command line and cannot be overridden here.
 shared_buffers = 128MB
 max_connections = 400
 autovacuum_vacuum_cost_delay = 10ms
@@ -78,6 +78,19 @@ GUARANTEES: Final = {
 
 `log_min_messages = log` leaves out errors of statements: their text quotes values. The caller
 gets them; the log keeps what concerns the server (starts, crashes, refused connections).
+"""
+
+WRITEBACK: Final = {
+    "checkpoint_flush_after": "256kB",
+    "bgwriter_flush_after": "512kB",
+    "backend_flush_after": "256kB",
+    "wal_writer_flush_after": "1MB",
+}
+"""After how many written bytes PostgreSQL asks the kernel to begin writing them to disk.
+
+Otherwise the kernel collects them for half a minute and writes all at once, and commits wait for
+that. PostgreSQL's defaults on Linux, except that backends do it too. On the command line, so that
+a cluster that an earlier version created has them as well.
 """
 
 FACTS: Final = """
@@ -217,7 +230,7 @@ async def create(cluster: Cluster, binaries: Binaries, account: SystemAccount) -
     for locale in _locales(binaries):
         await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
-        account.own(draft)
+        account.take(draft)
         issue = await _initdb(cluster, binaries, account, draft, password, locale)
         if issue is None:
             break
@@ -276,14 +289,13 @@ def _password_file(
     cluster: Cluster, account: SystemAccount, password: str
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Show the password to initdb: our file, or for another account one that is only in memory."""
-    if account.how == "direct" or not hasattr(os, "memfd_create"):
+    if account.is_current or not hasattr(os, "memfd_create"):
         yield str(cluster.data_dir / f"{OWNER}.password"), ()
         return
     opened = os.memfd_create("password")
     try:
         os.write(opened, password.encode() + b"\n")
-        if account.how == "setuid":
-            os.fchown(opened, account.uid, account.gid)
+        os.fchown(opened, account.uid, account.gid)
         yield f"/proc/self/fd/{opened}", (opened,)
     finally:
         os.close(opened)
@@ -291,8 +303,9 @@ def _password_file(
 
 def server_arguments(binaries: Binaries, place: str) -> list[str]:
     """Return the server's command line for the cluster directory named `place`."""
-    settings = [word for name, value in GUARANTEES.items() for word in ("-c", f"{name}={value}")]
-    return [str(binaries.path / "postgres"), "-D", place, *settings]
+    settings = GUARANTEES | WRITEBACK
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    return [str(binaries.path / "postgres"), "-D", place, *options]
 
 
 async def ensure_roles(cluster: Cluster, owner: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -1,31 +1,36 @@
 """Under which account PostgreSQL's programs run, and whether a process still does.
 
-PostgreSQL refuses to run as root. For root there are two ways that leave every permission outside
-the data directory as it is: another account (`setuid`), or a user namespace in which root looks
-like one. Either way the cluster's directory is handed over as an open file descriptor: the
-server reaches it as /proc/self/fd/N even where its account may not enter the directories above.
+PostgreSQL refuses to run as root, so root runs it under an ordinary account (setuid). Every
+permission outside the cluster's directory stays as it is: the directory is passed on as an open
+file descriptor, so that the server reaches it as /proc/self/fd/N even where its account may not
+enter the directories above.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final
 
 from ledger.errors import PostgresError
-from ledger.postgres import user_namespace as postgres_userns
 from ledger.postgres.binaries import PROGRAM_SECONDS_MAX, Binaries, readable_copy
 
 if sys.platform != "win32":
     import pwd
 
 DEFAULT_ACCOUNTS: Final = ("postgres", "nobody")
-"""Whom root becomes, the first that exists, unless LEDGER_PG_USER names another."""
+"""Accounts that root runs the server under: the first that exists, unless LEDGER_PG_USER is set."""
+
+CREATE_ACCOUNT: Final = (
+    "create an ordinary account (`useradd --system ledger-postgres`) and set "
+    "LEDGER_PG_USER=ledger-postgres"
+)
 
 _CHILDREN: Final[dict[int, subprocess.Popen[bytes]]] = {}
 """Servers this process is the parent of, so that a dead one is reaped and seen as dead."""
@@ -33,73 +38,76 @@ _CHILDREN: Final[dict[int, subprocess.Popen[bytes]]] = {}
 
 @dataclass(frozen=True, slots=True)
 class SystemAccount:
-    """Who the server is. `uid` and `gid` are what it sees itself as."""
+    """An account of the operating system that the server runs under."""
 
     uid: int
     gid: int
     name: str
-    how: Literal["direct", "setuid", "namespace"]
+    is_current: bool
+    """Whether it is the account of this process, so that nothing has to be switched."""
 
-    def command(self, argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-        """Return the command line and the Popen arguments that run `argv` as this account."""
-        match self.how:
-            case "direct":
-                return list(argv), {}
-            case "setuid":
-                return list(argv), {"user": self.uid, "group": self.gid, "extra_groups": []}
-            case "namespace":
-                launcher = [sys.executable, "-I", "-S", postgres_userns.__file__]
-                return [*launcher, str(self.uid), str(self.gid), *argv], {}
+    def popen_arguments(self) -> dict[str, Any]:
+        """Return the arguments of Popen that run a program as this account."""
+        if self.is_current:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
-    def own(self, path: Path) -> None:
-        """Give a file or directory of ours to this account."""
-        if self.how == "setuid":
+    def take(self, path: Path) -> None:
+        """Make this account the owner of a file or directory."""
+        if not self.is_current:
             os.chown(path, self.uid, self.gid)
 
 
 def accounts(pgdata: Path, pg_user: str | None) -> list[SystemAccount]:
     """List the accounts to try, best first; an existing cluster is run by its owner.
 
-    Raises PostgresError if the cluster belongs to somebody else or `pg_user` does not exist.
+    Raises PostgresError if the cluster belongs to another account than this process may use, or
+    `pg_user` does not exist.
     """
-    us = os.geteuid()
+    current = os.geteuid()
     owner = pgdata.stat() if pgdata.exists() else None
-    if us != 0:
-        if owner is not None and owner.st_uid != us:
+    if current != 0:
+        if owner is not None and owner.st_uid != current:
             raise PostgresError(
-                f"{pgdata} belongs to {_name(owner.st_uid)}, this is {_name(us)}: start the ledger "
-                "as its owner, or set LEDGER_DATA_DIR to another directory"
+                f"{pgdata} belongs to {_name(owner.st_uid)}, this is {_name(current)}: start the "
+                "ledger as its owner, or set LEDGER_DATA_DIR to another directory"
             )
-        return [SystemAccount(us, os.getegid(), _name(us), "direct")]
-    named = _named(pg_user)
-    inside = [replace(account, how="namespace") for account in named[:1] or _anyone()]
+        return [SystemAccount(current, os.getegid(), _name(current), is_current=True)]
+    ordinary = _ordinary_accounts(pg_user)
     if owner is None:
-        return [*named, *inside]
+        return ordinary
     if owner.st_uid == 0:
-        return inside
-    return [SystemAccount(owner.st_uid, owner.st_gid, _name(owner.st_uid), "setuid")]
+        raise PostgresError(_give_away(pgdata, ordinary))
+    return [SystemAccount(owner.st_uid, owner.st_gid, _name(owner.st_uid), is_current=False)]
 
 
-def _named(pg_user: str | None) -> list[SystemAccount]:
+def _give_away(pgdata: Path, ordinary: Sequence[SystemAccount]) -> str:
+    """Return what to do about a cluster that belongs to root, as one that an earlier version ran
+    in a user namespace does.
+    """
+    name = ordinary[0].name if ordinary else "ledger-postgres"
+    advice = "" if ordinary else f"{CREATE_ACCOUNT}; then "
+    return (
+        f"{pgdata} belongs to root, and PostgreSQL does not run as root. What to do: {advice}"
+        f"give the directory to the account that shall run PostgreSQL (`chown -R {name}: "
+        f"{shlex.quote(str(pgdata))}`) and start again; nothing else of it changes"
+    )
+
+
+def _ordinary_accounts(pg_user: str | None) -> list[SystemAccount]:
     found = []
     for name in (pg_user,) if pg_user else DEFAULT_ACCOUNTS:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        found.append(SystemAccount(entry.pw_uid, entry.pw_gid, name, "setuid"))
+        found.append(SystemAccount(entry.pw_uid, entry.pw_gid, name, is_current=False))
     if pg_user and (not found or found[0].uid == 0):
         raise PostgresError(
             f"LEDGER_PG_USER={pg_user} is not an account that PostgreSQL can run as here: "
             "name an existing one other than root, or unset it"
         )
     return found
-
-
-def _anyone() -> list[SystemAccount]:
-    # PostgreSQL looks itself up in the account database, so the id has to be in there.
-    others = (entry for entry in pwd.getpwall() if entry.pw_uid != 0)
-    return [SystemAccount(e.pw_uid, e.pw_gid, e.pw_name, "namespace") for e in others][:1]
 
 
 def _name(uid: int) -> str:
@@ -118,7 +126,7 @@ def settle(
     """
     refused = []
     for account in candidates:
-        if account.how == "direct":
+        if account.is_current:
             return account, binaries
         issue = _trial(account, ["/bin/sh", "-c", ":"])
         if issue is None:
@@ -128,22 +136,21 @@ def settle(
             copy = readable_copy(binaries)
             if copy and _trial(account, [str(copy.path / "postgres"), "--version"]) is None:
                 return account, copy
-        refused.append(f"{account.name} by {account.how}: {issue}")
+        refused.append(f"{account.name}: {issue}")
+    tried = "; ".join(refused) or f"there is no account named {' or '.join(DEFAULT_ACCOUNTS)}"
     raise PostgresError(
-        "PostgreSQL does not run as root, and no other way was open "
-        f"({'; '.join(refused) or 'there is no other account'}). What to do: run the ledger as an "
-        "ordinary user, set LEDGER_PG_USER to an account that may read "
-        f"{binaries.path}, or set LEDGER_DATABASE_URL to a server that runs already"
+        f"PostgreSQL does not run as root, and no ordinary account can run it ({tried}). What to "
+        f"do: {CREATE_ACCOUNT}; it must be able to read {binaries.path}. Or run the ledger as an "
+        "ordinary user, or set LEDGER_DATABASE_URL to a server that runs already"
     )
 
 
 def _trial(account: SystemAccount, argv: Sequence[str]) -> str | None:
     """Return None if the account can run the command, else what happened."""
-    line, arguments = account.command(argv)
     try:
         done = subprocess.run(  # noqa: S603 - a shell that does nothing, or the located program
-            line, cwd="/", env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=PROGRAM_SECONDS_MAX, check=False, **arguments,
+            argv, cwd="/", env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=PROGRAM_SECONDS_MAX, check=False, **account.popen_arguments(),
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         return str(error)
@@ -160,7 +167,7 @@ def environment() -> dict[str, str]:
 @contextmanager
 def handed_over(account: SystemAccount, directory: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Open a directory for a program of the account: its name there, descriptors to pass on."""
-    if account.how == "direct" or not Path("/proc/self/fd").is_dir():
+    if account.is_current or not Path("/proc/self/fd").is_dir():
         yield str(directory), ()
         return
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -174,10 +181,9 @@ def launch(
     account: SystemAccount, argv: Sequence[str], log: IO[bytes], passed: tuple[int, ...]
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own, so that Ctrl-C and our death do not reach it."""
-    line, arguments = account.command(argv)
     return subprocess.Popen(  # noqa: S603 - the located programs, our own arguments
-        line, cwd="/", env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        start_new_session=True, pass_fds=passed, **arguments,
+        argv, cwd="/", env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        start_new_session=True, pass_fds=passed, **account.popen_arguments(),
     )  # fmt: skip
 
 

@@ -43,7 +43,6 @@ from ledger.postgres.process import (
     serves,
     settle,
 )
-from ledger.postgres.writeback import write_back
 
 __all__ = ["Binaries", "EmbeddedPostgres", "Endpoint", "find_binaries"]
 
@@ -135,10 +134,6 @@ class EmbeddedPostgres:
                 pause = min(2 * pause, longest)
             await self._restart()
 
-    async def write_back(self) -> None:
-        """Let the disk begin early with what the server writes. Runs until cancelled."""
-        await write_back(self._cluster().pgdata)
-
     async def stop(self) -> None:
         """Shut the server down in good order and wait for it. Does nothing if there is none.
 
@@ -195,8 +190,8 @@ class EmbeddedPostgres:
         if not cluster.exists:
             began = time.monotonic()
             await create(cluster, binaries, account)
-            _log.info("postgres_created", version=binaries.version, account=account.name,
-                      how=account.how, seconds=round(time.monotonic() - began, 3))  # fmt: skip
+            _log.info("postgres_created", version=binaries.version, user=account.name,
+                      seconds=round(time.monotonic() - began, 3))  # fmt: skip
         _rotate(cluster.log)
         deadline = time.monotonic() + START_SECONDS_MAX
         while True:

@@ -214,7 +214,6 @@ async def _supervise(
     ]
     if embedded is not None:
         tasks.append(asyncio.create_task(embedded.watch()))
-        tasks.append(asyncio.create_task(embedded.write_back()))
     ready = asyncio.create_task(_all_ready(supervisor.children))
     stop = asyncio.create_task(supervisor.stopping.wait())
     await asyncio.wait([ready, stop, *tasks], return_when=asyncio.FIRST_COMPLETED)

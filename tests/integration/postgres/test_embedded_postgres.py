@@ -20,7 +20,6 @@ from ledger.config.settings import load
 from ledger.errors import PostgresError
 from ledger.postgres import process as postgres_process
 from ledger.postgres.server import EmbeddedPostgres, Endpoint
-from ledger.postgres.writeback import SCAN_SECONDS, Writeback
 from ledger.service.supervisor import migrate_now
 from tests.conftest import Database
 
@@ -71,23 +70,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, End
     asyncio.run(server.stop())
 
 
-async def test_what_the_server_writes_is_seen_in_its_files(
-    shared: tuple[Path, Endpoint],
-) -> None:
-    data_dir, endpoint = shared
-    begun: list[int] = []
-    files = Writeback(data_dir / "pgdata", begun.append)
-    await run(endpoint.owner_dsn, "CREATE TABLE written (t text)")
-    assert files.once(0.0) == []
-    await run(
-        endpoint.owner_dsn,
-        "INSERT INTO written SELECT repeat('x', 100) FROM generate_series(1, 9999); CHECKPOINT",
-    )
-    path = await value(endpoint.owner_dsn, "SELECT pg_relation_filepath('written')")
-    assert str(data_dir / "pgdata" / str(path)) in files.once(SCAN_SECONDS)
-    assert begun
-
-
 async def test_a_cluster_is_created_and_answers_within_seconds(tmp_path: Path) -> None:
     began = time.monotonic()
     async with running(tmp_path / "new" / "ledger-data") as (server, endpoint):
@@ -117,6 +99,10 @@ async def test_a_cluster_is_created_and_answers_within_seconds(tmp_path: Path) -
         ("max_wal_size", "2GB"),
         ("shared_buffers", "128MB"),
         ("autovacuum_vacuum_cost_delay", "10ms"),
+        ("checkpoint_flush_after", "256kB"),
+        ("bgwriter_flush_after", "512kB"),
+        ("backend_flush_after", "256kB"),
+        ("wal_writer_flush_after", "1MB"),
         ("log_statement", "none"),
         ("log_parameter_max_length_on_error", "0"),
     ],
@@ -132,6 +118,17 @@ async def test_an_operator_cannot_lower_durability_by_alter_system(tmp_path: Pat
         await run(endpoint.owner_dsn, "ALTER SYSTEM SET fsync = off")
         await run(endpoint.owner_dsn, "SELECT pg_reload_conf()")
         assert await value(endpoint.service_dsn, "SELECT current_setting('fsync')") == "on"
+
+
+async def test_a_cluster_of_an_earlier_version_gets_settings_that_it_was_not_created_with(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path / "d"):
+        pass
+    settings = (tmp_path / "d" / "pgdata" / "postgresql.conf").read_text()
+    assert not [line for line in settings.splitlines() if line.startswith("backend_flush_after")]
+    async with running(tmp_path / "d") as (_, endpoint):
+        assert await value(endpoint.service_dsn, "SHOW backend_flush_after") == "256kB"
 
 
 async def test_text_sorts_by_code_point(shared: tuple[Path, Endpoint]) -> None:

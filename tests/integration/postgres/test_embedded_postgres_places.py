@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
+import pwd
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import asyncpg
 import pytest
@@ -93,24 +97,35 @@ async def test_root_serves_a_directory_that_the_servers_account_cannot_enter(
 
 
 @as_root
-async def test_root_with_no_account_to_become_uses_a_user_namespace(
+async def test_a_cluster_of_root_is_refused_until_it_is_given_to_an_ordinary_account(
+    tmp_path: Path,
+) -> None:
+    """An earlier version ran such clusters in a user namespace."""
+    pgdata = tmp_path / "d" / "pgdata"
+    async with running(tmp_path / "d") as (_, endpoint):
+        await run(endpoint.service_dsn, "CREATE SCHEMA s; CREATE TABLE s.t AS SELECT 42 AS n")
+    owner = pgdata.owner()
+    await asyncio.to_thread(subprocess.run, ["chown", "-R", "root:", pgdata], check=True)
+    with pytest.raises(PostgresError, match=f"belongs to root.*`chown -R {owner}: ") as caught:
+        await EmbeddedPostgres(tmp_path / "d").start()
+    command = str(caught.value).split("`")[1]
+    await asyncio.to_thread(subprocess.run, command, shell=True, check=True)
+    async with running(tmp_path / "d") as (server, endpoint):
+        assert uid_of(server.pid) == pgdata.stat().st_uid != 0
+        assert await value(endpoint.service_dsn, "SELECT n FROM s.t") == 42
+
+
+@as_root
+def test_a_cluster_of_root_where_no_account_exists_is_refused_with_both_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_process, "DEFAULT_ACCOUNTS", ())
-    try:
-        async with running(tmp_path / "d") as (server, endpoint):
-            assert (tmp_path / "d" / "pgdata").stat().st_uid == 0
-            await run(endpoint.service_dsn, "CREATE SCHEMA s; CREATE TABLE s.t AS SELECT 42 AS n")
-            again = EmbeddedPostgres(tmp_path / "d")
-            await again.start()
-            assert again.pid == server.pid
-        monkeypatch.undo()
-        async with running(tmp_path / "d") as (_, endpoint):
-            assert await value(endpoint.service_dsn, "SELECT n FROM s.t") == 42
-    except PostgresError as error:
-        if "user namespace" not in str(error):
-            raise
-        pytest.skip(f"refused here: {error}")
+    monkeypatch.setattr(pwd, "getpwnam", no_account)
+    with pytest.raises(PostgresError, match=r"`useradd --system (\S+)`.*`chown -R \1: "):
+        postgres_process.accounts(tmp_path, None)
+
+
+def no_account(name: str) -> NoReturn:
+    raise KeyError(name)
 
 
 @pytest.fixture
@@ -151,10 +166,12 @@ async def test_an_unknown_account_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_when_no_account_is_open_the_error_says_what_to_do() -> None:
-    refusing = postgres_process.SystemAccount(4_294_967_294, 4_294_967_294, "ghost", "setuid")
+    refusing = postgres_process.SystemAccount(
+        4_294_967_294, 4_294_967_294, "ghost", is_current=False
+    )
     with pytest.raises(PostgresError) as caught:
         postgres_process.settle(find_binaries(None), [refusing] if os.geteuid() else [])
-    for word in ("ordinary user", "LEDGER_PG_USER", "LEDGER_DATABASE_URL"):
+    for word in ("ordinary user", "useradd", "LEDGER_PG_USER", "LEDGER_DATABASE_URL"):
         assert word in str(caught.value)
 
 
