@@ -1,4 +1,4 @@
-# make run · test · demo · bench · soak · lint · clean. Needs Python 3.11 or newer, nothing else.
+# make run · test · check · demo · bench · soak · lint · clean. Needs Python 3.11 or newer.
 
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
 PYTHON ?= $(shell for candidate in $(CANDIDATES); do \
@@ -7,6 +7,8 @@ PYTHON ?= $(shell for candidate in $(CANDIDATES); do \
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes; the tests of a file run in one of them and share its services.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile --editable
 ARGS ?=
 
@@ -15,7 +17,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := run
-.PHONY: run test demo bench soak lint clean
+.PHONY: run test check demo bench soak lint clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -29,7 +31,11 @@ bench: $(VENV)/installed
 	@$(BIN)/ledger bench fold $(ARGS)
 
 test: $(VENV)/installed-test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+# What needs no database: the tools, and the tests of units and laws.
+check: $(VENV)/installed-test
+	@$(PYTEST) tests/test_tidy.py tests/property tests/unit $(ARGS)
 
 soak: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -m soak $(ARGS)
@@ -38,6 +44,7 @@ lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

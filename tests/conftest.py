@@ -1,6 +1,9 @@
 """Real PostgreSQL for every test that needs one: one cluster per run, one database per test.
 
-`TEST_PG_BIN` chooses other binaries than the embedded ones.
+Each process of a run (pytest-xdist) has a cluster and a template database of its own.
+
+`TEST_PG_BIN` chooses other binaries than the embedded ones, `PYTEST_DEBUG_TEMPROOT` another place
+for temporary folders.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +29,25 @@ from ledger.service.startup import prepare
 from tests.service import PG_BIN
 
 TEMPLATE = "ledger_template"
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 4 * 1024**3
+TESTS = Path(__file__).parent
+WITHOUT_DATABASE = ("unit", "property", "test_tidy.py")
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Keep temporary folders in memory where there is room: data folders are most of a run."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests of `make check` that need a database."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in WITHOUT_DATABASE and "cluster" in getattr(item, "fixturenames", ()):
+            raise pytest.UsageError(f"{item.nodeid} needs a database: move it to integration/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,9 @@ async def reasons(service: Service) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "moment", ["9999-12-31T23:59:59Z", "1969-12-31T23:59:59Z", in_(days=1, hours=1), in_(days=900)]
+    "moment",
+    ["9999-12-31T23:59:59Z", "1969-12-31T23:59:59Z", in_(days=1, hours=1), in_(days=900)],
+    ids=["9999", "1969", "in 25 hours", "in 900 days"],
 )
 async def test_a_time_that_cannot_be_is_listed_and_freezes_nothing(
     service: Service, moment: str
