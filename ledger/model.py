@@ -298,6 +298,21 @@ class Table:
     """Whether rows are found by `hashtextextended(id, 0)`, in an index a third of the key's size;
     no list is ordered by the key, and what finds a row compares the key itself too."""
 
+    filters: tuple[str, ...] = ()
+    """Columns (text, bigint, int or boolean) that the view's list is filtered by, besides its key;
+    each gets an index."""
+
+    hidden: tuple[str, ...] = ()
+    """Columns that no answer and no export of the view shows."""
+
+    is_listed: bool = True
+    """Whether the view is listed by the API and the CLI, and exported."""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The columns in whose order the view's rows are listed, within a source."""
+        return ("first_position",) if self.hashed else self.key[1:]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamProjection:

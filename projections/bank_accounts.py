@@ -38,10 +38,8 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=(
-            "source, customer_id WHERE customer_id IS NOT NULL",
-            "source, hashtextextended(verification_status, 0), kind, id",
-        ),
+        indexes=("source, customer_id WHERE customer_id IS NOT NULL",),
+        filters=("verification_status",),
     ),
     state=Verification,
     fold=fold,

@@ -40,10 +40,8 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=(
-            "source, hashtextextended(verification_status, 0), kind, id",
-            "hashtextextended(id, 0)",
-        ),
+        indexes=("hashtextextended(id, 0)",),
+        filters=("verification_status",),
     ),
     state=Verification,
     fold=fold,

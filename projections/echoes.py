@@ -29,6 +29,7 @@ PROJECTION = Projection(
         columns={"source": "text", "kind": "text", "id": "text", "position": "bigint"},
         key=("source", "kind", "id", "position"),
         hashed=True,
+        is_listed=False,
     ),
     rows=rows,
 )

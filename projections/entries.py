@@ -49,6 +49,7 @@ PROJECTION = Projection(
             "debits": "numeric",
         },
         key=("source", "position", "line"),
+        hidden=("debits",),
         indexes=("((position >> 16 << 32) + hashtext(account)), effective_at",),
     ),
     rows=rows,

@@ -47,6 +47,7 @@ PROJECTION = Projection(
         },
         key=("source", "kind", "id", "position"),
         hashed=True,
+        is_listed=False,
     ),
     rows=rows,
 )

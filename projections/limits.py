@@ -122,6 +122,7 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
+        hidden=("used",),
         indexes=("hashtextextended(customer_id, 0), source",),
     ),
     state=LimitState,

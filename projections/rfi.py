@@ -78,10 +78,8 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=(
-            "source, customer_id WHERE customer_id IS NOT NULL",
-            "source, hashtextextended(status, 0), kind, id",
-        ),
+        indexes=("source, customer_id WHERE customer_id IS NOT NULL",),
+        filters=("status",),
     ),
     state=Request,
     fold=fold,

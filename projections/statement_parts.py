@@ -41,6 +41,7 @@ PROJECTION = StreamProjection(
         },
         key=("source", "kind", "id"),
         mode="replace",
+        is_listed=False,
     ),
     state=Part,
     fold=fold,

@@ -123,8 +123,8 @@ PROJECTION = StreamProjection(
         indexes=(
             "source, customer_id WHERE customer_id IS NOT NULL",
             "hashtextextended(details ->> 'account_no', 0), source",
-            "source, hashtextextended(status, 0), kind, id",
         ),
+        filters=("status",),
     ),
     state=VirtualAccount,
     fold=fold,

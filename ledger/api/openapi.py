@@ -19,6 +19,7 @@ _IN_PATH: Final = re.compile(r"\{(\w+)\}")
 TAGS: Final = (
     ("money", "Wallets, balances, journal entries, transactions."),
     ("people", "Customers, their accounts, limits and requests for information."),
+    ("views", "Every table of the books, as its projection declares it."),
     ("reconciliation", "Statements, matches, breaks, decisions, reports, findings."),
     ("log", "Events as they arrived, and every delivery."),
     ("evidence", "Signed checkpoints of each log, and proofs against them."),
@@ -158,6 +159,8 @@ def _schema(param: Param) -> dict[str, Any]:
             }
         case "position":
             return _named_schema("position")
+        case "integer":
+            return {"type": "integer", "minimum": -POSITION_MAX, "maximum": POSITION_MAX}
         case "time" | "kept_time":
             return {"type": "string", "format": "date-time"}
         case "places":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Final
 
 from ledger.api.routes_reconciliation import RECONCILIATION
@@ -12,11 +13,12 @@ from ledger.queries import evidence as reads_seals
 from ledger.queries import exceptions as reads_exceptions
 from ledger.queries import money as reads_money
 from ledger.queries import status as reads_status
+from ledger.queries import views as reads_views
 from ledger.queries.as_of import customers as reads_asof_people
 from ledger.queries.as_of import money as reads_asof_money
 from ledger.queries.as_of.snapshot import with_as_of
 from ledger.queries.params import Param, Route
-from ledger.queries.schemas import evidence, log
+from ledger.queries.schemas import evidence, log, views
 from ledger.queries.schemas import money as a
 
 SOURCE: Final = Param("source", "Only this source.")
@@ -318,4 +320,35 @@ OPERATIONS: Final = (
     RESOLVE,
     STATUS_ROUTE,
 )
-ROUTES: Final = (*MONEY, *PEOPLE, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)
+VIEWS: Final = Route(
+    "/v1/views",
+    "Every view of the books, with its columns and filters",
+    "views",
+    views.Views,
+    reads_views.views,
+    is_list=False,
+    about="A view is a table of the books. `/v1/views/<table>` lists its rows as they are.",
+)
+
+
+def view_route(table: reads_views.TableList) -> Route:
+    """Return the address of one view, made from its declaration."""
+    name = table.table.name
+    return Route(
+        f"/v1/views/{name}",
+        f"Rows of the view {name}",
+        "views",
+        table.answer,
+        table.read,
+        table.params,
+        about="Columns and filters are those that the projection declares. Views answer for the "
+        "present only.",
+    )
+
+
+@cache
+def all_routes() -> tuple[Route, ...]:
+    """Return every address of the query API. Raises RegistryError for a wrong declaration."""
+    tables = reads_views.table_lists().values()
+    lists = (*MONEY, *PEOPLE, VIEWS, *map(view_route, tables))
+    return (*lists, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)

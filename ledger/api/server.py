@@ -15,7 +15,7 @@ from aiohttp import web
 from ledger.api import openapi
 from ledger.api.admission import check_may_ask
 from ledger.api.problems import PRIVATE, Handler, guarded, method_not_allowed
-from ledger.api.routes import EVENT_BODY, EXCEPTIONS, RESOLVE, ROUTES, SEAL_NOTE, STATUS_ROUTE
+from ledger.api.routes import EVENT_BODY, EXCEPTIONS, RESOLVE, SEAL_NOTE, STATUS_ROUTE, all_routes
 from ledger.config.settings import Settings
 from ledger.errors import InvalidRequest, NotFound
 from ledger.queries import events as reads_log
@@ -68,7 +68,7 @@ def add_query_routes(
     """
     known = {**_SPECIAL, **(special or {})}
     by_path: dict[str, dict[str, Handler]] = {}
-    for route in ROUTES:
+    for route in all_routes():
         handler = known.get((route.method, route.path)) or _answering(route)
         by_path.setdefault(route.path, {})[route.method] = _admitted(handler)
     for path, handlers in by_path.items():
@@ -237,7 +237,7 @@ def _page(name: str, content_type: str) -> Handler:
 
 
 def _openapi() -> Handler:
-    body = msgspec.json.encode(openapi.document(ROUTES))
+    body = msgspec.json.encode(openapi.document(all_routes()))
 
     async def describe(request: web.Request) -> web.Response:
         headers = {"X-Content-Type-Options": "nosniff"}

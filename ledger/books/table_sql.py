@@ -101,6 +101,10 @@ def _create(table: Table, columns: Mapping[str, str], *, stream: bool) -> tuple[
         included = f" INCLUDE ({more})" if more else ""
         condition = f" WHERE {where}" if where else ""
         create.append(f"CREATE INDEX ON {table.name} ({keyed}){included}{condition}")
+    order = ", ".join(table.order)
+    for name in table.filters:
+        filtered = HASHED.format(name) if table.columns[name] == "text" else name
+        create.append(f"CREATE INDEX ON {table.name} (source, {filtered}, {order})")
     if stream:
         create.append(f"CREATE INDEX ON {table.name} (source, first_position)")
     return tuple(create)

@@ -22,7 +22,6 @@ from ledger.errors import (
 )
 
 Format = Literal["jsonl", "csv", "parquet", "hledger", "beancount"]
-What = Literal["entries", "balances", "transactions", "customers", "events"]
 Out = Annotated[str | None, Parameter(show_default=False, allow_leading_hyphen=True)]
 Names = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 
@@ -30,7 +29,7 @@ Names = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
 def export(
     *, audit: Path | None = None,
     format: Annotated[Format | None, Parameter(name="--format")] = None,  # noqa: A002
-    what: What | None = None, out: Out = None, source: Names = (),
+    what: str | None = None, out: Out = None, source: Names = (),
     effective_at: str | None = None, recorded_at: str | None = None, position: Names = (),
     json: Json = False,
 ) -> int:  # fmt: skip
@@ -46,7 +45,8 @@ def export(
     format
         Write a table (jsonl, csv, parquet) or the journal (hledger, beancount).
     what
-        What the table is about; entries when not given.
+        entries (when not given), balances, transactions, customers, events, or any view that
+        `ledger views` lists.
     out
         File to write, - for standard output, which it is when not given.
     source
@@ -54,9 +54,10 @@ def export(
     effective_at
         Only what the provider dates at or before this time, RFC 3339; not for packs and events.
     recorded_at
-        As the ledger knew it at this time, RFC 3339; not for packs.
+        As the ledger knew it at this time, RFC 3339; not for packs and views.
     position
-        Up to this position: straitsx:25, more than once or straitsx:25,gokart:3 for several.
+        Up to this position: straitsx:25, more than once or straitsx:25,gokart:3 for several; not
+        for views.
     json
         Print what was written as JSON.
     """

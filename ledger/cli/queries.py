@@ -25,6 +25,7 @@ from ledger.cli.options import (
     Status,
     To,
 )  # fmt: skip
+from ledger.errors import InvalidRequest
 
 PAGE_LIMIT_MAX: Final = 1000
 
@@ -163,6 +164,59 @@ def deliveries(
     return show_list("deliveries", filters, paging, service)
 
 
+def views(
+    table: Annotated[str | None, Parameter(help="The view whose rows to list.")] = None, /, *,
+    source: SourceName = None,
+    filter_: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--filter", negative="", show_default=False,
+            help="Only rows with this value, as column=value; may be given more than once.",
+        ),
+    ] = (),
+    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
+) -> int:  # fmt: skip
+    """List the views of the books, or the rows of one TABLE, as its projection declares it.
+
+    Without TABLE: every view with its columns, and those that --filter takes.
+    """
+    if table is not None:
+        filters = {**_filters_of(filter_), "source": source}
+        return show_list("rows", filters, paging, service, path=api("views", table))
+    if filter_ or source:
+        raise InvalidRequest("name the view whose rows to list; `ledger views` lists the views")
+    from ledger.terminal import tables
+
+    document, raw = ask_service(service, "/v1/views", {})
+    if service.json:
+        return write_raw(raw)
+    rows = [
+        {
+            "view": view["table"],
+            "columns": [column["name"] for column in view["columns"]],
+            "filters": view["filters"],
+        }
+        for view in document["views"]
+    ]
+    tables.show("views", {**document, "views": rows}, tables.console())
+    return 0
+
+
+def _filters_of(texts: tuple[str, ...]) -> dict[str, str]:
+    """Read filters written as column=value. Raises BadQuestion."""
+    filters: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidRequest(f"--filter is column=value; it is {text!r}")
+        if name in ("source", "limit", "cursor", "at_least"):
+            raise InvalidRequest(f"use --{name.replace('_', '-')} {value} instead of --filter")
+        if name in filters:
+            raise InvalidRequest(f"--filter names {name} more than once; give it once")
+        filters[name] = value
+    return filters
+
+
 exceptions = App(
     name="exceptions",
     help="List what an operator should look at, or decide on one of them.",
@@ -221,7 +275,7 @@ def resolve(
 
 
 COMMANDS: Final = (
-    status, wallets, balances, entries, transactions, customers, events, deliveries,
+    status, wallets, balances, entries, transactions, customers, events, deliveries, views,
 )  # fmt: skip
 """The commands in the order in which help lists them."""
 
@@ -237,13 +291,13 @@ def show_list(
     name: str, filters: Mapping[str, Any], paging: Paging, service: ServiceOptions,
     path: str | None = None,
 ) -> int:  # fmt: skip
-    """Ask for the list `name`, at /v1/`name` or `path`, and print it."""
+    """Ask for the list `name`, at `/v1/<name>` or `path`, and print it."""
     from ledger.terminal import tables
 
     limit = PAGE_LIMIT_MAX if paging.all and paging.limit is None else paging.limit
     params = {**filters, "limit": limit, "cursor": paging.cursor}
     document, raw = ask_service(
-        service, f"/v1/{path or name}", params, whole=name if paging.all else None
+        service, path or api(name), params, whole=name if paging.all else None
     )
     if service.json:
         return write_raw(raw)

@@ -376,4 +376,4 @@ def findings(
 ) -> int:  # fmt: skip
     """List what looks incomplete without any statement: stuck, returned, drifted, unverified."""
     filters = {"source": source, "reason": reason, "as_of": as_of}
-    return show_list("findings", filters, paging, service, path="reconciliation/findings")
+    return show_list("findings", filters, paging, service, path=api("reconciliation", "findings"))

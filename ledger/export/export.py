@@ -22,7 +22,7 @@ import msgspec
 import orjson
 from msgspec import UnsetType
 
-from ledger.api.routes import ROUTES
+from ledger.api.routes import VIEWS, all_routes
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable, InvalidRequest, NotCaughtUp, Tampered
 from ledger.evidence import store as seals
@@ -51,7 +51,9 @@ SESSION: Final[dict[str, Any]] = {"idle_in_transaction_session_timeout": "0"}
 """Whoever reads our output may be slow."""
 
 STDOUT: Final = "-"
-WHATS: Final = ("entries", "balances", "transactions", "customers", "events")
+EVENTS: Final = "events"
+LISTS: Final = ("entries", "balances", "transactions", "customers")
+"""What is exported as `/v1/<what>` answers it; every other table as `/v1/views/<what>` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ async def write(dsn: str, wanted: ExportRequest) -> Exported:
     """Export; return what came of it. Raises BadQuestion for what does not go together."""
     if wanted.format in DIALECTS and wanted.what != "entries":
         raise InvalidRequest(f"{wanted.format} holds a journal: --what entries is what it can tell")
-    if wanted.what == "events" and "effective_at" in wanted.params:
+    if wanted.what == EVENTS and "effective_at" in wanted.params:
         raise InvalidRequest(
             "events are not dated by the provider: use --recorded-at or --position"
         )
@@ -145,7 +147,7 @@ async def _snapshot(dsn: str) -> AsyncIterator[Snapshot]:
 
 async def _question(snapshot: Snapshot, wanted: ExportRequest) -> tuple[Snapshot, QueryParams]:
     """Check what is asked for; return the snapshot as it stood then."""
-    route = _route("entries" if wanted.what == "events" else wanted.what)
+    route = _route("entries" if wanted.what == EVENTS else wanted.what)
     query = [*wanted.params.items(), ("limit", str(LIMIT_MAX))]
     params = parse_params(route, {}, query)
     source = params.text("source")
@@ -157,7 +159,14 @@ async def _question(snapshot: Snapshot, wanted: ExportRequest) -> tuple[Snapshot
 
 
 def _route(what: str) -> Route:
-    return next(route for route in ROUTES if route.path == f"/v1/{what}")
+    """Return the list that is exported. Raises BadQuestion for what there is none of."""
+    path = f"/v1/{what}" if what in LISTS else f"{VIEWS.path}/{what}"
+    for route in all_routes():
+        if route.path == path:
+            return route
+    views = [route.path.rpartition("/")[2] for route in all_routes() if route.tag == VIEWS.tag]
+    known = sorted({EVENTS, *LISTS, *views} - {"views"})
+    raise InvalidRequest(f"there is nothing named {what!r} to export; there is: {', '.join(known)}")
 
 
 async def _pages(snapshot: Snapshot, params: QueryParams, what: str) -> AsyncIterator[list[Row]]:
@@ -166,7 +175,7 @@ async def _pages(snapshot: Snapshot, params: QueryParams, what: str) -> AsyncIte
     base, cursor = params, None
     while True:
         answer = await route.read(snapshot, base)
-        yield [msgspec.to_builtins(row) for row in getattr(answer, what)]
+        yield [msgspec.to_builtins(row) for row in getattr(answer, _rows_of(what))]
         cursor = answer.next
         if cursor is None:
             return
@@ -199,7 +208,7 @@ async def _table(
         "csv": Csv,
         "parquet": partial(Parquet, texts=texts),
     }
-    if wanted.what == "events":
+    if wanted.what == EVENTS:
         columns: Sequence[ExportColumn] = EVENT_COLUMNS
         pages = _events(snapshot, params)
     else:
@@ -216,10 +225,15 @@ async def _table(
     return count
 
 
+def _rows_of(what: str) -> str:
+    """Return the field of a list's answer that has its rows."""
+    return what if what in LISTS else "rows"
+
+
 def _row_type(what: str) -> type[Any]:
     """Return the type of a list's rows."""
     fields = {each.name: each.type for each in msgspec.structs.fields(_route(what).answer)}
-    found: type[Any] = fields[what].__args__[0]
+    found: type[Any] = fields[_rows_of(what)].__args__[0]
     return found
 
 

@@ -49,8 +49,9 @@ class Param:
     name: str
     about: str
     kind: Literal[
-        "text", "currency", "time", "kept_time", "position", "places", "choice", "kind", "status"
-    ] = "text"
+        "text", "currency", "time", "kept_time", "position", "integer", "places", "choice", "kind",
+        "status",
+    ] = "text"  # fmt: skip
     choices: tuple[str, ...] = ()
     table: str = LOG
     """The table of the books whose kinds or statuses are meant."""
@@ -118,6 +119,8 @@ AS_OF: Final = (
         "places",
     ),
 )
+AS_OF_NAMES: Final = frozenset(param.name for param in AS_OF)
+COMMON_NAMES: Final = frozenset({AT_LEAST.name, *(param.name for param in PAGING)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,10 @@ def parse_params(
     for name, value in query:
         if name not in known:
             allowed = ", ".join(sorted(known)) or "none"
-            raise InvalidRequest(f"unknown parameter {_shown(name)}; this address takes: {allowed}")
+            dated = "" if name not in AS_OF_NAMES else "; it answers for the present only"
+            raise InvalidRequest(
+                f"unknown parameter {_shown(name)}; this address takes: {allowed}{dated}"
+            )
         if name in given:
             raise InvalidRequest(f"parameter {name} is given more than once; give it once")
         given[name] = value
@@ -218,6 +224,8 @@ def _value(param: Param, text: str) -> str | int | datetime:
     match param.kind:
         case "position":
             return _position(param.name, text)
+        case "integer":
+            return _integer(param.name, text)
         case "time":
             return _time(param.name, text)
         case "kept_time":
@@ -255,6 +263,13 @@ def _position(name: str, text: str) -> int:
             f"{name} must be a log position: a whole number up to {POSITION_MAX}; it is "
             f"{_shown(text)}"
         )
+    return int(text)
+
+
+def _integer(name: str, text: str) -> int:
+    number = text.removeprefix("-")
+    if not _DIGITS.fullmatch(number) or int(number) > POSITION_MAX:
+        raise InvalidRequest(f"{name} must be a whole number; it is {_shown(text)}")
     return int(text)
 
 

@@ -17,6 +17,7 @@ from ledger.queries import money as reads_money
 from ledger.queries import reconciliation as reads_recon
 from ledger.queries import snapshot as reads
 from ledger.queries import status as reads_status
+from ledger.queries.views import table_lists
 from tests.asking import first_generation
 from tests.conftest import Database
 
@@ -135,6 +136,21 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "one statement line": (
         reads_recon.SELECT_STATEMENT_LINES, (S, PAGE, None, None, None, "line_77", None),
     ),
+    **{
+        f"view of {name} after {after} with {filters}": (
+            view.listing.statement, (S, PAGE, *after, *filters),
+        )
+        for name, after, filters in (
+            ("transactions", (10_000,), (None, None)),
+            ("transactions", (None,), (None, "contract_77")),
+            ("customers", ("customer", "customer_5"), (None, None, None)),
+            ("customers", (None, None), (None, None, "pending")),
+            ("customers", ("customer", "customer_5"), (None, None, "pending")),
+            ("customers", (None, None), ("customer", "customer_77", None)),
+            ("exceptions", ("a", 5, "opened"), (None,)),
+        )
+        for view in (table_lists()[name],)
+    },
 }  # fmt: skip
 
 

@@ -13,12 +13,12 @@ from openapi_spec_validator import validate
 
 import ledger.api.console
 from ledger.api.openapi import document
-from ledger.api.routes import ROUTES
+from ledger.api.routes import all_routes
 from ledger.api.server import add_query_routes
 from ledger.config.settings import load
 from ledger.service.web import build
 
-DOCUMENT = document(ROUTES)
+DOCUMENT = document(all_routes())
 METHODS = {"GET", "POST"}
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ledger.api.routes import ROUTES
+from ledger.api.routes import all_routes
 from ledger.errors import InvalidRequest
 from ledger.queries.as_of.refold import positions_asked
 from ledger.queries.params import AsOfParams, QueryParams, Route, after, parse_params, write_cursor
 
-BY_PATH = {route.path: route for route in ROUTES}
+BY_PATH = {route.path: route for route in all_routes()}
 TRANSACTIONS = BY_PATH["/v1/transactions"]
 EVENTS = BY_PATH["/v1/events"]
 EVENT = BY_PATH["/v1/events/{source}/{position}"]
