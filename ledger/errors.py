@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-
-class LedgerError(Exception):
-    """The ledger could not do what was asked. The message says what to do next."""
-
-    def __str__(self) -> str:
-        return super().__str__() or (self.__doc__ or "").strip()
+from ledger.callback_errors import InvalidCallback as InvalidCallback
+from ledger.callback_errors import LedgerError as LedgerError
+from ledger.callback_errors import MalformedBody as MalformedBody
 
 
 class SettingsError(LedgerError):
     """A setting is missing, unknown or malformed. Correct it and start again."""
-
-
-class MalformedBody(LedgerError):
-    """The body is not the strict JSON that the ledger reads; it is kept and listed."""
-
-
-class InvalidCallback(LedgerError):
-    """A callback states something impossible; it moves no money and is listed as an exception.
-
-    `reason` is a stable word (`negative_fees`), the message explains it to a person.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 class NotStorable(LedgerError, ValueError):

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from ledger.errors import InvalidCallback
+from ledger.callback_errors import InvalidCallback
 from ledger.payload import (
     JSON,
     YEARS,

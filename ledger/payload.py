@@ -13,7 +13,7 @@ from decimal import Context, Decimal, DefaultContext, Inexact, setcontext
 from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
 
-from ledger.errors import InvalidCallback
+from ledger.callback_errors import InvalidCallback
 
 JSON: TypeAlias = Any
 """A strictly parsed JSON value: dict, list, str, int, bool, None or `Number`."""

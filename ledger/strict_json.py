@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 import orjson
 
-from ledger.errors import MalformedBody
+from ledger.callback_errors import MalformedBody
 from ledger.model import JSON, Number
 
 DEPTH_MAX: Final = 64

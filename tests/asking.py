@@ -12,6 +12,7 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from ledger import registry
+from ledger.books import fold_version
 from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
 from ledger.books.projection_worker import ProjectionWorker
@@ -117,7 +118,7 @@ async def serving(
 async def first_generation(database: Database) -> int:
     """Make empty live books."""
     async with database.service() as connection:
-        version = registry.current_version(await load_terms(connection))
+        version = fold_version.current_version(await load_terms(connection))
         return await books.create_generation(connection, registry.load(), version, "live")
 
 

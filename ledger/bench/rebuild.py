@@ -38,6 +38,7 @@ from ledger.bench.run import (
     tool,
     workplace,
 )
+from ledger.books.fold_version import current_version
 from ledger.config.settings import Settings, load
 from ledger.database import connection as database
 from ledger.errors import MeasurementFailed
@@ -120,7 +121,7 @@ async def _first_books(
         )
         rate = load_.events / (time.monotonic() - began)
         await sum_spans(dsn, generation, terms)
-        version = registry.current_version(terms)
+        version = current_version(terms)
         await connection.execute(MAKE_LIVE, generation, version)
     return generation, rate
 

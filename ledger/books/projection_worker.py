@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any, Final
 
 import structlog
@@ -26,12 +25,12 @@ from ledger.books.fold_connections import FoldConnections
 from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
-from ledger.errors import CheckpointConflict, InvalidCallback, MalformedBody, NotStorable
-from ledger.eventlog.reader import EVENT_COLUMNS, read_at, read_next
+from ledger.errors import CheckpointConflict, NotStorable
+from ledger.eventlog.reader import read_at, read_next
 from ledger.fold.batch import DECISION, Batch, ChangeSet, StreamKey, TranslatedEvent
-from ledger.fold.change import in_time
+from ledger.fold.translate import translate
 from ledger.model import RETRY, Issue, SourceTerms, changed
-from ledger.registry import EVENT_MISMATCH, Registry
+from ledger.registry import Registry
 from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled
 from ledger.runtime.metrics import FOLD_FAILURES, FOLDED
 
@@ -54,34 +53,10 @@ REPORT_FAILURES: Final = 3
 """Failures in a row from which on a source's trouble is a condition that operators see."""
 RETRYING: Final = "fold_retrying"
 
-_columns: Final = itemgetter(*EVENT_COLUMNS)
 
-
-def translate(registry: Registry, terms: SourceTerms, row: Any) -> TranslatedEvent:
-    """Turn a stored event into a fact, or into the trouble that it is."""
-    (position, event_id, kind, resource_id, status, path_event, origin, reason, detail, body,
-     received_at, recorded_at) = _columns(row)  # fmt: skip
-    fact = issue = None
-    if reason == "unsupported_encoding" or (
-        # These bytes were posted under another event name before: theirs is what they are.
-        reason == EVENT_MISMATCH and registry.is_by_url(terms.provider, body)
-    ):
-        issue = Issue(reason, detail or "")
-    else:
-        try:
-            told = registry.translate(terms, origin, path_event, body)
-            fact = in_time(told, received_at) if origin == "callback" else told
-        except MalformedBody as error:
-            issue = Issue("unreadable", str(error))
-        except InvalidCallback as error:
-            issue = Issue(error.reason, error.detail)
-        except Exception as error:
-            LOGGER.exception("handler_failed", source=terms.source, position=position)
-            issue = Issue("handler_failed", f"{type(error).__name__}: {error}"[:500])
-    return TranslatedEvent(
-        position, event_id.hex(), kind, resource_id, status, received_at, recorded_at, fact,
-        issue,
-    )  # fmt: skip
+def log_handler_failure(source: str, position: int, error: Exception) -> None:
+    """Log what a handler raised for an event, with its trace."""
+    LOGGER.error("handler_failed", source=source, position=position, exc_info=error)
 
 
 @dataclass(slots=True)
@@ -211,9 +186,13 @@ class ProjectionWorker:
         events: list[TranslatedEvent] = []
         for first in range(0, len(rows), YIELD_EVERY_EVENTS):
             part = rows[first : first + YIELD_EVERY_EVENTS]
-            events += [translate(self.registry, self.terms, row) for row in part]
+            events += [self.translated(row) for row in part]
             await asyncio.sleep(0)
         return events
+
+    def translated(self, row: Any) -> TranslatedEvent:
+        """Translate a row of the log; log what a handler raises."""
+        return translate(self.registry.dispatch, self.terms, row, log_handler_failure)
 
     def advanced(self, position: int) -> None:
         """Learn that the books are at `position` now."""
@@ -433,7 +412,7 @@ async def would_fold(folder: ProjectionWorker, position: int) -> bool:
         rows = await read_at(connection, folder.terms.source, [position])
     if not rows:
         return False
-    event = translate(folder.registry, folder.terms, rows[0])
+    event = folder.translated(rows[0])
     pipe = await folder._opened()
     fact = event.fact
     pipe.parked.clear()

@@ -8,6 +8,7 @@ from typing import Any, Final
 import asyncpg
 
 from ledger import registry
+from ledger.books import fold_version
 from ledger.books import schema_inventory as inventory
 from ledger.books import store as books
 from ledger.books.schema_inventory import SchemaDifference
@@ -64,7 +65,7 @@ async def _books(
     connection: Any, settings: Settings, version: str, found: inventory.Inventory
 ) -> tuple[list[SchemaDifference], str]:
     """Compare the live books with those that this program makes, or with what none has."""
-    if version != registry.current_version(await terms_of(connection, settings)):
+    if version != fold_version.current_version(await terms_of(connection, settings)):
         return inventory.never(found), "the books were folded by another version of this program"
     try:
         expected = await inventory.of_books(connection, registry.load())

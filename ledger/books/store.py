@@ -137,13 +137,14 @@ async def create_tables(connection: Any, registry: Registry, generation: int) ->
     """Make the schema of a generation with its empty tables, and use it."""
     await connection.execute(f"CREATE SCHEMA {schema_of(generation)}")
     await use_generation(connection, generation)
-    for statement in BOOKKEEPING:
+    for statement in ddl(registry):
         await connection.execute(statement)
-    for table in tables(registry).values():
-        for statement in table.create:
-            await connection.execute(statement)
-    for statement in FUNCTIONS:
-        await connection.execute(statement)
+
+
+def ddl(registry: Registry) -> list[str]:
+    """Return the statements that make the tables and functions of a generation, in order."""
+    made = [statement for table in tables(registry).values() for statement in table.create]
+    return [*BOOKKEEPING, *made, *FUNCTIONS]
 
 
 async def try_swap(connection: Any, generation: int) -> bool:

@@ -1,15 +1,11 @@
-"""Reading events back from the log, with the columns that a fold needs."""
+"""Reading events back from the log, with the columns that a fold needs (EVENT_COLUMNS)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-EVENT_COLUMNS: Final = (
-    "position", "event_id", "kind", "resource_id", "status", "path_event", "origin", "reason",
-    "detail", "body", "received_at", "recorded_at",
-)  # fmt: skip
-"""What every function here returns of an event, in this order."""
+from ledger.fold.translate import EVENT_COLUMNS
 
 _COLUMNS: Final = ", ".join(EVENT_COLUMNS)
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import orjson
 
-from ledger.books.projection_worker import translate
+from ledger.books.projection_worker import log_handler_failure
 from ledger.export.jsonl import row_line
 from ledger.fold.batch import (
     RELATED_MAX,
@@ -27,6 +27,7 @@ from ledger.fold.batch import (
     TranslatedEvent,
 )
 from ledger.fold.stream_state import encode
+from ledger.fold.translate import translate
 from ledger.model import Issue, SourceTerms, Table, changed
 from ledger.payload import plain, total
 from ledger.registry import Registry
@@ -137,7 +138,10 @@ class OfflineFold:
         """Fold further events of the log (columns of ledger.events)."""
         for begin in range(0, len(events), BATCH_EVENTS):
             rows = events[begin : begin + BATCH_EVENTS]
-            self._fold([translate(self.registry, self.terms, row) for row in rows])
+            self._fold([self._translated(row) for row in rows])
+
+    def _translated(self, row: Mapping[str, Any]) -> TranslatedEvent:
+        return translate(self.registry.dispatch, self.terms, row, log_handler_failure)
 
     def finish(self) -> None:
         """Write out the tables that have one row per key."""

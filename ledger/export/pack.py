@@ -19,6 +19,7 @@ from typing import Any, Final
 import asyncpg
 
 from ledger import registry
+from ledger.books import fold_version
 from ledger.books import store as books
 from ledger.config.settings import LOG_NAME, Settings
 from ledger.database import connection as database
@@ -148,7 +149,7 @@ class Exporting:
             for row in await self._ends(wanted, terms)
         ]
         packs = [each.packed for each in reaches]
-        version = registry.current_version([each.terms for each in packs])
+        version = fold_version.current_version([each.terms for each in packs])
         self.writer.add(ABOUT, about(version, packs))
         self.writer.add(KEYS, "".join(f"{key}\n" for key in _keys(reaches)).encode())
         for each in reaches:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from ledger.errors import InvalidCallback
+from ledger.callback_errors import InvalidCallback
 from ledger.fold.stream_state import StreamState
 from ledger.model import YEARS, Fact, Issue, Record, StreamProjection, stamp
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from ledger.errors import LedgerError
+from ledger.callback_errors import LedgerError
 from ledger.model import Entry, Leg
 
 _ZERO: Final = Decimal(0)

@@ -7,7 +7,8 @@ from functools import cache
 from typing import Final
 
 from ledger import registry
-from ledger.registry import UNKNOWN, UNREADABLE
+from ledger.fold.dispatch import UNKNOWN
+from ledger.registry import UNREADABLE
 
 LOG: Final = ""
 """The table that stands for the log itself, which has every kind."""

@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from ledger import registry
 from ledger.books import balance_index as cells
+from ledger.books import fold_version
 from ledger.books import store as books
 from ledger.books.compare import Difference
 from ledger.config.settings import Settings
@@ -182,7 +182,7 @@ class Rebuild:
 
     async def _look(self) -> None:
         self.terms = await terms_of(self.connection, self.settings)
-        self.version = registry.current_version(self.terms)
+        self.version = fold_version.current_version(self.terms)
         live = await self.connection.fetchrow(books.SELECT_LIVE)
         if live is None:
             raise NoBooks("there are no books yet; start `ledger serve`, which makes them")

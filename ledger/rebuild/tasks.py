@@ -15,9 +15,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
-from ledger.books.projection_worker import translate
+from ledger.books.projection_worker import log_handler_failure
 from ledger.eventlog.reader import read_at, read_range
 from ledger.fold.batch import Batch, ChangeSet, LoadedStream, StreamKey, TranslatedEvent, stream_of
+from ledger.fold.translate import translate
 from ledger.model import SourceTerms
 from ledger.rebuild import plan as bulk
 from ledger.rebuild import sorted_files as shuffle
@@ -112,7 +113,7 @@ class Tasks:
         for start in range(low, high, READ_EVENTS):
             end = min(start + READ_EVENTS, high)
             for row in await read_range(self.connection, source, start, end):
-                yield translate(self.registry, terms, row)
+                yield translate(self.registry.dispatch, terms, row, log_handler_failure)
 
     async def _fold(self, plan: Plan, stage: str, part: int) -> int:
         """Fold a part and write all its rows; streams that share links go to parts of their own."""
@@ -180,7 +181,8 @@ class Tasks:
         if not retold:
             return events
         rows = await read_at(self.connection, plan.source, retold)
-        events += [translate(self.registry, self.terms[plan.source], row) for row in rows]
+        terms, dispatch = self.terms[plan.source], self.registry.dispatch
+        events += [translate(dispatch, terms, row, log_handler_failure) for row in rows]
         return sorted(events, key=attrgetter("position"))
 
 

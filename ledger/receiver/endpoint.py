@@ -20,9 +20,10 @@ from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.eventlog.appender import AppendResult, InFlightLimit, Log, NewEvent
 from ledger.eventlog.identity import identity
 from ledger.evidence.authenticity import headers_with_mark
+from ledger.fold.dispatch import EVENT_MISMATCH, UNKNOWN
 from ledger.model import Envelope
 from ledger.receiver.delivery_log import DeliveryLog
-from ledger.registry import EVENT_MISMATCH, UNKNOWN, UNREADABLE, ParsedCallback, Registry
+from ledger.registry import UNREADABLE, ParsedCallback, Registry
 from ledger.runtime import addresses
 from ledger.runtime.addresses import allowed
 from ledger.runtime.metrics import RequestCounters
@@ -166,7 +167,7 @@ class Receiver:
 
     def documents(self, source: Source, path_event: str | None) -> bool:
         """Tell whether the provider has such an event; any name will do if it documents none."""
-        names = self.registry.events.get(source.provider)
+        names = self.registry.dispatch.events.get(source.provider)
         return path_event is None or not names or path_event in names
 
     def _admit(self, request: web.Request, name: str) -> tuple[Source, str | None]:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 
 from ledger import registry
+from ledger.books import fold_version
 from ledger.books import store as books
 from ledger.books.fold_connections import FoldConnections, fold_connections
 from ledger.books.projection_worker import REFUSED, REPORT_FAILURES, ProjectionWorker, would_fold
@@ -132,7 +133,7 @@ class Projector:
 
         Raises BooksDiffer when the books of the changed code are not the live ones.
         """
-        version = registry.current_version(await terms_of(connection, self.settings))
+        version = fold_version.current_version(await terms_of(connection, self.settings))
         live = await connection.fetchrow(books.SELECT_LIVE)
         if live is None:
             first = await books.create_generation(connection, registry.load(), version, "live")
@@ -157,7 +158,7 @@ class Projector:
             async with database.connected(self.dsn, seconds_max=60) as connection:
                 if not await self._would_fold_now(connection, generation):
                     return
-                version = registry.current_version(await terms_of(connection, self.settings))
+                version = fold_version.current_version(await terms_of(connection, self.settings))
             await self._renew(version, is_retry=True)
             self._different = ""
         except BooksDiffer as error:

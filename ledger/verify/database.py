@@ -16,7 +16,7 @@ from typing import Any, Final
 import asyncpg
 
 from ledger import registry
-from ledger.books import schema_check
+from ledger.books import fold_version, schema_check
 from ledger.books import store as books
 from ledger.config.settings import Settings
 from ledger.database import connection as database
@@ -238,7 +238,7 @@ class Verification:
             self._add("INCOMPLETE", "books", "not folded again (--skip-books)")
             return
         terms = await terms_of(connection, self.settings)
-        if live["version"] != registry.current_version(terms):
+        if live["version"] != fold_version.current_version(terms):
             told = "the live books were folded by another version of this program"
             advice = "run `ledger rebuild --swap`, or `ledger serve`, then verify again"
             self._add("INCOMPLETE", "books", told, advice)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ledger import registry
+from ledger.books import fold_version
 from ledger.errors import BadNote, InvalidRequest, Tampered
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence.keys import read_trusted
@@ -158,7 +159,7 @@ class PackCheck:
 
     def _check_version(self, about: About) -> bool:
         """Say whether this program folds as the one did that made the pack."""
-        here = registry.current_version([each.terms for each in about.sources])
+        here = fold_version.current_version([each.terms for each in about.sources])
         if here == about.version:
             self._add("ok", "version", f"folded by {about.program}, version {here}, as here")
             return True

@@ -157,6 +157,19 @@ async def unlike_a_fold(service: Service) -> dict[str, Any]:
         return differences(await dump(connection, live), await dump(connection, other))
 
 
+def copy_of_the_program(folder: Path) -> Path:
+    """Copy the program, to be changed; a service runs it with this folder as its PYTHONPATH."""
+    for name in ("handlers", "projections", "ledger", "migrations"):
+        shutil.copytree(ROOT / name, folder / "code" / name)
+    return folder / "code"
+
+
+def change(file: Path, old: str, new: str) -> None:
+    text = file.read_text("utf-8")
+    assert old in text, (file, old)
+    file.write_text(text.replace(old, new), "utf-8")
+
+
 def seeded() -> random.Random:
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -240,9 +253,7 @@ async def test_an_unknown_callback_is_understood_when_its_handler_arrives(
     serve: Serve, tmp_path: Path
 ) -> None:
     """Only a file is added and the service restarted: it folds the log again by itself."""
-    code = tmp_path / "code"
-    for name in ("handlers", "projections", "ledger", "migrations"):
-        shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+    code = copy_of_the_program(tmp_path)
     body = orjson.dumps({"id": "win-1", "type": "lottery", "status": "completed", "prize": "77.5",
                          "currency": "xsgd", "updated_at": "2026-01-01T00:00:00Z"})  # fmt: skip
     changed = {"LEDGER_SWAP_CHANGED_BOOKS": "true"}
@@ -278,3 +289,43 @@ async def test_an_unknown_callback_is_understood_when_its_handler_arrives(
             assert await caller.rows("/v1/exceptions", "exceptions", reason="unknown") == []
         assert "books_rebuild_compared" in service.text()
         assert "books_rebuild_swapped" in service.text()
+
+
+@pytest.mark.timeout(180)
+async def test_a_changed_posting_rule_folds_the_log_again_and_a_changed_pause_does_not(
+    serve: Serve, tmp_path: Path
+) -> None:
+    code = copy_of_the_program(tmp_path)
+    rng = seeded()
+    with serve(TOML, PYTHONPATH=str(code), LEDGER_SWAP_CHANGED_BOOKS="true") as service:
+        async with calling(service.url) as caller:
+            await tell(caller, rng, 2)
+            before = await caught_up(service)
+            fees = await caller.rows("/v1/balances", "balances", account="expenses:fees")
+            assert fees
+        assert await asyncio.to_thread(service.stop) == 0
+        change(
+            code / "ledger" / "books" / "projection_worker.py",
+            "YIELD_EVERY_EVENTS: Final = 50", "YIELD_EVERY_EVENTS: Final = 40",
+        )  # fmt: skip
+        await asyncio.to_thread(service.start)
+        async with calling(service.url) as caller:
+            await tell(caller, rng, 1)
+        same = await caught_up(service)
+        assert (same["generation"], same["books_version"]) == (
+            before["generation"], before["books_version"],
+        )  # fmt: skip
+        assert "books_rebuild_started" not in service.text()
+        assert await asyncio.to_thread(service.stop) == 0
+        change(code / "projections" / "postings.py", '"expenses:fees"', '"expenses:all_fees"')
+        await asyncio.to_thread(service.start)
+
+        async def is_folded_again() -> dict[str, Any] | None:
+            found = await status(service)
+            return found if found["books_version"] != before["books_version"] else None
+
+        after = await eventually(is_folded_again, SECONDS_MAX)
+        assert after["generation"] == before["generation"] + 1
+        async with calling(service.url) as caller:
+            assert await caller.rows("/v1/balances", "balances", account="expenses:all_fees")
+            assert await caller.rows("/v1/balances", "balances", account="expenses:fees") == []

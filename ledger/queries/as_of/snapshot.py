@@ -15,12 +15,13 @@ from msgspec import UNSET
 
 from ledger import registry
 from ledger.books.balance_index import Bound
-from ledger.books.projection_worker import translate
+from ledger.books.projection_worker import log_handler_failure
 from ledger.errors import InvalidRequest
 from ledger.eventlog import clocks
 from ledger.eventlog.reader import read_at
 from ledger.eventlog.sources import load_terms
 from ledger.fold.batch import StreamKey
+from ledger.fold.translate import translate
 from ledger.model import SourceTerms
 from ledger.queries.as_of.refold import Refold, positions_asked
 from ledger.queries.money import HISTORY_MAX
@@ -228,7 +229,7 @@ async def _refold(snapshot: Snapshot, refold: Refold, keys: Sequence[StreamKey])
         part = told[first : first + EVENTS_AT_ONCE]
         places = sorted({row["position"] for row in part})
         bodies = {
-            row["position"]: translate(known, refold.terms, row)
+            row["position"]: translate(known.dispatch, refold.terms, row, log_handler_failure)
             for row in await read_at(snapshot.connection, source, places)
         }
         refold.add(((row["kind"], row["id"]), bodies[row["position"]]) for row in part)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import registry
+from ledger.books import fold_version
 from ledger.books import store as books
 from ledger.database import conditions
 from ledger.service.projector import Projector
@@ -271,7 +271,7 @@ async def test_changed_code_whose_books_differ_waits_for_a_decision(
             f"UPDATE {books.schema_of(generation)}.transactions SET status = 'failed'"
             " WHERE id = 'contract_0002'"
         )
-    monkeypatch.setattr(registry, "current_version", lambda _terms: "changed")
+    monkeypatch.setattr(fold_version, "current_version", lambda _terms: "changed")
 
     async def is_reported() -> Any:
         async with database.service() as connection:

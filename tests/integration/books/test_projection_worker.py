@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from ledger import registry
+from ledger.books import fold_version
 from ledger.books import projection_worker as workers
 from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
@@ -25,6 +26,8 @@ from ledger.errors import CheckpointConflict, NotStorable
 from ledger.eventlog.appender import Log, NewEvent
 from ledger.eventlog.identity import identity
 from ledger.eventlog.sources import load_terms
+from ledger.fold.dispatch import Dispatch
+from ledger.fold.translate import OnFailure
 from ledger.model import FoldResult, Projection, RecordedFact
 from ledger.receiver.delivery_log import DeliveryLog
 from ledger.receiver.endpoint import Receiver
@@ -336,7 +339,7 @@ async def test_changed_code_makes_new_books_beside_the_old_and_swaps(
     first = [asyncio.create_task(Projector(database.service_dsn, database.settings).run())]
     old = await eventually(lambda: live_at_head(database))
     await end(first)
-    monkeypatch.setattr(registry, "current_version", lambda _terms: "changed")
+    monkeypatch.setattr(fold_version, "current_version", lambda _terms: "changed")
     second = [asyncio.create_task(Projector(database.service_dsn, database.settings).run())]
     try:
         new = await eventually(lambda: live_at_head(database, "changed"))
@@ -468,10 +471,10 @@ async def test_a_bug_in_one_sources_fold_leaves_the_other_sources_alone(
     await append(database, callbacks(seeded(), 1))
     sound = workers.translate
 
-    def translate(known: Registry, terms: Any, row: Any) -> Any:
+    def translate(dispatch: Dispatch, terms: Any, row: Any, on_failure: OnFailure) -> Any:
         if terms.source == "straitsx":
             raise ZeroDivisionError("a bug in the worker")
-        return sound(known, terms, row)
+        return sound(dispatch, terms, row, on_failure)
 
     monkeypatch.setattr(workers, "translate", translate)
     running = [asyncio.create_task(Projector(database.service_dsn, database.settings).run())]

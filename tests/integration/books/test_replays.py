@@ -22,7 +22,7 @@ from tests.samples import body as sample
 from tests.service import Caller, calling
 
 SECRET = "ss_0123456789abcdef0123456789abcdef"
-EVENTS = sorted(load().events["straitsx"])
+EVENTS = sorted(load().dispatch.events["straitsx"])
 CUSTOMERS = ("cpbaCreated", "cpbaVerificationStatusUpdated")
 OWN = ("ubaCreated", "ubaVerificationStatusUpdated")
 ACCOUNT = sample("straitsx/24-bank_account-verified")

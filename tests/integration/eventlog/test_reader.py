@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ledger.eventlog.appender import APPEND
-from ledger.eventlog.reader import EVENT_COLUMNS, read_at, read_next, read_range
+from ledger.eventlog.reader import read_at, read_next, read_range
+from ledger.fold.translate import EVENT_COLUMNS
 from tests.conftest import Database
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -211,7 +211,7 @@ def facts(seed: int) -> list[tuple[str, bytes, str | None, Fact | None]]:
         terms = STRAITSX if each.source == "straitsx" else GOKART
         fact = None
         if each.body != b"{nonsense":
-            fact = known.translate(terms, "callback", each.event, each.body)
+            fact = known.dispatch.translate(terms, "callback", each.event, each.body)
         found.append((each.source, each.body, each.event, fact))
     return found
 

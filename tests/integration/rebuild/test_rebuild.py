@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger import registry
 from ledger.books import balance_index as cells
+from ledger.books import fold_version
 from ledger.books import store as books
 from ledger.cli import main as cli
 from ledger.errors import NoBooks
@@ -447,7 +447,7 @@ async def test_another_version_differs_as_it_should_and_says_so(
     database: Database, live: int, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await change(database, live, "ALTER TABLE balances ADD COLUMN colour text")
-    monkeypatch.setattr(registry, "current_version", lambda _terms: "changed")
+    monkeypatch.setattr(fold_version, "current_version", lambda _terms: "changed")
     done = await command("--swap")
     assert done.code == 1
     assert "colour" in done.out
@@ -462,7 +462,7 @@ async def test_an_unfinished_rebuild_of_another_version_is_dropped(
     database: Database, live: int, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await command()).code == 0
-    monkeypatch.setattr(registry, "current_version", lambda _terms: "changed")
+    monkeypatch.setattr(fold_version, "current_version", lambda _terms: "changed")
     assert (await command("--verify-only")).code == 0
     assert await generations(database) == [(live, "live")]
 

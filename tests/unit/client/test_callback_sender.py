@@ -51,7 +51,7 @@ def check_of(source: Source) -> Verify:
 
 def fact(callback: SimulatedCallback) -> Fact:
     terms = SourceTerms(callback.source, callback.source, "USD")
-    return registry.load().translate(terms, "callback", callback.event, callback.body)
+    return registry.load().dispatch.translate(terms, "callback", callback.event, callback.body)
 
 
 def told(name: str, seed: int = 7) -> list[tuple[str, str]]:

@@ -18,7 +18,9 @@ def facts_of(provider: str) -> list[Fact]:
     for name in samples.names(provider):
         path = next((event for word, event in PATHS.items() if word in name), None)
         try:
-            found.append(registry.load().translate(terms, "callback", path, samples.body(name)))
+            found.append(
+                registry.load().dispatch.translate(terms, "callback", path, samples.body(name))
+            )
         except (MalformedBody, InvalidCallback):
             assert name in samples.MALFORMED
     return found

@@ -30,7 +30,10 @@ def statements(told: Month) -> dict[str, Statement]:
 def movements(told: Month) -> dict[str, Decimal]:
     """Fold the callbacks and return what every wallet holds."""
     found = registry.load()
-    facts = [found.translate(STRAITSX, "callback", event, body) for event, body in told.callbacks]
+    facts = [
+        found.dispatch.translate(STRAITSX, "callback", event, body)
+        for event, body in told.callbacks
+    ]
     sums = Books().tell(*facts, batches=[500] * (len(facts) // 500)).sums
     held: dict[str, Decimal] = defaultdict(Decimal)
     for (account, currency), (debits, credited) in sums.items():
