@@ -47,6 +47,7 @@ __all__ = [
     "Number",
     "Payload",
     "Projection",
+    "Provider",
     "Record",
     "RecordedFact",
     "SourceTerms",
@@ -189,6 +190,26 @@ class Handler:
     """Body types of several handlers: where the body's shape does not decide, the URL does."""
     statuses: frozenset[str] | None = None
     """Statuses the documents name; None = any (kinds that carry no status)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """A sender of callbacks, found by its presence in `handlers/` as `PROVIDER`."""
+
+    name: str
+    """As `provider = "…"` of a source and `Handler.provider` name it."""
+    scheme: str
+    """The signature scheme of its callbacks, one of `ledger/signatures/`."""
+    header: str = ""
+    """The header that authenticates a callback; "" where the scheme prescribes its own."""
+    default_currency: str | None = None
+    """The currency assumed, with a warning, where its callbacks name none."""
+    statement_format: str | None = None
+    """The format of its statement files where their bytes show no more than JSON."""
+    statement_api: str | None = None
+    """The API that its statements are fetched from; None = they only come as files."""
+    default_place: int | None = None
+    """Where its source is among those that exist when no setting names any; None = nowhere."""
 
 
 class RecordedFact(Record, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,16 +14,18 @@ from typing import Any, Final
 import handlers
 import projections
 from ledger.errors import InvalidCallback, MalformedBody, RegistryError
-from ledger.fold.dispatch import UNKNOWN, AmbiguousType, Dispatch
+from ledger.fold.dispatch import OPERATOR, UNKNOWN, AmbiguousType, Dispatch
 from ledger.model import (
     Envelope,
     Handler,
     Payload,
     Projection,
+    Provider,
     Record,
     StreamProjection,
     shown,
 )
+from ledger.signatures.schemes import SCHEMES
 from ledger.strict_json import parse
 
 UNREADABLE: Final = "unreadable"
@@ -30,6 +33,10 @@ BY_URL: Final = "by_url"
 """Where the key of a callback has its kind, when only the event name in the URL told it."""
 STATEMENT: Final = "statement"
 """The provider of logs that hold statements."""
+INTERNAL: Final = frozenset({OPERATOR, STATEMENT})
+"""What handlers name as the provider of events that the service itself writes."""
+PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 
 class ParsedCallback(Record, frozen=True):
@@ -44,8 +51,9 @@ class ParsedCallback(Record, frozen=True):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registry:
-    """All handlers by provider and all projections."""
+    """All providers, their handlers and all projections."""
 
+    providers: Mapping[str, Provider]
     handlers: Mapping[str, tuple[Handler, ...]]
     streams: Mapping[str, StreamProjection]
     """kind → the projection that folds its streams"""
@@ -112,21 +120,7 @@ def _module(package: ModuleType, name: str) -> ModuleType:
 @lru_cache(maxsize=1)
 def load() -> Registry:
     """Import every handler and projection. Raises RegistryError naming a file that is wrong."""
-    found: dict[str, list[Handler]] = {}
-    for module in _modules(handlers):
-        handler = getattr(module, "HANDLER", None)
-        if not isinstance(handler, Handler):
-            raise RegistryError(
-                f"{_file(module)} declares no HANDLER; end it with HANDLER = Handler(…), spelt so"
-            )
-        siblings = found.setdefault(handler.provider, [])
-        for other in siblings:
-            if other.kind == handler.kind:
-                raise RegistryError(
-                    f"{_file(module)}: another file translates {handler.kind} of "
-                    f"{handler.provider} already; rename its kind or take one of them away"
-                )
-        siblings.append(handler)
+    providers, by_provider = _callbacks(_modules(handlers))
     streams: dict[str, StreamProjection] = {}
     events: list[Projection] = []
     for module in _modules(projections):
@@ -142,8 +136,88 @@ def load() -> Registry:
                     )
                 streams[kind] = projection
     _check_tables([*streams.values(), *events])
-    by_provider = {name: tuple(each) for name, each in found.items()}
-    return Registry(by_provider, streams, tuple(events))
+    return Registry(providers, by_provider, streams, tuple(events))
+
+
+def _callbacks(
+    modules: Iterable[ModuleType],
+) -> tuple[dict[str, Provider], dict[str, tuple[Handler, ...]]]:
+    """Return what the modules declare: providers by name, and each provider's handlers."""
+    providers: dict[str, Provider] = {}
+    declared: dict[str, list[Handler]] = {}
+    files: dict[int, str] = {}
+    for module in modules:
+        provider, translated = _provider(module), _handlers(module)
+        if provider is None and not translated:
+            raise RegistryError(
+                f"{_file(module)} declares no HANDLER and no PROVIDER; end it with "
+                "HANDLER = Handler(…), HANDLERS = (…, …) or PROVIDER = Provider(…), spelt so"
+            )
+        if provider is not None:
+            if provider.name in providers:
+                raise RegistryError(
+                    f"{_file(module)}: another file declares the provider {provider.name} "
+                    "already; rename this one or take one of them away"
+                )
+            providers[provider.name] = provider
+        for handler in translated:
+            siblings = declared.setdefault(handler.provider, [])
+            if any(other.kind == handler.kind for other in siblings):
+                raise RegistryError(
+                    f"{_file(module)}: another handler translates {handler.kind} of "
+                    f"{handler.provider} already; rename its kind or take one of them away"
+                )
+            siblings.append(handler)
+            files[id(handler)] = _file(module)
+    for name, siblings in declared.items():
+        if name not in providers and name not in INTERNAL:
+            raise RegistryError(
+                f"{files[id(siblings[0])]}: no file declares the provider {name}; add "
+                f"PROVIDER = Provider(name={name!r}, …) to handlers/{name}.py, or correct the name"
+            )
+    return providers, {name: tuple(siblings) for name, siblings in declared.items()}
+
+
+def _provider(module: ModuleType) -> Provider | None:
+    """Return the provider that a module declares, if it does. Raises RegistryError."""
+    declared: Any = getattr(module, "PROVIDER", None)
+    if declared is None:
+        return None
+    if not isinstance(declared, Provider):
+        raise RegistryError(f"{_file(module)}: PROVIDER is no Provider(…); make it one")
+    problem = _problem(declared)
+    if problem is not None:
+        raise RegistryError(f"{_file(module)}: {problem}")
+    return declared
+
+
+def _problem(provider: Provider) -> str | None:
+    """Return what is wrong with a declaration and how to correct it; None when nothing is."""
+    if provider.name in INTERNAL:
+        return f"the provider's name {provider.name!r} is the service's own; choose another"
+    if not PROVIDER_NAME.fullmatch(provider.name):
+        return f"the provider's name {provider.name!r} must be lower case letters, digits, - and _"
+    scheme = SCHEMES.get(provider.scheme)
+    if scheme is None:
+        return f"there is no signature scheme {provider.scheme!r}; use one of {', '.join(SCHEMES)}"
+    if scheme.own_headers and provider.header:
+        return f"{scheme.name} has headers of its own; take away header={provider.header!r}"
+    if not scheme.own_headers and not HEADER_NAME.fullmatch(provider.header):
+        return f"header={provider.header!r} cannot be the name of a header; {scheme.name} needs one"
+    return None
+
+
+def _handlers(module: ModuleType) -> tuple[Handler, ...]:
+    """Return the handlers that a module declares. Raises RegistryError for anything else."""
+    one: Any = getattr(module, "HANDLER", None)
+    several: Any = getattr(module, "HANDLERS", () if one is None else (one,))
+    if not isinstance(several, tuple) or not all(isinstance(each, Handler) for each in several):
+        raise RegistryError(
+            f"{_file(module)}: HANDLER must be a Handler(…), HANDLERS a tuple of them; correct it"
+        )
+    if one is not None and one not in several:
+        raise RegistryError(f"{_file(module)} declares HANDLER and HANDLERS; keep one of them")
+    return several
 
 
 def _declared(module: ModuleType) -> list[Projection | StreamProjection]:

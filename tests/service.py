@@ -22,7 +22,7 @@ import aiohttp
 import orjson
 
 from ledger.postgres.server import EmbeddedPostgres
-from ledger.signatures.schemes import sign
+from ledger.signatures.hmac_sha256_hex import sign
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0

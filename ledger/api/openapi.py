@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import msgspec
 
-from ledger import __version__
+from ledger import __version__, registry
+from ledger.model import Provider
 from ledger.queries.kinds import UNNAMED, kinds_of, statuses_of
 from ledger.queries.params import LIMIT_DEFAULT, LIMIT_MAX, PLACES, POSITION_MAX, Param, Route
 from ledger.queries.schemas.log import NotReceived, Problem, Received
+from ledger.signatures.schemes import SCHEMES
 
 _REF: Final = "#/components/schemas/"
 _IN_PATH: Final = re.compile(r"\{(\w+)\}")
@@ -227,7 +229,7 @@ def _callback(*, has_event: bool) -> dict[str, Any]:
         "summary": "Receive a callback" + (" of a named event" if has_event else ""),
         "description": "2xx never precedes the commit. The same bytes again are a duplicate.",
         "tags": ["callbacks"],
-        "security": [{"straitsx": []}, {"gokart": []}, {}],
+        "security": [*({name: []} for name in registry.load().providers), {}],
         "parameters": [_path_param("source"), *([EVENT_PARAM] if has_event else [])],
         "requestBody": {"required": True, "content": {"application/json": {}}},
         "responses": {
@@ -265,16 +267,16 @@ def _security() -> dict[str, Any]:
             "scheme": "bearer",
             "description": "One of LEDGER_API_TOKENS; not needed where none is set.",
         },
-        "straitsx": {
-            "type": "apiKey",
-            "in": "header",
-            "name": "Xfers-Signature",
-            "description": "Hex HMAC-SHA256 of the raw body with the source's secret.",
-        },
-        "gokart": {
-            "type": "apiKey",
-            "in": "header",
-            "name": "X-Callback-Token",
-            "description": "The source's secret, in the header that the source names.",
-        },
+        **{name: _proof(provider) for name, provider in registry.load().providers.items()},
+    }
+
+
+def _proof(provider: Provider) -> dict[str, Any]:
+    """Describe the header that holds the signature or token of a provider's callbacks."""
+    scheme = SCHEMES[provider.scheme]
+    return {
+        "type": "apiKey",
+        "in": "header",
+        "name": scheme(provider.header, ()).headers[-1],
+        "description": scheme.description,
     }

@@ -22,7 +22,7 @@ import msgspec
 import orjson
 
 from ledger.runtime.event_loop import runner
-from ledger.signatures.schemes import sign
+from ledger.signatures.hmac_sha256_hex import sign
 from ledger.simulator.simulate import SimulatedCallback, fresh
 
 KINDS: Final = ("payment", "payout")

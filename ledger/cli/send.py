@@ -90,7 +90,7 @@ def _choose(
     rng: Random, settings: Settings,
 ) -> list[SimulatedCallback]:  # fmt: skip
     if files:
-        default = next(iter(settings.sources), "straitsx")
+        default = next(iter(settings.sources.values())).provider
         return [_file(name, default) for name in files] * (count or 1)
     if scenario is not None:
         return story(scenario, rng, count or 1)

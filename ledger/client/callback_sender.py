@@ -1,26 +1,30 @@
-"""Posts signed callbacks to a running service, as StraitsX and GoKart would."""
+"""Posts signed callbacks to a running service, as their providers would."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
 
 from ledger.client.service_client import path_of, unreachable
-from ledger.config.settings import PROVIDER_HEADERS, Settings, Source
-from ledger.errors import ServiceUnreachable
-from ledger.signatures.schemes import HMAC_PROVIDERS, sign
+from ledger.config.settings import Settings, Source, source_of_provider
+from ledger.errors import ServiceUnreachable, SettingsError
 from ledger.simulator.simulate import SimulatedCallback
 
 CONCURRENCY: Final = 8
 ANSWER_SECONDS_MAX: Final = 30.0
 LOST: Final = (aiohttp.ClientError, OSError, ValueError)
+WRONG_SECRET: Final = base64.b64encode(b"not the secret of any source").decode()
+"""Signs wrongly on purpose, in every scheme."""
+
 LINES_MAX: Final = 60
 """Answers beyond this many are summed up instead of listed one by one."""
 
@@ -68,13 +72,11 @@ class Target:
     def source_of(self, provider: str) -> Source:
         """Return the source a provider's callbacks go to; one not configured is taken by name."""
         if self.source:
-            default = provider if provider in PROVIDER_HEADERS else "straitsx"
-            made_up = Source(self.source, default, header=PROVIDER_HEADERS[default])
-            return self.sources.get(self.source, made_up)
+            return self.sources.get(self.source) or source_of_provider(provider, self.source)
         for source in self.sources.values():
             if source.provider == provider:
                 return source
-        return Source(provider, provider, header=PROVIDER_HEADERS.get(provider, "X-Signature"))
+        return source_of_provider(provider)
 
 
 def target(settings: Settings, url: str, **options: Any) -> Target:
@@ -82,16 +84,21 @@ def target(settings: Settings, url: str, **options: Any) -> Target:
     return Target(url=url, sources=settings.sources, **options)
 
 
-def headers(source: Source, body: bytes, target: Target) -> dict[str, str]:
-    """Return the headers that authenticate `body`; none when the source has no secret."""
-    found = {"Content-Type": "application/json"}
-    secret = target.secret or (source.secrets[0] if source.secrets else None)
+def headers(source: Source, body: bytes, target: Target, now: datetime) -> dict[str, str]:
+    """Return the headers of a callback; those that authenticate it need a secret.
+
+    Raises SettingsError when the secret is none of the source's scheme.
+    """
+    common = {"Content-Type": "application/json"}
+    secrets = (target.secret,) if target.secret else source.secrets[:1]
     if target.bad_signature:
-        secret = f"{secret or ''}-wrong"
-    if secret:
-        hmac = source.provider in HMAC_PROVIDERS
-        found[source.header] = sign(secret, body) if hmac else secret
-    return found
+        secrets = (WRONG_SECRET,)
+    if not secrets:
+        return common
+    try:
+        return common | source.signatures(secrets).sign(body, now)
+    except ValueError as error:
+        raise SettingsError(f"source {source.name}: {error}") from error
 
 
 async def send(target: Target, callbacks: Sequence[SimulatedCallback]) -> list[SendResult]:
@@ -131,10 +138,9 @@ async def _post(
     source = target.source_of(callback.source)
     event = target.event or callback.event
     path = path_of("callbacks", source.name, *([event] if event else []))
+    signed = headers(source, callback.body, target, datetime.now(UTC))
     start = time.monotonic()
-    async with session.post(
-        target.url + path, data=callback.body, headers=headers(source, callback.body, target)
-    ) as answer:
+    async with session.post(target.url + path, data=callback.body, headers=signed) as answer:
         body = await answer.read()
     seconds = time.monotonic() - start
     return _read(source.name, callback.name, answer.status, body, seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,30 +18,20 @@ from ledger import registry
 from ledger.config.pull import Pull, read_pull
 from ledger.config.reconciliation import Rules, rules_of
 from ledger.errors import SettingsError
-from ledger.model import SourceTerms
+from ledger.model import Provider, SourceTerms
 from ledger.runtime.addresses import Network, network
 from ledger.runtime.secrets import SECRET_BITS_MIN, STRONGER, is_database_url, is_weak, secret_bits
+from ledger.signatures.scheme import TOLERANCE_SECONDS, Scheme
+from ledger.signatures.schemes import SCHEMES
 
 PREFIX: Final = "LEDGER_"
-SOURCES: Final = "straitsx,gokart"
-"""The sources that there are when nothing names any."""
 SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 EVENT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """A provider\'s event name, as it may stand in a callback URL."""
 LOG_NAME: Final = re.compile(SOURCE_NAME.pattern + r"(\.statements)?")
 """A source's log, or the log of its statements."""
-HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 PAYLOAD_CURRENCY: Final = re.compile(r"[a-z_]+\.[a-z]{2,12}")
 """Which currency of which kind a wallet is named for."""
-
-PROVIDER_HEADERS: Final[Mapping[str, str]] = {
-    "straitsx": "Xfers-Signature",
-    "gokart": "X-Callback-Token",
-}
-"""Provider → the header that authenticates its callbacks unless the source names another."""
-
-PROVIDER_CURRENCIES: Final[Mapping[str, str]] = {"gokart": "USD"}
-"""Currency assumed, with a warning, for a provider whose callbacks name none."""
 
 SECRET_SETTINGS: Final = frozenset(("api_tokens", "metrics_token", "database_url"))
 """Settings whose values no message may quote."""
@@ -55,6 +45,7 @@ class Source:
     provider: str
     secrets: tuple[str, ...] = ()
     header: str = ""
+    """The header that authenticates a callback; "" where the scheme prescribes its own."""
     allow_ips: tuple[str, ...] = ()
     currency: str | None = None
     wallets: Mapping[str, str] = field(default_factory=dict)
@@ -68,6 +59,10 @@ class Source:
     """The last position of the log that was taken before the source had a secret."""
     unsigned_statements_until: int = 0
     """The same of the log of the source's statements."""
+    scheme: str = ""
+    """The name of the signature scheme; "" = that of the provider."""
+    tolerance_seconds: float = TOLERANCE_SECONDS
+    """How far the signed time of a callback may be from ours, if its scheme signs one."""
     is_assumed: bool = False
     """Whether no setting names the source, which is there because every service has it."""
 
@@ -75,9 +70,25 @@ class Source:
         return f"Source({self.name!r}, provider={self.provider!r}, secrets={len(self.secrets)})"
 
     @property
+    def scheme_type(self) -> type[Scheme]:
+        """The signature scheme by which callbacks of this source are authenticated."""
+        return SCHEMES[self.scheme or registry.load().providers[self.provider].scheme]
+
+    def signatures(self, secrets: Sequence[str] | None = None) -> Scheme:
+        """Return the scheme with this source's header, and its secrets or those given."""
+        given = self.secrets if secrets is None else secrets
+        return self.scheme_type(self.header, given, self.tolerance_seconds)
+
+    @property
+    def default_currency(self) -> str | None:
+        """The currency that is assumed where neither callbacks nor settings name one."""
+        provider = registry.load().providers.get(self.provider)
+        return provider.default_currency if provider else None
+
+    @property
     def terms(self) -> SourceTerms:
         """What facts and postings of this source need to know."""
-        currency = self.currency or PROVIDER_CURRENCIES.get(self.provider)
+        currency = self.currency or self.default_currency
         return SourceTerms(self.name, self.provider, currency, dict(self.wallets))
 
 
@@ -156,7 +167,7 @@ class Settings:
                     f"source {source.name} has a secret under {SECRET_BITS_MIN} bits, which "
                     "weak_secrets allows: ask the provider for a longer one, and set allow_ips"
                 )
-            if not source.currency and source.provider in PROVIDER_CURRENCIES:
+            if not source.currency and source.default_currency:
                 found.append(
                     f"source {source.name} has no currency: {source.terms.currency} is assumed; "
                     f"set currency under [sources.{source.name}]"
@@ -176,6 +187,11 @@ def _shared_secrets(sources: Iterable[Source]) -> list[str]:
         "authentic for the others; give each a secret of its own"
         for names in groups
     ]
+
+
+def source_of_provider(provider: str, name: str | None = None) -> Source:
+    """Return a source without a secret that no setting names. Raises SettingsError."""
+    return _source(name or provider, {"provider": provider}, {})
 
 
 def secret_name(source: Source) -> str:
@@ -279,7 +295,7 @@ def _words(value: Any) -> tuple[str, ...]:
 
 def _sources(raw: Any, environ: Mapping[str, str]) -> dict[str, Source]:
     is_named = raw is not None or PREFIX + "SOURCES" in environ
-    named = environ.get(PREFIX + "SOURCES", SOURCES if raw is None else raw)
+    named = environ.get(PREFIX + "SOURCES", _default_sources() if raw is None else raw)
     if not isinstance(named, dict):
         names = _coerce_words("sources", named)
         table = raw if isinstance(raw, dict) else {}
@@ -289,6 +305,16 @@ def _sources(raw: Any, environ: Mapping[str, str]) -> dict[str, Source]:
     found = {name: _source(name, body, environ) for name, body in raw.items()}
     assumed = {name for name in found if not (is_named or any(map(environ.get, _variables(name))))}
     return {name: replace(each, is_assumed=name in assumed) for name, each in found.items()}
+
+
+def _default_sources() -> list[str]:
+    """Return the sources that there are when nothing names any: those of some providers."""
+    places = {
+        name: provider.default_place
+        for name, provider in registry.load().providers.items()
+        if provider.default_place is not None
+    }
+    return sorted(places, key=lambda name: (places[name], name))
 
 
 def _variables(source: str) -> list[str]:
@@ -303,46 +329,85 @@ def _source(name: str, body: Any, environ: Mapping[str, str]) -> Source:
     allowed = {f.name for f in fields(Source)} - {"name", "is_assumed"}
     if not isinstance(body, dict) or set(body) - allowed:
         raise SettingsError(f"[sources.{name}] takes only {', '.join(sorted(allowed))}")
-    provider = body.get("provider", name)
-    if provider not in PROVIDER_HEADERS:
-        raise SettingsError(
-            f"source {name!r}: provider {provider!r} is none of {', '.join(PROVIDER_HEADERS)}; "
-            f"name it under [sources.{name}] in the file that LEDGER_CONFIG names"
-        )
+    provider = _provider(name, body.get("provider", name))
     suffix = name.upper().replace("-", "_")
     try:
         given = environ.get(f"{PREFIX}SECRET_{suffix}") or body.get("secrets", ())
         retired = environ.get(f"{PREFIX}SECRETS_RETIRED_{suffix}") or body.get(
             "secrets_retired", ()
         )
+        scheme = _scheme(body.get("scheme", provider.scheme))
         source = Source(
             name=name,
-            provider=provider,
+            provider=provider.name,
+            scheme=scheme.name,
+            tolerance_seconds=_tolerance(scheme, body),
             secrets=tuple(_secret(name, text, environ) for text in _secrets(given)),
             secrets_retired=tuple(_secret(name, text, environ) for text in _secrets(retired)),
             unsigned_until=_position(body.get("unsigned_until", 0)),
             unsigned_statements_until=_position(body.get("unsigned_statements_until", 0)),
             weak_secrets=_truth(body.get("weak_secrets", False)),
-            header=_header(body.get("header", PROVIDER_HEADERS[provider])),
+            header=_header(scheme, body, provider),
             allow_ips=_words(body.get("allow_ips", ())),
             currency=_currency(environ.get(f"{PREFIX}CURRENCY_{suffix}") or body.get("currency")),
             wallets=_wallets(body.get("wallets", {})),
             reconcile=rules_of(dict(body.get("reconcile", {}))),
-            pull=_pull(name, body, environ),
+            pull=_pull(name, body, provider, environ),
         )  # fmt: skip
         for block in source.allow_ips:
             network(block)
+        source.signatures()
     except (TypeError, ValueError) as error:
         raise SettingsError(f"[sources.{name}]: {error}") from error
     return source
 
 
-def _pull(name: str, body: Mapping[str, Any], environ: Mapping[str, str]) -> Pull | None:
+def _provider(source: str, name: Any) -> Provider:
+    known = registry.load().providers
+    if not isinstance(name, str) or name not in known:
+        raise SettingsError(
+            f"source {source!r}: provider {name!r} is none of {', '.join(sorted(known))}; "
+            f"name it under [sources.{source}] in the file that LEDGER_CONFIG names"
+        )
+    return known[name]
+
+
+def _scheme(name: Any) -> type[Scheme]:
+    if not isinstance(name, str) or name not in SCHEMES:
+        raise ValueError(f"scheme {name!r} is none of {', '.join(SCHEMES)}")
+    return SCHEMES[name]
+
+
+def _tolerance(scheme: type[Scheme], body: Mapping[str, Any]) -> float:
+    if "tolerance_seconds" not in body:
+        return TOLERANCE_SECONDS
+    value = body["tolerance_seconds"]
+    if not scheme.signs_time:
+        raise ValueError(f"tolerance_seconds: callbacks of {scheme.name} carry no signed time")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 86_400:
+        raise ValueError("tolerance_seconds: expected seconds from 1 to 86400")
+    return float(value)
+
+
+def _header(scheme: type[Scheme], body: Mapping[str, Any], provider: Provider) -> str:
+    if scheme.own_headers:
+        if "header" in body:
+            raise ValueError(f"header: {scheme.name} has headers of its own; leave it out")
+        return ""
+    value = body.get("header", provider.header)
+    if not isinstance(value, str) or not registry.HEADER_NAME.fullmatch(value):
+        raise ValueError(f"header {value!r} cannot be the name of a header")
+    return value
+
+
+def _pull(
+    name: str, body: Mapping[str, Any], provider: Provider, environ: Mapping[str, str]
+) -> Pull | None:
     table = body.get("pull")
     if table is None:
         return None
-    if body.get("provider", name) != "straitsx":
-        raise ValueError("pull: statements can be fetched from straitsx only")
+    if provider.statement_api is None:
+        raise ValueError(f"pull: statements of {provider.name} come as files only; import them")
     return read_pull(table, lambda text: _secret(name, text, environ))
 
 
@@ -380,12 +445,6 @@ def _payload_currency(key: str) -> str:
 def _position(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} is not a position of a log")
-    return value
-
-
-def _header(value: Any) -> str:
-    if not isinstance(value, str) or not HEADER_NAME.fullmatch(value):
-        raise ValueError(f"{value!r} cannot be the name of a header")
     return value
 
 

@@ -87,7 +87,8 @@ def setting_origins(settings: Settings, environ: Mapping[str, str]) -> list[dict
     listed = PREFIX + "SOURCES" in environ
     for source in settings.sources.values():
         described = (
-            f"{source.provider}, {source.header}, {_count(source.secrets)}, "
+            f"{source.provider}, {', '.join(source.signatures(()).headers)}, "
+            f"{_count(source.secrets)}, "
             f"currency {source.terms.currency or 'as told'}"
         )
         given = listed or secret_name(source) in environ

@@ -9,9 +9,8 @@ can make neither. The events of a source without a secret are not checked.
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, TypeVar
 
@@ -20,7 +19,8 @@ import msgspec
 from ledger.config.settings import Settings, Source, secret_name
 from ledger.errors import Conflicting
 from ledger.eventlog.identity import is_statements_log, source_of
-from ledger.signatures.schemes import HMAC_PROVIDERS, Verify, verifier
+from ledger.signatures.scheme import Proof, Scheme
+from ledger.signatures.schemes import SELF_PROVING
 
 MARK: Final = "Ledger-Mark"
 """The name of the mark among the headers that an event keeps."""
@@ -28,9 +28,6 @@ MARK: Final = "Ledger-Mark"
 QUERY: Final = "Query"
 _OTHERS: Final = frozenset({"Content-Type", "User-Agent", QUERY, MARK})
 """Kept headers that are never a provider's signature."""
-
-_SIGNATURE: Final = re.compile(r"\s*([0-9a-fA-F]{64})\s*")
-"""A kept signature; earlier versions kept the white space around it."""
 
 _BEGIN: Final = b"callback-ledger mark 1\n"
 _CALLBACK: Final = "callback"
@@ -74,7 +71,7 @@ def headers_with_mark(
     """Return the headers to keep of an event, a JSON object, with its mark where it needs one."""
     if source is None or not source.secrets:
         return headers
-    if origin == _CALLBACK and source.provider in HMAC_PROVIDERS:
+    if origin == _CALLBACK and source.scheme_type.is_self_proving:
         return headers
     value = mark(source.secrets[0], log, origin, path_event, event_id)
     return msgspec.json.encode(_decode(headers) | {MARK: value}).decode()
@@ -119,7 +116,8 @@ class Authenticity:
     unsigned_until: int = 0
     """The settings declare that events up to this position have neither signature nor mark."""
     _secrets: tuple[str, ...] = ()
-    _verify: Verify = field(default=lambda _value, _body: False)
+    _schemes: tuple[Scheme, ...] = ()
+    """Every scheme whose proofs events keep, with the secrets that it can use."""
 
     @classmethod
     def of(cls, settings: Settings, log: str, marked_since: datetime | None) -> Authenticity | None:
@@ -131,7 +129,11 @@ class Authenticity:
         until = source.unsigned_until
         if is_statements_log(log):
             until = source.unsigned_statements_until
-        return cls(log, source, marked_since, until, secrets, verifier(source.provider, secrets))
+        schemes = tuple(
+            scheme(source.header, [secret for secret in secrets if scheme.can_use(secret)])
+            for scheme in SELF_PROVING
+        )
+        return cls(log, source, marked_since, until, secrets, schemes)
 
     @property
     def has_secret(self) -> bool:
@@ -149,8 +151,8 @@ class Authenticity:
         if position <= self.unsigned_until:
             return None
         kept = _kept_headers(event)
-        signature = self._signature(event, kept)
-        has_proof = MARK in kept or signature is not None
+        proofs = self._signatures(event, kept)
+        has_proof = MARK in kept or bool(proofs)
         if not self.has_secret:
             reason = "carries a proof of its sender, but the settings name no secret to check it by"
             return Doubt("unknown", position, reason) if has_proof else None
@@ -160,38 +162,25 @@ class Authenticity:
         if MARK in kept:
             is_valid = self._has_valid_mark(event, kept)
         else:
-            is_valid = self._has_valid_signature(
-                event, kept, signature, is_before_marks=is_before_marks
-            )
+            is_valid = _has_valid_signature(event, kept, proofs, is_before_marks=is_before_marks)
         if is_valid:
             return None
         reason = "carries a proof of its sender that none of the source's secrets makes"
         return Doubt("unknown", position, reason, is_before_marks)
 
-    @property
-    def _is_signed_by_provider(self) -> bool:
-        return self.source.provider in HMAC_PROVIDERS
-
-    def _signature(self, event: Mapping[str, Any], kept: Mapping[str, str]) -> str | None:
-        """Return the provider's signature, whatever its header was called at the time."""
-        if event["origin"] != _CALLBACK or not self._is_signed_by_provider:
-            return None
-        values = (value for name, value in kept.items() if name not in _OTHERS)
-        match = next(filter(None, map(_SIGNATURE.fullmatch, values)), None)
-        return match[1] if match else None
+    def _signatures(
+        self, event: Mapping[str, Any], kept: Mapping[str, str]
+    ) -> list[tuple[Scheme, Proof]]:
+        """Return the provider's signature by every scheme: the source's may have changed since."""
+        if event["origin"] != _CALLBACK:
+            return []
+        others = {name: value for name, value in kept.items() if name not in _OTHERS}
+        stored = ((scheme, scheme.stored_proof(others)) for scheme in self._schemes)
+        return [(scheme, proof) for scheme, proof in stored if proof is not None]
 
     def _has_valid_mark(self, event: Mapping[str, Any], kept: Mapping[str, str]) -> bool:
         names = event["origin"], event["path_event"], event["event_id"]
         return kept[MARK] in (mark(secret, self.log, *names) for secret in self._secrets)
-
-    def _has_valid_signature(
-        self, event: Mapping[str, Any], kept: Mapping[str, str], signature: str | None, *,
-        is_before_marks: bool,
-    ) -> bool:  # fmt: skip
-        if self._verify(signature, event["body"]):
-            return True
-        # Versions without marks checked the signature of a query string over an empty body.
-        return is_before_marks and _is_query(event, kept) and self._verify(signature, b"")
 
     def _is_before_marks(self, recorded_at: datetime) -> bool:
         if recorded_at.tzinfo is None:  # an infinite time
@@ -199,12 +188,23 @@ class Authenticity:
         return self.marked_since is None or recorded_at < self.marked_since
 
     def _unproved(self, event: Mapping[str, Any], *, is_before_marks: bool) -> Doubt:
-        is_always_signed = event["origin"] == _CALLBACK and self._is_signed_by_provider
+        is_always_signed = event["origin"] == _CALLBACK and self.source.scheme_type.is_self_proving
         if is_before_marks and not is_always_signed:
             reason = "was stored by a version of this program that made no marks"
             return Doubt("unmarked", event["position"], reason, is_before_marks=True)
         reason = "carries no proof that its sender knew a secret"
         return Doubt("forged", event["position"], reason)
+
+
+def _has_valid_signature(
+    event: Mapping[str, Any], kept: Mapping[str, str], proofs: Sequence[tuple[Scheme, Proof]], *,
+    is_before_marks: bool,
+) -> bool:  # fmt: skip
+    bodies = [event["body"]]
+    if is_before_marks and _is_query(event, kept):
+        # Versions without marks checked the signature of a query string over an empty body.
+        bodies.append(b"")
+    return any(scheme.proves(proof, body) for scheme, proof in proofs for body in bodies)
 
 
 def _kept_headers(event: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -27,14 +27,7 @@ from ledger.registry import UNREADABLE, ParsedCallback, Registry
 from ledger.runtime import addresses
 from ledger.runtime.addresses import allowed
 from ledger.runtime.metrics import RequestCounters
-from ledger.signatures.schemes import (
-    HEADER_CHARS_MAX,
-    HEX_DIGEST_CHARS,
-    HMAC_PROVIDERS,
-    Verify,
-    digits,
-    verifier,
-)
+from ledger.signatures.scheme import HEADER_CHARS_MAX, Scheme
 
 LOGGER = structlog.get_logger("ledger.receive")
 
@@ -86,14 +79,13 @@ class Receiver:
     arriving: InFlightLimit = field(init=False)
     """Room for bodies that come in pieces: slow senders cannot take that of the queue."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
-    _verifiers: Mapping[str, Verify] = field(default_factory=dict)
+    schemes: Mapping[str, Scheme] = field(init=False)
+    """Source → how its callbacks are authenticated."""
 
     def __post_init__(self) -> None:
         self.idle.set()
         self.arriving = InFlightLimit(self.settings.connections_max, self.settings.queue_bytes_max)
-        self._verifiers = {
-            s.name: verifier(s.provider, s.secrets) for s in self.settings.sources.values()
-        }
+        self.schemes = {name: source.signatures() for name, source in self.settings.sources.items()}
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request under /callbacks, whatever happens to it."""
@@ -136,19 +128,21 @@ class Receiver:
         """Append a callback; return what became of it and the answer that says so."""
         source, path_event = self._admit(request, name)
         body = await self._body(request)
-        header = request.headers.get(source.header)
+        scheme = self.schemes[name]
+        proof = scheme.proof(request.headers)
         is_query = not body and bool(request.query_string)
         if is_query:
             # What is kept is what must be signed: a signature over no body says nothing of it.
             body = request.rel_url.raw_query_string.encode()
-        if not self.is_authentic(name, header, body):
-            raise Refusal(401, "bad_signature" if header else "no_signature", "not authenticated")
+        refused = scheme.refusal(proof, body, self.now())
+        if refused is not None:
+            raise Refusal(401, refused, "not authenticated")
         is_form = request.content_type == FORM and not OBJECT.match(body)
         if is_query or is_form:
             reading = UNSUPPORTED
         else:
             reading = self.registry.read(source.provider, path_event, body)
-        headers = _kept_headers(request, source)
+        headers = _kept_headers(request, scheme.kept(proof))
         made = partial(
             self.new_event, source, path_event, peer=self.peer(request), headers=headers, body=body
         )
@@ -160,10 +154,6 @@ class Receiver:
         outcome, content = verdict(name, new_event, appended)
         place = {"Ledger-Position": f"{name}:{appended.position}"}
         return outcome, _answer(200, content, place)
-
-    def is_authentic(self, name: str, value: str | None, body: bytes) -> bool:
-        """Tell whether the sender of `body` knows a secret of the source."""
-        return self._verifiers[name](value, body)
 
     def documents(self, source: Source, path_event: str | None) -> bool:
         """Tell whether the provider has such an event; any name will do if it documents none."""
@@ -301,39 +291,20 @@ def unavailable(error: Exception) -> dict[str, object]:
     return {"status": "unavailable", "reason": str(error)}
 
 
-@lru_cache(maxsize=256)
-def _common_headers(content_type: str, agent: str, name: str) -> str | None:
-    """Return the start of a kept header object, up to a signature's value; None if unusual."""
-    if not (content_type.isascii() and agent.isascii() and name.isascii()):
-        return None
-    kept = {"Content-Type": content_type[:HEADER_CHARS_MAX], "User-Agent": agent[:HEADER_CHARS_MAX]}
-    return orjson.dumps({**{k: v for k, v in kept.items() if v}, name: ""}).decode()[:-2]
-
-
-def _kept_headers(request: web.Request, source: Source) -> str:
+def _kept_headers(request: web.Request, proof: Mapping[str, str]) -> str:
     header = request.headers.get
     query = request.rel_url.raw_query_string if request.query_string else ""
-    return kept_headers(
-        source,
-        header("Content-Type", ""),
-        header("User-Agent", ""),
-        header(source.header, ""),
-        query,
-    )
+    return kept_headers(header("Content-Type", ""), header("User-Agent", ""), proof, query)
 
 
-def kept_headers(source: Source, content_type: str, agent: str, proof: str, query: str = "") -> str:
-    """Return the headers that matter as a JSON object; a secret token is not among them.
+def kept_headers(content_type: str, agent: str, proof: Mapping[str, str], query: str = "") -> str:
+    """Return the headers that an event keeps as a JSON object.
 
-    `proof` is the value of the source's own header: a signature, or a token.
+    `proof` is what the source's scheme keeps of its headers (`Scheme.kept`), never a secret.
     """
-    signature = digits(proof) or proof if source.provider in HMAC_PROVIDERS else ""
-    if len(signature) == HEX_DIGEST_CHARS and signature.isalnum() and not query:
-        start = _common_headers(content_type, agent, source.header)
-        if start is not None and signature.isascii():
-            return f'{start}{signature}"}}'
-    told = {"Content-Type": content_type, "User-Agent": agent, source.header: signature}
-    kept = {name: value[:HEADER_CHARS_MAX] for name, value in told.items() if value}
+    common = {"Content-Type": content_type, "User-Agent": agent}
+    kept = {name: value[:HEADER_CHARS_MAX] for name, value in common.items() if value}
+    kept.update(proof)
     if query:
         kept["Query"] = query
     try:

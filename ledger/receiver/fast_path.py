@@ -234,7 +234,9 @@ class Door:
     read: Callable[[bytes], PlainCallback | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.read = RequestReader(self.receiver.settings.sources).read
+        sources = self.receiver.settings.sources
+        simple = {name: s for name, s in sources.items() if not s.scheme_type.own_headers}
+        self.read = RequestReader(simple).read
 
     def __call__(self) -> Intake:
         """Return the protocol of a new connection."""
@@ -250,6 +252,7 @@ class Door:
         receiver, head, body = self.receiver, callback.head, callback.body
         source = head.source
         sender = receiver.sender(peer, head.forwarded_for)
+        scheme, proof = receiver.schemes[source.name], (callback.proof or "",)
         if (
             receiver.stopping
             or (head.is_forwarded and not source.secrets)
@@ -257,7 +260,7 @@ class Door:
             or len(body) > receiver.settings.body_bytes_max
             or FORM in head.content_type.lower()
             or not allowed(source.allow_ips, sender)
-            or not receiver.is_authentic(source.name, callback.proof, body)
+            or scheme.refusal(proof, body, receiver.now()) is not None
         ):
             return None
         reading = receiver.registry.read(source.provider, head.path_event, body)
@@ -267,7 +270,7 @@ class Door:
             source,
             head.path_event,
             peer=sender,
-            headers=kept_headers(source, head.content_type, head.agent, callback.proof or ""),
+            headers=kept_headers(head.content_type, head.agent, scheme.kept(proof)),
             body=body,
             reading=reading,
         )

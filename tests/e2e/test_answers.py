@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import orjson
 import pytest
 
-from ledger.signatures.schemes import sign
+from ledger.signatures.hmac_sha256_hex import sign
 from tests import samples
 from tests.asking import payment, payout
 from tests.conftest import eventually

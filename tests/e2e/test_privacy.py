@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ledger.signatures.schemes import sign
+from ledger.signatures.hmac_sha256_hex import sign
 from tests.asking import payment, payout
 from tests.conftest import eventually
 from tests.service import Caller, Reply, Service, calling, serving

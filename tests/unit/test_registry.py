@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
+import pytest
+
+import handlers
 from ledger import registry
+from ledger.errors import RegistryError
 from ledger.model import Handler, Payload
 from tests import samples
 
@@ -39,3 +47,75 @@ def test_other_callbacks_are_read_as_ever() -> None:
     assert broken("envelope").read("straitsx", None, body) == registry.load().read(
         "straitsx", None, body
     )
+
+
+ACME = """
+from ledger.model import Envelope, Fact, Handler, Payload, Provider, SourceTerms
+
+PROVIDER = Provider(name="acme", scheme="standard-webhooks")
+
+
+def envelope(payload: Payload) -> Envelope:
+    return Envelope("payment", payload.id or "", "completed")
+
+
+def translate(payload: Payload, terms: SourceTerms) -> Fact:
+    return envelope(payload).fact()
+
+
+def handler(kind: str) -> Handler:
+    return Handler("acme", kind, frozenset(), lambda _: True, envelope, translate)
+
+
+HANDLERS = (handler("payment"), handler("payout"))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield a folder whose files are handlers too, loaded without those of other tests."""
+    monkeypatch.setattr(handlers, "__path__", [*handlers.__path__, str(tmp_path)])
+    registry.load.cache_clear()
+    yield tmp_path
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(f"handlers.{file.stem}", None)
+    registry.load.cache_clear()
+
+
+def test_one_file_declares_a_provider_and_its_callbacks(folder: Path) -> None:
+    (folder / "acme.py").write_text(ACME)
+    found = registry.load()
+    assert found.providers["acme"].scheme == "standard-webhooks"
+    assert [handler.kind for handler in found.handlers["acme"]] == ["payment", "payout"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"acme", scheme', '"Acme!", scheme', "'Acme!' must be lower case letters"),
+        ('"acme", scheme', '"statement", scheme', "'statement' is the service's own"),
+        ('"acme", scheme', '"straitsx", scheme', "the provider straitsx already"),
+        ("standard-webhooks", "md5", "'md5'; use one of hmac-sha256-hex, static-token"),
+        ("standard-webhooks", "static-token", "header='' cannot be the name of a header"),
+        ('webhooks")', 'webhooks", header="X")', "has headers of its own; take away header='X'"),
+        ('Provider(name="acme", scheme="standard-webhooks")', "'acme'", "is no Provider"),
+        ('PROVIDER = Provider(name="acme", scheme="standard-webhooks")', "",
+         "no file declares the provider acme; add PROVIDER"),
+        ('"payout"', '"payment"', "another handler translates payment of acme"),
+        ("HANDLERS = (", "HANDLERS = [1] or (", "HANDLERS a tuple of them"),
+        ("HANDLERS = (", 'HANDLER = handler("x")\nHANDLERS = (', "keep one of them"),
+    ],
+)  # fmt: skip
+def test_a_wrong_declaration_refuses_to_start_and_names_its_file(
+    folder: Path, old: str, new: str, words: str
+) -> None:
+    assert ACME.count(old) == 1
+    (folder / "wrong.py").write_text(ACME.replace(old, new))
+    with pytest.raises(RegistryError, match=f"^handlers/wrong.py.*{re.escape(words)}"):
+        registry.load()
+
+
+def test_a_file_that_declares_nothing_refuses_to_start(folder: Path) -> None:
+    (folder / "empty.py").write_text("HANDLERZ = ()\n")
+    with pytest.raises(RegistryError, match=r"^handlers/empty.py declares no HANDLER and no"):
+        registry.load()

@@ -14,7 +14,7 @@ import pytest
 
 from ledger.eventlog.sources import load_terms
 from ledger.registry import load
-from ledger.signatures.schemes import sign
+from ledger.signatures.hmac_sha256_hex import sign
 from tests.asking import first_generation, fold_source, payment
 from tests.conftest import Database, eventually
 from tests.integration.receiver.test_receiver_limits import receiving

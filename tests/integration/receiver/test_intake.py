@@ -14,7 +14,7 @@ from ledger.errors import DatabaseUnavailable
 from ledger.eventlog.appender import AppendRefused
 from ledger.runtime.addresses import network
 from ledger.service.web import RECEIVER
-from ledger.signatures.schemes import sign
+from ledger.signatures.hmac_sha256_hex import sign
 from tests.asking import payment
 from tests.conftest import Database, eventually
 from tests.integration.receiver.test_receiver_limits import (

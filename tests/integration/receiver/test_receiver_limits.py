@@ -18,7 +18,7 @@ from ledger.config.settings import Settings
 from ledger.eventlog.appender import AppendRefused, Log, NewEvent
 from ledger.runtime.addresses import network
 from ledger.service.web import RECEIVER, Web
-from ledger.signatures.schemes import sign
+from ledger.signatures.hmac_sha256_hex import sign
 from tests.asking import payment
 from tests.conftest import Database, eventually
 from tests.integration.eventlog.test_append import MOMENT

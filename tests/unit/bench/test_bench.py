@@ -26,7 +26,7 @@ from ledger.bench.mix import mixed
 from ledger.bench.reads import Visibility
 from ledger.errors import MeasurementFailed
 from ledger.eventlog.identity import identity
-from ledger.signatures.schemes import sign
+from ledger.signatures.hmac_sha256_hex import sign
 
 SECRET = "a secret of the test"
 

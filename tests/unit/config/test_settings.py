@@ -13,6 +13,9 @@ from ledger.errors import SettingsError
 SOURCE = '[sources.straitsx]\nprovider = "straitsx"\n'
 
 
+WEBHOOKS = SOURCE + 'scheme = "standard-webhooks"\n'
+
+
 def loaded(folder: Path, text: str, **environ: str) -> Settings:
     """Return the settings of a TOML file and an environment."""
     path = folder / "ledger.toml"
@@ -33,6 +36,15 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (SOURCE + '[sources.straitsx.wallets]\n"payout.s gd" = "XSGD"', "payout.sgd"),
         (SOURCE + '[sources.straitsx.wallets]\n"payouts.sgd" = "XSGD"', "payout, swap"),
         (SOURCE + '[sources.straitsx.wallets]\n"customer.sgd" = "XSGD"', "is for none of"),
+        (SOURCE.replace('"straitsx"', '"acme"'), "'acme' is none of gokart, straitsx"),
+        (SOURCE.replace('"straitsx"', "5"), "5 is none of gokart, straitsx"),
+        (SOURCE + 'scheme = "md5"', "hmac-sha256-hex, static-token, standard-webhooks"),
+        (SOURCE + "tolerance_seconds = 60", "hmac-sha256-hex carry no signed time"),
+        (WEBHOOKS + "tolerance_seconds = 0", "tolerance_seconds"),
+        (WEBHOOKS + "tolerance_seconds = true", "tolerance_seconds"),
+        (WEBHOOKS + 'header = "X-Signature"', "headers of its own"),
+        (WEBHOOKS + 'secrets = ["no base64!"]', "whsec_ and then base64"),
+        ('[sources.gokart]\n[sources.gokart.pull]\nurl = "https://x"', "come as files only"),
         ("port = 8081.5", "not a whole number"),
         ("receivers = true", "not a whole number"),
         ('sources = ["straitsx", ""]', "empty"),
@@ -60,6 +72,18 @@ def test_the_file_names_sources_as_the_environment_does(tmp_path: Path, text: st
     assert list(loaded(tmp_path, text).sources) == ["straitsx"]
     assert list(loaded(tmp_path, text, LEDGER_SOURCES="gokart").sources) == ["gokart"]
     assert list(load({}).sources) == ["straitsx", "gokart"]
+
+
+def test_any_source_may_declare_another_scheme_than_its_providers(tmp_path: Path) -> None:
+    text = WEBHOOKS + 'secrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]\n'
+    source = loaded(tmp_path, text).sources["straitsx"]
+    assert source.signatures().headers == ("webhook-id", "webhook-timestamp", "webhook-signature")
+    assert source.signatures().tolerance_seconds == 300
+    source = loaded(tmp_path, text + "tolerance_seconds = 10").sources["straitsx"]
+    assert source.signatures().tolerance_seconds == 10
+    token = loaded(tmp_path, SOURCE + 'scheme = "static-token"').sources["straitsx"]
+    assert token.signatures().headers == ("Xfers-Signature",)
+    assert not token.scheme_type.is_self_proving
 
 
 def test_a_wallet_is_named_in_either_spelling(tmp_path: Path) -> None:

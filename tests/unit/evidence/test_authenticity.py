@@ -11,13 +11,15 @@ import pytest
 
 from ledger.config.settings import Settings, load
 from ledger.evidence.authenticity import Authenticity, Doubt, headers_with_mark
-from ledger.signatures.schemes import sign
+from ledger.signatures.hmac_sha256_hex import sign
+from ledger.signatures.standard_webhooks import StandardWebhooks
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 EARLIER = NOW - timedelta(days=2)
 """Before the marks."""
 SECRET = "a" * 40
 OLD = "b" * 40
+WEBHOOKS = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = b'{"id": "1"}'
 
 
@@ -164,6 +166,22 @@ def query_string(signed: bytes, **values: Any) -> dict[str, Any]:
 def test_a_signature_that_was_kept_with_space_around_it_is_still_found(space: str) -> None:
     headers = orjson.dumps({"Xfers-Signature": space + sign(SECRET, BODY) + space}).decode()
     assert doubt_about("straitsx", event(headers=headers)) is None
+
+
+def test_a_signature_counts_by_its_own_scheme_after_the_source_has_changed_to_another() -> None:
+    webhooks = {"scheme": "standard-webhooks", "secrets": (WEBHOOKS,), "header": ""}
+    sent = StandardWebhooks("", (WEBHOOKS,)).sign(BODY, NOW - timedelta(days=300))
+    row = event(headers=orjson.dumps(sent).decode())
+    before = event(headers=signed(OLD))
+    assert doubt_about("straitsx", row, **webhooks) is None
+    assert doubt_about("straitsx", before, secrets_retired=(OLD,), **webhooks) is None
+    assert doubt_about("straitsx", row, secrets_retired=(WEBHOOKS,)) is None
+    assert doubt_about("straitsx", row, scheme="static-token", secrets=(WEBHOOKS,)) is None
+    other_id = orjson.dumps(sent | {"webhook-id": "2"}).decode()
+    for changed in (event(headers=other_id), row | {"body": b"{}"}, before):
+        doubt = doubt_about("straitsx", changed, **webhooks)
+        assert doubt is not None
+        assert doubt.is_refused
 
 
 def test_headers_that_are_no_object_prove_nothing() -> None:

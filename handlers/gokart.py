@@ -1,0 +1,15 @@
+"""GoKart: rewards for completed offers. Its callbacks name no currency; revenue is in US dollars
+unless the source says otherwise.
+"""
+
+from __future__ import annotations
+
+from ledger.model import Provider
+
+PROVIDER = Provider(
+    name="gokart",
+    scheme="static-token",
+    header="X-Callback-Token",
+    default_currency="USD",
+    default_place=2,
+)
