@@ -33,7 +33,7 @@ from ledger.queries.schemas.reconciliation import (
 )
 from ledger.queries.snapshot import Snapshot, read_consistent
 from ledger.reconciliation import report as recon_report
-from ledger.reconciliation.decisions import Asked, arrival_of, decision
+from ledger.reconciliation.decisions import DecisionRequest, decide, decision_event
 from ledger.statements.import_process import ImportOptions, import_file
 from ledger.statements.importer import BUSY, withdraw_statement
 
@@ -179,16 +179,16 @@ async def decide_break(request: web.Request) -> web.Response:
     """Take an operator's decision on a break; it becomes an event of the source's log."""
     params = parse_params(DECIDE, request.match_info, request.query.items())
     told = await _decision(request, BreakDecision)
-    asked = Asked(told.action, told.by, told.note, tuple(told.items), told.account)
+    asked = DecisionRequest(told.action, told.by, told.note, tuple(told.items), told.account)
     if asked.items and asked.action != "match":
         raise InvalidRequest("items go with the action match only")
 
     async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
-        return await decision(snapshot, params.need("id"), asked, request.app[QUERY].settings.rules)
+        return await decide(snapshot, params.need("id"), asked, request.app[QUERY].settings.rules)
 
     source, body = await read_consistent(request.app[QUERY].pool, {}, read)
     now = request.app[NOW]()
-    new_event = arrival_of(source, body | {"decided_at": now.isoformat()}, now)
+    new_event = decision_event(source, body | {"decided_at": now.isoformat()}, now)
     answer = msgspec.convert(await request.app[APPEND](source, new_event), Resolution)
     return answered(answer, {source: answer.position})
 

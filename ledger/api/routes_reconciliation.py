@@ -62,7 +62,7 @@ DECIDE: Final = Route(
     "Decide on a break",
     "reconciliation",
     Resolution,
-    recon_decide.decision,
+    recon_decide.decide,
     is_list=False,
     method="POST",
     takes=a.BreakDecision,

@@ -14,12 +14,13 @@ import orjson
 
 from ledger.config.reconciliation import Rules
 from ledger.reconciliation.coverage import Coverage
-from ledger.reconciliation.items import DatedAmount, Frame, LedgerMovement, StatementItem, added
-from ledger.reconciliation.matching import Matcher
-from ledger.reconciliation.result import RECONCILED, LedgerBalances, Result, conclude
+from ledger.reconciliation.items import DatedAmount, LedgerMovement, Period, StatementItem, sum_of
+from ledger.reconciliation.matching import Matching
+from ledger.reconciliation.result import RECONCILED, LedgerBalances, Result, build_result
+from ledger.reconciliation.unmatched import add_unmatched
 from ledger.terminal import tables
 
-FRAME: Final = Frame(datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC))
+PERIOD: Final = Period(datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC))
 SEED: Final = 1
 
 
@@ -54,18 +55,18 @@ def run(lines: int, *, json: bool) -> int:
 
 
 def reconciled(items: list[StatementItem], moves: list[LedgerMovement]) -> Result:
-    """Match and conclude, as the reconcile step does."""
-    matcher = Matcher.of(FRAME, Rules(), items, moves)
-    matcher.match()
-    told = added(item.amount for item in items)
-    held = added(amount for move in moves for _, amount in move.legs)
-    return conclude(
+    """Match and build the result, as the reconcile step does."""
+    matching = Matching.of(PERIOD, Rules(), items, moves)
+    matching.match()
+    closing = sum_of(item.amount for item in items)
+    balance = sum_of(amount for move in moves for _, amount in move.legs)
+    return build_result(
         "bench",
         "XSGD",
-        cover=Coverage(FRAME, Decimal(0), told, ()),
-        ledger=LedgerBalances(Decimal(0), held),
-        groups=matcher.finish({}, {}),
-        decided={},
+        coverage=Coverage(PERIOD, Decimal(0), closing, ()),
+        ledger=LedgerBalances(Decimal(0), balance),
+        groups=add_unmatched(matching, {}, {}),
+        decisions={},
         rules=Rules(),
     )
 
@@ -79,7 +80,7 @@ def made_up(count: int, rng: Random) -> tuple[list[StatementItem], list[LedgerMo
     items: list[StatementItem] = []
     moves: list[LedgerMovement] = []
     for n in range(count):
-        at = FRAME.opened + (FRAME.cutoff - FRAME.opened) * rng.random()
+        at = PERIOD.opened_at + (PERIOD.cutoff - PERIOD.opened_at) * rng.random()
         # The last digits make the amount of an unnamed line one of a kind.
         amount = Decimal(rng.randrange(1, 10**8) * 10**6 + n) / 10**8
         fee = Decimal(1) if n % 10 < 2 else Decimal(0)

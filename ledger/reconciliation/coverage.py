@@ -10,10 +10,10 @@ from heapq import heappop, heappush
 from typing import Final
 
 from ledger.model import Record, plain
-from ledger.reconciliation.items import Frame, StatementItem
+from ledger.reconciliation.items import Period, StatementItem
 
-BROKEN_MAX: Final = 5
-"""Balances out of line that one run names; the rest follows from them."""
+CONTINUITY_BREAKS_MAX: Final = 5
+"""Balances that do not follow that one run names; later ones follow from them."""
 
 
 class CoveredFile(Record, frozen=True):
@@ -25,10 +25,10 @@ class CoveredFile(Record, frozen=True):
     opening: Decimal | None
     closing: Decimal | None
     position: int
-    """The later import wins where two files say the balance of one moment."""
+    """Of the import: the later one counts where two files state the balance of one time."""
 
 
-class StatedBalances(Record, frozen=True):
+class StatedBalance(Record, frozen=True):
     """A balance that a statement states at the beginning or the end of its period."""
 
     at: datetime
@@ -40,26 +40,25 @@ class StatedBalances(Record, frozen=True):
 
 
 class Coverage(Record, frozen=True):
-    """What the statements of a currency cover without a gap, oldest first."""
+    """What the statements of a currency cover without a gap."""
 
-    frame: Frame
+    period: Period
     opening: Decimal | None
     closing: Decimal | None
     files: tuple[str, ...]
     """SHA-256 of each file, in hex, in order of their periods."""
     missing: tuple[str, ...] = ()
-    """What is wrong with the coverage, in words."""
-    told: tuple[StatedBalances, ...] = ()
+    """What the coverage lacks, one sentence each."""
+    stated_balances: tuple[StatedBalance, ...] = ()
     """Every balance that counts, in order of time."""
 
 
 def coverage_of(files: Sequence[CoveredFile], since: datetime | None = None) -> Coverage | None:
     """Return what the files cover from the earliest on, up to the first gap; None without files.
 
-    `since` is where to begin instead; a file must begin there, and those before it do not count.
-
-    Files whose period begins later than the run ends are named as missing what is before them,
-    and do not count: a window without a statement is never taken for one without a difference.
+    `since` is where to begin instead: a file must begin there, and earlier ones do not count. Files
+    after a gap do not count either, and the gap is named as missing: a time without a statement is
+    never taken for one without a difference.
     """
     files = [file for file in files if since is None or file.opened_at >= since]
     if not files:
@@ -69,7 +68,7 @@ def coverage_of(files: Sequence[CoveredFile], since: datetime | None = None) -> 
     end = ordered[0].closed_at
     missing: list[str] = []
     if since is not None and run[0].opened_at != since:
-        missing.append(f"no statement begins at {since.isoformat()}, where `since` says to begin")
+        missing.append(f"no statement begins at {since.isoformat()}, which is where `since` begins")
     for file in ordered[1:]:
         if file.opened_at > end:
             missing.append(
@@ -78,7 +77,7 @@ def coverage_of(files: Sequence[CoveredFile], since: datetime | None = None) -> 
             break
         run.append(file)
         end = max(end, file.closed_at)
-    told = tuple(_told(run))
+    balances = tuple(_stated_balances(run))
     first, last = run[0], max((f for f in run if f.closed_at == end), key=lambda f: f.position)
     for file in run:
         if file.opened_at == first.opened_at and file.position > first.position:
@@ -86,12 +85,12 @@ def coverage_of(files: Sequence[CoveredFile], since: datetime | None = None) -> 
     if last.closing is None:
         missing.append("the last statement states no closing balance; import one that does")
     shas = tuple(dict.fromkeys(file.sha256 for file in run))
-    frame = Frame(first.opened_at, end)
-    return Coverage(frame, first.opening, last.closing, shas, tuple(missing), told)
+    period = Period(first.opened_at, end)
+    return Coverage(period, first.opening, last.closing, shas, tuple(missing), balances)
 
 
-def _told(run: Sequence[CoveredFile]) -> Iterator[StatedBalances]:
-    """Yield which balances the files state, in order of time; a newer file silences older ones.
+def _stated_balances(run: Sequence[CoveredFile]) -> Iterator[StatedBalance]:
+    """Yield the balances that count, in order of time: where files overlap, those of the newest.
 
     Of files that meet, both count: what one closes with, the next must open with.
     """
@@ -100,9 +99,7 @@ def _told(run: Sequence[CoveredFile]) -> Iterator[StatedBalances]:
     for file in run:
         begins[file.opened_at].append(file)
         ends[file.closed_at].append(file)
-    current: list[
-        tuple[int, str, CoveredFile]
-    ] = []  # a heap: the newest of the open files is on top
+    current: list[tuple[int, str, CoveredFile]] = []  # a heap, the newest of the open files first
     for at in sorted({*begins, *ends}):
         newest = current[0][2] if current else None
         yield from _balances(at, "closes", [(f, f.closing) for f in ends[at] if f is newest])
@@ -115,28 +112,29 @@ def _told(run: Sequence[CoveredFile]) -> Iterator[StatedBalances]:
 
 
 def _balances(
-    at: datetime, how: str, found: Sequence[tuple[CoveredFile, Decimal | None]]
-) -> Iterator[StatedBalances]:
-    for file, balance in found:
+    at: datetime, how: str, files: Sequence[tuple[CoveredFile, Decimal | None]]
+) -> Iterator[StatedBalance]:
+    for file, balance in files:
         if balance is not None:
-            yield StatedBalances(at, balance, how, file.sha256)
+            yield StatedBalance(at, balance, how, file.sha256)
 
 
 def continuity_breaks(
-    told: Sequence[StatedBalances], opening: Decimal, lines: Sequence[StatementItem]
+    stated_balances: Sequence[StatedBalance], opening: Decimal, lines: Sequence[StatementItem]
 ) -> list[str]:
-    """Name the stated balances that do not follow from the lines before them, the first few."""
-    found: list[str] = []
+    """Describe the first stated balances that do not follow from the lines before them."""
+    breaks: list[str] = []
     ordered = sorted((line.at, line.amount) for line in lines)
-    place, running = 0, opening
-    for each in told:
-        while place < len(ordered) and ordered[place][0] < each.at:
-            running += ordered[place][1]
-            place += 1
-        if running != each.balance:
-            found.append(
-                f"statement {each.sha256[:12]} {each.how} at {each.at.isoformat()} with "
-                f"{plain(each.balance)}, but opening and lines before it come to {plain(running)}: "
-                "a line is missing, late or one too many; import the whole period anew"
+    index, running = 0, opening
+    for stated in stated_balances:
+        while index < len(ordered) and ordered[index][0] < stated.at:
+            running += ordered[index][1]
+            index += 1
+        if running != stated.balance:
+            breaks.append(
+                f"statement {stated.sha256[:12]} {stated.how} at {stated.at.isoformat()} with "
+                f"{plain(stated.balance)}, but the opening balance and the lines before it add up "
+                f"to {plain(running)}: a line is missing, late or duplicate; import the whole "
+                "period again"
             )
-    return found[:BROKEN_MAX]
+    return breaks[:CONTINUITY_BREAKS_MAX]

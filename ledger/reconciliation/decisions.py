@@ -1,7 +1,7 @@
-"""Decisions on breaks: checked, turned into exact legs, appended to the source's own log.
+"""Check operators' decisions on breaks and turn them into events of the source's log.
 
-What is posted is written into the event itself, so that a rebuild posts the same. A decision
-takes the place of the one before it on the same break.
+An event contains the legs that it posts, so that a rebuild posts the same. A decision replaces the
+earlier one on the same break.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ SELECT source, currency, id, break_type AS type, anchor, items, action,
        coalesce(effective_at, decided_at) AS at
   FROM adjustments WHERE source = $1 AND kind = 'adjustment' AND id = $2
 """
-SELECT_TAKEN: Final = """
+SELECT_MATCHED: Final = """
 SELECT item, anchor FROM ledger.recon_matches
  WHERE source = $1 AND currency = $2 AND item = ANY ($3::text[]) ORDER BY item LIMIT 1
 """
-SELECT_TOLD: Final = """
-SELECT coalesce(array_agg('line:' || line), '{}') AS found, coalesce(sum(amount), 0) AS amount
+SELECT_STATEMENT_AMOUNT: Final = """
+SELECT coalesce(array_agg('line:' || line), '{}') AS keys, coalesce(sum(amount), 0) AS amount
   FROM statement_lines
  WHERE source = $1 || '.statements' AND currency = $2 AND line = ANY ($3::text[])
    AND status = 'stated'
    AND hashtextextended(line, 0) = ANY (ARRAY(
-       SELECT hashtextextended(wanted, 0) FROM unnest($3::text[]) AS wanted))
+       SELECT hashtextextended(id, 0) FROM unnest($3::text[]) AS id))
 """
-SELECT_DUE: Final = """
-SELECT coalesce(array_agg(DISTINCT e.kind || ':' || e.transaction), '{}') AS found,
+SELECT_LEDGER_AMOUNT: Final = """
+SELECT coalesce(array_agg(DISTINCT e.kind || ':' || e.transaction), '{}') AS keys,
        coalesce(sum(e.amount), 0) AS amount
   FROM unnest($3::text[], $4::text[]) AS u(kind, id)
   JOIN entries AS e ON e.source = $1 AND e.kind = u.kind AND e.transaction = u.id
@@ -78,77 +78,85 @@ SELECT e.account, sum(e.amount) AS amount
 """
 
 Legs = list[tuple[str, Decimal]]
+"""Account and signed amount."""
+
+NOTHING: Final[Row] = {"keys": (), "amount": ZERO}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DecisionRequest:
     """What an operator decides about a break."""
 
     action: str
     by: str
     note: str = ""
     items: tuple[str, ...] = ()
-    """The items to match, when not those of the break."""
+    """The items to match; without them, those of the break."""
     account: str | None = None
-    """Where a write-off goes, when not to the declared difference account."""
+    """The account of a write-off; without it, the declared difference account."""
 
 
-async def decision(
-    snapshot: Snapshot, break_id: str, asked: Asked, rules_of_source: Mapping[str, Rules]
+async def decide(
+    snapshot: Snapshot,
+    break_id: str,
+    request: DecisionRequest,
+    rules_of_source: Mapping[str, Rules],
 ) -> tuple[str, dict[str, Any]]:
     """Check a decision against its break; return its source and the body of its event.
 
-    Raises NotFound, Conflicting when the break does not allow it now, BadQuestion when the action
-    does not suit it.
+    Raises NotFound, Conflicting when the state of the break does not allow it, InvalidRequest when
+    the action is not for such a break.
     """
-    row = await _break(snapshot, break_id)
+    row = await _find_break(snapshot, break_id)
     source = row["source"]
     rules = rules_of_source.get(source, Rules())
-    items = sorted({*asked.items}) or sorted(row["items"])
+    items = sorted({*request.items}) or sorted(row["items"])
     legs: Legs = []
-    if row["items"] == [f"{KIND}:{break_id}"] and asked.action not in ("reopen", "note"):
-        raise Conflicting(f"what {break_id} was about is gone; reopen it to take its posting back")
-    match asked.action:
+    if row["items"] == [f"{KIND}:{break_id}"] and request.action not in ("reopen", "note"):
+        raise Conflicting(
+            f"the reason for the decision on {break_id} is gone; reopen it to take its posting back"
+        )
+    match request.action:
         case "note":
             pass
         case "reopen":
             known = await snapshot.row(SELECT_ADJUSTMENT, source, break_id)
             if known is None or known["action"] == "note":
-                raise Conflicting(f"nothing was decided about break {break_id} yet")
+                raise Conflicting(f"break {break_id} has no decision yet that could be reopened")
         case "match":
             await _check_match(snapshot, row, items)
         case _:
-            legs = await _legs(snapshot, row, asked, rules)
-    if asked.action != "match":
+            legs = await _legs(snapshot, row, request, rules)
+    if request.action != "match":
         items = sorted(row["items"])
-    return source, body_of(row, asked, items, legs)
+    return source, body_of(row, request, items, legs)
 
 
 def body_of(
-    row: Mapping[str, Any], asked: Asked, items: Sequence[str], legs: Legs
+    row: Mapping[str, Any], request: DecisionRequest, items: Sequence[str], legs: Legs
 ) -> dict[str, Any]:
-    """Return the event's body; it is dated as what it is about."""
+    """Return the event's body; its effective time is that of the break."""
     at: datetime = row["at"]
     if row["anchor"] == "opening":
         at -= timedelta(microseconds=1)
     return {
         "type": KIND,
         "id": row["id"],
-        "action": asked.action,
+        "action": request.action,
         "currency": row["currency"],
         "anchor": row["anchor"],
         "break_type": row["type"],
         "difference": plain(row.get("difference") or ZERO),
         "items": list(items),
         "legs": [{"account": account, "amount": plain(amount)} for account, amount in legs],
-        "by": asked.by,
-        "note": asked.note,
+        "by": request.by,
+        "note": request.note,
         "effective_at": at.astimezone(UTC).isoformat(),
     }
 
 
-def arrival_of(source: str, body: Mapping[str, Any], now: datetime) -> NewEvent:
-    """Return the event of a decision, ready to be appended."""
+def decision_event(source: str, body: Mapping[str, Any], now: datetime) -> NewEvent:
+    """Return the event to append for a decision."""
     raw = orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)
     key = f"{source}/{KIND}//{body['id']}/{hashlib.sha256(raw).hexdigest()}"
     return NewEvent(
@@ -173,25 +181,27 @@ def arrival_of(source: str, body: Mapping[str, Any], now: datetime) -> NewEvent:
 async def post_tolerated(
     connection: Any, result: Result, rules: Rules, terms: Source | None
 ) -> int:
-    """Append the posting of each difference that a declared tolerance covers; return how many.
+    """Append a posting for each difference within the declared tolerance; return how many.
 
-    The event is the same however often it is made, so the log takes it once. `terms` are the
-    source's settings, by which it is marked as this service's.
+    The same difference makes the same event in every run, so the log takes it once. `terms` are the
+    source's settings, whose secret marks the event.
     """
     limit = rules.tolerance.get(result.currency)
-    found = [b for b in result.breaks if limit and _is_tolerated(b, limit)]
-    for each in found:
+    tolerated = [b for b in result.breaks if limit and _is_tolerated(b, limit)]
+    for each in tolerated:
         row = {name: getattr(each, name) for name in Break.__struct_fields__}
         row |= {"currency": result.currency}
-        asked = Asked("tolerance", "rule", f"within {plain(limit or ZERO)}, rules {rules.sha256}")
+        request = DecisionRequest(
+            "tolerance", "rule", f"within {plain(limit or ZERO)}, rules {rules.sha256}"
+        )
         legs = [(AVAILABLE, -each.difference), (rules.difference_account, each.difference)]
-        body = body_of(row, asked, each.items, legs)
-        new_event = arrival_of(result.source, body, datetime.now(UTC))
+        body = body_of(row, request, each.items, legs)
+        new_event = decision_event(result.source, body, datetime.now(UTC))
         new_event = mark_event(terms, result.source, new_event)
         await connection.fetchrow(APPEND, result.source, *_columns(new_event))
-    if found:
+    if tolerated:
         await connection.execute(RING)
-    return len(found)
+    return len(tolerated)
 
 
 def _is_tolerated(each: Break, limit: Decimal) -> bool:
@@ -204,8 +214,8 @@ def _columns(new_event: NewEvent) -> list[list[Any]]:
     return [[getattr(new_event, name)] for name in names]
 
 
-async def _break(snapshot: Snapshot, break_id: str) -> Row:
-    """Find a break; one that is not listed any more may still have a decision to take back."""
+async def _find_break(snapshot: Snapshot, break_id: str) -> Row:
+    """Read a break, or the decision on one that is not listed any more."""
     for statement in (SELECT_BREAK, SELECT_ADJUSTMENT):
         for source in snapshot.places:
             row = await snapshot.row(statement, source, break_id)
@@ -217,32 +227,32 @@ async def _break(snapshot: Snapshot, break_id: str) -> Row:
 async def _check_match(snapshot: Snapshot, row: Row, items: Sequence[str]) -> None:
     source, currency = row["source"], row["currency"]
     if not items:
-        raise InvalidRequest("name in items what belongs together, like line:<id>, payment:<id>")
+        raise InvalidRequest("items must name what belongs together, like line:<id>, payment:<id>")
     if not {*items} & {*row["items"]}:
-        raise InvalidRequest(f"at least one of the items must be of the break: {row['items']}")
-    taken = await snapshot.row(SELECT_TAKEN, source, currency, items)
-    if taken is not None:
+        raise InvalidRequest(f"at least one item must be of the break: {', '.join(row['items'])}")
+    matched = await snapshot.row(SELECT_MATCHED, source, currency, items)
+    if matched is not None:
         raise Conflicting(
-            f"{taken['item']} is matched already, by {taken['anchor']}; an item has one match"
+            f"{matched['item']} is already matched, by {matched['anchor']}; an item has one match"
         )
     lines, kinds_of, ids = _split(items)
     if KIND in kinds_of:
         raise InvalidRequest(
-            "a decision's posting is nothing to match; name lines and transactions"
+            "the posting of a decision cannot be matched; name lines and transactions"
         )
-    told = await snapshot.row(SELECT_TOLD, source, currency, lines)
-    due = await snapshot.row(SELECT_DUE, source, currency, kinds_of, ids)
-    missing = {*items} - {*(told or {}).get("found", ())} - {*(due or {}).get("found", ())}
+    stated = await snapshot.row(SELECT_STATEMENT_AMOUNT, source, currency, lines) or NOTHING
+    booked = await snapshot.row(SELECT_LEDGER_AMOUNT, source, currency, kinds_of, ids) or NOTHING
+    missing = {*items} - {*stated["keys"]} - {*booked["keys"]}
     if missing:
         raise InvalidRequest(
-            f"{', '.join(sorted(missing))}: no stated line and no movement of the {currency} "
-            "wallet is called so; `ledger reconcile breaks` and /v1/transactions name them"
+            f"{', '.join(sorted(missing))}: the {currency} wallet has no statement line or "
+            "transaction of this name; `ledger reconcile breaks` and /v1/transactions list them"
         )
-    difference = (due or {}).get("amount", ZERO) - (told or {}).get("amount", ZERO)
+    difference = booked["amount"] - stated["amount"]
     if difference:
         raise Conflicting(
-            f"the items differ by {plain(difference)} {currency} (books - statement); write_off "
-            "posts a difference"
+            f"the amounts of the items differ by {plain(difference)} {currency} (books - "
+            "statement); write_off posts a difference"
         )
 
 
@@ -252,7 +262,9 @@ def _split(items: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     for item in items:
         kind, colon, name = item.partition(":")
         if not colon or not name:
-            raise InvalidRequest(f"{item!r} names no item; write line:<id> or <kind>:<id>")
+            raise InvalidRequest(
+                f"{item!r} is not the name of an item; write line:<id> or <kind>:<id>"
+            )
         if kind == "line":
             lines.append(name)
         else:
@@ -261,45 +273,54 @@ def _split(items: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     return lines, kinds_of, ids
 
 
-async def _legs(snapshot: Snapshot, row: Row, asked: Asked, rules: Rules) -> Legs:
-    """Return what a write-off, a fee or a void posts. Raises Conflicting or BadQuestion."""
+async def _legs(snapshot: Snapshot, row: Row, request: DecisionRequest, rules: Rules) -> Legs:
+    """Return what a write-off, a fee or a void posts. Raises Conflicting or InvalidRequest."""
     if row.get("state") != OPEN:
         raise Conflicting(f"break {row['id']} is not open; reopen it first")
     if row["type"] == TIMING:
-        raise Conflicting(f"{row['id']} may still be on its way; it is a break once it has aged")
+        raise Conflicting(
+            f"{row['id']} may still be in transit; it becomes a break after the settlement time"
+        )
     difference: Decimal = row["difference"]
     if not difference:
         raise Conflicting("there is no difference to post; match the items that belong together")
-    if asked.account is not None and not ACCOUNT.fullmatch(asked.account):
+    if request.account is not None and not ACCOUNT.fullmatch(request.account):
         raise InvalidRequest(
-            f"account is {shown(asked.account)}; it must be suspense, expenses:…, income:…, "
+            f"account is {shown(request.account)}; it must be suspense, expenses:…, income:…, "
             "equity:… or liabilities:customers:…"
         )
-    match asked.action:
+    match request.action:
         case "post_fee":
-            if row["type"] not in CHARGED or asked.account is not None:
-                raise InvalidRequest("post_fee is for breaks about a fee, and has an account: fees")
+            if row["type"] not in CHARGED or request.account is not None:
+                raise InvalidRequest(
+                    "post_fee is for breaks about a fee, and always posts to expenses:fees"
+                )
             other = FEES
         case "void":
-            return await _voided(snapshot, row, asked, difference)
+            return await _void_legs(snapshot, row, request, difference)
         case _:
             is_opening = row["anchor"] == "opening"
             default = OPENING_ACCOUNT if is_opening else rules.difference_account
-            other = asked.account or default
+            other = request.account or default
     return [(AVAILABLE, -difference), (other, difference)]
 
 
-async def _voided(snapshot: Snapshot, row: Row, asked: Asked, difference: Decimal) -> Legs:
-    """Take a transaction back that the provider does not have; a line goes to suspense."""
+async def _void_legs(
+    snapshot: Snapshot, row: Row, request: DecisionRequest, difference: Decimal
+) -> Legs:
+    """Reverse a transaction that the provider does not have; post a line to suspense."""
     lines, kinds_of, ids = _split(row["items"])
     if not row["items"]:
         raise InvalidRequest(
             f"void is for transactions and lines; write_off posts to {OPENING_ACCOUNT}"
         )
     if not ids:
-        return [(AVAILABLE, -difference), (asked.account or SUSPENSE, difference)]
+        return [(AVAILABLE, -difference), (request.account or SUSPENSE, difference)]
     rows = await snapshot.rows(SELECT_LEGS, row["source"], row["currency"], kinds_of, ids)
     wallet = sum((r["amount"] for r in rows if r["account"].startswith("assets:wallet:")), ZERO)
     if lines or wallet != difference:
-        raise InvalidRequest("void takes whole transactions back; here a part is there: write_off")
+        raise InvalidRequest(
+            "void reverses whole transactions, but a part of this one is on the statement; "
+            "use write_off"
+        )
     return [(r["account"], -r["amount"]) for r in rows]

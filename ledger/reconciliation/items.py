@@ -1,4 +1,4 @@
-"""The nouns of matching: a statement's lines, the books' movements, and groups of both. Pure."""
+"""What is matched: statement lines, movements of the ledger, and groups of both. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BREAK_TYPES: Final = (
     MISSING_AT_PROVIDER, MISSING_IN_LEDGER, AMOUNT, FEE, CURRENCY, STATUS, DIRECTION,
     DUPLICATE_PROVIDER, DUPLICATE_INTERNAL, AMBIGUOUS, CONFLICT, OPENING,
 )  # fmt: skip
-"""What a difference between statement and books can be; TIMING is none yet."""
+"""The types of difference between statement and books; TIMING is not one yet."""
 
 ZERO: Final = Decimal(0)
 
@@ -36,7 +36,7 @@ DatedAmount: TypeAlias = tuple[datetime, Decimal]
 
 
 class StatementItem(Record, frozen=True):
-    """A statement line on its way through matching. `amount` > 0 came in, < 0 went out."""
+    """A statement line to match. `amount` > 0 came in, < 0 went out."""
 
     id: str
     kind: str
@@ -48,14 +48,14 @@ class StatementItem(Record, frozen=True):
 
     @property
     def key(self) -> str:
-        """Its name among all items of its currency."""
+        """Its name, unique among the items of its currency."""
         return f"line:{self.id}"
 
 
 class LedgerMovement(Record, frozen=True):
-    """What the books say that one transaction did to the wallet: its dated amounts, oldest first.
+    """What one transaction did to the wallet by the books: its dated amounts, oldest first.
 
-    `fee` is what it was charged in the wallet's currency and is contained in the amounts.
+    The amounts contain `fee`, which was charged in the wallet's currency.
     """
 
     kind: str
@@ -67,100 +67,97 @@ class LedgerMovement(Record, frozen=True):
 
     @property
     def key(self) -> str:
-        """Its name among all items of its currency."""
+        """Its name, unique among the items of its currency."""
         return f"{self.kind}:{self.id}"
 
 
 class Group(Record, frozen=True):
-    """Lines and movements that belong together, and what that says.
+    """Lines and movements that belong together, and how they compare.
 
-    `due` is what the movements did to the wallet before the cut-off; the statement's part is the
-    sum of its lines.
+    Its ledger amount is what the movements did to the wallet before the cut-off, its statement
+    amount the sum of the lines.
     """
 
     anchor: str
-    """What the group is about, in a form that lasts: `contract:…`, `line:…`, `opening` …"""
+    """What the group is about, the same in every run: `contract:…`, `line:…`, `opening` …"""
     rule: str
     """What connects its items: `contract`, `idempotency`, `reference`, `amount`, `group`, `hand`;
     `none` where nothing does."""
-    verdict: str
+    classification: str
     """MATCHED, TIMING or a type of break."""
     lines: tuple[StatementItem, ...]
-    moves: tuple[LedgerMovement, ...]
-    due: Decimal
-    before: Decimal = ZERO
-    """How much of `due` is dated before the statement begins."""
+    movements: tuple[LedgerMovement, ...]
+    ledger_amount: Decimal
+    ledger_amount_before: Decimal = ZERO
+    """How much of `ledger_amount` is dated before the statement begins."""
     detail: str = ""
 
     @property
-    def told(self) -> Decimal:
-        """What the statement says: the sum of the lines."""
-        return added(line.amount for line in self.lines)
+    def statement_amount(self) -> Decimal:
+        """The sum of the lines."""
+        return sum_of(line.amount for line in self.lines)
 
     @property
     def difference(self) -> Decimal:
-        """What the books say beyond the statement: books - statement, negative when they lack."""
-        return self.due - self.told
+        """Ledger amount - statement amount: negative when the books lack something."""
+        return self.ledger_amount - self.statement_amount
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The names of its items, sorted."""
-        return tuple(sorted([*(line.key for line in self.lines), *(m.key for m in self.moves)]))
+        return tuple(sorted([*(line.key for line in self.lines), *(m.key for m in self.movements)]))
 
     @property
     def at(self) -> datetime | None:
-        """When the oldest of it happened; None for what has no date."""
+        """The time of its oldest item; None without items."""
         times = [line.at for line in self.lines]
-        times += [move.legs[0][0] for move in self.moves]
+        times += [move.legs[0][0] for move in self.movements]
         return min(times) if times else None
 
 
-class Frame(Record, frozen=True):
-    """Between which times lines are known: from `opened` (inclusive) to `cutoff` (exclusive)."""
+class Period(Record, frozen=True):
+    """What the statements cover: from `opened_at` (inclusive) to `cutoff` (exclusive)."""
 
-    opened: datetime
+    opened_at: datetime
     cutoff: datetime
 
 
-class Manual(Record, frozen=True):
-    """An operator's word that some items belong together. `anchor` names the break it ended."""
+class ManualMatch(Record, frozen=True):
+    """An operator's decision that some items belong together; `anchor` names the break it ended."""
 
     anchor: str
     keys: tuple[str, ...]
     position: int
 
 
-class Known(Record, frozen=True):
+class KnownTransaction(Record, frozen=True):
     """A transaction that a line names and that moved nothing in the line's currency."""
 
     kind: str
     status: str
     currency: str | None
-    """The currency of the wallet that it did move; None when it moved none."""
+    """The currency of the wallet that it moved; None when it moved none."""
 
 
-def added(amounts: Iterable[Decimal]) -> Decimal:
-    """Add amounts up (the default context is exact for all that the log may hold)."""
+def sum_of(amounts: Iterable[Decimal]) -> Decimal:
+    """Return the sum of amounts (the default context is exact for all that the log may hold)."""
     return sum(amounts, ZERO)
 
 
-def first_within(legs: tuple[DatedAmount, ...], opened: datetime) -> int:
-    """Return the place of the first leg that the statement can show; 0 when there is none."""
-    for place, (at, _) in enumerate(legs):
-        if at >= opened:
-            return place
-    return 0
+def first_leg_within(legs: tuple[DatedAmount, ...], opened_at: datetime) -> int:
+    """Return the index of the first leg that the statement can show; 0 when there is none."""
+    return next((index for index, (at, _) in enumerate(legs) if at >= opened_at), 0)
 
 
-def ledger_amounts(legs: Iterable[DatedAmount], frame: Frame) -> tuple[Decimal, Decimal]:
-    """Return what the legs before the cut-off add up to, and how much of it is before the opening.
+def ledger_amounts(legs: Iterable[DatedAmount], period: Period) -> tuple[Decimal, Decimal]:
+    """Return the sums of the legs before the cut-off and of those before the opening.
 
-    Fits the fields `due` and `before` of a Group.
+    They are the fields `ledger_amount` and `ledger_amount_before` of a Group.
     """
-    due = before = ZERO
-    for at, amount in legs:
-        if at < frame.cutoff:
-            due += amount
-        if at < frame.opened:
-            before += amount
-    return due, before
+    amount = before = ZERO
+    for at, leg in legs:
+        if at < period.cutoff:
+            amount += leg
+        if at < period.opened_at:
+            before += leg
+    return amount, before

@@ -1,4 +1,4 @@
-"""Reading what is to be reconciled: statement lines, movements, decisions, balances."""
+"""Read what is to be reconciled: statement lines, movements, decisions, balances."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from ledger.books import balance_index as cells
 from ledger.config.reconciliation import Rules
 from ledger.model import changed
-from ledger.reconciliation.coverage import Coverage, CoveredFile, coverage_of
+from ledger.reconciliation.coverage import CoveredFile, coverage_of
 from ledger.reconciliation.items import (
-    ZERO,
-    Frame,
-    Known,
+    KnownTransaction,
     LedgerMovement,
-    Manual,
+    ManualMatch,
+    Period,
     StatementItem,
-    added,
+    sum_of,
 )
-from ledger.reconciliation.matching import Matcher
-from ledger.reconciliation.result import Decided, LedgerBalances, Result, conclude
+from ledger.reconciliation.matching import Matching
+from ledger.reconciliation.result import LatestDecision, LedgerBalances, Result, build_result
+from ledger.reconciliation.unmatched import add_unmatched
 from ledger.registry import Registry
 
 WALLET: Final = ("assets:wallet:available", "assets:wallet:held")
 MOMENT: Final = timedelta(microseconds=1)
-"""The least difference between two times: what is dated before one is dated up to the last."""
+"""The resolution of times: what is dated before a time is dated up to one MOMENT before it."""
 
 SELECT_CURRENCIES: Final = """
 SELECT DISTINCT currency FROM statements WHERE source = $1 AND status = 'imported' ORDER BY currency
@@ -42,21 +44,21 @@ SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, refere
  WHERE source = $1 AND currency = $2 AND status = 'stated'
    AND effective_at >= $3 AND effective_at < $4
 """
-SELECT_MOVES: Final = """
+SELECT_MOVEMENTS: Final = """
 WITH moved AS (
        SELECT e.kind, e.transaction AS id, e.effective_at,
               coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'assets:wallet:%'), 0) AS net,
               coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'expenses:%'), 0) AS fee
          FROM checkpoints AS c
-        CROSS JOIN generate_series(0, c.position >> 16) AS slices(slice)
+        CROSS JOIN generate_series(0, c.position >> 16) AS shards(shard)
         CROSS JOIN unnest('{assets:wallet:available,assets:wallet:held,expenses:fees,
-                            expenses:network_fees}'::text[]) AS wanted(account)
+                            expenses:network_fees}'::text[]) AS requested(account)
         CROSS JOIN LATERAL (
               SELECT kind, transaction, effective_at, amount, account FROM entries
                WHERE source = $1 AND currency = $2 AND kind <> 'adjustment'
-                 AND account = wanted.account
+                 AND account = requested.account
                  AND (position >> 16 << 32) + hashtext(account)
-                     = (slice << 32) + hashtext(wanted.account)
+                     = (shard << 32) + hashtext(requested.account)
                  AND effective_at >= $3 AND effective_at < $4 OFFSET 0) AS e
         WHERE c.source = $1
         GROUP BY e.kind, e.transaction, e.effective_at)
@@ -80,7 +82,7 @@ SELECT t.kind, t.id, t.status, t.idempotency_id, e.currency, e.effective_at,
                      'expenses:network_fees')
  WHERE t.source = $1 AND t.kind = ANY ($2::text[]) AND t.id = ANY ($3::text[])
    AND hashtextextended(t.id, 0) = ANY (ARRAY(
-       SELECT hashtextextended(wanted, 0) FROM unnest($3::text[]) AS wanted))
+       SELECT hashtextextended(id, 0) FROM unnest($3::text[]) AS id))
  GROUP BY t.kind, t.id, t.status, t.idempotency_id, e.currency, e.effective_at
  ORDER BY t.kind, t.id, e.currency, e.effective_at
 """
@@ -96,7 +98,7 @@ SELECT DISTINCT l.contract_id, l.currency
                       AND e.account LIKE 'assets:wallet:%')
  ORDER BY l.contract_id, l.currency
 """
-SELECT_DECIDED: Final = """
+SELECT_DECISIONS: Final = """
 SELECT a.id, a.anchor, a.action, a.by, a.note, a.decided_position, a.decided_at, a.items,
        coalesce(p.posted, 0) AS posted, coalesce(p.before, 0) AS before
   FROM adjustments AS a
@@ -123,8 +125,8 @@ def money_kinds(registry: Registry) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A source and the log of its statements, read through one snapshot of live books.
+class SourceReconciliation:
+    """Reconciles a source with the log of its statements, through one snapshot of live books.
 
     The connection's search_path names a generation.
     """
@@ -135,7 +137,7 @@ class Pair:
     log: str
     rules: Rules
     position: int
-    """Where the books of the source are."""
+    """The position of the source's books."""
 
     async def currencies(self) -> list[str]:
         """Return the currencies that have a statement."""
@@ -145,84 +147,86 @@ class Pair:
     async def reconcile(self, currency: str) -> Result | None:
         """Reconcile one currency as the snapshot has it; None when it has no statement."""
         files = await self.connection.fetch(SELECT_FILES, self.log, currency)
-        cover = coverage_of([CoveredFile(*row) for row in files], self.rules.since)
-        if cover is None:
+        coverage = coverage_of([CoveredFile(*row) for row in files], self.rules.since)
+        if coverage is None:
             return None
         parked = await self.connection.fetchval(SELECT_PARKED, [self.source, self.log])
         if parked:
-            told = f"{parked} parked events are not in these figures; see /v1/exceptions"
-            cover = changed(cover, missing=(*cover.missing, told))
-        frame = cover.frame
-        decided = await self._decided(currency, frame)
-        manual = _manual(decided.values())
-        matcher, known = await self._matcher(currency, cover, manual)
-        matcher.match(manual)
-        elsewhere = await self._elsewhere(currency, matcher.moves.values())
-        before, balance = [
-            await self._held(currency, moment) for moment in (frame.opened, frame.cutoff)
-        ]
-        return conclude(
+            reason = f"{parked} parked events are not in these figures; see /v1/exceptions"
+            coverage = changed(coverage, missing=(*coverage.missing, reason))
+        period = coverage.period
+        decisions = await self._decisions(currency, period)
+        matching, known = await self._load(currency, period, _manual_matches(decisions.values()))
+        matching.match()
+        elsewhere = await self._elsewhere(currency, matching.movements.values())
+        before = await self._balance(currency, period.opened_at)
+        balance = await self._balance(currency, period.cutoff)
+        return build_result(
             self.source,
             currency,
-            cover=cover,
+            coverage=coverage,
             ledger=LedgerBalances(before, balance),
-            groups=matcher.finish(known, elsewhere),
-            decided=decided,
+            groups=add_unmatched(matching, known, elsewhere),
+            decisions=decisions,
             rules=self.rules,
         )
 
-    async def _held(self, currency: str, before: datetime) -> Decimal:
-        """Return what the journal says that a wallet holds of what is dated before a moment."""
+    async def _balance(self, currency: str, before: datetime) -> Decimal:
+        """Return the wallet's balance by the journal, of what is dated before a time."""
         bound = cells.Bound(self.source, self.position, before - MOMENT)
         sums = await cells.sums(self.connection, bound, [(name, currency) for name in WALLET])
-        return added(debits - credited for debits, credited in sums.values())
+        return sum_of(debits - credited for debits, credited in sums.values())
 
-    async def _matcher(
-        self, currency: str, cover: Coverage, manual: Sequence[Manual]
-    ) -> tuple[Matcher, dict[str, Known]]:
-        frame = cover.frame
+    async def _load(
+        self, currency: str, period: Period, manual: Sequence[ManualMatch]
+    ) -> tuple[Matching, dict[str, KnownTransaction]]:
+        """Read the items to match, and the transactions that lines name in vain."""
         lines = [
             StatementItem(*row)
             for row in await self.connection.fetch(
-                SELECT_LINES, self.log, currency, frame.opened, frame.cutoff
+                SELECT_LINES, self.log, currency, period.opened_at, period.cutoff
             )
         ]
         reach = max(self.rules.window, self.rules.settlement)
         rows = await self.connection.fetch(
-            SELECT_MOVES, self.source, currency, frame.opened - reach, frame.cutoff + reach
+            SELECT_MOVEMENTS, self.source, currency, period.opened_at - reach, period.cutoff + reach
         )
-        moves = _moves(rows)
-        have = {move.id for move in moves}
+        movements = movements_of(rows)
         named = {line.contract for line in lines if line.contract}
         # What was matched by hand counts however far apart in time its items are.
-        keys = (key.partition(":") for each in manual for key in each.keys)
+        keys = (key.partition(":") for match in manual for key in match.keys)
         named |= {name for kind, _, name in keys if kind != "line"}
-        wanted = sorted(named - have)
-        more, known = await self._named(currency, wanted)
-        return Matcher.of(frame, self.rules, lines, [*moves, *more]), known
+        missing = sorted(named - {movement.id for movement in movements})
+        more, known = await self._named(currency, missing)
+        return Matching.of(period, self.rules, lines, [*movements, *more], manual), known
 
     async def _named(
         self, currency: str, ids: Sequence[str]
-    ) -> tuple[list[LedgerMovement], dict[str, Known]]:
-        """Find transactions by their ids: those that moved this currency, and what of the rest."""
+    ) -> tuple[list[LedgerMovement], dict[str, KnownTransaction]]:
+        """Read transactions by their ids: those that moved this currency, and the others."""
         if not ids:
             return [], {}
         kinds = money_kinds(self.registry)
         rows = await self.connection.fetch(SELECT_NAMED, self.source, kinds, list(ids))
-        moves = _moves([row for row in rows if row["currency"] == currency and row["net"]])
-        moved = {move.id for move in moves}
-        known: dict[str, Known] = {}
+        movements = movements_of(
+            [row for row in rows if row["currency"] == currency and row["net"]]
+        )
+        moved = {movement.id for movement in movements}
+        known: dict[str, KnownTransaction] = {}
         for row in rows:
             if row["id"] in moved:
                 continue
             other = row["currency"] if row["net"] else None
             before = known.get(row["id"])
             if before is None or (before.currency is None and other is not None):
-                known[row["id"]] = Known(row["kind"], row["status"], other)
-        return moves, known
+                known[row["id"]] = KnownTransaction(row["kind"], row["status"], other)
+        return movements, known
 
-    async def _elsewhere(self, currency: str, moves: Iterable[LedgerMovement]) -> dict[str, str]:
-        ids = sorted({move.id for move in moves})
+    async def _elsewhere(
+        self, currency: str, movements: Iterable[LedgerMovement]
+    ) -> dict[str, str]:
+        """Return contract → other currency whose statement has it, of free movements."""
+        ids = sorted({movement.id for movement in movements})
         if not ids:
             return {}
         rows = await self.connection.fetch(
@@ -230,12 +234,12 @@ class Pair:
         )
         return {row["contract_id"]: row["currency"] for row in reversed(rows)}
 
-    async def _decided(self, currency: str, frame: Frame) -> dict[str, Decided]:
+    async def _decisions(self, currency: str, period: Period) -> dict[str, LatestDecision]:
         rows = await self.connection.fetch(
-            SELECT_DECIDED, self.source, currency, frame.opened, frame.cutoff
+            SELECT_DECISIONS, self.source, currency, period.opened_at, period.cutoff
         )
         return {
-            row["id"]: Decided(
+            row["id"]: LatestDecision(
                 row["id"], row["anchor"], row["action"], row["by"] or "", row["note"] or "",
                 row["decided_position"], row["decided_at"], row["posted"], row["before"],
                 tuple(row["items"]),
@@ -244,33 +248,25 @@ class Pair:
         }  # fmt: skip
 
 
-def _manual(decided: Iterable[Decided]) -> list[Manual]:
-    return [Manual(d.anchor, d.keys, d.position) for d in decided if d.action == "match"]
+def _manual_matches(decisions: Iterable[LatestDecision]) -> list[ManualMatch]:
+    return [ManualMatch(d.anchor, d.keys, d.position) for d in decisions if d.action == "match"]
 
 
-def _moves(rows: Sequence[Mapping[str, Any]]) -> list[LedgerMovement]:
-    """Make movements of rows that are sorted by kind, id and time."""
-    found: list[LedgerMovement] = []
-    legs: list[tuple[datetime, Decimal]] = []
-    fee = ZERO
-    for place, row in enumerate(rows):
-        legs.append((row["effective_at"], row["net"]))
-        fee += row["fee"]
-        following = rows[place + 1] if place + 1 < len(rows) else None
-        if following is not None and (following["kind"], following["id"]) == (
-            row["kind"], row["id"],
-        ):  # fmt: skip
-            continue
-        found.append(
-            LedgerMovement(
-                row["kind"], row["id"], tuple(legs), fee, row["idempotency_id"], _names(row)
-            )
+def movements_of(rows: Sequence[Mapping[str, Any]]) -> list[LedgerMovement]:
+    """Return the movements of rows that are sorted by kind, id and time."""
+    movements: list[LedgerMovement] = []
+    for (kind, name), group in groupby(rows, itemgetter("kind", "id")):
+        dated = list(group)
+        legs = tuple((row["effective_at"], row["net"]) for row in dated)
+        fee = sum_of(row["fee"] for row in dated)
+        last = dated[-1]
+        movements.append(
+            LedgerMovement(kind, name, legs, fee, last["idempotency_id"], _references(last))
         )
-        legs, fee = [], ZERO
-    return found
+    return movements
 
 
-def _names(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _references(row: Mapping[str, Any]) -> tuple[str, ...]:
     names = [row.get(name) for name in ("end_to_end", "hash")]
     # Until the chain has taken it, a transfer's hash reads "pending".
     return tuple(dict.fromkeys(name for name in names if name and name != "pending"))

@@ -1,9 +1,8 @@
-"""What one reconciliation says: its breaks, its balance sheet, its state and its digest. Pure.
+"""The result of a reconciliation: its breaks, balance sheet, state and digest. Pure.
 
-The closing identity: ledger balance = statement balance + in transit + open breaks, residual zero.
-Every difference is therefore books - statement: what the books say beyond the statement.
-The ledger's balance is read from the journal, not added up from what was matched, so that anything
-the matching did not see is a residual.
+The closing identity: ledger balance = statement balance + in transit + open breaks + residual.
+Every difference is therefore the books' amount minus the statement's. The ledger balance is read
+from the journal, not summed from the matches, so whatever the matching missed is a residual.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from ledger.reconciliation.items import (
     OPENING,
     TIMING,
     ZERO,
-    Frame,
     Group,
-    added,
+    Period,
+    sum_of,
 )
 
 RECONCILED: Final = "RECONCILED"
@@ -40,13 +39,13 @@ INCOMPLETE: Final = "INCOMPLETE"
 OPEN: Final = "OPEN"
 RESOLVED: Final = "RESOLVED"
 RESOLVING: Final = frozenset({"match", "write_off", "post_fee", "void", "tolerance"})
-"""Decisions that end a break, when the amounts agree after them."""
+"""Actions that resolve a break, when the amounts agree after them."""
 
 _CENT: Final = Decimal("0.01")
 
 
-class Decided(Record, frozen=True):
-    """The latest decision on a break, and what its posting did to the wallet by the cut-off."""
+class LatestDecision(Record, frozen=True):
+    """The latest decision on a break, and the amount that it posted to the wallet."""
 
     break_id: str
     anchor: str
@@ -56,6 +55,7 @@ class Decided(Record, frozen=True):
     position: int
     at: datetime
     posted: Decimal = ZERO
+    """By the cut-off."""
     before: Decimal = ZERO
     """How much of `posted` is dated before the statement begins."""
     keys: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class Decided(Record, frozen=True):
 
 
 class Break(Record, frozen=True):
-    """One difference, or (type TIMING) one thing on its way: books - statement."""
+    """One difference (books - statement), or one thing in transit (type TIMING)."""
 
     id: str
     type: str
@@ -72,9 +72,9 @@ class Break(Record, frozen=True):
     rule: str
     items: tuple[str, ...]
     difference: Decimal
-    """What the books say beyond the statement, before any decision."""
+    """The books' amount minus the statement's, before any decision."""
     gap: Decimal
-    """What is left of it at the cut-off, with what was posted; 0 once a decision has ended it."""
+    """The difference that remains at the cut-off after postings; 0 once a decision resolved it."""
     at: datetime
     age_days: int
     bucket: str
@@ -87,14 +87,14 @@ class Break(Record, frozen=True):
 
 
 class LedgerBalances(Record, frozen=True):
-    """What the journal says of a wallet: before the statement begins, and at the cut-off."""
+    """A wallet's balances by the journal: before the statement begins, and at the cut-off."""
 
     before: Decimal
     balance: Decimal
 
 
 class Match(Record, frozen=True):
-    """Items that are the same thing; `amount` is what they came to in the books."""
+    """Items that are the same thing; `amount` is their sum in the books."""
 
     anchor: str
     rule: str
@@ -108,7 +108,7 @@ class Result(Record, frozen=True):
     source: str
     currency: str
     state: str
-    cover: Coverage
+    coverage: Coverage
     rules_sha256: str
     matches: tuple[Match, ...]
     breaks: tuple[Break, ...]
@@ -119,138 +119,167 @@ class Result(Record, frozen=True):
 
 
 def break_id_of(source: str, currency: str, anchor: str) -> str:
-    """Name a break: the same thing has the same name in every run."""
+    """Return the id of a break; it is the same in every run."""
     return hashlib.sha256(f"{source}|{currency}|{anchor}".encode()).hexdigest()[:16]
 
 
-def conclude(
+def build_result(
     source: str,
     currency: str,
     *,
-    cover: Coverage,
+    coverage: Coverage,
     ledger: LedgerBalances,
     groups: Sequence[Group],
-    decided: Mapping[str, Decided],
+    decisions: Mapping[str, LatestDecision],
     rules: Rules,
 ) -> Result:
-    """Say what groups, decisions and balances come to."""
-    writer = _Writer(source, currency, cover.frame, rules)
-    breaks: list[Break] = []
-    used: set[str] = set()
-    for group in groups:
-        name = break_id_of(source, currency, group.anchor)
-        decision = decided.get(name)
-        used.add(name)
-        if group.verdict == MATCHED and not _is_noted(group, decision):
-            if group.told != group.due:
-                breaks.append(writer.across(name, group))
-            continue
-        breaks.append(writer.write(name, group, decision))
+    """Return the result of groups, balances and decisions (by the id of their break)."""
     lines = [line for group in groups for line in group.lines]
-    opening = _opening(cover, [line.amount for line in lines])
-    name = break_id_of(source, currency, "opening")
-    # What was decided and posted before the first statement is in the balance that it opens with.
-    decided = {n: d for n, d in decided.items() if n in {*used, name} or not _is_carried(d)}
-    posted_before = added(d.before for d in decided.values() if d.break_id != name)
-    carried = ledger.before - added(group.before for group in groups) - posted_before
-    own = decided.get(name)
-    difference = carried - (own.before if own else ZERO) - opening
-    if difference or own is not None:
-        breaks.append(writer.opening(name, difference, own))
-    used.add(name)
-    breaks += [writer.orphan(d) for n, d in sorted(decided.items()) if n not in used and d.posted]
-    breaks.sort(key=lambda each: each.id)
-    figures = _figures(cover, ledger, groups, breaks, opening)
-    reasons = _reasons(cover, figures, continuity_breaks(cover.told, opening, lines))
-    state = _state(breaks, reasons)
-    matches = tuple(Match(g.anchor, g.rule, g.keys, g.due) for g in groups if g.verdict == MATCHED)
-    result = Result(
-        source, currency, state, cover, rules.sha256, matches, tuple(breaks), figures, reasons, ""
+    opening = _opening_balance(coverage, [line.amount for line in lines])
+    breaks = _breaks(
+        _BreakBuilder(source, currency, coverage.period, rules), ledger, groups, decisions, opening
     )
+    figures = _figures(coverage, ledger, groups, breaks, opening)
+    continuity = continuity_breaks(coverage.stated_balances, opening, lines)
+    reasons = _reasons(coverage, figures, continuity)
+    matches = tuple(
+        Match(group.anchor, group.rule, group.keys, group.ledger_amount)
+        for group in groups
+        if group.classification == MATCHED
+    )
+    result = Result(
+        source, currency, _state(breaks, reasons), coverage, rules.sha256, matches, tuple(breaks),
+        figures, reasons, "",
+    )  # fmt: skip
     return msgspec.structs.replace(result, sha256=_digest(result))
 
 
-def _is_noted(group: Group, decision: Decided | None) -> bool:
-    """Tell whether a matched group is to be listed: a decision has something to do with it."""
-    return decision is not None and (bool(decision.posted) or group.rule == "hand")
+def _breaks(
+    builder: _BreakBuilder,
+    ledger: LedgerBalances,
+    groups: Sequence[Group],
+    decisions: Mapping[str, LatestDecision],
+    opening: Decimal,
+) -> list[Break]:
+    """Return the breaks of the groups, of the opening balance and of decisions, sorted by id."""
+    breaks: list[Break] = []
+    ids: set[str] = set()
+    for group in groups:
+        break_id = break_id_of(builder.source, builder.currency, group.anchor)
+        ids.add(break_id)
+        made = builder.of_group(break_id, group, decisions.get(break_id))
+        if made is not None:
+            breaks.append(made)
+    opening_id = break_id_of(builder.source, builder.currency, "opening")
+    ids.add(opening_id)
+    # The opening balance contains what was posted before the first statement.
+    decisions = {n: d for n, d in decisions.items() if n in ids or not _is_before_opening(d)}
+    posted = sum_of(d.before for d in decisions.values() if d.break_id != opening_id)
+    carried = ledger.before - sum_of(group.ledger_amount_before for group in groups) - posted
+    own = decisions.get(opening_id)
+    difference = carried - (own.before if own else ZERO) - opening
+    if difference or own is not None:
+        breaks.append(builder.of_opening(opening_id, difference, own))
+    breaks += [
+        builder.of_orphan(decision)
+        for break_id, decision in decisions.items()
+        if break_id not in ids and decision.posted
+    ]
+    return sorted(breaks, key=lambda each: each.id)
 
 
-def _is_carried(decision: Decided) -> bool:
+def _is_before_opening(decision: LatestDecision) -> bool:
     return bool(decision.posted) and decision.posted == decision.before
 
 
-class _Writer(Record, frozen=True):
-    """Writes breaks down."""
+class _BreakBuilder(Record, frozen=True):
+    """Makes the breaks of one wallet."""
 
     source: str
     currency: str
-    frame: Frame
+    period: Period
     rules: Rules
 
-    def write(self, name: str, group: Group, decision: Decided | None) -> Break:
-        kind, detail = group.verdict, group.detail
+    def of_group(
+        self, break_id: str, group: Group, decision: LatestDecision | None
+    ) -> Break | None:
+        """Return the break of a group; None for a match that needs none."""
+        if group.classification == MATCHED and not _is_decided(group, decision):
+            if group.statement_amount == group.ledger_amount:
+                return None
+            return self._across_cutoff(break_id, group)
+        kind, detail = group.classification, group.detail
         posted = decision.posted if decision else ZERO
-        gap = group.due + posted - group.told
-        is_ended = decision is not None and decision.action in RESOLVING and not gap
+        gap = group.difference + posted
+        is_resolved = decision is not None and decision.action in RESOLVING and not gap
         if kind in (MATCHED, TIMING) and posted:
             kind, detail = AMOUNT, "what was posted for it is not needed any more; reopen it"
-            is_ended = False
+            is_resolved = False
         elif kind == MATCHED:
             kind, detail = AMOUNT, "matched by hand"
-        return self._made(
-            name, kind, OPEN if not is_ended else RESOLVED, group.anchor, group.rule,
-            group.keys, group.difference, gap, group.at or self.frame.opened, detail, decision,
+        return self._break(
+            break_id, kind, RESOLVED if is_resolved else OPEN, group.anchor, group.rule,
+            group.keys, group.difference, gap, group.at or self.period.opened_at, detail, decision,
         )  # fmt: skip
 
-    def across(self, name: str, group: Group) -> Break:
-        gap = group.due - group.told
-        detail = "matched, but on the two sides of the cut-off"
-        return self._made(
-            name, TIMING, OPEN, group.anchor, group.rule, group.keys, gap, gap,
-            group.at or self.frame.opened, detail, None,
-        )  # fmt: skip
-
-    def opening(self, name: str, difference: Decimal, decision: Decided | None) -> Break:
-        posted = decision.posted if decision else ZERO
-        gap = difference + posted
-        is_ended = decision is not None and decision.action in RESOLVING and not gap
+    def of_opening(
+        self, break_id: str, difference: Decimal, decision: LatestDecision | None
+    ) -> Break:
+        """Return the break of an opening balance that is not the books' balance."""
+        gap = difference + (decision.posted if decision else ZERO)
+        is_resolved = decision is not None and decision.action in RESOLVING and not gap
         detail = "the books begin with another balance than the first statement"
-        return self._made(
-            name, OPENING, RESOLVED if is_ended else OPEN, "opening", "none", (), difference,
-            gap, self.frame.opened, detail, decision,
+        return self._break(
+            break_id, OPENING, RESOLVED if is_resolved else OPEN, "opening", "none", (),
+            difference, gap, self.period.opened_at, detail, decision,
         )  # fmt: skip
 
-    def orphan(self, decision: Decided) -> Break:
-        detail = "what this decision was about is gone; reopen it to take its posting back"
-        return self._made(
+    def of_orphan(self, decision: LatestDecision) -> Break:
+        """Return the break of a posting whose reason is gone."""
+        detail = "the reason for this decision is gone; reopen it to take its posting back"
+        return self._break(
             decision.break_id, MISSING_AT_PROVIDER, OPEN, decision.anchor, "none",
             (f"adjustment:{decision.break_id}",), decision.posted, decision.posted,
             decision.at, detail, decision,
         )  # fmt: skip
 
-    def _made(
-        self, name: str, kind: str, state: str, anchor: str, rule: str, items: tuple[str, ...],
-        difference: Decimal, gap: Decimal, at: datetime, detail: str, decision: Decided | None,
+    def _across_cutoff(self, break_id: str, group: Group) -> Break:
+        detail = "matched, but on the two sides of the cut-off"
+        return self._break(
+            break_id, TIMING, OPEN, group.anchor, group.rule, group.keys, group.difference,
+            group.difference, group.at or self.period.opened_at, detail, None,
+        )  # fmt: skip
+
+    def _break(
+        self, break_id: str, kind: str, state: str, anchor: str, rule: str, items: tuple[str, ...],
+        difference: Decimal, gap: Decimal, at: datetime, detail: str,
+        decision: LatestDecision | None,
     ) -> Break:  # fmt: skip
-        age = max(self.frame.cutoff - at, timedelta(0))
-        told = (None, None, None, None)
-        if decision is not None:
-            told = (decision.action, decision.by, decision.at, decision.note)  # type: ignore[assignment]
+        age = max(self.period.cutoff - at, timedelta(0))
         return Break(
-            name, kind, state, anchor, rule, items, difference, gap, at, age.days,
-            bucket_of(age), self.rules.owner_of(kind), detail, *told,
+            break_id, kind, state, anchor, rule, items, difference, gap, at, age.days,
+            bucket_of(age), self.rules.owner_of(kind), detail,
+            action=decision.action if decision else None,
+            decided_by=decision.by if decision else None,
+            decided_at=decision.at if decision else None,
+            note=decision.note if decision else None,
         )  # fmt: skip
 
 
-def _opening(cover: Coverage, amounts: Iterable[Decimal]) -> Decimal:
-    """Return the statement's opening balance, from its closing one where it states none."""
-    if cover.opening is not None:
-        return cover.opening
-    return (cover.closing or ZERO) - added(amounts)
+def _is_decided(group: Group, decision: LatestDecision | None) -> bool:
+    """Tell whether a matched group is listed as a break because of a decision about it."""
+    return decision is not None and (bool(decision.posted) or group.rule == "hand")
+
+
+def _opening_balance(coverage: Coverage, amounts: Iterable[Decimal]) -> Decimal:
+    """Return the opening balance, from the closing one where the statement has none."""
+    if coverage.opening is not None:
+        return coverage.opening
+    return (coverage.closing or ZERO) - sum_of(amounts)
 
 
 def _figures(
-    cover: Coverage,
+    coverage: Coverage,
     ledger: LedgerBalances,
     groups: Sequence[Group],
     breaks: Sequence[Break],
@@ -258,42 +287,41 @@ def _figures(
 ) -> dict[str, Any]:
     """Return the balance sheet of the run, amounts as exact texts."""
     lines = [line for group in groups for line in group.lines]
-    matched = [line for group in groups if group.verdict == MATCHED for line in group.lines]
-    moves = sum(len(group.moves) for group in groups)
-    matched_moves = sum(len(group.moves) for group in groups if group.verdict == MATCHED)
-    fees = added(line.amount for line in matched if is_fee(line))
-    inflow = added(line.amount for line in matched if line.amount > 0 and not is_fee(line))
-    outflow = added(line.amount for line in matched if line.amount < 0 and not is_fee(line))
-    told = added(line.amount for line in lines)
-    closing = cover.closing if cover.closing is not None else opening + told
+    matched_groups = [group for group in groups if group.classification == MATCHED]
+    matched = [line for group in matched_groups for line in group.lines]
+    fees = sum_of(line.amount for line in matched if is_fee(line))
+    inflow = sum_of(line.amount for line in matched if line.amount > 0 and not is_fee(line))
+    outflow = sum_of(line.amount for line in matched if line.amount < 0 and not is_fee(line))
+    lines_total = sum_of(line.amount for line in lines)
+    closing = coverage.closing if coverage.closing is not None else opening + lines_total
     transit = [each for each in breaks if each.type == TIMING]
-    opened = [each for each in breaks if each.type != TIMING and each.state == OPEN]
-    in_transit, in_breaks = added(b.gap for b in transit), added(b.gap for b in opened)
+    still_open = [each for each in breaks if each.type != TIMING and each.state == OPEN]
+    in_transit, in_breaks = sum_of(b.gap for b in transit), sum_of(b.gap for b in still_open)
     return {
         "opening": plain(opening),
         "matched_in": plain(inflow),
         "matched_out": plain(outflow),
         "fees": plain(fees),
-        "unmatched": plain(told - fees - inflow - outflow),
+        "unmatched": plain(lines_total - fees - inflow - outflow),
         "closing": plain(closing),
         "ledger": plain(ledger.balance),
         "in_transit": plain(in_transit),
         "in_transit_count": len(transit),
         "breaks": plain(in_breaks),
-        "breaks_count": len(opened),
+        "breaks_count": len(still_open),
         "resolved_count": sum(1 for b in breaks if b.state == RESOLVED),
         "difference": plain(ledger.balance - closing),
         "residual": plain(ledger.balance - closing - in_transit - in_breaks),
-        "chain": plain(closing - opening - told),
+        "chain": plain(closing - opening - lines_total),
         "lines": len(lines),
         "lines_matched": len(matched),
-        "transactions": moves,
-        "transactions_matched": matched_moves,
+        "transactions": sum(len(group.movements) for group in groups),
+        "transactions_matched": sum(len(group.movements) for group in matched_groups),
         "coverage_count": _share(Decimal(len(matched)), Decimal(len(lines))),
         "coverage_value": _share(
-            added(abs(line.amount) for line in matched), added(abs(line.amount) for line in lines)
+            sum_of(abs(line.amount) for line in matched), sum_of(abs(line.amount) for line in lines)
         ),
-        "by_type": _by_type(opened),
+        "by_type": _by_type(still_open),
     }
 
 
@@ -303,7 +331,7 @@ def _by_type(breaks: Sequence[Break]) -> list[dict[str, Any]]:
         sums.setdefault((each.type, each.bucket), []).append(each)
     return [
         {"type": kind, "bucket": bucket, "count": len(some), "owner": some[0].owner,
-         "gap": plain(added(each.gap for each in some))}
+         "gap": plain(sum_of(each.gap for each in some))}
         for (kind, bucket), some in sorted(sums.items())
     ]  # fmt: skip
 
@@ -315,18 +343,24 @@ def _share(part: Decimal, whole: Decimal) -> str | None:
     return plain((100 * part / whole).quantize(_CENT, rounding=ROUND_DOWN))
 
 
-def _reasons(cover: Coverage, figures: Mapping[str, Any], broken: Sequence[str]) -> tuple[str, ...]:
-    found = [*cover.missing, *broken]
-    if broken:
-        return tuple(found)
+def _reasons(
+    coverage: Coverage, figures: Mapping[str, Any], continuity: Sequence[str]
+) -> tuple[str, ...]:
+    """Return why the result is incomplete, one sentence each; () when it is complete."""
+    if continuity:
+        return (*coverage.missing, *continuity)
     if figures["chain"] != "0":
-        found.append(
-            f"the lines and the balances of the statements differ by {figures['chain']}: a line "
-            "is missing or one too many; import the whole period anew"
+        return (
+            *coverage.missing,
+            f"the lines and the balances of the statements differ by {figures['chain']}: a line is "
+            "missing or duplicate; import the whole period again",
         )
-    elif figures["residual"] != "0":
-        found.append(f"{figures['residual']} of the ledger's balance is not explained")
-    return tuple(found)
+    if figures["residual"] != "0":
+        return (
+            *coverage.missing,
+            f"{figures['residual']} of the ledger balance is not explained",
+        )
+    return coverage.missing
 
 
 def _state(breaks: Sequence[Break], reasons: Sequence[str]) -> str:
@@ -338,17 +372,18 @@ def _state(breaks: Sequence[Break], reasons: Sequence[str]) -> str:
 
 
 def _digest(result: Result) -> str:
-    """Digest everything that the run says; positions and the clock are not in it."""
-    told = [
+    """Digest everything that the result states; log positions and the clock are not in it."""
+    period = result.coverage.period
+    content = [
         result.source, result.currency, result.state, result.rules_sha256,
-        [result.cover.frame.opened, result.cover.frame.cutoff, result.cover.files],
+        [period.opened_at, period.cutoff, result.coverage.files],
         [[match.rule, match.keys, plain(match.amount)] for match in result.matches],
-        [_without_positions(each) for each in result.breaks],
+        [_values(each) for each in result.breaks],
         result.figures, result.reasons,
     ]  # fmt: skip
-    return hashlib.sha256(msgspec.json.encode(told, order="sorted")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
 
 
-def _without_positions(each: Break) -> list[Any]:
-    fields = msgspec.structs.asdict(each)
-    return [plain(v) if isinstance(v, Decimal) else v for v in fields.values()]
+def _values(each: Break) -> list[Any]:
+    values = msgspec.structs.asdict(each).values()
+    return [plain(value) if isinstance(value, Decimal) else value for value in values]

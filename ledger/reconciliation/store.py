@@ -1,6 +1,7 @@
-"""Writing down what was reconciled: derived, replaced by each run, never older than before.
+"""Store the result of a reconciliation: derived rows, replaced by each later run.
 
-What is stored is read back and compared row by row, so that a run also mends what was changed.
+A run compares its rows with the stored ones and writes the differences, so it also repairs rows
+that were changed from outside.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ SELECT id, type, state, anchor, rule, items, difference, gap, at, age_days, buck
   FROM ledger.recon_breaks WHERE source = $1 AND currency = $2
 """
 DELETE_ALL_BREAKS: Final = "DELETE FROM ledger.recon_breaks WHERE source = $1 AND currency = $2"
-# A break's id contains its currency: one that stands under another was put there by hand.
+# A break's id contains its currency: a row with another one was not written by this program.
 DELETE_BREAKS: Final = """
 DELETE FROM ledger.recon_breaks
  WHERE source = $1 AND $2::text IS NOT NULL AND id = ANY ($3::text[])
@@ -79,7 +80,7 @@ class StoredTable:
     """The others, in the order in which they are selected."""
     select: str
     delete: str = ""
-    """Takes the keys to remove."""
+    """Its third parameter are the keys to remove."""
 
 
 RUNS: Final = StoredTable(
@@ -102,132 +103,126 @@ BREAKS: Final = StoredTable(
 )  # fmt: skip
 
 
-async def stored(connection: Any, table: StoredTable, source: str, currency: str) -> Records:
-    """Read what is stored of a wallet, its objects as objects."""
+async def read_stored(connection: Any, table: StoredTable, source: str, currency: str) -> Records:
+    """Read the stored rows of a wallet, JSON as objects."""
     rows = await connection.fetch(table.select, source, currency)
     if table is RUNS:
-        found = [tuple(_read(name, row[name]) for name in RUNS.columns) for row in rows]
-        return {(): found[0]} if found else {}
+        runs = [tuple(_decode(name, row[name]) for name in RUNS.columns) for row in rows]
+        return {(): runs[0]} if runs else {}
     return {(row[0],): tuple(row)[1:] for row in rows}
 
 
-def _read(name: str, value: Any) -> Any:
+def _decode(name: str, value: Any) -> Any:
     return orjson.loads(value) if name in OBJECTS else value
 
 
 def run_of(result: Result, positions: Mapping[str, int], generation: int) -> Records:
     """Return the row of a run."""
-    cover = result.cover
+    period = result.coverage.period
     row = (
-        result.state, cover.frame.opened, cover.frame.cutoff, dict(positions), generation,
-        list(cover.files), dict(result.figures), list(result.reasons), result.rules_sha256,
-        result.sha256,
+        result.state, period.opened_at, period.cutoff, dict(positions), generation,
+        list(result.coverage.files), dict(result.figures), list(result.reasons),
+        result.rules_sha256, result.sha256,
     )  # fmt: skip
     return {(): row}
 
 
 def matches_of(result: Result) -> Records:
-    """Return the rows of the live matches."""
-    found: Records = {}
-    for group in result.matches:
-        told = (group.anchor, group.rule)
-        found |= {(key,): told for key in group.keys}
-    return found
+    """Return the rows of the matches, one for each item."""
+    return {(key,): (match.anchor, match.rule) for match in result.matches for key in match.keys}
 
 
 def breaks_of(result: Result) -> Records:
     """Return the rows of the breaks."""
-    found: Records = {}
+    records: Records = {}
     for each in result.breaks:
-        told = msgspec.structs.asdict(each) | {"items": list(each.items)}
-        found[(each.id,)] = tuple(told[name] for name in BREAKS.columns)
-    return found
+        row = msgspec.structs.asdict(each) | {"items": list(each.items)}
+        records[(each.id,)] = tuple(row[name] for name in BREAKS.columns)
+    return records
 
 
-async def write(
+async def replace_result(
     connection: Any, result: Result, positions: Mapping[str, int], generation: int
 ) -> bool:
-    """Replace the stored run of a wallet, all or nothing; False when a later one is there."""
-    place = result.source, result.currency
+    """Replace the stored result of a wallet, all or nothing; False when a later one is stored."""
+    wallet = result.source, result.currency
     async with connection.transaction():
-        await connection.execute(LOCK_RUN, *place)
-        (known,) = (await stored(connection, RUNS, *place)).values() or (None,)
+        await connection.execute(LOCK_RUN, *wallet)
+        (known,) = (await read_stored(connection, RUNS, *wallet)).values() or (None,)
         if known is not None and await _is_later(connection, known, positions, generation):
             return False
-        await _bring(connection, MATCHES, place, matches_of(result))
-        await _bring(connection, BREAKS, place, breaks_of(result))
+        await _write_differences(connection, MATCHES, wallet, matches_of(result))
+        await _write_differences(connection, BREAKS, wallet, breaks_of(result))
         (row,) = run_of(result, positions, generation).values()
         values = [
             _json(value) if name in OBJECTS else value
             for name, value in zip(RUNS.columns, row, strict=True)
         ]
-        await connection.execute(UPSERT_RUN, *place, *values)
+        await connection.execute(UPSERT_RUN, *wallet, *values)
     return True
 
 
-async def currencies(connection: Any, source: str) -> list[str]:
+async def stored_currencies(connection: Any, source: str) -> list[str]:
     """Return every currency of which something is stored."""
     return [row["currency"] for row in await connection.fetch(SELECT_CURRENCIES, source)]
 
 
-async def forget(
+async def delete_missing(
     connection: Any, source: str, kept: Sequence[str], positions: Mapping[str, int], generation: int
 ) -> None:
-    """Remove the runs of currencies that have no statement any more."""
-    for currency in await currencies(connection, source):
+    """Delete the results of the currencies that have no statement any more (not in `kept`)."""
+    for currency in await stored_currencies(connection, source):
         if currency in kept:
             continue
-        place = source, currency
+        wallet = source, currency
         async with connection.transaction():
-            await connection.execute(LOCK_RUN, *place)
-            known = await stored(connection, RUNS, *place)
-            if not any(
-                [
-                    await _is_later(connection, each, positions, generation)
-                    for each in known.values()
-                ]
-            ):
-                for statement in (DELETE_RUN, DELETE_ALL_MATCHES, DELETE_ALL_BREAKS):
-                    await connection.execute(statement, *place)
+            await connection.execute(LOCK_RUN, *wallet)
+            known = await read_stored(connection, RUNS, *wallet)
+            if known and await _is_later(connection, known[()], positions, generation):
+                continue
+            for statement in (DELETE_RUN, DELETE_ALL_MATCHES, DELETE_ALL_BREAKS):
+                await connection.execute(statement, *wallet)
 
 
 async def _is_later(
     connection: Any, known: tuple[Any, ...], positions: Mapping[str, int], generation: int
 ) -> bool:
-    """Tell whether what is stored must stay. A roll back makes an earlier generation live.
+    """Tell whether a stored run must stay: it is of the live generation and a later position.
 
-    A position that the log has not reached was never reconciled: somebody wrote it there.
+    After a roll back the live generation is an earlier one. A position that the log has not
+    reached was not written by this program.
     """
     row = dict(zip(RUNS.columns, known, strict=True))
     if row["generation"] != generation:
         live = await connection.fetchrow(books.SELECT_LIVE)
         return live is None or bool(live["generation"] != generation)
-    told = row["positions"] if isinstance(row["positions"], dict) else {}
+    stored = row["positions"] if isinstance(row["positions"], dict) else {}
     heads = {
         row["source"]: row["position"]
         for row in await connection.fetch(SELECT_HEADS, list(positions))
     }
     return any(
-        position < told[source] <= heads.get(source, 0)
+        position < stored[source] <= heads.get(source, 0)
         for source, position in positions.items()
-        if isinstance(told.get(source), int)
+        if isinstance(stored.get(source), int)
     )
 
 
-async def _bring(
-    connection: Any, table: StoredTable, place: tuple[str, str], wanted: Records
+async def _write_differences(
+    connection: Any, table: StoredTable, wallet: tuple[str, str], rows: Records
 ) -> None:
-    """Bring a wallet's rows to what they are now; only what differs is written."""
-    have = await stored(connection, table, *place)
-    gone = {key[0] for key, told in have.items() if wanted.get(key) != told}
-    new = {key: told for key, told in wanted.items() if have.get(key) != told}
-    if gone or new:
-        await connection.execute(table.delete, *place, sorted(gone | {key[0] for key in new}))
+    """Replace a wallet's rows; only those that differ are deleted and inserted."""
+    stored = await read_stored(connection, table, *wallet)
+    obsolete = {key[0] for key, row in stored.items() if rows.get(key) != row}
+    new = {key: row for key, row in rows.items() if stored.get(key) != row}
+    if obsolete or new:
+        keys = sorted(obsolete | {key[0] for key in new})
+        await connection.execute(table.delete, *wallet, keys)
     if new:
         columns = ("source", "currency", *table.key, *table.columns)
         await connection.copy_records_to_table(
             table.name, schema_name="ledger", columns=list(columns),
-            records=[(*place, *key, *told) for key, told in new.items()],
+            records=[(*wallet, *key, *row) for key, row in new.items()],
         )  # fmt: skip
 
 

@@ -35,11 +35,10 @@ from ledger.registry import STATEMENT
 from ledger.terminal import exit_status as exits
 from ledger.terminal.progress import Progress, Stages
 from ledger.verify import evidence as verify_evidence
-from ledger.verify import reconciliation as verify_recon
 from ledger.verify.books import check_journal
 from ledger.verify.log import Claim, LogCheck, Proved
 from ledger.verify.outcome import Checked, Verdict, tell
-from ledger.verify.reconciliation import RunComparison
+from ledger.verify.reconciliation import RunComparison, compare_source, reconciled_sources
 
 SEAL_SECONDS_MAX: Final = 3.0
 """How long the sealer is waited for, so that a log that is being written can be whole."""
@@ -262,16 +261,14 @@ class Verification:
     async def _check_results(self, connection: Any, terms: Sequence[SourceTerms]) -> None:
         """Reconcile again, and compare with what is stored of it."""
         stated = {source_of(each.source) for each in terms if each.provider == STATEMENT}
-        for source in sorted({*stated, *await verify_recon.sources(connection)}):
+        for source in sorted({*stated, *await reconciled_sources(connection)}):
             if {source, statements_log(source)} & self._bad:
                 told = "not reconciled again: its log is not what it was itself"
                 self._add("INCOMPLETE", "reconciliation", told, source=source)
                 continue
             step = self.progress.step(f"{source}: reconciliation", None)
             try:
-                found = await verify_recon.check(
-                    connection, source, rules_for(self.settings, source)
-                )
+                found = await compare_source(connection, source, rules_for(self.settings, source))
             finally:
                 step.done()
             self._tell_results(source, found)

@@ -1,6 +1,6 @@
-"""Verifying what was reconciled: found anew from the books, and compared with what is stored.
+"""Verify the stored results of reconciliations: compute them again and compare.
 
-The tables of results are derived, so an edited row shows until the next run writes it again.
+The tables of results are derived: an edited row differs until the next run writes it again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ from typing import Any, Final
 
 from ledger.books.compare import Difference
 from ledger.config.reconciliation import Rules
-from ledger.reconciliation import store as recon_store
 from ledger.reconciliation.result import Result
-from ledger.reconciliation.runner import ADVICE, Run, computed, reason_of
-from ledger.reconciliation.store import BREAKS, MATCHES, RUNS, Records, StoredTable
+from ledger.reconciliation.runner import ADVICE, Run, reason_of, reconcile_snapshot
+from ledger.reconciliation.store import (
+    BREAKS,
+    MATCHES,
+    RUNS,
+    Records,
+    StoredTable,
+    breaks_of,
+    matches_of,
+    read_stored,
+    run_of,
+    stored_currencies,
+)
 
 WAIT_SECONDS_MAX: Final = 5.0
-"""How long a run is waited for that is behind the books."""
+"""How long to wait for a run that is behind the books."""
 
 PAUSE_SECONDS: Final = 0.2
 
@@ -31,130 +41,137 @@ SELECT source FROM ledger.recon_breaks
  ORDER BY source
 """
 
-Rows = tuple[Records, Records, Records]
+WalletRows = tuple[Records, Records, Records]
 """The rows of a wallet's run, its matches and its breaks."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """What a source's results are worth. `behind` names what could not be compared, and why."""
+    """How the stored results of a source compare with a new run."""
 
     wallets: int
     breaks: int
     differences: tuple[Difference, ...]
     behind: tuple[str, ...]
+    """What could not be compared, and why."""
 
 
-async def sources(connection: Any) -> list[str]:
-    """Return every source of which results are stored."""
+async def reconciled_sources(connection: Any) -> list[str]:
+    """Return every source with stored results."""
     return [row["source"] for row in await connection.fetch(SELECT_SOURCES)]
 
 
-async def check(connection: Any, source: str, rules: Rules) -> RunComparison:
+async def compare_source(connection: Any, source: str, rules: Rules) -> RunComparison:
     """Reconcile a source in one snapshot and compare; wait a little for a run that is behind."""
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS_MAX
     while True:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            run = await computed(connection, source, rules)
+            run = await reconcile_snapshot(connection, source, rules)
             if run is None:
                 return RunComparison(0, 0, (), ("there are no books to reconcile",))
-            found = await _compare(connection, source, run, rules)
+            comparison = await _compare(connection, source, run, rules)
         is_late = asyncio.get_running_loop().time() > deadline
-        if found.differences or not found.behind or is_late:
-            return found
+        if comparison.differences or not comparison.behind or is_late:
+            return comparison
         await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def _compare(connection: Any, source: str, run: Run, rules: Rules) -> RunComparison:
-    """Compare what is stored with a run of the same snapshot, wallet by wallet."""
+    """Compare the stored results with a run of the same snapshot, wallet by wallet."""
     results = {result.currency: result for result in run.results}
-    found: list[Difference] = []
-    behind: list[str] = []
-    for currency, error in run.failed.items():
-        behind.append(f"{currency}: cannot be reconciled: {reason_of(error)}; {ADVICE}")
-    stored = await recon_store.currencies(connection, source)
+    differences: list[Difference] = []
+    behind = [
+        f"{currency}: cannot be reconciled: {reason_of(error)}; {ADVICE}"
+        for currency, error in run.failed.items()
+    ]
+    stored = await stored_currencies(connection, source)
     for currency in sorted({*results, *stored} - {*run.failed}):
         result = results.get(currency)
-        (row, matches, breaks) = [
-            await recon_store.stored(connection, table, source, currency)
+        (stored_run, matches, breaks) = [
+            await read_stored(connection, table, source, currency)
             for table in (RUNS, MATCHES, BREAKS)
         ]
-        why = _behind(run, row, result is not None, rules)
-        if why:
-            behind.append(f"{currency}: {why}")
+        reason = _why_behind(run, stored_run, rules, has_result=result is not None)
+        if reason:
+            behind.append(f"{currency}: {reason}")
         else:
-            place = {"source": source, "currency": currency}
-            found += _of_wallet(place, (row, matches, breaks), _wanted(result, run))
+            wallet = {"source": source, "currency": currency}
+            rows = stored_run, matches, breaks
+            differences += _wallet_differences(wallet, rows, _rows_of(result, run))
     count = sum(len(result.breaks) for result in run.results)
-    return RunComparison(len(results), count, tuple(found), tuple(behind))
+    return RunComparison(len(results), count, tuple(differences), tuple(behind))
 
 
-def _wanted(result: Result | None, run: Run) -> Rows:
+def _rows_of(result: Result | None, run: Run) -> WalletRows:
     if result is None:
         return {}, {}, {}
-    return (
-        recon_store.run_of(result, run.positions, run.generation),
-        recon_store.matches_of(result),
-        recon_store.breaks_of(result),
-    )
+    return run_of(result, run.positions, run.generation), matches_of(result), breaks_of(result)
 
 
-def _behind(run: Run, stored: Records, is_wanted: bool, rules: Rules) -> str:
-    """Say why what is stored of a wallet is not of these books; "" when it should be.
+def _why_behind(run: Run, stored: Records, rules: Rules, *, has_result: bool) -> str:
+    """Return why the stored run is not of these books; "" when it is.
 
-    What is stored is never ahead of books that are read later.
+    A stored run is never ahead of books that are read later.
     """
     if not stored:
-        return "not reconciled yet" if is_wanted else ""
+        return "not reconciled yet" if has_result else ""
     row = dict(zip(RUNS.columns, stored[()], strict=True))
-    told = row["positions"] if isinstance(row["positions"], dict) else {}
-    is_earlier = told != run.positions and all(
-        isinstance(told.get(log), int) and told[log] <= place
-        for log, place in run.positions.items()
+    positions = row["positions"] if isinstance(row["positions"], dict) else {}
+    is_earlier = positions != run.positions and all(
+        isinstance(positions.get(log), int) and positions[log] <= position
+        for log, position in run.positions.items()
     )
     if row["generation"] != run.generation or is_earlier:
-        return f"reconciled at {told} of books {row['generation']}, not yet at {run.positions}"
+        return f"reconciled at {positions} of books {row['generation']}, not yet at {run.positions}"
     if row["rules_sha256"] != rules.sha256:
         return "reconciled by other rules than are declared here"
     return ""
 
 
-def _of_wallet(place: Mapping[str, Any], stored: Rows, wanted: Rows) -> Iterator[Difference]:
-    for table, have, want in zip((RUNS, MATCHES, BREAKS), stored, wanted, strict=True):
-        for key in sorted({*have, *want}):
-            difference = _row(table, place, key, have, want)
+def _wallet_differences(
+    wallet: Mapping[str, Any], stored: WalletRows, computed: WalletRows
+) -> Iterator[Difference]:
+    for table, old, new in zip((RUNS, MATCHES, BREAKS), stored, computed, strict=True):
+        for key in sorted({*old, *new}):
+            difference = _row_difference(table, wallet, key, old, new)
             if difference is not None:
                 yield difference
 
 
-def _row(
-    table: StoredTable, place: Mapping[str, Any], key: tuple[str, ...], have: Records, want: Records
+def _row_difference(
+    table: StoredTable,
+    wallet: Mapping[str, Any],
+    key: tuple[str, ...],
+    stored: Records,
+    computed: Records,
 ) -> Difference | None:
-    if have.get(key) == want.get(key):
+    if stored.get(key) == computed.get(key):
         return None
     live, again = (
         dict(zip(table.columns, rows[key], strict=True)) if key in rows else None
-        for rows in (have, want)
+        for rows in (stored, computed)
     )
     if live is not None and again is not None:
         one, two = _flat(live), _flat(again)
         names = [name for name in {**two, **one} if one.get(name) != two.get(name)]
         live, again = ({name: row.get(name) for name in names} for row in (one, two))
-    named = dict(place) | dict(zip(table.key, key, strict=True))
-    return Difference(table.name, named, _told(live), _told(again))
+    named = dict(wallet) | dict(zip(table.key, key, strict=True))
+    return Difference(table.name, named, _jsonable(live), _jsonable(again))
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with the fields of its objects beside the others: `figures.closing`."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in row.items():
-        inner = value if isinstance(value, dict) else None
-        found |= {name: value} if inner is None else {f"{name}.{k}": v for k, v in inner.items()}
-    return found
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[name] = value
+    return flat
 
 
-def _told(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a row as it can be written as JSON."""
+def _jsonable(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a row with values that JSON has."""
     if row is None:
         return None
     plain = (str, int, list, dict, type(None))

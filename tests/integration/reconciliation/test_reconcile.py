@@ -386,7 +386,7 @@ async def test_items_may_be_matched_by_hand_and_only_once(service: Service) -> N
         service, found["contract:other_b"], action="match",
         items=["line:x2", "payment:contract_0001"],
     )  # fmt: skip
-    assert (status, "matched already" in told) == (409, True)
+    assert (status, "is already matched" in told) == (409, True)
     status, told = await refused_decision(
         service, found["contract:other_b"], action="match", items=["line:x2"]
     )
@@ -394,7 +394,7 @@ async def test_items_may_be_matched_by_hand_and_only_once(service: Service) -> N
     status, told = await refused_decision(
         service, found["contract:other_b"], action="match", items=["line:x2", "payment:nobody"]
     )
-    assert (status, "payment:nobody: no stated line" in told) == (400, True)
+    assert (status, "payment:nobody: the XSGD wallet has no" in told) == (400, True)
     rest = ["line:x2", "payment:contract_0002"]
     await decide(service, found["contract:other_b"], "match", items=rest)
     (result,) = (await reconcile(service)).results
@@ -445,12 +445,12 @@ async def test_a_break_with_nothing_but_notes_can_vanish_and_be_noted_again(
     await decide(service, found["id"], "note")
     await reconcile(service)
     status, told = await refused_decision(service, found["id"], action="reopen")
-    assert (status, "nothing was decided" in told) == (409, True)
+    assert (status, "has no decision yet" in told) == (409, True)
     await post_statement(service, statement([]))
     await reconcile(service)
     await decide(service, found["id"], "note")
     status, told = await refused_decision(service, found["id"], action="reopen")
-    assert (status, "nothing was decided" in told) == (409, True)
+    assert (status, "has no decision yet" in told) == (409, True)
 
 
 async def test_an_opening_balance_is_written_off_not_voided(service: Service) -> None:
@@ -593,7 +593,7 @@ async def test_a_mistaken_statement_is_withdrawn_and_the_right_one_stated_again(
     status, done = await withdraw(service, sha256)
     assert (status, done["files"], done["lines"]) == (200, 1, 1)
     (result,) = (await reconcile(service)).results
-    assert (result.state, result.cover.frame.cutoff.month) == ("INCOMPLETE", 2)
+    assert (result.state, result.coverage.period.cutoff.month) == ("INCOMPLETE", 2)
     assert (await post_statement(service, right))["status"] == "duplicate"
     done = await post_statement(service, right, again="yes")
     assert (done["status"], done["new"], done["changed"]) == ("accepted", 0, 3)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from ledger.reconciliation.coverage import Coverage, CoveredFile, continuity_breaks, coverage_of
-from ledger.reconciliation.items import Frame, StatementItem
+from ledger.reconciliation.items import Period, StatementItem
 
 
 def day(number: int) -> datetime:
@@ -29,14 +29,16 @@ def covered(*files: CoveredFile) -> Coverage:
 
 
 def test_files_that_follow_each_other_have_nothing_broken() -> None:
-    cover = covered(file("a", 1, 10, "0", "7", 1), file("b", 10, 20, "7", "9", 2))
-    assert continuity_breaks(cover.told, Decimal(0), [line(3, "7"), line(10, "2")]) == []
-    assert (cover.opening, cover.closing, cover.missing) == (Decimal(0), Decimal(9), ())
+    coverage = covered(file("a", 1, 10, "0", "7", 1), file("b", 10, 20, "7", "9", 2))
+    assert not continuity_breaks(
+        coverage.stated_balances, Decimal(0), [line(3, "7"), line(10, "2")]
+    )
+    assert (coverage.opening, coverage.closing, coverage.missing) == (Decimal(0), Decimal(9), ())
 
 
 def test_a_file_that_opens_otherwise_than_the_last_one_closed_is_named() -> None:
     first, second = file("a", 1, 10, "0", "7", 1), file("b", 10, 20, "6", "8", 2)
-    told = covered(first, second).told
+    told = covered(first, second).stated_balances
     found = continuity_breaks(told, Decimal(0), [line(3, "7"), line(10, "2")])
     assert [each.split(",")[0] for each in found] == [
         "statement b opens at 2026-06-10T00:00:00+00:00 with 6",
@@ -49,25 +51,27 @@ def test_jumps_that_cancel_out_are_found() -> None:
         file("a", 1, 10, "0", "7", 3), file("b", 10, 20, "2", "4", 1),
         file("c", 20, 28, "9", "9", 2),
     )  # fmt: skip
-    found = continuity_breaks(covered(*files).told, Decimal(0), [line(3, "7"), line(10, "2")])
+    found = continuity_breaks(
+        covered(*files).stated_balances, Decimal(0), [line(3, "7"), line(10, "2")]
+    )
     assert [each.split()[1] for each in found] == ["b", "b"]
 
 
-def test_a_newer_file_silences_what_an_older_one_said_of_its_period() -> None:
+def test_balances_of_a_newer_file_replace_those_of_an_older_one_in_its_period() -> None:
     older, newer = file("a", 1, 10, "0", "7", 1), file("b", 5, 15, "4", "8", 2)
     lines = [line(3, "4"), line(7, "2"), line(9, "1"), line(12, "1")]
-    assert [each.sha256 for each in covered(older, newer).told] == ["a", "b", "b"]
-    assert continuity_breaks(covered(older, newer).told, Decimal(0), lines) == []
+    assert [each.sha256 for each in covered(older, newer).stated_balances] == ["a", "b", "b"]
+    assert continuity_breaks(covered(older, newer).stated_balances, Decimal(0), lines) == []
     late = [*lines, line(8, "-1")]
-    assert len(continuity_breaks(covered(older, newer).told, Decimal(0), late)) == 1
+    assert len(continuity_breaks(covered(older, newer).stated_balances, Decimal(0), late)) == 1
 
 
 def test_since_begins_where_a_statement_begins_and_leaves_the_rest_out() -> None:
     files = [file("a", 1, 10, "0", "7", 1), file("b", 10, 20, "7", "9", 2)]
-    cover = coverage_of(files, day(10))
-    assert cover is not None
-    assert (cover.opening, cover.files, cover.missing) == (Decimal(7), ("b",), ())
-    assert cover.frame == Frame(day(10), day(20))
+    coverage = coverage_of(files, day(10))
+    assert coverage is not None
+    assert (coverage.opening, coverage.files, coverage.missing) == (Decimal(7), ("b",), ())
+    assert coverage.period == Period(day(10), day(20))
     between = coverage_of(files, day(5))
     assert between is not None
     assert "no statement begins at 2026-06-05" in between.missing[0]

@@ -11,12 +11,26 @@ import pytest
 
 from ledger.config.reconciliation import Rules, bucket_of, rules_of
 from ledger.reconciliation.coverage import Coverage
-from ledger.reconciliation.items import Frame, Group, Known, LedgerMovement, Manual, StatementItem
-from ledger.reconciliation.matching import Matcher
-from ledger.reconciliation.result import Decided, LedgerBalances, Result, break_id_of, conclude
+from ledger.reconciliation.items import (
+    Group,
+    KnownTransaction,
+    LedgerMovement,
+    ManualMatch,
+    Period,
+    StatementItem,
+)
+from ledger.reconciliation.matching import Matching
+from ledger.reconciliation.result import (
+    LatestDecision,
+    LedgerBalances,
+    Result,
+    break_id_of,
+    build_result,
+)
+from ledger.reconciliation.unmatched import add_unmatched
 
 NOON = datetime(2024, 3, 10, 12, tzinfo=UTC)
-FRAME = Frame(datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
+PERIOD = Period(datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 1, tzinfo=UTC))
 RULES = Rules()
 
 
@@ -32,16 +46,16 @@ def move(id_: str, amount: str, at: datetime = NOON, fee: str = "0", **more: Any
 
 def grouped(
     lines: list[StatementItem], moves: list[LedgerMovement], rules: Rules = RULES,
-    decided: tuple[Manual, ...] = (),
-    known: dict[str, Known] | None = None, elsewhere: dict[str, str] | None = None,
+    manual: tuple[ManualMatch, ...] = (),
+    known: dict[str, KnownTransaction] | None = None, elsewhere: dict[str, str] | None = None,
 ) -> list[Group]:  # fmt: skip
-    matcher = Matcher.of(FRAME, rules, lines, moves)
-    matcher.match(decided)
-    return matcher.finish(known or {}, elsewhere or {})
+    matching = Matching.of(PERIOD, rules, lines, moves, manual)
+    matching.match()
+    return add_unmatched(matching, known or {}, elsewhere or {})
 
 
-def told(groups: list[Group]) -> list[tuple[str, str, str]]:
-    return [(group.anchor, group.rule, group.verdict) for group in groups]
+def classified(groups: list[Group]) -> list[tuple[str, str, str]]:
+    return [(group.anchor, group.rule, group.classification) for group in groups]
 
 
 def one(lines: list[StatementItem], moves: list[LedgerMovement], **more: Any) -> Group:
@@ -52,15 +66,15 @@ def one(lines: list[StatementItem], moves: list[LedgerMovement], **more: Any) ->
 def test_the_gross_row_and_the_fee_row_of_a_contract_are_its_one_transaction() -> None:
     rows = [line("1", "100", contract="c"), line("2", "-0.5", contract="c", kind="Fee")]
     found = one(rows, [move("c", "99.5", fee="0.5")])
-    assert (found.rule, found.verdict, found.difference) == ("contract", "MATCHED", 0)
+    assert (found.rule, found.classification, found.difference) == ("contract", "MATCHED", 0)
 
 
 def test_spellings_of_an_amount_are_one_amount() -> None:
-    assert one([line("1", "1.0", contract="c")], [move("c", "1.00")]).verdict == "MATCHED"
+    assert one([line("1", "1.0", contract="c")], [move("c", "1.00")]).classification == "MATCHED"
 
 
 @pytest.mark.parametrize(
-    ("amounts", "net", "fee", "verdict", "difference"),
+    ("amounts", "net", "fee", "classification", "difference"),
     [
         (["100.000001"], "100", "0", "AMOUNT", "-0.000001"),
         (["-100"], "100", "0", "DIRECTION", "200"),
@@ -73,7 +87,7 @@ def test_spellings_of_an_amount_are_one_amount() -> None:
     ],
 )
 def test_a_difference_within_a_contract_is_named(
-    amounts: list[str], net: str, fee: str, verdict: str, difference: str
+    amounts: list[str], net: str, fee: str, classification: str, difference: str
 ) -> None:
     rows = [
         line(str(n), text.removeprefix("fee "), contract="c",
@@ -81,12 +95,12 @@ def test_a_difference_within_a_contract_is_named(
         for n, text in enumerate(amounts)
     ]  # fmt: skip
     found = one(rows, [move("c", net, fee=fee)])
-    assert (found.verdict, found.difference) == (verdict, Decimal(difference))
+    assert (found.classification, found.difference) == (classification, Decimal(difference))
 
 
 def test_a_repeated_line_is_a_break_and_the_first_is_matched() -> None:
     rows = [line("1", "5", contract="c"), line("2", "5", NOON + timedelta(hours=1), contract="c")]
-    assert told(grouped(rows, [move("c", "5")])) == [
+    assert classified(grouped(rows, [move("c", "5")])) == [
         ("contract:c", "contract", "MATCHED"),
         ("line:2", "contract", "DUPLICATE_PROVIDER"),
     ]
@@ -94,7 +108,7 @@ def test_a_repeated_line_is_a_break_and_the_first_is_matched() -> None:
 
 def test_each_side_may_miss_the_other() -> None:
     found = grouped([line("1", "5", contract="x")], [move("c", "7")])
-    assert told(found) == [
+    assert classified(found) == [
         ("contract:c", "none", "MISSING_AT_PROVIDER"),
         ("contract:x", "none", "MISSING_IN_LEDGER"),
     ]
@@ -102,14 +116,14 @@ def test_each_side_may_miss_the_other() -> None:
 
 def test_equal_amounts_under_other_contracts_never_match() -> None:
     found = grouped([line("1", "5", contract="x")], [move("c", "5")])
-    assert [group.verdict for group in found] == ["MISSING_AT_PROVIDER", "MISSING_IN_LEDGER"]
+    assert [group.classification for group in found] == ["MISSING_AT_PROVIDER", "MISSING_IN_LEDGER"]
 
 
 def test_what_may_still_be_on_its_way_is_timing_until_it_ages() -> None:
-    late, early = FRAME.cutoff - timedelta(hours=23), FRAME.cutoff - timedelta(hours=25)
+    late, early = PERIOD.cutoff - timedelta(hours=23), PERIOD.cutoff - timedelta(hours=25)
     found = grouped([line("1", "5", late, contract="x"), line("2", "5", early, contract="y")],
                     [move("c", "7", late), move("d", "7", early)])  # fmt: skip
-    assert [(g.anchor, g.verdict) for g in found] == [
+    assert [(g.anchor, g.classification) for g in found] == [
         ("contract:c", "TIMING"),
         ("contract:d", "MISSING_AT_PROVIDER"),
         ("contract:x", "TIMING"),
@@ -118,11 +132,11 @@ def test_what_may_still_be_on_its_way_is_timing_until_it_ages() -> None:
 
 
 def test_a_refund_that_the_statement_does_not_show_yet_is_timing() -> None:
-    legs = ((NOON, Decimal(99)), (FRAME.cutoff - timedelta(hours=2), Decimal(-100)))
+    legs = ((NOON, Decimal(99)), (PERIOD.cutoff - timedelta(hours=2), Decimal(-100)))
     refunded = LedgerMovement("payment", "c", legs, Decimal(1))
     rows = [line("1", "100", contract="c"), line("2", "-1", contract="c", kind="Fee")]
     found = one(rows, [refunded])
-    assert (found.verdict, found.due, found.difference) == ("TIMING", -1, -100)
+    assert (found.classification, found.ledger_amount, found.difference) == ("TIMING", -1, -100)
 
 
 def test_names_match_in_their_order() -> None:
@@ -132,7 +146,7 @@ def test_names_match_in_their_order() -> None:
         line("3", "3"),
     ]
     moves = [move("a", "1", idempotency="i"), move("b", "2", references=("0xabc",)), move("c", "3")]
-    assert told(grouped(rows, moves)) == [
+    assert classified(grouped(rows, moves)) == [
         ("idempotency:i", "idempotency", "MATCHED"),
         ("line:3", "amount", "MATCHED"),
         ("reference:0xabc", "reference", "MATCHED"),
@@ -141,15 +155,15 @@ def test_names_match_in_their_order() -> None:
 
 def test_two_candidates_are_a_break_and_no_guess() -> None:
     found = one([line("1", "3"), line("2", "3")], [move("a", "3"), move("b", "3")])
-    assert (found.verdict, found.difference, len(found.keys)) == ("AMBIGUOUS", 0, 4)
+    assert (found.classification, found.difference, len(found.keys)) == ("AMBIGUOUS", 0, 4)
     found = one([line("1", "3")], [move("a", "3"), move("b", "3")])
-    assert (found.verdict, found.difference) == ("AMBIGUOUS", 3)
+    assert (found.classification, found.difference) == ("AMBIGUOUS", 3)
 
 
 def test_two_equal_amounts_of_one_minute_match_by_their_contracts() -> None:
     rows = [line("1", "3", contract="b"), line("2", "3", contract="a")]
     found = grouped(rows, [move("a", "3"), move("b", "3")])
-    assert [(g.verdict, g.keys) for g in found] == [
+    assert [(g.classification, g.keys) for g in found] == [
         ("MATCHED", ("line:2", "payment:a")),
         ("MATCHED", ("line:1", "payment:b")),
     ]
@@ -159,7 +173,7 @@ def test_equal_amounts_out_of_reach_of_each_other_do_not_confuse() -> None:
     apart = [NOON + timedelta(days=3 * n) for n in range(5)]
     rows = [line(str(n), "3", at) for n, at in enumerate(apart)]
     moves = [move(str(n), "3", at + timedelta(hours=20)) for n, at in enumerate(apart)]
-    assert {group.verdict for group in grouped(rows, moves)} == {"MATCHED"}
+    assert {group.classification for group in grouped(rows, moves)} == {"MATCHED"}
 
 
 def test_one_line_for_several_transactions_needs_a_declared_group() -> None:
@@ -168,43 +182,49 @@ def test_one_line_for_several_transactions_needs_a_declared_group() -> None:
     declared = rules_of(
         {"groups": [{"line": "Settlement", "kinds": ["payment"], "by": "reference"}]}
     )
-    assert one(batch, moves).verdict == "AMBIGUOUS"
+    assert one(batch, moves).classification == "AMBIGUOUS"
     found = one(batch, moves, rules=declared)
-    assert (found.rule, found.verdict, len(found.moves)) == ("group", "MATCHED", 2)
+    assert (found.rule, found.classification, len(found.movements)) == ("group", "MATCHED", 2)
 
 
 def test_a_declared_day_matches_only_when_the_sums_agree() -> None:
     declared = rules_of({"groups": [{"line": "Settlement", "kinds": ["payment"], "by": "day"}]})
     moves = [move("a", "5"), move("b", "7", NOON + timedelta(hours=3))]
     found = one([line("1", "12", kind="Settlement")], moves, rules=declared)
-    assert (found.rule, found.verdict) == ("group", "MATCHED")
+    assert (found.rule, found.classification) == ("group", "MATCHED")
     found_less = grouped([line("1", "11", kind="Settlement")], moves, rules=declared)
-    assert {g.verdict for g in found_less} == {"MISSING_IN_LEDGER", "MISSING_AT_PROVIDER"}
+    assert {g.classification for g in found_less} == {"MISSING_IN_LEDGER", "MISSING_AT_PROVIDER"}
 
 
 def test_a_transaction_without_movement_tells_why() -> None:
     row = [line("1", "5", contract="c")]
-    known = {"c": Known("payout", "failed", None)}
-    assert one(row, [], known=known).verdict == "STATUS"
-    assert one(row, [], known={"c": Known("payout", "conflict", None)}).verdict == "CONFLICT"
-    assert one(row, [], known={"c": Known("payout", "completed", "XUSD")}).verdict == "CURRENCY"
-    assert one([], [move("c", "5")], elsewhere={"c": "USD"}).verdict == "CURRENCY"
+    known = {"c": KnownTransaction("payout", "failed", None)}
+    assert one(row, [], known=known).classification == "STATUS"
+    assert (
+        one(row, [], known={"c": KnownTransaction("payout", "conflict", None)}).classification
+        == "CONFLICT"
+    )
+    assert (
+        one(row, [], known={"c": KnownTransaction("payout", "completed", "XUSD")}).classification
+        == "CURRENCY"
+    )
+    assert one([], [move("c", "5")], elsewhere={"c": "USD"}).classification == "CURRENCY"
 
 
 def test_a_second_transaction_for_one_line_is_an_internal_duplicate() -> None:
     rows = [line("1", "5", contract="a")]
     moves = [move("a", "5", idempotency="i"), move("b", "5", idempotency="i")]
-    assert [g.verdict for g in grouped(rows, moves)] == ["MATCHED", "DUPLICATE_INTERNAL"]
+    assert [g.classification for g in grouped(rows, moves)] == ["MATCHED", "DUPLICATE_INTERNAL"]
 
 
 def test_what_was_matched_by_hand_stays_together() -> None:
     rows, moves = [line("1", "5", contract="x")], [move("c", "5")]
-    by_hand = Manual("contract:x", ("line:1", "payment:c"), 9)
-    found = one(rows, moves, decided=(by_hand,))
-    assert (found.anchor, found.rule, found.verdict) == ("contract:x", "hand", "MATCHED")
-    later = Manual("contract:y", ("line:1", "payment:d"), 10)
+    by_hand = ManualMatch("contract:x", ("line:1", "payment:c"), 9)
+    found = one(rows, moves, manual=(by_hand,))
+    assert (found.anchor, found.rule, found.classification) == ("contract:x", "hand", "MATCHED")
+    later = ManualMatch("contract:y", ("line:1", "payment:d"), 10)
     moves.append(move("d", "5"))
-    assert [g.rule for g in grouped(rows, moves, decided=(later, by_hand))] == ["none", "hand"]
+    assert [g.rule for g in grouped(rows, moves, manual=(later, by_hand))] == ["none", "hand"]
 
 
 def many(rng: random.Random) -> tuple[list[StatementItem], list[LedgerMovement]]:
@@ -239,25 +259,32 @@ def test_the_order_of_import_changes_nothing_and_nothing_is_matched_twice(seed: 
 
 
 def result(
-    lines: list[StatementItem], moves: list[LedgerMovement], *decided: Decided, opening: str = "0"
+    lines: list[StatementItem],
+    moves: list[LedgerMovement],
+    *decided: LatestDecision,
+    opening: str = "0",
 ) -> Result:
     closing = Decimal(opening) + sum(each.amount for each in lines)
     legs = sum(leg[1] for each in moves for leg in each.legs)
     posted = sum(each.posted for each in decided)
-    return conclude(
+    return build_result(
         "straitsx",
         "XSGD",
-        cover=Coverage(FRAME, Decimal(opening), closing, ("f" * 64,)),
+        coverage=Coverage(PERIOD, Decimal(opening), closing, ("f" * 64,)),
         ledger=LedgerBalances(sum((d.before for d in decided), Decimal(0)), legs + posted),
         groups=grouped(lines, moves),
-        decided={each.break_id: each for each in decided},
+        decisions={each.break_id: each for each in decided},
         rules=RULES,
     )
 
 
-def decision(anchor: str, posted: str, action: str = "write_off", before: str = "0") -> Decided:
+def decision(
+    anchor: str, posted: str, action: str = "write_off", before: str = "0"
+) -> LatestDecision:
     name = break_id_of("straitsx", "XSGD", anchor)
-    return Decided(name, anchor, action, "ann", "", 5, NOON, Decimal(posted), Decimal(before))
+    return LatestDecision(
+        name, anchor, action, "ann", "", 5, NOON, Decimal(posted), Decimal(before)
+    )
 
 
 def test_the_closing_identity_holds_before_and_after_decisions() -> None:
@@ -307,9 +334,9 @@ def test_an_opening_balance_that_the_books_do_not_have_is_a_break() -> None:
 
 
 def test_lines_that_do_not_lead_to_the_closing_balance_are_incomplete() -> None:
-    found = conclude(
-        "straitsx", "XSGD", cover=Coverage(FRAME, Decimal(0), Decimal(9), ("f" * 64,)),
-        ledger=LedgerBalances(Decimal(0), Decimal(5)), decided={}, rules=RULES,
+    found = build_result(
+        "straitsx", "XSGD", coverage=Coverage(PERIOD, Decimal(0), Decimal(9), ("f" * 64,)),
+        ledger=LedgerBalances(Decimal(0), Decimal(5)), decisions={}, rules=RULES,
         groups=grouped([line("1", "5", contract="a")], [move("a", "5")]),
     )  # fmt: skip
     assert (found.state, found.figures["chain"]) == ("INCOMPLETE", "4")
