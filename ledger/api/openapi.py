@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -51,23 +51,36 @@ EVENT_PARAM: Final = {
     "description": "The provider's event name; needed where the body does not say what it is.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
 }
-CONFLICTS: Final = frozenset(
-    {
-        "/v1/transactions/{source}/{id}",
-        "/v1/seals/{source}/consistency",
-        "/v1/events/{source}/{position}/proof",
-    }
-)
-"""Questions that can contradict what is so."""
+
+
+class ServiceRoute(NamedTuple):
+    """An address of the service itself, which no route of the query API describes."""
+
+    path: str
+    summary: str
+    content_type: str
+    statuses: tuple[str, ...] = ("200",)
+    is_open: bool = False
+    """Whether it never needs a token."""
+
+
 SERVICE: Final = (
-    ("/healthz", "Whether the process lives", "text/plain", ("200",)),
-    ("/readyz", "Whether the service can do its work", "application/json", ("200", "503")),
-    ("/metrics", "Prometheus metrics", "text/plain", ("200", "401", "403")),
-    ("/openapi.json", "This document", "application/json", ("200",)),
-    ("/docs", "This document as a page", "text/html", ("200",)),
-    ("/docs/docs.js", "The page's script", "text/javascript", ("200",)),
-    ("/docs/docs.css", "The page's style", "text/css", ("200",)),
-    ("/", "The console", "text/html", ("200",)),
+    ServiceRoute("/healthz", "Whether the process lives", "text/plain", is_open=True),
+    ServiceRoute(
+        "/readyz",
+        "Whether the service can do its work",
+        "application/json",
+        ("200", "503"),
+        is_open=True,
+    ),
+    ServiceRoute(
+        "/metrics", "Prometheus metrics", "text/plain", ("200", "401", "403"), is_open=True
+    ),
+    ServiceRoute("/openapi.json", "This document", "application/json", is_open=True),
+    ServiceRoute("/docs", "This document as a page", "text/html"),
+    ServiceRoute("/docs/docs.js", "The page's script", "text/javascript"),
+    ServiceRoute("/docs/docs.css", "The page's style", "text/css"),
+    ServiceRoute("/", "The console", "text/html"),
 )
 
 
@@ -82,8 +95,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     paths["/callbacks/{source}"] = {"post": _callback(has_event=False)}
     paths["/callbacks/{source}/{event}"] = {"post": _callback(has_event=True)}
-    for path, summary, content_type, statuses in SERVICE:
-        paths[path] = {"get": _service(path, summary, content_type, statuses)}
+    for service in SERVICE:
+        paths[service.path] = {"get": _service(service)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -99,7 +112,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    found = {
+    operation = {
         "operationId": _name(route.method, route.path),
         "summary": route.summary,
         "tags": [route.tag],
@@ -111,15 +124,15 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": {"200": _answer(route), **_problems(route)},
     }
     if route.about:
-        found["description"] = route.about
+        operation["description"] = route.about
     if route.takes is bytes:
-        found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
+        operation["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     elif route.takes is not None:
-        found["requestBody"] = {
+        operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _ref(route.takes)}},
         }
-    return found
+    return operation
 
 
 def _name(method: str, path: str) -> str:
@@ -179,35 +192,25 @@ def _schema(param: Param) -> dict[str, Any]:
 
 
 def _answer(route: Route) -> dict[str, Any]:
-    if route.answer is bytes:
-        content: dict[str, Any] = {"application/octet-stream": {}}
-        headers = {"Ledger-Event-Id": {"schema": {"type": "string"}}}
-    elif route.answer is str and not route.path.startswith("/v1/"):
-        content = {"text/html": {}, "text/csv": {}}
-        headers = {}
-    elif route.answer is str:
-        content = {"text/plain": {}}
-        headers = {"Ledger-Seal-Key": {"schema": {"type": "string"}}}
-    else:
-        content = {"application/json": {"schema": _ref(route.answer)}}
-        headers = {
-            "Ledger-Position": {"schema": {"type": "string"}},
-            "Ledger-Books": {"schema": {"type": "string"}},
-        }
-    return {"description": route.summary, "headers": headers, "content": content}
+    schema = {"schema": _ref(route.answer)} if route.answer not in (bytes, str) else {}
+    return {
+        "description": route.summary,
+        "headers": {name: {"schema": {"type": "string"}} for name in route.headers},
+        "content": dict.fromkeys(route.content_types, schema),
+    }
 
 
 def _problems(route: Route) -> dict[str, Any]:
-    wanted = {"400", "401", "403", "404", "503"}
-    if route.method == "POST" or route.path in CONFLICTS:
-        wanted.add("409")
+    statuses = {"400", "401", "403", "404", "503"}
     if route.takes is bytes:
-        wanted = (wanted - {"409"}) | {"422"}
+        statuses.add("422")
+    elif route.method == "POST" or route.can_conflict:
+        statuses.add("409")
     content = {"application/problem+json": {"schema": _ref(Problem)}}
     return {
         status: {"description": about, "content": content}
         for status, about in PROBLEMS.items()
-        if status in wanted
+        if status in statuses
     }
 
 
@@ -246,17 +249,14 @@ def _callback(*, has_event: bool) -> dict[str, Any]:
     }
 
 
-def _service(
-    path: str, summary: str, content_type: str, statuses: tuple[str, ...]
-) -> dict[str, Any]:
-    answer = {"description": summary, "content": {content_type: {}}}
-    is_open = path in ("/healthz", "/readyz", "/metrics", "/openapi.json")
+def _service(route: ServiceRoute) -> dict[str, Any]:
+    answer = {"description": route.summary, "content": {route.content_type: {}}}
     return {
-        "operationId": _name("get", path),
-        "summary": summary,
+        "operationId": _name("get", route.path),
+        "summary": route.summary,
         "tags": ["service"],
-        "security": [{}] if is_open else [{"token": []}, {}],
-        "responses": dict.fromkeys(statuses, answer),
+        "security": [{}] if route.is_open else [{"token": []}, {}],
+        "responses": dict.fromkeys(route.statuses, answer),
     }
 
 

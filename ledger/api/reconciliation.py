@@ -12,16 +12,15 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from ledger.api.problems import PRIVATE, Handler
-from ledger.api.routes_reconciliation import DECIDE, FILE, FINDINGS, IMPORT, REPORT, WITHDRAW
-from ledger.api.server import PAGE_HEADERS, QUERY, answered
+from ledger.api.endpoints import QUERY, answer_read, answered
+from ledger.api.problems import PAGE_HEADERS, PRIVATE
 from ledger.errors import Conflicting, InvalidRequest, NotFound, StatementRefused
 from ledger.eventlog.appender import NewEvent
 from ledger.eventlog.identity import statements_log
 from ledger.evidence.authenticity import require_secret
 from ledger.queries import findings as reads_findings
 from ledger.queries import reconciliation as reads_recon
-from ledger.queries.params import QueryParams, decoded, parse_params
+from ledger.queries.params import QueryParams, decoded
 from ledger.queries.schemas.log import Resolution
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
@@ -54,9 +53,8 @@ IMPORTING: Final[web.AppKey[set[str]]] = web.AppKey("RECON_IMPORTING")
 """The sources of which a file is being taken by this process."""
 
 
-async def import_statement(request: web.Request) -> web.Response:
+async def import_statement(request: web.Request, params: QueryParams) -> web.Response:
     """Take a statement's file: read it, check it, append it to the log."""
-    params = parse_params(IMPORT, request.match_info, request.query.items())
     settings = request.app[QUERY].settings
     source = _configured(request, params.text("source") or "")
     told = _options(params)
@@ -127,9 +125,8 @@ async def _body(request: web.Request, bytes_max: int) -> bytes:
     return b"".join(chunks)
 
 
-async def withdraw(request: web.Request) -> web.Response:
+async def withdraw(request: web.Request, params: QueryParams) -> web.Response:
     """Take a mistaken statement back; it stays in the log and counts no more."""
-    params = parse_params(WITHDRAW, request.match_info, request.query.items())
     settings = request.app[QUERY].settings
     source = _configured(request, params.need("source"))
     told = await _decision(request, Withdrawal)
@@ -143,9 +140,8 @@ async def withdraw(request: web.Request) -> web.Response:
     return answered(answer, {statements_log(source): done.position})
 
 
-async def statement_file(request: web.Request) -> web.StreamResponse:
+async def statement_file(request: web.Request, params: QueryParams) -> web.StreamResponse:
     """Give a statement's file back, part by part."""
-    params = parse_params(FILE, request.match_info, request.query.items())
     source, sha256 = params.need("source"), params.need("sha256")
     response = web.StreamResponse(
         headers={
@@ -175,9 +171,8 @@ async def _part(
     return await read_consistent(request.app[QUERY].pool, params.at_least, read)
 
 
-async def decide_break(request: web.Request) -> web.Response:
+async def decide_break(request: web.Request, params: QueryParams) -> web.Response:
     """Take an operator's decision on a break; it becomes an event of the source's log."""
-    params = parse_params(DECIDE, request.match_info, request.query.items())
     told = await _decision(request, BreakDecision)
     asked = DecisionRequest(told.action, told.by, told.note, tuple(told.items), told.account)
     if asked.items and asked.action != "match":
@@ -204,21 +199,18 @@ async def _decision(request: web.Request, kind: type[D]) -> D:
     return told
 
 
-async def list_findings(request: web.Request) -> web.Response:
+async def list_findings(request: web.Request, params: QueryParams) -> web.Response:
     """Answer what looks incomplete, by the rules that each source declares."""
-    params = parse_params(FINDINGS, request.match_info, request.query.items())
-    state = request.app[QUERY]
+    rules = request.app[QUERY].settings.rules
 
-    async def read(snapshot: Snapshot) -> web.Response:
-        found = await reads_findings.findings(snapshot, params, state.settings.rules)
-        return answered(found, found.position, snapshot.books)
+    async def read(snapshot: Snapshot, params: QueryParams) -> Any:
+        return await reads_findings.findings(snapshot, params, rules)
 
-    return await read_consistent(state.pool, params.at_least, read)
+    return await answer_read(request, params, read)
 
 
-async def print_report(request: web.Request) -> web.Response:
+async def print_report(request: web.Request, params: QueryParams) -> web.Response:
     """Answer one wallet's reconciliation as a page, or as CSV with `?as=csv`."""
-    params = parse_params(REPORT, request.match_info, request.query.items())
     source, currency = params.need("source"), params.need("currency")
 
     async def read(snapshot: Snapshot) -> tuple[RunAnswer, list[BreakAnswer]]:
@@ -241,14 +233,3 @@ async def print_report(request: web.Request) -> web.Response:
         body=recon_report.html_of(document, rows), content_type="text/html", charset="utf-8",
         headers={**PAGE_HEADERS, "Content-Security-Policy": policy},
     )  # fmt: skip
-
-
-SPECIAL: Final[Mapping[tuple[str, str], Handler]] = {
-    (IMPORT.method, IMPORT.path): import_statement,
-    (WITHDRAW.method, WITHDRAW.path): withdraw,
-    (FILE.method, FILE.path): statement_file,
-    (DECIDE.method, DECIDE.path): decide_break,
-    (FINDINGS.method, FINDINGS.path): list_findings,
-    (REPORT.method, REPORT.path): print_report,
-}
-"""Addresses whose answer is not simply what their reading gives."""

@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
+from ledger.api import endpoints
+from ledger.api.endpoints import SnapshotRead
 from ledger.api.routes_reconciliation import RECONCILIATION
 from ledger.queries import customers as reads_people
 from ledger.queries import events as reads_log
 from ledger.queries import evidence as reads_seals
-from ledger.queries import exceptions as reads_exceptions
 from ledger.queries import money as reads_money
-from ledger.queries import status as reads_status
 from ledger.queries import views as reads_views
 from ledger.queries.as_of import customers as reads_asof_people
 from ledger.queries.as_of import money as reads_asof_money
@@ -51,7 +51,7 @@ MONEY: Final = (
         "What each wallet holds",
         "money",
         a.Wallets,
-        with_as_of(reads_money.wallets, reads_asof_money.wallets),
+        SnapshotRead(with_as_of(reads_money.wallets, reads_asof_money.wallets)),
         (SOURCE, CURRENCY),
         is_dated=True,
     ),
@@ -60,7 +60,7 @@ MONEY: Final = (
         "The balance of each account",
         "money",
         a.Balances,
-        with_as_of(reads_money.balances, reads_asof_money.balances),
+        SnapshotRead(with_as_of(reads_money.balances, reads_asof_money.balances)),
         (SOURCE, ACCOUNT, CURRENCY, Param("customer_id", "Only this customer's or member's.")),
         is_dated=True,
     ),
@@ -69,7 +69,7 @@ MONEY: Final = (
         "Journal lines, in log order",
         "money",
         a.Entries,
-        with_as_of(reads_money.entries, reads_asof_money.entries),
+        SnapshotRead(with_as_of(reads_money.entries, reads_asof_money.entries)),
         (SOURCE, ACCOUNT, CURRENCY, Param("transaction", "Only of this transaction."), *EFFECTIVE),
         is_dated=True,
     ),
@@ -78,7 +78,7 @@ MONEY: Final = (
         "Transactions, the newest first",
         "money",
         a.Transactions,
-        with_as_of(reads_money.transactions, reads_asof_money.transactions),
+        SnapshotRead(with_as_of(reads_money.transactions, reads_asof_money.transactions)),
         (
             SOURCE,
             replace(KIND, table="transactions"),
@@ -96,7 +96,7 @@ MONEY: Final = (
         "One transaction with its entries and events",
         "money",
         a.TransactionDetail,
-        with_as_of(reads_money.transaction, reads_asof_money.transaction),
+        SnapshotRead(with_as_of(reads_money.transaction, reads_asof_money.transaction)),
         (
             Param(
                 "kind",
@@ -106,6 +106,7 @@ MONEY: Final = (
             ),
         ),
         is_list=False,
+        can_conflict=True,
         is_dated=True,
     ),
 )
@@ -115,7 +116,7 @@ PEOPLE: Final = (
         "Customers and their verification",
         "people",
         a.Customers,
-        with_as_of(reads_people.customers, reads_asof_people.customers),
+        SnapshotRead(with_as_of(reads_people.customers, reads_asof_people.customers)),
         (SOURCE, _verification_of("customers")),
         is_dated=True,
     ),
@@ -124,7 +125,7 @@ PEOPLE: Final = (
         "One customer with everything that names it",
         "people",
         a.CustomerDetail,
-        with_as_of(reads_people.customer, reads_asof_people.customer),
+        SnapshotRead(with_as_of(reads_people.customer, reads_asof_people.customer)),
         is_list=False,
         is_dated=True,
     ),
@@ -133,7 +134,7 @@ PEOPLE: Final = (
         "Bank accounts and their verification",
         "people",
         a.BankAccounts,
-        reads_people.bank_accounts,
+        SnapshotRead(reads_people.bank_accounts),
         (SOURCE, CUSTOMER, _verification_of("bank_accounts")),
     ),
     Route(
@@ -141,7 +142,7 @@ PEOPLE: Final = (
         "Virtual accounts",
         "people",
         a.VirtualAccounts,
-        reads_people.virtual_accounts,
+        SnapshotRead(reads_people.virtual_accounts),
         (SOURCE, CUSTOMER, _status_of("virtual_accounts")),
     ),
     Route(
@@ -149,7 +150,7 @@ PEOPLE: Final = (
         "Transaction limits",
         "people",
         a.Limits,
-        reads_people.limits,
+        SnapshotRead(reads_people.limits),
         (SOURCE, CUSTOMER),
     ),
     Route(
@@ -157,7 +158,7 @@ PEOPLE: Final = (
         "Requests to change limits",
         "people",
         a.LimitRequests,
-        reads_people.limit_requests,
+        SnapshotRead(reads_people.limit_requests),
         (SOURCE, CUSTOMER, _status_of("limit_requests")),
     ),
     Route(
@@ -165,7 +166,7 @@ PEOPLE: Final = (
         "Requests for information",
         "people",
         a.Rfis,
-        reads_people.rfi,
+        SnapshotRead(reads_people.rfi),
         (SOURCE, CUSTOMER, _status_of("rfi")),
     ),
 )
@@ -174,8 +175,10 @@ EVENT_BODY: Final = Route(
     "An event's body, byte for byte as it arrived",
     "log",
     bytes,
-    reads_log.body,
+    endpoints.event_body,
     is_list=False,
+    content_types=("application/octet-stream",),
+    headers=("Ledger-Event-Id",),
 )
 LOG: Final = (
     Route(
@@ -183,7 +186,7 @@ LOG: Final = (
         "Events of the log, the newest first",
         "log",
         log.Events,
-        reads_log.events,
+        SnapshotRead(reads_log.events),
         (
             SOURCE,
             KIND,
@@ -198,7 +201,7 @@ LOG: Final = (
         "One event's envelope and headers",
         "log",
         log.EventDetail,
-        reads_log.event,
+        SnapshotRead(reads_log.event),
         is_list=False,
     ),
     EVENT_BODY,
@@ -207,7 +210,7 @@ LOG: Final = (
         "Every request that reached the receiver, the newest first",
         "log",
         log.Deliveries,
-        reads_log.deliveries,
+        SnapshotRead(reads_log.deliveries),
         (
             SOURCE,
             Param(
@@ -232,9 +235,11 @@ SEAL_NOTE: Final = Route(
     "A log's signed checkpoint as text, to keep elsewhere",
     "evidence",
     str,
-    reads_seals.seal,
+    endpoints.seal_note,
     (SIZE,),
     is_list=False,
+    content_types=("text/plain",),
+    headers=("Ledger-Seal-Key",),
     about="The header `Ledger-Seal-Key` names the public key that signed.",
 )
 EVIDENCE: Final = (
@@ -243,7 +248,7 @@ EVIDENCE: Final = (
         "Signed checkpoints, the newest first",
         "evidence",
         evidence.Seals,
-        reads_seals.listed,
+        SnapshotRead(reads_seals.listed),
         (SOURCE,),
     ),
     Route(
@@ -251,7 +256,7 @@ EVIDENCE: Final = (
         "A log's signed checkpoint",
         "evidence",
         evidence.Seal,
-        reads_seals.seal,
+        SnapshotRead(reads_seals.seal),
         (SIZE,),
         is_list=False,
     ),
@@ -261,21 +266,23 @@ EVIDENCE: Final = (
         "Proof that a later checkpoint continues an earlier one",
         "evidence",
         evidence.ConsistencyProof,
-        reads_seals.consistency,
+        SnapshotRead(reads_seals.consistency),
         (
             Param("from", "Size of the earlier checkpoint; must be given.", "position"),
             Param("to", "Size of the later one; the latest when not given.", "position"),
         ),
         is_list=False,
+        can_conflict=True,
     ),
     Route(
         "/v1/events/{source}/{position}/proof",
         "Proof that a signed checkpoint covers an event",
         "evidence",
         evidence.InclusionProof,
-        reads_seals.inclusion,
+        SnapshotRead(reads_seals.inclusion),
         (SIZE,),
         is_list=False,
+        can_conflict=True,
     ),
 )
 RESOLVE: Final = Route(
@@ -283,7 +290,7 @@ RESOLVE: Final = Route(
     "Decide on an exception",
     "operations",
     log.Resolution,
-    reads_exceptions.decision,
+    endpoints.resolve_exception,
     is_list=False,
     method="POST",
     takes=log.Decision,
@@ -295,7 +302,7 @@ STATUS_ROUTE: Final = Route(
     "How far each log and its books are",
     "operations",
     log.Status,
-    reads_status.status,
+    endpoints.status,
     is_list=False,
 )
 EXCEPTIONS: Final = Route(
@@ -303,7 +310,7 @@ EXCEPTIONS: Final = Route(
     "What an operator should look at, the newest first",
     "operations",
     log.Exceptions,
-    reads_exceptions.exceptions,
+    endpoints.exceptions,
     (
         SOURCE,
         Param("reason", "Only with this reason."),
@@ -325,7 +332,7 @@ VIEWS: Final = Route(
     "Every view of the books, with its columns and filters",
     "views",
     views.Views,
-    reads_views.views,
+    SnapshotRead(reads_views.views),
     is_list=False,
     about="A view is a table of the books. `/v1/views/<table>` lists its rows as they are.",
 )
@@ -339,7 +346,7 @@ def view_route(table: reads_views.TableList) -> Route:
         f"Rows of the view {name}",
         "views",
         table.answer,
-        table.read,
+        SnapshotRead(table.read),
         table.params,
         about="Columns and filters are those that the projection declares. Views answer for the "
         "present only.",

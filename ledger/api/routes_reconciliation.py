@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from ledger.api import reconciliation
+from ledger.api.endpoints import SnapshotRead
 from ledger.queries import findings as reads_findings
 from ledger.queries import reconciliation as reads_recon
 from ledger.queries.params import Param, Route
 from ledger.queries.schemas import reconciliation as a
 from ledger.queries.schemas.log import Resolution
-from ledger.reconciliation import decisions as recon_decide
 from ledger.reconciliation.items import BREAK_TYPES, TIMING
 from ledger.statements.model import FORMATS
 
@@ -21,7 +22,7 @@ IMPORT: Final = Route(
     "Import a provider's statement",
     "reconciliation",
     a.Imported,
-    reads_recon.statements,
+    reconciliation.import_statement,
     (
         Param("source", "The source whose statement it is; must be given."),
         Param("currency", "Where the file names none.", "currency"),
@@ -42,7 +43,7 @@ WITHDRAW: Final = Route(
     "Take a mistaken statement back",
     "reconciliation",
     a.Withdrawn,
-    reads_recon.statements,
+    reconciliation.withdraw,
     is_list=False,
     method="POST",
     takes=a.Withdrawal,
@@ -54,15 +55,17 @@ FILE: Final = Route(
     "A statement's file, byte for byte as it was imported",
     "reconciliation",
     bytes,
-    reads_recon.part,
+    reconciliation.statement_file,
     is_list=False,
+    content_types=("application/octet-stream",),
+    headers=(),
 )
 DECIDE: Final = Route(
     "/v1/breaks/{id}/decide",
     "Decide on a break",
     "reconciliation",
     Resolution,
-    recon_decide.decide,
+    reconciliation.decide_break,
     is_list=False,
     method="POST",
     takes=a.BreakDecision,
@@ -73,7 +76,7 @@ FINDINGS: Final = Route(
     "What looks incomplete, without any statement",
     "reconciliation",
     a.Findings,
-    reads_findings.findings,
+    reconciliation.list_findings,
     (
         SOURCE,
         Param("reason", "Only for this reason.", "choice", reads_findings.REASONS),
@@ -86,9 +89,11 @@ REPORT: Final = Route(
     "One wallet's reconciliation as a page fit to print",
     "reconciliation",
     str,
-    reads_recon.one,
+    reconciliation.print_report,
     (Param("as", "`csv` for a spreadsheet.", "choice", ("html", "csv")),),
     is_list=False,
+    content_types=("text/html", "text/csv"),
+    headers=(),
 )
 RECONCILIATION: Final = (
     IMPORT,
@@ -99,7 +104,7 @@ RECONCILIATION: Final = (
         "Imported statements, the newest first",
         "reconciliation",
         a.Statements,
-        reads_recon.statements,
+        SnapshotRead(reads_recon.statements),
         (SOURCE, CURRENCY),
     ),
     Route(
@@ -107,7 +112,7 @@ RECONCILIATION: Final = (
         "Statement lines and what each is matched with",
         "reconciliation",
         a.StatementLines,
-        reads_recon.statement_lines,
+        SnapshotRead(reads_recon.statement_lines),
         (
             SOURCE,
             CURRENCY,
@@ -121,7 +126,7 @@ RECONCILIATION: Final = (
         "Differences between statements and books, and what is in transit",
         "reconciliation",
         a.Breaks,
-        reads_recon.breaks,
+        SnapshotRead(reads_recon.breaks),
         (
             SOURCE,
             CURRENCY,
@@ -138,7 +143,7 @@ RECONCILIATION: Final = (
         "The latest reconciliation of each wallet",
         "reconciliation",
         a.Runs,
-        reads_recon.runs,
+        SnapshotRead(reads_recon.runs),
         (SOURCE, CURRENCY),
     ),
     FINDINGS,

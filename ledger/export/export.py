@@ -22,6 +22,7 @@ import msgspec
 import orjson
 from msgspec import UnsetType
 
+from ledger.api.endpoints import Read, SnapshotRead
 from ledger.api.routes import VIEWS, all_routes
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable, InvalidRequest, NotCaughtUp, Tampered
@@ -172,9 +173,10 @@ def _route(what: str) -> Route:
 async def _pages(snapshot: Snapshot, params: QueryParams, what: str) -> AsyncIterator[list[Row]]:
     """Read every page of a list in the snapshot."""
     route = _route(what)
+    read = _read_of(route)
     base, cursor = params, None
     while True:
-        answer = await route.read(snapshot, base)
+        answer = await read(snapshot, base)
         yield [msgspec.to_builtins(row) for row in getattr(answer, _rows_of(what))]
         cursor = answer.next
         if cursor is None:
@@ -223,6 +225,13 @@ async def _table(
     finally:
         writer.close()
     return count
+
+
+def _read_of(route: Route) -> Read:
+    """Return the read behind a list."""
+    endpoint = route.endpoint
+    assert isinstance(endpoint, SnapshotRead), f"{route.path} is no list"
+    return endpoint.read
 
 
 def _rows_of(what: str) -> str:

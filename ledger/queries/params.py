@@ -131,8 +131,8 @@ class Route:
     summary: str
     tag: str
     answer: type[Any]
-    read: Callable[..., Awaitable[Any]]
-    """(snapshot, question) → answer; decisions and bodies have shapes of their own."""
+    endpoint: Callable[..., Awaitable[Any]]
+    """(request, its checked parameters) → response."""
     params: tuple[Param, ...] = ()
     is_list: bool = True
     is_dated: bool = False
@@ -140,6 +140,12 @@ class Route:
     method: str = "GET"
     takes: type[Any] | None = None
     """The type of the request's body."""
+    can_conflict: bool = False
+    """Whether a request can contradict what is already so (409)."""
+    content_types: tuple[str, ...] = ("application/json",)
+    """What the answer is; anything but JSON has no schema."""
+    headers: tuple[str, ...] = ("Ledger-Position", "Ledger-Books")
+    """The headers of the answer that the documentation names."""
     about: str = ""
 
     @property

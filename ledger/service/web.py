@@ -13,9 +13,10 @@ import structlog
 from aiohttp import web
 
 from ledger.api import reconciliation as recon_pages
-from ledger.api import server as query
 from ledger.api.admission import check_may_measure
+from ledger.api.endpoints import DECIDE, QUERY, QueryState
 from ledger.api.problems import guarded
+from ledger.api.server import add_query_routes
 from ledger.config.settings import Settings
 from ledger.database import connection as database
 from ledger.errors import (
@@ -63,13 +64,13 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
     if role in ("all", "receiver"):
         add_receive_routes(app, receiver)
     if role in ("all", "query"):
-        app[query.DECIDE] = decide.decider(receiver, role)
+        app[DECIDE] = decide.decider(receiver, role)
         app[recon_pages.DSN] = dsn
         app[recon_pages.ROLE] = role
         app[recon_pages.APPEND] = decide.appender(receiver, role)
         app[recon_pages.NOW] = receiver.now
         app[recon_pages.IMPORTING] = set()
-        query.add_query_routes(app, recon_pages.SPECIAL)
+        add_query_routes(app)
         app.cleanup_ctx.append(_querying(settings, dsn))
     return app
 
@@ -92,7 +93,7 @@ async def _appending(app: web.Application) -> AsyncIterator[None]:
 def _querying(settings: Settings, dsn: str) -> Any:
     async def context(app: web.Application) -> AsyncIterator[None]:
         async with database.pooled(dsn, size_max=QUERIES_MAX) as pool:
-            app[query.QUERY] = query.QueryState(pool=pool, settings=settings)
+            app[QUERY] = QueryState(pool=pool, settings=settings)
             yield
 
     return context

@@ -1,0 +1,166 @@
+"""What the addresses of the query API do with a checked request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from aiohttp import web
+
+from ledger.api.problems import PRIVATE
+from ledger.config.settings import Settings
+from ledger.errors import InvalidRequest
+from ledger.queries import events as reads_log
+from ledger.queries import evidence as reads_seals
+from ledger.queries import exceptions as reads_exceptions
+from ledger.queries import status as reads_status
+from ledger.queries.params import QueryParams, decoded
+from ledger.queries.schemas.evidence import Seal
+from ledger.queries.schemas.log import Decision, Resolution
+from ledger.queries.snapshot import Pool, Snapshot, read_consistent
+
+DECISION_BYTES_MAX: Final = 16_384
+BODY_SECONDS_MAX: Final = 10.0
+
+Read: TypeAlias = Callable[[Snapshot, QueryParams], Awaitable[Any]]
+Decide: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
+"""(source, decision) → position, event_id and status of the operator's event."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryState:
+    """What the query API answers from. The pool's connections have a command timeout."""
+
+    pool: Pool
+    settings: Settings
+
+
+QUERY: Final = web.AppKey("QUERY", QueryState)
+DECIDE: Final[web.AppKey[Decide]] = web.AppKey("DECIDE")
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRead:
+    """The endpoint of an address whose answer is what one read of a snapshot gives."""
+
+    read: Read
+
+    async def __call__(self, request: web.Request, params: QueryParams) -> web.Response:
+        """Answer with what the read gives, and where it is true."""
+        return await answer_read(request, params, self.read)
+
+
+async def answer_read(request: web.Request, params: QueryParams, read: Read) -> web.Response:
+    """Read in one snapshot that has caught up with `params`, and answer with the result."""
+
+    async def answer(snapshot: Snapshot) -> web.Response:
+        found = await read(snapshot, params)
+        position = snapshot.position if params.as_of is None else found.position
+        return answered(found, position, snapshot.books)
+
+    return await read_consistent(request.app[QUERY].pool, params.at_least, answer)
+
+
+def answered(
+    answer: msgspec.Struct, position: Mapping[str, int], books: str | None = None
+) -> web.Response:
+    """Return an answer as JSON, with headers that name where it is true and from which books."""
+    headers = {**PRIVATE, "Ledger-Position": _places_text(position)}
+    if books is not None:
+        headers["Ledger-Books"] = books
+    return web.Response(
+        body=msgspec.json.encode(answer), content_type="application/json", headers=headers
+    )
+
+
+def _places_text(position: Mapping[str, int]) -> str:
+    return ",".join(f"{source}:{place}" for source, place in position.items())
+
+
+async def status(request: web.Request, params: QueryParams) -> web.Response:
+    """Answer how far each log and its books are, and what the settings warn of."""
+    warnings = request.app[QUERY].settings.warnings()
+
+    async def read(snapshot: Snapshot, _: QueryParams) -> Any:
+        return await reads_status.status(snapshot, warnings)
+
+    return await answer_read(request, params, read)
+
+
+async def exceptions(request: web.Request, params: QueryParams) -> web.Response:
+    """Answer what an operator should look at, by the rules that each source declares."""
+    rules = request.app[QUERY].settings.rules
+
+    async def read(snapshot: Snapshot, params: QueryParams) -> Any:
+        return await reads_exceptions.exceptions(snapshot, params, rules)
+
+    return await answer_read(request, params, read)
+
+
+async def event_body(request: web.Request, params: QueryParams) -> web.Response:
+    """Answer an event's body, byte for byte as it arrived."""
+
+    async def read(snapshot: Snapshot) -> tuple[str, bytes]:
+        return await reads_log.body(snapshot, params)
+
+    event_id, body = await read_consistent(request.app[QUERY].pool, params.at_least, read)
+    name = f"{params.text('source')}-{params.number('position')}.bin"
+    return web.Response(
+        body=body,
+        content_type="application/octet-stream",
+        headers={
+            **PRIVATE,
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Content-Security-Policy": "sandbox",
+            "Ledger-Event-Id": event_id,
+        },
+    )
+
+
+async def seal_note(request: web.Request, params: QueryParams) -> web.Response:
+    """Answer a signed checkpoint as text."""
+
+    async def read(snapshot: Snapshot) -> Seal:
+        return await reads_seals.seal(snapshot, params)
+
+    found = await read_consistent(request.app[QUERY].pool, params.at_least, read)
+    headers = {**PRIVATE, "Ledger-Seal-Key": found.vkey}
+    return web.Response(text=found.note, content_type="text/plain", headers=headers)
+
+
+async def resolve_exception(request: web.Request, params: QueryParams) -> web.Response:
+    """Take an operator's decision on an exception; it becomes an event of the log."""
+
+    decision = await _decision(request)
+    rules = request.app[QUERY].settings.rules
+
+    async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any], str]:
+        source, about = await reads_exceptions.decision(
+            snapshot, params.need("id"), decision.action, decision.keep, rules
+        )
+        return source, about, snapshot.books
+
+    source, about, books = await read_consistent(request.app[QUERY].pool, {}, read)
+    given = {k: v for k, v in msgspec.structs.asdict(decision).items() if v is not None}
+    done = await request.app[DECIDE](source, {**about, **given})
+    answer = msgspec.convert(done, Resolution)
+    return answered(answer, {source: answer.position}, books)
+
+
+async def _decision(request: web.Request) -> Decision:
+    if request.content_type != "application/json":
+        raise InvalidRequest("send the decision as JSON, with Content-Type: application/json")
+    if (request.content_length or 0) > DECISION_BYTES_MAX:
+        raise InvalidRequest(f"a decision has at most {DECISION_BYTES_MAX} bytes")
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            raw = await request.read()
+    except TimeoutError as error:
+        raise InvalidRequest("the decision took too long to arrive") from error
+    decision = decoded(raw, Decision, "the decision")
+    if (decision.action == "keep") != (decision.keep is not None):
+        raise InvalidRequest('"keep" takes the position of an event, with the action "keep" only')
+    return decision
