@@ -21,7 +21,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from ledger import errors
+from ledger import errors, registry
 from ledger.config.settings import Source
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable, LedgerError, StatementRefused
@@ -61,6 +61,7 @@ class ImportOptions(msgspec.Struct, frozen=True):
     currency: str | None = None
     columns: dict[str, str] | None = None
     window: tuple[datetime, datetime] | None = None
+    json_format: str | None = None
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -100,6 +101,8 @@ def import_file(
     Raises StatementRefused for a file that is malformed or takes more than its limits, and as
     `append_statement`. Importing again is always safe.
     """
+    declared = registry.load().providers[source.provider].statement_format
+    options = msgspec.structs.replace(options, json_format=declared)
     task = Task(dsn, source.name, source.provider, source.secrets, options, now, again, limits)
     # The pipe closes with this process, however it ends; the child sees that and ends too.
     reading, writing = os.pipe()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any, Final
 
 import asyncpg
 import structlog
 
+from ledger import registry
 from ledger.config.pull import Pull
 from ledger.config.settings import Settings, Source
 from ledger.database import connection as database
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, RegistryError
 from ledger.eventlog.identity import statements_log
 from ledger.runtime.event_loop import stop_if_cancelled
 from ledger.statements import provider_api as pull
@@ -33,6 +35,8 @@ SELECT split_part(resource_id, ':', 1) AS currency,
  WHERE status = 'imported' GROUP BY 1
 """
 RETRY_SECONDS: Final = 5.0
+APIS: Final = {"straitsx": pull}
+"""The APIs that statements are fetched from, by the name with which a provider declares its own."""
 
 
 def pulls(settings: Settings) -> bool:
@@ -47,6 +51,7 @@ async def run(
     async with asyncio.TaskGroup() as tasks:
         for source in settings.sources.values():
             if source.pull is not None:
+                _api(source)
                 tasks.create_task(_source(dsn, source, source.pull, now))
 
 
@@ -61,11 +66,22 @@ async def _source(dsn: str, source: Source, terms: Pull, now: Callable[[], datet
         try:
             async with database.connected(dsn, seconds_max=60) as connection:
                 covered = await covered_by(connection, name)
-            await pull.run(terms, importer, now, covered)
+            await _api(source).run(terms, importer, now, covered)
         except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
             stop_if_cancelled()
             LOGGER.warning("pull_waits", source=name, error=type(error).__name__)
             await asyncio.sleep(RETRY_SECONDS)
+
+
+def _api(source: Source) -> ModuleType:
+    """Return the API that a source's provider declares. Raises RegistryError for an unknown one."""
+    name = registry.load().providers[source.provider].statement_api
+    if name not in APIS:
+        raise RegistryError(
+            f"the provider {source.provider} declares statement_api={name!r}; "
+            f"use one of {', '.join(APIS)}"
+        )
+    return APIS[name]
 
 
 async def covered_by(connection: Any, source: str) -> dict[str, Span]:

@@ -22,19 +22,21 @@ def read_statement(
     currency: str | None,
     columns: Mapping[str, str] | None,
     window: tuple[datetime, datetime] | None,
+    json_format: str | None = None,
 ) -> Statement:
     """Return what the file says. `format` None = found out from the bytes.
 
     `currency` must be given where the file names none; `columns` is the column map of a CSV file
     (see `statement_csv`), for camt.053 and MT940 it may declare `time_zone`; `window` is the
-    period (from inclusive, to exclusive) where the file states none. Raises StatementRefused,
-    naming the line, for anything malformed or a balance that does not add up.
+    period (from inclusive, to exclusive) where the file states none; `json_format` is the format
+    that the provider declares for its JSON. Raises StatementRefused, naming the line, for anything
+    malformed or a balance that does not add up.
     """
     if len(body) > BYTES_MAX:
         raise StatementRefused(f"the file is larger than {BYTES_MAX} bytes; split it by time")
     if not body.strip():
         raise StatementRefused("the file is empty; export the statement again")
-    match format or detected(body, columns):
+    match format or detected(body, columns, json_format):
         case statement_straitsx.FORMAT:
             return statement_straitsx.read(body, currency, window)
         case statement_csv.FORMAT:
@@ -49,11 +51,11 @@ def read_statement(
             )
 
 
-def detected(body: bytes, columns: Mapping[str, str] | None) -> str:
+def detected(body: bytes, columns: Mapping[str, str] | None, json_format: str | None = None) -> str:
     """Return the format that the first bytes show. Raises StatementRefused when none does."""
     head = body[:4096].removeprefix(_BOM).lstrip()
     if head.startswith((b"{", b"[")) and not _is_swift(head):
-        return statement_straitsx.FORMAT
+        return json_format or statement_straitsx.FORMAT
     if head.startswith(b"<"):
         return statement_camt.FORMAT
     if _is_swift(head):

@@ -384,7 +384,7 @@ def test_pull_is_off_unless_configured(tmp_path: Path) -> None:
         (TOML.replace("https", "http"), "only travel over https"),
         (TOML.replace("STRAITSX_API_KEY", "NOTHING"), "is empty"),
         (TOML.replace('["xsgd", "XUSD", "XSGD"]', '["x sgd"]'), "are not currencies"),
-        (TOML.replace('"straitsx"', '"gokart"'), "straitsx only"),
+        (TOML.replace('"straitsx"', '"gokart"'), "gokart come as files only"),
         (TOML + 'since = "2026-06-01T00:00:00"\n', "a time with a zone"),
     ],
 )
