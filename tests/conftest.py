@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import pytest
 
 from ledger.config.settings import Settings, load
@@ -54,6 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Database:
     """One migrated database of its own; `owner` may do anything, `service` what the service may."""
 
+    name: str
     owner_dsn: str
     service_dsn: str
     settings: Settings
@@ -95,8 +95,7 @@ async def _make_template(endpoint: Endpoint, data_dir: Path) -> None:
     await prepare(template, replace(load({}), data_dir=data_dir))
 
 
-@pytest.fixture
-async def database(cluster: Endpoint) -> AsyncIterator[Database]:
+async def create_database(cluster: Endpoint) -> Database:
     """Clone the template: a migrated database with the sources straitsx and gokart."""
     name = f"t{next(_numbers)}_{os.getpid()}"
     async with db.connected(cluster.owner_dsn, seconds_max=60) as owner:
@@ -104,9 +103,30 @@ async def database(cluster: Endpoint) -> AsyncIterator[Database]:
         await owner.execute(f"GRANT CREATE, CONNECT ON DATABASE {name} TO ledger")
     service_dsn = with_database(cluster.service_dsn, name)
     settings = replace(load({}), database_url=service_dsn)
-    yield Database(with_database(cluster.owner_dsn, name), service_dsn, settings)
+    return Database(name, with_database(cluster.owner_dsn, name), service_dsn, settings)
+
+
+async def drop_database(cluster: Endpoint, database: Database) -> None:
+    """Drop a clone, whoever is connected to it."""
     async with db.connected(cluster.owner_dsn, seconds_max=60) as owner:
-        await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await owner.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+
+
+@asynccontextmanager
+async def new_database(cluster: Endpoint) -> AsyncIterator[Database]:
+    """Clone the template for the length of a block."""
+    made = await create_database(cluster)
+    try:
+        yield made
+    finally:
+        await drop_database(cluster, made)
+
+
+@pytest.fixture
+async def database(cluster: Endpoint) -> AsyncIterator[Database]:
+    """Give a test a database of its own."""
+    async with new_database(cluster) as made:
+        yield made
 
 
 async def eventually(check: Any, seconds: float = 20) -> Any:
@@ -121,6 +141,3 @@ async def eventually(check: Any, seconds: float = 20) -> Any:
                 await asyncio.sleep(0.02)
     except TimeoutError:
         pytest.fail(f"not within {seconds} s; last answer: {answer!r}")
-
-
-__all__ = ["Database", "asyncpg", "eventually"]

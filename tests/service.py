@@ -184,10 +184,10 @@ def free_port() -> str:
         return str(found.getsockname()[1])
 
 
-def in_new_loop(make: Callable[[], Any]) -> None:
-    """Run a coroutine to its end from synchronous code, inside a running loop or not."""
+def in_new_loop(make: Callable[[], Any]) -> Any:
+    """Return the result of a coroutine in synchronous code, inside a running loop or not."""
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(lambda: asyncio.run(make())).result()
+        return pool.submit(lambda: asyncio.run(make())).result()
 
 
 @contextmanager

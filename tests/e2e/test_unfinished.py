@@ -15,9 +15,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+import pytest_asyncio
 
+from ledger.postgres.server import Endpoint
 from tests.asking import payment
-from tests.conftest import Database, eventually
+from tests.conftest import Database, eventually, new_database
 from tests.service import Caller, calling, serving
 
 EVENTS = 60
@@ -38,7 +40,6 @@ class Kept:
 
     folder: Path
     database: Database
-    name: str
 
     async def ledger(
         self, *arguments: str, before: Callable[[], object] | None = None
@@ -76,25 +77,36 @@ async def are_sealed(database: Database) -> bool:
         return bool(await connection.fetchval("SELECT max(size) FROM ledger.seals") == EVENTS)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def made(cluster: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kept]:
+    """Make a log with a service and stop it; every command passes on it."""
+    folder = tmp_path_factory.mktemp("kept")
+    async with new_database(cluster) as database:
+        with serving(folder, LEDGER_DATABASE_URL=database.service_dsn) as service:
+            async with calling(service.url) as caller:
+                for number in range(EVENTS):
+                    await caller.tell("straitsx", orjson.dumps(payment(number)))
+                await eventually(lambda: are_folded(caller))
+                await eventually(lambda: are_sealed(database))
+            assert await asyncio.to_thread(service.stop) == 0
+        kept = Kept(folder, database)
+        for name in COMMANDS:
+            await kept.check(name, 0)
+        yield kept
+
+
 @pytest.fixture
-async def kept(database: Database, tmp_path: Path) -> Kept:
-    with serving(tmp_path, LEDGER_DATABASE_URL=database.service_dsn) as service:
-        async with calling(service.url) as caller:
-            for number in range(EVENTS):
-                await caller.tell("straitsx", orjson.dumps(payment(number)))
-            await eventually(lambda: are_folded(caller))
-            await eventually(lambda: are_sealed(database))
-        assert await asyncio.to_thread(service.stop) == 0
-    made = Kept(tmp_path, database, database.service_dsn.partition("?")[0].rpartition("/")[2])
-    for name in COMMANDS:
-        await made.check(name, 0)
-    return made
+async def kept(made: Kept) -> AsyncIterator[Kept]:
+    """Give a test the log; what the test forbids is allowed again after it."""
+    yield made
+    async with made.database.owner() as owner:
+        await owner.execute(f"ALTER DATABASE {made.database.name} CONNECTION LIMIT -1")
 
 
 async def test_without_connections_nothing_is_proved_and_nothing_found(kept: Kept) -> None:
     async with kept.database.owner() as owner:
         for limit in (0, 4, 5, 6):
-            await owner.execute(f"ALTER DATABASE {kept.name} CONNECTION LIMIT {limit}")
+            await owner.execute(f"ALTER DATABASE {kept.database.name} CONNECTION LIMIT {limit}")
             for name in COMMANDS:
                 await kept.check(name, *((3,) if limit == 0 else (0, 3)))
 
@@ -107,7 +119,7 @@ async def disturbed(kept: Kept, statement: str, rng: random.Random) -> AsyncIter
         async with kept.database.owner() as owner:
             while True:
                 await asyncio.sleep(rng.uniform(0, 0.2))
-                await owner.fetchval(statement + " AND usename = 'ledger'", kept.name)
+                await owner.fetchval(statement + " AND usename = 'ledger'", kept.database.name)
 
     task = asyncio.create_task(disturb())
     try:
@@ -141,16 +153,14 @@ async def test_a_full_disk_is_no_finding(kept: Kept) -> None:
     assert not list(kept.folder.glob(".ledger-*.new"))
 
 
-async def test_reconciling_without_a_service_or_a_source_is_no_finding(
-    kept: Kept, database: Database
-) -> None:
+async def test_reconciling_without_a_service_or_a_source_is_no_finding(kept: Kept) -> None:
     code, out = await kept.ledger("reconcile", "--url", "http://127.0.0.1:1")
     assert (code, "no service answers" in out) == (3, True)
-    with serving(kept.folder, LEDGER_DATABASE_URL=database.service_dsn) as service:
+    with serving(kept.folder, LEDGER_DATABASE_URL=kept.database.service_dsn) as service:
         code, out = await kept.ledger("reconcile", "--source", "nobody", "--url", service.url)
         assert (code, "nobody" in out) == (2, True), out
-        async with database.owner() as owner:
-            await owner.execute(f"ALTER DATABASE {kept.name} CONNECTION LIMIT 0")
-            await owner.fetchval(TERMINATE + " AND usename = 'ledger'", kept.name)
+        async with kept.database.owner() as owner:
+            await owner.execute(f"ALTER DATABASE {kept.database.name} CONNECTION LIMIT 0")
+            await owner.fetchval(TERMINATE + " AND usename = 'ledger'", kept.database.name)
             code, out = await kept.ledger("reconcile", "--url", service.url)
             assert (code, "Traceback" in out) == (3, False), out
