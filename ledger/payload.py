@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from decimal import Context, Decimal, DefaultContext, Inexact, setcontext
+from decimal import Context, Decimal, Inexact, getcontext
 from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
 
@@ -51,11 +51,11 @@ _MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}", re.ASCII)
 _INTEGER_MAX: Final = 10**TEXT_MAX
 _moment: Final = datetime.fromisoformat
-_EXACT: Final = Context(prec=128, traps=[Inexact])
 
-# Python's default of 28 digits would round sums of amounts, which have up to 38.
-DefaultContext.prec = _EXACT.prec
-setcontext(Context(prec=_EXACT.prec))
+DECIMAL_DIGITS: Final = 128
+"""Digits of exact arithmetic. Amounts have up to 38; Python's default of 28 would round them."""
+
+_EXACT: Final = Context(prec=DECIMAL_DIGITS, traps=[Inexact])
 
 
 class Number(str):
@@ -385,10 +385,22 @@ def stamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def total(*amounts: Decimal) -> Decimal:
-    """Add amounts exactly, beyond the 28 digits at which Python's default context rounds.
+def check_decimal_context() -> None:
+    """Raise RuntimeError where `+` and `-` of amounts would round, before any money is added.
 
-    Unary minus and abs() round there too: negate with `copy_negate()`.
+    Every process calls `ledger.runtime.decimals.configure_decimal` at its start.
+    """
+    if getcontext().prec < DECIMAL_DIGITS:
+        raise RuntimeError(
+            f"decimal arithmetic rounds at {getcontext().prec} digits in this process: call "
+            "configure_decimal() at its start"
+        )
+
+
+def total(*amounts: Decimal) -> Decimal:
+    """Add amounts exactly, whatever the decimal context of this process.
+
+    Unary minus and abs() round by that context: negate with `copy_negate()`.
     """
     found = Decimal(0)
     for amount in amounts:

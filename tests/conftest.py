@@ -24,6 +24,7 @@ import pytest
 from ledger.config.settings import Settings, load
 from ledger.database import connection as db
 from ledger.postgres.server import EmbeddedPostgres, Endpoint
+from ledger.runtime.decimals import configure_decimal
 from ledger.service.startup import prepare
 from tests.service import PG_BIN
 
@@ -36,7 +37,11 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure() -> None:
-    """Keep temporary folders in memory where there is room: data folders are most of a run."""
+    """Add money exactly, and keep temporary folders in memory where there is room.
+
+    Data folders are most of a run.
+    """
+    configure_decimal()
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES_MIN:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 

@@ -26,6 +26,7 @@ from ledger.bench.run import SOURCE, tool
 from ledger.database import connection as database
 from ledger.database import copy_format as copytext
 from ledger.errors import MeasurementFailed
+from ledger.runtime.decimals import configure_decimal
 from ledger.simulator.deal import FIRST
 
 BATCH_EVENTS: Final = 5_000
@@ -139,6 +140,7 @@ async def work(command: FillCommand) -> int:
 
 def main() -> None:
     """Obey one command."""
+    configure_decimal()
     os.nice(5)
     command = msgspec.json.decode(sys.stdin.buffer.readline(), type=FillCommand)
     sys.stdout.write(f"{asyncio.run(work(command))}\n")

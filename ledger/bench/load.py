@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from ledger.runtime.decimals import configure_decimal
 from ledger.runtime.event_loop import runner
 from ledger.signatures.hmac_sha256_hex import sign
 from ledger.simulator.simulate import SimulatedCallback, fresh
@@ -308,6 +309,7 @@ class Load:
 
 async def _serve() -> None:
     """Do one command after the other until stdin ends."""
+    configure_decimal()
     decoder: msgspec.json.Decoder[Supply | LoadCommand] = msgspec.json.Decoder(Supply | LoadCommand)
     senders: dict[tuple[str, str], Bodies] = {}
     while line := await asyncio.to_thread(sys.stdin.readline):

@@ -18,6 +18,7 @@ from ledger.cli.export import export
 from ledger.cli.options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
 from ledger.cli.queries import COMMANDS, exceptions
 from ledger.cli.reconciliation import reconcile, statement
+from ledger.runtime.decimals import configure_decimal
 from ledger.runtime.secrets import redact
 from ledger.terminal.exit_status import OK, PROBLEM, UNFINISHED, USAGE, sentence, status_of
 
@@ -280,4 +281,5 @@ def _say(words: str, status: int) -> int:
 
 def main() -> None:
     """Run the command line of this process."""
+    configure_decimal()
     raise SystemExit(run(sys.argv[1:]))

@@ -35,6 +35,7 @@ from ledger.model import (
     StreamProjection,
     View,
 )
+from ledger.payload import check_decimal_context
 
 __all__ = [
     "DECISION",
@@ -123,6 +124,7 @@ class Batch:
     _is_viewed: bool = False
 
     def __post_init__(self) -> None:
+        check_decimal_context()
         self._keys = [stream_of(event, self.streams_of) for event in self.events]
         self._made = [Made([], projection.rows) for projection in self.projections]
 

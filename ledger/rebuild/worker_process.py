@@ -29,6 +29,7 @@ from ledger.rebuild import plan as bulk
 from ledger.rebuild.tasks import Tasks
 from ledger.runtime import logs
 from ledger.runtime.background import BACKGROUND_NICENESS
+from ledger.runtime.decimals import configure_decimal
 
 UNIT_SECONDS_MAX: Final = 6 * 3600.0
 LOST_SECONDS: Final = 3.0
@@ -143,6 +144,7 @@ def main() -> None:
     """Run one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(None)
+    configure_decimal()
     os.nice(BACKGROUND_NICENESS)
     with suppress(BrokenPipeError):
         # Whoever gave the units is gone; what is done is noted in the database.

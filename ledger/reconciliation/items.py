@@ -140,7 +140,7 @@ class KnownTransaction(Record, frozen=True):
 
 
 def sum_of(amounts: Iterable[Decimal]) -> Decimal:
-    """Return the sum of amounts (the default context is exact for all that the log may hold)."""
+    """Return the sum of amounts, exact in every process that `check_decimal_context` accepts."""
     return sum(amounts, ZERO)
 
 

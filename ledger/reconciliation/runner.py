@@ -22,6 +22,7 @@ from ledger.database import conditions
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable, LedgerError
 from ledger.eventlog.identity import source_of, statements_log
+from ledger.payload import check_decimal_context
 from ledger.reconciliation.decisions import post_tolerated
 from ledger.reconciliation.loader import SourceReconciliation
 from ledger.reconciliation.result import Result
@@ -197,6 +198,7 @@ async def reconcile_snapshot(connection: Any, source: str, rules: Rules) -> Run 
 
     Returns None when there are no books. Changes the search_path of the transaction to the books'.
     """
+    check_decimal_context()
     log = statements_log(source)
     live = await connection.fetchrow(SELECT_LIVE)
     if live is None:

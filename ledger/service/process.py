@@ -26,6 +26,7 @@ from ledger.evidence.sealer import sealing
 from ledger.reconciliation.runner import Reconciler
 from ledger.runtime import logs
 from ledger.runtime.background import BACKGROUND_NICENESS, in_thread
+from ledger.runtime.decimals import configure_decimal
 from ledger.runtime.event_loop import runner
 from ledger.service.projector import Projector
 from ledger.service.web import Web
@@ -117,6 +118,7 @@ def main() -> None:
     _watch(link)
     settings = load(os.environ)
     logs.configure(settings.log_format)
+    configure_decimal()
     os.nice(NICENESS.get(role, 0))
     match role:
         case "projector":

@@ -27,6 +27,7 @@ from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable, LedgerError, StatementRefused
 from ledger.runtime import logs
 from ledger.runtime.background import BACKGROUND_NICENESS
+from ledger.runtime.decimals import configure_decimal
 from ledger.statements import importer as statement_log
 from ledger.statements.importer import IMPORT_SECONDS_MAX, TURN_SECONDS_MAX, ImportResult
 from ledger.statements.reader import read_statement
@@ -159,6 +160,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
     logs.configure(os.environ.get("LEDGER_LOG_FORMAT"))
+    configure_decimal()
     os.nice(BACKGROUND_NICENESS)
     done = asyncio.run(_done(task, sys.stdin.buffer.read()))
     sys.stdout.buffer.write(msgspec.json.encode(done))

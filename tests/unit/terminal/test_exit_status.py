@@ -93,5 +93,5 @@ def test_an_unexpected_failure_names_where_it_arose() -> None:
         broken()
     except LookupError as error:
         said = exits.sentence(error)
-    assert said.startswith("LookupError at test_exits.py:")
+    assert said.startswith("LookupError at test_exit_status.py:")
     assert issubclass(LedgerError, Exception)
