@@ -15,7 +15,8 @@ from typing import Any, Final
 import aiohttp
 
 from ledger.client.service_client import path_of, unreachable
-from ledger.config.settings import Settings, Source, source_of_provider
+from ledger.config.settings import Settings
+from ledger.config.source import Source, source_of_provider
 from ledger.errors import ServiceUnreachable, SettingsError
 from ledger.simulator.simulate import SimulatedCallback
 

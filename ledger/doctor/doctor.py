@@ -19,7 +19,8 @@ import orjson
 
 from ledger.books import fold_connections
 from ledger.client.service_client import Client, service_url
-from ledger.config.settings import PREFIX, Settings, secret_name
+from ledger.config.settings import Settings
+from ledger.config.source import PREFIX, secret_name
 from ledger.doctor import database as doctor_database
 from ledger.doctor import schemas as doctor_schema
 from ledger.doctor.check import Check, fail, ok, warn

@@ -16,7 +16,8 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from ledger.config.settings import Settings, Source, secret_name
+from ledger.config.settings import Settings
+from ledger.config.source import Source, secret_name
 from ledger.errors import Conflicting
 from ledger.eventlog.identity import is_statements_log, source_of
 from ledger.signatures.scheme import Proof, Scheme

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ledger.config.settings import LOG_NAME
+from ledger.config.source import LOG_NAME
 from ledger.errors import BadNote, CannotSeal
 from ledger.evidence.keys import append_durably, private_folder
 from ledger.evidence.signed_note import Checkpoint, notes_in, open_checkpoint

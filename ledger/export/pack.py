@@ -21,7 +21,8 @@ import asyncpg
 from ledger import registry
 from ledger.books import fold_version
 from ledger.books import store as books
-from ledger.config.settings import LOG_NAME, Settings
+from ledger.config.settings import Settings
+from ledger.config.source import LOG_NAME
 from ledger.database import connection as database
 from ledger.errors import BooksDisagree, InvalidRequest, NotCaughtUp, Tampered
 from ledger.eventlog.identity import check_identity

@@ -10,7 +10,7 @@ import msgspec
 import orjson
 
 from ledger import __version__
-from ledger.config.settings import LOG_NAME
+from ledger.config.source import LOG_NAME
 from ledger.errors import Tampered
 from ledger.evidence.merkle import HASH_BYTES, extends
 from ledger.evidence.signed_note import Checkpoint

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from ledger.config.settings import EVENT_NAME
+from ledger.config.source import EVENT_NAME
 from ledger.errors import InvalidRequest, NotFound
 from ledger.queries.params import POSITION_MAX, QueryParams, after, write_cursor
 from ledger.queries.schemas.log import Deliveries, Delivery, Event, EventDetail, Events

@@ -18,7 +18,7 @@ import asyncpg
 from ledger.books import findings as kept_findings
 from ledger.books import store as books
 from ledger.books import table_sql
-from ledger.config.settings import LOG_NAME
+from ledger.config.source import LOG_NAME
 from ledger.database import connection as database
 from ledger.database import copy_format as copytext
 from ledger.errors import LedgerError

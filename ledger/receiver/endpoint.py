@@ -15,7 +15,8 @@ import orjson
 import structlog
 from aiohttp import web
 
-from ledger.config.settings import EVENT_NAME, Settings, Source
+from ledger.config.settings import Settings
+from ledger.config.source import EVENT_NAME, Source
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.eventlog.appender import AppendResult, InFlightLimit, Log, NewEvent
 from ledger.eventlog.identity import identity

@@ -20,7 +20,7 @@ from typing import Final, cast
 import msgspec
 import orjson
 
-from ledger.config.settings import Source
+from ledger.config.source import Source
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.eventlog.appender import AppendResult, NewEvent, Tell
 from ledger.receiver.connections import Tracked

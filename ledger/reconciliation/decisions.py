@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from ledger.config.reconciliation import Rules
-from ledger.config.settings import Source
+from ledger.config.source import Source
 from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.eventlog.appender import APPEND, RING, NewEvent
 from ledger.eventlog.identity import event_id

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from ledger import errors, registry
-from ledger.config.settings import Source
+from ledger.config.source import Source
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable, LedgerError, StatementRefused
 from ledger.runtime import logs

@@ -17,7 +17,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from ledger.config.settings import Source
+from ledger.config.source import Source
 from ledger.database import connection as database
 from ledger.errors import Conflicting, NotFound, StatementRefused
 from ledger.eventlog.appender import APPEND, RING

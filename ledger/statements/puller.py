@@ -13,7 +13,8 @@ import structlog
 
 from ledger import registry
 from ledger.config.pull import Pull
-from ledger.config.settings import Settings, Source
+from ledger.config.settings import Settings
+from ledger.config.source import Source
 from ledger.database import connection as database
 from ledger.errors import LedgerError, RegistryError
 from ledger.eventlog.identity import statements_log

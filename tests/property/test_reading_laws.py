@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import strict_json as payload
-from ledger.config.settings import Source
+from ledger.config.source import Source
 from ledger.errors import MalformedBody
 from ledger.model import Number
 from ledger.receiver.fast_path import Head, PlainCallback, RequestReader, read

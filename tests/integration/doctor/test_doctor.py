@@ -15,7 +15,8 @@ from aiohttp.test_utils import TestServer, unused_port
 
 from ledger import registry
 from ledger.books import store as books
-from ledger.config.settings import Settings, Source, load
+from ledger.config.settings import Settings, load
+from ledger.config.source import Source
 from ledger.doctor import database as doctor_database
 from ledger.doctor import doctor
 from ledger.doctor.check import Check

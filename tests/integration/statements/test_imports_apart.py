@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.config.settings import Source
+from ledger.config.source import Source
 from ledger.errors import Conflicting, StatementRefused
 from ledger.statements.import_process import ImportLimits, ImportOptions, import_file
 from ledger.statements.importer import LOCK

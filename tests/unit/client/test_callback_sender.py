@@ -22,7 +22,7 @@ from ledger.client.callback_sender import (
     slowest,
     summary,
 )
-from ledger.config.settings import Source
+from ledger.config.source import Source
 from ledger.errors import ServiceUnreachable, SettingsError
 from ledger.model import Fact, SourceTerms
 from ledger.simulator.simulate import (

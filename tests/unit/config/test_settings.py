@@ -37,7 +37,7 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (SOURCE + '[sources.straitsx.wallets]\n"payouts.sgd" = "XSGD"', "payout, swap"),
         (SOURCE + '[sources.straitsx.wallets]\n"customer.sgd" = "XSGD"', "is for none of"),
         (SOURCE.replace('"straitsx"', '"acme"'), "'acme' is none of gokart, straitsx"),
-        (SOURCE.replace('"straitsx"', "5"), "5 is none of gokart, straitsx"),
+        (SOURCE.replace('"straitsx"', "5"), r"Expected `str \| null`.*provider"),
         (SOURCE + 'scheme = "md5"', "hmac-sha256-hex, static-token, standard-webhooks"),
         (SOURCE + "tolerance_seconds = 60", "hmac-sha256-hex carry no signed time"),
         (WEBHOOKS + "tolerance_seconds = 0", "tolerance_seconds"),
@@ -45,11 +45,22 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (WEBHOOKS + 'header = "X-Signature"', "headers of its own"),
         (WEBHOOKS + 'secrets = ["no base64!"]', "whsec_ and then base64"),
         ('[sources.gokart]\n[sources.gokart.pull]\nurl = "https://x"', "come as files only"),
-        ("port = 8081.5", "not a whole number"),
-        ("receivers = true", "not a whole number"),
+        ("port = 8081.5", "LEDGER_PORT=8081.5 is not valid: Expected `int`"),
+        ("receivers = true", "LEDGER_RECEIVERS=True is not valid: Expected `int`"),
         ('sources = ["straitsx", ""]', "empty"),
         ("sources = 5", "expected texts"),
         ("api_tokens = [1]", "expected texts"),
+        ("port = 65536", "LEDGER_PORT=65536 is not valid: Expected `int` <= 65535"),
+        ("receivers = 65", "LEDGER_RECEIVERS=65 is not valid: Expected `int` <= 64"),
+        ("batch_events_max = 0", "LEDGER_BATCH_EVENTS_MAX=0 is not valid: Expected `int` >= 1"),
+        ("answer_seconds_max = 0", "LEDGER_ANSWER_SECONDS_MAX=0 is not valid"),
+        ('log_format = "xml"', "LEDGER_LOG_FORMAT='xml' is not valid"),
+        ('swap_changed_books = "perhaps"', "LEDGER_SWAP_CHANGED_BOOKS.*true or false"),
+        (SOURCE + "unsigned_until = -1", "unsigned_until"),
+        (SOURCE + "unsigned_until = true", "unsigned_until"),
+        (SOURCE + 'currency = "S$"', "regex"),
+        (SOURCE + 'allow_ips = ["here"]', "'here' is neither an address"),
+        (SOURCE + 'speling = "x"', "takes only allow_ips"),
     ],
 )
 def test_what_cannot_be_meant_refuses_to_start(tmp_path: Path, text: str, words: str) -> None:
@@ -90,6 +101,19 @@ def test_a_wallet_is_named_in_either_spelling(tmp_path: Path) -> None:
     for key in ('"payout.sgd"', "payout.sgd", '"PAYOUT.SGD"'):
         found = loaded(tmp_path, SOURCE + f'[sources.straitsx.wallets]\n{key} = "xsgd"')
         assert found.sources["straitsx"].wallets == {"payout.sgd": "XSGD"}
+
+
+def test_the_environment_writes_numbers_paths_and_truths_as_texts() -> None:
+    found = load(
+        {
+            "LEDGER_PORT": "0", "LEDGER_ANSWER_SECONDS_MAX": "2.5", "LEDGER_DATA_DIR": "here",
+            "LEDGER_SWAP_CHANGED_BOOKS": "yes", "LEDGER_CONNECTIONS_PER_ADDRESS_MAX": "7",
+            "LEDGER_LOG_FORMAT": "json", "LEDGER_PG_USER": "5", "LEDGER_RECEIVERS": "",
+        }
+    )  # fmt: skip
+    assert (found.port, found.answer_seconds_max, found.data_dir) == (0, 2.5, Path("here"))
+    assert (found.swap_changed_books, found.connections_per_address_max) == (True, 7)
+    assert (found.log_format, found.pg_user, found.receivers) == ("json", "5", 1)
 
 
 def test_commas_more_than_needed_do_no_harm() -> None:
