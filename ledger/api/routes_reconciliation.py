@@ -12,7 +12,7 @@ from ledger.queries.params import Param, Route
 from ledger.queries.schemas import reconciliation as a
 from ledger.queries.schemas.log import Resolution
 from ledger.reconciliation.items import BREAK_TYPES, TIMING
-from ledger.statements.model import FORMATS
+from ledger.statements.reader import FORMAT_NAMES
 
 SOURCE: Final = Param("source", "Only this source.")
 CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
@@ -26,7 +26,7 @@ IMPORT: Final = Route(
     (
         Param("source", "The source whose statement it is; must be given."),
         Param("currency", "Where the file names none.", "currency"),
-        Param("format", "Found out from the bytes when not given.", "choice", FORMATS),
+        Param("format", "Found out from the bytes when not given.", "choice", FORMAT_NAMES),
         Param("from", "Begin of the period that the file covers, where it states none.", "time"),
         Param("to", "End of that period, exclusive.", "time"),
         Param("columns", "For CSV: a JSON object, what → column or spelling."),

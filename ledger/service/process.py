@@ -30,7 +30,7 @@ from ledger.runtime.decimals import configure_decimal
 from ledger.runtime.event_loop import runner
 from ledger.service.projector import Projector
 from ledger.service.web import Web
-from ledger.statements import puller as pulling
+from ledger.statements import puller
 
 LOGGER = structlog.get_logger("ledger.service.process")
 WATCHDOG_SECONDS: Final = 10.0
@@ -71,8 +71,12 @@ async def serve_evidence(settings: Settings, link: socket.socket) -> None:
     stop = _stop_event(link)
     dsn = settings.database_url or ""
     reconciling = in_thread("reconciler", Reconciler(dsn, settings).run)
-    pulled = in_thread("puller", lambda: pulling.run(dsn, settings))
-    with sealing(dsn, settings), reconciling, pulled if pulling.pulls(settings) else nullcontext():
+    pulled = in_thread("puller", lambda: puller.run(dsn, settings))
+    with (
+        sealing(dsn, settings),
+        reconciling,
+        pulled if puller.has_pulls(settings) else nullcontext(),
+    ):
         link.send(b"ready\n")
         await stop.wait()
 

@@ -1,7 +1,7 @@
 """camt.053, the ISO 20022 bank statement: every version, streamed, amounts from their lexemes.
 
-The XML is read by defusedxml, which refuses DTDs, entities and what else an XML file can do to
-its reader. Of an entry counts what moved the account (`Ntry`), not how the bank breaks it down.
+defusedxml reads the XML; it refuses DTDs, entities and other attacks on a parser. The amount of an
+entry (`Ntry`) counts, not the details into which the bank breaks it down.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from ledger.model import as_note, changed
-from ledger.statements.model import Statement, StatementLine, StatementRefused
-from ledger.statements.validation import (
+from ledger.statements.model import (
+    Statement,
+    StatementFormat,
+    StatementLine,
+    StatementRefused,
     Window,
-    bounded,
-    completed,
+)
+from ledger.statements.validation import (
+    check_line_count,
+    checked_statement,
     midnight,
     money,
     period,
@@ -35,7 +40,7 @@ from ledger.statements.validation import (
     zone,
 )
 
-FORMAT: Final = "camt.053"
+NAME: Final = "camt.053"
 NAMESPACE: Final = "urn:iso:std:iso:20022:tech:xsd:camt.053."
 STATEMENTS_MAX: Final = 10_000
 """Statements (`Stmt`) in one file."""
@@ -70,7 +75,7 @@ class _Account:
         return self.balances["CLBD"][0] if "CLBD" in self.balances else None
 
     def period(self) -> Window | None:
-        """Return the period told, or the days from the opening to the closing balance."""
+        """Return the stated period, or the days from the opening to the closing balance."""
         if self.window is not None or "CLBD" not in self.balances:
             return self.window
         closed_at = self.balances["CLBD"][2][1]
@@ -86,7 +91,7 @@ def read(
 ) -> Statement:
     """Read the statements of one currency, which must follow each other.
 
-    `columns` may declare `time_zone`, the zone of days told without a time (UTC without). Raises
+    `columns` may declare `time_zone`, the zone of days without a time (default UTC). Raises
     StatementRefused, naming the entry.
     """
     accounts = _accounts(body, zone(columns))
@@ -100,10 +105,10 @@ def read(
     first, last = periods[0], periods[-1]
     begins, ends = chosen[0].window, chosen[-1].window
     stated = (begins[0], ends[1]) if begins and ends else None
-    return completed(
+    return checked_statement(
         [line for account in chosen for line in account.lines],
         body=body,
-        format=FORMAT,
+        format=NAME,
         currency=chosen[0].currency,
         window=period(window, stated) or ((first[0], last[1]) if first and last else None),
         opening=chosen[0].opening,
@@ -112,17 +117,17 @@ def read(
 
 
 def _of_currency(accounts: list[_Account], currency: str | None) -> list[_Account]:
-    told = sorted({account.currency for account in accounts})
+    currencies = sorted({account.currency for account in accounts})
     if not accounts:
         raise StatementRefused("the file holds no statement (Stmt); is it a camt.053?")
-    if currency is None and len(told) > 1:
+    if currency is None and len(currencies) > 1:
         raise StatementRefused(
-            f"the file is about {', '.join(told)}; say which to take (--currency)"
+            f"the file is about {', '.join(currencies)}; choose one (--currency)"
         )
-    wanted = currency.upper() if currency else told[0]
-    chosen = [account for account in accounts if account.currency == wanted]
-    if not chosen or not wanted:
-        raise StatementRefused(f"the file is about {', '.join(told)}, not {wanted}")
+    requested = currency.upper() if currency else currencies[0]
+    chosen = [account for account in accounts if account.currency == requested]
+    if not chosen or not requested:
+        raise StatementRefused(f"the file is about {', '.join(currencies)}, not {requested}")
     return sorted(chosen, key=lambda account: (account.period() or (_LATEST,))[0])
 
 
@@ -144,11 +149,11 @@ def _accounts(body: bytes, where: ZoneInfo | None) -> list[_Account]:
                 _started(accounts, name, node, where)
             elif accounts and name == "Ntry":
                 number += 1
-                bounded(number)
+                check_line_count(number)
                 _entry(accounts[-1], number, node)
                 node.clear()
             elif accounts:
-                _told(accounts[-1], name, node)
+                _take_header(accounts[-1], name, node)
     except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise StatementRefused(
             f"line {number + 1}: not plain XML: {error}; export the statement again, without DTD"
@@ -160,7 +165,7 @@ def _accounts(body: bytes, where: ZoneInfo | None) -> list[_Account]:
 
 
 def _settle_ids(account: _Account) -> None:
-    """Forget references that several entries share: some banks number batches, not entries."""
+    """Drop references that several entries share: some banks number batches, not entries."""
     count = Counter(line.id for line in account.lines)
     account.lines = [changed(line, id="") if count[line.id] > 1 else line for line in account.lines]
 
@@ -174,8 +179,8 @@ def _started(accounts: list[_Account], name: str, node: Element, where: ZoneInfo
         accounts.append(_Account(where))
 
 
-def _told(account: _Account, name: str, node: Element) -> None:
-    """Take what a statement says besides its entries."""
+def _take_header(account: _Account, name: str, node: Element) -> None:
+    """Take what a statement has besides its entries: currency, period, balances."""
     match name:
         case "Acct":
             account.currency = _word(node, "Ccy") or account.currency
@@ -191,19 +196,19 @@ def _told(account: _Account, name: str, node: Element) -> None:
 
 
 def _settle_currency(account: _Account) -> None:
-    told = {line.currency for line in account.lines}
-    told |= {currency for _, currency, _ in account.balances.values()} | {account.currency}
-    told.discard("")
-    if len(told) != 1:
+    currencies = {line.currency for line in account.lines}
+    currencies |= {currency for _, currency, _ in account.balances.values()} | {account.currency}
+    currencies.discard("")
+    if len(currencies) != 1:
         raise StatementRefused(
-            f"one statement of the file is about {', '.join(sorted(told)) or 'no currency'}; "
+            f"one statement of the file is about {', '.join(sorted(currencies)) or 'no currency'}; "
             "export one account at a time"
         )
-    account.currency = told.pop().upper()
+    account.currency = currencies.pop().upper()
 
 
 def _entry(account: _Account, number: int, node: Element) -> None:
-    """Take an entry that is booked; announced ones (PDNG, INFO) move nothing."""
+    """Take an entry that is booked; pending and informational ones (PDNG, INFO) move nothing."""
     status = _word(node, "Sts/Cd") or _word(node, "Sts") or "BOOK"
     if status != "BOOK":
         return
@@ -238,7 +243,7 @@ def _kind(node: Element) -> str:
 
 
 def _described(node: Element, within: Element) -> str:
-    remittance = [(each.text or "").strip() for each in within.findall("{*}RmtInf/{*}Ustrd")]
+    remittance = [(line.text or "").strip() for line in within.findall("{*}RmtInf/{*}Ustrd")]
     return " ".join(filter(None, [_word(node, "AddtlNtryInf") or "", *remittance]))
 
 
@@ -248,23 +253,23 @@ def _known(reference: str | None) -> str | None:
 
 def _word(node: Element, path: str) -> str | None:
     """Return the text under a path of local names, trimmed; None when absent or blank."""
-    found = node.find("/".join("{*}" + step for step in path.split("/")))
-    return None if found is None or not found.text else found.text.strip() or None
+    element = node.find("/".join("{*}" + step for step in path.split("/")))
+    return None if element is None or not element.text else element.text.strip() or None
 
 
 def _amount(number: int, node: Element) -> tuple[Decimal, str]:
-    found = node.find("{*}Amt")
+    element = node.find("{*}Amt")
     sign = _SIGNS.get(_word(node, "CdtDbtInd") or "")
-    if found is None or sign is None:
+    if element is None or sign is None:
         raise refusal(number, "lacks an amount or its direction (CRDT, DBIT)")
-    amount = money(number, "Amt", (found.text or "").strip().removeprefix("+") or None)
+    amount = money(number, "Amt", (element.text or "").strip().removeprefix("+") or None)
     if amount is None or amount < 0:
         raise refusal(number, "has no amount, or a negative one; export the statement again")
-    return amount if sign > 0 else amount.copy_negate() or Decimal(0), found.get("Ccy") or ""
+    return amount if sign > 0 else amount.copy_negate() or Decimal(0), element.get("Ccy") or ""
 
 
 def _moment(node: Element, name: str, where: ZoneInfo | None, *, ends: bool = False) -> datetime:
-    """Read a period's end or beginning; a day's last second is meant to be in it."""
+    """Read a period's beginning or end; an end at a day's last second includes that second."""
     words = _word(node, name) or ""
     try:
         moment = datetime.fromisoformat(words)
@@ -276,14 +281,21 @@ def _moment(node: Element, name: str, where: ZoneInfo | None, *, ends: bool = Fa
 
 
 def _days(number: int, node: Element, name: str, where: ZoneInfo | None) -> Window:
-    """Return a day told as `Dt`, from midnight to midnight, or the moment told as `DtTm`."""
+    """Return a day (`Dt`) from midnight to midnight, or a time (`DtTm`) twice."""
     inner = node.find("{*}" + name)
     words = "" if inner is None else _word(inner, "Dt") or _word(inner, "DtTm") or ""
     try:
-        told = datetime.fromisoformat(words)
+        value = datetime.fromisoformat(words)
         if len(words) > len("2026-06-01"):
-            moment = told if told.tzinfo else told.replace(tzinfo=where or UTC)
+            moment = value if value.tzinfo else value.replace(tzinfo=where or UTC)
             return moment.astimezone(UTC), moment.astimezone(UTC)
-        return midnight(told, where), midnight(told + _DAY, where)
+        return midnight(value, where), midnight(value + _DAY, where)
     except (ValueError, OverflowError) as error:
         raise refusal(number, f"{words[:40]!r} is no date; export the statement again") from error
+
+
+def _recognises(head: bytes, columns: Mapping[str, str] | None) -> bool:
+    return head.startswith(b"<")
+
+
+FORMAT: Final = StatementFormat(NAME, _recognises, read)

@@ -1,13 +1,13 @@
-"""CSV statements of any provider, by a declared column map: nothing is guessed but the delimiter.
+"""CSV statements of any provider, by a declared column map; only the delimiter is guessed.
 
-The map says in which column what stands, and how it is written:
+The map names the column of each field, and how values are written:
 
 * columns: `amount` (signed), or `amount` with `indicator`, or `debit` and `credit`; `effective_at`,
   and `time` where a column of its own has it; `id`, `kind`, `currency`, `contract_id`,
   `idempotency_id`, `reference`, `balance`, `description`;
 * spelling: `time_format` (strptime; ISO 8601 without), `time_zone` (for times without an offset),
   `decimal` ("." or ","), `thousands`, `delimiter`, `encoding`, `credit_word` and `debit_word`;
-* balances that no column tells: `opening`, `closing`.
+* balances that no column has: `opening`, `closing`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,24 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from ledger.model import as_note, changed, shown
-from ledger.statements.model import Statement, StatementLine, StatementRefused
-from ledger.statements.validation import (
+from ledger.statements.model import (
+    Statement,
+    StatementFormat,
+    StatementLine,
+    StatementRefused,
     Window,
-    agreed,
-    bounded,
-    completed,
+)
+from ledger.statements.validation import (
+    agreed_currency,
+    check_line_count,
+    checked_statement,
     money,
     refusal,
     text,
     zone,
 )
 
-FORMAT: Final = "csv"
+NAME: Final = "csv"
 COLUMNS: Final = frozenset(
     {"amount", "indicator", "debit", "credit", "effective_at", "time", "id", "kind", "currency",
      "contract_id", "idempotency_id", "reference", "balance", "description"}
@@ -55,7 +60,7 @@ _GROUPS: Final = re.compile(r"[+-]?\d{1,3}(?:@\d{3})+(?:\.\d+)?", re.ASCII)
 
 
 class _Row:
-    """One row of the file, asked by the names of the map."""
+    """One row of the file, with its cells by the names of the map."""
 
     __slots__ = ("cells", "number", "places")
 
@@ -65,7 +70,7 @@ class _Row:
         self.places = places
 
     def cell(self, name: str) -> str:
-        """Return what stands in a column of the map, trimmed; "" without one."""
+        """Return the cell of a column of the map, trimmed; "" without such a column."""
         place = self.places.get(name)
         return "" if place is None else self.cells[place].strip()
 
@@ -84,17 +89,17 @@ def read(
     spelled = dict(columns or {})
     _check_map(spelled)
     where = zone(spelled)
-    told: str | None = None
+    stated: str | None = None
     lines = []
     for row in _rows(_decoded(body, spelled.get("encoding", "utf-8")), spelled):
         line = _line(row, spelled, where)
-        told = _one_currency(told, line)
+        stated = _one_currency(stated, line)
         lines.append(line)
-    agreed_on = agreed(currency, told)
-    return completed(
+    agreed_on = agreed_currency(currency, stated)
+    return checked_statement(
         [_in(line, agreed_on) for line in lines],
         body=body,
-        format=FORMAT,
+        format=NAME,
         currency=agreed_on,
         window=window,
         opening=_amount(0, "opening", spelled.get("opening", ""), spelled),
@@ -170,7 +175,7 @@ def _rows(words: str, spelled: Mapping[str, str]) -> Iterator[_Row]:
         for cells in reader:
             if not any(map(str.strip, cells)):
                 continue
-            bounded(reader.line_num - 1)
+            check_line_count(reader.line_num - 1)
             if len(cells) != len(header):
                 raise refusal(reader.line_num, f"has {len(cells)} cells, the header "
                               f"{len(header)}; export the statement again")  # fmt: skip
@@ -188,10 +193,10 @@ def _delimiter(words: str, spelled: Mapping[str, str]) -> str:
             raise StatementRefused(f"delimiter is {shown(declared)}; it is one character, or tab")
         return declared
     header = words[: 64 * 1024].splitlines()[:1]
-    wanted = {name for key, name in spelled.items() if key in COLUMNS}
+    required = {name for key, name in spelled.items() if key in COLUMNS}
     for delimiter in DELIMITERS:
-        found = next(csv.reader(header, delimiter=delimiter), [])
-        if wanted <= {cell.strip() for cell in found}:
+        names = next(csv.reader(header, delimiter=delimiter), [])
+        if required <= {name.strip() for name in names}:
             return delimiter
     return ","
 
@@ -267,7 +272,7 @@ def _sign(row: _Row, spelled: Mapping[str, str]) -> int:
 
 
 def _amount(number: int, name: str, cell: str, spelled: Mapping[str, str]) -> Decimal | None:
-    """Read an amount as the map says it is written; None when blank."""
+    """Read an amount, written as the map declares; None when blank."""
     decimal, thousands = spelled.get("decimal", "."), spelled.get("thousands", "")
     if thousands and thousands in cell:
         pattern = cell.replace(thousands, "@").replace(decimal, ".")
@@ -303,12 +308,19 @@ def _instant(row: _Row, spelled: Mapping[str, str], where: ZoneInfo | None) -> d
         raise refusal(row.number, f"{words[:40]!r} is no time; declare time_format") from error
 
 
-def _one_currency(told: str | None, line: StatementLine) -> str | None:
-    if told and line.currency and told != line.currency:
-        raise refusal(line.number, f"is in {line.currency}, earlier ones in {told}; import one "
+def _one_currency(stated: str | None, line: StatementLine) -> str | None:
+    if stated and line.currency and stated != line.currency:
+        raise refusal(line.number, f"is in {line.currency}, earlier ones in {stated}; import one "
                       "currency at a time")  # fmt: skip
-    return told or line.currency or None
+    return stated or line.currency or None
 
 
 def _in(line: StatementLine, currency: str) -> StatementLine:
     return line if line.currency else changed(line, currency=currency)
+
+
+def _recognises(head: bytes, columns: Mapping[str, str] | None) -> bool:
+    return "effective_at" in (columns or {})
+
+
+FORMAT: Final = StatementFormat(NAME, _recognises, read)

@@ -1,4 +1,4 @@
-"""Statements as events of their log: a file's header, its lines, and the file itself in parts.
+"""Make the events of a statement: the file's header, its lines, and the file itself in parts.
 
 Pure: the same file at the same place of the log makes the same events, byte for byte.
 """
@@ -32,7 +32,7 @@ def header_name(statement: Statement) -> str:
     return f"{statement.currency}:{digest(statement.sha256 + period)}"
 
 
-def header(log: str, statement: Statement, now: datetime, again: int | None) -> Event:
+def import_event(log: str, statement: Statement, now: datetime, again: int | None) -> Event:
     """Return the event of a file's import; `again` is the position of the import it repeats."""
     name = header_name(statement)
     body = {
@@ -57,60 +57,62 @@ def header(log: str, statement: Statement, now: datetime, again: int | None) -> 
     return event(log, "statement", name, "imported", statement.closed_at, tail, body, now)
 
 
-def withdrawal(
-    log: str, name: str, imported: Mapping[str, Any], position: int, said: Mapping[str, str],
+def withdrawal_event(
+    log: str, name: str, imported: Mapping[str, Any], position: int, reason: Mapping[str, str],
     now: datetime,
 ) -> Event:  # fmt: skip
-    """Return the event that takes a file back; `imported` is the header in force, at `position`."""
-    body = {**imported, **said, "status": "withdrawn", "withdraws": position}
+    """Return the event that withdraws a file; `imported` is the header in force, at `position`."""
+    body = {**imported, **reason, "status": "withdrawn", "withdraws": position}
     at = datetime.fromisoformat(imported["closed_at"])
     return event(log, "statement", name, "withdrawn", at, f"{name}/{position}", body, now)
 
 
-def stated(log: str, line: StatementLine, sha256: str, place: int, now: datetime) -> Event:
-    """Return the event of a line that the import at `place` states anew, or otherwise."""
+def stated_line(log: str, line: StatementLine, sha256: str, position: int, now: datetime) -> Event:
+    """Return the event of a line that the import at `position` states new or differently."""
     name = line_name(line)
     body = {
         "type": "statement_line",
         "id": name,
         "status": "stated",
         "sha256": sha256,
-        "import": place,
+        "import": position,
         "number": line.number,
-        **_said(line),
+        **_fields(line),
     }
-    tail = f"{place}/{content_digest(line)}"
+    tail = f"{position}/{content_digest(line)}"
     return event(log, "statement_line", name, "stated", line.effective_at, tail, body, now,
                  line.idempotency_id)  # fmt: skip
 
 
-def gone(log: str, known: Mapping[str, Any], sha256: str, place: int, now: datetime) -> Event:
-    """Return the event of a line that is stated no more since `place`; `known` is its body."""
-    body = {**known, "status": "withdrawn", "sha256": sha256, "import": place}
+def withdrawn_line(
+    log: str, known: Mapping[str, Any], sha256: str, position: int, now: datetime
+) -> Event:
+    """Return the event of a line that no file states since `position`; `known` is its body."""
+    body = {**known, "status": "withdrawn", "sha256": sha256, "import": position}
     at = datetime.fromisoformat(known["effective_at"])
-    return event(log, "statement_line", known["id"], "withdrawn", at, f"{place}/withdrawn", body,
+    return event(log, "statement_line", known["id"], "withdrawn", at, f"{position}/withdrawn", body,
                  now, known.get("idempotency_id"))  # fmt: skip
 
 
-def parts(log: str, sha256: str, body: bytes, now: datetime) -> Iterator[Event]:
+def part_events(log: str, sha256: str, body: bytes, now: datetime) -> Iterator[Event]:
     """Yield the events that keep a file, byte for byte."""
     count = max(1, -(-len(body) // PART_BYTES))
-    for place in range(count):
-        name = f"{sha256}:{place + 1:05d}"
-        piece = body[place * PART_BYTES : (place + 1) * PART_BYTES]
-        said = {
+    for index in range(count):
+        name = f"{sha256}:{index + 1:05d}"
+        piece = body[index * PART_BYTES : (index + 1) * PART_BYTES]
+        fields = {
             "type": "statement_part",
             "id": name,
             "sha256": sha256,
-            "part": place + 1,
+            "part": index + 1,
             "parts": count,
             "data": base64.b64encode(zlib.compress(piece, 9)).decode(),
         }
-        yield event(log, "statement_part", name, "kept", None, sha256, said, now)
+        yield event(log, "statement_part", name, "kept", None, sha256, fields, now)
 
 
 def piece_of(body: bytes) -> bytes:
-    """Return the bytes of the file that an event of `parts` keeps."""
+    """Return the bytes of the file that an event of `part_events` keeps."""
     return zlib.decompress(base64.b64decode(orjson.loads(body)["data"]))
 
 
@@ -120,9 +122,9 @@ def line_name(line: StatementLine) -> str:
     return f"{line.currency}:{name}"
 
 
-def _said(line: StatementLine) -> dict[str, Any]:
-    """Return what a line says, without where it stands; absent things are left out."""
-    said = {
+def _fields(line: StatementLine) -> dict[str, Any]:
+    """Return a line's fields except its number; absent ones are left out."""
+    fields = {
         "line": line.id,
         "row_kind": line.kind or None,
         "amount": plain(line.amount),
@@ -134,21 +136,21 @@ def _said(line: StatementLine) -> dict[str, Any]:
         "balance": None if line.balance is None else plain(line.balance),
         "description": line.description or None,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def content(line: StatementLine) -> bytes:
-    """Return what a line says, canonically."""
-    return orjson.dumps(_said(line), option=orjson.OPT_SORT_KEYS)
+    """Return a line's fields as canonical JSON."""
+    return orjson.dumps(_fields(line), option=orjson.OPT_SORT_KEYS)
 
 
 def content_digest(line: StatementLine) -> str:
-    """Digest what a line says, without where it stands."""
+    """Return the digest of a line's fields except its number."""
     return digest(content(line).decode())
 
 
 def digest(text: str) -> str:
-    """Digest a text to 128 bits, in hex."""
+    """Return 128 bits of a text's SHA-256, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -156,7 +158,7 @@ def event(
     log: str, kind: str, name: str, status: str, at: datetime | None, tail: str,
     body: Mapping[str, Any], now: datetime, idempotency_id: str | None = None,
 ) -> Event:  # fmt: skip
-    """Return an event of the log of statements, its id and key made as everywhere."""
+    """Return an event of the log of statements, to append."""
     raw = orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)
     key = "/".join((log, kind, idempotency_id or "", name, tail))
     return {

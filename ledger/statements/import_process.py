@@ -1,8 +1,8 @@
-"""Imports of statements, each in a process of its own with limits on memory and time.
+"""Import a statement's file in a process of its own, with limits on memory and time.
 
-A file comes from outside: whatever it does to the parser that reads it, the receiver goes on.
+A file comes from outside: a parser that it brings down takes no other part of the service with it.
 `import_file` starts `python -m ledger.statements.import_process`, writes the task and the file to
-it, and reads the result; a process that ended otherwise is reported as StatementRefused.
+it, and reads the result; it reports a process that ended without one as StatementRefused.
 """
 
 from __future__ import annotations
@@ -28,25 +28,30 @@ from ledger.errors import DatabaseUnavailable, LedgerError, StatementRefused
 from ledger.runtime import logs
 from ledger.runtime.background import BACKGROUND_NICENESS
 from ledger.runtime.decimals import configure_decimal
-from ledger.statements import importer as statement_log
-from ledger.statements.importer import IMPORT_SECONDS_MAX, TURN_SECONDS_MAX, ImportResult
+from ledger.statements.importer import (
+    IMPORT_SECONDS_MAX,
+    TURN_SECONDS_MAX,
+    ImportResult,
+    add_statement,
+    exclusive_import,
+)
 from ledger.statements.reader import read_statement
 
 LOGGER = structlog.get_logger("ledger.statements.import_process")
 
-UNKNOWN: Final = "the database did not say whether the file was imported; import the file again"
+UNKNOWN: Final = "the database did not answer, so the import may have failed; import the file again"
 ONE_ARENA: Final = {"MALLOC_ARENA_MAX": "1"}
-"""With several, glibc searches them all, for minutes, before it says that memory is exhausted."""
+"""With several arenas, glibc searches them for minutes before it reports exhausted memory."""
 MESSAGE_CHARACTERS_MAX: Final = 2_000
 END_SECONDS_MAX: Final = 30.0
 """How long the process may take to start and to end, besides what it may take for its work."""
 
 
 class ImportLimits(NamedTuple):
-    """What reading one file may take; appending it is bounded by `IMPORT_SECONDS_MAX`."""
+    """The limits of reading one file; `IMPORT_SECONDS_MAX` limits appending it."""
 
     memory_bytes_max: int = 2 * 1024**3
-    """Address space. A million lines of MT940, the hungriest format, take 1.8 GiB."""
+    """Address space. A million lines of MT940, which takes most, need 1.8 GiB."""
     cpu_seconds_max: int = 120
     """A million entries of camt.053, the slowest format, take 60 s."""
     seconds_max: int = 240
@@ -63,16 +68,17 @@ class ImportOptions(msgspec.Struct, frozen=True):
     columns: dict[str, str] | None = None
     window: tuple[datetime, datetime] | None = None
     json_format: str | None = None
+    """The format that the provider declares for its JSON; `import_file` fills it in."""
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What the process is to do; the first line that it reads, before the file."""
+    """The task of the process: the first line that it reads, before the file."""
 
     dsn: str
     source: str
     provider: str
     secrets: tuple[str, ...]
-    """What the events are marked with as this service's."""
+    """Those of the source; the first marks its events."""
     options: ImportOptions
     now: datetime
     again: bool
@@ -80,7 +86,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What the process answers: what was done, or the name and message of a LedgerError."""
+    """The answer of the process: the result, or the name and message of a LedgerError."""
 
     imported: ImportResult | None = None
     error: str = ""
@@ -99,13 +105,13 @@ def import_file(
 ) -> ImportResult:
     """Read a statement's file and append it, in a process of its own; blocks until it has ended.
 
-    Raises StatementRefused for a file that is malformed or takes more than its limits, and as
-    `append_statement`. Importing again is always safe.
+    Raises StatementRefused for a file that is malformed or exceeds the limits, and as
+    `add_statement` and `exclusive_import`. Importing again is always safe.
     """
     declared = registry.load().providers[source.provider].statement_format
     options = msgspec.structs.replace(options, json_format=declared)
     task = Task(dsn, source.name, source.provider, source.secrets, options, now, again, limits)
-    # The pipe closes with this process, however it ends; the child sees that and ends too.
+    # The pipe closes when this process ends in any way; the other one then ends too.
     reading, writing = os.pipe()
     try:
         with subprocess.Popen(  # noqa: S603 - this program itself
@@ -132,19 +138,19 @@ def import_file(
 
 
 def _result(code: int, answer: bytes, limits: ImportLimits) -> ImportResult:
-    """Return what was done, or raise what the process said, or what its end means."""
+    """Return the result, or raise the error that the process answered or that its end means."""
     try:
         done = msgspec.json.decode(answer, type=Done)
     except msgspec.DecodeError as error:
-        raise StatementRefused(_why(code, limits)) from error
+        raise StatementRefused(_why_ended(code, limits)) from error
     if done.imported is not None:
         return done.imported
     kind = getattr(errors, done.error, LedgerError)
     raise kind(done.message)
 
 
-def _why(code: int, limits: ImportLimits) -> str:
-    """Say what an end without an answer means."""
+def _why_ended(code: int, limits: ImportLimits) -> str:
+    """Describe an end without an answer."""
     match -code:
         case signal.SIGXCPU:
             what = f"takes more than {limits.cpu_seconds_max} s of processor time"
@@ -156,7 +162,7 @@ def _why(code: int, limits: ImportLimits) -> str:
 
 
 def main() -> None:
-    """Do the one task that is on standard input, and answer on standard output."""
+    """Read a task from standard input, do it and answer on standard output."""
     threading.Thread(target=_end_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
     logs.configure(os.environ.get("LEDGER_LOG_FORMAT"))
@@ -166,17 +172,17 @@ def main() -> None:
     sys.stdout.buffer.write(msgspec.json.encode(done))
 
 
-def _end_with_parent(link: int) -> None:
-    os.read(link, 1)
+def _end_with_parent(pipe: int) -> None:
+    os.read(pipe, 1)
     os._exit(1)
 
 
 async def _done(task: Task, body: bytes) -> Done:
     try:
-        async with statement_log.turn(task.dsn, task.source) as connection:
+        async with exclusive_import(task.dsn, task.source) as connection:
             statement = _limited(task, body)
             return Done(
-                await statement_log.add_statement(
+                await add_statement(
                     connection,
                     task.source,
                     statement,
@@ -188,8 +194,9 @@ async def _done(task: Task, body: bytes) -> Done:
     except LedgerError as error:
         return Done(None, type(error).__name__, str(error)[:MESSAGE_CHARACTERS_MAX])
     except MemoryError:
-        told = f"reading the file takes more than {task.limits.memory_bytes_max >> 20} MiB of "
-        return Done(None, StatementRefused.__name__, told + "memory; split it by time")
+        limit = f"{task.limits.memory_bytes_max >> 20} MiB of memory"
+        reason = f"reading the file takes more than {limit}; split it by time"
+        return Done(None, StatementRefused.__name__, reason)
     except (asyncpg.PostgresError, *database.LOST) as error:
         LOGGER.warning("import_interrupted", source=task.source, error=type(error).__name__)
         return Done(None, DatabaseUnavailable.__name__, UNKNOWN)
@@ -199,14 +206,14 @@ async def _done(task: Task, body: bytes) -> Done:
 
 
 def _limited(task: Task, body: bytes) -> Any:
-    """Read the file within its limits; beyond those of time the system ends this process."""
+    """Read the file within its limits; the system ends this process beyond those of time."""
     used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
-    wanted = {
+    limits = {
         resource.RLIMIT_AS: task.limits.memory_bytes_max,
         resource.RLIMIT_CPU: used + task.limits.cpu_seconds_max,
         resource.RLIMIT_CORE: 0,
     }
-    before = {each: _lowered(each, value) for each, value in wanted.items()}
+    before = {each: _lowered(each, value) for each, value in limits.items()}
     signal.alarm(task.limits.seconds_max)
     try:
         return read_statement(body, **msgspec.structs.asdict(task.options))
@@ -217,7 +224,7 @@ def _limited(task: Task, body: bytes) -> Any:
 
 
 def _lowered(limit: int, value: int) -> tuple[int, int]:
-    """Lower a soft limit, never above the one that there is; return what it was."""
+    """Lower a soft limit unless it is lower already; return the limits as they were."""
     before = resource.getrlimit(limit)
     soft = value if before[0] == resource.RLIM_INFINITY else min(value, before[0])
     resource.setrlimit(limit, (soft, before[1]))

@@ -1,8 +1,8 @@
-"""Statements into the log: a file's header and lines as events of the log beside the callbacks'.
+"""Append a statement to its log: the file's header, its lines and its bytes as events.
 
 A file is appended in one transaction, so it is in the log whole or not at all. Imports of one
-source follow each other (an advisory lock of the session, taken first): which lines a file changes
-is read from the log itself. Callbacks never wait for it; they are in another log.
+source follow each other (an advisory lock of the session, taken first), because the log itself
+shows which lines a file changes. Callbacks never wait for it; they are in another log.
 """
 
 from __future__ import annotations
@@ -25,16 +25,25 @@ from ledger.eventlog.identity import statements_log
 from ledger.eventlog.sources import ADD_SOURCE, REGISTER_HEAD
 from ledger.evidence.authenticity import headers_with_mark
 from ledger.registry import STATEMENT
-from ledger.statements import events as made
-from ledger.statements.events import Event
+from ledger.statements.events import (
+    Event,
+    content_digest,
+    header_name,
+    import_event,
+    line_name,
+    part_events,
+    stated_line,
+    withdrawal_event,
+    withdrawn_line,
+)
 from ledger.statements.model import Statement
 
 BATCH: Final = 1_000
 IMPORT_SECONDS_MAX: Final = 600.0
 AHEAD_MAX: Final = timedelta(days=1)
-"""How far ahead a period may end: clocks and days differ a little, a slip of the pen by decades."""
+"""How far ahead of our clock a period may end: days differ by time zone, typing errors by years."""
 TURN_SECONDS_MAX: Final = 5
-"""How long a change of a log of statements waits for the one before it."""
+"""How long a change of a log of statements waits for another one."""
 
 BUSY: Final = "another import of {} is running; wait until it has ended and import the file again"
 
@@ -67,25 +76,25 @@ SELECT latest.resource_id, latest.status, latest.idempotency_key, latest.provide
                  WHERE source = $1 AND origin = 'statement' AND kind = 'statement_line'
                    AND provider_at >= $4 AND provider_at < $5
                    AND starts_with(resource_id, $2)) AS named
-         GROUP BY id) AS wanted
+         GROUP BY id) AS named_line
  CROSS JOIN LATERAL (
        SELECT e.resource_id, e.status, e.idempotency_key, e.provider_at FROM ledger.events AS e
         WHERE e.source = $1 AND e.origin = 'statement' AND e.kind || '' = 'statement_line'
-          AND e.resource_id = wanted.id
-          AND hashtextextended(e.resource_id, 0) = hashtextextended(wanted.id, 0)
+          AND e.resource_id = named_line.id
+          AND hashtextextended(e.resource_id, 0) = hashtextextended(named_line.id, 0)
         ORDER BY e.position + 0 DESC LIMIT 1) AS latest
- WHERE wanted.own
+ WHERE named_line.own
     OR (latest.status = 'stated' AND latest.provider_at >= $4 AND latest.provider_at < $5)
 """
 SELECT_BODIES: Final = """
-SELECT latest.body FROM unnest($2::text[]) AS wanted(id)
+SELECT latest.body FROM unnest($2::text[]) AS named_line(id)
  CROSS JOIN LATERAL (
        SELECT e.body FROM ledger.events AS e
         WHERE e.source = $1 AND e.origin = 'statement' AND e.kind || '' = 'statement_line'
-          AND e.resource_id = wanted.id
-          AND hashtextextended(e.resource_id, 0) = hashtextextended(wanted.id, 0)
+          AND e.resource_id = named_line.id
+          AND hashtextextended(e.resource_id, 0) = hashtextextended(named_line.id, 0)
         ORDER BY e.position + 0 DESC LIMIT 1) AS latest
- ORDER BY wanted.id
+ ORDER BY named_line.id
 """
 SELECT_STATED_BY: Final = """
 SELECT body
@@ -99,7 +108,7 @@ SELECT body
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import did. `position` is the last one of the file, or of its first import."""
+    """The result of an import. `position` is the last of the file, or that of its first import."""
 
     status: str
     """`accepted`, or `duplicate`: the file was imported before and nothing happened."""
@@ -114,75 +123,65 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawResult:
-    """What taking a file back did."""
+    """The result of withdrawing a file."""
 
     source: str
     position: int
     files: int
     """Imports of the file that were in force: one per currency and period."""
     lines: int
-    """Lines that no statement states any more."""
-
-
-async def append_statement(
-    dsn: str, source: str, statement: Statement, now: datetime, *, again: bool = False,
-    terms: Source | None = None,
-) -> ImportResult:  # fmt: skip
-    """Append a file to the log of a source's statements. Times are `now`, aware.
-
-    `again` states it once more although it was imported before, as after a mistaken newer file. By
-    `terms`, the source's settings, what is appended is marked as this service's. Raises
-    StatementRefused for a period that ends more than a day ahead, Conflicting for a file that was
-    withdrawn or while another import runs, DatabaseUnavailable when nothing is known about the
-    outcome; importing again is safe.
-    """
-    async with turn(dsn, source) as connection:
-        return await add_statement(connection, source, statement, now, again=again, terms=terms)
+    """Lines that no statement has any more."""
 
 
 async def add_statement(
     connection: Any, source: str, statement: Statement, now: datetime, *, again: bool,
     terms: Source | None = None,
 ) -> ImportResult:  # fmt: skip
-    """Append a file through the connection that `turn` gave; raises as `append_statement`."""
+    """Append a file through a connection of `exclusive_import`. Times are `now`, aware.
+
+    `again` states it once more although it was imported before, as after a mistaken newer file.
+    The secret of `terms`, the source's settings, marks the events. Raises StatementRefused for a
+    period that ends more than a day ahead, Conflicting for a file that was withdrawn. After a
+    database error the outcome is unknown; importing again is safe.
+    """
     if statement.closed_at > now + AHEAD_MAX:
         raise StatementRefused(
-            f"the period ends at {statement.closed_at.isoformat()}, which is yet to come; correct "
-            "it (--to)"
+            f"the period ends at {statement.closed_at.isoformat()}, which is in the future; "
+            "correct it (--to)"
         )
     log = statements_log(source)
     async with _changing(connection, log):
-        name = made.header_name(statement)
+        name = header_name(statement)
         before = await connection.fetchrow(SELECT_HEADER, log, name) if again else None
-        header = made.header(log, statement, now, before["position"] if before else None)
+        header = import_event(log, statement, now, before["position"] if before else None)
         first = await _append(connection, log, [header], terms)
         if first is None:
             return await _duplicate(connection, source, statement, header)
-        names = [made.line_name(line) for line in statement.lines]
+        names = [line_name(line) for line in statement.lines]
         window = statement.opened_at, statement.closed_at
         rows = await connection.fetch(SELECT_LINES, log, f"{statement.currency}:", names, *window)
         known = {row["resource_id"]: row for row in rows}
         events, new, changed = _lines(log, statement, known, first, now)
         missing = sorted(known.keys() - {*names})
         gone = [
-            made.gone(log, orjson.loads(row["body"]), statement.sha256, first, now)
+            withdrawn_line(log, orjson.loads(row["body"]), statement.sha256, first, now)
             for row in await connection.fetch(SELECT_BODIES, log, missing)
         ]
-        kept = made.parts(log, statement.sha256, statement.body, now)
+        kept = part_events(log, statement.sha256, statement.body, now)
         position = await _append_all(connection, log, chain(events, gone, kept), first, terms)
     return ImportResult("accepted", source, position, len(statement.lines), new, changed, len(gone))
 
 
 async def withdraw_statement(
-    dsn: str, source: str, sha256: str, said: Mapping[str, str], now: datetime,
+    dsn: str, source: str, sha256: str, reason: Mapping[str, str], now: datetime,
     terms: Source | None = None,
 ) -> WithdrawResult:  # fmt: skip
-    """Take a file back, with the lines that it was the last to state; `said` is who and why.
+    """Withdraw a file with the lines that no later one states; `reason` is who and why.
 
     Raises NotFound when no import of the file is in force.
     """
     log = statements_log(source)
-    async with turn(dsn, source) as connection, _changing(connection, log):
+    async with exclusive_import(dsn, source) as connection, _changing(connection, log):
         headers = [
             row for row in await connection.fetch(SELECT_HEADERS, log, sha256)
             if row["status"] == "imported"
@@ -190,14 +189,14 @@ async def withdraw_statement(
         if not headers:
             raise NotFound(f"no statement {sha256} of {source} is in force; /v1/statements lists")
         files = [
-            made.withdrawal(
-                log, row["resource_id"], orjson.loads(row["body"]), row["position"], said, now
+            withdrawal_event(
+                log, row["resource_id"], orjson.loads(row["body"]), row["position"], reason, now
             )
             for row in headers
         ]
         position = await _append(connection, log, files, terms) or 0
         gone = [
-            made.gone(log, orjson.loads(row["body"]), sha256, position, now)
+            withdrawn_line(log, orjson.loads(row["body"]), sha256, position, now)
             for row in await connection.fetch(SELECT_STATED_BY, log, sha256)
         ]
         position = await _append_all(connection, log, iter(gone), position, terms)
@@ -205,10 +204,10 @@ async def withdraw_statement(
 
 
 @asynccontextmanager
-async def turn(dsn: str, source: str) -> AsyncIterator[Any]:
-    """Open the connection that alone may change a source's log of statements during the block.
+async def exclusive_import(dsn: str, source: str) -> AsyncIterator[Any]:
+    """Open a connection that alone may change a source's log of statements during the block.
 
-    Raises Conflicting when another one still does after TURN_SECONDS_MAX.
+    Raises Conflicting when another one is still open after TURN_SECONDS_MAX.
     """
     async with database.connected(dsn, seconds_max=IMPORT_SECONDS_MAX) as connection:
         await connection.execute(WAIT_BOUNDED)
@@ -222,7 +221,7 @@ async def turn(dsn: str, source: str) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def _changing(connection: Any, log: str) -> AsyncIterator[None]:
-    """Change a log of statements in one transaction, and wake who folds it."""
+    """Change a log of statements in one transaction, and notify the projector."""
     async with connection.transaction():
         await database.assert_safe(connection)
         await connection.execute(ADD_SOURCE, log, STATEMENT, None, "{}")
@@ -239,7 +238,7 @@ async def _duplicate(
     if latest is not None and latest["status"] == "withdrawn":
         raise Conflicting(
             f"this file was imported and withdrawn at {log}:{latest['position']}; to state it "
-            "anew, import it with again (--again)"
+            "again, import it with again (--again)"
         )
     position = await connection.fetchval(SELECT_SAME, log, header["id"])
     return ImportResult("duplicate", source, int(position), len(statement.lines), 0, 0, 0)
@@ -251,16 +250,16 @@ def _lines(
     """Return the events of the lines that are new or stated differently, and how many of each."""
     events, new, changed = [], 0, 0
     for line in statement.lines:
-        before = known.get(made.line_name(line))
+        before = known.get(line_name(line))
         if before is None:
             new += 1
         elif before["status"] == "stated" and before["idempotency_key"].endswith(
-            "/" + made.content_digest(line)
+            "/" + content_digest(line)
         ):
             continue
         else:
             changed += 1
-        events.append(made.stated(log, line, statement.sha256, place, now))
+        events.append(stated_line(log, line, statement.sha256, place, now))
     return events, new, changed
 
 
@@ -276,7 +275,7 @@ async def _append_all(
 async def _append(
     connection: Any, log: str, events: Sequence[Mapping[str, Any]], terms: Source | None
 ) -> int | None:
-    """Append a batch; return its last position, or None when all of it was there already."""
+    """Append a batch; return its last position, or None when every event was there before."""
     count = len(events)
     record = await connection.fetchrow(
         APPEND,

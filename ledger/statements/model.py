@@ -1,13 +1,14 @@
-"""The vocabulary of statements: what a provider says moved in one wallet, line by line."""
+"""The vocabulary of statements: what moved in one wallet by the provider, line by line."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -16,11 +17,11 @@ from ledger.model import Record, changed, plain
 
 __all__ = [
     "BYTES_MAX",
-    "FORMATS",
     "LINES_MAX",
     "Statement",
     "StatementLine",
     "StatementRefused",
+    "Window",
     "identified",
 ]
 
@@ -30,18 +31,20 @@ BYTES_MAX: Final = 512 * 1024 * 1024
 LINES_MAX: Final = 1_000_000
 """Lines that a statement may have."""
 
-FORMATS: Final = ("straitsx-json", "csv", "camt.053", "mt940")
+
+Window: TypeAlias = tuple[datetime, datetime]
+"""A period: from (inclusive), to (exclusive)."""
 
 
 class StatementLine(Record, frozen=True):
-    """One movement of one wallet, as the provider's statement tells it."""
+    """One line of a provider's statement: one movement of one wallet."""
 
     id: str
     """The provider's line id; where a format has none, see `identified`."""
     number: int
     """The 1-based place in the file, for messages."""
     kind: str
-    """The provider's row type (`Bank Transfer In`, `Fee` …); "" when none is told."""
+    """The provider's row type (`Bank Transfer In`, `Fee` …); "" without one."""
     amount: Decimal
     """> 0 = into our wallet (credit), < 0 = out of it (debit)."""
     currency: str
@@ -53,15 +56,15 @@ class StatementLine(Record, frozen=True):
     reference: str | None = None
     """The end-to-end reference or the transaction hash."""
     balance: Decimal | None = None
-    """The running balance after the line, where it is told."""
+    """The running balance after the line, where the file states it."""
     description: str = ""
 
 
 class Statement(Record, frozen=True):
-    """What one file says about one currency and period. The lines are oldest first."""
+    """One file's statement of one currency and period. The lines are oldest first."""
 
     format: str
-    """One of FORMATS."""
+    """The name of a StatementFormat."""
     sha256: str
     """Of the file's bytes, in hex."""
     currency: str
@@ -76,22 +79,37 @@ class Statement(Record, frozen=True):
     """The file itself, which is kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class StatementFormat:
+    """A format of statement files."""
+
+    name: str
+    """As users name it (`--format`)."""
+    recognises: Callable[[bytes, Mapping[str, str] | None], bool]
+    """Whether a file is of the format, by its first bytes and the column map given.
+
+    False for formats of JSON: the provider declares which of them is its own.
+    """
+    read: Callable[[bytes, str | None, Mapping[str, str] | None, Window | None], Statement]
+    """Body, currency, column map and period → statement. Raises StatementRefused."""
+
+
 def identified(lines: Iterable[StatementLine]) -> tuple[StatementLine, ...]:
     """Give every line without an id one made of its content and its ordinal among equal lines.
 
-    The content is all that the line says but its place and the running balance, so that a newer
-    file which overlaps gives the same line the same id.
+    The content is every field except the number and the running balance, so that a newer file which
+    overlaps gives the same line the same id.
     """
-    seen: Counter[str] = Counter()
-    found = []
+    count: Counter[str] = Counter()
+    result = []
     for line in lines:
         if line.id:
-            found.append(line)
+            result.append(line)
             continue
         digest = hashlib.sha256(msgspec.json.encode(_content(line))).hexdigest()[:24]
-        seen[digest] += 1
-        found.append(changed(line, id=f"h:{digest}-{seen[digest]}"))
-    return tuple(found)
+        count[digest] += 1
+        result.append(changed(line, id=f"h:{digest}-{count[digest]}"))
+    return tuple(result)
 
 
 def _content(line: StatementLine) -> tuple[str | None, ...]:

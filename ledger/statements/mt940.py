@@ -1,8 +1,8 @@
 """MT940, the SWIFT bank statement, split into fields by the library mt-940.
 
 Days have no time: they begin at midnight of the declared `time_zone` (UTC without one). A line
-counts on its entry date where it has one, else on its value date. What the library would pass over
-or cut short (a line without a type, an amount it reads half of) is refused before it sees it.
+counts on its entry date where it has one, else on its value date. The library skips a line without
+a type and truncates some amounts, so a check before it refuses those.
 """
 
 from __future__ import annotations
@@ -18,19 +18,24 @@ from zoneinfo import ZoneInfo
 import mt940
 
 from ledger.model import as_note, changed, plain
-from ledger.statements.model import Statement, StatementLine, StatementRefused
-from ledger.statements.validation import (
+from ledger.statements.model import (
+    Statement,
+    StatementFormat,
+    StatementLine,
+    StatementRefused,
     Window,
-    agreed,
-    bounded,
-    completed,
+)
+from ledger.statements.validation import (
+    agreed_currency,
+    check_line_count,
+    checked_statement,
     midnight,
     refusal,
     text,
     zone,
 )
 
-FORMAT: Final = "mt940"
+NAME: Final = "mt940"
 BLOCKS_MAX: Final = 10_000
 """Statements in one file."""
 DETAILS_MAX: Final = 100
@@ -44,13 +49,13 @@ _FIELD: Final = re.compile(r"^:(61|86|6[02][A-Z]?):(.*)$", re.MULTILINE)
 _ENTRY: Final = re.compile(r"\d{6}(?:\d{4})?R?[CD][A-Z]?(?=[\d,]{1,15}[A-Z])\d+,\d*[A-Z]", re.ASCII)
 _BALANCE: Final = re.compile(r"[CD]\d{6}[A-Z]{3}(?=[\d,]{1,16}$)\d+,\d*", re.ASCII)
 
-# The library logs what it cannot read, which is somebody's account.
+# The library logs what it cannot read, which may be personal data.
 logging.getLogger("mt940").addHandler(logging.NullHandler())
 logging.getLogger("mt940").propagate = False
 
 
 class _Account:
-    """What the blocks of a file say together."""
+    """The statements of a file together."""
 
     def __init__(self, where: ZoneInfo | None) -> None:
         self.where = where
@@ -64,8 +69,8 @@ class _Account:
         """Take the next statement. Raises StatementRefused when it does not follow."""
         parsed = _parsed(block, len(self.lines))
         first, last = _balance(parsed, _OPENING), _balance(parsed, _CLOSING)
-        for _, _, told in filter(None, (first, last)):
-            self.currency = agreed(self.currency, told)
+        for _, _, stated in filter(None, (first, last)):
+            self.currency = agreed_currency(self.currency, stated)
         if first is not None:
             if self.days and first[0] != self.closing:
                 raise refusal(
@@ -76,14 +81,14 @@ class _Account:
             self.opening = first[0] if not self.days else self.opening
             self.days.append(first[1])
         for entry in parsed:
-            bounded(len(self.lines) + 1)
+            check_line_count(len(self.lines) + 1)
             self.lines.append(_line(entry.data, len(self.lines) + 1, self.where))
         if last is not None:
             self.closing = last[0]
             self.days.append(last[1])
 
     def period(self) -> Window | None:
-        """Return the days told: the opening balance is often the evening before the first."""
+        """Return the stated days: the opening balance is often of the evening before the first."""
         if not self.days:
             return None
         closed_at = midnight(self.days[-1] + _DAY, self.where)
@@ -112,11 +117,11 @@ def read(
         account.take(block)
     if not account.days and not account.lines:
         raise StatementRefused("the file holds no statement (:20:, :60F:); is it an MT940?")
-    agreed_on = agreed(currency, account.currency)
-    return completed(
+    agreed_on = agreed_currency(currency, account.currency)
+    return checked_statement(
         [changed(line, currency=agreed_on) for line in account.lines],
         body=body,
-        format=FORMAT,
+        format=NAME,
         currency=agreed_on,
         window=window or account.period(),
         opening=account.opening,
@@ -136,7 +141,7 @@ def _decoded(body: bytes) -> str:
 
 
 def _parsed(block: str, before: int) -> Any:
-    """Hand a block to the library, which must see as many lines as are there."""
+    """Parse a block; the library must find as many lines as there are."""
     number = before
     details = 0
     for tag, words in _FIELD.findall(block):
@@ -164,24 +169,35 @@ def _parsed(block: str, before: int) -> Any:
 
 def _balance(parsed: Any, names: Sequence[str]) -> tuple[Decimal, date, str] | None:
     for name in names:
-        found = parsed.data.get(name)
-        if found is not None:
-            return found.amount.amount or Decimal(0), found.date, found.amount.currency
+        balance = parsed.data.get(name)
+        if balance is not None:
+            return balance.amount.amount or Decimal(0), balance.date, balance.amount.currency
     return None
 
 
-def _line(told: Mapping[str, Any], number: int, where: ZoneInfo | None) -> StatementLine:
-    day = told.get("entry_date") or told["date"]
-    reference = text(number, "reference", (told.get("customer_reference") or "").strip())
-    noted = (told.get("bank_reference"), told.get("extra_details"), told.get("transaction_details"))
+def _line(fields: Mapping[str, Any], number: int, where: ZoneInfo | None) -> StatementLine:
+    day = fields.get("entry_date") or fields["date"]
+    reference = text(number, "reference", (fields.get("customer_reference") or "").strip())
+    noted = (
+        fields.get("bank_reference"),
+        fields.get("extra_details"),
+        fields.get("transaction_details"),
+    )
     described = " ".join(part.replace("\n", " ").strip() for part in noted if part)
     return StatementLine(
         id="",
         number=number,
-        kind=(told.get("id") or "").strip(),
-        amount=told["amount"].amount or Decimal(0),
+        kind=(fields.get("id") or "").strip(),
+        amount=fields["amount"].amount or Decimal(0),
         currency="",
         effective_at=midnight(day, where),
         reference=None if reference == "NONREF" else reference,
         description=as_note(described) or "",
     )
+
+
+def _recognises(head: bytes, columns: Mapping[str, str] | None) -> bool:
+    return head.startswith((b":20:", b"{1:")) or b"\n:20:" in head
+
+
+FORMAT: Final = StatementFormat(NAME, _recognises, read)

@@ -1,13 +1,17 @@
-"""Pulled statements on their way into the log, for every source that declares a pull."""
+"""Fetch the statements of every source that declares a pull, and import them.
+
+A period is fetched once the one before it is imported, whoever imported that, so nothing is lost
+when the process ends at any time.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime
-from types import ModuleType
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
 
+import aiohttp
 import asyncpg
 import structlog
 
@@ -19,13 +23,12 @@ from ledger.database import connection as database
 from ledger.errors import LedgerError, RegistryError
 from ledger.eventlog.identity import statements_log
 from ledger.runtime.event_loop import stop_if_cancelled
-from ledger.statements import provider_api as pull
 from ledger.statements.import_process import ImportOptions, import_file
-from ledger.statements.provider_api import Span
+from ledger.statements.provider_api import APIS, StatementApi
 
 LOGGER = structlog.get_logger("ledger.pulling")
 
-SELECT_COVERED: Final = """
+SELECT_IMPORTED: Final = """
 SELECT split_part(resource_id, ':', 1) AS currency,
        min((convert_from(body, 'UTF8')::jsonb->>'opened_at')::timestamptz) AS opened_at,
        max(provider_at) AS closed_at
@@ -36,29 +39,52 @@ SELECT split_part(resource_id, ':', 1) AS currency,
  WHERE status = 'imported' GROUP BY 1
 """
 RETRY_SECONDS: Final = 5.0
-APIS: Final = {"straitsx": pull}
-"""The APIs that statements are fetched from, by the name with which a provider declares its own."""
+PERIOD_MAX: Final = timedelta(days=1)
+REASON_CHARACTERS_MAX: Final = 300
+
+Importer = Callable[[bytes], Awaitable[None]]
+Clock = Callable[[], datetime]
 
 
-def pulls(settings: Settings) -> bool:
+class ImportedPeriod(NamedTuple):
+    """From when up to when statements of a currency are imported."""
+
+    opened_at: datetime
+    closed_at: datetime
+
+
+def has_pulls(settings: Settings) -> bool:
     """Tell whether any source declares a pull."""
     return any(source.pull is not None for source in settings.sources.values())
 
 
 async def run(
-    dsn: str, settings: Settings, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    dsn: str,
+    settings: Settings,
+    now: Clock = lambda: datetime.now(UTC),
+    apis: Mapping[str, StatementApi] = APIS,
 ) -> None:
-    """Fetch and import statements until cancelled, each source for itself."""
+    """Fetch and import statements until cancelled, each source in a task of its own."""
     async with asyncio.TaskGroup() as tasks:
         for source in settings.sources.values():
             if source.pull is not None:
-                _api(source)
-                tasks.create_task(_source(dsn, source, source.pull, now))
+                api = declared_api(source, apis)
+                tasks.create_task(_pull_source(dsn, source, source.pull, api, now))
 
 
-async def _source(dsn: str, source: Source, terms: Pull, now: Callable[[], datetime]) -> None:
-    """Begin where the imported statements end, whoever imported them."""
-    name = source.name
+def declared_api(source: Source, apis: Mapping[str, StatementApi]) -> StatementApi:
+    """Return the API that a source's provider declares. Raises RegistryError for an unknown one."""
+    name = registry.load().providers[source.provider].statement_api or ""
+    if name not in apis:
+        raise RegistryError(
+            f"the provider {source.provider} declares statement_api={name!r}; "
+            f"use one of {', '.join(apis)}"
+        )
+    return apis[name]
+
+
+async def _pull_source(dsn: str, source: Source, pull: Pull, api: StatementApi, now: Clock) -> None:
+    """Begin where the imported statements end; begin again after every loss of the database."""
 
     async def importer(body: bytes) -> None:
         await asyncio.to_thread(import_file, dsn, source, body, ImportOptions(), now())
@@ -66,26 +92,67 @@ async def _source(dsn: str, source: Source, terms: Pull, now: Callable[[], datet
     while True:
         try:
             async with database.connected(dsn, seconds_max=60) as connection:
-                covered = await covered_by(connection, name)
-            await _api(source).run(terms, importer, now, covered)
+                imported = await imported_periods(connection, source.name)
+            await pull_forever(api, pull, importer, now, imported)
         except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
             stop_if_cancelled()
-            LOGGER.warning("pull_waits", source=name, error=type(error).__name__)
+            LOGGER.warning("pull_waits", source=source.name, error=type(error).__name__)
             await asyncio.sleep(RETRY_SECONDS)
 
 
-def _api(source: Source) -> ModuleType:
-    """Return the API that a source's provider declares. Raises RegistryError for an unknown one."""
-    name = registry.load().providers[source.provider].statement_api
-    if name not in APIS:
-        raise RegistryError(
-            f"the provider {source.provider} declares statement_api={name!r}; "
-            f"use one of {', '.join(APIS)}"
-        )
-    return APIS[name]
+async def imported_periods(connection: Any, source: str) -> dict[str, ImportedPeriod]:
+    """Return from when up to when the statements of a source are imported, by currency."""
+    rows = await connection.fetch(SELECT_IMPORTED, statements_log(source))
+    return {row["currency"]: ImportedPeriod(row["opened_at"], row["closed_at"]) for row in rows}
 
 
-async def covered_by(connection: Any, source: str) -> dict[str, Span]:
-    """Return from when up to when the imported statements of a source go, by currency."""
-    rows = await connection.fetch(SELECT_COVERED, statements_log(source))
-    return {row["currency"]: Span(row["opened_at"], row["closed_at"]) for row in rows}
+async def pull_forever(
+    api: StatementApi,
+    pull: Pull,
+    importer: Importer,
+    now: Clock,
+    imported: MutableMapping[str, ImportedPeriod],
+) -> None:
+    """Fetch and import what is new, every `every_seconds`, until cancelled.
+
+    `imported` is by currency; it is kept up to date and changes only after `importer` returned.
+    Failures are logged and tried again.
+    """
+    async with api.open_session(pull) as session:
+        while True:
+            for currency in pull.currencies:
+                try:
+                    await catch_up(api, session, pull, currency, importer, now, imported)
+                except Exception as error:  # noqa: BLE001 - the outermost loop; nothing moved
+                    stop_if_cancelled()
+                    reason = str(error) if isinstance(error, LedgerError) else type(error).__name__
+                    LOGGER.warning(
+                        "pull_failed", name=currency, reason=reason[:REASON_CHARACTERS_MAX]
+                    )
+            await asyncio.sleep(pull.every_seconds)
+
+
+async def catch_up(
+    api: StatementApi,
+    session: aiohttp.ClientSession,
+    pull: Pull,
+    currency: str,
+    importer: Importer,
+    now: Clock,
+    imported: MutableMapping[str, ImportedPeriod],
+) -> None:
+    """Import one currency's statements up to `delay_seconds` ago, a day at most at a time.
+
+    The first period begins `overlap_seconds` before the imported one ends, so that rows which the
+    provider entered late are imported too.
+    """
+    until = (now() - timedelta(seconds=pull.delay_seconds)).replace(microsecond=0)
+    first = (pull.since or until.replace(hour=0, minute=0, second=0)).astimezone(UTC)
+    begin, end = imported.get(currency, ImportedPeriod(first, first))
+    opened_at = max(begin, end - timedelta(seconds=pull.overlap_seconds))
+    while end < until:
+        closed_at = min(end + PERIOD_MAX, until)
+        await importer(await api.fetch_statement(session, pull, currency, opened_at, closed_at))
+        opened_at = end = closed_at
+        imported[currency] = ImportedPeriod(begin, end)
+        LOGGER.info("pulled", name=currency, state=closed_at.isoformat())

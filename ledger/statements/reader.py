@@ -1,18 +1,33 @@
-"""Read a statement's file: find its format, hand it to the parser of that format."""
+"""Read a statement's file: recognise its format and hand it to the parser of that format."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from typing import Final
 
 from ledger.model import shown
-from ledger.statements import camt053 as statement_camt
-from ledger.statements import csv_columns as statement_csv
-from ledger.statements import mt940 as statement_mt940
-from ledger.statements import straitsx as statement_straitsx
-from ledger.statements.model import BYTES_MAX, FORMATS, Statement, StatementRefused
+from ledger.statements import camt053, csv_columns, mt940, straitsx
+from ledger.statements.model import (
+    BYTES_MAX,
+    Statement,
+    StatementFormat,
+    StatementRefused,
+    Window,
+)
 
-_BOM = b"\xef\xbb\xbf"
+FORMATS: Final[tuple[StatementFormat, ...]] = (
+    camt053.FORMAT,
+    mt940.FORMAT,
+    straitsx.FORMAT,
+    csv_columns.FORMAT,
+)
+"""Every format; the first that recognises a file reads it, and JSON the one declared for it."""
+
+FORMAT_NAMES: Final = tuple(sorted(each.name for each in FORMATS))
+HEAD_BYTES: Final = 4096
+"""The bytes by which a format is recognised."""
+
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 def read_statement(
@@ -21,52 +36,44 @@ def read_statement(
     format: str | None,  # noqa: A002 - the word users know
     currency: str | None,
     columns: Mapping[str, str] | None,
-    window: tuple[datetime, datetime] | None,
+    window: Window | None,
     json_format: str | None = None,
+    bytes_max: int = BYTES_MAX,
 ) -> Statement:
-    """Return what the file says. `format` None = found out from the bytes.
+    """Return the statement of a file. `format` None = recognise it.
 
-    `currency` must be given where the file names none; `columns` is the column map of a CSV file
-    (see `statement_csv`), for camt.053 and MT940 it may declare `time_zone`; `window` is the
-    period (from inclusive, to exclusive) where the file states none; `json_format` is the format
-    that the provider declares for its JSON. Raises StatementRefused, naming the line, for anything
-    malformed or a balance that does not add up.
+    `currency` is needed where the file names none; `columns` is the column map of a CSV file (see
+    `csv_columns`), for camt.053 and MT940 it may declare `time_zone`; `window` is needed where the
+    file states no period; `json_format` is the one that the provider declares for its JSON. Raises
+    StatementRefused, naming the line, for anything malformed or a balance that does not add up.
     """
-    if len(body) > BYTES_MAX:
-        raise StatementRefused(f"the file is larger than {BYTES_MAX} bytes; split it by time")
+    if len(body) > bytes_max:
+        raise StatementRefused(f"the file is larger than {bytes_max} bytes; split it by time")
     if not body.strip():
         raise StatementRefused("the file is empty; export the statement again")
-    match format or detected(body, columns, json_format):
-        case statement_straitsx.FORMAT:
-            return statement_straitsx.read(body, currency, window)
-        case statement_csv.FORMAT:
-            return statement_csv.read(body, currency, columns, window)
-        case statement_camt.FORMAT:
-            return statement_camt.read(body, currency, columns, window)
-        case statement_mt940.FORMAT:
-            return statement_mt940.read(body, currency, columns, window)
-        case other:
-            raise StatementRefused(
-                f"{shown(other)} is no format; it is one of {', '.join(FORMATS)}"
-            )
+    found = named(format) if format else recognised(body, columns, json_format)
+    return found.read(body, currency, columns, window)
 
 
-def detected(body: bytes, columns: Mapping[str, str] | None, json_format: str | None = None) -> str:
-    """Return the format that the first bytes show. Raises StatementRefused when none does."""
-    head = body[:4096].removeprefix(_BOM).lstrip()
-    if head.startswith((b"{", b"[")) and not _is_swift(head):
-        return json_format or statement_straitsx.FORMAT
-    if head.startswith(b"<"):
-        return statement_camt.FORMAT
-    if _is_swift(head):
-        return statement_mt940.FORMAT
-    if columns and "effective_at" in columns:
-        return statement_csv.FORMAT
+def named(name: str) -> StatementFormat:
+    """Return the format of a name. Raises StatementRefused without one."""
+    for each in FORMATS:
+        if each.name == name:
+            return each
+    raise StatementRefused(f"{shown(name)} is no format; it is one of {', '.join(FORMAT_NAMES)}")
+
+
+def recognised(
+    body: bytes, columns: Mapping[str, str] | None, json_format: str | None = None
+) -> StatementFormat:
+    """Return the format of a file by its first bytes. Raises StatementRefused without one."""
+    head = body[:HEAD_BYTES].removeprefix(_BOM).lstrip()
+    if head.startswith((b"{", b"[")) and not head.startswith(b"{1:"):  # which is SWIFT
+        return named(json_format or straitsx.NAME)
+    for each in FORMATS:
+        if each.recognises(head, columns):
+            return each
     raise StatementRefused(
-        f"the format is none of {', '.join(FORMATS)}; for CSV say which column is what "
+        f"the format is none of {', '.join(FORMAT_NAMES)}; for CSV name the column of each field "
         "(--column amount=Amount --column effective_at=Date …)"
     )
-
-
-def _is_swift(head: bytes) -> bool:
-    return head.startswith((b":20:", b"{1:")) or b"\n:20:" in head

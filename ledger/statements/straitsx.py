@@ -1,7 +1,7 @@
 """StraitsX's account statement: JSON rows with amounts as numbers, read by their exact lexemes.
 
-Rows are flat or JSON:API resources; pages come one after another, in an array, or as one. What a
-row says: `StraitsX docs, account statement`.
+Rows are flat or JSON:API resources; pages come one after another, in an array, or as one. Fields of
+a row: StraitsX docs, account statement.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from typing import Final
 from ledger.errors import InvalidCallback, MalformedBody
 from ledger.model import JSON, as_instant, as_note, changed
 from ledger.payload import camel
-from ledger.statements.model import Statement, StatementLine, StatementRefused
-from ledger.statements.validation import (
+from ledger.statements.model import (
+    Statement,
+    StatementFormat,
+    StatementLine,
+    StatementRefused,
     Window,
-    agreed,
-    bounded,
-    completed,
+)
+from ledger.statements.validation import (
+    agreed_currency,
+    check_line_count,
+    checked_statement,
     money,
     period,
     refusal,
@@ -28,25 +33,25 @@ from ledger.statements.validation import (
 )
 from ledger.strict_json import scan
 
-FORMAT: Final = "straitsx-json"
+NAME: Final = "straitsx-json"
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
 _SIGNS: Final = {"credit": 1, "cr": 1, "c": 1, "debit": -1, "dr": -1, "d": -1}
 
 
 class _Pages:
-    """What the pages of a file say together: their rows, balances, currency and period."""
+    """The pages of a file together: their rows, balances, currency and period."""
 
     def __init__(self) -> None:
         self.lines: list[StatementLine] = []
         self.rows = 0
-        self.told: dict[str, JSON] = {}
+        self.fields: dict[str, JSON] = {}
         self.currency: str | None = None
 
-    def tell(self, name: str, value: JSON) -> None:
-        """Note what a page says about all of them. Raises StatementRefused for another word."""
+    def set(self, name: str, value: JSON) -> None:
+        """Keep a field of all pages. Raises StatementRefused when a page has another value."""
         if value is None:
             return
-        known = self.told.setdefault(name, value)
+        known = self.fields.setdefault(name, value)
         if known != value and not _equal(known, value):
             raise StatementRefused(
                 f"line {self.rows}: the pages disagree about {name} ({known} and {value}); import "
@@ -54,7 +59,12 @@ class _Pages:
             )
 
 
-def read(body: bytes, currency: str | None, window: Window | None) -> Statement:
+def read(
+    body: bytes,
+    currency: str | None,
+    columns: Mapping[str, str] | None,
+    window: Window | None,
+) -> Statement:
     """Read an account statement. Raises StatementRefused, naming the row."""
     pages = _Pages()
     try:
@@ -64,16 +74,16 @@ def read(body: bytes, currency: str | None, window: Window | None) -> Statement:
         raise StatementRefused(
             f"line {pages.rows + 1}: not strict JSON: {error}; export the statement again"
         ) from error
-    told = text(0, "currency", pages.told.get("currency")) or pages.currency
-    agreed_on = agreed(currency, told)
-    return completed(
+    stated = text(0, "currency", pages.fields.get("currency")) or pages.currency
+    agreed_on = agreed_currency(currency, stated)
+    return checked_statement(
         [_in(line, agreed_on) for line in pages.lines],
         body=body,
-        format=FORMAT,
+        format=NAME,
         currency=agreed_on,
-        window=period(window, _window(pages.told)),
-        opening=money(0, "openingBalance", pages.told.get("opening_balance")),
-        closing=money(pages.rows, "closingBalance", pages.told.get("closing_balance")),
+        window=period(window, _window(pages.fields)),
+        opening=money(0, "openingBalance", pages.fields.get("opening_balance")),
+        closing=money(pages.rows, "closingBalance", pages.fields.get("closing_balance")),
     )
 
 
@@ -110,8 +120,8 @@ def _array(words: str, place: int) -> Generator[JSON, None, int]:
 
 
 def _after_blank(words: str, place: int) -> int:
-    found = _BLANK.match(words, place)
-    return found.end() if found else place
+    match = _BLANK.match(words, place)
+    return match.end() if match else place
 
 
 def _take(pages: _Pages, value: JSON) -> None:
@@ -125,7 +135,7 @@ def _take(pages: _Pages, value: JSON) -> None:
     rows = value.get("data")
     if not isinstance(rows, list):
         pages.rows += 1
-        bounded(pages.rows)
+        check_line_count(pages.rows)
         line = _line(pages.rows, rows if isinstance(rows, dict) else value)
         pages.lines.append(line)
         pages.currency = pages.currency or line.currency or None
@@ -133,7 +143,7 @@ def _take(pages: _Pages, value: JSON) -> None:
     meta = value.get("meta")
     for table in (value, meta if isinstance(meta, dict) else {}):
         for name in ("opening_balance", "closing_balance", "currency", "from", "to"):
-            pages.tell(name, _field(table, name))
+            pages.set(name, _field(table, name))
     for row in rows:
         _take(pages, row)
 
@@ -176,9 +186,9 @@ def _signed(number: int, amount: Decimal, indicator: JSON) -> Decimal:
 
 def _reference(number: int, fields: Mapping[str, JSON]) -> str | None:
     for name in ("transaction_reference", "end_to_end_ref", "transaction_hash"):
-        found = text(number, name, _field(fields, name))
-        if found is not None:
-            return found
+        reference = text(number, name, _field(fields, name))
+        if reference is not None:
+            return reference
     return None
 
 
@@ -201,10 +211,10 @@ def _in(line: StatementLine, currency: str) -> StatementLine:
     return line
 
 
-def _window(told: Mapping[str, JSON]) -> Window | None:
-    if "from" not in told or "to" not in told:
+def _window(fields: Mapping[str, JSON]) -> Window | None:
+    if "from" not in fields or "to" not in fields:
         return None
-    return _instant(0, told["from"]), _instant(0, told["to"])
+    return _instant(0, fields["from"]), _instant(0, fields["to"])
 
 
 def _equal(one: JSON, other: JSON) -> bool:
@@ -215,3 +225,6 @@ def _equal(one: JSON, other: JSON) -> bool:
         return money(0, "balance", one) == money(0, "balance", other)
     except StatementRefused:
         return False
+
+
+FORMAT: Final = StatementFormat(NAME, lambda _head, _columns: False, read)

@@ -1,4 +1,4 @@
-"""What every statement owes, whatever its format: an order in time, sums that add up, a period."""
+"""Check every statement, whatever its format: lines in order of time, exact sums, a period."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ledger.errors import InvalidCallback
@@ -16,19 +16,17 @@ from ledger.statements.model import (
     Statement,
     StatementLine,
     StatementRefused,
+    Window,
     identified,
 )
-
-Window: TypeAlias = tuple[datetime, datetime]
-"""A period: from (inclusive), to (exclusive)."""
 
 MOMENT: Final = timedelta(microseconds=1)
 
 SLACK: Final = timedelta(days=1)
-"""How far a period given may reach beyond the one stated: a last day may be meant to be in."""
+"""How far a given period may reach beyond the stated one, whose last day it may include."""
 
 
-def completed(
+def checked_statement(
     lines: Sequence[StatementLine],
     *,
     body: bytes,
@@ -47,8 +45,8 @@ def completed(
         if line.effective_at.year not in YEARS:
             raise refusal(line.number, f"is dated {line.effective_at.isoformat()}, outside of "
                           f"{YEARS[0]} to {YEARS[-1]}; correct its time")  # fmt: skip
-    code(currency)
-    ordered = identified(in_order(_once(lines), opening, closing))
+    currency_code(currency)
+    ordered = identified(in_order(_without_repeated(lines), opening, closing))
     opening, closing = _balances(ordered, opening, closing)
     opened_at, closed_at = window or _span(ordered)
     _in_years(opened_at, closed_at)
@@ -86,8 +84,8 @@ def refusal(number: int, what: str) -> StatementRefused:
     return StatementRefused(f"line {number}: {what}")
 
 
-def bounded(number: int) -> None:
-    """Refuse the line beyond LINES_MAX."""
+def check_line_count(number: int) -> None:
+    """Raise StatementRefused beyond LINES_MAX lines."""
     if number > LINES_MAX:
         raise StatementRefused(f"more than {LINES_MAX} lines; split the file by time")
 
@@ -108,30 +106,30 @@ def text(number: int, name: str, value: object) -> str | None:
         raise refusal(number, f"{error}; the provider's export is damaged") from error
 
 
-def agreed(currency: str | None, told: str | None) -> str:
-    """Return the currency that file and caller agree on, in upper case.
+def agreed_currency(currency: str | None, stated: str | None) -> str:
+    """Return the currency that the file states or the caller gives, in upper case.
 
     Raises StatementRefused when they differ or neither names one.
     """
-    if currency and told and currency.upper() != told.upper():
+    if currency and stated and currency.upper() != stated.upper():
         raise StatementRefused(
-            f"the file is about {told.upper()}, not {currency.upper()}; import it as such"
+            f"the file is about {stated.upper()}, not {currency.upper()}; import it as such"
         )
-    found = told or currency
-    if not found:
+    code = stated or currency
+    if not code:
         raise StatementRefused("the file names no currency; give it (--currency)")
-    return code(found)
+    return currency_code(code)
 
 
-def code(told: str) -> str:
+def currency_code(text: str) -> str:
     """Return a currency in upper case. Raises StatementRefused for what callbacks cannot name."""
-    found = as_currency(told)
-    if found is None:
+    code = as_currency(text)
+    if code is None:
         raise StatementRefused(
-            f"{shown(told)} is no currency code: a letter, then 1 to 11 letters or digits; give "
+            f"{shown(text)} is no currency code: a letter, then 1 to 11 letters or digits; give "
             "the one of the wallet (--currency)"
         )
-    return found
+    return code
 
 
 def period(given: Window | None, stated: Window | None) -> Window | None:
@@ -163,14 +161,14 @@ def zone(columns: Mapping[str, str] | None) -> ZoneInfo | None:
 
 
 def midnight(day: date, where: ZoneInfo | None) -> datetime:
-    """Return the first moment of a day told without a time, in UTC."""
+    """Return the first moment of a day in a time zone (UTC without one), in UTC."""
     return datetime(day.year, day.month, day.day, tzinfo=where or UTC).astimezone(UTC)
 
 
 def in_order(
     lines: Sequence[StatementLine], opening: Decimal | None, closing: Decimal | None
 ) -> Sequence[StatementLine]:
-    """Return the lines oldest first, as the running balance says, else as the times say.
+    """Return the lines oldest first: in the order that the running balances show, else by time.
 
     Files are written in either direction, and so may their pages be. Raises StatementRefused,
     naming the first line whose balance does not follow, when no order adds up.
@@ -241,21 +239,21 @@ def _balances(
     return opening, closing
 
 
-def _once(lines: Sequence[StatementLine]) -> list[StatementLine]:
+def _without_repeated(lines: Sequence[StatementLine]) -> list[StatementLine]:
     """Drop what overlapping pages repeat: the same id with the same content."""
     known: dict[str, StatementLine] = {}
-    found = []
+    result = []
     for line in lines:
         twin = known.setdefault(line.id, line) if line.id else line
         if twin is line:
-            found.append(line)
-        elif _told(twin) != _told(line):
-            raise refusal(line.number, f"has the id {line.id!r} of line {twin.number}, but says "
-                          "something else; export the statement again")  # fmt: skip
-    return found
+            result.append(line)
+        elif _content(twin) != _content(line):
+            raise refusal(line.number, f"has the id {line.id!r} of line {twin.number}, but is "
+                          "different; export the statement again")  # fmt: skip
+    return result
 
 
-def _told(line: StatementLine) -> tuple[object, ...]:
+def _content(line: StatementLine) -> tuple[object, ...]:
     return line.amount, line.currency, line.effective_at, line.kind, line.contract_id, line.balance
 
 

@@ -8,7 +8,7 @@ import random
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +23,6 @@ from ledger.export import pack as export_pack
 from ledger.export import pack_file as pack
 from ledger.export.pack_file import PackReader
 from ledger.payload import TEXT_MAX
-from ledger.statements.importer import append_statement
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
 from ledger.verify.outcome import overall
@@ -32,7 +31,7 @@ from tests import samples
 from tests.asking import Json, Service, payment, payout, serving
 from tests.conftest import Database
 from tests.evidence import with_key
-from tests.statements import JANUARY, row, statement
+from tests.statements import JANUARY, append_statement, row, statement
 
 SOURCES = ("straitsx", "gokart", "straitsx.statements")
 SELECT_KEYS = """
@@ -130,7 +129,7 @@ async def import_line(service: Service, names: dict[str, str]) -> None:
         columns=None,
         window=window,  # type: ignore[arg-type]
     )
-    await append_statement(service.database.service_dsn, "straitsx", read, datetime.now(UTC))
+    await append_statement(service.database.service_dsn, "straitsx", read)
 
 
 async def seal(service: Service) -> None:

@@ -8,7 +8,7 @@ import random
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from ledger.export import pack_file as pack
 from ledger.export.jsonl import event_line, read_event, row_line
 from ledger.export.offline_fold import LINKS, PARKED
 from ledger.export.pack_file import SUM_OF_SUMS, SUMS, PackReader, PackWriter
-from ledger.statements.importer import append_statement
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
 from ledger.verify.outcome import Checked, overall
@@ -39,7 +38,7 @@ from tests.asking import first_generation, fold_source
 from tests.conftest import Database, with_database
 from tests.dumps import load_terms
 from tests.evidence import append, append_bodies, as_superuser, stories, with_key
-from tests.statements import JANUARY, row, statement
+from tests.statements import JANUARY, append_statement, row, statement
 
 SIZES = (7, 40, 60)
 RECONCILED = ("statements", "statement_lines", "statement_parts", "adjustments")
@@ -184,7 +183,7 @@ async def test_a_pack_holds_the_log_of_statements_and_folds_it(ledger: Ledger) -
     body = statement([row("r1", "nobody", "10", NOON)])
     window = tuple(datetime.fromisoformat(each) for each in JANUARY)
     read = read_statement(body, format=None, currency="XSGD", columns=None, window=window)  # type: ignore[arg-type]
-    await append_statement(ledger.database.service_dsn, "straitsx", read, datetime.now(UTC))
+    await append_statement(ledger.database.service_dsn, "straitsx", read)
     async with ledger.database.service() as connection:
         sealer = SourceSealer("straitsx.statements", ledger.database.settings)
         assert await sealer.step(connection) == 3

@@ -13,14 +13,20 @@ from ledger.database import conditions
 from ledger.doctor import database as doctor_database
 from ledger.model import changed
 from ledger.reconciliation.runner import FAILED, Reconciler
-from ledger.statements.importer import append_statement
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
 from ledger.verify.database import Verification, VerifyOptions
 from tests.asking import Json, Service, payment, serving
 from tests.conftest import Database, eventually
 from tests.dumps import differences, dump, fold_from_zero
-from tests.statements import JANUARY, post_statement, refused_statement, row, statement
+from tests.statements import (
+    JANUARY,
+    append_statement,
+    post_statement,
+    refused_statement,
+    row,
+    statement,
+)
 
 NOON = "2026-01-10T12:00:00Z"
 
@@ -100,7 +106,7 @@ async def test_the_first_moment_of_year_1_is_no_date(service: Service, moment: s
         (("0001-01-01T00:00:00Z", JANUARY[1]), "reaches to 0001-01-01T00:00:00+00:00, outside of"),
         (("1969-12-31T00:00:00Z", JANUARY[1]), "outside of 1970 to 2199"),
         ((JANUARY[0], "9999-12-31T00:00:00Z"), "outside of 1970 to 2199"),
-        ((JANUARY[0], in_(days=1, hours=1)), "which is yet to come"),
+        ((JANUARY[0], in_(days=1, hours=1)), "which is in the future"),
     ],
 )
 async def test_a_period_that_cannot_be_is_refused(
@@ -133,7 +139,7 @@ async def plant(service: Service, currency: str) -> str:
     window = (datetime.fromisoformat(JANUARY[0]), datetime.fromisoformat(JANUARY[1]))
     read = read_statement(body, format=None, currency=currency, columns=None, window=window)
     planted = changed(read, opened_at=datetime(1, 1, 1, tzinfo=UTC))
-    await append_statement(service.database.service_dsn, "straitsx", planted, datetime.now(UTC))
+    await append_statement(service.database.service_dsn, "straitsx", planted)
     return planted.sha256
 
 

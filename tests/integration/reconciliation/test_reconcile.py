@@ -586,7 +586,7 @@ async def test_a_mistaken_statement_is_withdrawn_and_the_right_one_stated_again(
     right, wrong = statement(rows), statement([*rows[:2], *SECOND])
     await post_statement(service, right)
     status, problem = await refused_statement(service, wrong, (JANUARY[0], "2062-02-01T00:00:00Z"))
-    assert (status, "yet to come" in problem["detail"]) == (422, True)
+    assert (status, "in the future" in problem["detail"]) == (422, True)
     await post_statement(service, wrong, (JANUARY[0], "2026-03-01T00:00:00Z"))
     assert (await reconcile(service)).results[0].state == "BREAKS"
     sha256 = (await listed(service))[0]["sha256"]

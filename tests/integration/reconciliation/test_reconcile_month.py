@@ -19,11 +19,10 @@ from ledger.eventlog.identity import identity
 from ledger.reconciliation.runner import Run
 from ledger.simulator.month import Month, month
 from ledger.simulator.story import Planted
-from ledger.statements.importer import append_statement
 from ledger.statements.reader import read_statement
 from tests.asking import Service, serving
 from tests.conftest import Database
-from tests.statements import decide, reconcile, reconcile_now
+from tests.statements import append_statement, decide, reconcile, reconcile_now
 
 SEED = 11
 ALONE = """
@@ -73,7 +72,7 @@ async def import_all(database: Database, told: Month, currencies: list[str]) -> 
         read = read_statement(
             told.statements[currency], format=None, currency=None, columns=None, window=None
         )
-        await append_statement(database.service_dsn, "straitsx", read, datetime.now(UTC))
+        await append_statement(database.service_dsn, "straitsx", read)
 
 
 @pytest.fixture

@@ -1,23 +1,25 @@
-"""What is pulled goes into the log of statements, from where the imported ones end."""
+"""Fetched statements are imported; fetching begins where the imported statements end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
+import aiohttp
 
 from ledger.config.pull import Pull
-from ledger.statements import puller as pulling
-from ledger.statements.provider_api import Span
+from ledger.statements import puller
+from ledger.statements.provider_api import APIS, StatementApi
+from ledger.statements.puller import ImportedPeriod
 from tests.asking import serving
 from tests.conftest import Database
 from tests.statements import post_statement, row, statement
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
+FEBRUARY = datetime(2026, 2, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PULL = Pull("https://api.example/v1", "key", ("XSGD",), 60.0)
 FILE = b"""
@@ -28,41 +30,46 @@ FILE = b"""
 """
 
 
-async def test_a_pulled_statement_is_imported_and_the_next_begins_where_it_ends(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+async def test_a_fetched_statement_is_imported_and_the_next_begins_where_it_ends(
+    database: Database,
 ) -> None:
-    seen: list[dict[str, Span]] = []
-    done = asyncio.Event()
+    periods: list[tuple[datetime, datetime]] = []
+    is_imported = asyncio.Event()
 
-    async def pull_once(
+    async def fetch_statement(
+        _: aiohttp.ClientSession,
         pull: Pull,
-        importer: Callable[[bytes], Awaitable[None]],
-        now: Callable[[], datetime],
-        covered: MutableMapping[str, Span],
-    ) -> None:
-        assert (pull, now()) == (PULL, NOW)
-        seen.append(dict(covered))
-        await importer(FILE)
-        done.set()
-        await asyncio.Event().wait()
+        currency: str,
+        opened_at: datetime,
+        closed_at: datetime,
+    ) -> bytes:
+        assert (pull, currency) == (PULL, "XSGD")
+        periods.append((opened_at, closed_at))
+        if len(periods) > 1:
+            is_imported.set()
+            await asyncio.Event().wait()
+        return FILE
 
-    monkeypatch.setattr(pulling.pull, "run", pull_once)
+    api = StatementApi(APIS["straitsx"].open_session, fetch_statement)
     straitsx = replace(database.settings.sources["straitsx"], pull=PULL)
     settings = replace(database.settings, sources={"straitsx": straitsx})
-    assert pulling.pulls(settings)
-    assert not pulling.pulls(database.settings)
+    assert puller.has_pulls(settings)
+    assert not puller.has_pulls(database.settings)
     async with serving(database) as service:
         await post_statement(service, statement([row("r1", "c1", "10", "2026-01-02T00:00:00Z")]))
-        task = asyncio.create_task(pulling.run(database.service_dsn, settings, lambda: NOW))
-        async with asyncio.timeout(20):
-            await done.wait()
+        task = asyncio.create_task(
+            puller.run(database.service_dsn, settings, lambda: NOW, {"straitsx": api})
+        )
+        async with asyncio.timeout(60):
+            await is_imported.wait()
         task.cancel()
         await asyncio.wait([task])
-        assert seen == [{"XSGD": Span(JANUARY, datetime(2026, 2, 1, tzinfo=UTC))}]
+        hour = timedelta(seconds=PULL.overlap_seconds)
+        assert periods == [(FEBRUARY - hour, FEBRUARY + DAY), (FEBRUARY + DAY, FEBRUARY + 2 * DAY)]
         await service.fold()
         found: list[dict[str, Any]] = (await service.ask("/v1/statements"))["statements"]
         assert [each["closing"] for each in found] == ["12.5", "10"]
     async with database.service() as connection:
-        assert await pulling.covered_by(connection, "straitsx") == {
-            "XSGD": Span(JANUARY, datetime(2026, 2, 2, tzinfo=UTC))
+        assert await puller.imported_periods(connection, "straitsx") == {
+            "XSGD": ImportedPeriod(JANUARY, FEBRUARY + DAY)
         }

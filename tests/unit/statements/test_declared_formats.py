@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from ledger import registry
-from ledger.statements.model import FORMATS, StatementRefused
-from ledger.statements.puller import APIS
-from ledger.statements.reader import read_statement
+from ledger.statements.model import StatementRefused
+from ledger.statements.provider_api import APIS
+from ledger.statements.reader import FORMAT_NAMES, read_statement
 
 
 def test_every_declared_format_and_api_exists() -> None:
     for provider in registry.load().providers.values():
-        assert provider.statement_format in (None, *FORMATS)
+        assert provider.statement_format in (None, *FORMAT_NAMES)
         assert provider.statement_api in (None, *APIS)
 
 

@@ -21,17 +21,12 @@ from ledger.config import settings
 from ledger.config.pull import Pull
 from ledger.errors import PullFailed, SettingsError, StatementRefused
 from ledger.statements.model import Statement
-from ledger.statements.provider_api import (
-    PAGE_ROWS,
-    Span,
-    catch_up,
-    fetch_balances,
-    fetch_statement,
-    opened,
-    run,
-)
+from ledger.statements.provider_api import APIS
+from ledger.statements.puller import ImportedPeriod, catch_up, pull_forever
 from ledger.statements.reader import read_statement
+from ledger.statements.straitsx_api import PAGE_ROWS, fetch_statement, open_session
 
+API = APIS["straitsx"]
 KEY = "not-to-be-told"
 DAY = datetime(2026, 6, 1, tzinfo=UTC)
 NEXT = DAY + timedelta(days=1)
@@ -41,7 +36,7 @@ Fault = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Provider:
-    """Plays the two documented endpoints over rows of (time, amount); newest first, as it does."""
+    """Plays the documented endpoint over rows of (time, amount); newest first, as it does."""
 
     rows: list[tuple[datetime, Decimal]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -58,9 +53,6 @@ class Provider:
             return web.Response(status=401)
         if self.faults:
             return await self.faults.pop(0)(request)
-        if request.path.endswith("/account-balance"):
-            data = '[{"id":"1","type":"balance","attributes":{"currency":"xsgd","amount":"10.50"}}]'
-            return web.Response(text=f'{{"data":{data}}}')
         return web.Response(text=self.page(request.query.getone("page[number]")))
 
     def page(self, number: str) -> str:
@@ -110,7 +102,7 @@ def hours(*amounts: str) -> list[tuple[datetime, Decimal]]:
 
 
 async def fetched(provider: Provider, **changes: float) -> Statement:
-    async with provider.serving() as pull, opened(replace(pull, **changes)) as session:  # type: ignore[arg-type]
+    async with provider.serving() as pull, open_session(replace(pull, **changes)) as session:  # type: ignore[arg-type]
         body = await fetch_statement(session, replace(pull, **changes), "xsgd", DAY, NEXT)  # type: ignore[arg-type]
     return read_statement(body, format=None, currency=None, columns=None, window=None)
 
@@ -126,7 +118,7 @@ def answering(status: int, **headers: str) -> Fault:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.statements.provider_api.WAIT_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("ledger.statements.straitsx_api.WAIT_SECONDS_MAX", 0.2)
 
 
 async def test_all_pages_become_one_exact_statement() -> None:
@@ -150,7 +142,10 @@ async def test_without_a_page_count_it_asks_until_a_page_is_empty() -> None:
 
 
 async def test_the_same_rows_give_the_same_bytes() -> None:
-    async with Provider(hours("1", "-0.000001", "2.50")).serving() as pull, opened(pull) as session:
+    async with (
+        Provider(hours("1", "-0.000001", "2.50")).serving() as pull,
+        open_session(pull) as session,
+    ):
         one = await fetch_statement(session, pull, "xsgd", DAY, NEXT)
         two = await fetch_statement(session, pull, "XSGD", DAY, NEXT)
     assert one == two
@@ -159,7 +154,7 @@ async def test_the_same_rows_give_the_same_bytes() -> None:
 
 async def test_a_row_on_the_edge_is_in_exactly_one_period() -> None:
     provider = Provider([(DAY, Decimal(1)), (NEXT, Decimal(2)), (NEXT, Decimal(3))])
-    async with provider.serving() as pull, opened(pull) as session:
+    async with provider.serving() as pull, open_session(pull) as session:
         first, second = [
             read_statement(
                 await fetch_statement(session, pull, "xsgd", at, at + timedelta(days=1)),
@@ -200,7 +195,7 @@ async def test_a_busy_or_broken_provider_is_asked_again() -> None:
 
 
 async def test_retry_after_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.statements.provider_api.WAIT_SECONDS_MAX", 5.0)
+    monkeypatch.setattr("ledger.statements.straitsx_api.WAIT_SECONDS_MAX", 5.0)
     provider = Provider(hours("1"), [answering(429, Retry_After="1")])
     await fetched(provider)
     assert provider.asked_at[1] - provider.asked_at[0] >= 1
@@ -213,9 +208,9 @@ async def test_a_provider_that_stays_away_ends_in_a_failure_without_the_key() ->
     assert len(provider.asked) == 4
     assert KEY not in repr(caught.value)
     gone = Pull(f"http://127.0.0.1:{unused_port()}", KEY, ("XSGD",), 60)
-    async with opened(gone) as session:
+    async with open_session(gone) as session:
         with stamina.set_testing(True), pytest.raises(PullFailed, match="did not answer"):
-            await fetch_balances(session, gone)
+            await fetch_statement(session, gone, "xsgd", DAY, NEXT)
     assert KEY not in repr(gone)
 
 
@@ -233,7 +228,7 @@ async def test_a_statement_that_does_not_add_up_is_refused() -> None:
 
 
 async def test_an_answer_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ledger.statements.provider_api.PAGE_BYTES_MAX", 100)
+    monkeypatch.setattr("ledger.statements.straitsx_api.PAGE_BYTES_MAX", 100)
     with pytest.raises(PullFailed, match="larger than 100 bytes"):
         await fetched(Provider(hours("1", "2")))
 
@@ -243,27 +238,6 @@ async def test_requests_keep_the_pace() -> None:
     await fetched(provider, requests_per_second=10)
     assert len(provider.asked) == 4
     assert provider.asked_at[-1] - provider.asked_at[0] >= 0.25
-
-
-async def test_balances_are_exact() -> None:
-    async with Provider().serving() as pull, opened(pull) as session:
-        assert await fetch_balances(session, pull) == {"XSGD": Decimal("10.50")}
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ('{"data":{"type":"b","attributes":{"sgd":"1.0","xsgd":2.5}}}', {"SGD": 1, "XSGD": 2.5}),
-        ('{"usd":"3"}', {"USD": 3}),
-    ],
-)
-async def test_balances_are_read_in_every_shape(text: str, wanted: dict[str, float]) -> None:
-    async def told(_: web.Request) -> web.StreamResponse:
-        return web.Response(text=text)
-
-    async with Provider(faults=[told]).serving() as pull, opened(pull) as session:
-        found = await fetch_balances(session, pull)
-    assert {name: float(amount) for name, amount in found.items()} == wanted
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -285,15 +259,15 @@ async def test_the_loop_covers_every_period_once_and_survives_failures(
             raise failure
         taken.append(read_statement(body, format=None, currency=None, columns=None, window=None))
 
-    covered: dict[str, Span] = {}
+    covered: dict[str, ImportedPeriod] = {}
     clock = [DAY + timedelta(hours=60)]
     provider.faults = [answering(500)] * 5
     with caplog.at_level(logging.INFO):
         async with provider.serving() as pull:
-            task = asyncio.create_task(run(pull, importer, lambda: clock[0], covered))
-            await until(lambda: covered.get("XSGD") == Span(DAY, clock[0]))
+            task = asyncio.create_task(pull_forever(API, pull, importer, lambda: clock[0], covered))
+            await until(lambda: covered.get("XSGD") == ImportedPeriod(DAY, clock[0]))
             clock[0] += timedelta(days=1)
-            await until(lambda: covered["XSGD"] == Span(DAY, clock[0]))
+            await until(lambda: covered["XSGD"] == ImportedPeriod(DAY, clock[0]))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -312,13 +286,13 @@ async def test_a_row_that_was_entered_late_is_fetched_with_the_next_period() -> 
     async def importer(body: bytes) -> None:
         taken.append(read_statement(body, format=None, currency=None, columns=None, window=None))
 
-    covered: dict[str, Span] = {}
+    covered: dict[str, ImportedPeriod] = {}
     clock = [DAY + timedelta(hours=3)]
-    async with provider.serving() as told, opened(told) as session:
+    async with provider.serving() as told, open_session(told) as session:
         pull = replace(told, overlap_seconds=5_400)
 
         async def next_round() -> None:
-            await catch_up(session, pull, "XSGD", importer, lambda: clock[0], covered)
+            await catch_up(API, session, pull, "XSGD", importer, lambda: clock[0], covered)
 
         await next_round()
         await next_round()
@@ -328,7 +302,7 @@ async def test_a_row_that_was_entered_late_is_fetched_with_the_next_period() -> 
         await next_round()
         clock[0] += timedelta(hours=47)
         await next_round()
-    assert covered == {"XSGD": Span(DAY, clock[0])}
+    assert covered == {"XSGD": ImportedPeriod(DAY, clock[0])}
     assert [line.amount for line in taken[1].lines] == [3, 7]
     hour = timedelta(hours=1)
     assert [(s.opened_at - DAY, s.closed_at - DAY) for s in taken] == [
@@ -345,10 +319,12 @@ async def test_what_is_fetched_once_more_never_begins_before_what_was_imported()
         told = read_statement(body, format=None, currency=None, columns=None, window=None)
         begins.append(told.opened_at)
 
-    covered = {"XSGD": Span(DAY, DAY + timedelta(minutes=10))}
-    async with provider.serving() as told, opened(told) as session:
+    covered = {"XSGD": ImportedPeriod(DAY, DAY + timedelta(minutes=10))}
+    async with provider.serving() as told, open_session(told) as session:
         pull = replace(told, overlap_seconds=86_400)
-        await catch_up(session, pull, "XSGD", importer, lambda: DAY + timedelta(hours=1), covered)
+        await catch_up(
+            API, session, pull, "XSGD", importer, lambda: DAY + timedelta(hours=1), covered
+        )
     assert begins == [DAY]
 
 
