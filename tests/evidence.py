@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from ledger import registry
-from ledger.eventlog.appender import Log, NewEvent
-from ledger.eventlog.identity import identity
+from ledger.eventlog.appender import Log
+from ledger.eventlog.new_event import NewEvent, callback_event
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence import keys
 from tests.asking import payment, payout
@@ -28,13 +28,9 @@ def new_event(source: str, body: bytes, path_event: str | None = None) -> NewEve
     """Return a callback as the receiver would append it."""
     provider = "gokart" if source == "gokart" else "straitsx"
     reading = registry.load().read(provider, path_event, body)
-    key, event_id = identity(source, reading, body)
-    envelope = reading.envelope
-    return NewEvent(
-        event_id, key, envelope.kind, envelope.resource_id, envelope.status,
-        envelope.idempotency_id, envelope.provider_at, path_event, "callback", reading.reason,
-        reading.detail, "127.0.0.1", '{"content-type":"application/json"}', body,
-        datetime.now(UTC),
+    return callback_event(
+        source, reading, body, received_at=datetime.now(UTC), path_event=path_event,
+        peer="127.0.0.1", headers='{"content-type":"application/json"}',
     )  # fmt: skip
 
 
@@ -54,8 +50,8 @@ async def append_bodies(database: Database, bodies: list[bytes], source: str = "
     """Append these bodies to a log, in order."""
     log = Log(database.service_dsn, database.settings)
     running = asyncio.create_task(log.run())
-    lane = log.lanes[source]
-    await asyncio.gather(*(lane.append(new_event(source, body)) for body in bodies))
+    appender = log.appenders[source]
+    await asyncio.gather(*(appender.append(new_event(source, body)) for body in bodies))
     log.stop()
     await running
 

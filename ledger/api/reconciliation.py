@@ -15,8 +15,8 @@ from aiohttp import web
 from ledger.api.endpoints import QUERY, answer_read, answered
 from ledger.api.problems import PAGE_HEADERS, PRIVATE
 from ledger.errors import Conflicting, InvalidRequest, NotFound, StatementRefused
-from ledger.eventlog.appender import NewEvent
 from ledger.eventlog.identity import statements_log
+from ledger.eventlog.new_event import NewEvent
 from ledger.evidence.authenticity import require_secret
 from ledger.queries import findings as reads_findings
 from ledger.queries import reconciliation as reads_recon

@@ -29,8 +29,8 @@ from ledger.bench.run import (
 )
 from ledger.config.settings import Settings, load
 from ledger.errors import MeasurementFailed
-from ledger.eventlog.appender import Appender, InFlightLimit, NewEvent, append_pool
-from ledger.eventlog.identity import identity
+from ledger.eventlog.appender import Appender, InFlightLimit, append_pool
+from ledger.eventlog.new_event import NewEvent, callback_event
 from ledger.postgres.server import EmbeddedPostgres
 from ledger.service.startup import prepare
 from ledger.simulator.simulate import SimulatedCallback
@@ -84,24 +84,24 @@ async def measure_fold(events: int) -> dict[str, Any]:
 
 
 async def _fill(dsn: str, settings: Settings, events: int) -> None:
-    """Append through the receiver's own lane, in its largest batches."""
-    budget = InFlightLimit(settings.queue_events_max, settings.queue_bytes_max)
-    lane = Appender(SOURCE, settings, budget, lambda: None)
+    """Append through the receiver's own appender, in its largest batches."""
+    in_flight = InFlightLimit(settings.queue_events_max, settings.queue_bytes_max)
+    appender = Appender(SOURCE, settings, in_flight)
     async with append_pool(dsn) as pool:
-        running = asyncio.create_task(lane.run(pool))
+        running = asyncio.create_task(appender.run(pool))
         try:
-            new_events = _arrivals(events)
+            new_events = _new_events(events)
             while part := list(islice(new_events, ROUND_EVENTS)):
                 async with asyncio.timeout(APPEND_SECONDS_MAX):
-                    for appended in await asyncio.gather(*[lane.append(each) for each in part]):
+                    for appended in await asyncio.gather(*[appender.append(each) for each in part]):
                         if not appended.fresh:
                             raise MeasurementFailed("two made-up callbacks are the same event")
         finally:
-            lane.stop()
+            appender.stop()
             await running
 
 
-def _arrivals(events: int) -> Iterator[NewEvent]:
+def _new_events(events: int) -> Iterator[NewEvent]:
     known = registry.load()
     for callback in mixed(SEED, events):
         yield new_event(known, callback)
@@ -109,13 +109,10 @@ def _arrivals(events: int) -> Iterator[NewEvent]:
 
 def new_event(known: registry.Registry, callback: SimulatedCallback) -> NewEvent:
     """Turn a made-up callback into what the receiver would append."""
-    reading = known.read(SOURCE, callback.event, callback.body)
-    key, event_id = identity(SOURCE, reading, callback.body)
-    read = reading.envelope
-    return NewEvent(
-        event_id, key, read.kind, read.resource_id, read.status, read.idempotency_id,
-        read.provider_at, callback.event, "callback", reading.reason, reading.detail,
-        "127.0.0.1", '{"Content-Type":"application/json"}', callback.body, datetime.now(UTC),
+    return callback_event(
+        SOURCE, known.read(SOURCE, callback.event, callback.body), callback.body,
+        received_at=datetime.now(UTC), path_event=callback.event, peer="127.0.0.1",
+        headers='{"Content-Type":"application/json"}',
     )  # fmt: skip
 
 

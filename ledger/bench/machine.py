@@ -43,7 +43,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "event_loop": runner().__module__.partition(".")[0],
         "aiohttp": aiohttp.__version__,
         "asyncpg": asyncpg.__version__,
-        "fdatasync_us": round(sync_seconds(folder) * 1e6),
+        "fdatasync_us": round(sync_seconds(folder) * 1e6, 1),
     }  # fmt: skip
 
 

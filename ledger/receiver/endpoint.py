@@ -18,9 +18,9 @@ from aiohttp import web
 from ledger.config.settings import Settings
 from ledger.config.source import EVENT_NAME, Source
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
-from ledger.eventlog.appender import AppendResult, InFlightLimit, Log, NewEvent
-from ledger.eventlog.identity import identity
-from ledger.evidence.authenticity import headers_with_mark
+from ledger.eventlog.appender import AppendResult, InFlightLimit, Log
+from ledger.eventlog.new_event import NewEvent, callback_event
+from ledger.evidence.authenticity import mark_event
 from ledger.fold.dispatch import EVENT_MISMATCH, UNKNOWN
 from ledger.model import Envelope
 from ledger.receiver.delivery_log import DeliveryLog
@@ -148,10 +148,10 @@ class Receiver:
             self.new_event, source, path_event, peer=self.peer(request), headers=headers, body=body
         )
         new_event = made(reading=reading)
-        appended = await self.log.lanes[name].append(new_event)
-        if not appended.is_alike:
+        appended = await self.log.appenders[name].append(new_event)
+        if not appended.is_same_resource:
             new_event = made(reading=_elsewhere(appended.position))
-            appended = await self.log.lanes[name].append(new_event)
+            appended = await self.log.appenders[name].append(new_event)
         outcome, content = verdict(name, new_event, appended)
         place = {"Ledger-Position": f"{name}:{appended.position}"}
         return outcome, _answer(200, content, place)
@@ -218,29 +218,11 @@ class Receiver:
         reading: ParsedCallback,
     ) -> NewEvent:
         """Return an authentic callback as the log takes it; `headers` are a JSON object."""
-        key, event_id = identity(source.name, reading, body)
-        envelope = reading.envelope
-        return NewEvent(
-            event_id,
-            key,
-            envelope.kind,
-            envelope.resource_id,
-            envelope.status,
-            envelope.idempotency_id,
-            envelope.provider_at,
-            path_event,
-            "callback",
-            reading.reason,
-            reading.detail,
-            peer or "",
-            headers_with_mark(
-                source, source.name, headers, origin="callback", path_event=path_event,
-                event_id=event_id,
-            ),
-            body,
-            self.now(),
-            reading.is_by_url,
+        new_event = callback_event(
+            source.name, reading, body, received_at=self.now(), path_event=path_event,
+            peer=peer or "", headers=headers,
         )  # fmt: skip
+        return mark_event(source, source.name, new_event)
 
     def peer(self, request: web.Request) -> str | None:
         """Return the sender's address; X-Forwarded-For counts only from a trusted proxy."""

@@ -22,7 +22,8 @@ import orjson
 
 from ledger.config.source import Source
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
-from ledger.eventlog.appender import AppendResult, NewEvent, Tell
+from ledger.eventlog.appender import AppendResult, OnResult
+from ledger.eventlog.new_event import NewEvent
 from ledger.receiver.connections import Tracked
 from ledger.receiver.endpoint import (
     FORM,
@@ -247,8 +248,10 @@ class Door:
         for each in list(self.open):
             each.close()
 
-    def submit(self, callback: PlainCallback, peer: str | None, tell: Tell) -> NewEvent | None:
-        """Queue a callback; `tell` hears of it. None when it needs the long way."""
+    def submit(
+        self, callback: PlainCallback, peer: str | None, on_result: OnResult
+    ) -> NewEvent | None:
+        """Queue a callback; `on_result` is called once. None when it needs the long way."""
         receiver, head, body = self.receiver, callback.head, callback.body
         source = head.source
         sender = receiver.sender(peer, head.forwarded_for)
@@ -275,7 +278,7 @@ class Door:
             reading=reading,
         )
         try:
-            receiver.log.lanes[source.name].submit(new_event, tell)
+            receiver.log.appenders[source.name].submit(new_event, on_result)
         except Overloaded:
             return None
         return new_event

@@ -1,75 +1,63 @@
-"""Operators' decisions: events of the same log, appended through the same lane."""
+"""Operators' decisions: events of the same log, appended by the same appenders."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from ledger.errors import NotFound
-from ledger.eventlog.appender import NewEvent
-from ledger.eventlog.identity import event_id
+from ledger.eventlog.appender import Log
+from ledger.eventlog.new_event import NewEvent, operator_event
 from ledger.evidence.authenticity import mark_event, require_secret
-from ledger.receiver.endpoint import Receiver
 
 
-def decider(
-    receiver: Receiver, role: str = "all"
-) -> Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]:
-    """Return the function that appends a decision to a source's log and says where it is."""
+@dataclass(frozen=True, slots=True)
+class OperatorEvents:
+    """Appends what operators decide to the logs of configured sources."""
 
-    async def decide(source: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        if source not in receiver.log.lanes:
-            raise NotFound(f"source {source} is not configured in this service")
-        now = receiver.now()
+    log: Log
+    role: str = "all"
+    """The role of this process."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    async def decide(self, source: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Append a decision on an exception; return its position, event id and status.
+
+        Raises NotFound and Conflicting, like `append`.
+        """
+        now = self.now()
         raw = orjson.dumps({**body, "decided_at": now.isoformat()}, option=orjson.OPT_SORT_KEYS)
         digest = hashlib.sha256(raw).hexdigest()
-        key = f"{source}/decision//{body.get('exception')}/{digest}"
-        new_event = NewEvent(
-            event_id=event_id(key, raw),
-            idempotency_key=key,
+        new_event = operator_event(
+            key=f"{source}/decision//{body.get('exception')}/{digest}",
             kind="decision",
             resource_id=str(body.get("exception")),
             status=str(body.get("action")),
-            idempotency_id=None,
-            provider_at=now,
-            path_event=None,
-            origin="operator",
-            reason=None,
-            detail=None,
-            peer="",
-            headers="{}",
             body=raw,
             received_at=now,
+            provider_at=now,
         )
-        return await append(source, new_event)
+        return await self.append(source, new_event)
 
-    append = appender(receiver, role)
-    return decide
+    async def append(self, source: str, new_event: NewEvent) -> dict[str, Any]:
+        """Append an operator's event with its mark; return its position, event id and status.
 
-
-def appender(
-    receiver: Receiver, role: str = "all"
-) -> Callable[[str, NewEvent], Awaitable[dict[str, Any]]]:
-    """Return the function that appends an operator's event to a source's log.
-
-    It raises NotFound, or Conflicting where the event would lack its mark.
-    """
-
-    async def append(source: str, new_event: NewEvent) -> dict[str, Any]:
-        if source not in receiver.log.lanes:
+        Raises NotFound for a source that is not configured, Conflicting where the event would lack
+        its mark.
+        """
+        if source not in self.log.appenders:
             raise NotFound(f"source {source} is not configured in this service")
-        known = receiver.settings.sources[source]
-        require_secret(known, role)
-        new_event = mark_event(known, source, new_event)
-        appended = await receiver.log.lanes[source].append(new_event)
-        status = "accepted" if appended.fresh else "duplicate"
+        configured = self.log.settings.sources[source]
+        require_secret(configured, self.role)
+        marked = mark_event(configured, source, new_event)
+        appended = await self.log.appenders[source].append(marked)
         return {
             "position": appended.position,
-            "event_id": new_event.event_id.hex(),
-            "status": status,
+            "event_id": marked.event_id.hex(),
+            "status": "accepted" if appended.fresh else "duplicate",
         }
-
-    return append

@@ -19,8 +19,8 @@ import orjson
 from ledger.config.reconciliation import Rules
 from ledger.config.source import Source
 from ledger.errors import Conflicting, InvalidRequest, NotFound
-from ledger.eventlog.appender import APPEND, RING, NewEvent
-from ledger.eventlog.identity import event_id
+from ledger.eventlog.appender import APPEND, NOTIFY, columns
+from ledger.eventlog.new_event import NewEvent, operator_event
 from ledger.evidence.authenticity import mark_event
 from ledger.model import plain, shown
 from ledger.queries.snapshot import Row, Snapshot
@@ -159,22 +159,14 @@ def decision_event(source: str, body: Mapping[str, Any], now: datetime) -> NewEv
     """Return the event to append for a decision."""
     raw = orjson.dumps(dict(body), option=orjson.OPT_SORT_KEYS)
     key = f"{source}/{KIND}//{body['id']}/{hashlib.sha256(raw).hexdigest()}"
-    return NewEvent(
-        event_id=event_id(key, raw),
-        idempotency_key=key,
+    return operator_event(
+        key=key,
         kind=KIND,
         resource_id=str(body["id"]),
         status=str(body["action"]),
-        idempotency_id=None,
-        provider_at=datetime.fromisoformat(body["effective_at"]),
-        path_event=None,
-        origin="operator",
-        reason=None,
-        detail=None,
-        peer="",
-        headers="{}",
         body=raw,
         received_at=now,
+        provider_at=datetime.fromisoformat(body["effective_at"]),
     )
 
 
@@ -198,20 +190,15 @@ async def post_tolerated(
         body = body_of(row, request, each.items, legs)
         new_event = decision_event(result.source, body, datetime.now(UTC))
         new_event = mark_event(terms, result.source, new_event)
-        await connection.fetchrow(APPEND, result.source, *_columns(new_event))
+        await connection.fetchrow(APPEND, result.source, *columns([new_event]))
     if tolerated:
-        await connection.execute(RING)
+        await connection.execute(NOTIFY)
     return len(tolerated)
 
 
 def _is_tolerated(each: Break, limit: Decimal) -> bool:
     is_small = each.difference != 0 and abs(each.difference) <= limit
     return each.type == kinds.AMOUNT and each.action is None and is_small
-
-
-def _columns(new_event: NewEvent) -> list[list[Any]]:
-    names = [name for name in NewEvent.__struct_fields__ if name != "is_by_url"]
-    return [[getattr(new_event, name)] for name in names]
 
 
 async def _find_break(snapshot: Snapshot, break_id: str) -> Row:

@@ -28,11 +28,11 @@ from ledger.errors import (
 )
 from ledger.eventlog.appender import Log
 from ledger.queries.snapshot import open_snapshot
-from ledger.receiver import operator_events as decide
 from ledger.receiver.connections import Connections, Tracked, tracking
 from ledger.receiver.delivery_log import DeliveryLog
 from ledger.receiver.endpoint import Receiver, add_receive_routes
 from ledger.receiver.fast_path import Door
+from ledger.receiver.operator_events import OperatorEvents
 from ledger.registry import load
 from ledger.runtime import metrics
 from ledger.service.gauges import DatabaseGauges
@@ -64,10 +64,11 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
     if role in ("all", "receiver"):
         add_receive_routes(app, receiver)
     if role in ("all", "query"):
-        app[DECIDE] = decide.decider(receiver, role)
+        operators = OperatorEvents(receiver.log, role, receiver.now)
+        app[DECIDE] = operators.decide
         app[recon_pages.DSN] = dsn
         app[recon_pages.ROLE] = role
-        app[recon_pages.APPEND] = decide.appender(receiver, role)
+        app[recon_pages.APPEND] = operators.append
         app[recon_pages.NOW] = receiver.now
         app[recon_pages.IMPORTING] = set()
         add_query_routes(app)

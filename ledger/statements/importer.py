@@ -20,7 +20,7 @@ import orjson
 from ledger.config.source import Source
 from ledger.database import connection as database
 from ledger.errors import Conflicting, NotFound, StatementRefused
-from ledger.eventlog.appender import APPEND, RING
+from ledger.eventlog.appender import APPEND, NOTIFY, time_texts
 from ledger.eventlog.identity import statements_log
 from ledger.eventlog.sources import ADD_SOURCE, REGISTER_HEAD
 from ledger.evidence.authenticity import headers_with_mark
@@ -227,7 +227,7 @@ async def _changing(connection: Any, log: str) -> AsyncIterator[None]:
         await connection.execute(ADD_SOURCE, log, STATEMENT, None, "{}")
         await connection.execute(REGISTER_HEAD, log)
         yield
-        await connection.execute(RING)
+        await connection.execute(NOTIFY)
 
 
 async def _duplicate(
@@ -293,7 +293,7 @@ async def _append(
             for event in events
         ],
         [event["body"] for event in events],
-        [event["now"] for event in events],
+        time_texts(event["now"] for event in events),
     )
     if record["positions"] is None:
         return int(record["base"]) + count
@@ -301,5 +301,6 @@ async def _append(
 
 
 def _columns(events: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
-    for name in ("id", "key", "kind", "name", "status", "idempotency_id", "at"):
+    for name in ("id", "key", "kind", "name", "status", "idempotency_id"):
         yield [event[name] for event in events]
+    yield time_texts(event["at"] for event in events)

@@ -21,7 +21,7 @@ import orjson
 import pytest
 
 from ledger.database import connection as db
-from ledger.eventlog.appender import APPEND
+from ledger.eventlog.appender import APPEND, time_texts
 from ledger.eventlog.identity import identity
 from ledger.registry import ParsedCallback
 from ledger.registry import load as load_registry
@@ -103,11 +103,12 @@ async def forge(connection: Any, body: bytes, headers: str, **changes: Any) -> N
     reading: ParsedCallback = load_registry().read("straitsx", None, body)
     key, event_id = identity(source, reading, body)
     envelope = reading.envelope
+    (provider_at,) = time_texts([envelope.provider_at])
     one = [event_id, key, envelope.kind, envelope.resource_id, envelope.status,
-           envelope.idempotency_id, envelope.provider_at, None, changes.get("origin", "callback"),
+           envelope.idempotency_id, provider_at, None, changes.get("origin", "callback"),
            None, None, "127.0.0.1", headers, body]  # fmt: skip
     now = await connection.fetchval("SELECT now()")
-    await connection.fetchrow(APPEND, source, *([each] for each in one), [now])
+    await connection.fetchrow(APPEND, source, *([each] for each in one), time_texts([now]))
 
 
 async def test_a_service_whose_database_is_not_touched_is_verified_whole(service: Service) -> None:

@@ -23,15 +23,13 @@ from ledger.books.projection_worker import ProjectionWorker
 from ledger.config.settings import Settings
 from ledger.database import connection as db
 from ledger.errors import CheckpointConflict, NotStorable
-from ledger.eventlog.appender import Log, NewEvent
-from ledger.eventlog.identity import identity
+from ledger.eventlog.appender import Log
+from ledger.eventlog.new_event import NewEvent, callback_event
 from ledger.eventlog.sources import load_terms
 from ledger.fold.dispatch import Dispatch
 from ledger.fold.translate import OnFailure
 from ledger.model import FoldResult, Projection, RecordedFact
-from ledger.receiver.delivery_log import DeliveryLog
-from ledger.receiver.endpoint import Receiver
-from ledger.receiver.operator_events import decider
+from ledger.receiver.operator_events import OperatorEvents
 from ledger.registry import Registry
 from ledger.service.projector import Projector
 from ledger.simulator.simulate import SimulatedCallback, disturb, story
@@ -71,12 +69,9 @@ def callbacks(rng: random.Random, stories: int) -> list[SimulatedCallback]:
 def new_event(callback: SimulatedCallback) -> NewEvent:
     """Make of a callback what the receiver makes of it."""
     reading = registry.load().read(callback.source, callback.event, callback.body)
-    key, event_id = identity(callback.source, reading, callback.body)
-    said = reading.envelope
-    return NewEvent(
-        event_id, key, said.kind, said.resource_id, said.status, said.idempotency_id,
-        said.provider_at, callback.event, "callback", reading.reason, reading.detail,
-        "127.0.0.1", "{}", callback.body, datetime.now(UTC),
+    return callback_event(
+        callback.source, reading, callback.body, received_at=datetime.now(UTC),
+        path_event=callback.event, peer="127.0.0.1",
     )  # fmt: skip
 
 
@@ -87,7 +82,7 @@ async def append(database: Database, told: Sequence[SimulatedCallback]) -> None:
     running = asyncio.create_task(log.run())
     for n in range(0, len(told), CHUNK):
         chunk = new_events[n : n + CHUNK]
-        await asyncio.gather(*(log.lanes[source].append(each) for source, each in chunk))
+        await asyncio.gather(*(log.appenders[source].append(each) for source, each in chunk))
     log.stop()
     await running
 
@@ -100,7 +95,7 @@ async def decide_all(database: Database, generation: int) -> int:
     dsn, settings = database.service_dsn, database.settings
     log = Log(dsn, settings)
     running = asyncio.create_task(log.run())
-    decide = decider(Receiver(settings, registry.load(), log, DeliveryLog(dsn, settings)))
+    decide = OperatorEvents(log).decide
     for row in rows:
         about = {"kind": row["kind"], "resource": row["resource_id"], "reason": "conflict"}
         said = {"action": "keep", "keep": row["position"], "by": "ops", "exception": row["id"]}

@@ -12,7 +12,8 @@ import pytest
 
 from ledger.database import connection as db
 from ledger.errors import DatabaseUnavailable
-from ledger.eventlog.appender import APPEND, Appender, InFlightLimit, Log, NewEvent
+from ledger.eventlog.appender import APPEND, COLUMNS, Appender, InFlightLimit, Log
+from ledger.eventlog.new_event import NewEvent
 from tests.conftest import Database
 
 HEAD = "SELECT position FROM ledger.heads WHERE source = 'straitsx'"
@@ -38,7 +39,7 @@ def rows(ids: list[int]) -> list[Any]:
         ["127.0.0.1"] * n,
         ["{}"] * n,
         [b"body %d" % i for i in ids],
-        [MOMENT] * n,
+        [MOMENT.isoformat()] * n,
     ]
 
 
@@ -171,25 +172,34 @@ def new_event(number: int, rng: random.Random) -> NewEvent:
         MOMENT + timedelta(microseconds=rng.randrange(10**14)),
     ])  # fmt: skip
     return NewEvent(
-        number.to_bytes(16), f"key/{number}", rng.choice(["payment", "payout"]), f"r{number}",
-        rng.choice(["completed", "NULL"]), text, moment, text, "callback", None, text,
-        rng.choice(["127.0.0.1", "::1"]), "{}", b"body %d" % number, moment or MOMENT,
-    )  # fmt: skip
+        event_id=number.to_bytes(16),
+        idempotency_key=f"key/{number}",
+        kind=rng.choice(["payment", "payout"]),
+        resource_id=f"r{number}",
+        status=rng.choice(["completed", "NULL"]),
+        idempotency_id=text,
+        provider_at=moment,
+        path_event=text,
+        origin="callback",
+        detail=text,
+        peer=rng.choice(["127.0.0.1", "::1"]),
+        body=b"body %d" % number,
+        received_at=moment or MOMENT,
+    )
 
 
-async def test_a_lane_appends_every_column_as_it_arrived(database: Database) -> None:
+async def test_an_appender_writes_every_column_as_it_is(database: Database) -> None:
     seed = random.randrange(10**6)
     print("seed", seed)
     rng = random.Random(seed)
-    lane = Appender("straitsx", database.settings, InFlightLimit(999, 10**6), lambda: None)
-    log = Log(database.service_dsn, database.settings)
-    log.lanes["straitsx"] = lane
+    appender = Appender("straitsx", database.settings, InFlightLimit(999, 10**6))
+    log = Log(database.service_dsn, database.settings, {"straitsx": appender})
     running = asyncio.create_task(log.run())
-    number, columns = 0, [n for n in NewEvent.__struct_fields__ if n != "is_by_url"]
+    number = 0
     for size in (1, 1, 2, 3, 5, 8, 40):
         batch = [new_event(number + n, rng) for n in range(size)]
         number += size
-        found = await asyncio.gather(*[lane.append(each) for each in batch])
+        found = await asyncio.gather(*[appender.append(each) for each in batch])
         async with database.service() as connection:
             rows = await connection.fetch(
                 "SELECT * FROM ledger.events WHERE position > $1 ORDER BY position",
@@ -197,7 +207,7 @@ async def test_a_lane_appends_every_column_as_it_arrived(database: Database) -> 
             )
         assert [place.position for place in found] == [row["position"] for row in rows]
         for each, row in zip(batch, rows, strict=True):
-            assert [row[name] for name in columns] == [getattr(each, name) for name in columns]
+            assert [row[name] for name in COLUMNS] == [getattr(each, name) for name in COLUMNS]
     log.stop()
     await running
 
@@ -263,12 +273,12 @@ CREATE FUNCTION ledger.swallow() RETURNS trigger LANGUAGE plpgsql AS
     log = Log(database.service_dsn, database.settings)
     running = asyncio.create_task(log.run())
     rng = random.Random(1)
-    lane = log.lanes["straitsx"]
-    (alone,) = await asyncio.gather(lane.append(new_event(2, rng)), return_exceptions=True)
+    appender = log.appenders["straitsx"]
+    (alone,) = await asyncio.gather(appender.append(new_event(2, rng)), return_exceptions=True)
     assert isinstance(alone, DatabaseUnavailable)
-    assert (await lane.append(new_event(1, rng))).position == 1
+    assert (await appender.append(new_event(1, rng))).position == 1
     async with database.owner() as owner:
         await owner.execute("DROP TRIGGER swallow ON ledger.events")
-    assert (await lane.append(new_event(2, rng))).position == 2
+    assert (await appender.append(new_event(2, rng))).position == 2
     log.stop()
     await running

@@ -20,7 +20,7 @@ async def append(connection: Any, *bodies: bytes) -> None:
         [i.to_bytes(16, "big") for i in range(1, n + 1)], [f"key/{i}" for i in range(n)],
         ["payment"] * n, [f"contract_{i}" for i in range(n)], ["completed"] * n, [None] * n,
         [None] * n, [None] * n, ["callback"] * n, [None] * n, [None] * n, [""] * n, ["{}"] * n,
-        list(bodies), [MOMENT] * n,
+        list(bodies), [MOMENT.isoformat()] * n,
     ]  # fmt: skip
     await connection.fetchrow(APPEND, "straitsx", *columns)
 

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.eventlog.appender import Log, NewEvent
+from ledger.eventlog.appender import Log
+from ledger.eventlog.new_event import NewEvent
 from tests.asking import payment, serving
 from tests.conftest import Database
 from tests.integration.eventlog.test_append import MOMENT
@@ -23,9 +24,9 @@ SELECT position, count, at, last_at FROM ledger.deliveries
 
 
 async def append(database: Database, told: Sequence[NewEvent]) -> None:
-    """Append everything in as few batches as the lane makes of it."""
+    """Append everything in as few batches as the appender makes of it."""
     log = Log(database.service_dsn, database.settings)
-    waiting = [log.lanes["straitsx"].append(each) for each in told]
+    waiting = [log.appenders["straitsx"].append(each) for each in told]
     running = asyncio.create_task(log.run())
     await asyncio.gather(*waiting)
     log.stop()

@@ -178,11 +178,11 @@ async def test_what_nobody_knows_is_never_200(
     database: Database, error: Exception, code: int, said: str
 ) -> None:
     async with receiving(database) as listening, connected(listening.port) as (reader, writer):
-        lane = listening.web.app[RECEIVER].log.lanes["straitsx"]
+        lane = listening.web.app[RECEIVER].log.appenders["straitsx"]
 
         async def fail(_pool: Any, batch: list[Any]) -> Any:
             for waiting in batch:
-                waiting.tell(error)
+                waiting.on_result(error)
 
         commit, lane._commit = lane._commit, fail  # type: ignore[method-assign]
         writer.write(request(1))

@@ -15,7 +15,8 @@ import orjson
 import pytest
 
 from ledger.config.settings import Settings
-from ledger.eventlog.appender import AppendRefused, Log, NewEvent
+from ledger.eventlog.appender import AppendRefused, Log
+from ledger.eventlog.new_event import NewEvent
 from ledger.runtime.addresses import network
 from ledger.service.web import RECEIVER, Web
 from ledger.signatures.hmac_sha256_hex import sign
@@ -251,8 +252,8 @@ async def test_a_full_queue_is_503_at_once_and_what_waits_is_taken(
                 for n in range(1, 6)
             ]
             log = listening.web.app[RECEIVER].log
-            budget = log.lanes["straitsx"]._budget
-            await eventually(lambda: _holds(budget, 5))
+            in_flight = log.in_flight
+            await eventually(lambda: _holds(in_flight, 5))
             began = time.monotonic()
             reply = await caller.post("straitsx", orjson.dumps(payment(6)))
             assert time.monotonic() - began < 1
@@ -261,12 +262,12 @@ async def test_a_full_queue_is_503_at_once_and_what_waits_is_taken(
         replies = await asyncio.gather(*waiting)
         assert {reply.status for reply in replies} == {200}
         assert sorted(reply.json["position"] for reply in replies) == [1, 2, 3, 4, 5]
-        assert (budget.events, budget.bytes) == (0, 0)
+        assert (in_flight.events, in_flight.bytes) == (0, 0)
         await check_serves(listening, 6)
 
 
-async def _holds(budget: Any, events: int) -> bool:
-    return bool(budget.events == events)
+async def _holds(in_flight: Any, events: int) -> bool:
+    return bool(in_flight.events == events)
 
 
 async def test_a_log_that_stalls_is_503_in_time_and_the_resend_is_taken_once(
@@ -294,7 +295,7 @@ async def test_a_stopping_receiver_answers_503_and_finishes_what_it_took(
         async with stalled(database):
             taken = asyncio.create_task(caller.post("straitsx", GOOD))
             receiver = listening.web.app[RECEIVER]
-            await eventually(lambda: _holds(receiver.log.lanes["straitsx"]._budget, 1))
+            await eventually(lambda: _holds(receiver.log.in_flight, 1))
             receiver.stopping = True
             refused = await caller.post("straitsx", orjson.dumps(payment(2)))
             assert (refused.status, refused.headers["Connection"]) == (503, "close")
@@ -332,9 +333,9 @@ async def test_one_callback_that_the_database_refuses_fails_alone(
     database: Database, poison: dict[str, Any]
 ) -> None:
     log = Log(database.service_dsn, database.settings)
-    lane = log.lanes["straitsx"]
+    appender = log.appenders["straitsx"]
     batch = [new_event(n, **(poison if n == 3 else {})) for n in range(1, 8)]
-    waiting = [lane.append(each) for each in batch]
+    waiting = [appender.append(each) for each in batch]
     running = asyncio.create_task(log.run())
     results = await asyncio.gather(*waiting, return_exceptions=True)
     log.stop()

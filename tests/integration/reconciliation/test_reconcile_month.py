@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ledger import registry
-from ledger.eventlog.appender import Log, NewEvent
-from ledger.eventlog.identity import identity
+from ledger.eventlog.appender import Log
+from ledger.eventlog.new_event import NewEvent, callback_event
 from ledger.reconciliation.runner import Run
 from ledger.simulator.month import Month, month
 from ledger.simulator.story import Planted
@@ -47,12 +47,9 @@ print(time.perf_counter() - begun, int(peak[1]) // 1024)
 
 def new_event(event: str | None, body: bytes) -> NewEvent:
     reading = registry.load().read("straitsx", event or None, body)
-    key, event_id = identity("straitsx", reading, body)
-    envelope = reading.envelope
-    return NewEvent(
-        event_id, key, envelope.kind, envelope.resource_id, envelope.status,
-        envelope.idempotency_id, envelope.provider_at, event or None, "callback", reading.reason,
-        reading.detail, "127.0.0.1", "{}", body, datetime.now(UTC),
+    return callback_event(
+        "straitsx", reading, body, received_at=datetime.now(UTC), path_event=event or None,
+        peer="127.0.0.1",
     )  # fmt: skip
 
 
@@ -62,7 +59,7 @@ async def append_callbacks(database: Database, callbacks: list[tuple[str, bytes]
     running = asyncio.create_task(log.run())
     for start in range(0, len(callbacks), 5_000):
         some = callbacks[start : start + 5_000]
-        await asyncio.gather(*(log.lanes["straitsx"].append(new_event(*each)) for each in some))
+        await asyncio.gather(*(log.appenders["straitsx"].append(new_event(*each)) for each in some))
     log.stop()
     await running
 
