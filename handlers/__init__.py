@@ -1,1 +1,1 @@
-"""Meaning: one file per callback type, each translating a callback into a fact. See README.md."""
+"""What callbacks mean: one file per provider or callback type, translating into facts."""

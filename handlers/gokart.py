@@ -1,5 +1,5 @@
 """GoKart: rewards for completed offers. Its callbacks name no currency; revenue is in US dollars
-unless the source says otherwise.
+unless the source names another currency.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def matches(payload: Payload) -> bool:
 
 
 def envelope(payload: Payload) -> Envelope:
-    """Read the envelope: the callback record's id tells one event from another.
+    """Read the envelope: the callback record's id distinguishes events.
 
     Without one, the event, the status and the time of sending do: statuses may go in circles.
     """
@@ -57,12 +57,12 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a conversion: revenue is the amount, reward points are kept beside it.
 
-    Raises CannotBeTrue for missing or negative revenue, negative points, points without a
-    member on Success, fields that stand there twice with two values, and
+    Raises InvalidCallback for missing or negative revenue, negative points, points without a
+    member on Success, fields that are given twice with two values, and
     `currency_not_configured` when the source's settings name no currency.
     """
     conversion = _conversion(payload)
-    said = envelope(payload)
+    read = envelope(payload)
     if not terms.currency:
         message = f"give the source {terms.source} a currency: its callbacks name none"
         raise InvalidCallback("currency_not_configured", message)
@@ -71,11 +71,11 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         raise InvalidCallback("missing_amount", "the conversion has no revenue")
     points = _money(conversion, "rewardPoints")
     member = _text(conversion, "pubMemberId")
-    if points and member is None and said.status == "Success":
+    if points and member is None and read.status == "Success":
         raise InvalidCallback(
             "missing_member", "reward points are due, but no pubMemberId is named"
         )
-    return said.fact(
+    return read.fact(
         amount=revenue,
         currency=terms.currency.upper(),
         details={

@@ -36,7 +36,7 @@ def matches(payload: Payload) -> bool:
 
 
 def envelope(payload: Payload) -> Envelope:
-    """Read the envelope: the break decided on and the action. Raises CannotBeTrue."""
+    """Read the envelope: the break decided on and the action. Raises InvalidCallback."""
     if payload.id is None:
         raise InvalidCallback("missing_id", "the decision names no break")
     action = payload.need("action")
@@ -48,7 +48,7 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a decision; its legs are exact and balance.
 
-    Raises CannotBeTrue `bad_legs` or `unbalanced`.
+    Raises InvalidCallback `bad_legs` or `unbalanced`.
     """
     legs = [_leg(each) for each in payload.get("legs") or ()]
     left = total(*(amount for _, amount in legs))
@@ -71,11 +71,11 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
 def _leg(value: Any) -> tuple[str, Decimal]:
     if not isinstance(value, Mapping):
         raise InvalidCallback("bad_legs", f"a leg is {shown(value)}, not an account and an amount")
-    told = Payload.inner(value)
-    amount = told.money("amount")
+    leg = Payload.inner(value)
+    amount = leg.money("amount")
     if amount is None:
         raise InvalidCallback("bad_legs", "a leg has no amount")
-    account = told.named("account")
+    account = leg.named("account")
     if account is None:
         raise InvalidCallback("missing_account", "a leg has no account")
     return account, amount

@@ -30,7 +30,7 @@ def matches(payload: Payload) -> bool:
 def envelope(payload: Payload) -> Envelope:
     """Read the envelope: the stream decided on ("" for an event that has none) and the action.
 
-    Raises CannotBeTrue `bad_action`.
+    Raises InvalidCallback `bad_action`.
     """
     action = payload.need("action")
     if action not in ACTIONS:
@@ -41,18 +41,18 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a decision: its body becomes the details, `keep` being a position of the log.
 
-    Raises CannotBeTrue `missing_keep` when the action is to keep and no position is named.
+    Raises InvalidCallback `missing_keep` when the action is to keep and no position is named.
     """
-    said = envelope(payload)
+    read = envelope(payload)
     keep = payload.get("keep")
     if keep is not None and (not isinstance(keep, int) or isinstance(keep, bool) or keep < 1):
         raise InvalidCallback(
             "bad_keep", f"keep is {shown(keep)}, no position of the log (from 1 on)"
         )
-    if said.status == "keep" and keep is None:
-        raise InvalidCallback("missing_keep", "name in keep the position of the event that stands")
+    if read.status == "keep" and keep is None:
+        raise InvalidCallback("missing_keep", "name in keep the position of the event to keep")
     details: dict[str, JSON] = payload.texts(_TEXTS)
-    return said.fact(details=details | {"resource": payload.named("resource"), "keep": keep})
+    return read.fact(details=details | {"resource": payload.named("resource"), "keep": keep})
 
 
 HANDLER = Handler(

@@ -21,7 +21,7 @@ def matches(payload: Payload) -> bool:
 
 
 def envelope(payload: Payload) -> Envelope:
-    """Read the envelope: one event per import or withdrawal of a file. Raises CannotBeTrue."""
+    """Read the envelope: one event per import or withdrawal of a file. Raises InvalidCallback."""
     if payload.id is None:
         raise InvalidCallback("missing_id", "the statement has no id")
     status = payload.status("status", STATUSES)

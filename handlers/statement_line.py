@@ -1,4 +1,4 @@
-"""One line of a statement: what the provider says moved in a wallet, or that it says so no more.
+"""One line of a statement: what moved in a wallet by the provider, or that the line is withdrawn.
 
 Written by our own import, never by a provider.
 """
@@ -22,7 +22,7 @@ def matches(payload: Payload) -> bool:
 
 
 def envelope(payload: Payload) -> Envelope:
-    """Read the envelope: one event per line and file that stated it so. Raises CannotBeTrue."""
+    """Read the envelope: one event per line and file that stated it so. Raises InvalidCallback."""
     if payload.id is None:
         raise InvalidCallback("missing_id", "the line has no id")
     return Envelope(
@@ -38,7 +38,7 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a line: the amount is > 0 into our wallet, < 0 out of it.
 
-    Raises CannotBeTrue for a missing or unreadable amount, currency or time.
+    Raises InvalidCallback for a missing or unreadable amount, currency or time.
     """
     amount = payload.money("amount")
     if amount is None:

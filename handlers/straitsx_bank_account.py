@@ -1,7 +1,7 @@
 """StraitsX bank accounts: the verification status of customers' and of the user's own accounts.
 
 Shape: straitsx-callback-samples, bank accounts. They carry no type and no customer, and the two
-families number their accounts separately: only the event name in the URL tells them apart.
+families number their accounts separately: only the event name in the URL distinguishes them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def envelope(payload: Payload) -> Envelope:
     The user's own accounts (event names `uba…`) get the resource id `user:<id>`.
     """
     status = payload.status("verification_status", STATUSES)
-    said = identify(payload, "bank_account", status, dated=True)
+    read = identify(payload, "bank_account", status, dated=True)
     if (payload.path_event or "").startswith("uba"):
-        return changed(said, resource_id=f"user:{said.resource_id}")
-    return said
+        return changed(read, resource_id=f"user:{read.resource_id}")
+    return read
 
 
 def translate(payload: Payload, terms: SourceTerms) -> Fact:

@@ -1,6 +1,6 @@
 """StraitsX blockchain deposits: tokens that arrived at the merchant's address.
 
-Shape: straitsx-callback-samples, blockchain callbacks. The currency stands in `token`.
+Shape: straitsx-callback-samples, blockchain callbacks. The currency is in `token`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a blockchain deposit; the fact's fees are the network's.
 
     `network_fees` of a deposit are not expected (the documents disagree) and are flagged.
-    Raises CannotBeTrue for missing, negative or unreadable money, and `total_mismatch` when
+    Raises InvalidCallback for missing, negative or unreadable money, and `total_mismatch` when
     `total_amount` is not amount plus network fees.
     """
     amount = payload.amount("amount")

@@ -1,6 +1,6 @@
 """StraitsX blockchain withdrawals: tokens sent from a wallet to an address.
 
-Shape: straitsx-callback-samples, blockchain callbacks. The currency stands in `token`.
+Shape: straitsx-callback-samples, blockchain callbacks. The currency is in `token`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a blockchain withdrawal; the fact's fees are the network's.
 
     `network_fees` are deducted on top of `amount`, in the token itself.
-    Raises CannotBeTrue for missing, negative or unreadable money, and `total_mismatch` when
+    Raises InvalidCallback for missing, negative or unreadable money, and `total_mismatch` when
     `total_amount` is not amount plus network fees.
     """
     amount = payload.amount("amount")

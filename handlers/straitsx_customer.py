@@ -39,7 +39,7 @@ def envelope(payload: Payload) -> Envelope:
 
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a profile: its verification status, and why it was rejected, if it was."""
-    said = envelope(payload)
+    read = envelope(payload)
     details: dict[str, JSON] = {
         "registration_type": payload.note("registration_type"),
         "country": payload.note("registration_id_country"),
@@ -47,7 +47,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     rejection = _rejection(payload)
     if rejection:
         details["rejection"] = rejection
-    return said.fact(customer_id=said.resource_id, details=details)
+    return read.fact(customer_id=read.resource_id, details=details)
 
 
 def _rejection(payload: Payload) -> dict[str, JSON] | None:

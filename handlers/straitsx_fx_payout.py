@@ -44,7 +44,7 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate an FX payout: `from` plus `fee` leave the wallet, `to` reaches the recipient.
 
-    Raises CannotBeTrue for missing, negative or unreadable money, and `fee_currency` when the
+    Raises InvalidCallback for missing, negative or unreadable money, and `fee_currency` when the
     fee is not in the source currency. The rate reproduces no amount and is not read.
     """
     source = _side(payload, "from")
@@ -82,9 +82,9 @@ def _fees(payload: Payload, currency: str) -> Decimal | None:
     amount = fee.fees("amount")
     if amount is None:
         return None
-    told = fee.currency("currency")
-    if told != currency:
-        raise InvalidCallback("fee_currency", f"the fee is in {told}, the source in {currency}")
+    stated = fee.currency("currency")
+    if stated != currency:
+        raise InvalidCallback("fee_currency", f"the fee is in {stated}, the source in {currency}")
     return amount
 
 

@@ -31,16 +31,16 @@ def matches(payload: Payload) -> bool:
 
 
 def envelope(payload: Payload) -> Envelope:
-    """Read the envelope: no status and no time, so the body tells one event from another."""
+    """Read the envelope: no status and no time, so the body distinguishes events."""
     if payload.id is None:
         raise InvalidCallback("missing_id", "the callback has no id")
     return Envelope("limits", payload.id, "", provider_at=payload.told_at())
 
 
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
-    """Translate the limits that are present, as plain decimal texts; null says "no limit set".
+    """Translate the limits that are present, as plain decimal texts; null is no limit.
 
-    Raises CannotBeTrue for a limit that is no amount, or stands there twice with two values.
+    Raises InvalidCallback for a limit that is no amount, or is given twice with two values.
     """
     return envelope(payload).fact(
         customer_id=payload.text("customer_profile_id"),

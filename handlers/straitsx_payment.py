@@ -45,7 +45,7 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a payment: `amount` is gross of `fees`, in the wallet of `currency`.
 
-    Raises CannotBeTrue for a missing, negative or unreadable amount, fees or currency.
+    Raises InvalidCallback for a missing, negative or unreadable amount, fees or currency.
     """
     amount = payload.amount("amount")
     return envelope(payload).fact(
@@ -74,8 +74,8 @@ def _blocked_reasons(reasons: JSON) -> list[str]:
     """Return the codes (`NM-001`); the documents show objects with a code, and plain codes."""
     if not reasons or not isinstance(reasons, list):
         return []
-    told = [reason.get("code") if isinstance(reason, dict) else reason for reason in reasons]
-    return [code for code in map(as_note, told) if code]
+    codes = [reason.get("code") if isinstance(reason, dict) else reason for reason in reasons]
+    return [code for code in map(as_note, codes) if code]
 
 
 def _return_of(payload: Payload) -> str | None:
@@ -90,8 +90,8 @@ def _return_of(payload: Payload) -> str | None:
 
 
 def _returned(remarks: str | None) -> str | None:
-    found = _RETURN.match(remarks) if remarks and remarks.startswith("RTN") else None
-    return found and found[1]
+    match = _RETURN.match(remarks) if remarks and remarks.startswith("RTN") else None
+    return match and match[1]
 
 
 HANDLER = Handler(

@@ -33,8 +33,8 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a payout: `amount` leaves for the recipient, `fees` come on top.
 
-    `currency` is the callback's; which wallet it moves is for the posting rules to say.
-    Raises CannotBeTrue for a missing, negative or unreadable amount, fees or currency.
+    `currency` is the callback's; the posting rules decide which wallet it moves.
+    Raises InvalidCallback for a missing, negative or unreadable amount, fees or currency.
     """
     amount = payload.amount("amount")
     return envelope(payload).fact(

@@ -37,10 +37,10 @@ def matches(payload: Payload) -> bool:
 
 
 def envelope(payload: Payload) -> Envelope:
-    """Read the envelope: a status may recur, so the body tells one event from another."""
+    """Read the envelope: a status may recur, so the body distinguishes events."""
     active = _active(payload)
-    said = identify(payload, "rfi", active.status("status", STATUSES))
-    return changed(said, provider_at=said.provider_at or active.told_at(), tail=None)
+    read = identify(payload, "rfi", active.status("status", STATUSES))
+    return changed(read, provider_at=read.provider_at or active.told_at(), tail=None)
 
 
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
@@ -65,12 +65,12 @@ def _active(payload: Payload) -> Payload:
 
 
 def _counts(active: Payload) -> dict[str, int]:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for word in _COUNTS:
         count = active.get(f"{word}_questions")
         if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= COUNT_MAX:
-            found[word] = count
-    return found
+            counts[word] = count
+    return counts
 
 
 def _questions(active: Payload) -> list[dict[str, JSON]]:

@@ -38,7 +38,7 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a swap: `sourceCurrencyAmount` plus the fees are deducted, the target is credited.
 
-    Raises CannotBeTrue for missing, negative or unreadable money, `fee_currency` when a fee is
+    Raises InvalidCallback for missing, negative or unreadable money, `fee_currency` when a fee is
     not in the source currency, `total_mismatch` when the stated total is not source plus fees.
     The rate reproduces no amount and is not read.
     """
@@ -77,9 +77,9 @@ def _fee(item: object, currency: str) -> Decimal:
     amount = fee.fees("amount")
     if amount is None:
         raise InvalidCallback("missing_amount", "a fee has no amount")
-    told = fee.currency("currency")
-    if told != currency:
-        raise InvalidCallback("fee_currency", f"a fee is in {told}, the source in {currency}")
+    stated = fee.currency("currency")
+    if stated != currency:
+        raise InvalidCallback("fee_currency", f"a fee is in {stated}, the source in {currency}")
     return amount
 
 

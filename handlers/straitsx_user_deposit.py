@@ -25,7 +25,7 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a deposit: `amount` is gross of `fees`, in the wallet of `currency`.
 
-    Raises CannotBeTrue for a missing, negative or unreadable amount, fees or currency.
+    Raises InvalidCallback for a missing, negative or unreadable amount, fees or currency.
     """
     amount = payload.amount("amount")
     return envelope(payload).fact(

@@ -26,7 +26,7 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a withdrawal: `amount` leaves the wallet, `fees` come on top.
 
-    Raises CannotBeTrue for a missing, negative or unreadable amount, fees or currency.
+    Raises InvalidCallback for a missing, negative or unreadable amount, fees or currency.
     """
     amount = payload.amount("amount")
     fees = payload.fees("fees")

@@ -127,7 +127,7 @@ def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -
     """Return the envelope of a callback that names its resource in `id` and its state.
 
     A stream has one callback per state, or, when `dated`, per state and updated time. A state
-    that no document names is told apart by the body. Raises CannotBeTrue `missing_id`.
+    that no document names is told apart by the body. Raises InvalidCallback `missing_id`.
     """
     if payload.id is None:
         raise InvalidCallback("missing_id", "the callback has no id")
@@ -181,9 +181,9 @@ class Handler:
     matches: Callable[[Payload], bool]
     """Whether the body itself says that it is of this type."""
     envelope: Callable[[Payload], Envelope]
-    """Raises CannotBeTrue when the callback cannot be identified."""
+    """Raises InvalidCallback when the callback cannot be identified."""
     translate: Callable[[Payload, SourceTerms], Fact]
-    """Raises CannotBeTrue when what the callback says cannot be true."""
+    """Raises InvalidCallback when what the callback says cannot be true."""
     types: frozenset[str] = frozenset()
     """Body types that alone say so: no other handler of the provider matches them."""
     shared_types: frozenset[str] = frozenset()

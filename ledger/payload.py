@@ -171,7 +171,7 @@ class Payload:
     def text(self, name: str) -> str | None:
         """Return a short text or identifier; absent, null and "" are None; integers read as text.
 
-        Raises CannotBeTrue for other types and beyond `TEXT_MAX` characters.
+        Raises InvalidCallback for other types and beyond `TEXT_MAX` characters.
         """
         value = self.get(name)
         return value if value is None else as_text(name, value)
@@ -181,7 +181,7 @@ class Payload:
         return as_text(name, self.get(name), NAME_MAX)
 
     def need(self, name: str) -> str:
-        """Return a text that must be there. Raises CannotBeTrue when it is not."""
+        """Return a text that must be there. Raises InvalidCallback when it is not."""
         value = self.text(name)
         if value is None:
             raise InvalidCallback("missing_" + name, f"the callback has no {name}")
@@ -202,13 +202,13 @@ class Payload:
         return found
 
     def texts(self, names: Iterable[str]) -> dict[str, JSON]:
-        """Return the short texts of several fields by their names. Raises CannotBeTrue."""
+        """Return the short texts of several fields by their names. Raises InvalidCallback."""
         return {name: as_text(name, self.get(name)) for name in names}
 
     def status(self, name: str, known: frozenset[str]) -> str:
         """Return the state in lower case, or `unknown:<text>` when it is not in `known`.
 
-        Raises CannotBeTrue `missing_status`.
+        Raises InvalidCallback `missing_status`.
         """
         text = as_text(name, self.get(name))
         if text is None:
@@ -219,7 +219,7 @@ class Payload:
     def amount(self, name: str) -> Decimal:
         """Return an amount that must be there and not negative, from its exact lexeme.
 
-        Raises CannotBeTrue `missing_amount` or `negative_amount`: absent is not zero.
+        Raises InvalidCallback `missing_amount` or `negative_amount`: absent is not zero.
         """
         value = as_money(name, self.get(name))
         if value is None:
@@ -229,7 +229,7 @@ class Payload:
         return value
 
     def fees(self, name: str) -> Decimal | None:
-        """Return fees, None when unknown. Raises CannotBeTrue `negative_fees`."""
+        """Return fees, None when unknown. Raises InvalidCallback `negative_fees`."""
         value = as_money(name, self.get(name))
         if value is not None and value.is_signed():
             raise InvalidCallback("negative_fees", f"{name} is {value}")
@@ -238,7 +238,7 @@ class Payload:
     def fees_within(self, name: str, amount: Decimal, fees: Decimal | None) -> Decimal | None:
         """Return the fees, which a stated total tells where no field does.
 
-        Raises CannotBeTrue `total_mismatch` when the total is not amount plus fees.
+        Raises InvalidCallback `total_mismatch` when the total is not amount plus fees.
         """
         stated = self.money(name)
         if stated is None or (fees is not None and stated == total(amount, fees)):
@@ -249,7 +249,7 @@ class Payload:
         raise InvalidCallback("total_mismatch", message)
 
     def currency(self, name: str) -> str:
-        """Return a currency in upper case. Raises CannotBeTrue `missing_` or `bad_currency`."""
+        """Return a currency in upper case. Raises InvalidCallback `missing_` or `bad_currency`."""
         text = as_text(name, self.get(name))
         if text is None:
             raise InvalidCallback("missing_currency", f"the callback has no {name}")

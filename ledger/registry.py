@@ -30,7 +30,7 @@ from ledger.strict_json import parse
 
 UNREADABLE: Final = "unreadable"
 BY_URL: Final = "by_url"
-"""Where the key of a callback has its kind, when only the event name in the URL told it."""
+"""Where the key of a callback has its kind, when only the event name in the URL decides it."""
 STATEMENT: Final = "statement"
 """The provider of logs that hold statements."""
 INTERNAL: Final = frozenset({OPERATOR, STATEMENT})
@@ -46,7 +46,7 @@ class ParsedCallback(Record, frozen=True):
     reason: str | None = None
     detail: str | None = None
     is_by_url: bool = False
-    """Whether the event name in the URL, which nobody signs, may have decided what it is."""
+    """Whether the event name in the URL, which no signature covers, may have decided what it is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +69,8 @@ class Registry:
     @property
     def money_kinds(self) -> frozenset[str]:
         """The kinds of transactions: what moves a wallet."""
-        found = [kind for kind, each in self.streams.items() if each.table.name == "transactions"]
-        return frozenset(found)
+        folded = self.streams.items()
+        return frozenset(kind for kind, view in folded if view.table.name == "transactions")
 
     def read(self, provider: str, path_event: str | None, body: bytes) -> ParsedCallback:
         """Read a callback's envelope for appending. Never raises for what a body may hold."""
@@ -95,8 +95,8 @@ class Registry:
 
     def _unknown(self, provider: str, envelope: Envelope) -> str:
         known = next(h for h in self.handlers[provider] if h.kind == envelope.kind).statuses or ()
-        told = shown(envelope.status.removeprefix("unknown:"))
-        return f"no document names the status {told}, only {', '.join(sorted(known))}"
+        status = shown(envelope.status.removeprefix("unknown:"))
+        return f"no document names the status {status}, only {', '.join(sorted(known))}"
 
 
 def _modules(package: ModuleType) -> list[ModuleType]:
@@ -237,9 +237,9 @@ def _file(module: ModuleType) -> str:
     return f"{module.__name__.replace('.', '/')}.py"
 
 
-def _check_tables(found: Iterable[Projection | StreamProjection]) -> None:
+def _check_tables(declared: Iterable[Projection | StreamProjection]) -> None:
     tables: dict[str, Any] = {}
-    for projection in found:
+    for projection in declared:
         table = projection.table
         if tables.setdefault(table.name, table) != table:
             raise RegistryError(

@@ -69,7 +69,7 @@ class Conversion:
 def fold(state: Conversion | None, seen: RecordedFact) -> Conversion:
     """Keep a fact when it is the last of its event.
 
-    Raises CannotBeTrue when it names no currency, or no revenue.
+    Raises InvalidCallback when it names no currency, or no revenue.
     """
     state = state or Conversion()
     fact = seen.fact

@@ -117,7 +117,7 @@ class Case(Record, frozen=True):
 
 
 def fold(state: FactSet | None, seen: RecordedFact) -> FactSet:
-    """Add a fact to the set. Raises CannotBeTrue when a money fact has no amount or currency."""
+    """Add a fact to the set. Raises InvalidCallback when a money fact has no amount or currency."""
     fact = seen.fact
     if fact.status not in RANKS[fact.kind]:
         state = state or FactSet(fact.kind, fact.resource_id)

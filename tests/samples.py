@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import pkgutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import handlers
+from ledger import registry
 from ledger.model import Handler, Payload, SourceTerms
 from ledger.strict_json import parse
 
@@ -57,13 +56,8 @@ def apply(fields: Any, changes: dict[str, Any]) -> None:
 
 
 def all_handlers(provider: str) -> list[Handler]:
-    """Return every handler of a provider, found as the registry finds them."""
-    modules = (
-        importlib.import_module(f"handlers.{info.name}")
-        for info in pkgutil.iter_modules(handlers.__path__)
-    )
-    found = [module.HANDLER for module in modules]
-    return [handler for handler in found if handler.provider == provider]
+    """Return every handler of a provider."""
+    return list(registry.load().handlers[provider])
 
 
 def utc(text: str) -> datetime:

@@ -55,9 +55,9 @@ class Storm:
 
     async def deliver(self, caller: Caller, callback: SimulatedCallback) -> bool:
         """Post once; return whether it was acknowledged."""
-        key = callback.source, callback.event, callback.body
+        key = callback.provider, callback.event, callback.body
         try:
-            reply = await caller.post(callback.source, callback.body, callback.event)
+            reply = await caller.post(callback.provider, callback.body, callback.event)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.answers[type(error).__name__] += 1
             return False

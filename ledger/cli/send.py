@@ -47,7 +47,7 @@ def send_callbacks(
 ) -> int:  # fmt: skip
     """Choose, disturb, send and print; return the exit status.
 
-    Raises BadQuestion for what cannot be chosen, ServiceUnreachable when nobody answers.
+    Raises InvalidRequest for what cannot be chosen, ServiceUnreachable when nobody answers.
     """
     _check(files, scenario, count, sending)
     seed = sending.seed if sending.seed is not None else SystemRandom().randrange(SEED_MAX)

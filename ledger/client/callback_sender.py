@@ -32,7 +32,7 @@ LINES_MAX: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """What the service said to one callback; `position` only when it has one."""
+    """What the service answered to one callback; `position` only when it has one."""
 
     source: str
     name: str
@@ -48,7 +48,7 @@ class SendResult:
         return 200 <= self.code < 300
 
     def line(self) -> str:
-        """Say the answer in one line: code, status, position, what was sent, why."""
+        """Return the answer in one line: code, status, position, what was sent, why."""
         place = f"{self.source}:{self.position}" if self.position else self.source
         return f"{self.code} {self.status:<11} {place:<16} {self.name} {self.reason or ''}".rstrip()
 
@@ -105,7 +105,7 @@ def headers(source: Source, body: bytes, target: Target, now: datetime) -> dict[
 async def send(target: Target, callbacks: Sequence[SimulatedCallback]) -> list[SendResult]:
     """Post every callback, at most `concurrency` at a time, each starting in the given order.
 
-    Answers come in the order of the callbacks. Raises ServiceUnreachable when nobody listens.
+    Answers come in the order of the callbacks. Raises ServiceUnreachable when no service listens.
     """
     answers: dict[int, SendResult] = {}
     queue = iter(enumerate(callbacks))
@@ -136,7 +136,7 @@ async def _work(
 async def _post(
     session: aiohttp.ClientSession, target: Target, callback: SimulatedCallback
 ) -> SendResult:
-    source = target.source_of(callback.source)
+    source = target.source_of(callback.provider)
     event = target.event or callback.event
     path = path_of("callbacks", source.name, *([event] if event else []))
     signed = headers(source, callback.body, target, datetime.now(UTC))
@@ -149,18 +149,18 @@ async def _post(
 
 def _read(source: str, name: str, code: int, body: bytes, seconds: float) -> SendResult:
     try:
-        said = json.loads(body)
+        document = json.loads(body)
     except ValueError:
-        said = None
-    said = said if isinstance(said, dict) else {}
-    word = said.get("status")
-    position = said.get("position")
-    reason = said.get("reason") or said.get("detail") or said.get("title")
+        document = None
+    document = document if isinstance(document, dict) else {}
+    status = document.get("status")
+    position = document.get("position")
+    reason = document.get("reason") or document.get("detail") or document.get("title")
     return SendResult(
         source,
         name,
         code,
-        word if isinstance(word, str) else "refused",
+        status if isinstance(status, str) else "refused",
         position if isinstance(position, int) else None,
         str(reason) if reason else None,
         seconds,
@@ -168,7 +168,7 @@ def _read(source: str, name: str, code: int, body: bytes, seconds: float) -> Sen
 
 
 def exit_code(answers: Sequence[SendResult], *, bad_signature: bool) -> int:
-    """Return 0 when all was as it should be: accepted, or refused when signed wrongly."""
+    """Return 0 when all were accepted or, when signed wrongly, refused; else 1."""
     return int(any(answer.accepted == bad_signature for answer in answers))
 
 

@@ -1,4 +1,4 @@
-"""A caller of the running service: one session, a deadline on every wait, problems as errors."""
+"""A client of the running service: one session, a deadline on every wait, problems as errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def service_url(settings: Settings, given: str | None) -> str:
         )
         if settings.port == 0:
             raise ServiceUnreachable(
-                "LEDGER_PORT=0 does not say where the service listens; name it with --url"
+                "LEDGER_PORT=0 leaves open where the service listens; name it with --url"
             )
         url = (
             f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
@@ -43,7 +43,7 @@ def path_of(*segments: str) -> str:
 
 
 class Client:
-    """Asks one running service. Use it as an async context."""
+    """A client of one running service. Use it as an async context."""
 
     def __init__(
         self, url: str, token: str | None = None, seconds_max: float = SECONDS_MAX
@@ -65,7 +65,7 @@ class Client:
             await self._session.close()
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
-        """Return the raw answer to a question. Raises ServiceUnreachable or ServiceRefused."""
+        """Return the raw answer to a query. Raises ServiceUnreachable or ServiceRefused."""
         return await self.ask("GET", path, params=params)
 
     async def post(self, path: str, body: Any) -> bytes:
@@ -73,7 +73,7 @@ class Client:
         return await self.ask("POST", path, json=body)
 
     async def ask(self, method: str, path: str, **options: Any) -> bytes:
-        """Do one request; an answer outside 2xx is a ServiceRefused with its own words."""
+        """Do one request; an answer outside 2xx raises ServiceRefused with its problem."""
         if self._session is None:
             raise ServiceUnreachable("the client is not open")
         try:
@@ -91,11 +91,11 @@ class Client:
 
 
 def unreachable(url: str, error: Exception) -> str:
-    """Say in one line why nothing answers at `url` and what to do."""
+    """Return one line on why nothing answers at `url` and what to do."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     number = cause.errno if isinstance(cause, OSError) else None
-    told = os.strerror(number) if number and number > 0 else getattr(cause, "strerror", None)
-    reason = " ".join((told or str(cause) or type(cause).__name__).split())
+    text = os.strerror(number) if number and number > 0 else getattr(cause, "strerror", None)
+    reason = " ".join((text or str(cause) or type(cause).__name__).split())
     return (
         f"no service answers at {url} ({reason}); start one with `ledger serve`, or name it "
         "with --url or LEDGER_URL"
@@ -103,14 +103,14 @@ def unreachable(url: str, error: Exception) -> str:
 
 
 def problem(status: int, body: bytes) -> str:
-    """Say a problem document (RFC 9457), or any other refusal, in one line with what to do."""
+    """Return a problem document (RFC 9457), or any other refusal, as one line with what to do."""
     try:
-        found = orjson.loads(body)
+        document = orjson.loads(body)
     except ValueError:
-        found = {}
-    words = [found.get(name) for name in ("title", "detail")] if isinstance(found, dict) else []
-    said = ": ".join(dict.fromkeys(str(word) for word in words if word))
-    said = " ".join((said or body.decode("utf-8", "replace")).split())[:DETAIL_MAX]
-    said = said.rstrip(".")
+        document = {}
+    names = ("title", "detail") if isinstance(document, dict) else ()
+    texts = dict.fromkeys(str(document[name]) for name in names if document.get(name))
+    text = ": ".join(texts) or body.decode("utf-8", "replace")
+    text = " ".join(text.split())[:DETAIL_MAX].rstrip(".")
     advice = "; give the token with --token or LEDGER_API_TOKENS" if status in (401, 403) else ""
-    return f"the service answered {status}: {said or 'nothing'}{advice}"
+    return f"the service answered {status}: {text or 'nothing'}{advice}"

@@ -56,7 +56,7 @@ def read_pull(table: Any, secret: Callable[[str], str]) -> Pull:
 
 
 def _is_safe(url: str) -> bool:
-    """Tell whether nobody on the way can read what is sent there."""
+    """Tell whether a key that is sent there cannot be read on the way."""
     parts = urlsplit(url)
     if parts.scheme == "http":
         return _is_loopback(parts.hostname or "")

@@ -1,4 +1,4 @@
-"""The declared rules of reconciling one source: windows, tolerances, groups, owners. Pure."""
+"""What `[sources.<name>.reconcile]` says: windows, tolerances, groups, owners. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ BUCKETS: Final = (("0-1d", 2), ("2-3d", 4), ("4-7d", 8))
 """Ageing buckets: name and the number of days below which it ends; older is `>7d`."""
 
 OLDEST: Final = ">7d"
-HOUR: Final = 3600
 
 _AMOUNT: Final = re.compile(r"\d{1,20}(\.\d{1,18})?", re.ASCII)
 _ACCOUNT: Final = re.compile(r"(expenses|income|equity):[a-z_]{1,40}|suspense", re.ASCII)
@@ -66,8 +65,8 @@ class Rules:
 
     @property
     def sha256(self) -> str:
-        """Digest everything that the rules say."""
-        said = [
+        """Digest all of the rules."""
+        parts = [
             f"settlement={self.settlement.total_seconds():.0f}",
             f"window={self.window.total_seconds():.0f}",
             f"tolerance={sorted((c, plain(a)) for c, a in self.tolerance.items())}",
@@ -77,7 +76,7 @@ class Rules:
             f"offset={self.utc_offset.total_seconds():.0f}",
             f"since={self.since.astimezone(UTC).isoformat() if self.since else None}",
         ]
-        return hashlib.sha256("|".join(said).encode()).hexdigest()
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
 def rules_of(declared: Mapping[str, Any]) -> Rules:
@@ -95,7 +94,7 @@ def rules_of(declared: Mapping[str, Any]) -> Rules:
         difference_account=account,
         owner=str(declared.get("owner", "operations")),
         owners={str(t).upper(): str(o) for t, o in _table(declared, "owners").items()},
-        groups=tuple(_group(each) for each in declared.get("groups", ())),
+        groups=tuple(_group(group) for group in declared.get("groups", ())),
         stuck=_hours(declared, "stuck_hours", 72),
         utc_offset=_hours(declared, "utc_offset_hours", 0, least=-14),
         since=_since(declared.get("since")),

@@ -100,25 +100,25 @@ class Settings:
         return {name: source.reconcile for name, source in self.sources.items()}
 
     def warnings(self) -> list[str]:
-        """Return what is allowed but deserves a word at start and on /v1/status."""
-        found = _shared_secrets(self.sources.values())
+        """Return what is allowed but deserves a warning at start and on /v1/status."""
+        warnings = _shared_secrets(self.sources.values())
         for source in self.sources.values():
             if not source.secrets:
-                found.append(
+                warnings.append(
                     f"source {source.name} has no secret: unsigned callbacks are accepted, because "
                     f"the service is reachable from this machine only; set {secret_name(source)}"
                 )
             if source.weak_secrets and any(map(is_weak, source.secrets)):
-                found.append(
+                warnings.append(
                     f"source {source.name} has a secret under {SECRET_BITS_MIN} bits, which "
                     "weak_secrets allows: ask the provider for a longer one, and set allow_ips"
                 )
             if not source.currency and source.default_currency:
-                found.append(
+                warnings.append(
                     f"source {source.name} has no currency: {source.terms.currency} is assumed; "
                     f"set currency under [sources.{source.name}]"
                 )
-        return found
+        return warnings
 
 
 _TYPES: Final = get_type_hints(Settings, include_extras=True)

@@ -63,8 +63,8 @@ class HmacSha256Hex(Scheme):
 
     def stored_proof(self, headers: Mapping[str, str]) -> Proof | None:
         """Return the first value that is a signature, whatever its header was called then."""
-        found = next(filter(None, map(_STORED.fullmatch, headers.values())), None)
-        return (found[1],) if found else None
+        match = next(filter(None, map(_STORED.fullmatch, headers.values())), None)
+        return (match[1],) if match else None
 
     def sign(self, body: bytes, now: datetime) -> dict[str, str]:
         """Return the header that signs `body` with the first secret."""

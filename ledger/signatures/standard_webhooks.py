@@ -83,8 +83,8 @@ class StandardWebhooks(Scheme):
 
     def stored_proof(self, headers: Mapping[str, str]) -> Proof | None:
         """Return the three kept headers; None unless all are there."""
-        found = self.proof(headers)
-        return found if all(found) else None
+        proof = self.proof(headers)
+        return proof if all(proof) else None
 
     def sign(self, body: bytes, now: datetime) -> dict[str, str]:
         """Return the three headers; the same body has the same message id, as a retry does."""

@@ -26,7 +26,7 @@ class StaticToken(Scheme):
         return matched
 
     def kept(self, proof: Proof) -> dict[str, str]:
-        """Return nothing: whoever reads the log must not learn the secret."""
+        """Return nothing: readers of the log must not learn the secret."""
         return {}
 
     def stored_proof(self, headers: Mapping[str, str]) -> Proof | None:

@@ -233,7 +233,7 @@ def _chain(d: Deal, kind: str, network_fees: Decimal, status: str, minutes: int)
 def conversion(d: Deal, status: str, minutes: int) -> bytes:
     """Write a GoKart conversion: revenue and points are JSON numbers, no currency is named."""
     seed = d.id.removeprefix("contract_")
-    told = {
+    conversion = {
         "status": status,
         "rejectionReason": "Returned by the shopper" if status == "Rejected" else None,
         "userCompletedAt": instant(d.created),
@@ -261,7 +261,7 @@ def conversion(d: Deal, status: str, minutes: int) -> bytes:
         "clickTime": instant(d.created, -30),
     }
     record = f"{seed[:24]}-{minutes:05d}"
-    return encode({"id": record, "sentAt": instant(d.created, minutes), "conversion": told})
+    return encode({"id": record, "sentAt": instant(d.created, minutes), "conversion": conversion})
 
 
 def _sender(d: Deal) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A month of a provider account: callbacks, statements that agree with them, planted faults.
 
-Every story is told twice from the same seed, once for the statements and once, lazily, for the
+Every story is made twice from the same seed, once for the statements and once, lazily, for the
 callbacks, so that a month of any size needs memory for its statement rows only. Nothing depends
 on anything but the seed.
 """
@@ -18,7 +18,7 @@ from ledger.model import plain
 from ledger.simulator.deal import deal, singapore
 from ledger.simulator.faults import FAULTS
 from ledger.simulator.simulate import SCRIPTS
-from ledger.simulator.story import OPENED_AT, PERIOD, Planted, SimulatedRow, Story, Teller
+from ledger.simulator.story import OPENED_AT, PERIOD, Planted, SimulatedRow, Story, StoryMaker
 
 CURRENCIES: Final = ("SGD", "USD", "USDC", "XSGD", "XUSD")
 TRANSACTIONS_MIN: Final = 200
@@ -26,7 +26,7 @@ TRANSACTIONS_MIN: Final = 200
 COPIES_MAX: Final = 5
 _PEOPLE_MAX: Final = 200
 _TAIL: Final = timedelta(hours=3)
-"""No story but a fault begins this late: what it tells must end within the month."""
+"""No story but a fault begins this late: its callbacks must end within the month."""
 _LEAST: Final = Decimal("0.000001")
 
 _MIX: Final = (
@@ -39,20 +39,20 @@ _MIX: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """A month as the provider tells it: callbacks one by one, statements as files."""
+    """A month as the provider reports it: callbacks one by one, statements as files."""
 
     seed: int
     transactions: int
     faults: bool
     statements: Mapping[str, bytes]
-    """Currency, upper case → its account statement, as `statement_straitsx` reads it."""
+    """Currency, upper case → its account statement, as `statements.straitsx` reads it."""
     planted: tuple[Planted, ...]
     opened_at: datetime = OPENED_AT
     closed_at: datetime = OPENED_AT + PERIOD
 
     @property
     def callbacks(self) -> Iterator[tuple[str, bytes]]:
-        """Make the callbacks anew: (event name of the URL, body), about in the order of time."""
+        """Make the callbacks again: (event name of the URL, body), about in the order of time."""
         for story in _stories(self.seed, self.transactions, self.faults):
             for kind, d, status, minutes in story.steps:
                 script = SCRIPTS[kind]
@@ -73,33 +73,33 @@ def month(seed: int, transactions: int, faults: bool) -> Month:
         planted += story.planted
         for row in story.rows:
             rows[row.currency].append(row)
-    statements = {currency: _statement(currency, found) for currency, found in rows.items()}
+    statements = {currency: _statement(currency, lines) for currency, lines in rows.items()}
     return Month(seed, transactions, faults, statements, tuple(planted))
 
 
 def _stories(seed: int, transactions: int, faults: bool) -> Iterator[Story]:
     rng = Random(seed)  # noqa: S311 - made-up money
-    teller = Teller(rng)
+    maker = StoryMaker(rng)
     people = [deal(rng).customer_id for _ in range(min(_PEOPLE_MAX, transactions // 20))]
     for customer_id in people:
         known = replace(deal(rng), customer_id=customer_id, created=OPENED_AT)
         yield Story([("customer", known, "verified", 0)])
-    for story in _funding(teller):
+    for story in _funding(maker):
         yield story
-        teller.told += story.transactions
+        maker.transactions += story.transactions
     plan = _plan(seed, transactions) if faults else {}
-    while teller.told < transactions:
-        share = teller.told / transactions
+    while maker.transactions < transactions:
+        share = maker.transactions / transactions
         created = OPENED_AT + (PERIOD - _TAIL) * share + timedelta(seconds=rng.randrange(60))
-        fault = plan.pop(min(plan), None) if plan and min(plan) <= teller.told else None
-        teller.begin(created, rng.choice(people))
-        story = FAULTS[fault](teller) if fault is not None else _usual(teller)
-        teller.told += story.transactions
+        fault = plan.pop(min(plan), None) if plan and min(plan) <= maker.transactions else None
+        maker.begin(created, rng.choice(people))
+        story = FAULTS[fault](maker) if fault is not None else _usual(maker)
+        maker.transactions += story.transactions
         yield story
 
 
 def _plan(seed: int, transactions: int) -> dict[int, int]:
-    """Spread every fault over the month: number of transactions told before it → fault.
+    """Spread every fault over the month: number of transactions before it → fault.
 
     The last fifth has none but those that must be there, so that what is wrong has had its time.
     """
@@ -112,75 +112,74 @@ def _plan(seed: int, transactions: int) -> dict[int, int]:
     return {first + n * room + rng.randrange(room): fault for n, fault in enumerate(faults)}
 
 
-def _funding(teller: Teller) -> Iterator[Story]:
+def _funding(maker: StoryMaker) -> Iterator[Story]:
     """Fill the wallets first, so that none is overdrawn."""
     for n, currency in enumerate(("sgd", "usd", "xsgd", "xusd", "usdc")):
-        teller.begin(OPENED_AT + timedelta(minutes=n), "")
+        maker.begin(OPENED_AT + timedelta(minutes=n), "")
         kind = "chain_deposit" if currency == "usdc" else "user_deposit"
-        filled = replace(teller.deal(currency), amount=Decimal(90_000_000), fees=Decimal(0))
-        yield teller.story(kind, filled, (("completed", 0),))
+        filled = replace(maker.deal(currency), amount=Decimal(90_000_000), fees=Decimal(0))
+        yield maker.story(kind, filled, (("completed", 0),))
 
 
-def _usual(teller: Teller) -> Story:
-    """Tell one of the stories of `_MIX`."""
-    rng = teller.rng
+def _usual(maker: StoryMaker) -> Story:
+    """Make one of the stories of `_MIX`."""
+    rng = maker.rng
     name = rng.choices([name for name, _ in _MIX], [weight for _, weight in _MIX])[0]
     steps = (("pending", 0), ("completed", 3)) if rng.random() < 0.4 else (("completed", 1),)
     match name:
         case "refunded":
-            told = (*steps, ("refunded", 90))
-            return teller.story("payment", teller.deal(), told)
+            return maker.story("payment", maker.deal(), (*steps, ("refunded", 90)))
         case "blocked":
-            told = (("pending", 0), ("failed", 30), ("refunded", 60))
-            return teller.story("payment", teller.deal(), told)
+            blocked = (("pending", 0), ("failed", 30), ("refunded", 60))
+            return maker.story("payment", maker.deal(), blocked)
         case "failed":
-            return teller.story("payout", teller.deal(), (("pending", 0), ("failed", 6)))
+            return maker.story("payout", maker.deal(), (("pending", 0), ("failed", 6)))
         case "returned":
-            return _returned(teller)
+            return _returned(maker)
         case "twins":
-            return _twins(teller)
+            return _twins(maker)
         case "unnamed":
-            return _unnamed(teller)
+            return _unnamed(maker)
         case "swap":
-            return teller.story(name, teller.deal("xsgd"), steps)
+            return maker.story(name, maker.deal("xsgd"), steps)
         case "fx_payout":
-            return teller.story(name, teller.deal("xusd"), steps)
+            return maker.story(name, maker.deal("xusd"), steps)
         case "chain_deposit" | "chain_withdrawal":
-            return teller.story(name, teller.deal(rng.choice(("xsgd", "xusd", "usdc"))), steps)
+            return maker.story(name, maker.deal(rng.choice(("xsgd", "xusd", "usdc"))), steps)
         case _:
-            return teller.story(name, teller.deal(), steps)
+            return maker.story(name, maker.deal(), steps)
 
 
-def _returned(teller: Teller) -> Story:
-    """Tell of a payout that the bank sent back, sometimes less its own charge."""
-    sent = teller.deal()
-    kept = teller.rng.choice((0, 0, 5))
+def _returned(maker: StoryMaker) -> Story:
+    """Make a payout that the bank sent back, sometimes less its own charge."""
+    sent = maker.deal()
+    kept = maker.rng.choice((0, 0, 5))
     back = replace(
-        teller.deal(sent.currency),
+        maker.deal(sent.currency),
         amount=sent.amount - min(Decimal(kept), sent.amount / 2),
         fees=Decimal(0),
         remarks=f"RTN {sent.idempotency_id}",
         created=sent.created + timedelta(minutes=30),
     )
-    first = teller.story("payout", sent, (("pending", 0), ("completed", 3)))
-    return first.then(teller.story("payment", back, (("completed", 1),)))
+    first = maker.story("payout", sent, (("pending", 0), ("completed", 3)))
+    return first.then(maker.story("payment", back, (("completed", 1),)))
 
 
-def _twins(teller: Teller) -> Story:
-    """Tell of two equal payments in the same minute, which their ids tell apart."""
-    one = teller.deal()
-    two = replace(teller.deal(one.currency), amount=one.amount, fees=one.fees, created=one.created)
-    told = (("completed", 1),)
-    return teller.story("payment", one, told).then(teller.story("payment", two, told))
+def _twins(maker: StoryMaker) -> Story:
+    """Make two equal payments in the same minute, which only their ids distinguish."""
+    one = maker.deal()
+    two = replace(maker.deal(one.currency), amount=one.amount, fees=one.fees, created=one.created)
+    steps = (("completed", 1),)
+    return maker.story("payment", one, steps).then(maker.story("payment", two, steps))
 
 
-def _unnamed(teller: Teller) -> Story:
-    """Tell of a line that names no contract: a reference or its amount alone must do."""
-    if teller.rng.random() < 0.5:
-        story = teller.story("chain_deposit", teller.deal("xsgd"), (("completed", 1),))
+def _unnamed(maker: StoryMaker) -> Story:
+    """Make a line that names no contract: a reference or its amount alone must do."""
+    if maker.rng.random() < 0.5:
+        story = maker.story("chain_deposit", maker.deal("xsgd"), (("completed", 1),))
         return story.unnamed(keep_reference=True)
-    odd = teller.odd(teller.deal())
-    return teller.story("payment", odd, (("completed", 1),)).unnamed(keep_reference=False)
+    odd = maker.odd(maker.deal())
+    return maker.story("payment", odd, (("completed", 1),)).unnamed(keep_reference=False)
 
 
 def _statement(currency: str, rows: list[SimulatedRow]) -> bytes:
@@ -190,11 +189,11 @@ def _statement(currency: str, rows: list[SimulatedRow]) -> bytes:
     for row in rows:
         units += int(row.amount / _LEAST)
         parts.append(_written(row, units))
-    told = ",\n".join(parts)
+    lines = ",\n".join(parts)
     return (
         f'{{"currency":"{currency.lower()}","from":"{OPENED_AT.isoformat()}",'
         f'"to":"{(OPENED_AT + PERIOD).isoformat()}","meta":{{"openingBalance":0,'
-        f'"closingBalance":{plain(units * _LEAST)}}},"data":[\n{told}\n]}}\n'
+        f'"closingBalance":{plain(units * _LEAST)}}},"data":[\n{lines}\n]}}\n'
     ).encode()
 
 

@@ -1,6 +1,6 @@
-"""The provider simulator: samples of every kind, and made-up stories told in callbacks.
+"""The provider simulator: samples of every kind, and made-up stories of several callbacks.
 
-Everything here is a pure function of a seeded random generator: the same seed tells the same
+Everything here is a pure function of a seeded random generator: the same seed makes the same
 stories, byte for byte.
 """
 
@@ -39,7 +39,7 @@ _SWAP_AMOUNT: Final = re.compile(rb'("targetCurrencyAmount"\s*:\s*"?)(\d+)')
 class SimulatedCallback:
     """One callback to send: the provider that sends it, its URL's event name, its body."""
 
-    source: str
+    provider: str
     event: str | None
     body: bytes
     name: str = ""
@@ -49,7 +49,7 @@ class SimulatedCallback:
 class Script:
     """How one kind of callback is made: its provider, event name, body and final status."""
 
-    source: str
+    provider: str
     event: str | None
     body: Body
     final: str
@@ -94,7 +94,7 @@ def fresh(kinds: Sequence[str], rng: Random, count: int) -> list[SimulatedCallba
 
 
 def story(kind: str, rng: Random, n: int = 1) -> list[SimulatedCallback]:
-    """Tell `n` stories of a scenario (`refund`, `return` …), or make `n` callbacks of a kind.
+    """Make `n` stories of a scenario (`refund`, `return` …), or make `n` callbacks of a kind.
 
     Raises KeyError for a name that is neither in SCENARIOS nor in SCRIPTS.
     """
@@ -104,15 +104,15 @@ def story(kind: str, rng: Random, n: int = 1) -> list[SimulatedCallback]:
 
 
 def _one(kind: str, rng: Random) -> SimulatedCallback:
-    return _tell(kind, deal(rng, SCRIPTS[kind].currency), ((SCRIPTS[kind].final, 5),))[0]
+    return _steps(kind, deal(rng, SCRIPTS[kind].currency), ((SCRIPTS[kind].final, 5),))[0]
 
 
-def _tell(kind: str, d: Deal, steps: Iterable[tuple[str, int]]) -> list[SimulatedCallback]:
+def _steps(kind: str, d: Deal, steps: Iterable[tuple[str, int]]) -> list[SimulatedCallback]:
     """Write one callback per (status, minutes since the deal began)."""
     script = SCRIPTS[kind]
     return [
         SimulatedCallback(
-            script.source, script.event, script.body(d, status, minutes), f"{kind} {status}"
+            script.provider, script.event, script.body(d, status, minutes), f"{kind} {status}"
         )
         for status, minutes in steps
     ]
@@ -121,19 +121,19 @@ def _tell(kind: str, d: Deal, steps: Iterable[tuple[str, int]]) -> list[Simulate
 def _refund(rng: Random) -> list[SimulatedCallback]:
     paid, blocked = deal(rng), deal(rng, "xusd")
     return [
-        *_tell("payment", paid, (("pending", 0), ("completed", 2), ("refunded", 90))),
-        *_tell("payment", blocked, (("pending", 0), ("failed", 30), ("refunded", 60))),
+        *_steps("payment", paid, (("pending", 0), ("completed", 2), ("refunded", 90))),
+        *_steps("payment", blocked, (("pending", 0), ("failed", 30), ("refunded", 60))),
     ]
 
 
 def returned(rng: Random, began: datetime | None = None) -> list[SimulatedCallback]:
-    """Tell of a payout that the bank sends back, at a time or at any."""
+    """Make a payout that the bank sends back, begun at a given time or at any."""
     sent = deal(rng, created=began)
     back = replace(deal(rng, created=began), amount=sent.amount, fees=sent.fees * 0,
                    remarks=f"RTN {sent.idempotency_id}")  # fmt: skip
     return [
-        *_tell("payout", sent, (("pending", 0), ("completed", 3))),
-        *_tell("payment", back, (("completed", 1),)),
+        *_steps("payout", sent, (("pending", 0), ("completed", 3))),
+        *_steps("payment", back, (("completed", 1),)),
     ]
 
 
@@ -141,30 +141,30 @@ def _kyc(rng: Random) -> list[SimulatedCallback]:
     d = deal(rng)
     resubmitted = (("pending", 0), ("rejected", 30), ("pending", 60), ("verified", 90))
     return [
-        *_tell("customer", d, resubmitted),
-        *_tell("bank_account", d, (("pending", 0), ("verified", 10))),
-        *_tell("virtual_account", d, (("pending", 0), ("enabled", 0))),
-        *_tell("limits", d, (("Annual", 0), ("Daily", 1))),
-        *_tell("limits_request", d, (("pending", 0), ("approved", 20))),
-        *_tell("rfi", d, (("sent", 0), ("received", 40), ("completed", 80))),
+        *_steps("customer", d, resubmitted),
+        *_steps("bank_account", d, (("pending", 0), ("verified", 10))),
+        *_steps("virtual_account", d, (("pending", 0), ("enabled", 0))),
+        *_steps("limits", d, (("Annual", 0), ("Daily", 1))),
+        *_steps("limits_request", d, (("pending", 0), ("approved", 20))),
+        *_steps("rfi", d, (("sent", 0), ("received", 40), ("completed", 80))),
     ]
 
 
 def _swap(rng: Random) -> list[SimulatedCallback]:
-    return _tell("swap", deal(rng), (("pending", 0), ("completed", 1)))
+    return _steps("swap", deal(rng), (("pending", 0), ("completed", 1)))
 
 
 def _everything(rng: Random) -> list[SimulatedCallback]:
-    told = [callback for scenario in (_refund, returned, _kyc, _swap) for callback in scenario(rng)]
+    made = [callback for scenario in (_refund, returned, _kyc, _swap) for callback in scenario(rng)]
     for kind in ("user_deposit", "user_withdrawal", "chain_deposit", "chain_withdrawal"):
-        told += _tell(kind, deal(rng), (("pending", 0), ("completed", 4)))
-    told += _tell("payout", deal(rng), (("pending", 0), ("failed", 6)))
+        made += _steps(kind, deal(rng), (("pending", 0), ("completed", 4)))
+    made += _steps("payout", deal(rng), (("pending", 0), ("failed", 6)))
     for last in ("completed", "failed"):
-        told += _tell("fx_payout", deal(rng, "xusd"), (("pending", 0), (last, 9)))
+        made += _steps("fx_payout", deal(rng, "xusd"), (("pending", 0), (last, 9)))
     rewarded, rejected = deal(rng), deal(rng)
-    told += _tell("conversion", rewarded, (("Pending", 0), ("Success", 60)))
-    told += _tell("conversion", rejected, (("Pending", 0), ("Success", 60), ("Rejected", 600)))
-    return told
+    made += _steps("conversion", rewarded, (("Pending", 0), ("Success", 60)))
+    made += _steps("conversion", rejected, (("Pending", 0), ("Success", 60), ("Rejected", 600)))
+    return made
 
 
 SCENARIOS: Final[Mapping[str, Callable[[Random], list[SimulatedCallback]]]] = {
@@ -178,12 +178,12 @@ SCENARIOS: Final[Mapping[str, Callable[[Random], list[SimulatedCallback]]]] = {
 
 
 def conflicting(callback: SimulatedCallback) -> SimulatedCallback | None:
-    """Return the same news with another amount, or None when the callback names no amount."""
+    """Return the same callback with another amount, or None when the callback names no amount."""
     pattern = _SWAP_AMOUNT if _SWAP_AMOUNT.search(callback.body) else _AMOUNT
-    body, found = pattern.subn(
+    body, count = pattern.subn(
         lambda match: match[1] + str(int(match[2]) + 1).encode(), callback.body
     )
-    return replace(callback, body=body, name=f"{callback.name} (conflict)") if found else None
+    return replace(callback, body=body, name=f"{callback.name} (conflict)") if count else None
 
 
 def disturb(
@@ -204,7 +204,7 @@ def disturb(
     placed = list(enumerate(sent))
     for place, callback in rng.sample(placed, round(len(sent) * duplicate)):
         placed.append((rng.randint(place, len(sent)), callback))
-    return [callback for _, callback in sorted(placed, key=lambda each: each[0])]
+    return [callback for _, callback in sorted(placed, key=lambda pair: pair[0])]
 
 
 @lru_cache(maxsize=1)
@@ -241,6 +241,6 @@ def chosen(patterns: Sequence[str]) -> list[SimulatedCallback]:
 
 
 def _fits(patterns: Sequence[str], sample: SimulatedCallback) -> bool:
-    kind = registry.load().read(sample.source, None, sample.body).envelope.kind
+    kind = registry.load().read(sample.provider, None, sample.body).envelope.kind
     words = (kind, sample.name, sample.name.rpartition("/")[2])
     return any(fnmatch(word, pattern) for word in words for pattern in patterns)

@@ -68,7 +68,7 @@ def bank_account(d: Deal, status: str, minutes: int) -> bytes:
 
 
 def virtual_account(d: Deal, status: str, minutes: int) -> bytes:
-    """Write a virtual account's state; only its creation time is told."""
+    """Write a virtual account's state; only its creation time is in it."""
     seed = d.customer_id.removeprefix("customer_profile_")
     method = virtual_account_of(d)
     attributes = {

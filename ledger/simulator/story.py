@@ -1,4 +1,4 @@
-"""A made-up transaction told twice: as callbacks, and as the rows a statement has of it.
+"""A made-up transaction in two forms: its callbacks, and its rows on a statement.
 
 The rows follow the posting rules: the gross amount is a row and the fee another (StraitsX docs,
 account statement); what failed, was blocked or only announced moved nothing.
@@ -51,7 +51,7 @@ class Planted(Record, frozen=True):
     """Signed, of the line, or of the transaction where no line is."""
     currency: str
     differences: tuple[tuple[str, Decimal], ...]
-    """(currency, how much more the books say than the statement) for every wallet touched."""
+    """(currency, by how much the books exceed the statement) for every wallet touched."""
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Story:
 
     @property
     def transactions(self) -> int:
-        """How many transactions the callbacks tell of."""
+        """How many transactions the callbacks are about."""
         return len({d.id for kind, d, _, _ in self.steps if kind != "customer"})
 
     def then(self, other: Story) -> Story:
@@ -81,12 +81,12 @@ class Story:
         return Story(self.steps, rows, self.planted)
 
 
-class Teller:
-    """Makes deals and stories at the current place in the month."""
+class StoryMaker:
+    """Makes deals and stories at the current time of the month."""
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
-        self.told = 0
+        self.transactions = 0
         self.rows = 0
         self.odds = 0
         self.created = OPENED_AT
@@ -107,7 +107,7 @@ class Teller:
         return replace(d, amount=d.amount + Decimal(self.odds * 7) / 1_000_000, fees=Decimal(0))
 
     def story(self, kind: str, d: Deal, steps: Sequence[tuple[str, int]]) -> Story:
-        """Tell a deal in steps of (status, minutes); its rows are those a statement has."""
+        """Make a deal's story in steps of (status, minutes), with its rows on a statement."""
         ends = dict(steps)
         rows = []
         if "completed" in ends:
@@ -122,24 +122,24 @@ class Teller:
     ) -> SimulatedRow:
         """Return a row of the deal a little later than it began."""
         self.rows += 1
-        told = {"contract_id": d.id, "idempotency_id": d.idempotency_id} | other
+        ids = {"contract_id": d.id, "idempotency_id": d.idempotency_id} | other
         return SimulatedRow(
             id=f"entry_{self.rows:08d}",
             at=d.created + timedelta(seconds=self.rng.randrange(60, 240)),
             currency=(currency or d.currency).upper(),
             kind=kind,
             amount=amount,
-            **told,
+            **ids,
         )
 
     def _rows(self, kind: str, d: Deal, minutes: int, parts: Parts) -> list[SimulatedRow]:
-        """Write the rows of one moment: a little after what the callback says."""
+        """Write the rows of one moment: a little after the time in the callback."""
         moment = d.created + timedelta(minutes=minutes, seconds=self.rng.randrange(90))
-        told = {"reference": _reference(kind, d)}
+        ids = {"reference": _reference(kind, d)}
         if kind == "fx_payout":
-            told |= {"contract_id": d.id.removeprefix("contract_"), "idempotency_id": ""}
+            ids |= {"contract_id": d.id.removeprefix("contract_"), "idempotency_id": ""}
         return [
-            changed(self.row(d, name, amount, currency, **told), at=moment)
+            changed(self.row(d, name, amount, currency, **ids), at=moment)
             for currency, name, amount in parts
             if amount
         ]

@@ -93,7 +93,7 @@ async def tell(caller: Caller, rng: random.Random, stories: int) -> int:
         disturb(story("everything", rng, stories), rng, duplicate=0.2, shuffle=True, conflict=True)
     )
     for callback in told:
-        await caller.tell(callback.source, callback.body, callback.event)
+        await caller.tell(callback.provider, callback.body, callback.event)
     return len(told)
 
 

@@ -96,8 +96,8 @@ async def test_order_and_repetition_change_nothing_but_positions(caller: Caller)
     every = story("everything", rng, 4)
     shaken = disturb(every, rng, duplicate=0.4, shuffle=True)
     for is_gokart, plain, other in ((False, "plain", "shaken"), (True, *REWARDS)):
-        in_order = [c for c in every if (c.source == GOKART) == is_gokart]
-        disturbed = [c for c in shaken if (c.source == GOKART) == is_gokart]
+        in_order = [c for c in every if (c.provider == GOKART) == is_gokart]
+        disturbed = [c for c in shaken if (c.provider == GOKART) == is_gokart]
         assert in_order
         assert len(disturbed) > len(in_order)
         made = await send_all(caller, plain, in_order)

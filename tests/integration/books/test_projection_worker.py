@@ -68,16 +68,16 @@ def callbacks(rng: random.Random, stories: int) -> list[SimulatedCallback]:
 
 def new_event(callback: SimulatedCallback) -> NewEvent:
     """Make of a callback what the receiver makes of it."""
-    reading = registry.load().read(callback.source, callback.event, callback.body)
+    reading = registry.load().read(callback.provider, callback.event, callback.body)
     return callback_event(
-        callback.source, reading, callback.body, received_at=datetime.now(UTC),
+        callback.provider, reading, callback.body, received_at=datetime.now(UTC),
         path_event=callback.event, peer="127.0.0.1",
     )  # fmt: skip
 
 
 async def append(database: Database, told: Sequence[SimulatedCallback]) -> None:
     """Append callbacks to the logs of their sources, in batches."""
-    new_events = [(callback.source, new_event(callback)) for callback in told]
+    new_events = [(callback.provider, new_event(callback)) for callback in told]
     log = Log(database.service_dsn, database.settings)
     running = asyncio.create_task(log.run())
     for n in range(0, len(told), CHUNK):

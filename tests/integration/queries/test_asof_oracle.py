@@ -22,7 +22,7 @@ def tell(kind: str, about: Deal, *steps: tuple[str, int]) -> list[SimulatedCallb
     """Make the callbacks of one story."""
     script = SCRIPTS[kind]
     return [
-        SimulatedCallback(script.source, script.event, script.body(about, status, minutes))
+        SimulatedCallback(script.provider, script.event, script.body(about, status, minutes))
         for status, minutes in steps
     ]
 
@@ -152,7 +152,7 @@ async def test_as_of_a_position_is_what_was_answered_there(
         await oracle.remember()
         decisions = 0
         for n, callback in enumerate(told):
-            await service.post(callback.source, callback.body, callback.event)
+            await service.post(callback.provider, callback.body, callback.event)
             await oracle.remember()
             if n % 5 == 4 and await decide(service, rng):
                 decisions += 1

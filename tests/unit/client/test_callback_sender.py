@@ -56,7 +56,7 @@ def is_authentic(source: Source, headers: Mapping[str, str], body: bytes) -> boo
 
 
 def fact(callback: SimulatedCallback) -> Fact:
-    terms = SourceTerms(callback.source, callback.source, "USD")
+    terms = SourceTerms(callback.provider, callback.provider, "USD")
     return registry.load().dispatch.translate(terms, "callback", callback.event, callback.body)
 
 
@@ -77,7 +77,7 @@ def test_every_made_up_body_is_read_as_its_kind_without_a_complaint(
 ) -> None:
     for callback in fresh([kind], Random(11), 20):
         event = callback.event if with_event else None
-        reading = registry.load().read(callback.source, event, callback.body)
+        reading = registry.load().read(callback.provider, event, callback.body)
         assert (reading.envelope.kind, reading.reason) == (kind, None)
         assert fact(callback).flags == ()
 
@@ -94,13 +94,13 @@ def test_every_kind_has_a_sample_that_its_name_chooses(kind: str) -> None:
     found = chosen([kind])
     read = registry.load().read
     assert found
-    assert {read(s.source, None, s.body).envelope.kind for s in found} == {kind}
+    assert {read(s.provider, None, s.body).envelope.kind for s in found} == {kind}
 
 
 def test_samples_of_the_documents_come_first_and_in_their_order() -> None:
     main = chosen(())
-    assert [sample.source for sample in main[:25]] == [STRAITSX] * 25
-    assert {sample.source for sample in main[25:]} == {GOKART}
+    assert [sample.provider for sample in main[:25]] == [STRAITSX] * 25
+    assert {sample.provider for sample in main[25:]} == {GOKART}
     assert [sample.name[:11] for sample in main[:25]] == [f"straitsx/{n:02}" for n in range(1, 26)]
     assert list(samples()[: len(main)]) == main
 
