@@ -24,7 +24,7 @@ from ledger.bench.fold import new_event
 from ledger.bench.mix import mixed
 from ledger.bench.run import SOURCE, tool
 from ledger.database import connection as database
-from ledger.database import copy_format as copytext
+from ledger.database import copy_format
 from ledger.errors import MeasurementFailed
 from ledger.runtime.decimals import configure_decimal
 from ledger.simulator.deal import FIRST
@@ -132,7 +132,7 @@ async def work(command: FillCommand) -> int:
         while part := list(islice(made, BATCH_EVENTS)):
             await connection.copy_to_table(
                 "events", schema_name="ledger", columns=list(COLUMNS), format="text",
-                source=io.BytesIO(copytext.encode(kinds, part)),
+                source=io.BytesIO(copy_format.encode(kinds, part)),
             )  # fmt: skip
             done += len(part)
     return done

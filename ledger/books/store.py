@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from ledger.books import balance_index as cells
 from ledger.books import findings as kept_findings
 from ledger.books.table_sql import TableSql, look_up, put_together, tables
-from ledger.database.copy_format import Copied, arrays, copied, copy
+from ledger.database.copy_format import arrays, copy, encode
 from ledger.errors import CheckpointConflict
 from ledger.fold.batch import RELATED_MAX, Batch, ChangeSet, LoadedStream
 from ledger.fold.stream_state import encode as encode_stored
@@ -109,7 +109,7 @@ class Write(NamedTuple):
 
     where: str
     """A table, or a statement."""
-    data: Copied | Sequence[Any]
+    data: bytes | Sequence[Any]
     """What COPY puts into the table, or the statement's arguments."""
 
 
@@ -284,7 +284,7 @@ class Books:
 
     async def _put(self, batch: Sequence[Write]) -> None:
         for where, data in batch:
-            if isinstance(data, Copied):
+            if isinstance(data, bytes):
                 await copy(self.connection, where, data)
             else:
                 await self.connection.execute(where, *data)
@@ -307,7 +307,7 @@ def row_of(sql: TableSql, source: str, stream: LoadedStream) -> tuple[Any, ...]:
 
 def _copied(name: str, kinds: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Iterator[Write]:
     if rows:
-        yield Write(name, copied(kinds, rows))
+        yield Write(name, encode(kinds, rows))
 
 
 def by_table(streams: Iterable[LoadedStream]) -> dict[str, list[LoadedStream]]:

@@ -20,7 +20,7 @@ from ledger.books import store as books
 from ledger.books import table_sql
 from ledger.config.source import LOG_NAME
 from ledger.database import connection as database
-from ledger.database import copy_format as copytext
+from ledger.database import copy_format
 from ledger.errors import LedgerError
 from ledger.fold.batch import ChangeSet, LoadedStream
 from ledger.registry import Registry
@@ -280,8 +280,8 @@ async def _copy(
     if not rows:
         return
     try:
-        copied = copytext.copied(tuple(columns.values()), rows)
-        await copytext.copy(connection, name, copied, list(columns))
+        data = copy_format.encode(tuple(columns.values()), rows)
+        await copy_format.copy(connection, name, data, list(columns))
     except (asyncpg.PostgresError, ValueError, TypeError) as error:
         if database.is_data_error(error):
             raise CannotBulkLoad(f"{name}: {error}") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger.database.copy_format import arrays, copied, encode
+from ledger.database.copy_format import arrays, encode
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC)
 
@@ -26,16 +26,15 @@ MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC)
         ("numeric", Decimal("-0.10"), "-0.10"),
         ("numeric", None, r"\N"),
         ("numeric", 5, "5"),
-        ("timestamptz", MOMENT, "2026-01-02T03:04:05.678900Z"),
+        ("timestamptz", MOMENT, "2026-01-02T03:04:05.678900+00:00"),
         ("timestamptz", None, r"\N"),
-        ("boolean", True, "t"),
-        ("boolean", False, "f"),
+        ("boolean", True, "True"),
+        ("boolean", False, "False"),
         ("boolean", None, r"\N"),
         ("jsonb", {"b": 'a"b', "a": None}, r'{"a":null,"b":"a\\"b"}'),
         ("text[]", [], "{}"),
         ("text[]", ["a,b", 'c"d', "e\\f"], r'{"a,b","c\\"d","e\\\\f"}'),
-        ("bytea", b"[1,2]", "[1,2]"),
-        ("bytea", rb'["a\"b"]', r'["a\\\\"b"]'),
+        ("bytea", b"[1,2]", r"\\x5b312c325d"),
         ("bytea", b"\xff\x00", r"\\xff00"),
     ],
 )
@@ -47,12 +46,12 @@ def test_a_value_is_written_as_postgresql_reads_it(kind: str, value: Any, text: 
 def test_columns_with_and_without_nothing_stay_in_order() -> None:
     rows = [("a", 1, Decimal(2), MOMENT), (None, None, None, None), ("b", 3, Decimal("4.5"), None)]
     kinds = ("text", "bigint", "numeric", "timestamptz")
-    written = "2026-01-02T03:04:05.678900Z"
+    written = "2026-01-02T03:04:05.678900+00:00"
     assert encode(kinds, rows).decode().splitlines() == [
         f"a\t1\t2\t{written}", "\\N\t\\N\t\\N\t\\N", "b\t3\t4.5\t\\N",
     ]  # fmt: skip
     assert arrays(kinds, rows) == [
-        '{"a",null,"b"}', "{1,null,3}", '{"2",null,"4.5"}', f'{{"{written}",null,null}}',
+        '{"a",NULL,"b"}', '{"1",NULL,"3"}', '{"2",NULL,"4.5"}', f'{{"{written}",NULL,NULL}}',
     ]  # fmt: skip
 
 
@@ -65,18 +64,7 @@ def test_half_of_a_surrogate_pair_is_refused() -> None:
         encode(("text",), [("\ud800",)])
 
 
-def test_rows_of_plain_values_are_written_in_one_call() -> None:
-    rows = [("a,b", None, Decimal("1.50"), MOMENT), ("", 2, None, None)]
-    kinds = ("text", "bigint", "numeric", "timestamptz")
-    assert copied(kinds, rows).data.decode().splitlines() == [
-        '"a,b",null,"1.50","2026-01-02T03:04:05.678900Z"', '"",2,null,null',
-    ]  # fmt: skip
-    assert copied(kinds, [("a\tb", 1, None, None)]).data == b"a\\tb\t1\t\\N\t\\N\n"
-    assert copied(("jsonb",), [({},)]).data == b'"{}"\n'
-    assert copied(kinds, []).data == b""
-
-
-def test_whole_numbers_may_stand_among_amounts() -> None:
+def test_whole_numbers_may_be_among_amounts() -> None:
     assert encode(("numeric",), [(5,), (Decimal("1.10"),), (10**20,)]) == (
         b"5\n1.10\n100000000000000000000\n"
     )
