@@ -21,7 +21,7 @@ import msgspec
 from ledger import registry
 from ledger.books import store as books
 from ledger.books import table_sql
-from ledger.database import connection as database
+from ledger.database.errors import CONNECTION_LOST
 
 DIFFERENCES_MAX: Final = 100
 """Differences told per table; that there is one is what counts."""
@@ -178,7 +178,7 @@ class _Work:
                 for n, each in enumerate(self.connections):
                     cells = _wrong_cells(live) if has_cells and n == 0 else ""
                     tasks.create_task(self._share(each, cells))
-        except* (asyncpg.PostgresError, *database.LOST) as group:
+        except* (asyncpg.PostgresError, *CONNECTION_LOST) as group:
             raise group.exceptions[0] from None
 
     async def _share(self, connection: Any, cells: str) -> None:

@@ -5,7 +5,7 @@ it folds what the log holds beyond the checkpoint: while PostgreSQL writes one b
 read and folded. A turn ends when everything it folded is written, so a failed write is seen in the
 turn that made it. Any failure ends the turn; the next one begins at the checkpoint.
 
-Only what an event's own values cause (`database.is_data_error`) sets that event apart, after it
+Only what an event's own values cause (`is_data_error`) sets that event apart, after it
 failed alone twice. Everything else is tried again until it works.
 """
 
@@ -24,7 +24,7 @@ from ledger.books import store as books
 from ledger.books.fold_connections import FoldConnections
 from ledger.config.settings import Settings
 from ledger.database import conditions
-from ledger.database import connection as database
+from ledger.database.errors import EXPECTED, describe, is_data_error
 from ledger.errors import CheckpointConflict, NotStorable
 from ledger.eventlog.reader import read_at, read_next
 from ledger.fold.batch import DECISION, Batch, ChangeSet, StreamKey, TranslatedEvent
@@ -204,8 +204,8 @@ class ProjectionWorker:
         """Log a failed turn, count it, and tell operators about one that goes on."""
         source = self.terms.source
         FOLD_FAILURES.labels(source).inc()
-        reason = database.describe(error)
-        if isinstance(error, database.EXPECTED):
+        reason = describe(error)
+        if isinstance(error, EXPECTED):
             LOGGER.warning("fold_interrupted", source=source, error=reason, tries=failures)
         else:
             LOGGER.error("fold_failed", source=source, error=reason, exc_info=error)
@@ -238,7 +238,7 @@ class ProjectionWorker:
                         due = await cells.advance(connection, source)
             except Exception as error:  # noqa: BLE001 - balances are right without, only slower
                 stop_if_cancelled()
-                LOGGER.warning("span_not_summed", source=source, error=database.describe(error))
+                LOGGER.warning("span_not_summed", source=source, error=describe(error))
                 due = self.position + cells.SPAN
 
 
@@ -273,7 +273,7 @@ class WritePipeline:
         try:
             await writing
         except Exception as error:
-            if not database.is_data_error(error):
+            if not is_data_error(error):
                 raise
             await self._isolate(events, error)
             return False
@@ -312,7 +312,7 @@ class WritePipeline:
         try:
             return await self._prepare(events, before)
         except Exception as error:
-            if database.is_data_error(error):
+            if is_data_error(error):
                 return error
             raise
 
@@ -326,7 +326,7 @@ class WritePipeline:
         """
         try:
             return await self._folded(events, before)
-        except database.EXPECTED:
+        except EXPECTED:
             raise
         except Exception as error:
             raise NotStorable(f"{type(error).__name__}: {error}") from error
@@ -370,7 +370,7 @@ class WritePipeline:
         if again is None:
             return
         (event,) = events
-        why = database.describe(again)
+        why = describe(again)
         source = self.folder.terms.source
         LOGGER.error(REFUSED, source=source, position=event.position, error=why)
         apart = changed(event, fact=_placed(event), issue=Issue(REFUSED, why))
@@ -384,7 +384,7 @@ class WritePipeline:
             change, batch = await self._prepare(events, None)
             await self._write(batch, events)
         except Exception as error:
-            if database.is_data_error(error):
+            if is_data_error(error):
                 return error
             raise
         self._advance(events, change)
@@ -423,7 +423,7 @@ async def would_fold(folder: ProjectionWorker, position: int) -> bool:
         async with folder.shared.writing.acquire() as connection:
             await books.Books(connection, folder.registry, folder.terms.source).try_out(batch)
     except Exception as error:
-        if database.is_data_error(error):
+        if is_data_error(error):
             return False
         raise
     return True

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ledger.cli.options import PROVE, Flag, Json
+from ledger.database.errors import EXPECTED
 from ledger.errors import InvalidRequest
 
 Against = Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)]
@@ -219,7 +220,7 @@ def _make_folder() -> None:
     try:
         if not asyncio.run(is_sealed()):
             keys.private_folder(folder)
-    except database.EXPECTED as error:
+    except EXPECTED as error:
         print(f"ledger: {folder} is not made: {error}; see `ledger doctor`", file=sys.stderr)
 
 

@@ -19,7 +19,7 @@ import orjson
 
 from ledger.books.compare import DIFFERENCES_MAX
 from ledger.config.settings import Settings
-from ledger.database import connection as database
+from ledger.database.errors import CONNECTION_LOST
 from ledger.errors import DatabaseUnavailable, InvalidRequest, NoBooks
 from ledger.eventlog.sources import changed_terms
 from ledger.postgres.attach import database_dsn
@@ -142,7 +142,7 @@ async def _through(work: Coroutine[Any, Any, Report]) -> Report:
     """Say of a database that is lost or refuses what can be done about it."""
     try:
         return await work
-    except (asyncpg.PostgresError, ExceptionGroup, *database.LOST) as error:
+    except (asyncpg.PostgresError, ExceptionGroup, *CONNECTION_LOST) as error:
         raise DatabaseUnavailable(
             f"the rebuild was interrupted ({exits.sentence(error)}); see that the database runs "
             "and that this is the service's role, then run it again: it goes on"

@@ -9,12 +9,11 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
+from ledger.database.errors import CONNECTION_LOST, REFUSED_CONNECTION, TRANSIENT
 from ledger.errors import (
     DatabaseReadOnly,
     DatabaseRefused,
     DatabaseUnavailable,
-    LedgerError,
-    NotStorable,
     UnsafeDatabase,
 )
 from ledger.runtime.secrets import redact
@@ -30,38 +29,6 @@ SELECT_SAFETY: Final = """
 SELECT name, setting FROM pg_catalog.pg_settings
  WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version_num')
 """
-
-REFUSED: Final = (
-    ValueError,
-    asyncpg.ClientConfigurationError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
-"""What no waiting cures: a malformed DSN, a wrong password, a database that does not exist."""
-
-LOST: Final = (
-    OSError,
-    asyncio.TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.InsufficientResourcesError,
-)
-"""What means "the database did not say": the outcome is unknown, never no."""
-
-EXPECTED: Final = (LedgerError, asyncpg.PostgresError, *LOST)
-"""Failures that outside causes explain: logged in a line, where others are logged as bugs."""
-
-PASSING: Final = (
-    *LOST,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.ObjectNotInPrerequisiteStateError,
-    asyncpg.PostgresSystemError,
-)
-"""What may pass while nothing of ours changes: a start waits for it."""
 
 PINNED: Final = {
     "standard_conforming_strings": "on",
@@ -115,38 +82,6 @@ POOLER: Final = (
     "own connections"
 )
 
-DATA_CLASSES: Final = ("22", "23", "54")
-"""SQLSTATE classes that a row's own values cause: data, integrity, program limits."""
-
-
-def is_data_error(error: BaseException) -> bool:
-    """Tell what a row's own values cause from what may pass when the same is tried again.
-
-    Only values do: SQLSTATE classes 22, 23 and 54, and what the driver cannot encode. Locks,
-    time-outs, grants, read-only databases, damaged files and everything else may pass.
-    """
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in DATA_CLASSES
-    if isinstance(error, OSError | asyncpg.ClientConfigurationError):
-        return False  # no connection: some of these are ValueErrors too
-    # asyncpg.DataError is a ValueError that is an InterfaceError too: an argument does not encode.
-    return isinstance(error, ValueError | TypeError | OverflowError)
-
-
-def is_server_gone(error: asyncpg.PostgresError) -> bool:
-    """Tell whether an error means that the server went away: SQLSTATE classes 08 and 57."""
-    return (error.sqlstate or "")[:2] in ("08", "57")
-
-
-def describe(error: BaseException) -> str:
-    """Name a failure for operators without quoting a callback: its kind, SQLSTATE and object."""
-    if isinstance(error, asyncpg.PostgresError):
-        place = getattr(error, "constraint_name", None) or getattr(error, "table_name", None)
-        return f"{type(error).__name__} ({error.sqlstate}{f', {place}' if place else ''})"
-    if isinstance(error, LedgerError) and not isinstance(error, NotStorable):
-        return str(error)
-    return type(error).__name__
-
 
 async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **session: str) -> Any:
     """Open one connection.
@@ -165,13 +100,13 @@ async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **sessi
         except BaseException:
             connection.terminate()
             raise
-    except REFUSED as error:
+    except REFUSED_CONNECTION as error:
         raise DatabaseRefused(f"LEDGER_DATABASE_URL does not work: {_why(error)}") from error
     except asyncpg.ProtocolViolationError as error:
         if UNKNOWN_PARAMETER in str(error):
             raise DatabaseRefused(POOLER.format(detail=redact(str(error)))) from error
         raise DatabaseUnavailable(f"cannot connect to the database: {_why(error)}") from error
-    except PASSING as error:
+    except TRANSIENT as error:
         detail = redact(str(error)) or type(error).__name__
         raise DatabaseUnavailable(f"cannot connect to the database: {detail}") from error
     except asyncpg.PostgresError as error:
@@ -251,7 +186,7 @@ async def _close_pool(pool: Pool) -> None:
     try:
         async with asyncio.timeout(POOL_CLOSE_SECONDS_MAX):
             await pool.close()
-    except LOST:
+    except CONNECTION_LOST:
         pool.terminate()
 
 
@@ -259,7 +194,7 @@ async def close(connection: Any) -> None:
     """Close a connection politely, or at once when the server does not answer."""
     try:
         await connection.close(timeout=1)
-    except LOST:
+    except CONNECTION_LOST:
         connection.terminate()
 
 

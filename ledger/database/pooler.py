@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from ledger.database import connection as database
+from ledger.database.errors import TRANSIENT
 from ledger.errors import DatabaseRefused, DatabaseUnavailable
 
 ROUNDS: Final = 20
@@ -53,7 +54,7 @@ async def check(dsn: str) -> None:
     except MIXED as error:
         detail = "what was prepared in a session is not there any more"
         raise DatabaseRefused(database.POOLER.format(detail=detail)) from error
-    except database.PASSING as error:
+    except TRANSIENT as error:
         if STATEMENT_MODE in str(error):
             raise DatabaseRefused(database.POOLER.format(detail=STATEMENT_MODE)) from error
         raise DatabaseUnavailable(

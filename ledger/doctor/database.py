@@ -10,6 +10,7 @@ import asyncpg
 
 from ledger.database import conditions, pooler
 from ledger.database import connection as database
+from ledger.database.errors import CONNECTION_LOST
 from ledger.database.migrations import pending
 from ledger.doctor.check import Check, fail, ok, warn
 from ledger.errors import DatabaseRefused, DatabaseUnavailable, MigrationError
@@ -126,7 +127,7 @@ async def _asked(name: str, check: Examine, connection: Any) -> list[Check]:
         return await check(connection)
     except asyncpg.InsufficientPrivilegeError as error:
         return [warn(name, str(error), "give this role ledger_service, or check as the owner")]
-    except database.LOST as error:
+    except CONNECTION_LOST as error:
         raise DatabaseUnavailable(f"the database went away: {error}") from error
     except asyncpg.PostgresError as error:
         return [fail(name, str(error), "run `ledger migrate`; if it stays, restore from a backup")]

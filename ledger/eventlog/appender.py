@@ -23,6 +23,7 @@ import structlog
 from ledger.config.settings import Settings
 from ledger.database import connection as database
 from ledger.database.connection import Pool
+from ledger.database.errors import EXPECTED, describe, is_data_error, is_server_gone
 from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.eventlog.new_event import NewEvent
 from ledger.runtime.event_loop import stop_if_cancelled
@@ -251,7 +252,7 @@ class Appender:
                     raise DatabaseUnavailable  # the append function raises first: its pair here
                 return record, await self._others(connection, batch, record)
             except BaseException as error:
-                if not database.is_data_error(error):
+                if not is_data_error(error):
                     connection.terminate()  # whether the statement took effect is unknown
                 raise
 
@@ -289,24 +290,24 @@ class Appender:
 
     async def _fail(self, pool: Pool, batch: list[_Waiting], error: Exception) -> None:
         """Fail what is waiting; an event that the database refuses fails alone."""
-        if not database.is_data_error(error):
+        if not is_data_error(error):
             await self._fail_all(pool, batch, error)
         elif len(batch) > 1:
             for waiting in batch:
                 await self._commit(pool, [waiting])
         else:
-            LOGGER.error("append_refused", source=self.source, error=database.describe(error))
+            LOGGER.error("append_refused", source=self.source, error=describe(error))
             self._finish(batch[0], AppendRefused())
 
     async def _fail_all(self, pool: Pool, batch: list[_Waiting], error: BaseException) -> None:
         """Fail everything that waits: the database is away, and another deadline does not help."""
         if not self._is_lost:
-            LOGGER.warning("append_unknown", source=self.source, error=database.describe(error))
+            LOGGER.warning("append_unknown", source=self.source, error=describe(error))
         self._is_lost = True
         for waiting in [*batch, *self._queue]:
             self._finish(waiting, DatabaseUnavailable())
         self._queue.clear()
-        if not isinstance(error, asyncpg.PostgresError) or database.is_server_gone(error):
+        if not isinstance(error, asyncpg.PostgresError) or is_server_gone(error):
             await pool.expire_connections()  # the others are of the same server
 
 
@@ -369,7 +370,7 @@ class Log:
                     if connection is None or connection.is_closed():
                         connection = await database.connect(self.dsn)
                     await connection.execute(NOTIFY)
-                except (LedgerError, asyncpg.PostgresError, *database.LOST):
+                except EXPECTED:
                     stop_if_cancelled()
                     if connection is not None:
                         connection.terminate()

@@ -20,7 +20,8 @@ import structlog
 from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
-from ledger.errors import BadNote, CannotSeal, LedgerError
+from ledger.database.errors import EXPECTED
+from ledger.errors import BadNote, CannotSeal
 from ledger.evidence import checkpoint_file as sealfile
 from ledger.evidence import keys
 from ledger.evidence import store as seals
@@ -209,7 +210,7 @@ class Sealer:
                     while True:
                         if await self.round(connection) < EVENTS_MAX:
                             await asyncio.sleep(PAUSE_SECONDS)
-            except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+            except EXPECTED as error:
                 stop_if_cancelled()
                 LOGGER.warning("sealing_interrupted", error=str(error) or type(error).__name__)
             except Exception:

@@ -13,7 +13,7 @@ import asyncpg
 from msgspec import UNSET, UnsetType
 
 from ledger.books.balance_index import FOREVER
-from ledger.database import connection as database
+from ledger.database.errors import CONNECTION_LOST
 from ledger.errors import DatabaseUnavailable, NotCaughtUp, NotFound
 from ledger.queries.params import QueryParams, after, write_cursor
 from ledger.queries.schemas.money import AsOf
@@ -213,7 +213,7 @@ async def read_consistent(
             if swaps > SWAPS_MAX:
                 raise DatabaseUnavailable("the books are being replaced; ask again") from error
             continue
-        except (*database.LOST, asyncpg.PostgresError) as error:
+        except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable("the database did not answer; ask again") from error
         if clock() + pause > deadline:
             raise NotCaughtUp(f"the books have not reached {behind} within 5 s; ask again")

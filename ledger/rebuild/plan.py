@@ -19,8 +19,8 @@ from ledger.books import findings as kept_findings
 from ledger.books import store as books
 from ledger.books import table_sql
 from ledger.config.source import LOG_NAME
-from ledger.database import connection as database
 from ledger.database import copy_format
+from ledger.database.errors import is_data_error
 from ledger.errors import LedgerError
 from ledger.fold.batch import ChangeSet, LoadedStream
 from ledger.registry import Registry
@@ -283,7 +283,7 @@ async def _copy(
         data = copy_format.encode(tuple(columns.values()), rows)
         await copy_format.copy(connection, name, data, list(columns))
     except (asyncpg.PostgresError, ValueError, TypeError) as error:
-        if database.is_data_error(error):
+        if is_data_error(error):
             raise CannotBulkLoad(f"{name}: {error}") from error
         raise
 
@@ -309,7 +309,7 @@ async def index(connection: Any, registry: Registry, name: str) -> None:
                 await connection.execute(statement)
             await connection.execute(DELETE_INDEXES, name)
     except asyncpg.PostgresError as error:
-        if database.is_data_error(error):
+        if is_data_error(error):
             raise CannotBulkLoad(f"{name}: {error}") from error
         raise
     await connection.execute(f"VACUUM (ANALYZE) {name}")

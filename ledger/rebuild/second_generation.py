@@ -18,6 +18,7 @@ from ledger.books.fold_connections import fold_connections
 from ledger.books.projection_worker import ProjectionWorker
 from ledger.config.settings import Settings
 from ledger.database import connection as database
+from ledger.database.errors import describe
 from ledger.errors import DatabaseUnavailable
 from ledger.model import SourceTerms
 from ledger.rebuild.coordinator import Tell, discard, make
@@ -124,7 +125,7 @@ class SecondFold:
                 await folder.catch_up()
         except Exception as error:
             stop_if_cancelled()
-            reason = database.describe(first_failure(error))
+            reason = describe(first_failure(error))
             raise DatabaseUnavailable(
                 f"the second fold was interrupted: {reason}; run it again"
             ) from error

@@ -23,6 +23,7 @@ import msgspec
 from ledger import registry
 from ledger.books import store as books
 from ledger.database import connection as database
+from ledger.database.errors import CONNECTION_LOST, describe
 from ledger.errors import LedgerError
 from ledger.model import SourceTerms
 from ledger.rebuild import plan as bulk
@@ -78,9 +79,9 @@ async def answer(start: ExecutorStart, job: Task, connection: Any) -> TaskResult
         events = await _while_connected(connection, own.do(job.source, job.stage, job.unit))
     except bulk.CannotBulkLoad as error:
         return TaskResult(error=str(error), refused=True)
-    except (LedgerError, asyncpg.PostgresError, OSError, *database.LOST) as error:
+    except (LedgerError, asyncpg.PostgresError, OSError, *CONNECTION_LOST) as error:
         if isinstance(error, asyncpg.PostgresError):
-            return TaskResult(error=database.describe(error))  # its words may quote a callback
+            return TaskResult(error=describe(error))  # its words may quote a callback
         return TaskResult(error=f"{type(error).__name__}: {error}")
     return TaskResult(events, peak_mib=peak_mib())
 

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -20,8 +19,8 @@ import structlog
 
 from ledger.config.settings import Settings
 from ledger.database import connection as database
-from ledger.errors import LedgerError
-from ledger.runtime.event_loop import stop_if_cancelled
+from ledger.database.errors import EXPECTED, is_data_error
+from ledger.runtime.event_loop import stop_if_cancelled, wait_for
 from ledger.runtime.metrics import DELIVERIES_DROPPED
 
 LOGGER = structlog.get_logger("ledger.deliveries")
@@ -43,8 +42,6 @@ RETRY_SECONDS: Final = 1.0
 TRIM_EVERY: Final = 10_000
 OTHER: Final = "unknown"
 INTEGER_MAX: Final = 2**31 - 1
-REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-"""What no second try writes: one such record must not keep the others waiting for ever."""
 
 
 @dataclass(slots=True)
@@ -121,34 +118,32 @@ class DeliveryLog:
                     if connection is None or connection.is_closed():
                         connection = await database.connect(self.dsn)
                     await self._write(connection)
-                    await self._pause(PACE_SECONDS)
-                except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+                    await wait_for(self._stopping, PACE_SECONDS)
+                except EXPECTED as error:
                     stop_if_cancelled()
                     LOGGER.warning("deliveries_wait", error=type(error).__name__)
                     if connection is not None:
                         connection.terminate()
                     if self._stopping.is_set():
                         return
-                    await self._pause(RETRY_SECONDS)
+                    await wait_for(self._stopping, RETRY_SECONDS)
         finally:
             if connection is not None:
                 connection.terminate()
-
-    async def _pause(self, seconds: float) -> None:
-        """Collect more records for a while; a stop needs no more."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     async def _write(self, connection: Any) -> None:
         rows = list(self._queue)
         try:
             await _insert(connection, rows)
-        except REFUSED:
+        except asyncpg.PostgresError as refusal:
+            if not is_data_error(refusal):
+                raise
             for row in rows:
                 try:
                     await _insert(connection, [row])
-                except REFUSED as error:
+                except asyncpg.PostgresError as error:
+                    if not is_data_error(error):
+                        raise
                     LOGGER.error("delivery_refused", sqlstate=error.sqlstate)
                     DELIVERIES_DROPPED.inc()
         for _ in rows:

@@ -20,7 +20,8 @@ from ledger.config.reconciliation import Rules
 from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
-from ledger.errors import DatabaseUnavailable, LedgerError
+from ledger.database.errors import CONNECTION_LOST, EXPECTED, describe, is_data_error
+from ledger.errors import DatabaseUnavailable
 from ledger.eventlog.identity import source_of, statements_log
 from ledger.payload import check_decimal_context
 from ledger.reconciliation.decisions import post_tolerated
@@ -46,8 +47,6 @@ REST_FACTOR: Final = 20
 RUN_SECONDS_MAX: Final = 600.0
 FAILED: Final = "reconcile_failed"
 """The condition of a source while one of its wallets or all cannot be reconciled."""
-PASSING: Final = (LedgerError, asyncpg.PostgresError, *database.LOST)
-"""Errors that are logged without a traceback: their cause is not in this program."""
 ADVICE: Final = "withdraw the statement that causes it, or correct what it is about"
 ERROR_CHARACTERS_MAX: Final = 200
 FAILED_REST_SECONDS: Final = 30.0
@@ -86,7 +85,7 @@ class Reconciler:
                     while True:
                         await self.round(connection)
                         await asyncio.sleep(POLL_SECONDS)
-            except PASSING as error:
+            except EXPECTED as error:
                 stop_if_cancelled()
                 LOGGER.warning("reconcile_interrupted", error=type(error).__name__)
             except Exception:
@@ -110,9 +109,9 @@ class Reconciler:
                 stop_if_cancelled()
                 if connection.is_closed():
                     raise
-                is_passing = isinstance(error, PASSING)
+                is_passing = isinstance(error, EXPECTED)
                 LOGGER.error(
-                    "reconcile_failed", source=source, error=database.describe(error),
+                    "reconcile_failed", source=source, error=describe(error),
                     exc_info=not is_passing,
                 )  # fmt: skip
                 self._rest(source, RETRY_SECONDS)
@@ -229,12 +228,12 @@ async def reconcile_snapshot(connection: Any, source: str, rules: Rules) -> Run 
 
 def _is_of_wallet(error: Exception) -> bool:
     """Tell whether the data of a wallet causes an error, and not the state of the database."""
-    passing = (DatabaseUnavailable, asyncpg.PostgresError, *database.LOST)
-    return not isinstance(error, passing) or database.is_data_error(error)
+    passing = (DatabaseUnavailable, asyncpg.PostgresError, *CONNECTION_LOST)
+    return not isinstance(error, passing) or is_data_error(error)
 
 
 def reason_of(error: Exception) -> str:
     """Describe an error in at most ERROR_CHARACTERS_MAX characters."""
     if isinstance(error, asyncpg.PostgresError):
-        return database.describe(error)
+        return describe(error)
     return f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS_MAX]

@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from ledger.database import conditions
 from ledger.database import connection as database
+from ledger.database.errors import EXPECTED
 from ledger.eventlog import clocks
 from ledger.runtime.metrics import gauge
 
@@ -33,7 +34,7 @@ class DatabaseGauges:
                 lags = await conditions.lags(self._connection)
                 current = await conditions.current(self._connection)
                 current += await clocks.clock_conditions(self._connection)
-        except database.EXPECTED:
+        except EXPECTED:
             self.close()
             return [_up(0)]
         return [

@@ -24,6 +24,7 @@ from ledger.books.projection_worker import REFUSED, REPORT_FAILURES, ProjectionW
 from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
+from ledger.database.errors import EXPECTED, describe
 from ledger.errors import LedgerError
 from ledger.eventlog.sources import terms_of
 from ledger.model import SourceTerms
@@ -97,8 +98,8 @@ class Projector:
             await self._backoff.pause()
 
     async def _failed(self, error: BaseException, failures: int) -> None:
-        reason = database.describe(error)
-        if isinstance(error, database.EXPECTED):
+        reason = describe(error)
+        if isinstance(error, EXPECTED):
             LOGGER.warning(WAITING, error=reason, tries=failures)
         else:
             LOGGER.error("projector_failed", error=reason, exc_info=error)
@@ -107,7 +108,7 @@ class Projector:
 
     async def _report(self, name: str, detail: str | None) -> None:
         """Report a condition of the whole service, or clear it; a lost database keeps none."""
-        with suppress(*database.EXPECTED):
+        with suppress(*EXPECTED):
             async with database.connected(self.dsn) as connection:
                 if detail is None:
                     await conditions.clear(connection, "", name)
@@ -166,7 +167,7 @@ class Projector:
             self._different = str(error)
         except Exception as error:  # noqa: BLE001 - the live books go on; the next start tries again
             stop_if_cancelled()
-            LOGGER.warning("retry_failed", error=database.describe(first_failure(error)))
+            LOGGER.warning("retry_failed", error=describe(first_failure(error)))
 
     async def _would_fold_now(self, connection: Any, generation: int) -> bool:
         """Tell whether the database takes any event now whose rows it refused before."""

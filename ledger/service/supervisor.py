@@ -16,7 +16,7 @@ import structlog
 
 from ledger import __version__, registry
 from ledger.config.settings import Settings
-from ledger.database import connection as database
+from ledger.database.errors import TRANSIENT
 from ledger.errors import DatabaseUnavailable, SettingsError
 from ledger.postgres.server import EmbeddedPostgres, Endpoint
 from ledger.runtime import logs
@@ -142,7 +142,7 @@ async def _prepare_when_up(
     while True:
         try:
             return await prepare(endpoint, settings, role)
-        except (DatabaseUnavailable, *database.PASSING) as error:
+        except (DatabaseUnavailable, *TRANSIENT) as error:
             LOGGER.warning("database_awaited", error=str(error) or type(error).__name__)
             if stopping.is_set():
                 raise

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import asyncpg
 import structlog
 from aiohttp import web
 
@@ -19,10 +18,10 @@ from ledger.api.problems import guarded
 from ledger.api.server import add_query_routes
 from ledger.config.settings import Settings
 from ledger.database import connection as database
+from ledger.database.errors import EXPECTED
 from ledger.errors import (
     DatabaseReadOnly,
     DatabaseRefused,
-    LedgerError,
     NotCaughtUp,
     UnsafeDatabase,
 )
@@ -142,7 +141,7 @@ class _Readiness:
                     async with open_snapshot(self.connection):
                         return None
                 return None
-        except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+        except EXPECTED as error:
             if self.connection is not None:
                 self.connection.terminate()
                 self.connection = None

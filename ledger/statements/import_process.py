@@ -23,7 +23,7 @@ import structlog
 
 from ledger import errors, registry
 from ledger.config.source import Source
-from ledger.database import connection as database
+from ledger.database.errors import CONNECTION_LOST
 from ledger.errors import DatabaseUnavailable, LedgerError, StatementRefused
 from ledger.runtime import logs
 from ledger.runtime.background import BACKGROUND_NICENESS
@@ -197,7 +197,7 @@ async def _done(task: Task, body: bytes) -> Done:
         limit = f"{task.limits.memory_bytes_max >> 20} MiB of memory"
         reason = f"reading the file takes more than {limit}; split it by time"
         return Done(None, StatementRefused.__name__, reason)
-    except (asyncpg.PostgresError, *database.LOST) as error:
+    except (asyncpg.PostgresError, *CONNECTION_LOST) as error:
         LOGGER.warning("import_interrupted", source=task.source, error=type(error).__name__)
         return Done(None, DatabaseUnavailable.__name__, UNKNOWN)
     except Exception as error:

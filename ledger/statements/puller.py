@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import aiohttp
-import asyncpg
 import structlog
 
 from ledger import registry
@@ -20,6 +19,7 @@ from ledger.config.pull import Pull
 from ledger.config.settings import Settings
 from ledger.config.source import Source
 from ledger.database import connection as database
+from ledger.database.errors import EXPECTED
 from ledger.errors import LedgerError, RegistryError
 from ledger.eventlog.identity import statements_log
 from ledger.runtime.event_loop import stop_if_cancelled
@@ -94,7 +94,7 @@ async def _pull_source(dsn: str, source: Source, pull: Pull, api: StatementApi, 
             async with database.connected(dsn, seconds_max=60) as connection:
                 imported = await imported_periods(connection, source.name)
             await pull_forever(api, pull, importer, now, imported)
-        except (LedgerError, asyncpg.PostgresError, *database.LOST) as error:
+        except EXPECTED as error:
             stop_if_cancelled()
             LOGGER.warning("pull_waits", source=source.name, error=type(error).__name__)
             await asyncio.sleep(RETRY_SECONDS)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger.database import connection as database
+from ledger.database.errors import CONNECTION_LOST
 from ledger.errors import BadNote, Tampered
 from ledger.eventlog.identity import check_identity
 from ledger.evidence import leaf
@@ -145,7 +145,7 @@ class LogCheck:
             rows: list[Any] = await self.connection.fetch(
                 seals.SELECT_EVENTS, self.source, done, wanted, BYTES_MAX
             )
-        except database.LOST as error:
+        except CONNECTION_LOST as error:
             raise ConnectionError(f"the database went away: {error}") from error
         return rows
 

@@ -21,7 +21,7 @@ from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
 from ledger.books.projection_worker import ProjectionWorker
 from ledger.config.settings import Settings
-from ledger.database import connection as db
+from ledger.database.errors import is_data_error
 from ledger.errors import CheckpointConflict, NotStorable
 from ledger.eventlog.appender import Log
 from ledger.eventlog.new_event import NewEvent, callback_event
@@ -235,7 +235,7 @@ async def differing(database: Database, generation: int) -> dict[str, list[str]]
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_only_what_values_cause_may_set_an_event_apart(error: Exception, is_data: bool) -> None:
-    assert db.is_data_error(error) is is_data
+    assert is_data_error(error) is is_data
 
 
 async def folded(connection: Any) -> int:
