@@ -1,1 +1,1 @@
-"""Programs that talk to a running service: the API's client and the sender of callbacks."""
+"""Clients of a running service: of its API, and of its callback paths."""

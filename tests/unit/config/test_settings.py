@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ledger import config
 from ledger.config.settings import Settings, load
+from ledger.config.source import SourceTable
 from ledger.errors import SettingsError
+from ledger.signatures.schemes import SCHEMES
 
 SOURCE = '[sources.straitsx]\nprovider = "straitsx"\n'
 
@@ -95,6 +98,12 @@ def test_any_source_may_declare_another_scheme_than_its_providers(tmp_path: Path
     token = loaded(tmp_path, SOURCE + 'scheme = "static-token"').sources["straitsx"]
     assert token.signatures().headers == ("Xfers-Signature",)
     assert not token.scheme_type.is_self_proving
+
+
+def test_the_guide_names_every_key_of_a_source_and_every_scheme() -> None:
+    guide = (Path(config.__file__).parent / "GUIDE.md").read_text(encoding="utf-8")
+    keys = {*SourceTable.__struct_fields__, *SCHEMES}
+    assert [key for key in keys if f"`{key}`" not in guide] == []
 
 
 def test_a_wallet_is_named_in_either_spelling(tmp_path: Path) -> None:
