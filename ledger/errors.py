@@ -47,6 +47,10 @@ class DataFolderTaken(LedgerError):
     """Another service runs on this data folder. Stop it, or set another LEDGER_DATA_DIR."""
 
 
+class ProcessNotStarted(LedgerError):
+    """A process of the service could not be started. See the message, then start it again."""
+
+
 class PostgresError(LedgerError):
     """The embedded PostgreSQL could not be found, created or started. See the message."""
 

@@ -46,6 +46,7 @@ class Service:
     folder: Path
     environ: Mapping[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ("serve",)
+    python: str = sys.executable
     url: str = ""
     process: subprocess.Popen[bytes] | None = None
 
@@ -70,7 +71,7 @@ class Service:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ledger", *self.arguments],
+                [self.python, "-m", "ledger", *self.arguments],
                 env=self._environment(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

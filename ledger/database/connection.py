@@ -228,7 +228,7 @@ def encoding_problem(connection: Any) -> str | None:
     )
 
 
-async def refuses_writes(connection: Any) -> str | None:
+async def read_only_reason(connection: Any) -> str | None:
     """Return why the next transaction cannot write, as a sentence; None when it can."""
     found = await connection.fetchrow(SELECT_WRITES)
     if found["is_standby"]:
@@ -243,7 +243,7 @@ async def refuses_writes(connection: Any) -> str | None:
 
 async def assert_writable(connection: Any) -> None:
     """Raise DatabaseReadOnly while nothing can be committed on this connection."""
-    problem = await refuses_writes(connection)
+    problem = await read_only_reason(connection)
     if problem is not None:
         raise DatabaseReadOnly(problem)
 

@@ -179,7 +179,7 @@ async def check_pooler(dsn: str) -> list[Check]:
 
 async def check_writes(connection: Any) -> list[Check]:
     """Check that callbacks can be committed."""
-    problem = await database.refuses_writes(connection)
+    problem = await database.read_only_reason(connection)
     if problem is None:
         return [ok("writes", "the database takes them")]
     found, _, advice = problem.partition("; ")

@@ -48,7 +48,7 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
     ]
     version = await snapshot.row(SHOW_VERSION)
     unsafe = await database.safety_problems(snapshot.connection)
-    refusal = await database.refuses_writes(snapshot.connection)
+    refusal = await database.read_only_reason(snapshot.connection)
     lasting = [
         *await conditions.current(snapshot.connection),
         *await clock_conditions(snapshot.connection),

@@ -1,7 +1,7 @@
-"""One supervised process: `python -m ledger.service.process ROLE LINK_FD [SOCKET_FD]`.
+"""One supervised process: `python -m ledger.service.process ROLE PIPE_FD [SOCKET_FD]`.
 
-The link is a socket to the supervisor: the child says `ready` on it and ends when it closes. What
-does not end by itself within `WATCHDOG_SECONDS` of that is ended: no process outlives its
+The supervisor pipe is a socket: the process writes `ready` to it, and ends when it closes. A
+process that has not ended `WATCHDOG_SECONDS` after that ends itself at once: none outlives its
 supervisor.
 """
 
@@ -34,41 +34,41 @@ from ledger.statements import puller
 
 LOGGER = structlog.get_logger("ledger.service.process")
 WATCHDOG_SECONDS: Final = 10.0
-OUTLIVED: Final = 70
-"""The exit code of a process that had to be ended because its supervisor was gone."""
+ORPHANED: Final = 70
+"""The exit code of a process that the watchdog ended because its supervisor was gone."""
 NICENESS: Final = {"projector": 5, "evidence": BACKGROUND_NICENESS}
 """Role → niceness: answers to providers go first, then the books, then all else."""
 
 
 async def serve_web(
-    settings: Settings, role: str, link: socket.socket, sock: socket.socket
+    settings: Settings, role: str, pipe: socket.socket, sock: socket.socket
 ) -> None:
-    """Serve HTTP until told to stop."""
-    stop = _stop_event(link)
+    """Serve HTTP until SIGTERM, or the end of the supervisor."""
+    stop = _stop_event(pipe)
     web = await Web.start(settings, settings.database_url or "", role, sock)
-    link.send(b"ready\n")
+    pipe.send(b"ready\n")
     await stop.wait()
     await web.stop()
 
 
-async def serve_projector(settings: Settings, link: socket.socket) -> None:
-    """Fold until told to stop."""
-    stop = _stop_event(link)
+async def serve_projector(settings: Settings, pipe: socket.socket) -> None:
+    """Fold until SIGTERM, or the end of the supervisor."""
+    stop = _stop_event(pipe)
     projector = Projector(settings.database_url or "", settings)
     task = asyncio.create_task(projector.run())
-    telling = asyncio.create_task(_tell_ready(projector, link))
+    reporting = asyncio.create_task(_report_ready(projector, pipe))
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
     task.cancel()
-    telling.cancel()
-    await asyncio.wait([task, telling])
+    reporting.cancel()
+    await asyncio.wait([task, reporting])
 
 
-async def serve_evidence(settings: Settings, link: socket.socket) -> None:
-    """Seal, reconcile and fetch statements until told to stop."""
-    stop = _stop_event(link)
+async def serve_evidence(settings: Settings, pipe: socket.socket) -> None:
+    """Seal, reconcile and fetch statements until SIGTERM, or the end of the supervisor."""
+    stop = _stop_event(pipe)
     dsn = settings.database_url or ""
     reconciling = in_thread("reconciler", Reconciler(dsn, settings).run)
     pulled = in_thread("puller", lambda: puller.run(dsn, settings))
@@ -77,38 +77,38 @@ async def serve_evidence(settings: Settings, link: socket.socket) -> None:
         reconciling,
         pulled if puller.has_pulls(settings) else nullcontext(),
     ):
-        link.send(b"ready\n")
+        pipe.send(b"ready\n")
         await stop.wait()
 
 
-async def _tell_ready(projector: Projector, link: socket.socket) -> None:
+async def _report_ready(projector: Projector, pipe: socket.socket) -> None:
     await projector.answering.wait()
-    link.send(b"ready\n")
+    pipe.send(b"ready\n")
 
 
-def _stop_event(link: socket.socket) -> asyncio.Event:
-    """Set when SIGTERM comes or the supervisor is gone."""
+def _stop_event(pipe: socket.socket) -> asyncio.Event:
+    """Return an event that is set by SIGTERM, and by the end of the supervisor."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
 
     def closed() -> None:
-        loop.remove_reader(link)  # a closed socket stays readable
+        loop.remove_reader(pipe)  # a closed socket stays readable
         stop.set()
 
-    link.setblocking(False)
-    loop.add_reader(link, closed)
+    pipe.setblocking(False)
+    loop.add_reader(pipe, closed)
     return stop
 
 
-def _watch(link: socket.socket) -> None:
-    """End the process some seconds after its link has closed, whatever its loops are doing."""
+def _watch(pipe: socket.socket) -> None:
+    """End the process some seconds after the pipe has closed, whatever its event loops do."""
 
     def watch() -> None:
-        select.select([link], [], [])
+        select.select([pipe], [], [])
         time.sleep(WATCHDOG_SECONDS)
-        LOGGER.error("process_outlived_supervisor", code=OUTLIVED)
-        os._exit(OUTLIVED)
+        LOGGER.error("process_outlived_supervisor", code=ORPHANED)
+        os._exit(ORPHANED)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
 
@@ -117,25 +117,25 @@ def main() -> None:
     """Run the role named on the command line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _tune_collector()
-    role, link_fd = sys.argv[1], int(sys.argv[2])
-    link = socket.socket(fileno=link_fd)
-    _watch(link)
+    role, pipe_fd = sys.argv[1], int(sys.argv[2])
+    pipe = socket.socket(fileno=pipe_fd)
+    _watch(pipe)
     settings = load(os.environ)
     logs.configure(settings.log_format)
     configure_decimal()
     os.nice(NICENESS.get(role, 0))
     match role:
         case "projector":
-            runner()(serve_projector(settings, link))
+            runner()(serve_projector(settings, pipe))
         case "evidence":
-            runner()(serve_evidence(settings, link))
+            runner()(serve_evidence(settings, pipe))
         case _:
             sock = socket.socket(fileno=int(sys.argv[3]))
-            runner()(serve_web(settings, role, link, sock))
+            runner()(serve_web(settings, role, pipe, sock))
 
 
 def _tune_collector() -> None:
-    """Look for garbage cycles rarely: batches of events are trees, freed by reference counts."""
+    """Search for garbage cycles rarely: batches are trees, which reference counts free."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(1_000_000, 5, 5)

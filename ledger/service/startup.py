@@ -1,4 +1,4 @@
-"""Brings up what every role needs first: a database, migrated, safe, that knows the sources."""
+"""What every role needs first: a running database, migrated, durable, with all sources."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def _encoded(value: Any) -> str:
 
 
 @asynccontextmanager
-async def provided(
+async def running_database(
     settings: Settings, *, is_guest: bool = False
 ) -> AsyncIterator[tuple[Endpoint, EmbeddedPostgres | None]]:
-    """Provide the database: the configured one, or the embedded one for as long as the block.
+    """Use the configured database, or run the embedded server for the length of a block.
 
-    A guest leaves a server running that it found running, or that a service uses meanwhile.
+    A guest leaves a server running that ran before it, or that a service uses meanwhile.
     """
     if settings.database_url:
         yield Endpoint(settings.database_url, settings.database_url), None
@@ -60,8 +60,8 @@ async def provided(
                 await embedded.stop()
 
 
-def holding(settings: Settings, role: str) -> AbstractContextManager[None]:
-    """Return the lock on what a role keeps in the data folder: its database, or keys and seals."""
+def data_folder_lock(settings: Settings, role: str) -> AbstractContextManager[None]:
+    """Return the lock of the data folder, where a role keeps a database or keys and seals in it."""
     if settings.database_url and role in ("receiver", "query"):
         return nullcontext()
     return locked_folder(settings.data_dir)
@@ -69,28 +69,28 @@ def holding(settings: Settings, role: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a start found and did."""
+    """What a start did to the database, and what state it is in."""
 
     applied: list[str]
     """The migrations applied now."""
-    reading_only: str = ""
-    """Why nothing can be written, as a sentence; "" when it can."""
+    read_only_reason: str = ""
+    """Why the database takes no writes, as a sentence; "" when it takes them."""
     positions: dict[str, int] = field(default_factory=dict)
-    """Source → position of its log; only where nothing can be written."""
+    """Source → position of its log; only of a database that takes no writes."""
 
 
 async def prepare(endpoint: Endpoint, settings: Settings, role: str = "all") -> Prepared:
     """Migrate, check that a commit is durable, register the sources.
 
-    The role `query` takes a database that nothing can be written to as it is. Raises
-    UnsafeDatabase, MigrationError, DatabaseRefused, or DatabaseUnavailable for what may pass.
+    The role `query` accepts a database that takes no writes. Raises UnsafeDatabase,
+    MigrationError, DatabaseRefused, or DatabaseUnavailable for what is worth another attempt.
     """
     await pooler.check(endpoint.owner_dsn)
     async with database.connected(endpoint.owner_dsn, seconds_max=300) as owner:
         await database.assert_safe(owner)
-        refusal = await database.refuses_writes(owner)
-        if refusal is not None:
-            return await _as_it_is(owner, refusal, role)
+        reason = await database.read_only_reason(owner)
+        if reason is not None:
+            return await _prepare_read_only(owner, reason, role)
         try:
             applied = await migrate(owner)
         except asyncpg.InsufficientPrivilegeError as error:
@@ -104,14 +104,14 @@ async def prepare(endpoint: Endpoint, settings: Settings, role: str = "all") -> 
     return Prepared(applied)
 
 
-async def _as_it_is(connection: Any, refusal: str, role: str) -> Prepared:
-    """Check that questions can be answered without writing anything.
+async def _prepare_read_only(connection: Any, reason: str, role: str) -> Prepared:
+    """Check that queries can be answered without writing anything.
 
     Raises DatabaseReadOnly for every other role, and while migrations are missing.
     """
     if role != "query":
-        raise DatabaseReadOnly(refusal)
+        raise DatabaseReadOnly(reason)
     if await pending(connection):
-        raise DatabaseReadOnly(f"{refusal}: its schema is older than this program; {ASK_OWNER}")
+        raise DatabaseReadOnly(f"{reason}: its schema is older than this program; {ASK_OWNER}")
     rows = await connection.fetch(SELECT_POSITIONS)
-    return Prepared([], refusal, {row["source"]: row["position"] for row in rows})
+    return Prepared([], reason, {row["source"]: row["position"] for row in rows})

@@ -17,11 +17,11 @@ import structlog
 from ledger import __version__, registry
 from ledger.config.settings import Settings
 from ledger.database.errors import TRANSIENT
-from ledger.errors import DatabaseUnavailable, SettingsError
+from ledger.errors import DatabaseUnavailable, ProcessNotStarted, SettingsError
 from ledger.postgres.server import EmbeddedPostgres, Endpoint
 from ledger.runtime import logs
 from ledger.runtime.event_loop import runner, wait_for
-from ledger.service.startup import Prepared, holding, prepare, provided
+from ledger.service.startup import Prepared, data_folder_lock, prepare, running_database
 
 LOGGER = structlog.get_logger("ledger.serve")
 
@@ -34,26 +34,29 @@ ROLES: Final = ("all", "receiver", "projector", "query")
 
 
 @dataclass(slots=True)
-class Child:
-    """One supervised process and its link."""
+class ServiceProcess:
+    """One supervised process: what it is started with, and the run that there is now."""
 
     name: str
     arguments: tuple[str, ...]
+    """What `ledger.service.process` gets: its role, and the number of its listening socket."""
     files: tuple[int, ...]
-    process: asyncio.subprocess.Process | None = None
+    """Descriptors that it inherits."""
+    running: asyncio.subprocess.Process | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs the processes of one role over one database."""
+    """Starts, restarts and stops the processes of one role over one database."""
 
     settings: Settings
     role: str
     environment: Mapping[str, str]
-    children: list[Child] = field(default_factory=list)
+    processes: list[ServiceProcess] = field(default_factory=list)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    killing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by a second signal: processes that still finish their work are killed."""
 
     def plan(self, sock: socket.socket | None) -> None:
         """Decide which processes there are; web processes share one listening socket."""
@@ -61,73 +64,84 @@ class Supervisor:
             count = self.settings.receivers if self.role != "query" else 1
             fd = sock.fileno()
             for n in range(count):
-                self.children.append(Child(f"web-{n + 1}", (self.role, str(fd)), (fd,)))
+                name = f"web-{n + 1}"
+                self.processes.append(ServiceProcess(name, (self.role, str(fd)), (fd,)))
         if self.role in ("all", "projector"):
             for name in ("projector", "evidence"):
-                self.children.append(Child(name, (name,), ()))
+                self.processes.append(ServiceProcess(name, (name,), ()))
 
-    async def keep(self, child: Child) -> None:
-        """Start a child again whenever it ends, with growing pauses, until stopping."""
+    async def keep_running(self, process: ServiceProcess) -> None:
+        """Start a process again whenever it ends, with growing pauses, until stopping."""
         pause = RESTART_SECONDS_MIN
         loop = asyncio.get_running_loop()
         while not self.stopping.is_set():
             started = loop.time()
-            code = await self._run(child)
+            code = await self._run(process)
             if self.stopping.is_set():
                 return
-            LOGGER.error("process_ended", name=child.name, code=code)
+            LOGGER.error("process_ended", name=process.name, code=code)
             if loop.time() - started > STEADY_SECONDS:
                 pause = RESTART_SECONDS_MIN
             await wait_for(self.stopping, pause)
             pause = min(pause * 2, RESTART_SECONDS_MAX)
 
-    async def _run(self, child: Child) -> int:
+    async def _run(self, process: ServiceProcess) -> int:
+        """Run a process to its end; return its exit status."""
         ours, theirs = socket.socketpair()
         with ours:
-            role, *rest = child.arguments
-            child.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "ledger.service.process", role, str(theirs.fileno()), *rest,
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), *child.files), env=dict(self.environment),
-            )  # fmt: skip
-            theirs.close()
+            with theirs:
+                process.running = await self._start(process, theirs.fileno())
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
-            waiting = asyncio.create_task(loop.sock_recv(ours, 16))
-            waiting.add_done_callback(lambda task: _said_ready(task, child))
-            code = await child.process.wait()
-            waiting.cancel()
-            await asyncio.wait([waiting])
+            reading = asyncio.create_task(loop.sock_recv(ours, 16))
+            reading.add_done_callback(lambda task: _set_ready(task, process))
+            code = await process.running.wait()
+            reading.cancel()
+            await asyncio.wait([reading])
             return code
+
+    async def _start(self, process: ServiceProcess, pipe: int) -> asyncio.subprocess.Process:
+        role, *rest = process.arguments
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "ledger.service.process", role, str(pipe), *rest,
+                stdin=asyncio.subprocess.DEVNULL, pass_fds=(pipe, *process.files),
+                env=dict(self.environment),
+            )  # fmt: skip
+        except OSError as error:
+            raise ProcessNotStarted(
+                f"the process {process.name} cannot be started with {sys.executable}: {error}; "
+                "correct it and start the service again"
+            ) from error
 
     async def stop(self) -> None:
         """End web processes first, so that what they accepted is still appended and folded."""
         for names in (("web",), ("projector", "evidence")):
-            group = [c for c in self.children if c.name.startswith(names)]
-            running = [c.process for c in group if c.process and c.process.returncode is None]
+            group = [p.running for p in self.processes if p.running and p.name.startswith(names)]
+            running = [process for process in group if process.returncode is None]
             for process in running:
                 process.send_signal(signal.SIGTERM)
             if not running:
                 continue
             ends = asyncio.create_task(_all_ended(running))
             grace = self.settings.drain_seconds_max + STOP_GRACE_SECONDS
-            hurried = asyncio.create_task(self.hurry.wait())
-            await asyncio.wait([ends, hurried], timeout=grace, return_when="FIRST_COMPLETED")
-            hurried.cancel()
+            killing = asyncio.create_task(self.killing.wait())
+            await asyncio.wait([ends, killing], timeout=grace, return_when="FIRST_COMPLETED")
+            killing.cancel()
             for process in running:
                 if process.returncode is None:
                     process.kill()
             await ends
 
 
-def _said_ready(task: asyncio.Task[bytes], child: Child) -> None:
+def _set_ready(task: asyncio.Task[bytes], process: ServiceProcess) -> None:
     if not task.cancelled() and task.exception() is None and task.result():
-        child.ready.set()
+        process.ready.set()
 
 
-async def _all_ready(children: list[Child]) -> None:
-    for child in children:
-        await child.ready.wait()
+async def _all_ready(processes: list[ServiceProcess]) -> None:
+    for process in processes:
+        await process.ready.wait()
 
 
 async def _all_ended(processes: list[asyncio.subprocess.Process]) -> None:
@@ -138,7 +152,7 @@ async def _all_ended(processes: list[asyncio.subprocess.Process]) -> None:
 async def _prepare_when_up(
     endpoint: Endpoint, settings: Settings, role: str, stopping: asyncio.Event
 ) -> Prepared:
-    """Prepare; a database that is away or takes no writes is waited for: providers retry long."""
+    """Prepare the database; wait while it is away or takes no writes: providers retry for long."""
     while True:
         try:
             return await prepare(endpoint, settings, role)
@@ -150,7 +164,7 @@ async def _prepare_when_up(
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Bind the service's socket. Raises SettingsError when the address is not to be had."""
+    """Bind the service's socket. Raises SettingsError when the address cannot be used."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -168,26 +182,27 @@ def listen(settings: Settings) -> socket.socket:
 async def serve(settings: Settings, role: str) -> int:
     """Run the service until SIGINT or SIGTERM. Returns the exit code.
 
-    Raises DataFolderTaken when another one runs on its data folder.
+    Raises DataFolderTaken when another service runs on its data folder, and ProcessNotStarted
+    for a process that cannot be started again, once the others are stopped.
     """
-    with holding(settings, role):
+    with data_folder_lock(settings, role):
         return await _serve(settings, role)
 
 
 async def _serve(settings: Settings, role: str) -> int:
-    stopping, hurry = asyncio.Event(), asyncio.Event()
+    stopping, killing = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda: (hurry if stopping.is_set() else stopping).set())
+        loop.add_signal_handler(number, lambda: (killing if stopping.is_set() else stopping).set())
     registry.load()  # what cannot be loaded is refused before anything is served
     sock = listen(settings) if role != "projector" else None
     try:
-        async with provided(settings) as (endpoint, embedded):
+        async with running_database(settings) as (endpoint, embedded):
             prepared = await _prepare_when_up(endpoint, settings, role, stopping)
             LOGGER.info("database_ready", origin="embedded" if embedded else "external",
                         events=len(prepared.applied))  # fmt: skip
-            if prepared.reading_only:
-                LOGGER.warning("database_takes_no_writes", reason=prepared.reading_only,
+            if prepared.read_only_reason:
+                LOGGER.warning("database_takes_no_writes", reason=prepared.read_only_reason,
                                position=prepared.positions)  # fmt: skip
             for warning in settings.warnings():
                 LOGGER.warning("settings_warning", warning=warning)
@@ -197,7 +212,9 @@ async def _serve(settings: Settings, role: str) -> int:
                     "LEDGER_DATABASE_URL": endpoint.service_dsn,
                     "PROMETHEUS_MULTIPROC_DIR": metrics_dir,
                 }
-                supervisor = Supervisor(settings, role, environment, stopping=stopping, hurry=hurry)
+                supervisor = Supervisor(
+                    settings, role, environment, stopping=stopping, killing=killing
+                )
                 await _supervise(supervisor, embedded, sock)
     finally:
         if sock is not None:
@@ -210,11 +227,11 @@ async def _supervise(
 ) -> None:
     supervisor.plan(sock)
     tasks: list[asyncio.Task[Any]] = [
-        asyncio.create_task(supervisor.keep(child)) for child in supervisor.children
+        asyncio.create_task(supervisor.keep_running(process)) for process in supervisor.processes
     ]
     if embedded is not None:
         tasks.append(asyncio.create_task(embedded.watch()))
-    ready = asyncio.create_task(_all_ready(supervisor.children))
+    ready = asyncio.create_task(_all_ready(supervisor.processes))
     stop = asyncio.create_task(supervisor.stopping.wait())
     await asyncio.wait([ready, stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
@@ -229,10 +246,13 @@ async def _supervise(
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 def _announce(settings: Settings, sock: socket.socket) -> None:
-    """Say where the service is and what to type next."""
+    """Print where the service is and what to type next."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
     suffix = "" if url == "http://127.0.0.1:8080" else f" --url {url}"
@@ -252,7 +272,10 @@ def _announce(settings: Settings, sock: socket.socket) -> None:
 
 
 def run(settings: Settings, role: str = "all") -> int:
-    """Serve `role` and return the exit code; expected failures are one line on stderr."""
+    """Serve `role` and return the exit code.
+
+    Raises SettingsError for an unknown role, and as `serve`.
+    """
     if role not in ROLES:
         raise SettingsError(f"role {role!r} is none of {', '.join(ROLES)}")
     logs.configure(settings.log_format)
@@ -267,16 +290,16 @@ def run(settings: Settings, role: str = "all") -> int:
 
 
 def migrate_now(settings: Settings) -> list[str]:
-    """Apply pending migrations and add missing sources; return the names applied.
+    """Apply pending migrations and add missing sources; return the names of those applied.
 
-    It decides no source's terms and makes no key: that is for the service that projects.
+    It decides no source's terms and makes no key: the service that projects does.
     """
     logs.configure(settings.log_format)
-    found: list[str] = []
+    applied: list[str] = []
 
     async def main() -> None:
-        async with provided(settings, is_guest=True) as (endpoint, _):
-            found.extend((await prepare(endpoint, settings, "migrate")).applied)
+        async with running_database(settings, is_guest=True) as (endpoint, _):
+            applied.extend((await prepare(endpoint, settings, "migrate")).applied)
 
     runner()(main())
-    return found
+    return applied

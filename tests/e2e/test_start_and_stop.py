@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -237,6 +238,30 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_service_that_cannot_start_its_processes_again_stops_with_an_error(
+    database: Database, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.symlink_to(Path(sys.executable).resolve())
+    service = Service(
+        tmp_path / "service",
+        {"LEDGER_DATABASE_URL": database.service_dsn, "PYTHONPATH": os.pathsep.join(sys.path)},
+        python=str(python),
+    )
+    try:
+        service.start()
+        python.unlink()
+        (web,) = service.pids("all")
+        os.kill(web, signal.SIGKILL)
+        assert service.wait() == 3
+        line = service.text().splitlines()[-1]
+        assert line.startswith("ledger: ")
+        assert str(python) in line
+        assert not service.pids("projector") + service.pids("evidence")
+    finally:
+        service.clean_up()
 
 
 def test_answers_have_priority_over_folding_and_folding_over_all_else(

@@ -81,7 +81,7 @@ async def test_a_server_that_is_read_only_on_purpose_stays_so(database: Database
             await owner.execute("ALTER SYSTEM SET default_transaction_read_only = on")
             await owner.execute("SELECT pg_reload_conf()")
             async with database.service() as connection:
-                assert "read-only" in str(await db.refuses_writes(connection))
+                assert "read-only" in str(await db.read_only_reason(connection))
             with pytest.raises(DatabaseReadOnly, match="RESET default_transaction_read_only"):
                 await prepare(Endpoint(database.owner_dsn, database.service_dsn), load({}))
             found = {f.name: f for f in await doctor.check_database(database.settings)}
