@@ -1,4 +1,4 @@
-"""What checks found, what it comes to, and how it is told."""
+"""The results of checks: their outcome together, and how they are printed."""
 
 from __future__ import annotations
 
@@ -9,48 +9,80 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from ledger.errors import Tampered
 from ledger.terminal import tables
 
-STATUSES: Final = {"ok": 0, "fail": 1, "INCOMPLETE": 3}
+EXIT_STATUSES: Final = {"ok": 0, "fail": 1, "INCOMPLETE": 3}
 
-Verdict = Literal["ok", "fail", "INCOMPLETE"]
+Outcome = Literal["ok", "fail", "INCOMPLETE"]
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """What one check found. `position` is the first bad one."""
+class CheckResult:
+    """The result of one check. `position` is the first bad event."""
 
-    verdict: Verdict
+    outcome: Outcome
     name: str
-    found: str
+    message: str
     advice: str = ""
     source: str = ""
     position: int | None = None
     differences: list[dict[str, Any]] = field(default_factory=list)
 
+    def as_row(self) -> dict[str, Any]:
+        """Return the result under the names of the public JSON."""
+        row = asdict(self)
+        return {"verdict": row.pop("outcome"), "name": row.pop("name"),
+                "found": row.pop("message"), **row}  # fmt: skip
 
-def overall(found: Iterable[Checked]) -> Verdict:
-    """Return what all checks say together: one failure fails, one gap is incomplete."""
-    verdicts = {check.verdict for check in found}
-    return "fail" if "fail" in verdicts else "INCOMPLETE" if "INCOMPLETE" in verdicts else "ok"
+
+@dataclass(slots=True)
+class Report:
+    """Collects the results of checks."""
+
+    results: list[CheckResult] = field(default_factory=list)
+
+    def add(
+        self, outcome: Outcome, name: str, message: str, advice: str = "", source: str = ""
+    ) -> None:
+        """Add a result."""
+        self.results.append(CheckResult(outcome, name, message, advice, source))
+
+    def fail(self, error: Tampered, advice: str, source: str = "") -> None:
+        """Add a failure."""
+        self.results.append(
+            CheckResult("fail", error.check, str(error), advice, source, error.position)
+        )
 
 
-def tell(found: Sequence[Checked], when_ok: str, *, json: bool) -> int:
-    """Print what was found; return the exit status."""
-    verdict = overall(found)
+def overall(results: Iterable[CheckResult]) -> Outcome:
+    """Return the outcome of all checks: a failure fails, else an incomplete one is incomplete."""
+    outcomes = {result.outcome for result in results}
+    return "fail" if "fail" in outcomes else "INCOMPLETE" if "INCOMPLETE" in outcomes else "ok"
+
+
+def print_results(results: Sequence[CheckResult], when_ok: str, *, json: bool) -> int:
+    """Print the results; return the exit status."""
+    outcome = overall(results)
+    rows = [result.as_row() for result in results]
     if json:
-        document = {"verdict": verdict, "checks": [asdict(check) for check in found]}
+        document = {"verdict": outcome, "checks": rows}
         sys.stdout.write(orjson.dumps(document).decode() + "\n")
     else:
         out = tables.console()
-        out.print(tables.table("evidence", [asdict(check) for check in found], out))
-        tables.line(out, _summary(verdict, found, when_ok), verdict)
-    return STATUSES[verdict]
+        out.print(tables.table("evidence", rows, out))
+        tables.line(out, _summary(outcome, results, when_ok), outcome)
+    return EXIT_STATUSES[outcome]
 
 
-def _summary(verdict: Verdict, found: Sequence[Checked], when_ok: str) -> str:
-    for check in found:
-        if check.verdict == verdict != "ok":
-            where = f" at {check.source}:{check.position}" if check.position else ""
-            return f"{verdict}{where}: {check.found}"
+def _summary(outcome: Outcome, results: Sequence[CheckResult], when_ok: str) -> str:
+    for result in results:
+        if result.outcome == outcome != "ok":
+            where = f" at {result.source}:{result.position}" if result.position else ""
+            return f"{outcome}{where}: {result.message}"
     return f"ok: {when_ok}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 event`, `2 events`."""
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -1,7 +1,7 @@
-"""`ledger verify FILE`: checks an audit pack with nothing but the pack; no database, no service.
+"""`ledger verify FILE`: verifies an audit pack without a database or a service.
 
-Everything is recomputed from the events in it: hashes, density, identities, the Merkle root under
-the signed checkpoint, and the books, which this program folds once more and compares byte for byte.
+Everything is computed again from the events in it: hashes, density, identities, the Merkle root
+under the signed checkpoint, and the books, which are folded once more and compared byte by byte.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from ledger import registry
 from ledger.books import fold_version
 from ledger.errors import BadNote, InvalidRequest, Tampered
-from ledger.evidence import checkpoint_file as sealfile
+from ledger.evidence import checkpoint_file
 from ledger.evidence.keys import read_trusted
 from ledger.evidence.signed_note import Checkpoint, Verifier, open_checkpoint
 from ledger.export.offline_fold import OfflineFold, OfflineStore
@@ -33,19 +33,19 @@ from ledger.export.pack_manifest import (
     small_members,
 )
 from ledger.terminal.progress import Progress
-from ledger.verify.log import Claim
-from ledger.verify.outcome import Checked, Verdict, tell
+from ledger.verify.claims import Claim, read_claims
+from ledger.verify.outcome import CheckResult, Report, print_results
 from ledger.verify.pack_checks import BooksCheck, EventsCheck, books_of, check_journal, part_names
 
 LISTED_MAX: Final = 20
-KEEP: Final = "keep the pack as it is, ask for an untouched one, and compare the two"
-ELSEWHERE: Final = "compare it with a key that you had from elsewhere (--key, --trusted FILE)"
-NOTHING_ELSE: Final = "the pack is whole, and its books are what its events say"
+KEEP: Final = "keep the pack as it is, ask for an unchanged one, and compare the two"
+ELSEWHERE: Final = "compare it with a key that reached you another way (--key, --trusted FILE)"
+ALL_HOLDS: Final = "the pack is complete, and its books are the fold of its events"
 
 
 @dataclass(frozen=True, slots=True)
 class PackOptions:
-    """What to verify a pack against."""
+    """Against which evidence to verify a pack."""
 
     against: tuple[Path, ...] = ()
     trusted: Path | None = None
@@ -55,15 +55,17 @@ class PackOptions:
 
 
 def run(path: Path, options: PackOptions) -> int:
-    """Verify a pack and print what was found; return the exit status."""
+    """Verify a pack and print the results; return the exit status."""
     quiet = options.json and not sys.stderr.isatty()
     with Progress.shown(quiet=quiet) as progress, open_pack(path) as file:
-        found = PackCheck(PackReader(file), options, progress).examine()
-    return tell(found, NOTHING_ELSE + _proviso(found), json=options.json)
+        results = PackCheck(PackReader(file), options, progress).examine()
+    return print_results(results, ALL_HOLDS + _proviso(results), json=options.json)
 
 
-def _proviso(found: Sequence[Checked]) -> str:
-    return "".join(f"; {c.found}: {c.advice}" for c in found if c.name == "keys" and c.advice)
+def _proviso(results: Sequence[CheckResult]) -> str:
+    """Return what the reader still has to do about the pack's own key."""
+    keys = (result for result in results if result.name == "keys" and result.advice)
+    return "".join(f"; {result.message}: {result.advice}" for result in keys)
 
 
 @dataclass(slots=True)
@@ -73,13 +75,13 @@ class PackCheck:
     reader: PackReader
     options: PackOptions
     progress: Progress
-    found: list[Checked] = field(default_factory=list)
+    report: Report = field(default_factory=Report)
     keys: list[Verifier] = field(default_factory=list)
-    """Whose signatures count: those named by the caller, else the pack's own."""
+    """The keys whose signatures count: those of the caller, else the pack's own."""
     _known: set[str] = field(default_factory=set)
-    """The members that there should be."""
+    """The names of the members that belong to the pack."""
 
-    def examine(self) -> list[Checked]:
+    def examine(self) -> list[CheckResult]:
         """Check everything; what could not be checked is INCOMPLETE."""
         trusted = self._trusted()
         claims = self._claims(trusted)
@@ -90,48 +92,41 @@ class PackCheck:
             is_same = self._check_version(about)
         except Tampered as error:
             self._fail(error)
-            return self.found
+            return self.report.results
         self._known = small_members(about.sources) | {SUMS, SUM_OF_SUMS}
-        for each in about.sources:
-            self._check_source(each, claims.pop(each.source, []), is_same=is_same)
+        for packed in about.sources:
+            self._check_source(packed, claims.pop(packed.source, []), is_same=is_same)
         for source in sorted(claims):
-            told = f"{claims[source][0].where} is about {source}, which is not in the pack"
-            self._add("INCOMPLETE", "against", told, "ask for a pack that has this source")
+            message = f"{claims[source][0].where} is about {source}, which is not in the pack"
+            self.report.add("INCOMPLETE", "against", message, "ask for a pack that has this source")
         extra = sorted(self.reader.members.keys() - self._known)
         if extra:
-            told = f"{extra[0]} does not belong to a pack of these sources"
-            self._fail(Tampered("container", None, told))
-        return self.found
+            message = f"{extra[0]} does not belong to a pack of these sources"
+            self._fail(Tampered("container", None, message))
+        return self.report.results
 
     def _trusted(self) -> list[Verifier]:
-        """Return the keys that the caller trusts. Raises BadQuestion when it names none."""
+        """Return the keys that the caller trusts. Raises InvalidRequest for an empty list."""
         file, texts = self.options.trusted, self.options.keys
         try:
-            found = [Verifier.parse(text) for text in texts]
-            found += read_trusted(file) if file is not None else []
+            keys = [Verifier.parse(text) for text in texts]
+            keys += read_trusted(file) if file is not None else []
         except BadNote as error:
             raise InvalidRequest(f"a trusted key cannot be read: {error}") from error
-        if file is not None and not found:
+        if file is not None and not keys:
             raise InvalidRequest(f"{file} holds no key; `ledger seal keys` prints them")
-        return found
+        return keys
 
     def _claims(self, trusted: Sequence[Verifier]) -> dict[str, list[Claim]]:
         """Read the checkpoints that were kept elsewhere."""
         claims: dict[str, list[Claim]] = {}
         for path in self.options.against:
-            notes = list(sealfile.read(path))
-            if not notes:
+            if not any(checkpoint_file.read(path)):
                 raise InvalidRequest(f"{path} holds no signed checkpoint")
-            for note in notes:
-                try:
-                    said, signers = open_checkpoint(note, trusted)
-                except BadNote as error:
-                    told, advice = f"{path}: {error}", "take an untouched copy of the file"
-                    self.found.append(Checked("fail", "against", told, advice))
-                    continue
-                if said.source:
-                    claim = Claim(said.size, said.root, str(path), bool(signers) or not trusted)
-                    claims.setdefault(said.source, []).append(claim)
+            for source, claim in read_claims(path, trusted, self.report):
+                # Without keys of the caller, a signature proves nothing more than the file.
+                is_trusted = claim.is_trusted or not trusted
+                claims.setdefault(source, []).append(replace(claim, is_trusted=is_trusted))
         return claims
 
     def _check_container(self) -> None:
@@ -142,8 +137,8 @@ class PackCheck:
         for name in changed[:LISTED_MAX]:
             self._fail(Tampered("container", None, f"{name} is not what {SUMS} says"))
         if not changed:
-            told = f"{len(self.reader.members)} members, each with the hash that {SUMS} says"
-            self._add("ok", "container", told)
+            message = f"{len(self.reader.members)} members, each with the hash that {SUMS} says"
+            self.report.add("ok", "container", message)
 
     def _load_keys(self, trusted: Sequence[Verifier]) -> None:
         try:
@@ -155,135 +150,138 @@ class PackCheck:
         if trusted:
             return
         named = ", ".join(map(str, own))
-        self._add("ok", "keys", f"the pack's own key signed: {named}", ELSEWHERE)
+        self.report.add("ok", "keys", f"the pack's own key signed: {named}", ELSEWHERE)
 
     def _check_version(self, about: About) -> bool:
-        """Say whether this program folds as the one did that made the pack."""
-        here = fold_version.current_version([each.terms for each in about.sources])
+        """Report whether this program folds by the same version as the one that made the pack."""
+        here = fold_version.current_version([packed.terms for packed in about.sources])
         if here == about.version:
-            self._add("ok", "version", f"folded by {about.program}, version {here}, as here")
+            self.report.add("ok", "version", f"folded by {about.program}, version {here}, as here")
             return True
-        told = f"folded by {about.program}, version {about.version}; here it is {here}"
-        self._add("ok", "version", told)
+        message = f"folded by {about.program}, version {about.version}; here it is {here}"
+        self.report.add("ok", "version", message)
         return False
 
-    def _check_source(self, each: Packed, claims: Sequence[Claim], *, is_same: bool) -> None:
-        parts = part_names(self.reader, events_folder(each.source))
-        self._known |= {*parts, *books_of(self.reader, each.source)}
+    def _check_source(self, packed: Packed, claims: Sequence[Claim], *, is_same: bool) -> None:
+        parts = part_names(self.reader, events_folder(packed.source))
+        self._known |= {*parts, *books_of(self.reader, packed.source)}
         if not parts:
-            self._fail(Tampered("density", 1, "the pack has no events"), each.source)
+            self._fail(Tampered("density", 1, "the pack has no events"), packed.source)
             return
         with (
             tempfile.TemporaryDirectory(prefix="ledger-verify-") as folder,
-            OfflineStore(Path(folder) / "fold.sqlite") as shelf,
+            OfflineStore(Path(folder) / "fold.sqlite") as store,
         ):
-            self._check_in(shelf, each, claims, is_same=is_same)
+            self._check_contents(store, packed, claims, is_same=is_same)
 
-    def _check_in(
-        self, shelf: OfflineStore, each: Packed, claims: Sequence[Claim], *, is_same: bool
+    def _check_contents(
+        self, store: OfflineStore, packed: Packed, claims: Sequence[Claim], *, is_same: bool
     ) -> None:
-        comparing = BooksCheck(self.reader, each.source)
-        parts = Parts(comparing.put)
+        check_books = BooksCheck(self.reader, packed.source)
+        parts = Parts(check_books.compare)
 
         def emit(table: str, line: bytes) -> None:
-            parts.add(books_folder(each.source, table), line)
+            parts.add(books_folder(packed.source, table), line)
 
         fold = None
         if not self.options.skip_books:
-            fold = OfflineFold(shelf, each.terms, registry.load(), emit)
-        check = EventsCheck(self.reader, each, claims, fold)
-        step = self.progress.step(f"{each.source}: events and books", each.position)
+            fold = OfflineFold(store, packed.terms, registry.load(), emit)
+        check = EventsCheck(self.reader, packed, claims, fold)
+        step = self.progress.step(f"{packed.source}: events and books", packed.position)
         try:
             root = check.run(step.advance)
-            check.compare_beyond(self._check_seal(each, root))
+            check.compare_beyond(self._check_seal(packed, root))
         except Tampered as error:
-            self._fail(error, each.source)
-            self._add("INCOMPLETE", "books", "not folded from a log that is not whole itself",
-                      KEEP, each.source)  # fmt: skip
-            self._check_journal(each)
+            self._fail(error, packed.source)
+            self.report.add("INCOMPLETE", "books", "not folded, because the log does not hold",
+                      KEEP, packed.source)  # fmt: skip
+            self._check_journal(packed)
             return
         finally:
             step.done()
-        self._tell_log(each, check, claims)
-        self._check_journal(each)
+        self._report_log(packed, check, claims)
+        self._check_journal(packed)
         if fold is None:
-            self._add("INCOMPLETE", "books", "not folded again (--skip-books)", "", each.source)
+            self.report.add(
+                "INCOMPLETE", "books", "not folded again (--skip-books)", "", packed.source
+            )
             return
         fold.finish()
         parts.finish()
-        self._tell_books(each, comparing, is_same=is_same)
+        self._report_books(packed, check_books, is_same=is_same)
 
-    def _check_seal(self, each: Packed, root: bytes) -> Checkpoint:
+    def _check_seal(self, packed: Packed, root: bytes) -> Checkpoint:
         """Check that a signed checkpoint covers the events, whose tree has this root."""
-        name = note_name(each.source)
+        name = note_name(packed.source)
         try:
             note = self.reader.read(name).decode()
             checkpoint, signers = open_checkpoint(note, self.keys)
         except (BadNote, UnicodeDecodeError) as error:
-            raise Tampered("seals", None, f"{name} is broken: {error}") from error
-        if checkpoint.source != each.source or checkpoint.size != each.checkpoint:
+            raise Tampered("seals", None, f"{name} is not valid: {error}") from error
+        if checkpoint.source != packed.source or checkpoint.size != packed.checkpoint:
             raise Tampered("seals", None, f"{name} is not the checkpoint that {ABOUT} names")
         if not signers:
-            told = f"{name} is signed by no trusted key"
-            raise Tampered("seals", None, told if self.options.trusted else told + " of the pack")
-        if not each.is_covered(root, checkpoint):
-            told = f"the {each.position} events are not those that {name} signed"
-            raise Tampered("seals", None, told)
-        self._tell_seal(each, checkpoint, signers)
+            message = f"{name} is signed by no trusted key"
+            raise Tampered(
+                "seals", None, message if self.options.trusted else message + " of the pack"
+            )
+        if not packed.is_covered(root, checkpoint):
+            message = f"the {packed.position} events are not those that {name} signed"
+            raise Tampered("seals", None, message)
+        self._report_seal(packed, checkpoint, signers)
         return checkpoint
 
-    def _tell_seal(self, each: Packed, signed: Checkpoint, signers: Sequence[Verifier]) -> None:
+    def _report_seal(self, packed: Packed, signed: Checkpoint, signers: Sequence[Verifier]) -> None:
         by = ", ".join(map(str, signers))
-        of = f"{each.position} events are"
-        if signed.size > each.position:
-            of = f"{each.position} events are the first of {signed.size} that were"
-        self._add("ok", "seals", f"the {of} signed by {by}", "", each.source)
+        of = f"{packed.position} events are"
+        if signed.size > packed.position:
+            of = f"{packed.position} events are the first of {signed.size} that were"
+        self.report.add("ok", "seals", f"the {of} signed by {by}", "", packed.source)
 
-    def _tell_log(self, each: Packed, check: EventsCheck, claims: Sequence[Claim]) -> None:
-        told = f"{each.position} events, dense, in order of time, each with its own body"
-        self._add("ok", "log", told, "", each.source)
+    def _report_log(self, packed: Packed, check: EventsCheck, claims: Sequence[Claim]) -> None:
+        message = f"{packed.position} events, dense, in order of time, each with its own body"
+        self.report.add("ok", "log", message, "", packed.source)
         agreed = len(claims) - len(check.beyond)
         if agreed:
-            told = f"{agreed} checkpoints kept elsewhere: no contradiction"
-            self._add("ok", "against", told, "", each.source)
+            message = f"{agreed} checkpoints kept elsewhere: no contradiction"
+            self.report.add("ok", "against", message, "", packed.source)
         if any(not claim.is_trusted for claim in claims):
-            told = "a checkpoint kept elsewhere is signed by no trusted key"
-            self._add("INCOMPLETE", "against", told, "name its key, if you trust it", each.source)
+            message = "a checkpoint kept elsewhere is signed by no trusted key"
+            self.report.add(
+                "INCOMPLETE", "against", message, "name its key, if you trust it", packed.source
+            )
         if check.beyond:
             most = max(claim.size for claim in check.beyond)
-            told = (
-                f"the pack ends at {each.position}; a checkpoint kept elsewhere has {most} events"
+            message = (
+                f"the pack ends at {packed.position}; a checkpoint kept elsewhere has {most} events"
             )
-            self._add("INCOMPLETE", "against", told, "ask for a pack up to there", each.source)
+            self.report.add(
+                "INCOMPLETE", "against", message, "ask for a pack up to there", packed.source
+            )
 
-    def _check_journal(self, each: Packed) -> None:
+    def _check_journal(self, packed: Packed) -> None:
         try:
-            count = check_journal(self.reader, each)
+            count = check_journal(self.reader, packed)
         except Tampered as error:
-            self._fail(error, each.source)
+            self._fail(error, packed.source)
             return
-        told = f"{count} entries balance at every position"
-        self._add("ok", "journal", told, "", each.source)
+        message = f"{count} entries balance at every position"
+        self.report.add("ok", "journal", message, "", packed.source)
 
-    def _tell_books(self, each: Packed, compared: BooksCheck, *, is_same: bool) -> None:
-        found = compared.found + compared.unexpected()
+    def _report_books(self, packed: Packed, compared: BooksCheck, *, is_same: bool) -> None:
+        found = compared.differences + compared.unexpected()
         if not found:
-            told = f"every table is the fold of the events up to {each.position}"
+            message = f"every table is the fold of the events up to {packed.position}"
             if not is_same:
-                told += "; another version of the program made them, and this one makes the same"
-            self._add("ok", "books", told, "", each.source)
+                message += "; another version of the program made them, and this one makes the same"
+            self.report.add("ok", "books", message, "", packed.source)
         elif is_same:
             for error in found[:LISTED_MAX]:
-                self._fail(error, each.source)
+                self._fail(error, packed.source)
         else:
-            told = f"folded by another version, and this one makes other books: {found[0]}"
+            message = f"folded by another version, and this one makes other books: {found[0]}"
             advice = "verify with the version that made the pack; its events hold"
-            self._add("INCOMPLETE", "books", told, advice, each.source)
+            self.report.add("INCOMPLETE", "books", message, advice, packed.source)
 
     def _fail(self, error: Tampered, source: str = "") -> None:
-        self.found.append(Checked("fail", error.check, str(error), KEEP, source, error.position))
-
-    def _add(
-        self, verdict: Verdict, name: str, found: str, advice: str = "", source: str = ""
-    ) -> None:
-        self.found.append(Checked(verdict, name, found, advice, source))
+        self.report.fail(error, KEEP, source)

@@ -1,4 +1,4 @@
-"""The parts of checking an audit pack: its events, its books against them, its journal."""
+"""Check the events of an audit pack, its books against them, and its journal."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ledger.export.offline_fold import BATCH_EVENTS, OfflineFold
 from ledger.export.pack_file import PackReader, part_name
 from ledger.export.pack_manifest import ABOUT, Packed, books_folder, events_folder
 from ledger.payload import total
-from ledger.verify.log import Claim
+from ledger.verify.claims import Claim, OpenClaims
 
 BATCH_BYTES: Final = 16 * 1024 * 1024
-TOLD_MAX: Final = 400
+LINE_CHARACTERS_MAX: Final = 400
 
 
 @dataclass(slots=True)
@@ -35,36 +35,41 @@ class EventsCheck:
     claims: Sequence[Claim]
     fold: OfflineFold | None
     beyond: list[Claim] = field(default_factory=list)
-    """Checkpoints kept elsewhere that the pack does not reach."""
-    _frontier: Frontier = field(default_factory=Frontier)
+    """The claims about more events than the pack has."""
+    _tree: Frontier = field(default_factory=Frontier)
     _recorded_at: datetime | None = None
+    """Of the event before."""
+    _open_claims: OpenClaims = field(init=False)
 
-    def run(self, progress: Callable[[int], None]) -> bytes:
+    def __post_init__(self) -> None:
+        self._open_claims = OpenClaims(self.claims)
+
+    def run(self, on_progress: Callable[[int], None]) -> bytes:
         """Return the root over all events. Raises Tampered at the first that does not fit."""
-        open_claims: dict[int, list[Claim]] = {}
-        for claim in self.claims:
-            open_claims.setdefault(claim.size, []).append(claim)
-        self._check_claims(open_claims)
+        self._check_claims()
         for batch in self._batches():
             for event in batch:
-                self._event(event)
-                self._check_claims(open_claims)
+                self._check_event(event)
+                self._check_claims()
             if self.fold is not None:
                 self.fold.add(batch)
-            progress(self._frontier.size)
-        if self._frontier.size != self.packed.position:
-            told = f"{ABOUT} names {self.packed.position} events, there are {self._frontier.size}"
-            raise Tampered("tail", min(self._frontier.size, self.packed.position) + 1, told)
-        self.beyond = [claim for claims in open_claims.values() for claim in claims]
-        return self._frontier.root()
+            on_progress(self._tree.size)
+        if self._tree.size != self.packed.position:
+            message = f"{ABOUT} names {self.packed.position} events, there are {self._tree.size}"
+            raise Tampered("tail", min(self._tree.size, self.packed.position) + 1, message)
+        self.beyond = self._open_claims.beyond()
+        return self._tree.root()
 
     def compare_beyond(self, signed: Checkpoint) -> None:
-        """Compare checkpoints kept elsewhere with the pack's own, which may cover more events."""
+        """Compare the claims beyond the pack's events with its checkpoint, where that reaches.
+
+        Raises Tampered.
+        """
         same = [claim for claim in self.beyond if claim.size == signed.size]
         for claim in same:
             if claim.root != signed.root:
-                told = f"the pack's checkpoint of {signed.size} is not that of {claim.where}"
-                raise Tampered("against", None, told)
+                message = f"the pack's checkpoint of {signed.size} is not that of {claim.where}"
+                raise Tampered("against", None, message)
         self.beyond = [claim for claim in self.beyond if claim not in same]
 
     def _batches(self) -> Iterator[list[dict[str, Any]]]:
@@ -75,8 +80,8 @@ class EventsCheck:
             try:
                 rows.append(read_event(line))
             except ValueError as error:
-                told = f"event {position} ({name}, line {number}) cannot be read: {error}"
-                raise Tampered("events", position, told) from error
+                message = f"event {position} ({name}, line {number}) cannot be read: {error}"
+                raise Tampered("events", position, message) from error
             size += len(line)
             if len(rows) >= BATCH_EVENTS or size > BATCH_BYTES:
                 yield rows
@@ -84,103 +89,103 @@ class EventsCheck:
         if rows:
             yield rows
 
-    def _event(self, event: Mapping[str, Any]) -> None:
-        position, source = self._frontier.size + 1, self.packed.source
+    def _check_event(self, event: Mapping[str, Any]) -> None:
+        position, source = self._tree.size + 1, self.packed.source
         if event["source"] != source or event["position"] != position:
             raise Tampered("density", position, f"event {position} of {source} is missing")
         check_identity(source, event)
         recorded_at = event["recorded_at"]
         if self._recorded_at is not None and recorded_at < self._recorded_at:
-            told = f"event {position} was recorded before the one before it"
-            raise Tampered("order", position, told)
+            message = f"event {position} was recorded before the one before it"
+            raise Tampered("order", position, message)
         self._recorded_at = recorded_at
         if event["hashed"].hex() != event["leaf"]:
-            told = (
-                f"event {position} is not the one whose leaf {event['leaf'][:16]}… stands with it"
-            )
-            raise Tampered("seals", position, told)
-        self._frontier.append(event["hashed"])
+            message = f"event {position} does not have the leaf {event['leaf'][:16]}… of its line"
+            raise Tampered("seals", position, message)
+        self._tree.append(event["hashed"])
 
-    def _check_claims(self, open_claims: dict[int, list[Claim]]) -> None:
-        size = self._frontier.size
-        for claim in open_claims.pop(size, ()):
-            if claim.root != self._frontier.root():
-                told = f"the first {size} events are not those that {claim.where} has signed"
-                raise Tampered("against", None, told)
+    def _check_claims(self) -> None:
+        claim = self._open_claims.contradiction(self._tree)
+        if claim is not None:
+            message = f"the first {claim.size} events are not those that {claim.where} has signed"
+            raise Tampered("against", None, message)
 
 
 @dataclass(slots=True)
 class BooksCheck:
-    """Compares the parts of the books as they are made with those in the pack."""
+    """Compares the members of the books that the fold makes with those in the pack."""
 
     reader: PackReader
     source: str
-    seen: set[str] = field(default_factory=set)
-    found: list[Tampered] = field(default_factory=list)
-    _bad: set[str] = field(default_factory=set)
+    made: set[str] = field(default_factory=set)
+    """The names of the members that the fold made."""
+    differences: list[Tampered] = field(default_factory=list)
+    """The first difference of each table."""
+    _differing: set[str] = field(default_factory=set)
+    """The tables with a difference."""
 
-    def put(self, name: str, data: bytes) -> None:
-        """Take a part that the events make; the first difference of each table is kept."""
-        self.seen.add(name)
+    def compare(self, name: str, data: bytes) -> None:
+        """Compare a member that the fold made; keep the first difference of each table."""
+        self.made.add(name)
         table = name.split("/")[2]
         member = self.reader.members.get(name)
         is_as_long = member is not None and member.size == len(data)
         if is_as_long and b"".join(self.reader.bytes_of(name)) == data:
             return
-        if table not in self._bad:
-            self._bad.add(table)
-            self.found.append(self._difference(name, table, data))
+        if table not in self._differing:
+            self._differing.add(table)
+            self.differences.append(self._difference(name, table, data))
 
     def unexpected(self) -> list[Tampered]:
-        """Return what the pack has beyond what the events make."""
+        """Return the members of the pack that the fold does not make."""
         return [
-            Tampered("books", None, f"{name}: no event of the pack has a part in it")
-            for name in sorted(books_of(self.reader, self.source) - self.seen)
+            Tampered("books", None, f"{name}: the events of the pack do not make it")
+            for name in sorted(books_of(self.reader, self.source) - self.made)
         ]
 
     def _difference(self, name: str, table: str, data: bytes) -> Tampered:
         if name not in self.reader.members:
             return Tampered("books", None, f"{name} is missing; the events make it")
-        mine = data.splitlines(keepends=True)
-        theirs = _lines_of(self.reader, name)
-        for number, (made, kept) in enumerate(zip_longest(mine, theirs), 1):
-            if made != kept:
-                told = f"{name}, line {number}: {_told(kept)}; the events say {_told(made)}"
-                return Tampered("books", _position(made, kept), told)
+        expected_lines = data.splitlines(keepends=True)
+        packed_lines = _lines_of(self.reader, name)
+        for number, (expected, line) in enumerate(zip_longest(expected_lines, packed_lines), 1):
+            if expected != line:
+                message = f"{name}, line {number}: {_shortened(line)}; the events make "
+                return Tampered("books", _position(expected, line), message + _shortened(expected))
         return Tampered("books", None, f"{name} differs from what the events make")
 
 
-def check_journal(reader: PackReader, each: Packed) -> int:
+def check_journal(reader: PackReader, packed: Packed) -> int:
     """Check that the pack's entries balance at every position; return how many there are.
 
     Raises Tampered.
     """
     sums: dict[str, Decimal] = {}
-    place = count = 0
-    for name, number, line in reader.lines(books_folder(each.source, "entries")):
+    current = count = 0
+    for name, number, line in reader.lines(books_folder(packed.source, "entries")):
         try:
             entry = orjson.loads(line)
             position, currency = int(entry["position"]), str(entry["currency"])
             amount = Decimal(entry["amount"])
         except (ValueError, TypeError, KeyError, InvalidOperation) as error:
-            told = f"{name}, line {number} cannot be read: {error}"
-            raise Tampered("journal", None, told) from error
-        if position != place:
-            _check_sums(place, sums)
-            if not place < position <= each.position:
+            message = f"{name}, line {number} cannot be read: {error}"
+            raise Tampered("journal", None, message) from error
+        if position != current:
+            _check_sums(current, sums)
+            if not current < position <= packed.position:
                 raise Tampered("journal", position, f"{name}, line {number} is out of order")
-            place, sums = position, {}
+            current, sums = position, {}
         sums[currency] = total(sums.get(currency, Decimal(0)), amount)
         count += 1
-    _check_sums(place, sums)
+    _check_sums(current, sums)
     return count
 
 
 def _check_sums(position: int, sums: Mapping[str, Decimal]) -> None:
     for currency, rest in sums.items():
         if rest:
-            told = f"the entries of event {position} are off by {rest} {currency}"
-            raise Tampered("journal", position, told)
+            message = f"the entries of event {position} are off by {rest} {currency}"
+            raise Tampered("journal", position, message)
 
 
 def part_names(reader: PackReader, folder: str) -> list[str]:
@@ -201,9 +206,9 @@ def _lines_of(reader: PackReader, name: str) -> Iterator[bytes]:
     return (line for member, _, line in reader.lines(folder) if member == name)
 
 
-def _told(line: bytes | None) -> str:
+def _shortened(line: bytes | None) -> str:
     text = "nothing" if line is None else line.decode("utf-8", "replace").rstrip("\n")
-    return text if len(text) <= TOLD_MAX else text[: TOLD_MAX - 1] + "…"
+    return text if len(text) <= LINE_CHARACTERS_MAX else text[: LINE_CHARACTERS_MAX - 1] + "…"
 
 
 def _position(*lines: bytes | None) -> int | None:

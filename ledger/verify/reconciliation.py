@@ -27,9 +27,6 @@ from ledger.reconciliation.store import (
     stored_currencies,
 )
 
-WAIT_SECONDS_MAX: Final = 5.0
-"""How long to wait for a run that is behind the books."""
-
 PAUSE_SECONDS: Final = 0.2
 
 SELECT_SOURCES: Final = """
@@ -61,9 +58,11 @@ async def reconciled_sources(connection: Any) -> list[str]:
     return [row["source"] for row in await connection.fetch(SELECT_SOURCES)]
 
 
-async def compare_source(connection: Any, source: str, rules: Rules) -> RunComparison:
-    """Reconcile a source in one snapshot and compare; wait a little for a run that is behind."""
-    deadline = asyncio.get_running_loop().time() + WAIT_SECONDS_MAX
+async def compare_source(
+    connection: Any, source: str, rules: Rules, wait_seconds: float
+) -> RunComparison:
+    """Reconcile a source in one snapshot and compare; wait for a run that is behind."""
+    deadline = asyncio.get_running_loop().time() + wait_seconds
     while True:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             run = await reconcile_snapshot(connection, source, rules)

@@ -196,7 +196,7 @@ async def check(bench: Bench) -> None:
     await bench.owner.execute(f"DROP SCHEMA {books.schema_of(fresh)} CASCADE")
     await bench.owner.execute("DELETE FROM ledger.generations WHERE generation = $1", fresh)
     found = await Verification(bench.settings, VerifyOptions(), Progress(quiet=True)).examine()
-    assert overall(found) == "ok", [each for each in found if each.verdict != "ok"]
+    assert overall(found) == "ok", [each for each in found if each.outcome != "ok"]
 
 
 async def through(bench: Bench, stage: str, codes: Sequence[str]) -> None:

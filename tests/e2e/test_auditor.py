@@ -99,7 +99,7 @@ async def test_a_pack_is_made_beside_the_service_and_checked_without_anything(
     known = ("--key", str(key), "--against", str(tmp_path / "kept.txt"))
     found = elsewhere(tmp_path, "verify", str(pack), *known)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert b"ok: the pack is whole, and its books are what its events say" in found.stdout
+    assert b"ok: the pack is complete, and its books are the fold of its events" in found.stdout
     data = bytearray(pack.read_bytes())
     with tarfile.open(pack) as members:
         member = next(each for each in members if each.size > 1_000)

@@ -264,8 +264,8 @@ async def test_what_is_from_before_the_marks_is_signed_and_named(sealed: Databas
         ).examine()
         if each.name == "senders"
     ]
-    assert [(each.verdict, each.position) for each in found] == [("INCOMPLETE", 1)]
-    assert "and 2 events after it" in found[0].found
+    assert [(each.outcome, each.position) for each in found] == [("INCOMPLETE", 1)]
+    assert "and 2 events after it" in found[0].message
     assert "unsigned_until" in found[0].advice
 
 

@@ -31,7 +31,7 @@ from ledger.export.offline_fold import LINKS, PARKED
 from ledger.export.pack_file import SUM_OF_SUMS, SUMS, PackReader, PackWriter
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
-from ledger.verify.outcome import Checked, overall
+from ledger.verify.outcome import CheckResult, overall
 from ledger.verify.pack import PackCheck, PackOptions
 from tests import samples
 from tests.asking import first_generation, fold_source
@@ -89,7 +89,7 @@ async def ledger(database: Database, tmp_path: Path) -> Ledger:
     return made
 
 
-def check(path: Path, **options: Any) -> list[Checked]:
+def check(path: Path, **options: Any) -> list[CheckResult]:
     with pack.open_pack(path) as file:
         return PackCheck(PackReader(file), PackOptions(**options), Progress(quiet=True)).examine()
 
@@ -98,10 +98,10 @@ def verdict(path: Path, **options: Any) -> str:
     return overall(check(path, **options))
 
 
-def failure(path: Path, **options: Any) -> Checked:
+def failure(path: Path, **options: Any) -> CheckResult:
     found = check(path, **options)
     assert overall(found) == "fail", found
-    return next(each for each in found if each.verdict == "fail")
+    return next(each for each in found if each.outcome == "fail")
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -129,13 +129,13 @@ async def test_a_pack_holds_and_needs_nothing_but_itself(ledger: Ledger) -> None
     path = await ledger.pack()
     found = check(path)
     assert overall(found) == "ok", found
-    told = {(each.source, each.name): each.found for each in found}
+    told = {(each.source, each.name): each.message for each in found}
     assert told["straitsx", "log"] == ("60 events, dense, in order of time, each with its own body")
     assert told["straitsx", "seals"].startswith("the 60 events are signed by callback-ledger+")
     assert told["straitsx", "books"] == "every table is the fold of the events up to 60"
     assert told["gokart", "books"] == "every table is the fold of the events up to 5"
     (key,) = [each for each in found if each.name == "keys"]
-    assert "compare it with a key that you had from elsewhere" in key.advice
+    assert "compare it with a key that reached you another way" in key.advice
 
 
 async def test_every_tool_opens_a_pack_and_its_sums_are_right(ledger: Ledger) -> None:
@@ -279,7 +279,7 @@ async def test_a_pack_up_to_any_position_is_covered_by_a_later_checkpoint(ledger
         about = orjson.loads(members(path)["about.json"])
         assert about["sources"][0]["checkpoint"] == next(s for s in SIZES if s >= position)
         assert overall(check(path)) == "ok", found
-        told = {each.name: each.found for each in found if each.verdict == "ok"}
+        told = {each.name: each.message for each in found if each.outcome == "ok"}
         assert told["books"] == f"every table is the fold of the events up to {position}"
 
 
@@ -359,7 +359,7 @@ async def test_a_damaged_member_is_named(ledger: Ledger, member: str) -> None:
         reader.scan()
     place = reader.members[f"{member}/000001.jsonl"].offset + 700
     path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-    assert failure(path).found == f"{member}/000001.jsonl is not what SHA256SUMS says"
+    assert failure(path).message == f"{member}/000001.jsonl is not what SHA256SUMS says"
 
 
 def edit(name: str, line: int, **changes: Any) -> Callable[[dict[str, bytes]], None]:
@@ -415,7 +415,7 @@ async def test_an_event_forged_with_its_leaf_does_not_have_the_root_that_was_sig
         found[EVENTS] = b"".join(lines)
 
     found = failure(repack(path, change))
-    assert (found.name, found.found) == (
+    assert (found.name, found.message) == (
         "seals", "the 60 events are not those that checkpoints/straitsx.txt signed",
     )  # fmt: skip
 
@@ -424,11 +424,11 @@ async def test_a_forged_row_of_the_books_is_named(ledger: Ledger) -> None:
     path = await ledger.pack(sources=("straitsx",))
     table = "books/straitsx/balances/000001.jsonl"
     found = failure(repack(path, edit(table, 1, debits="1000000")))
-    assert (found.name, found.found.startswith(f'{table}, line 1: {{"source":"straitsx"')) == (
+    assert (found.name, found.message.startswith(f'{table}, line 1: {{"source":"straitsx"')) == (
         "books", True,
     )  # fmt: skip
-    assert '"debits":"1000000"' in found.found
-    assert "; the events say {" in found.found
+    assert '"debits":"1000000"' in found.message
+    assert "; the events make {" in found.message
 
 
 async def test_an_entry_that_does_not_balance_is_named_by_its_position(ledger: Ledger) -> None:
@@ -436,7 +436,7 @@ async def test_an_entry_that_does_not_balance_is_named_by_its_position(ledger: L
     table = "books/straitsx/entries/000001.jsonl"
     third = orjson.loads(members(path)[table].splitlines()[2])
     found = check(repack(path, edit(table, 3, amount="123456")))
-    bad = {each.name: each.position for each in found if each.verdict == "fail"}
+    bad = {each.name: each.position for each in found if each.outcome == "fail"}
     assert bad == {"journal": third["position"], "books": third["position"]}
 
 
@@ -446,11 +446,11 @@ async def test_parts_left_out_or_slipped_in_are_found(ledger: Ledger) -> None:
     def without(found: dict[str, bytes]) -> None:
         del found["books/straitsx/history/000001.jsonl"]
 
-    assert "is missing; the events make it" in failure(repack(path, without)).found
+    assert "is missing; the events make it" in failure(repack(path, without)).message
     for name in ("books/straitsx/history/000002.jsonl", "books/straitsx/made_up/000001.jsonl",
                  "events/other/000001.jsonl", "readme.txt"):  # fmt: skip
         forged = repack(path, lambda found, name=name: found.update({name: b"{}\n"}))
-        assert name in failure(forged).found
+        assert name in failure(forged).message
 
     def cut(found: dict[str, bytes]) -> None:
         found[EVENTS] = b"".join(found[EVENTS].splitlines(keepends=True)[:-1])
@@ -469,7 +469,7 @@ async def test_a_pack_signed_by_another_key_fails_against_the_one_kept_elsewhere
     assert (overall(found), [each for each in found if each.name == "keys"]) == ("ok", [])
     other = keys.rotate(tmp_path / "elsewhere").verifier
     found = failure(path, keys=(str(other),))
-    assert (found.name, "signed by no trusted key" in found.found) == ("seals", True)
+    assert (found.name, "signed by no trusted key" in found.message) == ("seals", True)
     (tmp_path / "none.txt").write_text("# nobody\n")
     for options, words in (
         ({"trusted": tmp_path / "none.txt"}, "holds no key"), ({"keys": ("x",)}, "cannot be read"),
@@ -484,13 +484,13 @@ async def test_checkpoints_kept_elsewhere_convict_a_rewritten_pack(
     path = await ledger.pack()
     found = check(path, against=(ledger.notes,))
     assert overall(found) == "ok"
-    assert "3 checkpoints kept elsewhere: no contradiction" in [each.found for each in found]
+    assert "3 checkpoints kept elsewhere: no contradiction" in [each.message for each in found]
     kept = tmp_path / "kept.txt"
     first = "callback-ledger/straitsx\n7\n"
     notes = ledger.notes.read_text("utf-8")
     kept.write_text(notes.replace(first, first.replace("7", "8")))
     found = failure(path, against=(kept,))
-    assert (found.name, "first 8 events" in found.found) == ("against", True)
+    assert (found.name, "first 8 events" in found.message) == ("against", True)
     early = await ledger.pack(positions={"straitsx": 7, "gokart": 5})
     assert verdict(early, against=(ledger.notes,)) == "INCOMPLETE"
 
@@ -508,12 +508,12 @@ async def test_a_pack_of_another_version_of_the_program_is_folded_by_this_one(
     found = check(forged)
     assert overall(found) == "ok"
     (books,) = [each for each in found if each.name == "books"]
-    assert "another version of the program made them, and this one makes the same" in books.found
+    assert "another version of the program made them, and this one makes the same" in books.message
     different = repack(forged, edit("books/straitsx/balances/000001.jsonl", 1, debits="5"))
     found = check(different)
     assert overall(found) == "INCOMPLETE"
     (books,) = [each for each in found if each.name == "books"]
-    assert "folded by another version" in books.found
+    assert "folded by another version" in books.message
 
 
 async def test_a_pack_whose_books_are_not_folded_again_is_incomplete(ledger: Ledger) -> None:

@@ -198,5 +198,5 @@ async def test_verify_names_a_wallet_that_cannot_be_reconciled(service: Service)
         service.database.settings, VerifyOptions(), Progress(quiet=True)
     ).examine()
     (told,) = [each for each in found if each.name == "reconciliation"]
-    assert told.verdict == "INCOMPLETE"
-    assert "AAA: cannot be reconciled: OverflowError" in told.found
+    assert told.outcome == "INCOMPLETE"
+    assert "AAA: cannot be reconciled: OverflowError" in told.message

@@ -20,10 +20,10 @@ from ledger.evidence import keys
 from ledger.evidence.sealer import SourceSealer
 from ledger.rebuild.swap import Rebuild, exclusive_rebuild
 from ledger.terminal.progress import Progress
-from ledger.verify import evidence as verify_evidence
+from ledger.verify import evidence
 from ledger.verify.database import Verification, VerifyOptions
 from ledger.verify.log import LogCheck
-from ledger.verify.outcome import Checked, overall
+from ledger.verify.outcome import CheckResult, overall
 from tests import samples
 from tests.asking import first_generation, fold_source
 from tests.conftest import Database
@@ -44,15 +44,15 @@ class Sealed:
     async def tamper(self, *statements: str) -> None:
         await as_superuser(self.database, *statements)
 
-    async def verify(self, *, against: bool = False, skip_books: bool = True) -> list[Checked]:
+    async def verify(self, *, against: bool = False, skip_books: bool = True) -> list[CheckResult]:
         options = VerifyOptions((self.elsewhere,) if against else (), skip_books=skip_books)
         return await Verification(self.database.settings, options, Progress(quiet=True)).examine()
 
-    async def failure(self, **options: Any) -> Checked:
+    async def failure(self, **options: Any) -> CheckResult:
         """Return the first failed check; there must be one."""
         found = await self.verify(**options)
         assert overall(found) == "fail", found
-        return next(check for check in found if check.verdict == "fail")
+        return next(check for check in found if check.outcome == "fail")
 
     async def seal(self) -> None:
         async with self.database.service() as connection:
@@ -97,7 +97,7 @@ async def sealed(database: Database, tmp_path: Path) -> Sealed:
 async def test_what_nobody_changed_is_verified_whole(sealed: Sealed) -> None:
     found = await sealed.verify(against=True, skip_books=False)
     assert overall(found) == "ok", found
-    told = {(check.source, check.name): check.found for check in found}
+    told = {(check.source, check.name): check.message for check in found}
     assert told[SOURCE, "log"].startswith("310 events, dense")
     assert told[SOURCE, "seals"] == "3 checkpoints and 1 tile are those of 310 events"
     assert told[SOURCE, "books"] == "every table is the fold of the log up to 310"
@@ -218,18 +218,18 @@ async def test_a_log_whose_head_was_taken_away_is_not_passed_over(
     await sealed.tamper("DELETE FROM ledger.heads WHERE source = 'straitsx'", *filter(None, [also]))
     failure = await sealed.failure(skip_books=False)
     assert (failure.name, failure.source, failure.position) == ("head", SOURCE, 1)
-    assert "there is an event 310" in failure.found
+    assert "there is an event 310" in failure.message
 
 
 async def test_books_without_a_table_are_damaged(sealed: Sealed) -> None:
     schema = books.schema_of(sealed.generation)
     await sealed.tamper(f"DROP TABLE {schema}.entries")
-    found = [check for check in await sealed.verify() if check.verdict == "fail"]
+    found = [check for check in await sealed.verify() if check.outcome == "fail"]
     assert found[0].name == "schema"
-    assert found[0].found == "relation entries is missing"
+    assert found[0].message == "relation entries is missing"
     failure = next(check for check in found if check.name != "schema")
     assert (failure.name, failure.source) == ("journal", "gokart")
-    assert "damaged" in failure.found
+    assert "damaged" in failure.message
 
 
 async def test_an_event_beyond_the_head_is_found(sealed: Sealed) -> None:
@@ -246,12 +246,12 @@ async def test_a_tail_cut_with_its_seals_is_convicted_by_the_file(sealed: Sealed
     )
     failure = await sealed.failure()
     assert (failure.name, failure.position) == ("against", 301)
-    assert "signed 310 events" in failure.found
+    assert "signed 310 events" in failure.message
     notes = list(sealfile.read(sealed.file))
     sealed.forget_file()
     failure = await sealed.failure()
     assert failure.name == "seals"
-    assert "is gone or was emptied, although 2 checkpoints were signed" in failure.found
+    assert "is gone or was emptied, although 2 checkpoints were signed" in failure.message
     # Who owns the machine can write a file that fits.
     sealed.file.write_text("".join(note + "\n" for note in notes[:2]))
     assert (await sealed.failure()).name == "books", "the books were further"
@@ -277,7 +277,7 @@ async def test_a_rewritten_and_sealed_again_history_is_convicted_only_by_a_note_
     assert overall(found) == "ok", "who holds database, key and file can rewrite: nothing is left"
     failure = await sealed.failure(against=True)
     assert (failure.name, failure.position) == ("against", 8)
-    assert "up to 7 they agree" in failure.found
+    assert "up to 7 they agree" in failure.message
 
 
 SEAL = "source = 'straitsx' AND size = 300"
@@ -325,7 +325,7 @@ async def test_a_history_signed_by_another_key_is_found(sealed: Sealed) -> None:
         await SourceSealer(SOURCE, settings).step(connection)
     failure = await sealed.failure()
     assert (failure.name, failure.position) == ("seals", 1)
-    assert "not signed by a trusted key" in failure.found
+    assert "not signed by a trusted key" in failure.message
 
 
 BOOKS = {
@@ -368,7 +368,7 @@ async def test_books_that_are_not_the_fold_of_the_log_are_found(sealed: Sealed, 
         assert (await connection.execute(statement.format(schema))).endswith(" 1")
     failure = await sealed.failure(skip_books=False)
     assert (failure.name, failure.source) == ("books", SOURCE)
-    assert told in failure.found
+    assert told in failure.message
 
 
 async def test_an_edited_entry_is_found_at_its_position_without_folding(sealed: Sealed) -> None:
@@ -389,8 +389,8 @@ async def test_an_edited_balance_is_found_without_folding(sealed: Sealed) -> Non
         )
     failure = await sealed.failure()
     assert failure.name == "balances"
-    assert "the balance of expenses:fees is" in failure.found
-    assert re.search(r"\.[0-9]*0 XSGD|\.[0-9]*0$", failure.found) is None
+    assert "the balance of expenses:fees is" in failure.message
+    assert re.search(r"\.[0-9]*0 XSGD|\.[0-9]*0$", failure.message) is None
 
 
 async def test_books_ahead_of_the_log_are_found(sealed: Sealed) -> None:
@@ -408,24 +408,24 @@ async def test_a_partial_check_is_incomplete_and_never_a_pass(sealed: Sealed) ->
     await append(sealed.database, 2)
     found = await sealed.verify(skip_books=False)
     assert overall(found) == "INCOMPLETE"
-    assert any("events 311 to 312 are not sealed yet" in check.found for check in found)
+    assert any("events 311 to 312 are not sealed yet" in check.message for check in found)
     await sealed.seal()
     assert overall(await sealed.verify(skip_books=False)) == "ok"
     (sealed.database.settings.data_dir / keys.FOLDER / keys.TRUSTED_FILE).unlink()
     found = await sealed.verify(skip_books=False)
     assert overall(found) == "fail"
-    (failure,) = [check for check in found if check.verdict == "fail"]
+    (failure,) = [check for check in found if check.outcome == "fail"]
     assert failure.name == "keys"
-    assert "trusted.txt is gone or empty, although 5 checkpoints were signed" in failure.found
+    assert "trusted.txt is gone or empty, although 5 checkpoints were signed" in failure.message
 
 
 async def test_seals_that_only_the_file_has_are_missed(sealed: Sealed) -> None:
     await sealed.tamper("DELETE FROM ledger.seals", "DELETE FROM ledger.tiles")
     failure = await sealed.failure()
     assert (failure.name, failure.source) == ("seals", "gokart")
-    found = [check for check in await sealed.verify() if check.verdict == "fail"]
+    found = [check for check in await sealed.verify() if check.outcome == "fail"]
     assert [check.source for check in found] == ["gokart", SOURCE]
-    assert "a checkpoint of 310 events, but ledger.seals has none" in found[1].found
+    assert "a checkpoint of 310 events, but ledger.seals has none" in found[1].message
 
 
 @pytest.mark.parametrize("keep", [None, 0, 1])
@@ -442,14 +442,14 @@ async def test_a_file_of_checkpoints_that_is_gone_or_shortened_is_a_failure(
         sealed.file.write_text("".join(note + "\n" for note in notes[-keep:] if keep))
     failure = await sealed.failure()
     assert (failure.name, failure.source) == ("seals", SOURCE)
-    assert ("lacks 4 of 5 checkpoints" if keep else "is gone or was emptied") in failure.found
+    assert ("lacks 4 of 5 checkpoints" if keep else "is gone or was emptied") in failure.message
 
 
 async def test_a_checkpoint_that_a_crash_kept_from_the_file_is_incomplete(sealed: Sealed) -> None:
     notes = list(sealfile.read(sealed.file))
     sealed.file.write_text("".join(note + "\n" for note in notes[:-1]))
-    found = [check for check in await sealed.verify(skip_books=False) if check.verdict != "ok"]
-    assert [(check.verdict, check.name) for check in found] == [("INCOMPLETE", "seals")]
+    found = [check for check in await sealed.verify(skip_books=False) if check.outcome != "ok"]
+    assert [(check.outcome, check.name) for check in found] == [("INCOMPLETE", "seals")]
     await sealed.seal()
     assert overall(await sealed.verify(skip_books=False)) == "ok"
 
@@ -472,8 +472,8 @@ async def test_terms_are_compared_with_settings_that_name_the_source(
         """UPDATE ledger.sources SET wallets = '{"payout.sgd": "XUSD"}' WHERE source = 'straitsx'"""
     )
     async with sealed.database.service() as connection:
-        (found,) = await verify_evidence.check_terms(connection, load(named))
-    assert (found.verdict, found.name, found.source) == (verdict, "sources", SOURCE)
+        (found,) = await evidence.check_terms(connection, load(named))
+    assert (found.outcome, found.name, found.source) == (verdict, "sources", SOURCE)
 
 
 async def test_an_auditor_without_the_service_s_settings_convicts_nothing(sealed: Sealed) -> None:
@@ -491,12 +491,12 @@ async def test_terms_that_are_not_those_of_the_settings_are_named(sealed: Sealed
     await sealed.tamper(
         """UPDATE ledger.sources SET wallets = '{"payout.sgd": "XUSD"}' WHERE source = 'straitsx'"""
     )
-    found = [check for check in await sealed.verify(skip_books=False) if check.verdict != "ok"]
-    assert [(check.verdict, check.name, check.source) for check in found] == [
+    found = [check for check in await sealed.verify(skip_books=False) if check.outcome != "ok"]
+    assert [(check.outcome, check.name, check.source) for check in found] == [
         ("fail", "sources", SOURCE)
     ]
     assert "wallets is {'payout.sgd': 'XUSD'} in ledger.sources, {} by the settings" in (
-        found[0].found
+        found[0].message
     )
 
 
@@ -506,14 +506,15 @@ async def test_doubtful_events_are_counted_and_not_kept(sealed: Sealed) -> None:
         sealed.database.settings, sources={SOURCE: replace(own, secrets=("s" * 40,))}
     )
     async with sealed.database.service() as connection:
-        judge = await verify_evidence.judge(connection, settings, SOURCE)
-        proved = await LogCheck(connection, SOURCE, SIZES[-1], 0, (), judge=judge).run()
-    assert {k: (v.first.position, v.count) for k, v in proved.doubts.items()} == {
+        authenticity = await evidence.authenticity_of(connection, settings, SOURCE)
+        check = LogCheck(connection, SOURCE, SIZES[-1], 0, (), authenticity=authenticity)
+        log = await check.run()
+    assert {k: (v.first.position, v.count) for k, v in log.doubts.items()} == {
         "forged": (1, SIZES[-1])
     }
-    (told,) = verify_evidence.check_senders(SOURCE, judge, proved)
-    assert (told.verdict, told.position) == ("fail", 1)
-    assert "and 309 events after it" in told.found
+    (result,) = evidence.check_senders(SOURCE, authenticity, log)
+    assert (result.outcome, result.position) == ("fail", 1)
+    assert "and 309 events after it" in result.message
 
 
 async def test_verifying_drops_no_generation_but_its_own(sealed: Sealed) -> None:
@@ -548,6 +549,6 @@ async def test_books_that_are_behind_are_compared_where_they_are(sealed: Sealed)
     await sealed.seal()
     found = await sealed.verify(skip_books=False)
     assert overall(found) == "ok", found
-    assert any(check.found.endswith("up to 310") for check in found)
+    assert any(check.message.endswith("up to 310") for check in found)
     await sealed.fold()
     assert overall(await sealed.verify(skip_books=False)) == "ok"

@@ -1,4 +1,4 @@
-"""What was reconciled is found again by `ledger verify`, and an edited row is named and mended."""
+"""`ledger verify` reconciles again and names edited rows, which the next run repairs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ledger.config.reconciliation import Rules
 from ledger.config.settings import Settings
 from ledger.terminal.progress import Progress
 from ledger.verify.database import Verification, VerifyOptions
-from ledger.verify.outcome import Checked, overall
+from ledger.verify.outcome import CheckResult, overall
 from tests.asking import Service, payment, serving
 from tests.conftest import Database
 from tests.evidence import as_superuser
@@ -23,10 +23,8 @@ NOON = "2026-01-10T12:00:00Z"
 
 
 @pytest.fixture
-async def service(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+async def service(database: Database) -> AsyncIterator[Service]:
     """A source with two reconciled wallets: one agrees, the other has two breaks."""
-    monkeypatch.setattr("ledger.verify.reconciliation.WAIT_SECONDS_MAX", 0.0)
-    monkeypatch.setattr("ledger.verify.database.SEAL_SECONDS_MAX", 0.0)
     async with serving(database) as running:
         told = {"created_at": NOON, "updated_at": NOON, "fees": "0.0"}
         for number in (1, 2):
@@ -41,10 +39,11 @@ async def service(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncI
         yield running
 
 
-async def checked(service: Service, settings: Settings | None = None) -> list[Checked]:
-    """Verify; return what is said of reconciliation."""
+async def checked(service: Service, settings: Settings | None = None) -> list[CheckResult]:
+    """Verify; return the results about reconciliation."""
     used = settings or service.database.settings
-    found = await Verification(used, VerifyOptions(), Progress(quiet=True)).examine()
+    options = VerifyOptions(seal_seconds_max=0, reconcile_seconds_max=0)
+    found = await Verification(used, options, Progress(quiet=True)).examine()
     return [each for each in found if each.name == "reconciliation"]
 
 
@@ -60,8 +59,8 @@ async def results(service: Service) -> dict[str, list[Any]]:
 
 async def test_what_was_reconciled_is_found_again(service: Service) -> None:
     (found,) = await checked(service)
-    assert (found.verdict, found.source) == ("ok", "straitsx")
-    assert found.found == "2 wallets and 2 breaks found again"
+    assert (found.outcome, found.source) == ("ok", "straitsx")
+    assert found.message == "2 wallets and 2 breaks are the same again"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ async def test_an_edited_result_is_named_and_the_next_run_mends_it(
     assert {each["table"] for check in found for each in check.differences} <= {
         "recon_runs", "recon_matches", "recon_breaks",
     }  # fmt: skip
-    named = [check.found for check in found if check.found.startswith(table)]
+    named = [check.message for check in found if check.message.startswith(table)]
     assert any(says in each for each in named), found
     await reconcile(service)
     assert await results(service) == before
@@ -112,7 +111,7 @@ async def test_results_of_a_source_without_statements_have_no_cause(service: Ser
         "INSERT INTO ledger.recon_matches VALUES ('gokart', 'USD', 'line:x', 'x', 'hand')",
     )
     found = {each.source: each for each in await checked(service)}
-    assert (found["gokart"].verdict, found["straitsx"].verdict) == ("fail", "ok")
+    assert (found["gokart"].outcome, found["straitsx"].outcome) == ("fail", "ok")
 
 
 async def test_a_run_that_is_behind_or_by_other_rules_is_incomplete_and_never_a_pass(
@@ -123,16 +122,16 @@ async def test_a_run_that_is_behind_or_by_other_rules_is_incomplete_and_never_a_
     )
     sources = {**service.database.settings.sources, "straitsx": straitsx}
     found = await checked(service, replace(service.database.settings, sources=sources))
-    assert [each.verdict for each in found] == ["INCOMPLETE"] * 2
-    assert "other rules" in found[0].found
+    assert [each.outcome for each in found] == ["INCOMPLETE"] * 2
+    assert "other rules" in found[0].message
     await service.post_json("straitsx", payment(9))
     await service.fold()
     found = await checked(service)
-    assert [each.verdict for each in found] == ["INCOMPLETE"] * 2
-    assert "not yet at {'straitsx': 4" in found[0].found
+    assert [each.outcome for each in found] == ["INCOMPLETE"] * 2
+    assert "not yet at {'straitsx': 4" in found[0].message
     await reconcile(service)
     assert overall(await checked(service)) == "ok"
     await as_superuser(service.database, "DELETE FROM ledger.recon_runs")
-    assert [each.found for each in await checked(service)] == [
+    assert [each.message for each in await checked(service)] == [
         "XSGD: not reconciled yet", "XUSD: not reconciled yet",
     ]  # fmt: skip
