@@ -1,4 +1,4 @@
-"""Every expected failure: one root, and the docstring says what happened and what to do next."""
+"""Every expected failure, under one root; docstrings are messages: what happened, what to do."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class PostgresError(LedgerError):
 
 
 class CheckpointConflict(LedgerError):
-    """Another worker advanced this source's books; this one must reload and let it be."""
+    """Another worker advanced this source's books; this one must load them again."""
 
 
 class ServerNotFound(DatabaseUnavailable):
     """No embedded PostgreSQL runs in this data folder. Start `ledger serve`, then ask again.
 
-    `found` says what is there instead, `advice` what to do.
+    `found` is what there is instead, `advice` what to do.
     """
 
     def __init__(self, found: str, advice: str, *, is_broken: bool = False) -> None:
@@ -73,7 +73,7 @@ class ServerNotFound(DatabaseUnavailable):
 
 
 class NotFound(LedgerError):
-    """There is no such thing here. Check the source and the id."""
+    """There is no such object. Check the source and the id."""
 
 
 class InvalidRequest(LedgerError):
@@ -96,11 +96,11 @@ class ServiceRefused(LedgerError):
 
 
 class NotCaughtUp(LedgerError):
-    """The books have not come that far. Ask again after the time in Retry-After."""
+    """The books do not contain that position yet. Ask again after the time in Retry-After."""
 
 
 class Conflicting(LedgerError):
-    """The request contradicts what is already so. The message says what stands in its way."""
+    """The request contradicts what is already so. See the message."""
 
 
 class Unauthenticated(LedgerError):
@@ -108,7 +108,7 @@ class Unauthenticated(LedgerError):
 
 
 class Refused(LedgerError):
-    """The request comes from where none may come from. The message says what would help."""
+    """Requests from this address are not allowed. The message names the setting."""
 
 
 class MeasurementFailed(LedgerError):
@@ -116,7 +116,7 @@ class MeasurementFailed(LedgerError):
 
 
 class MissingExtra(LedgerError):
-    """What was asked for needs a package that is not installed. The message names the command."""
+    """The command needs a package that is not installed. The message names the command."""
 
 
 class BadNote(LedgerError):
@@ -130,7 +130,7 @@ class CannotSeal(LedgerError):
 class Tampered(LedgerError):
     """The evidence does not fit together. The message says where.
 
-    `check` names what was looked at, `position` the first bad one (None when there is none).
+    `check` names what was checked, `position` the first bad one (None when there is none).
     """
 
     def __init__(self, check: str, position: int | None, detail: str) -> None:

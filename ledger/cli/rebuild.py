@@ -166,7 +166,7 @@ class Clock:
             self._stage, self._since = stage, now
         self.spent[stage] = self.spent.get(stage, 0.0) + now - self._since
         self._since = now
-        self.stages.tell(stage, done, total)
+        self.stages.report(stage, done, total)
 
     def seconds(self) -> float:
         """Return the seconds since the beginning."""

@@ -35,8 +35,8 @@ USE_LIVE: Final = """
 SELECT set_config('search_path', 'books_' || generation || ', ledger', true)
   FROM ledger.generations WHERE state = 'live'
 """
-# Books that move have moved a moment ago, however far behind they are. Those of an earlier version
-# do not say when (`to_jsonb`), and `recorded_at` may be ahead of the clock.
+# Books that follow the log moved a moment ago, however far behind they are. Those of an earlier
+# version do not hold that time (`to_jsonb`), and `recorded_at` may be ahead of the clock.
 SELECT_LAGS: Final = """
 SELECT h.source, h.position - coalesce(c.position, 0) AS events,
        CASE WHEN h.position > coalesce(c.position, 0) THEN
@@ -70,23 +70,23 @@ class Condition(NamedTuple):
     name: str
     detail: str
     seconds: float
-    """For how long it has lasted; 0 when nothing tells."""
+    """For how long it has lasted; 0 when that is not known."""
 
     @property
     def sentence(self) -> str:
-        """Say it to an operator."""
+        """The condition as a sentence for an operator."""
         where = f"{self.source}: " if self.source else ""
         lasted = f" for {self.seconds:.0f} s" if self.seconds else ""
         return f"{where}{self.name}{lasted}: {self.detail}"
 
 
 async def report(connection: Any, source: str, name: str, detail: str) -> None:
-    """Say that a condition lasts; call it again at least every minute while it does."""
+    """Record that a condition lasts; to be called again at least every minute while it does."""
     await connection.execute(REPORT, source, name, detail[:DETAIL_CHARACTERS_MAX], FRESH_SECONDS)
 
 
 async def clear(connection: Any, source: str, name: str) -> None:
-    """Say that a condition is over."""
+    """Record that a condition is over."""
     await connection.execute(CLEAR, source, name)
 
 

@@ -48,8 +48,8 @@ PINNED: Final = {
     "lock_timeout": "0",
     "idle_session_timeout": "0",
 }
-"""What a role or a database may carry and every session of ours has its own way, as PostgreSQL
-spells it. Waits are bounded by the driver's deadlines, which end a command and not a session."""
+"""Settings that a role or a database may carry: every session of ours pins them, spelled as
+PostgreSQL does. Waits are bounded by the driver's deadlines, which end a command, not a session."""
 
 SESSION: Final = {
     **PINNED,
@@ -74,7 +74,7 @@ SELECT pg_is_in_recovery() AS is_standby,
        current_setting('default_transaction_read_only') = 'on' AS is_read_only
 """
 UNKNOWN_PARAMETER: Final = "startup parameter"
-"""What a connection pooler says of the settings in SESSION."""
+"""Part of a connection pooler's error about the settings in SESSION."""
 
 POOLER: Final = (
     "a connection pooler such as PgBouncer is in between and does not keep the session's settings "
@@ -115,7 +115,7 @@ async def connect(dsn: str, *, seconds_max: float = COMMAND_SECONDS_MAX, **sessi
 
 
 def _why(error: Exception) -> str:
-    """Say what a server refused; what the driver cannot read may quote a part of a password."""
+    """Return why a connection was refused, without what may quote a part of a password."""
     if isinstance(error, asyncpg.PostgresError):
         return redact(str(error))
     return "it cannot be read; write special characters of the password URL-encoded, as %40"
@@ -148,7 +148,7 @@ async def pooled(
     init: Callable[[Any], Awaitable[None]] | None = None,
     session: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Pool]:
-    """Share at most `size_max` connections for the length of a block; each is opened when needed.
+    """Share at most `size_max` connections for the length of a block; they are opened when needed.
 
     `init` runs once on every new connection. Nothing is set in a session after that, so nothing is
     reset when a connection is given back. Acquiring one raises what PostgreSQL or the network

@@ -1,7 +1,8 @@
 """Recognises a connection pooler that breaks sessions, by what connections through it do.
 
 The service keeps state in its sessions: settings, locks, listening, prepared statements. A pooler
-that gives each transaction another session (PgBouncer with pool_mode = transaction) mixes it up.
+that may give every transaction another session (PgBouncer with pool_mode = transaction) mixes that
+state up.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ ROUNDS: Final = 20
 
 SELECT_PID: Final = "SELECT pg_backend_pid()"
 SELECT_CHANGED: Final = """
-SELECT name FROM unnest($1::text[], $2::text[]) AS wanted(name, value)
+SELECT name FROM unnest($1::text[], $2::text[]) AS pinned(name, value)
  WHERE current_setting(name) <> value ORDER BY name
 """
 STATEMENT_MODE: Final = "statement pooling mode"
-"""What PgBouncer says to a transaction when it gives each statement another session."""
+"""PgBouncer's error in a transaction when every statement may get another session."""
 
 MIXED: Final = (
     asyncpg.ProtocolViolationError,
@@ -43,8 +44,8 @@ async def check(dsn: str) -> None:
             # A pooler answers for many sessions, so the process that it names is none of them.
             if await _pid(connection) == connection.get_server_pid():
                 return
-            wanted = database.PINNED
-            changed = await connection.fetch(SELECT_CHANGED, list(wanted), list(wanted.values()))
+            pinned = database.PINNED
+            changed = await connection.fetch(SELECT_CHANGED, list(pinned), list(pinned.values()))
             if changed:
                 names = ", ".join(row["name"] for row in changed)
                 raise DatabaseRefused(database.POOLER.format(detail=f"lost: {names}"))
@@ -63,7 +64,7 @@ async def check(dsn: str) -> None:
 
 
 async def _is_shared(dsn: str, connection: Any) -> bool:
-    """Tell whether another connection gets this one's session, or this one gets others."""
+    """Return whether another connection gets this one's session, or this one gets others."""
     mine = set()
     async with database.connected(dsn) as other:
         for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""One finding of the doctor: what was looked at, what was found, what to do next."""
+"""The result of one check: what was checked, its outcome, what was found, what to do next."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one check found. `advice` is empty when there is nothing to do."""
+    """The result of one check, as `ledger doctor --json` prints it; `advice` may be empty."""
 
     verdict: Literal["ok", "warn", "fail"]
     name: str
@@ -17,15 +17,15 @@ class Check:
 
 
 def ok(name: str, found: str) -> Check:
-    """Report that all is well."""
+    """Return the result of a check that found no problem."""
     return Check("ok", name, found)
 
 
 def warn(name: str, found: str, advice: str) -> Check:
-    """Report something that works but deserves a word."""
+    """Return a warning: it works, and something should be done about it."""
     return Check("warn", name, found, advice)
 
 
 def fail(name: str, found: str, advice: str) -> Check:
-    """Report something that can lose, delay or falsify."""
+    """Return a failure: something can lose, delay or falsify data."""
     return Check("fail", name, found, advice)

@@ -1,4 +1,4 @@
-"""The doctor's questions to PostgreSQL: safety, immutability, migrations, positions, clock."""
+"""The doctor's checks of PostgreSQL: safety, immutability, migrations, positions, clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ledger.errors import DatabaseRefused, DatabaseUnavailable, MigrationError
 from ledger.eventlog.clocks import clock_conditions
 
 Examine: TypeAlias = Callable[[Any], Awaitable[list[Check]]]
-"""(connection) → what was found"""
+"""(connection) → the results"""
 
 MINOR_MIN: Final = {14: 23, 15: 18, 16: 14, 17: 10, 18: 6}
 """Major version → the oldest minor without publicly known holes, as of 2026-11."""
@@ -117,12 +117,12 @@ async def examine(dsn: str, where: str, sources: Sequence[str], connections: int
             ("conditions", check_conditions),
         )
         for name, check in checks:
-            found += await _asked(name, check, connection)
+            found += await _run(name, check, connection)
         return found
 
 
-async def _asked(name: str, check: Examine, connection: Any) -> list[Check]:
-    """Run one check; what the role may not see is a finding, not the end of the doctor."""
+async def _run(name: str, check: Examine, connection: Any) -> list[Check]:
+    """Run one check; what the role may not see is a warning, not the end of the doctor."""
     try:
         return await check(connection)
     except asyncpg.InsufficientPrivilegeError as error:
@@ -134,7 +134,7 @@ async def _asked(name: str, check: Examine, connection: Any) -> list[Check]:
 
 
 def check_server(server: Any, where: str) -> list[Check]:
-    """Judge version, minor age and checksums."""
+    """Check the version, the age of the minor version, and checksums."""
     major, minor = divmod(server["number"], 10_000)
     what = f"{where}, PostgreSQL {server['version']}, as {server['me']}"
     found = [ok("database", what)]
@@ -190,7 +190,7 @@ async def check_writes(connection: Any) -> list[Check]:
 async def check_room(connection: Any, needed: int) -> list[Check]:
     """Check that the service gets all connections that it needs."""
     room = await connection.fetchval(SELECT_ROOM)
-    found = f"{room} for everybody, the service and a command beside it need up to {needed}"
+    found = f"{room} for all clients, the service and a command beside it need up to {needed}"
     if needed <= room:
         return [ok("connections", found)]
     advice = (
@@ -206,10 +206,12 @@ async def check_clock(connection: Any) -> list[Check]:
     theirs = await connection.fetchval(SELECT_CLOCK)
     after = datetime.now(UTC)
     apart = max((before - theirs).total_seconds(), (theirs - after).total_seconds(), 0.0)
-    said = f"service and database differ by {apart:.3f} s or less"
+    difference = f"service and database differ by {apart:.3f} s or less"
     if apart <= CLOCK_SECONDS_MAX:
-        return [ok("clock", said)]
-    return [warn("clock", said, "synchronise both machines' clocks (chrony, systemd-timesyncd)")]
+        return [ok("clock", difference)]
+    return [
+        warn("clock", difference, "synchronise both machines' clocks (chrony, systemd-timesyncd)")
+    ]
 
 
 async def check_migrations(connection: Any) -> list[Check]:
@@ -229,11 +231,11 @@ async def check_grants(connection: Any, *, superuser: bool) -> list[Check]:
     held = [row["privilege"] for row in await connection.fetch(SELECT_GRANTS)]
     if not held:
         return [ok("grants", "this role may not UPDATE, DELETE or TRUNCATE ledger.events")]
-    said = f"this role may {', '.join(held)} on ledger.events"
+    rights = f"this role may {', '.join(held)} on ledger.events"
     if superuser:
-        return [warn("grants", f"{said}: it is a superuser, only the triggers hold it back",
+        return [warn("grants", f"{rights}: it is a superuser, only the triggers hold it back",
                      "give the service a role of its own, a member of ledger_service")]  # fmt: skip
-    return [fail("grants", said, f"REVOKE {', '.join(held)} ON ledger.events FROM this role")]
+    return [fail("grants", rights, f"REVOKE {', '.join(held)} ON ledger.events FROM this role")]
 
 
 async def check_triggers(connection: Any) -> list[Check]:
@@ -247,12 +249,12 @@ async def check_triggers(connection: Any) -> list[Check]:
 
 
 async def check_heads(connection: Any) -> list[Check]:
-    """Check that every log ends where its head row says."""
+    """Check that every log ends at the position of its head row."""
     rows = await connection.fetch(SELECT_HEADS)
     wrong = [row for row in rows if row["head"] != row["last"]]
     if not wrong:
-        told = ", ".join(f"{row['source']}:{row['head']}" for row in rows) or "no log yet"
-        return [ok("heads", told)]
+        heads = ", ".join(f"{row['source']}:{row['head']}" for row in rows) or "no log yet"
+        return [ok("heads", heads)]
     return [
         fail("heads", f"{row['source']}: the head says {row['head']}, the last event is "
              f"{row['last']}", "stop the service and restore the database from a backup")
@@ -261,7 +263,7 @@ async def check_heads(connection: Any) -> list[Check]:
 
 
 async def check_seals(connection: Any) -> list[Check]:
-    """Check that the seals follow the log, and that nobody can change them unnoticed."""
+    """Check that the seals follow the log, and that no change of them goes unnoticed."""
     if await connection.fetchval(SELECT_SEAL_TRIGGERS) < 2:
         return [fail("seals", "a trigger of ledger.tiles or ledger.seals is missing or off",
                      "enable both with ENABLE ALWAYS, find out who did it, run `ledger verify`")
@@ -316,8 +318,8 @@ async def check_sources(connection: Any, sources: Sequence[str]) -> list[Check]:
 
 
 async def check_conditions(connection: Any) -> list[Check]:
-    """Check that no process of the service reports what keeps it from its work."""
+    """Check that no process of the service reports a condition that keeps it from its work."""
     return [
-        fail("conditions", found.sentence, "see the service's log for when it began, and mend it")
+        fail("conditions", found.sentence, "see the service's log for its cause, and remove that")
         for found in [*await conditions.current(connection), *await clock_conditions(connection)]
     ] or [ok("conditions", "no process reports that something keeps it from its work")]

@@ -1,4 +1,4 @@
-"""`ledger doctor`: what an operator would check by hand, each finding with what to do next.
+"""`ledger doctor`: what an operator would check by hand, every result with what to do next.
 
 Changes nothing and starts nothing: an embedded cluster that is not running stays so.
 """
@@ -59,7 +59,7 @@ def run(settings: Settings, environ: Mapping[str, str], *, json: bool) -> int:
 
 
 async def examine(settings: Settings) -> list[Check]:
-    """Return all findings, those about this machine first."""
+    """Return the results of all checks, those of this machine first."""
     return [
         *check_secrets(settings),
         *(warn("settings", warning, "set it before real callbacks come")
@@ -76,21 +76,21 @@ def setting_origins(settings: Settings, environ: Mapping[str, str]) -> list[dict
     table = tomllib.loads(Path(name).read_text(encoding="utf-8")) if name else {}
     in_file = {key.removeprefix(PREFIX).lower() for key in table}
     rows = []
-    for each in fields(Settings):
-        if each.name == "sources":
+    for setting in fields(Settings):
+        if setting.name == "sources":
             continue
-        variable = PREFIX + each.name.upper()
+        variable = PREFIX + setting.name.upper()
         rows.append({
             "name": variable,
-            "value": _shown(each.name, getattr(settings, each.name)),
-            "origin": _origin(bool(environ.get(variable)), each.name in in_file, name),
+            "value": _shown(setting.name, getattr(settings, setting.name)),
+            "origin": _origin(bool(environ.get(variable)), setting.name in in_file, name),
         })  # fmt: skip
     listed = PREFIX + "SOURCES" in environ
     for source in settings.sources.values():
         described = (
             f"{source.provider}, {', '.join(source.signatures(()).headers)}, "
             f"{_count(source.secrets)}, "
-            f"currency {source.terms.currency or 'as told'}"
+            f"currency {source.terms.currency or 'as the payload states'}"
         )
         given = listed or secret_name(source) in environ
         origin = _origin(given, source.name in table.get("sources", {}), name)
@@ -119,8 +119,8 @@ def _count(secrets: Sequence[str]) -> str:
 
 
 def check_secrets(settings: Settings) -> list[Check]:
-    """Judge how hard secrets and tokens are to guess; fewer than 128 bits is worth a warning."""
-    kept = {f"secret of {each.name}": each.secrets for each in settings.sources.values()}
+    """Check how hard secrets and tokens are to guess; fewer than 128 bits is a warning."""
+    kept = {f"secret of {source.name}": source.secrets for source in settings.sources.values()}
     kept["API token"] = settings.api_tokens
     kept["metrics token"] = tuple(filter(None, [settings.metrics_token]))
     found = []
@@ -136,7 +136,7 @@ def check_secrets(settings: Settings) -> list[Check]:
 
 
 def check_disk(settings: Settings) -> Check:
-    """Say how much room the data directory has."""
+    """Check how much room the data directory has."""
     place = settings.data_dir.absolute()
     while not place.exists():
         place = place.parent
@@ -153,7 +153,7 @@ def check_disk(settings: Settings) -> Check:
 
 
 async def check_port(settings: Settings) -> Check:
-    """Say whether our service, nothing, or something else has the port."""
+    """Check whether this service, no program, or another program uses the port."""
     if settings.port == 0:
         return ok("port", "any free one is taken at start")
     place = f"{settings.host}:{settings.port}"

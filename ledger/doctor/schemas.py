@@ -1,4 +1,4 @@
-"""The doctor's look at the schemas: are tables, functions and triggers what this program makes."""
+"""The doctor's checks of the schemas: tables, functions and triggers are those of this program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ledger.eventlog.sources import changed_terms
 
 
 async def examine(dsn: str, settings: Settings) -> list[Check]:
-    """Check the log's schema, the live books' and what ledger.sources says of the sources.
+    """Check the log's schema, the live books' and the terms of the sources in ledger.sources.
 
     Raises DatabaseUnavailable when the database does not answer.
     """
@@ -21,17 +21,17 @@ async def examine(dsn: str, settings: Settings) -> list[Check]:
         async with database.connected(dsn) as connection:
             terms = await changed_terms(connection, settings)
     except asyncpg.PostgresError as error:
-        # What is missing altogether is told by the other checks.
-        return [warn("schema", f"not compared: {error}", "mend what is named above first")]
-    told = schema_check.sentences((*found.log, *found.books))
-    findings = [fail("schema", each, schema_check.ADVICE) for each in told]
-    findings += [
+        # The other checks report a schema that is missing altogether.
+        return [warn("schema", f"not compared: {error}", "correct what is named above first")]
+    sentences = schema_check.sentences((*found.log, *found.books))
+    checks = [fail("schema", sentence, schema_check.ADVICE) for sentence in sentences]
+    checks += [
         fail("terms", f"{source}: {how}", "check the settings, then restart `ledger serve`")
         for source, how in terms
     ]
     if found.not_compared:
-        said = f"the books' tables were not compared: {found.not_compared}"
-        findings.append(warn("schema", said, "see `ledger serve` and its log"))
-    elif not told:
-        findings.append(ok("schema", "tables, functions and triggers are this program's"))
-    return findings
+        reason = f"the books' tables were not compared: {found.not_compared}"
+        checks.append(warn("schema", reason, "see `ledger serve` and its log"))
+    elif not sentences:
+        checks.append(ok("schema", "tables, functions and triggers are this program's"))
+    return checks

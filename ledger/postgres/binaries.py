@@ -59,13 +59,13 @@ class Binaries:
 
 
 class _Unusable(Exception):
-    """Why a directory is passed over."""
+    """Why a directory cannot be used."""
 
 
 def find_binaries(pg_bin: str | None) -> Binaries:
     """Find PostgreSQL's programs: `pg_bin` alone if given, else the wheel, else the system's.
 
-    Raises PostgresError that lists every place looked at and what was wrong with it.
+    Raises PostgresError that lists every place looked at and why it cannot be used.
     """
     tried: list[str] = []
     for origin, place in _candidates(pg_bin):
@@ -208,7 +208,7 @@ def _only_ours_to_write(path: Path) -> bool:
 
 
 @contextmanager
-def kept(binaries: Binaries) -> Iterator[tuple[int, ...]]:
+def locked_programs(binaries: Binaries) -> Iterator[tuple[int, ...]]:
     """Yield a descriptor that keeps cleaners of temporary files off copied programs.
 
     systemd-tmpfiles passes over directories that are locked. The server inherits the descriptor,

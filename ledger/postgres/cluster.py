@@ -21,7 +21,7 @@ import asyncpg
 
 from ledger.errors import PostgresError
 from ledger.postgres.binaries import Binaries
-from ledger.postgres.process import SystemAccount, handed_over, launch
+from ledger.postgres.process import SystemAccount, launch, opened_directory
 from ledger.runtime.files import sync_folder
 
 OWNER: Final = "ledger_owner"
@@ -120,7 +120,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where the parts of an embedded cluster lie. `data_dir` is absolute, without symlinks."""
+    """Where the files of an embedded cluster are. `data_dir` is absolute, without symlinks."""
 
     data_dir: Path
 
@@ -258,10 +258,10 @@ async def _initdb(
     password: str,
     locale: Sequence[str],
 ) -> str | None:
-    """Run initdb. Returns None, or what it said."""
+    """Run initdb. Returns None, or the end of its output."""
     with (
         tempfile.TemporaryFile() as output,
-        handed_over(account, target) as (place, passed),
+        opened_directory(account, target) as (place, passed),
         _password_file(cluster, account, password) as (password_file, secret),
     ):
         process = launch(
@@ -280,15 +280,15 @@ async def _initdb(
                 process.kill()
             process.wait()
         output.seek(0)
-        said = output.read().decode("utf-8", "replace").strip()
-        return None if process.returncode == 0 else said[-500:]
+        printed = output.read().decode("utf-8", "replace").strip()
+        return None if process.returncode == 0 else printed[-500:]
 
 
 @contextmanager
 def _password_file(
     cluster: Cluster, account: SystemAccount, password: str
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Show the password to initdb: our file, or for another account one that is only in memory."""
+    """Pass the password to initdb: our file, or for another account one that is only in memory."""
     if account.is_current or not hasattr(os, "memfd_create"):
         yield str(cluster.data_dir / f"{OWNER}.password"), ()
         return
@@ -330,6 +330,6 @@ async def ensure_roles(cluster: Cluster, owner: asyncpg.Connection[asyncpg.Recor
 
 
 def _fits(folder: Path) -> bool:
-    """Tell whether a socket may lie in `folder`: the name is short and drivers can read it."""
+    """Return whether a socket may lie in `folder`: the name is short and drivers can read it."""
     socket = str(folder / f".s.PGSQL.{PORT}")
     return len(os.fsencode(socket)) <= SOCKET_PATH_BYTES_MAX and "," not in socket

@@ -32,8 +32,8 @@ CREATE_ACCOUNT: Final = (
     "LEDGER_PG_USER=ledger-postgres"
 )
 
-_CHILDREN: Final[dict[int, subprocess.Popen[bytes]]] = {}
-"""Servers this process is the parent of, so that a dead one is reaped and seen as dead."""
+_STARTED: Final[dict[int, subprocess.Popen[bytes]]] = {}
+"""Servers that this process started, by id: it has to reap them when they end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +117,12 @@ def _name(uid: int) -> str:
         return f"uid {uid}"
 
 
-def settle(
+def choose_account(
     binaries: Binaries, candidates: Sequence[SystemAccount]
 ) -> tuple[SystemAccount, Binaries]:
     """Choose the first account that can run the programs, copying them where it cannot read them.
 
-    Raises PostgresError that says why each account was passed over.
+    Raises PostgresError with the reason for every account that cannot.
     """
     refused = []
     for account in candidates:
@@ -165,8 +165,10 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def handed_over(account: SystemAccount, directory: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Open a directory for a program of the account: its name there, descriptors to pass on."""
+def opened_directory(
+    account: SystemAccount, directory: Path
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Open a directory for a program of the account; yield its name and descriptors to pass."""
     if account.is_current or not Path("/proc/self/fd").is_dir():
         yield str(directory), ()
         return
@@ -188,23 +190,23 @@ def launch(
 
 
 def remember(process: subprocess.Popen[bytes]) -> int:
-    """Remember a server started by this process, whoever looks after it later. Returns its pid."""
-    _CHILDREN[process.pid] = process
+    """Remember a server that this process started, so that its end is noticed. Returns its pid."""
+    _STARTED[process.pid] = process
     return process.pid
 
 
-def is_child(pid: int) -> bool:
-    """Tell whether a process is a server that this process started and has not yet reaped."""
-    return pid in _CHILDREN
+def was_started_here(pid: int) -> bool:
+    """Return whether a process is a server that this process started and has not yet reaped."""
+    return pid in _STARTED
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that ended but was not yet reaped does not."""
-    child = _CHILDREN.get(pid)
-    if child is not None:
-        if child.poll() is None:
+    """Return whether a process runs; one that ended but was not yet reaped does not."""
+    started = _STARTED.get(pid)
+    if started is not None:
+        if started.poll() is None:
             return True
-        del _CHILDREN[pid]
+        del _STARTED[pid]
         return False
     try:
         os.kill(pid, 0)
@@ -224,7 +226,7 @@ def _state(pid: int) -> str | None:
 
 
 def serves(pid: int, pgdata: Path) -> bool:
-    """Tell whether a live process can be a PostgreSQL process of this cluster.
+    """Return whether a live process can be a PostgreSQL process of this cluster.
 
     Looks at its working directory, which is the cluster's; at its name where that is hidden.
     """
@@ -232,7 +234,7 @@ def serves(pid: int, pgdata: Path) -> bool:
         return False
     process = Path(f"/proc/{pid}")
     if not process.is_dir():
-        return True  # no /proc here: a connection will tell
+        return True  # no /proc here: a connection shows it
     try:
         return (process / "cwd").samefile(pgdata)
     except OSError:
@@ -247,7 +249,7 @@ def _program(pid: int) -> str | None:
 
 
 def any_serves(pgdata: Path) -> bool:
-    """Tell whether any process on this machine can belong to the cluster."""
+    """Return whether any process on this machine can belong to the cluster."""
     if not Path("/proc/self").exists():
         return True
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]

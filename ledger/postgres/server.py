@@ -21,7 +21,7 @@ import structlog
 
 from ledger.database import connection as database
 from ledger.errors import LedgerError, PostgresError
-from ledger.postgres.binaries import Binaries, find_binaries, kept
+from ledger.postgres.binaries import Binaries, find_binaries, locked_programs
 from ledger.postgres.cluster import (
     LOG_BYTES_MAX,
     OWNER,
@@ -36,12 +36,12 @@ from ledger.postgres.process import (
     accounts,
     alive,
     any_serves,
-    handed_over,
-    is_child,
+    choose_account,
     launch,
+    opened_directory,
     remember,
     serves,
-    settle,
+    was_started_here,
 )
 
 __all__ = ["Binaries", "EmbeddedPostgres", "Endpoint", "find_binaries"]
@@ -62,7 +62,7 @@ STEADY_SECONDS: Final = 1.0
 """A server that ran this long is restarted without a pause."""
 
 STILL_HELD: Final = ("pre-existing shared memory block", "lock file", "is still in use")
-"""What PostgreSQL says while processes of a killed server are still leaving."""
+"""What PostgreSQL logs while processes of a killed server are still ending."""
 
 if sys.platform != "win32":
     import fcntl
@@ -94,7 +94,7 @@ class EmbeddedPostgres:
 
     @property
     def adopted(self) -> bool:
-        """Whether the server was running before this process came."""
+        """Whether the server ran before this process started."""
         return self._adopted
 
     @property
@@ -115,7 +115,7 @@ class EmbeddedPostgres:
                 return await self._start(cluster)
             except BaseException:
                 if self._pid is not None and self._pid != known:
-                    _ask_to_stop(self._pid)  # the caller has nothing to stop, having got nothing
+                    _ask_to_stop(self._pid)  # the caller has got nothing that it could stop
                 raise
 
     async def watch(self) -> None:
@@ -135,14 +135,14 @@ class EmbeddedPostgres:
             await self._restart()
 
     async def stop(self) -> None:
-        """Shut the server down in good order and wait for it. Does nothing if there is none.
+        """Shut the server down and wait for its end. Does nothing if there is none.
 
         Raises PostgresError if its process does not end.
         """
         self._stopped = True
         cluster = self._cluster()
         async with _exclusive(cluster):
-            ours = self._pid is not None and alive(self._pid) and is_child(self._pid)
+            ours = self._pid is not None and alive(self._pid) and was_started_here(self._pid)
             pid, self._pid = self._pid if ours else _server_pid(cluster), None
             if pid is None:
                 return
@@ -186,7 +186,7 @@ class EmbeddedPostgres:
         if cluster.exists:
             cluster.check_version(binaries)
         candidates = accounts(cluster.pgdata, self._pg_user)
-        account, binaries = await asyncio.to_thread(settle, binaries, candidates)
+        account, binaries = await asyncio.to_thread(choose_account, binaries, candidates)
         if not cluster.exists:
             began = time.monotonic()
             await create(cluster, binaries, account)
@@ -201,10 +201,10 @@ class EmbeddedPostgres:
             try:
                 await _until_ready(cluster, pid)
             except _Ended:
-                said = _tail(cluster.log, offset)
-                if time.monotonic() > deadline or not any(word in said for word in STILL_HELD):
+                logged = _tail(cluster.log, offset)
+                if time.monotonic() > deadline or not any(word in logged for word in STILL_HELD):
                     raise PostgresError(
-                        f"PostgreSQL did not start; {cluster.log} ends with: {said[-800:]}"
+                        f"PostgreSQL did not start; {cluster.log} ends with: {logged[-800:]}"
                     ) from None
                 _log.warning("postgres_start_waits", pid=pid, reason="old backends still run")
                 await asyncio.sleep(BACK_OFF_SECONDS[0])
@@ -261,7 +261,7 @@ def _server_pid(cluster: Cluster) -> int | None:
 
 def _forget_stale(cluster: Cluster) -> None:
     # PostgreSQL takes any live process with the remembered id for itself and refuses to start;
-    # in a fresh container that id is often somebody else's.
+    # in a new container another process often has that id.
     if not any_serves(cluster.pgdata):
         (cluster.pgdata / "postmaster.pid").unlink(missing_ok=True)
 
@@ -270,8 +270,8 @@ def _serve(cluster: Cluster, binaries: Binaries, account: SystemAccount) -> int:
     """Start the server's process, in a session of its own. Returns its id."""
     with (
         open(cluster.log, "ab", opener=_private) as log,
-        handed_over(account, cluster.pgdata) as (place, passed),
-        kept(binaries) as lock,
+        opened_directory(account, cluster.pgdata) as (place, passed),
+        locked_programs(binaries) as lock,
     ):
         arguments = server_arguments(binaries, place)
         return remember(launch(account, arguments, log, (*passed, *lock)))

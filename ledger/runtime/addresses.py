@@ -61,14 +61,14 @@ def address(text: str | None) -> Address | None:
 
 
 def is_within(found: Address | None, networks: Iterable[Network]) -> bool:
-    """Tell whether an address is in one of these networks."""
-    return found is not None and any(found in each for each in networks)
+    """Return whether an address is in one of these networks."""
+    return found is not None and any(found in block for block in networks)
 
 
 def sender(peer: str | None, forwarded_for: str, proxies: tuple[Network, ...]) -> str | None:
-    """Return the address behind trusted proxies; `forwarded_for` is all that the field says.
+    """Return the address behind trusted proxies; `forwarded_for` is the whole field.
 
-    Read from its end: each trusted proxy added the address that it was sent from. What is no
+    Read from its end: every trusted proxy adds the address that it was sent from. What is no
     address is returned as it is written, in ASCII and cut to CHARS_MAX, and trusted with nothing.
     """
     found = address(peer)
@@ -83,10 +83,10 @@ def sender(peer: str | None, forwarded_for: str, proxies: tuple[Network, ...]) -
 
 
 def is_forwarded(fields: Iterable[str]) -> bool:
-    """Tell whether a request's header fields say that a proxy passed it on."""
+    """Return whether a request's header fields show that a proxy passed it on."""
     return any(name.lower() in FORWARDING for name in fields)
 
 
 def allowed(networks: Sequence[str], peer: str | None) -> bool:
-    """Tell whether `peer` (an address) lies in one of the networks; no network allows everyone."""
+    """Return whether `peer` (an address) is in one of the networks; none allows all."""
     return not networks or is_within(address(peer), map(network, networks))

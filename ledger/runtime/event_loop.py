@@ -30,8 +30,8 @@ async def wait_for(event: asyncio.Event, seconds: float) -> bool:
 def stop_if_cancelled() -> None:
     """Raise CancelledError when the running task has been asked to stop.
 
-    A task group whose child fails at the moment of a cancellation raises the failure alone (Python
-    3.11 and 3.12), so every loop that catches failures to try again asks this first.
+    A task group whose task fails at the moment of a cancellation raises the failure alone (Python
+    3.11 and 3.12), so every loop that catches failures to try again calls this first.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -30,7 +30,7 @@ class HashedFile(io.RawIOBase):
         self._digest = hashlib.sha256()
 
     def writable(self) -> bool:
-        """Say that it can be written to."""
+        """Return True: it can be written to."""
         return True
 
     def tell(self) -> int:
@@ -55,9 +55,9 @@ class HashedFile(io.RawIOBase):
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the block ends well.
 
-    Only its owner may read it: exports hold what customers told. A link at `path` is replaced,
-    never followed. Raises BadQuestion when there is no folder to put it in, or `path` is a folder,
-    a device or a pipe.
+    Only its owner may read it: exports hold personal data. A link at `path` is replaced,
+    never followed. Raises InvalidRequest when there is no folder to put it in, or `path` is a
+    folder, a device or a pipe.
     """
     if not path.parent.is_dir():
         raise InvalidRequest(f"{path.parent} is not a folder; make it, or name another file")

@@ -66,7 +66,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 def _trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Say where an exception arose and of what type; its words may quote a callback."""
+    """Keep where an exception arose and its type, not its message, which may quote a callback."""
     info = event.pop("exc_info", None)
     error = info[1] if isinstance(info, tuple) else info
     if info is True:
@@ -81,9 +81,9 @@ def _frames(error: BaseException) -> Iterator[str]:
     yield f"{type(error).__module__}.{type(error).__qualname__}\n"
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     inner = getattr(error, "exceptions", ())
-    for each in (*inner, *([cause] if cause else [])):
-        yield "of which:\n" if each in inner else "caused by:\n"
-        yield from _frames(each)
+    for related in (*inner, *([cause] if cause else [])):
+        yield "of which:\n" if related in inner else "caused by:\n"
+        yield from _frames(related)
 
 
 def _allow(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

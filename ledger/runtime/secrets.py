@@ -44,7 +44,7 @@ def redact(text: str) -> str:
 
 
 def secret_bits(secret: str) -> int:
-    """Return how many bits `secret` has at most, judged by its length and its characters.
+    """Return how many bits `secret` has at most, estimated from its length and its characters.
 
     A provider's prefix (`ss_`, `whsec_`) does not count, nor do more than a few repeats.
     """
@@ -61,12 +61,12 @@ def secret_bits(secret: str) -> int:
 
 
 def is_weak(secret: str) -> bool:
-    """Tell whether a secret or token has fewer than SECRET_BITS_MIN bits."""
+    """Return whether a secret or token has fewer than SECRET_BITS_MIN bits."""
     return secret_bits(secret) < SECRET_BITS_MIN
 
 
 def is_database_url(text: str) -> bool:
-    """Tell whether every part of a database's URL is where readers of URLs look for it.
+    """Return whether every part of a database's URL is where readers of URLs look for it.
 
     An unencoded `/`, `?` or `#` would make a part of the password a port, a name or a parameter,
     which error messages quote.

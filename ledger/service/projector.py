@@ -1,7 +1,7 @@
 """The projector role: keeps the live generation at the log's head, makes a new one when needed.
 
 A generation carries the version of the code that folded it. When this program's version is
-another, the books are folded anew beside the live ones, compared with them and swapped in; until
+another, the log is folded again beside the live books, compared with them and swapped in; until
 then the live ones answer, at the position that they have.
 """
 
@@ -63,7 +63,7 @@ SELECT source, position FROM exceptions WHERE reason = 'rows_refused' AND action
 
 
 class OtherVersion(LedgerError):
-    """Another version of the program made its books live; this one stands by."""
+    """Another version of the program made its books live; this one folds nothing."""
 
 
 class BooksDiffer(LedgerError):
@@ -77,7 +77,7 @@ class Projector:
     dsn: str
     settings: Settings
     answering: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once there are books to ask."""
+    """Set once there are books to query."""
     _served: set[str] = field(default_factory=set)
     """Versions that this process made live once: it never takes over from a newer one."""
     _log_grew: asyncio.Event = field(default_factory=asyncio.Event)
@@ -175,7 +175,7 @@ class Projector:
         rows = await connection.fetch(SELECT_REFUSED, REFUSED)
         if not rows:
             return False
-        terms = {each.source: each for each in await terms_of(connection, self.settings)}
+        terms = {terms.source: terms for terms in await terms_of(connection, self.settings)}
         async with fold_connections(self.dsn, generation, is_background=True) as shared:
             for row in rows:
                 if row["source"] in terms:
@@ -200,7 +200,9 @@ class Projector:
             if not is_changed and not is_retry:
                 return int(live["generation"])
             LOGGER.info("books_rebuild_started", generation=live["generation"], version=version)
-            rebuild = Rebuild(self.dsn, self.settings, connection, registry.load(), tell=_tell())
+            rebuild = Rebuild(
+                self.dsn, self.settings, connection, registry.load(), tell=_log_stages()
+            )
             await rebuild.build()
             compared = await rebuild.compare()
             differing = sum([_summarize(found) for found in compared])
@@ -313,16 +315,16 @@ async def parked_positions(connection: Any, generation: int) -> set[tuple[str, i
     return {(row["source"], row["position"]) for row in rows}
 
 
-def _tell() -> Tell:
-    """Return what logs every stage of a rebuild once."""
+def _log_stages() -> Tell:
+    """Return a callback that logs every stage of a rebuild once."""
     known: set[str] = set()
 
-    def tell(stage: str, _done: int, total: int) -> None:
+    def on_progress(stage: str, _done: int, total: int) -> None:
         if stage not in known:
             known.add(stage)
             LOGGER.info("books_rebuild_stage", phase=stage, events=total)
 
-    return tell
+    return on_progress
 
 
 def _is_explained(found: SourceComparison, freed: set[tuple[str, int]]) -> bool:
@@ -337,7 +339,7 @@ def _is_explained(found: SourceComparison, freed: set[tuple[str, int]]) -> bool:
 
 
 def _summarize(found: SourceComparison) -> int:
-    """Log how many rows of which tables the rebuilt books say otherwise; return how many.
+    """Log how many rows of which tables differ in the rebuilt books; return how many.
 
     A table or column that only one side has is no difference: it is what a version adds or drops.
     """

@@ -1,4 +1,4 @@
-"""What a failure comes to on the command line: an exit status and one sentence.
+"""How the command line reports a failure: an exit status and one sentence.
 
 1 is kept for what was found different; whatever could not be finished is 3. Heavy modules are
 looked at only where they were imported already.
@@ -55,36 +55,38 @@ def status_of(error: BaseException) -> int:
 
 
 def sentence(error: BaseException) -> str:
-    """Say a failure in one line, with what to do next; of a group, its most telling one."""
+    """Describe a failure in one line, with what to do next; of a group, the clearest."""
     leaf = min(_leaves(error), key=_rank)
     if isinstance(leaf, LedgerError):
         return " ".join(str(leaf).split())
     if isinstance(leaf, KeyboardInterrupt):
         return "stopped"
-    said = (str(leaf).splitlines() or [""])[0].strip() or type(leaf).__name__
+    message = (str(leaf).splitlines() or [""])[0].strip() or type(leaf).__name__
     if _is_postgres(leaf):
         state = str(getattr(leaf, "sqlstate", "") or "")
         advice = STATES.get(state, "see that the database runs, and try again")
-        return f"PostgreSQL: {said} ({state}); {advice}"
+        return f"PostgreSQL: {message} ({state}); {advice}"
     if isinstance(leaf, TimeoutError):
         return "there was no answer in time; see `ledger doctor`, and try again"
     if isinstance(leaf, OSError):
         return f"{leaf}; correct it and try again"
     if type(leaf).__module__.startswith("asyncpg"):
-        return f"the connection to the database failed: {said}; try again"
-    return f"{type(leaf).__name__} at {_place(leaf)}: {said}; try again, and report it if it stays"
+        return f"the connection to the database failed: {message}; try again"
+    return (
+        f"{type(leaf).__name__} at {_place(leaf)}: {message}; try again, and report it if it stays"
+    )
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     if not isinstance(error, BaseExceptionGroup):
         yield error
         return
-    for each in error.exceptions:
-        yield from _leaves(each)
+    for member in error.exceptions:
+        yield from _leaves(member)
 
 
 def _rank(error: BaseException) -> int:
-    """Order failures by how much they say: what nobody foresaw first, a lost connection last."""
+    """Rank failures by how much they explain: an unexpected one first, a lost connection last."""
     if isinstance(error, LedgerError):
         return 1
     if _is_postgres(error):

@@ -27,23 +27,23 @@ class _Rate(rich.ProgressColumn):
 
 @dataclass(slots=True)
 class ProgressStep:
-    """One part of the work: told how many events are done."""
+    """The progress of one step of the work, counted in events."""
 
     progress: Progress
     name: str
     total: int | None
     task: rich.TaskID | None
     started: float
-    told: float
+    shown_at: float
 
     def advance(self, done: int) -> None:
-        """Say that `done` events are done."""
+        """Show that `done` events are done."""
         if self.progress.bars is not None and self.task is not None:
             self.progress.bars.update(self.task, completed=done)
             return
         now = time.monotonic()
-        if not self.progress.quiet and now - self.told >= LINE_SECONDS:
-            self.told = now
+        if not self.progress.quiet and now - self.shown_at >= LINE_SECONDS:
+            self.shown_at = now
             rate = done / max(now - self.started, 0.001)
             of = f" of {self.total}" if self.total is not None else ""
             left = ""
@@ -52,7 +52,7 @@ class ProgressStep:
             sys.stderr.write(f"{self.name}: {done}{of} events, {rate:,.0f}/s{left}\n")
 
     def done(self) -> None:
-        """Say that this part has ended."""
+        """Stop showing this step: it has ended."""
         if self.progress.bars is not None and self.task is not None:
             self.progress.bars.remove_task(self.task)
 
@@ -90,21 +90,21 @@ class Progress:
 
 @dataclass(slots=True)
 class Stages:
-    """Shows a work of several stages, one step at a time."""
+    """Shows work of several stages, one step at a time."""
 
     progress: Progress
     name: str = ""
     step: ProgressStep | None = None
 
-    def tell(self, stage: str, done: int, total: int) -> None:
-        """Say how far a stage is; another name begins another stage."""
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is; another name begins another stage."""
         if self.step is None or self.name != stage:
             self.done()
             self.name, self.step = stage, self.progress.step(stage, total)
         self.step.advance(done)
 
     def done(self) -> None:
-        """Say that the last stage has ended."""
+        """Stop showing the last stage: it has ended."""
         if self.step is not None:
             self.step.done()
             self.step = None

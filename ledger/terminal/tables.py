@@ -137,11 +137,11 @@ def table(name: str, rows: Sequence[Mapping[str, Any]], out: Console) -> Rendera
     columns = LAYOUTS.get(name) or tuple(_columns(*rows[0]) if rows else ())
     if not out.is_terminal:
         return _lined_up(columns, rows, is_boxed=False)
-    told = tuple(c for c in columns if any(_value(row, c).plain for row in rows))
-    for kept, is_boxed in ((columns, True), (told, True), (told, False)):
+    filled = tuple(c for c in columns if any(_value(row, c).plain for row in rows))
+    for kept, is_boxed in ((columns, True), (filled, True), (filled, False)):
         if _width(kept, rows, is_boxed=is_boxed) <= out.width:
             return _lined_up(kept, rows, is_boxed=is_boxed, style="bold")
-    records = (_record([(c.title, _value(row, c)) for c in told], out) for row in rows)
+    records = (_record([(c.title, _value(row, c)) for c in filled], out) for row in rows)
     return Group(*(part for record in records for part in (record, "")))
 
 
@@ -181,7 +181,7 @@ def _lined_up(
 
 
 def _record(fields: Sequence[tuple[str, Text]], out: Console) -> Table:
-    """Lay one thing out downwards: a line for each field that has a value."""
+    """Lay one object out downwards: a line for each field that has a value."""
     made = Table(box=None, show_header=False, pad_edge=False)
     made.add_column(no_wrap=True, style="bold" if out.is_terminal else "")
     made.add_column(overflow="fold")
@@ -212,7 +212,7 @@ def show(name: str, document: Mapping[str, Any], out: Console) -> None:
 
 
 def show_one(document: Mapping[str, Any], out: Console) -> None:
-    """Print one thing: its fields, then each of its lists as a table of its own."""
+    """Print one object: its fields, then every list in it as a table of its own."""
     lists = {k: v for k, v in document.items() if isinstance(v, list) and v and _is_rows(v)}
     fields = [
         (name.replace("_", " "), _styled(text(value)))
@@ -249,7 +249,7 @@ def _styled(words: str) -> Text:
 
 
 def text(value: Any) -> str:
-    """Say a JSON value in one line; nothing for null, control characters spelled out."""
+    """Write a JSON value in one line; nothing for null, control characters spelled out."""
     match value:
         case None:
             return ""

@@ -176,7 +176,7 @@ class LiveBooksCheck:
         sound = [each.source for each in terms if each.source not in self.tampered]
         stages = Stages(self.progress)
         async with second_generation(
-            self.dsn, self.settings, handlers, sound, stages.tell
+            self.dsn, self.settings, handlers, sound, stages.report
         ) as other:
             stages.done()
             for each in terms:

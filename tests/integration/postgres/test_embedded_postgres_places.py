@@ -170,7 +170,7 @@ def test_when_no_account_is_open_the_error_says_what_to_do() -> None:
         4_294_967_294, 4_294_967_294, "ghost", is_current=False
     )
     with pytest.raises(PostgresError) as caught:
-        postgres_process.settle(find_binaries(None), [refusing] if os.geteuid() else [])
+        postgres_process.choose_account(find_binaries(None), [refusing] if os.geteuid() else [])
     for word in ("ordinary user", "useradd", "LEDGER_PG_USER", "LEDGER_DATABASE_URL"):
         assert word in str(caught.value)
 
