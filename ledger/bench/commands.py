@@ -1,7 +1,7 @@
-"""`ledger bench`: the whole service measured on this machine, against doing nothing at all.
+"""`ledger bench`: the whole service measured on this machine, against what one would write instead.
 
-The yardstick (an aiohttp handler that reads the body) and the service take turns under the same
-load generator, so that a machine that slows down shows itself in both.
+The service and the baselines (`ledger.bench.baseline`) take turns under the same load generator, so
+that a machine that slows down shows itself in both.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from ledger import __version__
 from ledger.bench import report as bench_report
+from ledger.bench.baseline import Ports, Setup
 from ledger.bench.fold import EVENTS, measure_fold
 from ledger.bench.load import LOST, Figures
 from ledger.bench.machine import (
@@ -49,13 +51,13 @@ from ledger.bench.stage import CONNECTIONS, PATH, Stage
 from ledger.errors import MeasurementFailed
 
 TURNS: Final = 5
-"""Turns of the service; the yardstick has one more, around them."""
+"""Turns of the service and of each baseline that writes; the no-op handler has one more."""
 
 TURN_SHARE: Final = 0.25
 """A turn's length against that of the half-load part."""
 
 FOLD_SHARE: Final = 1.5
-"""How much longer than a turn it is received for a backlog: filling the pipe must not count."""
+"""Length of receiving a backlog to fold, against a turn: a short one shows only its start."""
 
 WARM_SECONDS: Final = 1.0
 CATCH_UP_SECONDS_MAX: Final = 30.0
@@ -115,13 +117,15 @@ async def _ingest(seconds: float) -> dict[str, Any]:
         environ = environment(folder, SECRET_STRAITSX=secret)
         async with (
             served(folder, environ, "all") as service,
-            tool(folder, "ledger.bench.baseline", PATH) as noop,
+            tool(folder, "ledger.bench.baseline") as baseline,
             tool(folder, "ledger.bench.load") as load,
         ):
-            noop_port = orjson.loads(await noop.line(TOOL_SECONDS_MAX))["port"]
             port = await service.port()
+            setup = msgspec.json.encode(Setup(PATH, secret, service.dsn))
+            line = await baseline.ask(setup, TOOL_SECONDS_MAX)
+            others = msgspec.json.decode(line, type=Ports)
             async with gauge(service.dsn, SOURCE) as look:
-                stage = Stage(service, load, noop, look, port, noop_port, secret)
+                stage = Stage(service, load, baseline, look, port, others, secret)
                 machine["postgresql"] = await look.version()
                 return {
                     "bench": "ingest",
@@ -133,7 +137,7 @@ async def _ingest(seconds: float) -> dict[str, Any]:
 
 
 async def _measure(stage: Stage, seconds: float) -> dict[str, Any]:
-    for port in (stage.noop_port, stage.port):
+    for port in (*msgspec.structs.astuple(stage.others), stage.port):
         await stage.phase(port, min(WARM_SECONDS, seconds))
     await stage.look.caught_up(CATCH_UP_SECONDS_MAX)
     before, ours, started = machine_used(), _ours(stage), time.monotonic()
@@ -157,38 +161,69 @@ async def _measure(stage: Stage, seconds: float) -> dict[str, Any]:
 
 
 async def _saturate(stage: Stage, seconds: float) -> dict[str, Any]:
-    """Let yardstick and service take turns: as many callbacks as answers come."""
-    noop = [await _turn(stage, stage.noop_port, seconds)]
-    ours: list[Turn] = []
+    """Let service and baselines take turns: as many callbacks as answers come."""
+    noop = [await _turn(stage, stage.others.noop, seconds)]
+    turns: dict[str, list[Turn]] = {"insert": [], "ledger": [], "balances": []}
     behind: list[int] = []
     waits: list[float] = []
     folds: list[Folded] = []
     for _ in range(TURNS):
-        ours.append(await _turn(stage, stage.port, seconds))
+        turns["insert"].append(await _turn(stage, stage.others.insert, seconds))
+        turns["ledger"].append(await _turn(stage, stage.port, seconds))
         behind.append(await stage.look.head() - (await stage.look.checkpoint() or 0))
         waits.append(await stage.look.caught_up(CATCH_UP_SECONDS_MAX))
-        noop.append(await _turn(stage, stage.noop_port, seconds))
+        turns["balances"].append(await _turn(stage, stage.others.balances, seconds))
+        noop.append(await _turn(stage, stage.others.noop, seconds))
         folds.append(await _fold(stage, seconds * FOLD_SHARE))
-    rates, noop_rates, fold_rates = ([each.rate for each in turns] for turns in (ours, noop, folds))
-    ratios, fold_ratios = against(rates, noop_rates), against(fold_rates, rates)
+    ours = turns["ledger"]
+    rates = [turn.rate for turn in ours]
     return {
-        "ledger_per_second": round(median(rates)),
-        "noop_per_second": round(median(noop_rates)),
-        "ratio": median(ratios),
-        "ratio_turns": ratios,
-        "ledger_turns": [round(each) for each in rates],
-        "noop_turns": [round(each) for each in noop_rates],
-        "fold_per_second": round(median(fold_rates)),
-        "fold_ratio": median(fold_ratios),
-        "fold_ratio_turns": fold_ratios,
-        "fold_turns": [round(each) for each in fold_rates],
+        **_rates("ledger", rates),
+        **_rates("noop", [turn.rate for turn in noop]),
+        **_ratios("", rates, [turn.rate for turn in noop]),
+        **_beside("insert", rates, turns["insert"]),
+        **_beside("balances", rates, turns["balances"]),
+        **_rates("fold", [turn.rate for turn in folds]),
+        **_ratios("fold_", [turn.rate for turn in folds], rates),
         **_latencies("ledger", ours),
         **_latencies("noop", noop),
+        **_latencies("insert", turns["insert"]),
+        **_latencies("balances", turns["balances"]),
         "books_behind_events": max(behind),
         "books_catch_up_seconds": round(max(waits), 3),
-        "cpu_us_per_callback": _cpu_each(ours, PARTS),
-        "noop_cpu_us_per_request": _cpu_each(noop, ("noop", "generator")),
-        "service_cpu_us_per_noop_request": sum(_cpu_each(noop, PARTS[:-1]).values()),
+        "cpu_us_per_callback": _cpu_per_answer(ours, PARTS),
+        "noop_cpu_us_per_request": _cpu_per_answer(noop, ("baseline", "generator")),
+        "service_cpu_us_per_noop_request": sum(_cpu_per_answer(noop, PARTS[:-1]).values()),
+    }
+
+
+def _rates(name: str, rates: Sequence[float]) -> dict[str, Any]:
+    """Return the median rate of some turns, and the rate of each."""
+    return {
+        f"{name}_per_second": round(median(rates)),
+        f"{name}_turns": [round(rate) for rate in rates],
+    }
+
+
+def _ratios(name: str, rates: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
+    """Return the median ratio of some turns to those around them, and the ratio of each."""
+    ratios = against(rates, others)
+    return {f"{name}ratio": median(ratios), f"{name}ratio_turns": ratios}
+
+
+def _beside(name: str, rates: Sequence[float], turns: Sequence[Turn]) -> dict[str, Any]:
+    """Return the rates of a baseline that writes, and how many times faster the service was.
+
+    Raises MeasurementFailed when a turn gave no answer.
+    """
+    others = [turn.rate for turn in turns]
+    if not all(others):
+        raise MeasurementFailed("nothing was answered in a turn: measure more seconds")
+    ratios = [round(rate / other, 2) for rate, other in zip(rates, others, strict=True)]
+    return {
+        **_rates(name, others),
+        f"{name}_ratio": median(ratios),
+        f"{name}_ratio_turns": ratios,
     }
 
 
@@ -260,7 +295,7 @@ def _since(stage: Stage, before: Mapping[str, float]) -> dict[str, float]:
     return {name: spent - before[name] for name, spent in _cpu(stage).items()}
 
 
-def _cpu_each(turns: list[Turn], names: tuple[str, ...]) -> dict[str, int]:
+def _cpu_per_answer(turns: list[Turn], names: tuple[str, ...]) -> dict[str, int]:
     """Return CPU time per answer in µs, by part; the scheduler's ticks make it a coarse figure."""
     answers = max(1, sum(sum(turn.figures.answers.values()) for turn in turns))
     return {
@@ -287,7 +322,7 @@ def _cpu(stage: Stage) -> dict[str, float]:
         "evidence": stage.service.child("evidence").cpu_seconds(),
         "postgresql": tree_cpu_seconds(stage.service.postgres),
         "generator": stage.load.held.cpu_seconds(),
-        "noop": stage.noop.held.cpu_seconds(),
+        "baseline": stage.baseline.held.cpu_seconds(),
     }
 
 
@@ -322,7 +357,7 @@ async def _half_load(stage: Stage, seconds: float, rate: float) -> dict[str, Any
         "visible_p50_ms": milliseconds(lags, 0.5),
         "visible_p99_ms": milliseconds(lags, 0.99),
         "samples": len(lags),
-        "cpu_us_per_callback": _cpu_each([turn], PARTS),
+        "cpu_us_per_callback": _cpu_per_answer([turn], PARTS),
     }
 
 

@@ -74,8 +74,18 @@ def _ingest(found: Mapping[str, Any]) -> list[Row]:
          f"requests/s   turns {_list(full['noop_turns'])}"),
         ("ratio", f"{full['ratio']:.2f}",
          f"of the no-op handler; each turn against its neighbours {_shares(full['ratio_turns'])}"),
+        ("saturation: INSERT per request", number(full["insert_per_second"]),
+         f"callbacks/s  turns {_list(full['insert_turns'])}"),
+        ("ledger is faster by", f"{full['insert_ratio']:.2f} ×",
+         f"than checking and inserting one row; turns {_shares(full['insert_ratio_turns'])}"),
+        ("saturation: with two balances", number(full["balances_per_second"]),
+         f"callbacks/s  turns {_list(full['balances_turns'])}"),
+        ("ledger is faster by", f"{full['balances_ratio']:.2f} ×",
+         f"than doing that in the request's commit; turns {_shares(full['balances_ratio_turns'])}"),
         ("answer at saturation p50 / p99", _pair(full, "ledger_p50_ms", "ledger_p99_ms"),
-         f"ms  (no-op {_pair(full, 'noop_p50_ms', 'noop_p99_ms')})"),
+         f"ms  (no-op {_pair(full, 'noop_p50_ms', 'noop_p99_ms')}, "
+         f"INSERT {_pair(full, 'insert_p50_ms', 'insert_p99_ms')}, "
+         f"with balances {_pair(full, 'balances_p50_ms', 'balances_p99_ms')})"),
         ("books behind after a turn", number(full["books_behind_events"]),
          f"events, caught up in {full['books_catch_up_seconds']} s"),
         ("folding such callbacks alone", number(full["fold_per_second"]),
@@ -83,7 +93,7 @@ def _ingest(found: Mapping[str, Any]) -> list[Row]:
         ("against receiving", f"{full['fold_ratio']:.2f}",
          f"each turn against its neighbours {_shares(full['fold_ratio_turns'])}"),
         ("CPU per callback", number(full["cpu_us_per_callback"]["web"]),
-         f"µs in the receiver  (no-op {full['noop_cpu_us_per_request']['noop']}, "
+         f"µs in the receiver  (no-op {full['noop_cpu_us_per_request']['baseline']}, "
          f"and {full['service_cpu_us_per_noop_request']} of what the service still did beside it)"),
         ("CPU per callback elsewhere", "",
          f"µs: {_pairs({n: v for n, v in full['cpu_us_per_callback'].items() if n != 'web'})}"),

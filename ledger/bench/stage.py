@@ -1,4 +1,4 @@
-"""What one measurement of receiving works with, and how the generator is told its phases."""
+"""What a measurement of receiving works with, and how the load generator gets its phases."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ledger.bench.baseline import Ports
 from ledger.bench.load import Figures, LoadCommand, Supply
 from ledger.bench.reads import Gauge
 from ledger.bench.run import SOURCE, MeasuredService, Tool
@@ -28,10 +29,10 @@ class Stage:
 
     service: MeasuredService
     load: Tool
-    noop: Tool
+    baseline: Tool
     look: Gauge
     port: int
-    noop_port: int
+    others: Ports
     secret: str
     answers: Counter[str] = field(default_factory=Counter)
     rss: list[float] = field(default_factory=list)
@@ -39,7 +40,7 @@ class Stage:
     """port → answers per second when it was loaded last"""
 
     async def supply(self, port: int, seconds: float, rate: float | None = None) -> None:
-        """Have the requests for a phase made before it, so far as can be told how many it takes.
+        """Make the requests of a phase before it, as many as the rate so far lets expect.
 
         Raises MeasurementFailed when these are too many.
         """
@@ -53,7 +54,7 @@ class Stage:
         await self.load.ask(msgspec.json.encode(command), ANSWER_SECONDS_MAX)
 
     async def phase(self, port: int, seconds: float, **options: Any) -> Figures:
-        """Load one of the two for some seconds."""
+        """Load the service or a baseline for some seconds."""
         command = LoadCommand(port, PATH, self.secret, seconds, CONNECTIONS, **options)
         line = await self.load.ask(msgspec.json.encode(command), seconds + ANSWER_SECONDS_MAX)
         figures = msgspec.json.decode(line, type=Figures)
@@ -61,5 +62,5 @@ class Stage:
         if port == self.port:
             self.answers.update(figures.answers)
         elif set(figures.answers) != {"200"}:
-            raise MeasurementFailed(f"the yardstick answered {figures.answers}")
+            raise MeasurementFailed(f"a baseline answered {figures.answers}")
         return figures

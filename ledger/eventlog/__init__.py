@@ -1,1 +1,1 @@
-"""The event log: appending events, and the sources that have a log."""
+"""The event log: appending events, reading them back, and the sources that have a log."""

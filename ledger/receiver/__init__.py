@@ -1,1 +1,1 @@
-"""The HTTP receiver: authenticates a callback, bounds it, appends it, and then answers."""
+"""Receiving callbacks over HTTP: authenticate, limit, append, answer after the commit."""

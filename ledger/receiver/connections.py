@@ -1,9 +1,9 @@
 """Open connections of one web process: how many, from where, and for how long without a request.
 
-A tracked connection passes everything on to the protocol that reads from it. Beyond the limits
-the one that was idle for longest makes room for a new one: of the same address beyond that
-address's share, of the address with the most when all are taken. A request that is being
-answered is never cut off.
+aiohttp limits none of this. A connection passes what it receives on to aiohttp's protocol. Beyond
+the limits the connection that was idle for longest makes room for a new one: of the same address
+beyond that address's share, of the address with the most when all are taken. A connection whose
+request is being answered is never closed for another.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from time import monotonic
 from typing import Any, Final, Protocol, cast
 
@@ -34,8 +35,8 @@ FULL: Final = (
 )
 
 
-class ReadingConnection(Protocol):
-    """What reads from a connection: Intake, or a protocol of aiohttp."""
+class HttpProtocol(Protocol):
+    """What reads from a connection: a protocol of aiohttp."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -50,11 +51,11 @@ class Connections:
     """The connections of one web process, by address."""
 
     settings: Settings
-    by_address: dict[str, dict[Tracked, None]] = field(default_factory=dict)
+    by_address: dict[str, dict[Connection, None]] = field(default_factory=dict)
     count: int = 0
 
-    def admit(self, new: Tracked) -> bool:
-        """Take a connection in, if need be for another one; False when all are busy."""
+    def admit(self, new: Connection) -> bool:
+        """Admit a connection, if need be in place of another; False when all are busy."""
         settings = self.settings
         here = self.by_address.get(new.address, {})
         if not new.is_proxy and len(here) >= settings.per_address_max and not _drop_idlest(here):
@@ -65,7 +66,7 @@ class Connections:
         self.count += 1
         return True
 
-    def leave(self, old: Tracked) -> None:
+    def leave(self, old: Connection) -> None:
         """Forget a connection, if it is still known."""
         here = self.by_address.get(old.address, {})
         if old in here:
@@ -82,121 +83,125 @@ class Connections:
             await asyncio.sleep(pace)
             now = monotonic()
             for here in list(self.by_address.values()):
-                for each in list(here):
-                    if each.is_overdue(now):
-                        each.drop()
+                for connection in list(here):
+                    if connection.is_overdue(now):
+                        connection.drop()
 
     def _make_room(self) -> bool:
         """Drop the idlest connection of the address with the most; trusted proxies come last."""
 
-        def most(here: dict[Tracked, None]) -> tuple[bool, int]:
+        def size(here: dict[Connection, None]) -> tuple[bool, int]:
             return next(iter(here)).is_proxy, -len(here)
 
-        return any(_drop_idlest(here) for here in sorted(self.by_address.values(), key=most))
+        return any(_drop_idlest(here) for here in sorted(self.by_address.values(), key=size))
 
 
-def _drop_idlest(found: Iterable[Tracked]) -> bool:
+def _drop_idlest(connections: Iterable[Connection]) -> bool:
     """Drop the connection that was idle for longest; False when each has a request."""
-    idle = [each for each in found if not each.requests]
+    idle = [connection for connection in connections if not connection.is_answering]
     if not idle:
         return False
-    min(idle, key=lambda each: each.active_at).drop()
+    min(idle, key=attrgetter("active_at")).drop()
     return True
 
 
-class Tracked(asyncio.Protocol):
-    """One connection: passes on what comes, and knows whether a request is on its way."""
+class Connection(asyncio.Protocol):
+    """One connection: passes on what comes, and knows whether a request is being answered."""
 
     __slots__ = (
-        "_connections", "_inner", "_is_over", "_make", "_request", "_transport", "active_at",
-        "address", "began_at", "is_proxy", "is_used", "requests",
+        "_connections", "_http", "_is_over", "_make_http", "_request", "_transport", "active_at",
+        "address", "began_at", "is_proxy", "is_used", "peer",
     )  # fmt: skip
 
-    def __init__(self, connections: Connections, make: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(
+        self, connections: Connections, make_http: Callable[[], asyncio.BaseProtocol]
+    ) -> None:
         self._connections = connections
-        self._make = make
-        self._inner: ReadingConnection | None = None
+        self._make_http = make_http
+        self._http: HttpProtocol | None = None
         self._transport: asyncio.Transport | None = None
         self._request: web.BaseRequest | None = None
+        """The request that is being answered."""
         self._is_over = False
         """Whether the client sends no more."""
+        self.peer = ""
+        """The address that it comes from."""
         self.address = ""
+        """What counts as one address."""
         self.is_proxy = False
         self.is_used = False
         """Whether a request was answered."""
-        self.requests = 0
-        """Requests that are being answered."""
         self.active_at = monotonic()
         self.began_at: float | None = None
-        """Since when a request is arriving whose head is not known yet."""
+        """Since when a request is arriving whose head is not complete."""
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request is being answered."""
+        return self._request is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let a protocol read, or answer 503 when there is no room."""
+        """Let aiohttp read, or answer 503 when there is no room."""
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        found = address(peer[0]) if isinstance(peer, tuple) else None
-        self.address = _block(found)
-        self.is_proxy = is_within(found, self._connections.settings.trusted_proxies)
+        peer_address = address(peer[0]) if isinstance(peer, tuple) else None
+        self.peer = str(peer_address or "")
+        self.address = _block(peer_address)
+        self.is_proxy = is_within(peer_address, self._connections.settings.trusted_proxies)
         if not self._connections.admit(self):
             self._transport.write(FULL)
             self._transport.close()
             return
-        self.hand_over(self._make())
-
-    def hand_over(self, protocol: asyncio.BaseProtocol) -> None:
-        """Let another protocol read from now on."""
-        self._inner = cast("ReadingConnection", protocol)
-        assert self._transport is not None
-        self._inner.connection_made(self._transport)
+        self._http = cast("HttpProtocol", self._make_http())
+        self._http.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._connections.leave(self)
-        if self._inner is not None:
-            self._inner.connection_lost(exc)
-        self._inner = self._transport = self._request = None
+        if self._http is not None:
+            self._http.connection_lost(exc)
+        self._http = self._transport = self._request = None
 
     def data_received(self, data: bytes) -> None:
-        """Pass bytes on; those that no request explains yet begin one."""
-        if self._inner is None:
+        """Pass bytes on; those of no known request begin one."""
+        if self._http is None:
             return
         self.active_at = monotonic()
-        if self.began_at is None and not self.requests:
+        if self.began_at is None and self._request is None:
             self.began_at = self.active_at
-        self._inner.data_received(data)
+        self._http.data_received(data)
 
     def eof_received(self) -> bool | None:
         """Keep open for the answer to a request that came whole; close otherwise."""
         self._is_over = True
-        whole = self._request is None or self._request.content.is_eof()
-        if whole and (self.requests or self.began_at is not None):
+        request = self._request
+        is_whole = request is None or request.content.is_eof()
+        if is_whole and (request is not None or self.began_at is not None):
             self._close_soon()
             return True
-        return self._inner.eof_received() if self._inner is not None else None
+        return self._http.eof_received() if self._http is not None else None
 
     def pause_writing(self) -> None:
-        """Say that the client does not read its answers."""
-        if self._inner is not None:
-            self._inner.pause_writing()
+        """Pass on that the client does not read its answers."""
+        if self._http is not None:
+            self._http.pause_writing()
 
     def resume_writing(self) -> None:
-        """Say that it does again."""
-        if self._inner is not None:
-            self._inner.resume_writing()
+        """Pass on that it reads them again."""
+        if self._http is not None:
+            self._http.resume_writing()
 
-    def begin(self, request: web.BaseRequest | None = None) -> None:
-        """Count a request whose head is known; None is one that came whole."""
-        self.requests += 1
-        self.began_at = None
+    def begin(self, request: web.BaseRequest) -> None:
+        """Note the request that is being answered from now on."""
         self._request = request
-        if self._is_over and request is not None and not request.content.is_eof():
+        self.began_at = None
+        if self._is_over and not request.content.is_eof():
             self.drop()  # the rest of its body will never come
 
     def end(self) -> None:
-        """Count an answer."""
-        self.requests -= 1
-        self.is_used = True
+        """Note that its answer is ready."""
         self._request = None
+        self.is_used = True
         self.active_at = monotonic()
         if self._is_over:
             self._close_soon()
@@ -204,7 +209,7 @@ class Tracked(asyncio.Protocol):
     def is_overdue(self, now: float) -> bool:
         """Tell whether a head, or the next request, takes too long."""
         settings = self._connections.settings
-        if self.requests:
+        if self._request is not None:
             return False
         if self.began_at is not None:
             return now - self.began_at > settings.header_seconds_max
@@ -226,26 +231,32 @@ class Tracked(asyncio.Protocol):
         asyncio.get_running_loop().call_later(LINGER_SECONDS, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if not self.requests and self._transport is not None:
+        if self._request is None and self._transport is not None:
             self._transport.close()
 
 
-def _block(found: Address | None) -> str:
+def _block(peer: Address | None) -> str:
     """Name what counts as one address: an IPv4 address, or a network of IPv6 addresses."""
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((int(found), PREFIX_BITS), strict=False))
-    return str(found or "")
+    if isinstance(peer, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((int(peer), PREFIX_BITS), strict=False))
+    return str(peer or "")
+
+
+def connection_of(request: web.BaseRequest) -> Connection | None:
+    """Return the connection of a request; None when it is not one of these."""
+    transport: Any = request.transport
+    protocol = transport.get_protocol() if transport is not None else None
+    return protocol if isinstance(protocol, Connection) else None
 
 
 @web.middleware
-async def tracking(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tell a tracked connection when aiohttp begins a request and when it is answered."""
-    transport: Any = request.transport
-    tracked = transport.get_protocol() if transport is not None else None
-    if not isinstance(tracked, Tracked):
+async def track_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Note on a connection when aiohttp begins a request and when it is answered."""
+    connection = connection_of(request)
+    if connection is None:
         return await handler(request)
-    tracked.begin(request)
+    connection.begin(request)
     try:
         return await handler(request)
     finally:
-        tracked.end()
+        connection.end()

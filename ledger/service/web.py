@@ -27,10 +27,9 @@ from ledger.errors import (
 )
 from ledger.eventlog.appender import Log
 from ledger.queries.snapshot import open_snapshot
-from ledger.receiver.connections import Connections, Tracked, tracking
+from ledger.receiver.connections import Connection, Connections, track_requests
 from ledger.receiver.delivery_log import DeliveryLog
 from ledger.receiver.endpoint import Receiver, add_receive_routes
-from ledger.receiver.fast_path import Door
 from ledger.receiver.operator_events import OperatorEvents
 from ledger.registry import load
 from ledger.runtime import metrics
@@ -52,7 +51,7 @@ GAUGES: Final = web.AppKey("gauges", DatabaseGauges)
 
 def build(settings: Settings, dsn: str, role: str) -> web.Application:
     """Compose the application of `role` (`all`, `receiver` or `query`) over one database."""
-    app = web.Application(client_max_size=settings.body_bytes_max, middlewares=[tracking])
+    app = web.Application(client_max_size=settings.body_bytes_max, middlewares=[track_requests])
     receiver = Receiver(settings, load(), Log(dsn, settings), DeliveryLog(dsn, settings))
     app[RECEIVER] = receiver
     app[GAUGES] = DatabaseGauges(dsn)
@@ -76,18 +75,18 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
 
 
 async def _appending(app: web.Application) -> AsyncIterator[None]:
-    """Run the lanes and the delivery records for as long as the application."""
+    """Run the appenders and the delivery records for as long as the application."""
     receiver = app[RECEIVER]
-    lanes = asyncio.create_task(receiver.log.run())
+    appending = asyncio.create_task(receiver.log.run())
     records = asyncio.create_task(receiver.deliveries.run())
-    tally = asyncio.create_task(receiver.tally.run())
+    counting = asyncio.create_task(receiver.counters.run())
     yield
     receiver.log.stop()
-    await lanes
+    await appending
     app[GAUGES].close()
     receiver.deliveries.stop()
-    tally.cancel()
-    await asyncio.wait([records, tally])
+    counting.cancel()
+    await asyncio.wait([records, counting])
 
 
 def _querying(settings: Settings, dsn: str) -> Any:
@@ -175,7 +174,7 @@ class Web:
     app: web.Application
     runner: web.AppRunner
     server: asyncio.AbstractServer
-    door: Door
+    connections: Connections
     watching: asyncio.Task[None]
 
     @classmethod
@@ -194,18 +193,15 @@ class Web:
         http = runner.server
         assert http is not None
 
-        door = Door(app[RECEIVER], http)
-
         connections = Connections(settings)
-        make = http if role == "query" else door
 
         def accept() -> asyncio.BaseProtocol:
-            return Tracked(connections, make)
+            return Connection(connections, http)
 
         loop = asyncio.get_running_loop()
         server = await loop.create_server(accept, sock=sock, backlog=BACKLOG)
         watching = asyncio.create_task(connections.watch())
-        return cls(settings, app, runner, server, door, watching)
+        return cls(settings, app, runner, server, connections, watching)
 
     async def stop(self) -> None:
         """Refuse new callbacks with 503, finish those accepted, then close everything."""
@@ -217,6 +213,5 @@ class Web:
         except TimeoutError:
             LOGGER.warning("drain_incomplete", events=receiver.in_flight)
         self.server.close()
-        self.door.close()
         self.watching.cancel()
         await self.runner.cleanup()

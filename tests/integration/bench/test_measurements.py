@@ -66,6 +66,13 @@ def test_a_second_of_receiving_gives_every_figure(tmp_path: Path) -> None:
     assert found["memory"]["peak_mib"]["web"] >= found["memory"]["web_start_mib"] > 0
     assert found["machine"]["fdatasync_us"] > 0
     assert "of the no-op handler" in shown(found)
+    for name in ("insert", "balances"):
+        assert full[f"{name}_per_second"] > 0
+        expected = [
+            ours / turn
+            for ours, turn in zip(full["ledger_turns"], full[f"{name}_turns"], strict=True)
+        ]
+        assert full[f"{name}_ratio_turns"] == pytest.approx(expected, rel=0.05)
 
 
 def test_folding_a_short_log_gives_every_figure(tmp_path: Path) -> None:

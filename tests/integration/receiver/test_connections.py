@@ -14,7 +14,6 @@ import pytest
 from ledger.runtime.addresses import network
 from ledger.service.web import RECEIVER
 from tests.conftest import Database, eventually
-from tests.integration.receiver.test_intake import answer, body, request
 from tests.integration.receiver.test_receiver_limits import (
     SECONDS_MAX,
     Listening,
@@ -25,11 +24,7 @@ from tests.integration.receiver.test_receiver_limits import (
     stalled,
     status,
 )
-
-SHORT: tuple[str, ...] = ()
-LONG = ("TE: trailers",)
-"""A field that only aiohttp reads."""
-ways = pytest.mark.parametrize("way", [SHORT, LONG], ids=["short", "aiohttp"])
+from tests.integration.receiver.test_requests import answer, body, request
 
 
 @asynccontextmanager
@@ -61,10 +56,9 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
     return True
 
 
-@ways
 @pytest.mark.parametrize("sent", [b"", b"POST /callbacks/str", head("X-Slow: 1")[:-2]])
 async def test_idle_connections_of_one_address_keep_nobody_out(
-    database: Database, way: tuple[str, ...], sent: bytes
+    database: Database, sent: bytes
 ) -> None:
     limits = {"connections_max": 40, "connections_per_address_max": 20}
     async with receiving(database, **limits) as listening, AsyncExitStack() as stack:
@@ -73,8 +67,8 @@ async def test_idle_connections_of_one_address_keep_nobody_out(
             writer.write(sent)
         began = time.monotonic()
         for number in range(1, 31):
-            assert await post(listening.port, "127.0.0.3", number, *way) == 200
-            assert await post(listening.port, "127.0.0.2", number, *way) == 200
+            assert await post(listening.port, "127.0.0.3", number) == 200
+            assert await post(listening.port, "127.0.0.2", number) == 200
         assert time.monotonic() - began < SECONDS_MAX
 
 
@@ -99,17 +93,14 @@ async def test_the_idlest_connection_of_the_busiest_address_makes_room(database:
             assert (await answer(reader))[0] == 200
 
 
-@ways
-async def test_a_request_on_its_way_is_never_cut_off_for_another(
-    database: Database, way: tuple[str, ...]
-) -> None:
+async def test_a_request_on_its_way_is_never_cut_off_for_another(database: Database) -> None:
     async with receiving(database, connections_max=3) as listening, AsyncExitStack() as stack:
         readers = []
         async with stalled(database):
             for number in (1, 2, 3):
                 place = opened(listening.port, f"127.0.0.{number + 1}")
                 reader, writer = await stack.enter_async_context(place)
-                writer.write(request(number, *way))
+                writer.write(request(number))
                 readers.append(reader)
             await eventually(lambda: _in_flight(listening, 3))
             assert status(await exchange(listening.port, head("Content-Length: 0"))) == 503
@@ -136,21 +127,20 @@ async def test_a_trusted_proxy_may_open_more_connections_than_others(database: D
                 assert not reader.at_eof()
 
 
-@ways
 async def test_a_connection_lives_between_requests_longer_than_a_head_may_take(
-    database: Database, way: tuple[str, ...]
+    database: Database,
 ) -> None:
     limits = {"header_seconds_max": 0.3, "keepalive_seconds_max": 1.2}
     async with receiving(database, **limits) as listening:
         async with connected(listening.port) as (reader, writer):
             for number in (1, 2):
-                writer.write(request(number, *way))
+                writer.write(request(number))
                 assert (await answer(reader))[0] == 200
             began = time.monotonic()
             assert await is_closed(reader)
             assert 1.1 < time.monotonic() - began < 3
         async with connected(listening.port) as (reader, writer):
-            writer.write(request(3, *way))
+            writer.write(request(3))
             assert (await answer(reader))[0] == 200
             began = time.monotonic()
             writer.write(head("X-Slow: 1")[:-4])
@@ -165,19 +155,18 @@ def test_idle_connections_outlive_those_of_load_balancers(database: Database) ->
     assert database.settings.per_address_max == database.settings.connections_max // 4 == 500
 
 
-@ways
 @pytest.mark.parametrize("pause", [False, True])
 async def test_a_client_that_ends_its_side_after_sending_gets_its_answers(
-    database: Database, way: tuple[str, ...], pause: bool
+    database: Database, pause: bool
 ) -> None:
     async with receiving(database) as listening, connected(listening.port) as (reader, writer):
         if pause:
             async with stalled(database):
-                writer.write(request(1, *way))
+                writer.write(request(1))
                 writer.write_eof()
                 await eventually(lambda: _in_flight(listening, 1))
         else:
-            writer.write(request(1, *way) + request(2, *way))
+            writer.write(request(1) + request(2))
             writer.write_eof()
         for position in range(1, 2 if pause else 3):
             code, _, content = await answer(reader)
