@@ -1,4 +1,4 @@
-"""Who may ask: whoever has a token, or this machine's own programs where none is needed."""
+"""Access: with a token, or without one for programs on this machine where none is set."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def check_may_measure(request: web.Request, settings: Settings) -> None:
 def check_token(request: web.Request, tokens: Iterable[str]) -> None:
     """Require one of the tokens as a bearer token. Raises Unauthenticated."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    wanted = given.strip().encode("utf-8", "surrogateescape")
-    # Every token is compared, so that the time taken does not tell which one was near.
-    matches = [hmac.compare_digest(token.encode(), wanted) for token in tokens]
+    sent = given.strip().encode("utf-8", "surrogateescape")
+    # Every token is compared, so that the time taken does not reveal which one was close.
+    matches = [hmac.compare_digest(token.encode(), sent) for token in tokens]
     if scheme.lower() != "bearer" or not any(matches):
         raise Unauthenticated
 
 
 def check_is_not_forwarded(request: web.Request) -> None:
-    """Refuse what a proxy on this machine passes on: its sender may be anywhere."""
+    """Refuse what a proxy on this machine forwards: its sender may be anywhere."""
     if is_forwarded(request.headers):
         raise Refused(
             "the request came through a proxy: set LEDGER_TRUSTED_PROXIES to the proxy's address, "

@@ -13,11 +13,8 @@ from aiohttp import web
 from ledger.api.problems import PRIVATE
 from ledger.config.settings import Settings
 from ledger.errors import InvalidRequest
-from ledger.queries import events as reads_log
-from ledger.queries import evidence as reads_seals
-from ledger.queries import exceptions as reads_exceptions
-from ledger.queries import status as reads_status
-from ledger.queries.params import QueryParams, decoded
+from ledger.queries import events, evidence, exceptions, status
+from ledger.queries.params import QueryParams, decode_body
 from ledger.queries.schemas.evidence import Seal
 from ledger.queries.schemas.log import Decision, Resolution
 from ledger.queries.snapshot import Pool, Snapshot, read_consistent
@@ -56,19 +53,19 @@ class SnapshotRead:
 async def answer_read(request: web.Request, params: QueryParams, read: Read) -> web.Response:
     """Read in one snapshot that has caught up with `params`, and answer with the result."""
 
-    async def answer(snapshot: Snapshot) -> web.Response:
-        found = await read(snapshot, params)
-        position = snapshot.position if params.as_of is None else found.position
-        return answered(found, position, snapshot.books)
+    async def respond(snapshot: Snapshot) -> web.Response:
+        answer = await read(snapshot, params)
+        position = snapshot.position if params.as_of is None else answer.position
+        return json_answer(answer, position, snapshot.books)
 
-    return await read_consistent(request.app[QUERY].pool, params.at_least, answer)
+    return await read_consistent(request.app[QUERY].pool, params.at_least, respond)
 
 
-def answered(
+def json_answer(
     answer: msgspec.Struct, position: Mapping[str, int], books: str | None = None
 ) -> web.Response:
     """Return an answer as JSON, with headers that name where it is true and from which books."""
-    headers = {**PRIVATE, "Ledger-Position": _places_text(position)}
+    headers = {**PRIVATE, "Ledger-Position": _positions_text(position)}
     if books is not None:
         headers["Ledger-Books"] = books
     return web.Response(
@@ -76,26 +73,26 @@ def answered(
     )
 
 
-def _places_text(position: Mapping[str, int]) -> str:
+def _positions_text(position: Mapping[str, int]) -> str:
     return ",".join(f"{source}:{place}" for source, place in position.items())
 
 
-async def status(request: web.Request, params: QueryParams) -> web.Response:
+async def show_status(request: web.Request, params: QueryParams) -> web.Response:
     """Answer how far each log and its books are, and what the settings warn of."""
     warnings = request.app[QUERY].settings.warnings()
 
     async def read(snapshot: Snapshot, _: QueryParams) -> Any:
-        return await reads_status.status(snapshot, warnings)
+        return await status.status(snapshot, warnings)
 
     return await answer_read(request, params, read)
 
 
-async def exceptions(request: web.Request, params: QueryParams) -> web.Response:
+async def list_exceptions(request: web.Request, params: QueryParams) -> web.Response:
     """Answer what an operator should look at, by the rules that each source declares."""
     rules = request.app[QUERY].settings.rules
 
     async def read(snapshot: Snapshot, params: QueryParams) -> Any:
-        return await reads_exceptions.exceptions(snapshot, params, rules)
+        return await exceptions.exceptions(snapshot, params, rules)
 
     return await answer_read(request, params, read)
 
@@ -104,7 +101,7 @@ async def event_body(request: web.Request, params: QueryParams) -> web.Response:
     """Answer an event's body, byte for byte as it arrived."""
 
     async def read(snapshot: Snapshot) -> tuple[str, bytes]:
-        return await reads_log.body(snapshot, params)
+        return await events.body(snapshot, params)
 
     event_id, body = await read_consistent(request.app[QUERY].pool, params.at_least, read)
     name = f"{params.text('source')}-{params.number('position')}.bin"
@@ -124,11 +121,11 @@ async def seal_note(request: web.Request, params: QueryParams) -> web.Response:
     """Answer a signed checkpoint as text."""
 
     async def read(snapshot: Snapshot) -> Seal:
-        return await reads_seals.seal(snapshot, params)
+        return await evidence.seal(snapshot, params)
 
-    found = await read_consistent(request.app[QUERY].pool, params.at_least, read)
-    headers = {**PRIVATE, "Ledger-Seal-Key": found.vkey}
-    return web.Response(text=found.note, content_type="text/plain", headers=headers)
+    seal = await read_consistent(request.app[QUERY].pool, params.at_least, read)
+    headers = {**PRIVATE, "Ledger-Seal-Key": seal.vkey}
+    return web.Response(text=seal.note, content_type="text/plain", headers=headers)
 
 
 async def resolve_exception(request: web.Request, params: QueryParams) -> web.Response:
@@ -138,16 +135,16 @@ async def resolve_exception(request: web.Request, params: QueryParams) -> web.Re
     rules = request.app[QUERY].settings.rules
 
     async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any], str]:
-        source, about = await reads_exceptions.decision(
+        source, details = await exceptions.prepare_decision(
             snapshot, params.need("id"), decision.action, decision.keep, rules
         )
-        return source, about, snapshot.books
+        return source, details, snapshot.books
 
-    source, about, books = await read_consistent(request.app[QUERY].pool, {}, read)
+    source, details, books = await read_consistent(request.app[QUERY].pool, {}, read)
     given = {k: v for k, v in msgspec.structs.asdict(decision).items() if v is not None}
-    done = await request.app[DECIDE](source, {**about, **given})
+    done = await request.app[DECIDE](source, {**details, **given})
     answer = msgspec.convert(done, Resolution)
-    return answered(answer, {source: answer.position}, books)
+    return json_answer(answer, {source: answer.position}, books)
 
 
 async def _decision(request: web.Request) -> Decision:
@@ -160,7 +157,7 @@ async def _decision(request: web.Request) -> Decision:
             raw = await request.read()
     except TimeoutError as error:
         raise InvalidRequest("the decision took too long to arrive") from error
-    decision = decoded(raw, Decision, "the decision")
+    decision = decode_body(raw, Decision, "the decision")
     if (decision.action == "keep") != (decision.keep is not None):
         raise InvalidRequest('"keep" takes the position of an event, with the action "keep" only')
     return decision

@@ -11,7 +11,14 @@ import msgspec
 from ledger import __version__, registry
 from ledger.model import Provider
 from ledger.queries.kinds import UNNAMED, kinds_of, statuses_of
-from ledger.queries.params import LIMIT_DEFAULT, LIMIT_MAX, PLACES, POSITION_MAX, Param, Route
+from ledger.queries.params import (
+    LIMIT_DEFAULT,
+    LIMIT_MAX,
+    POSITION_MAX,
+    POSITIONS_PATTERN,
+    Param,
+    Route,
+)
 from ledger.queries.schemas.log import NotReceived, Problem, Received
 from ledger.signatures.schemes import SCHEMES
 
@@ -36,19 +43,19 @@ Every answer is true at one position of each source's log, named in `position` a
 Amounts are exact decimal strings. Unknown parameters are refused, never ignored.
 """
 PROBLEMS: Final = {
-    "400": "The question is malformed; `detail` names the parameter and what it accepts.",
+    "400": "The request is malformed; `detail` names the parameter and what it accepts.",
     "401": "No valid token was sent.",
-    "403": "The request comes from where none may come from.",
-    "404": "There is no such thing.",
-    "409": "The request contradicts what is already so.",
-    "422": "The statement cannot be taken; `detail` names the line. Nothing of it was kept.",
-    "503": "The books or the database are not there yet; ask again after Retry-After.",
+    "403": "Requests from this origin are not allowed.",
+    "404": "Nothing has this name or id.",
+    "409": "The request contradicts what is already recorded.",
+    "422": "The statement is refused; `detail` names the line. Nothing of it was stored.",
+    "503": "The books or the database are not available yet; repeat the request after Retry-After.",
 }
 EVENT_PARAM: Final = {
     "name": "event",
     "in": "path",
     "required": True,
-    "description": "The provider's event name; needed where the body does not say what it is.",
+    "description": "The provider's event name; needed where the body does not identify its type.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
 }
 
@@ -178,8 +185,8 @@ def _schema(param: Param) -> dict[str, Any]:
             return {"type": "integer", "minimum": -POSITION_MAX, "maximum": POSITION_MAX}
         case "time" | "kept_time":
             return {"type": "string", "format": "date-time"}
-        case "places":
-            return {"type": "string", "pattern": PLACES}
+        case "positions":
+            return {"type": "string", "pattern": POSITIONS_PATTERN}
         case "choice":
             return {"type": "string", "enum": list(param.choices)}
         case "kind":
@@ -224,7 +231,7 @@ def _callback(*, has_event: bool) -> dict[str, Any]:
         "415": "The body is compressed.",
         "500": "Unexpected failure; nothing was stored.",
         "501": "A transfer coding other than chunked.",
-        "503": "Nothing is known to be stored; send it again after Retry-After.",
+        "503": "Not known to be stored; send it again after Retry-After.",
     }
     path = "/callbacks/{source}/{event}" if has_event else "/callbacks/{source}"
     return {

@@ -9,17 +9,15 @@ from typing import Final
 from ledger.api import endpoints
 from ledger.api.endpoints import SnapshotRead
 from ledger.api.routes_reconciliation import RECONCILIATION
-from ledger.queries import customers as reads_people
-from ledger.queries import events as reads_log
-from ledger.queries import evidence as reads_seals
-from ledger.queries import money as reads_money
-from ledger.queries import views as reads_views
-from ledger.queries.as_of import customers as reads_asof_people
-from ledger.queries.as_of import money as reads_asof_money
+from ledger.queries import customers, events, evidence, money, views
+from ledger.queries.as_of import customers as as_of_customers
+from ledger.queries.as_of import money as as_of_money
 from ledger.queries.as_of.snapshot import with_as_of
 from ledger.queries.params import Param, Route
-from ledger.queries.schemas import evidence, log, views
-from ledger.queries.schemas import money as a
+from ledger.queries.schemas import evidence as evidence_schemas
+from ledger.queries.schemas import log as log_schemas
+from ledger.queries.schemas import money as money_schemas
+from ledger.queries.schemas import views as view_schemas
 
 SOURCE: Final = Param("source", "Only this source.")
 CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
@@ -50,8 +48,8 @@ MONEY: Final = (
         "/v1/wallets",
         "What each wallet holds",
         "money",
-        a.Wallets,
-        SnapshotRead(with_as_of(reads_money.wallets, reads_asof_money.wallets)),
+        money_schemas.Wallets,
+        SnapshotRead(with_as_of(money.wallets, as_of_money.wallets)),
         (SOURCE, CURRENCY),
         is_dated=True,
     ),
@@ -59,8 +57,8 @@ MONEY: Final = (
         "/v1/balances",
         "The balance of each account",
         "money",
-        a.Balances,
-        SnapshotRead(with_as_of(reads_money.balances, reads_asof_money.balances)),
+        money_schemas.Balances,
+        SnapshotRead(with_as_of(money.balances, as_of_money.balances)),
         (SOURCE, ACCOUNT, CURRENCY, Param("customer_id", "Only this customer's or member's.")),
         is_dated=True,
     ),
@@ -68,8 +66,8 @@ MONEY: Final = (
         "/v1/entries",
         "Journal lines, in log order",
         "money",
-        a.Entries,
-        SnapshotRead(with_as_of(reads_money.entries, reads_asof_money.entries)),
+        money_schemas.Entries,
+        SnapshotRead(with_as_of(money.entries, as_of_money.entries)),
         (SOURCE, ACCOUNT, CURRENCY, Param("transaction", "Only of this transaction."), *EFFECTIVE),
         is_dated=True,
     ),
@@ -77,8 +75,8 @@ MONEY: Final = (
         "/v1/transactions",
         "Transactions, the newest first",
         "money",
-        a.Transactions,
-        SnapshotRead(with_as_of(reads_money.transactions, reads_asof_money.transactions)),
+        money_schemas.Transactions,
+        SnapshotRead(with_as_of(money.transactions, as_of_money.transactions)),
         (
             SOURCE,
             replace(KIND, table="transactions"),
@@ -95,8 +93,8 @@ MONEY: Final = (
         "/v1/transactions/{source}/{id}",
         "One transaction with its entries and events",
         "money",
-        a.TransactionDetail,
-        SnapshotRead(with_as_of(reads_money.transaction, reads_asof_money.transaction)),
+        money_schemas.TransactionDetail,
+        SnapshotRead(with_as_of(money.transaction, as_of_money.transaction)),
         (
             Param(
                 "kind",
@@ -115,8 +113,8 @@ PEOPLE: Final = (
         "/v1/customers",
         "Customers and their verification",
         "people",
-        a.Customers,
-        SnapshotRead(with_as_of(reads_people.customers, reads_asof_people.customers)),
+        money_schemas.Customers,
+        SnapshotRead(with_as_of(customers.customers, as_of_customers.customers)),
         (SOURCE, _verification_of("customers")),
         is_dated=True,
     ),
@@ -124,8 +122,8 @@ PEOPLE: Final = (
         "/v1/customers/{source}/{id}",
         "One customer with everything that names it",
         "people",
-        a.CustomerDetail,
-        SnapshotRead(with_as_of(reads_people.customer, reads_asof_people.customer)),
+        money_schemas.CustomerDetail,
+        SnapshotRead(with_as_of(customers.customer, as_of_customers.customer)),
         is_list=False,
         is_dated=True,
     ),
@@ -133,40 +131,40 @@ PEOPLE: Final = (
         "/v1/bank_accounts",
         "Bank accounts and their verification",
         "people",
-        a.BankAccounts,
-        SnapshotRead(reads_people.bank_accounts),
+        money_schemas.BankAccounts,
+        SnapshotRead(customers.bank_accounts),
         (SOURCE, CUSTOMER, _verification_of("bank_accounts")),
     ),
     Route(
         "/v1/virtual_accounts",
         "Virtual accounts",
         "people",
-        a.VirtualAccounts,
-        SnapshotRead(reads_people.virtual_accounts),
+        money_schemas.VirtualAccounts,
+        SnapshotRead(customers.virtual_accounts),
         (SOURCE, CUSTOMER, _status_of("virtual_accounts")),
     ),
     Route(
         "/v1/limits",
         "Transaction limits",
         "people",
-        a.Limits,
-        SnapshotRead(reads_people.limits),
+        money_schemas.Limits,
+        SnapshotRead(customers.limits),
         (SOURCE, CUSTOMER),
     ),
     Route(
         "/v1/limit_requests",
         "Requests to change limits",
         "people",
-        a.LimitRequests,
-        SnapshotRead(reads_people.limit_requests),
+        money_schemas.LimitRequests,
+        SnapshotRead(customers.limit_requests),
         (SOURCE, CUSTOMER, _status_of("limit_requests")),
     ),
     Route(
         "/v1/rfi",
         "Requests for information",
         "people",
-        a.Rfis,
-        SnapshotRead(reads_people.rfi),
+        money_schemas.Rfis,
+        SnapshotRead(customers.rfi),
         (SOURCE, CUSTOMER, _status_of("rfi")),
     ),
 )
@@ -185,8 +183,8 @@ LOG: Final = (
         "/v1/events",
         "Events of the log, the newest first",
         "log",
-        log.Events,
-        SnapshotRead(reads_log.events),
+        log_schemas.Events,
+        SnapshotRead(events.events),
         (
             SOURCE,
             KIND,
@@ -200,8 +198,8 @@ LOG: Final = (
         "/v1/events/{source}/{position}",
         "One event's envelope and headers",
         "log",
-        log.EventDetail,
-        SnapshotRead(reads_log.event),
+        log_schemas.EventDetail,
+        SnapshotRead(events.event),
         is_list=False,
     ),
     EVENT_BODY,
@@ -209,8 +207,8 @@ LOG: Final = (
         "/v1/deliveries",
         "Every request that reached the receiver, the newest first",
         "log",
-        log.Deliveries,
-        SnapshotRead(reads_log.deliveries),
+        log_schemas.Deliveries,
+        SnapshotRead(events.deliveries),
         (
             SOURCE,
             Param(
@@ -247,16 +245,16 @@ EVIDENCE: Final = (
         "/v1/seals",
         "Signed checkpoints, the newest first",
         "evidence",
-        evidence.Seals,
-        SnapshotRead(reads_seals.listed),
+        evidence_schemas.Seals,
+        SnapshotRead(evidence.list_seals),
         (SOURCE,),
     ),
     Route(
         "/v1/seals/{source}",
         "A log's signed checkpoint",
         "evidence",
-        evidence.Seal,
-        SnapshotRead(reads_seals.seal),
+        evidence_schemas.Seal,
+        SnapshotRead(evidence.seal),
         (SIZE,),
         is_list=False,
     ),
@@ -265,8 +263,8 @@ EVIDENCE: Final = (
         "/v1/seals/{source}/consistency",
         "Proof that a later checkpoint continues an earlier one",
         "evidence",
-        evidence.ConsistencyProof,
-        SnapshotRead(reads_seals.consistency),
+        evidence_schemas.ConsistencyProof,
+        SnapshotRead(evidence.consistency),
         (
             Param("from", "Size of the earlier checkpoint; must be given.", "position"),
             Param("to", "Size of the later one; the latest when not given.", "position"),
@@ -278,8 +276,8 @@ EVIDENCE: Final = (
         "/v1/events/{source}/{position}/proof",
         "Proof that a signed checkpoint covers an event",
         "evidence",
-        evidence.InclusionProof,
-        SnapshotRead(reads_seals.inclusion),
+        evidence_schemas.InclusionProof,
+        SnapshotRead(evidence.inclusion),
         (SIZE,),
         is_list=False,
         can_conflict=True,
@@ -289,28 +287,28 @@ RESOLVE: Final = Route(
     "/v1/exceptions/{id}/resolve",
     "Decide on an exception",
     "operations",
-    log.Resolution,
+    log_schemas.Resolution,
     endpoints.resolve_exception,
     is_list=False,
     method="POST",
-    takes=log.Decision,
-    about="The decision is an event of the log itself; the answer says where it stands. Findings "
+    takes=log_schemas.Decision,
+    about="The decision is an event of the log itself; the answer has its position. Findings "
     "are acknowledged only.",
 )
 STATUS_ROUTE: Final = Route(
     "/v1/status",
     "How far each log and its books are",
     "operations",
-    log.Status,
-    endpoints.status,
+    log_schemas.Status,
+    endpoints.show_status,
     is_list=False,
 )
 EXCEPTIONS: Final = Route(
     "/v1/exceptions",
     "What an operator should look at, the newest first",
     "operations",
-    log.Exceptions,
-    endpoints.exceptions,
+    log_schemas.Exceptions,
+    endpoints.list_exceptions,
     (
         SOURCE,
         Param("reason", "Only with this reason."),
@@ -319,8 +317,8 @@ EXCEPTIONS: Final = Route(
     ),
     about="By source: what its events opened, then findings, which no event opens: what looks "
     "incomplete by now (stuck pending, returned, drifted from its limit, money without a verified "
-    "customer). A finding is open while it is so, or resolved once it "
-    "was acknowledged; `/v1/reconciliation/findings` tells them with amounts, as of any moment.",
+    "customer). A finding is open as long as it is true, or resolved once it "
+    "was acknowledged; `/v1/reconciliation/findings` lists them with amounts, as of any moment.",
 )
 OPERATIONS: Final = (
     EXCEPTIONS,
@@ -331,14 +329,14 @@ VIEWS: Final = Route(
     "/v1/views",
     "Every view of the books, with its columns and filters",
     "views",
-    views.Views,
-    SnapshotRead(reads_views.views),
+    view_schemas.Views,
+    SnapshotRead(views.views),
     is_list=False,
     about="A view is a table of the books. `/v1/views/<table>` lists its rows as they are.",
 )
 
 
-def view_route(table: reads_views.TableList) -> Route:
+def view_route(table: views.TableList) -> Route:
     """Return the address of one view, made from its declaration."""
     name = table.table.name
     return Route(
@@ -356,6 +354,6 @@ def view_route(table: reads_views.TableList) -> Route:
 @cache
 def all_routes() -> tuple[Route, ...]:
     """Return every address of the query API. Raises RegistryError for a wrong declaration."""
-    tables = reads_views.table_lists().values()
+    tables = views.table_lists().values()
     lists = (*MONEY, *PEOPLE, VIEWS, *map(view_route, tables))
     return (*lists, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)

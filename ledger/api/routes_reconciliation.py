@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.api import reconciliation
+from ledger.api import endpoints_reconciliation as endpoints
 from ledger.api.endpoints import SnapshotRead
-from ledger.queries import findings as reads_findings
-from ledger.queries import reconciliation as reads_recon
+from ledger.queries import findings, reconciliation
 from ledger.queries.params import Param, Route
-from ledger.queries.schemas import reconciliation as a
+from ledger.queries.schemas import reconciliation as schemas
 from ledger.queries.schemas.log import Resolution
 from ledger.reconciliation.items import BREAK_TYPES, TIMING
 from ledger.statements.reader import FORMAT_NAMES
@@ -21,16 +20,16 @@ IMPORT: Final = Route(
     "/v1/statements",
     "Import a provider's statement",
     "reconciliation",
-    a.Imported,
-    reconciliation.import_statement,
+    schemas.Imported,
+    endpoints.import_statement,
     (
         Param("source", "The source whose statement it is; must be given."),
         Param("currency", "Where the file names none.", "currency"),
-        Param("format", "Found out from the bytes when not given.", "choice", FORMAT_NAMES),
-        Param("from", "Begin of the period that the file covers, where it states none.", "time"),
+        Param("format", "Recognized from the bytes when not given.", "choice", FORMAT_NAMES),
+        Param("from", "Begin of the period of the file, where the file states none.", "time"),
         Param("to", "End of that period, exclusive.", "time"),
         Param("columns", "For CSV: a JSON object, what → column or spelling."),
-        Param("again", "State the file anew though it was imported before.", "choice", ("yes",)),
+        Param("again", "Import the file again though it was imported before.", "choice", ("yes",)),
     ),
     is_list=False,
     method="POST",
@@ -42,20 +41,20 @@ WITHDRAW: Final = Route(
     "/v1/statements/{source}/{sha256}/withdraw",
     "Take a mistaken statement back",
     "reconciliation",
-    a.Withdrawn,
-    reconciliation.withdraw,
+    schemas.Withdrawn,
+    endpoints.withdraw,
     is_list=False,
     method="POST",
-    takes=a.Withdrawal,
-    about="It stays in the log and counts no more, nor do the lines that it was the last to state. "
-    "Where another statement has them too, import that one with again=yes.",
+    takes=schemas.Withdrawal,
+    about="It stays in the log but no longer counts; neither do the lines that it stated last. "
+    "Where another statement has these lines too, import that one with again=yes.",
 )
 FILE: Final = Route(
     "/v1/statements/{source}/{sha256}/file",
     "A statement's file, byte for byte as it was imported",
     "reconciliation",
     bytes,
-    reconciliation.statement_file,
+    endpoints.statement_file,
     is_list=False,
     content_types=("application/octet-stream",),
     headers=(),
@@ -65,21 +64,21 @@ DECIDE: Final = Route(
     "Decide on a break",
     "reconciliation",
     Resolution,
-    reconciliation.decide_break,
+    endpoints.decide_break,
     is_list=False,
     method="POST",
-    takes=a.BreakDecision,
-    about="The decision is an event of the source's log; it moves the books as it says.",
+    takes=schemas.BreakDecision,
+    about="The decision is an event of the source's log; it posts what the action says.",
 )
 FINDINGS: Final = Route(
     "/v1/reconciliation/findings",
     "What looks incomplete, without any statement",
     "reconciliation",
-    a.Findings,
-    reconciliation.list_findings,
+    schemas.Findings,
+    endpoints.list_findings,
     (
         SOURCE,
-        Param("reason", "Only for this reason.", "choice", reads_findings.REASONS),
+        Param("reason", "Only for this reason.", "choice", findings.REASONS),
         Param("as_of", "Ages as of this moment; now when not given.", "kept_time"),
     ),
     about="Each is also an exception, under its `exception`, where it can be acknowledged.",
@@ -89,7 +88,7 @@ REPORT: Final = Route(
     "One wallet's reconciliation as a page fit to print",
     "reconciliation",
     str,
-    reconciliation.print_report,
+    endpoints.print_report,
     (Param("as", "`csv` for a spreadsheet.", "choice", ("html", "csv")),),
     is_list=False,
     content_types=("text/html", "text/csv"),
@@ -103,16 +102,16 @@ RECONCILIATION: Final = (
         "/v1/statements",
         "Imported statements, the newest first",
         "reconciliation",
-        a.Statements,
-        SnapshotRead(reads_recon.statements),
+        schemas.Statements,
+        SnapshotRead(reconciliation.statements),
         (SOURCE, CURRENCY),
     ),
     Route(
         "/v1/statement_lines",
         "Statement lines and what each is matched with",
         "reconciliation",
-        a.StatementLines,
-        SnapshotRead(reads_recon.statement_lines),
+        schemas.StatementLines,
+        SnapshotRead(reconciliation.statement_lines),
         (
             SOURCE,
             CURRENCY,
@@ -125,8 +124,8 @@ RECONCILIATION: Final = (
         "/v1/breaks",
         "Differences between statements and books, and what is in transit",
         "reconciliation",
-        a.Breaks,
-        SnapshotRead(reads_recon.breaks),
+        schemas.Breaks,
+        SnapshotRead(reconciliation.breaks),
         (
             SOURCE,
             CURRENCY,
@@ -142,8 +141,8 @@ RECONCILIATION: Final = (
         "/v1/reconciliation",
         "The latest reconciliation of each wallet",
         "reconciliation",
-        a.Runs,
-        SnapshotRead(reads_recon.runs),
+        schemas.Runs,
+        SnapshotRead(reconciliation.runs),
         (SOURCE, CURRENCY),
     ),
     FINDINGS,

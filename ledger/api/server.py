@@ -1,4 +1,4 @@
-"""The query API over HTTP: its addresses, who may ask, and the pages about it."""
+"""The query API over HTTP: its addresses, access to them, and the pages about it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_query_routes(app: web.Application) -> None:
         app.router.add_route("*", path, guarded(_admitted(_nowhere)))
     for path, (name, content_type) in PAGES.items():
         page = _page(name, content_type)
-        # What describes the API tells nothing of what is in it.
+        # The description of the API contains none of its data.
         _add(app, path, {"GET": page if path.startswith("/docs") else _admitted(page)})
     _add(app, "/openapi.json", {"GET": _openapi()})
 
@@ -71,7 +71,7 @@ def _handler(route: Route) -> Handler:
 
 
 def _admitted(handler: Handler) -> Handler:
-    """Wrap a handler so that only those who may ask reach it."""
+    """Wrap a handler so that only requests with access reach it."""
 
     async def admit(request: web.Request) -> web.StreamResponse:
         check_may_ask(request, request.app[QUERY].settings)

@@ -46,7 +46,7 @@ from ledger.export.pack_manifest import (
     packed,
 )
 from ledger.model import SourceTerms
-from ledger.queries.params import read_places
+from ledger.queries.params import read_positions
 from ledger.runtime.files import HashedFile, replacing
 from ledger.terminal.progress import Progress
 
@@ -74,7 +74,7 @@ def positions_of(text: str | None, sources: Sequence[str]) -> dict[str, int]:
 
     Raises BadQuestion.
     """
-    found = read_places("position", text)
+    found = read_positions("position", text)
     if isinstance(found, int):
         if len(sources) != 1:
             raise InvalidRequest(f"position {found} is of which source? write straitsx:{found}")

@@ -9,7 +9,6 @@ from ledger.errors import NotFound
 from ledger.queries.money import histories
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
-    Answer,
     BankAccount,
     BankAccounts,
     Customer,
@@ -22,11 +21,12 @@ from ledger.queries.schemas.money import (
     LimitSet,
     Rfi,
     Rfis,
+    Schema,
     VirtualAccount,
     VirtualAccounts,
-    build,
+    from_row,
 )
-from ledger.queries.snapshot import Listing, Snapshot, grouped
+from ledger.queries.snapshot import Listing, Snapshot, group_rows
 
 # Every list takes: $1 source, $2 rows, $3 $4 the key, $5 customer, $6 status.
 SELECT_CUSTOMERS: Final = """
@@ -111,7 +111,8 @@ SELECT u.customer AS of, t.* FROM unnest($2::text[]) AS u(customer)
 
 
 # A virtual account need not name its customer: the payments through it do. The index has them by
-# hashes of customer and account, so that a busy customer's accounts are found one by one.
+# hashes of customer and account, so that each step of the recursion finds the next account of a
+# busy customer. `source || ''` keeps the planner from walking an index that begins with the source.
 def paid_through(customer: str) -> str:
     """Write the recursion `paid`: the accounts that payments of a customer, an SQL term, name."""
     return f"""
@@ -189,53 +190,62 @@ async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
     """Read customers and their verification."""
     status = params.text("verification_status")
     rows, following = await CUSTOMERS.page(snapshot, params, None, status)
-    found: list[Customer] = []
-    for (source,), group in grouped(rows, "source").items():
-        told = await _told(snapshot, source, [row["id"] for row in group])
+    listed: list[Customer] = []
+    for (source,), group in group_rows(rows, "source").items():
+        belongings = await _belongings(snapshot, source, [row["id"] for row in group])
         steps = await histories(snapshot, source, [(row["kind"], row["id"]) for row in group])
-        found += [
-            build(Customer, row, **told[row["id"]], history=steps.get((row["kind"], row["id"]), []))
+        listed += [
+            from_row(
+                Customer,
+                row,
+                **belongings[row["id"]],
+                history=steps.get((row["kind"], row["id"]), []),
+            )
             for row in group
         ]
-    return Customers(customers=found, next=following, position=snapshot.position)
+    return Customers(customers=listed, next=following, position=snapshot.position)
 
 
 async def bank_accounts(snapshot: Snapshot, params: QueryParams) -> BankAccounts:
     """Read bank accounts and their verification."""
-    wanted = params.text("customer_id"), params.text("verification_status")
-    rows, following = await BANK_ACCOUNTS.page(snapshot, params, *wanted)
-    found = [build(BankAccount, row) for row in rows]
-    return BankAccounts(bank_accounts=found, next=following, position=snapshot.position)
+    filters = params.text("customer_id"), params.text("verification_status")
+    rows, following = await BANK_ACCOUNTS.page(snapshot, params, *filters)
+    bank_accounts = [from_row(BankAccount, row) for row in rows]
+    return BankAccounts(bank_accounts=bank_accounts, next=following, position=snapshot.position)
 
 
 async def virtual_accounts(snapshot: Snapshot, params: QueryParams) -> VirtualAccounts:
     """Read virtual accounts."""
-    wanted = params.text("customer_id"), params.text("status")
-    rows, following = await VIRTUAL_ACCOUNTS.page(snapshot, params, *wanted)
-    found = [build(VirtualAccount, row) for row in rows]
-    return VirtualAccounts(virtual_accounts=found, next=following, position=snapshot.position)
+    filters = params.text("customer_id"), params.text("status")
+    rows, following = await VIRTUAL_ACCOUNTS.page(snapshot, params, *filters)
+    virtual_accounts = [from_row(VirtualAccount, row) for row in rows]
+    return VirtualAccounts(
+        virtual_accounts=virtual_accounts, next=following, position=snapshot.position
+    )
 
 
 async def limits(snapshot: Snapshot, params: QueryParams) -> Limits:
     """Read transaction limits."""
     rows, following = await LIMITS.page(snapshot, params, params.text("customer_id"), None)
-    found = [build(Limit, row) for row in rows]
-    return Limits(limits=found, next=following, position=snapshot.position)
+    limits = [from_row(Limit, row) for row in rows]
+    return Limits(limits=limits, next=following, position=snapshot.position)
 
 
 async def limit_requests(snapshot: Snapshot, params: QueryParams) -> LimitRequests:
     """Read requests to change limits."""
-    wanted = params.text("customer_id"), params.text("status")
-    rows, following = await LIMIT_REQUESTS.page(snapshot, params, *wanted)
-    found = [build(LimitRequest, row) for row in rows]
-    return LimitRequests(limit_requests=found, next=following, position=snapshot.position)
+    filters = params.text("customer_id"), params.text("status")
+    rows, following = await LIMIT_REQUESTS.page(snapshot, params, *filters)
+    limit_requests = [from_row(LimitRequest, row) for row in rows]
+    return LimitRequests(limit_requests=limit_requests, next=following, position=snapshot.position)
 
 
 async def rfi(snapshot: Snapshot, params: QueryParams) -> Rfis:
     """Read requests for information."""
-    wanted = params.text("customer_id"), params.text("status")
-    rows, following = await RFI.page(snapshot, params, *wanted)
-    return Rfis(rfi=[build(Rfi, row) for row in rows], next=following, position=snapshot.position)
+    filters = params.text("customer_id"), params.text("status")
+    rows, following = await RFI.page(snapshot, params, *filters)
+    return Rfis(
+        rfi=[from_row(Rfi, row) for row in rows], next=following, position=snapshot.position
+    )
 
 
 async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
@@ -246,26 +256,26 @@ async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
     """
     source, id_ = snapshot.check(params.need("source")), params.need("id")
     row = await snapshot.row(SELECT_CUSTOMERS, source, *_FIRST, id_, None)
-    told = (await _told(snapshot, source, [id_]))[id_]
-    if row is None and not any(told.values()):
+    belongings = (await _belongings(snapshot, source, [id_]))[id_]
+    if row is None and not any(belongings.values()):
         has_any = await snapshot.row(HAS_TRANSACTIONS, source, id_)
         if has_any is None or not has_any["it"]:
             raise NotFound(f"source {source} knows no customer {id_!r}")
     if row is None:
         row = dict.fromkeys(_KNOWN) | {"source": source, "id": id_}
-        return build(CustomerDetail, row, **told, history=[], position=snapshot.position)
+        return from_row(CustomerDetail, row, **belongings, history=[], position=snapshot.position)
     stream = (row["kind"], id_)
     history = (await histories(snapshot, source, [stream])).get(stream, [])
-    return build(CustomerDetail, row, **told, history=history, position=snapshot.position)
+    return from_row(CustomerDetail, row, **belongings, history=history, position=snapshot.position)
 
 
 _KNOWN: Final = (
     "verification_status", "updated_at", "rejection", "registration_type", "country", "details",
 )  # fmt: skip
-"""What only a customer's own callbacks tell."""
+"""What only a customer's own callbacks report."""
 
 
-OWN: Final[Mapping[str, tuple[str, type[Answer]]]] = {
+OWN: Final[Mapping[str, tuple[str, type[Schema]]]] = {
     "limits": (SELECT_LIMITS_OF, LimitSet),
     "limit_requests": (SELECT_LIMIT_REQUESTS_OF, LimitRequest),
     "rfi": (SELECT_RFI_OF, Rfi),
@@ -275,17 +285,17 @@ OWN: Final[Mapping[str, tuple[str, type[Answer]]]] = {
 """List of a customer's answer → the statement that reads it for many, and what its rows are."""
 
 
-async def _told(
+async def _belongings(
     snapshot: Snapshot, source: str, customers: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Read the beginning of everything that names each of some customers."""
-    found: dict[str, dict[str, Any]] = {name: {"cut": []} for name in customers}
+    """Read the first entries of every list of some customers."""
+    belongings: dict[str, dict[str, Any]] = {name: {"cut": []} for name in customers}
     for what, (statement, kind) in OWN.items():
         rows = await snapshot.rows(statement, source, list(customers), LISTED_MAX + 1)
-        owned = grouped(rows, "of")
-        for name, told in found.items():
-            own = owned.get((name,), [])
-            told[what] = [build(kind, row) for row in own[:LISTED_MAX]]
+        by_customer = group_rows(rows, "of")
+        for name, lists in belongings.items():
+            own = by_customer.get((name,), [])
+            lists[what] = [from_row(kind, row) for row in own[:LISTED_MAX]]
             if len(own) > LISTED_MAX:
-                told["cut"].append(what)
-    return found
+                lists["cut"].append(what)
+    return belongings

@@ -10,8 +10,8 @@ from ledger.config.source import EVENT_NAME
 from ledger.errors import InvalidRequest, NotFound
 from ledger.queries.params import POSITION_MAX, QueryParams, after, write_cursor
 from ledger.queries.schemas.log import Deliveries, Delivery, Event, EventDetail, Events
-from ledger.queries.schemas.money import build
-from ledger.queries.snapshot import Listing, Row, Snapshot
+from ledger.queries.schemas.money import from_row
+from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot
 
 SELECT_EVENTS: Final = """
 SELECT source, position, encode(event_id, 'hex') AS event_id, idempotency_key, kind, resource_id,
@@ -63,7 +63,7 @@ SELECT source, at, outcome, answer, position, path_event, peer, reason, body_byt
  ORDER BY id DESC LIMIT $2
 """
 SELECT_POSITION: Final = "SELECT position FROM ledger.events WHERE source = $1 AND event_id = $2"
-# Deliveries to a URL that names no source stand under a name that has no log.
+# Deliveries to a URL that names no source are recorded under a name that has no log.
 SELECT_DELIVERY_SOURCES: Final = """
 WITH RECURSIVE names(source) AS (
        (SELECT source FROM ledger.deliveries ORDER BY source LIMIT 1)
@@ -77,7 +77,7 @@ SELECT source FROM names WHERE source IS NOT NULL
 PLACE: Final = re.compile(r"(?:([^:]+):)?([0-9]{1,18})", re.ASCII)
 EVENT_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 NO_POSITION: Final = 0
-"""What no event has."""
+"""A position that no event has."""
 
 EVENTS: Final = Listing(SELECT_EVENTS, {"position": int})
 
@@ -94,13 +94,13 @@ async def events(snapshot: Snapshot, params: QueryParams) -> Events:
         params.time("from"),
         params.time("to"),
     )
-    found = [build(Event, row) for row in rows]
-    return Events(events=found, next=following, position=snapshot.head)
+    events = [from_row(Event, row) for row in rows]
+    return Events(events=events, next=following, position=snapshot.head)
 
 
 async def event(snapshot: Snapshot, params: QueryParams) -> EventDetail:
     """Read one envelope with its headers. Raises NotFound."""
-    return build(EventDetail, await _event(snapshot, params, SELECT_EVENT))
+    return from_row(EventDetail, await _event(snapshot, params, SELECT_EVENT))
 
 
 async def body(snapshot: Snapshot, params: QueryParams) -> tuple[str, bytes]:
@@ -109,7 +109,7 @@ async def body(snapshot: Snapshot, params: QueryParams) -> tuple[str, bytes]:
     return row["event_id"], row["body"]
 
 
-async def _event(snapshot: Snapshot, params: QueryParams, statement: str) -> Row:
+async def _event(snapshot: Snapshot, params: QueryParams, statement: str) -> DatabaseRow:
     source, position = snapshot.check(params.need("source")), params.number("position")
     row = await snapshot.row(statement, source, position)
     if row is None:
@@ -124,40 +124,40 @@ async def deliveries(snapshot: Snapshot, params: QueryParams) -> Deliveries:
     Two series are merged by time, each read backwards along its own key, so a page costs the
     same however long they are.
     """
-    rows: list[Row] = []
+    rows: list[DatabaseRow] = []
     position = snapshot.head
     for source in await _sources(snapshot, params):
         start = after(params, source, (int, int))
         places = [POSITION_MAX if place is None else int(place) for place in start]
-        wanted = params.limit + 1 - len(rows)
-        found = await _merged(snapshot, params, source, places, wanted)
-        if len(found) == wanted:
-            rows += found[:-1]
-            following = write_cursor([source, *_places_after(places, found[:-1])])
-            return Deliveries(deliveries=_built(rows), next=following, position=position)
-        rows += found
-    return Deliveries(deliveries=_built(rows), next=None, position=position)
+        count = params.limit + 1 - len(rows)
+        merged = await _merged(snapshot, params, source, places, count)
+        if len(merged) == count:
+            rows += merged[:-1]
+            following = write_cursor([source, *_places_after(places, merged[:-1])])
+            return Deliveries(deliveries=_deliveries(rows), next=following, position=position)
+        rows += merged
+    return Deliveries(deliveries=_deliveries(rows), next=None, position=position)
 
 
-def _built(rows: Iterable[Row]) -> list[Delivery]:
-    return [build(Delivery, row) for row in rows]
+def _deliveries(rows: Iterable[DatabaseRow]) -> list[Delivery]:
+    return [from_row(Delivery, row) for row in rows]
 
 
 async def _sources(snapshot: Snapshot, params: QueryParams) -> list[str]:
     recorded = {row["source"] for row in await snapshot.rows(SELECT_DELIVERY_SOURCES)}
-    wanted = params.text("source")
+    requested = params.text("source")
     names = {*snapshot.places, *recorded}
-    if wanted is not None:
-        names = {wanted if wanted in recorded else snapshot.check(wanted)}
+    if requested is not None:
+        names = {requested if requested in recorded else snapshot.check(requested)}
     first = str(params.cursor[0]) if params.cursor else ""
     return sorted(name for name in names if name >= first)
 
 
 async def _merged(
-    snapshot: Snapshot, params: QueryParams, source: str, places: list[int], wanted: int
-) -> list[Row]:
-    """Return the newest `wanted` rows of both series that lie before `places`."""
-    position, path_event = await _event_asked(snapshot, source, params.text("event"))
+    snapshot: Snapshot, params: QueryParams, source: str, places: list[int], count: int
+) -> list[DatabaseRow]:
+    """Return the newest `count` rows of both series that lie before `places`."""
+    position, path_event = await _event_filter(snapshot, source, params.text("event"))
     filters = (
         params.text("outcome"),
         position,
@@ -165,34 +165,34 @@ async def _merged(
         params.time("to"),
         path_event,
     )
-    first = await snapshot.rows(SELECT_FIRST_DELIVERIES, source, wanted, places[0], *filters)
-    other = await snapshot.rows(SELECT_OTHER_DELIVERIES, source, wanted, places[1], *filters)
-    merged: list[Row] = []
-    while len(merged) < wanted and (first or other):
+    first = await snapshot.rows(SELECT_FIRST_DELIVERIES, source, count, places[0], *filters)
+    other = await snapshot.rows(SELECT_OTHER_DELIVERIES, source, count, places[1], *filters)
+    merged: list[DatabaseRow] = []
+    while len(merged) < count and (first or other):
         is_first = not other or (first and first[0]["at"] >= other[0]["at"])
         merged.append((first if is_first else other).pop(0))
     return merged
 
 
-async def _event_asked(
-    snapshot: Snapshot, source: str, asked: str | None
+async def _event_filter(
+    snapshot: Snapshot, source: str, event: str | None
 ) -> tuple[int | None, str | None]:
-    """Return which position of `source`, or which event name of a URL, is asked for."""
-    if asked is None:
+    """Return the position of `source`, or the event name of a URL, that a parameter names."""
+    if event is None:
         return None, None
-    if place := PLACE.fullmatch(asked):
+    if place := PLACE.fullmatch(event):
         return (int(place[2]) if place[1] in (None, source) else NO_POSITION), None
-    if EVENT_ID.fullmatch(asked):
-        row = await snapshot.row(SELECT_POSITION, source, bytes.fromhex(asked))
+    if EVENT_ID.fullmatch(event):
+        row = await snapshot.row(SELECT_POSITION, source, bytes.fromhex(event))
         return (row["position"] if row else NO_POSITION), None
-    if not EVENT_NAME.fullmatch(asked):
-        told = asked[:64]
-        raise InvalidRequest(f"event is a position, an event id or an event's name, not {told!r}")
-    return None, asked
+    if not EVENT_NAME.fullmatch(event):
+        shown = event[:64]
+        raise InvalidRequest(f"event is a position, an event id or an event's name, not {shown!r}")
+    return None, event
 
 
 def _places_after(places: list[int], rows: Iterable[Mapping[str, Any]]) -> list[int]:
-    """Return where both series stand after `rows`."""
+    """Return the last row of each series after `rows`."""
     first, other = places
     for row in rows:
         if row["outcome"] in ("accepted", "quarantined"):

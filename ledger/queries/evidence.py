@@ -1,4 +1,4 @@
-"""Reading evidence: checkpoints, and proofs from tiles; one that would not hold is not given."""
+"""Reading evidence: checkpoints, and proofs from tiles; a proof that would not hold is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ledger.evidence import store as seals
 from ledger.evidence.merkle import NodeAt
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.evidence import ConsistencyProof, InclusionProof, Seal, Seals
-from ledger.queries.snapshot import Listing, Row, Snapshot
+from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot
 
 SELECT_SEALS: Final = """
 SELECT source, size, root, note, vkey, signed_at FROM ledger.seals
@@ -30,21 +30,21 @@ SELECT_EVENT: Final = "SELECT * FROM ledger.events WHERE source = $1 AND positio
 SEALS: Final = Listing(SELECT_SEALS, {"size": int})
 
 
-async def listed(snapshot: Snapshot, params: QueryParams) -> Seals:
+async def list_seals(snapshot: Snapshot, params: QueryParams) -> Seals:
     """Read checkpoints, the newest first; the answer is true at the head of each log."""
     rows, following = await SEALS.page(snapshot, params)
     return Seals(seals=[_seal(row) for row in rows], next=following, position=snapshot.head)
 
 
 async def seal(snapshot: Snapshot, params: QueryParams) -> Seal:
-    """Read one checkpoint: the one of `size`, or the latest. Raises NotFound or NotYet."""
+    """Read one checkpoint: the one of `size`, or the latest. Raises NotFound or NotCaughtUp."""
     return _seal(await _checkpoint(snapshot, params.need("source"), params.number("size")))
 
 
 async def inclusion(snapshot: Snapshot, params: QueryParams) -> InclusionProof:
     """Prove that a checkpoint covers an event.
 
-    Raises NotFound, NotYet when it is not sealed yet, Conflicting when it was changed since.
+    Raises NotFound, NotCaughtUp when it is not sealed yet, Conflicting when it was changed since.
     """
     source, position = snapshot.check(params.need("source")), params.number("position") or 0
     event = await snapshot.row(SELECT_EVENT, source, position)
@@ -56,7 +56,7 @@ async def inclusion(snapshot: Snapshot, params: QueryParams) -> InclusionProof:
     if position > size:
         if params.number("size") is not None:
             raise InvalidRequest(f"a checkpoint of {size} events cannot cover event {position}")
-        raise NotCaughtUp(f"event {position} is not sealed yet; ask again in a second")
+        raise NotCaughtUp(f"event {position} is not sealed yet; repeat the request in a second")
     data = leaf.encode(event)
     prove = partial(merkle.inclusion_proof, index, size)
     path = prove(await _nodes(snapshot, source, merkle.nodes_for(prove)))
@@ -72,7 +72,7 @@ async def inclusion(snapshot: Snapshot, params: QueryParams) -> InclusionProof:
 async def consistency(snapshot: Snapshot, params: QueryParams) -> ConsistencyProof:
     """Prove that one checkpoint continues another: `from` one size `to` another, or the latest.
 
-    Raises BadQuestion, NotFound, Conflicting when the tree does not continue.
+    Raises InvalidRequest, NotFound, Conflicting when the tree does not continue.
     """
     source, old = snapshot.check(params.need("source")), params.number("from")
     if old is None:
@@ -93,12 +93,14 @@ async def consistency(snapshot: Snapshot, params: QueryParams) -> ConsistencyPro
     )  # fmt: skip
 
 
-async def _checkpoint(snapshot: Snapshot, source: str, size: int | None) -> Row:
+async def _checkpoint(snapshot: Snapshot, source: str, size: int | None) -> DatabaseRow:
     snapshot.check(source)
     if size is None:
         row = await snapshot.row(SELECT_NEWEST, source)
         if row is None:
-            raise NotCaughtUp(f"nothing of source {source} is sealed yet; ask again in a second")
+            raise NotCaughtUp(
+                f"nothing of source {source} is sealed yet; repeat the request in a second"
+            )
         return row
     row = await snapshot.row(SELECT_ONE, source, size)
     if row is None:
@@ -106,15 +108,15 @@ async def _checkpoint(snapshot: Snapshot, source: str, size: int | None) -> Row:
     return row
 
 
-async def _nodes(snapshot: Snapshot, source: str, wanted: set[tuple[int, int]]) -> NodeAt:
+async def _nodes(snapshot: Snapshot, source: str, places: set[tuple[int, int]]) -> NodeAt:
     try:
-        found = await seals.load_nodes(snapshot.connection, source, wanted)
+        nodes = await seals.load_nodes(snapshot.connection, source, places)
     except CannotSeal as error:
         raise Conflicting(f"{error}; run `ledger verify`") from error
-    return lambda height, index: found[height, index]
+    return lambda height, index: nodes[height, index]
 
 
-def _seal(row: Row) -> Seal:
+def _seal(row: DatabaseRow) -> Seal:
     return Seal(
         source=row["source"], size=row["size"], root=_text(row["root"]), note=row["note"],
         vkey=row["vkey"], signed_at=row["signed_at"],

@@ -12,22 +12,22 @@ from typing import Any, Final, TypeAlias
 from ledger.config.reconciliation import Rules
 from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.model import RETRY
-from ledger.queries import findings as reads_findings
-from ledger.queries.findings import FindingsRequest, place_of
+from ledger.queries import findings
+from ledger.queries.findings import FindingsRequest, key_of
 from ledger.queries.params import QueryParams, after, write_cursor
 from ledger.queries.schemas.log import EventRef, Exceptions, OperatorException
-from ledger.queries.schemas.money import build
+from ledger.queries.schemas.money import from_row
 from ledger.queries.schemas.reconciliation import FindingAnswer
-from ledger.queries.snapshot import Listing, Row, Snapshot
+from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot
 
 RETRIED: Final = ("parked", "rows_refused")
 """Reasons of exceptions about events that were set apart and may be folded again."""
 
-# An exception is its latest row; one that was opened again starts anew.
+# An exception is its latest row; one that was opened again starts over.
 SELECT_EXCEPTIONS: Final = """
 SELECT o.source, o.id, o.position, o.reason, o.detail, o.kind, o.resource_id, o.event_id,
        o.at AS opened_at, latest.state,
-       CASE WHEN latest.state <> 'open' THEN latest.at END AS closed_at, said.note
+       CASE WHEN latest.state <> 'open' THEN latest.at END AS closed_at, decision.note
   FROM exceptions AS o
  CROSS JOIN LATERAL (
        SELECT CASE x.action WHEN 'opened' THEN 'open' ELSE x.action END AS state, x.at
@@ -37,7 +37,7 @@ SELECT o.source, o.id, o.position, o.reason, o.detail, o.kind, o.resource_id, o.
        SELECT x.note FROM exceptions AS x
         WHERE x.source = o.source AND x.id = o.id AND x.position >= o.position
           AND x.action = 'resolved'
-        ORDER BY x.position DESC LIMIT 1) AS said ON true
+        ORDER BY x.position DESC LIMIT 1) AS decision ON true
  WHERE o.source = $1 AND o.action = 'opened'
    AND ($3::bigint IS NULL OR (o.position, o.id) < ($3, $4::text))
    AND o.position = (SELECT x.position FROM exceptions AS x
@@ -74,8 +74,8 @@ SELECT position, encode(event_id, 'hex') AS event_id FROM ledger.events
 EXCEPTIONS: Final = Listing(SELECT_EXCEPTIONS, {"position": int, "id": str})
 OPEN: Final = Listing(SELECT_OPEN, {"position": int, "id": str})
 
-Placed: TypeAlias = tuple[int, OperatorException]
-"""An exception and its place: the position of its event; of a finding a number below zero."""
+Keyed: TypeAlias = tuple[int, OperatorException]
+"""What orders an exception, and the exception: its event's position, or below 0 for a finding."""
 
 
 async def exceptions(
@@ -83,73 +83,75 @@ async def exceptions(
 ) -> Exceptions:
     """Read what an operator should look at: of each source its exceptions, then its findings.
 
-    Both the newest first. Findings are not looked for when the page is full without them.
+    Both the newest first. Findings are not read when the page is full without them.
     """
-    found: list[Placed] = []
+    listed: list[Keyed] = []
     following = None
     for source in snapshot.sources(params):
         start = after(params, source, [int, str])
-        found += await _logged(snapshot, params, source, start, params.limit + 1 - len(found))
-        wanted = params.limit + 1 - len(found)
-        if wanted > 0 and params.text("state") != "cleared":
+        listed += await _logged(snapshot, params, source, start, params.limit + 1 - len(listed))
+        count = params.limit + 1 - len(listed)
+        if count > 0 and params.text("state") != "cleared":
             declared = rules.get(source, Rules())
-            found += await _findings(snapshot, params, source, declared, (start, wanted))
-        if len(found) > params.limit:
-            found = found[: params.limit]
-            place, last = found[-1]
-            following = write_cursor([last.source, place, last.id])
+            listed += await _findings(snapshot, params, source, declared, (start, count))
+        if len(listed) > params.limit:
+            listed = listed[: params.limit]
+            order, last = listed[-1]
+            following = write_cursor([last.source, order, last.id])
             break
-    rows = [each for _, each in found]
+    rows = [exception for _, exception in listed]
     return Exceptions(exceptions=rows, next=following, position=snapshot.position)
 
 
 async def _logged(
     snapshot: Snapshot, params: QueryParams, source: str, start: Sequence[Any], count: int
-) -> list[Placed]:
+) -> list[Keyed]:
     """Read exceptions of the log; none when the page before ended among the findings."""
     if start[0] is not None and start[0] < 0:
         return []
-    about, state = [params.text(name) for name in ("reason", "kind")], params.text("state")
+    filters, state = [params.text(name) for name in ("reason", "kind")], params.text("state")
     if state == "open":
-        rows = await OPEN.rows(snapshot, source, count, start, *about)
+        rows = await OPEN.rows(snapshot, source, count, start, *filters)
     else:
-        rows = await EXCEPTIONS.rows(snapshot, source, count, start, None, *about, state)
+        rows = await EXCEPTIONS.rows(snapshot, source, count, start, None, *filters, state)
     return [(row["position"], _exception(row)) for row in rows]
 
 
-def _exception(row: Row) -> OperatorException:
+def _exception(row: DatabaseRow) -> OperatorException:
     event = EventRef(position=row["position"], event_id=row["event_id"])
-    return build(OperatorException, row, event=event)
+    return from_row(OperatorException, row, event=event)
 
 
 async def _findings(
     snapshot: Snapshot, params: QueryParams, source: str, rules: Rules,
     part: tuple[Sequence[Any], int],
-) -> list[Placed]:  # fmt: skip
+) -> list[Keyed]:  # fmt: skip
     """Read findings as exceptions: `part` is the key after which to begin, and how many."""
-    (place, name), count = part
-    start = None if place is None or place >= 0 else (place, name)
-    wanted = FindingsRequest(
-        await reads_findings.now(snapshot), count, start, params.text("reason"),
+    (order, name), count = part
+    start = None if order is None or order >= 0 else (order, name)
+    request = FindingsRequest(
+        await findings.now(snapshot), count, start, params.text("reason"),
         params.text("kind"), params.text("state"),
     )  # fmt: skip
-    found = await reads_findings.of_source(snapshot, source, wanted, rules)
-    resolved = await _resolved(snapshot, source, [each.exception for each in found])
-    positions = [each.event_position for each in found if each.event_position is not None]
+    rows = await findings.read_findings(snapshot, source, request, rules)
+    resolved = await _resolved(snapshot, source, [row.exception for row in rows])
+    positions = [row.event_position for row in rows if row.event_position is not None]
     events = {
-        row["position"]: EventRef(position=row["position"], event_id=row["event_id"])
-        for row in await snapshot.rows(SELECT_EVENT_IDS, source, positions)
+        event["position"]: EventRef(position=event["position"], event_id=event["event_id"])
+        for event in await snapshot.rows(SELECT_EVENT_IDS, source, positions)
     }
     return [
         (
-            place_of(each)[0],
-            _as_exception(each, events.get(each.event_position or 0), resolved.get(each.exception)),
+            key_of(row)[0],
+            _as_exception(row, events.get(row.event_position or 0), resolved.get(row.exception)),
         )
-        for each in found
+        for row in rows
     ]
 
 
-async def _resolved(snapshot: Snapshot, source: str, names: Sequence[str]) -> dict[str, Row]:
+async def _resolved(
+    snapshot: Snapshot, source: str, names: Sequence[str]
+) -> dict[str, DatabaseRow]:
     """Return the latest decision on each finding that has one."""
     if not names:
         return {}
@@ -157,7 +159,7 @@ async def _resolved(snapshot: Snapshot, source: str, names: Sequence[str]) -> di
 
 
 def _as_exception(
-    finding: FindingAnswer, event: EventRef | None, resolved: Row | None
+    finding: FindingAnswer, event: EventRef | None, resolved: DatabaseRow | None
 ) -> OperatorException:
     return OperatorException(
         id=finding.exception,
@@ -174,14 +176,14 @@ def _as_exception(
     )
 
 
-async def decision(
+async def prepare_decision(
     snapshot: Snapshot, exception_id: str, action: str, keep: int | None,
     rules: Mapping[str, Rules],
 ) -> tuple[str, dict[str, Any]]:  # fmt: skip
-    """Check a decision against its exception; return its source and what it is about.
+    """Check a decision against its exception; return its source and the details of its event.
 
-    Raises NotFound, Conflicting when the exception is closed, BadQuestion when the action does
-    not suit it.
+    Raises NotFound, Conflicting when the exception is closed, InvalidRequest when the action does
+    not fit it.
     """
     row = await _logged_one(snapshot, exception_id) or await _finding(snapshot, exception_id, rules)
     if row is None:
@@ -204,16 +206,16 @@ async def decision(
         if keep not in positions:
             known = ", ".join(map(str, positions)) or "none"
             raise InvalidRequest(f"keep must be the position of one of its events: {known}")
-    about = {
+    details = {
         "exception": exception_id,
         "kind": row["kind"],
         "resource": row["resource_id"],
         "reason": row["reason"],
     }
-    return row["source"], about
+    return row["source"], details
 
 
-async def _logged_one(snapshot: Snapshot, exception_id: str) -> Row | None:
+async def _logged_one(snapshot: Snapshot, exception_id: str) -> DatabaseRow | None:
     for source in snapshot.places:
         row = await snapshot.row(
             SELECT_EXCEPTIONS, source, 1, None, None, exception_id, None, None, None
@@ -223,16 +225,18 @@ async def _logged_one(snapshot: Snapshot, exception_id: str) -> Row | None:
     return None
 
 
-async def _finding(snapshot: Snapshot, exception_id: str, rules: Mapping[str, Rules]) -> Row | None:
+async def _finding(
+    snapshot: Snapshot, exception_id: str, rules: Mapping[str, Rules]
+) -> DatabaseRow | None:
     """Return a finding like a row of the log's exceptions, without an event of its own."""
-    as_of = await reads_findings.now(snapshot)
+    as_of = await findings.now(snapshot)
     for source in snapshot.places:
-        wanted = FindingsRequest(as_of, 1, name=exception_id)
+        request = FindingsRequest(as_of, 1, name=exception_id)
         declared = rules.get(source, Rules())
-        for each in await reads_findings.of_source(snapshot, source, wanted, declared):
+        for finding in await findings.read_findings(snapshot, source, request, declared):
             resolved = await _resolved(snapshot, source, [exception_id])
             return {
-                "source": source, "kind": each.kind, "resource_id": each.id,
-                "reason": each.reason, "state": "resolved" if resolved else "open",
+                "source": source, "kind": finding.kind, "resource_id": finding.id,
+                "reason": finding.reason, "state": "resolved" if resolved else "open",
             }  # fmt: skip
     return None

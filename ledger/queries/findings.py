@@ -1,8 +1,8 @@
-"""Reading what looks incomplete without any statement: completeness, asked at a moment.
+"""Reading what looks incomplete without any statement, as of a moment.
 
-Each finding has the name of an exception, under which operators see it and decide on it. Ages
-depend on when one asks, so what is stuck is read from the transactions; what hangs on several
-streams is kept in the books (`kept_findings`). Every reading is one page, found by an index.
+Each finding has the id of an exception, under which operators see it and decide on it. Ages
+depend on the moment, so stuck transactions are read from the transactions; what depends on several
+streams is kept in the books (`ledger.books.findings`). Every statement reads one page by an index.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ledger.errors import NotCaughtUp
 from ledger.payload import plain
 from ledger.queries.params import QueryParams, after, write_cursor
 from ledger.queries.schemas.reconciliation import FindingAnswer, Findings
-from ledger.queries.snapshot import Row, Snapshot
+from ledger.queries.snapshot import DatabaseRow, Snapshot
 
 NAMED_MAX: Final = 100_000
-"""The newest stuck transactions among which one is looked for by its name as an exception."""
+"""How many of the newest stuck transactions are searched for one exception id."""
 
 LISTED_MAX: Final = 5
-"""Returns that one finding names; the rest it counts."""
+"""Returns that one finding names; it counts the others."""
 
 NEVER: Final = datetime(1, 1, 2, tzinfo=UTC)
-"""Since when a finding is, of which nothing says it (`kept_findings.NEVER`)."""
+"""The time of a finding whose beginning is unknown (`NEVER` of `ledger.books.findings`)."""
 
 NO_TIME: Final = timedelta(0)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 BEFORE_THE_LOG: Final = 2**62
-"""What lets a finding's time, in microseconds, follow every position of a log in a cursor."""
+"""Subtracted from a finding's time, in microseconds, so that it sorts after every position."""
 
 # All take: $1 source, $2 the moment, $3 rows, $4 $5 time and name of the last one seen, $6 reason,
-# $7 state, $8 the one name wanted, $9 kinds. The newest first; equally old ones by name. LIMIT 1
+# $7 state, $8 the one requested name, $9 kinds. The newest first; equally old ones by name. LIMIT 1
 # keeps the planner from reading all decisions into memory.
 _NOT_SEEN: Final = """
    AND ($4::timestamptz IS NULL OR {since} <= $4) AND ($4::timestamptz IS NULL
@@ -129,7 +129,7 @@ SELECT f.*, n.name
        {_NOT_SEEN.format(since="f.since", name="n.name")}
  ORDER BY f.since DESC, n.name DESC LIMIT $3
 """  # noqa: S608 - made of the constants above
-# $2 is not asked: what is kept is true of the books, whenever one asks.
+# $2 has no effect: what is kept is true of the books at any moment.
 SELECT_KEPT: Final = f"""
 SELECT reason, kind, id, currency, amount, since, position, detail, name FROM findings AS f
  WHERE source = $1 AND reason = $6 AND kind = ANY ($9::text[]) AND $2::timestamptz IS NOT NULL
@@ -138,21 +138,21 @@ SELECT reason, kind, id, currency, amount, since, position, detail, name FROM fi
 """  # noqa: S608 - made of the constants above
 SELECT_NOW: Final = "SELECT now() AS now"
 
-Place: TypeAlias = tuple[int, str]
-"""When a finding began, as a number below every position, and its name."""
+FindingKey: TypeAlias = tuple[int, str]
+"""When a finding began, as a number below every position, and its id as an exception."""
 
 
 @dataclass(frozen=True, slots=True)
 class FindingsReader:
-    """A statement that reads findings of some reasons; several of one share what they look at."""
+    """A statement that reads findings of some reasons; those of one reader read the same rows."""
 
     reasons: tuple[str, ...]
     kinds: frozenset[str]
-    """Kinds that its findings have; empty: any kind of transaction."""
+    """Kinds of its findings; empty: any kind of transaction."""
     statement: str
 
-    def is_asked(self, reason: str | None, kind: str | None) -> bool:
-        """Tell whether findings of this reason and kind may be among its own."""
+    def is_requested(self, reason: str | None, kind: str | None) -> bool:
+        """Return whether it may have findings of this reason and kind."""
         if reason is not None and reason not in self.reasons:
             return False
         return kind is None or (kind in self.kinds if self.kinds else kind not in PEOPLE)
@@ -174,11 +174,11 @@ REASONS: Final = tuple(sorted(reason for reader in READERS for reason in reader.
 
 @dataclass(frozen=True, slots=True)
 class FindingsRequest:
-    """Which findings of one source are asked for; `start` is the place of the last one seen."""
+    """Which findings of one source to read; `start` is the key of the last one already read."""
 
     as_of: datetime
     count: int
-    start: Place | None = None
+    start: FindingKey | None = None
     reason: str | None = None
     kind: str | None = None
     state: str | None = None
@@ -188,76 +188,76 @@ class FindingsRequest:
 
 async def findings(snapshot: Snapshot, params: QueryParams, rules: Mapping[str, Rules]) -> Findings:
     """Read what looks incomplete as of a moment, by source and reason, the newest first."""
-    asked = params.time("as_of") or await now(snapshot)
-    wanted = params.text("reason")
-    found: list[FindingAnswer] = []
+    as_of = params.time("as_of") or await now(snapshot)
+    requested = params.text("reason")
+    listed: list[FindingAnswer] = []
     for source in snapshot.sources(params):
-        begin, place, name = after(params, source, [str, int, str])
-        for reason in (each for each in REASONS if wanted in (None, each)):
+        begin, order, name = after(params, source, [str, int, str])
+        for reason in REASONS if requested is None else (requested,):
             if begin is not None and reason < str(begin):
                 continue
-            start = (int(place or 0), str(name)) if reason == begin else None
-            count = params.limit + 1 - len(found)
-            one = FindingsRequest(asked, count, start, reason)
-            found += await of_source(snapshot, source, one, rules.get(source, Rules()))
-            if len(found) > params.limit:
-                found = found[: params.limit]
-                return _page(found, asked, snapshot, _cursor(found[-1]))
-    return _page(found, asked, snapshot, None)
+            start = (int(order or 0), str(name)) if reason == begin else None
+            count = params.limit + 1 - len(listed)
+            request = FindingsRequest(as_of, count, start, reason)
+            listed += await read_findings(snapshot, source, request, rules.get(source, Rules()))
+            if len(listed) > params.limit:
+                listed = listed[: params.limit]
+                return _page(listed, as_of, snapshot, _cursor(listed[-1]))
+    return _page(listed, as_of, snapshot, None)
 
 
 def _page(
-    found: list[FindingAnswer], asked: datetime, snapshot: Snapshot, following: str | None
+    listed: list[FindingAnswer], as_of: datetime, snapshot: Snapshot, following: str | None
 ) -> Findings:
-    return Findings(findings=found, as_of=asked, next=following, position=snapshot.position)
+    return Findings(findings=listed, as_of=as_of, next=following, position=snapshot.position)
 
 
 def _cursor(last: FindingAnswer) -> str:
-    return write_cursor([last.source, last.reason, *place_of(last)])
+    return write_cursor([last.source, last.reason, *key_of(last)])
 
 
 async def now(snapshot: Snapshot) -> datetime:
     """Return the moment of the snapshot, by the database's clock."""
     row = await snapshot.row(SELECT_NOW)
     if row is None:
-        raise NotCaughtUp("the database does not tell the time; ask again")
+        raise NotCaughtUp("the database returned no time; repeat the request")
     moment: datetime = row["now"]
     return moment
 
 
-async def of_source(
-    snapshot: Snapshot, source: str, wanted: FindingsRequest, rules: Rules
+async def read_findings(
+    snapshot: Snapshot, source: str, request: FindingsRequest, rules: Rules
 ) -> list[FindingAnswer]:
-    """Return a page of one source's findings, the newest first; only what is asked is looked up."""
-    found: list[FindingAnswer] = []
+    """Return a page of one source's findings, the newest first."""
+    listed: list[FindingAnswer] = []
     for reader in READERS:
-        if reader.is_asked(wanted.reason, wanted.kind):
-            found += await _read(snapshot, source, reader, wanted, rules)
-    return sorted(found, key=place_of, reverse=True)[: wanted.count]
+        if reader.is_requested(request.reason, request.kind):
+            listed += await _read(snapshot, source, reader, request, rules)
+    return sorted(listed, key=key_of, reverse=True)[: request.count]
 
 
 async def _read(
-    snapshot: Snapshot, source: str, reader: FindingsReader, wanted: FindingsRequest, rules: Rules
+    snapshot: Snapshot, source: str, reader: FindingsReader, request: FindingsRequest, rules: Rules
 ) -> list[FindingAnswer]:
     is_kept = reader.statement is SELECT_KEPT
-    until = wanted.as_of - (rules.stuck if reader.statement is SELECT_STUCK else NO_TIME)
-    start = wanted.start
+    until = request.as_of - (rules.stuck if reader.statement is SELECT_STUCK else NO_TIME)
+    start = request.start
     rows = await snapshot.rows(
         reader.statement,
         source,
         until,
-        wanted.count,
+        request.count,
         None if start is None else _time(start[0]),
         None if start is None else start[1],
-        reader.reasons[0] if is_kept else wanted.reason,
-        wanted.state,
-        wanted.name,
-        [wanted.kind] if wanted.kind else sorted(reader.kinds or registry.load().money_kinds),
+        reader.reasons[0] if is_kept else request.reason,
+        request.state,
+        request.name,
+        [request.kind] if request.kind else sorted(reader.kinds or registry.load().money_kinds),
     )
-    return [_found(source, row, wanted.as_of) for row in rows]
+    return [_finding(source, row, request.as_of) for row in rows]
 
 
-def _found(source: str, row: Row, as_of: datetime) -> FindingAnswer:
+def _finding(source: str, row: DatabaseRow, as_of: datetime) -> FindingAnswer:
     match row["reason"]:
         case "stuck_pending":
             detail = _age(row, as_of)
@@ -279,26 +279,26 @@ def _found(source: str, row: Row, as_of: datetime) -> FindingAnswer:
     )
 
 
-def place_of(finding: FindingAnswer) -> Place:
-    """Place a finding among those of its source: the newest first, after every position."""
+def key_of(finding: FindingAnswer) -> FindingKey:
+    """Return the key of a finding within its source: the newest first, after every position."""
     since = finding.since or NEVER
     return (since - EPOCH) // timedelta(microseconds=1) - BEFORE_THE_LOG, finding.exception
 
 
-def _time(place: int) -> datetime:
-    """Return the time of a place. One that no finding can have is that of the oldest."""
+def _time(order: int) -> datetime:
+    """Return the time of a key. One that no finding can have is that of the oldest."""
     try:
-        return EPOCH + timedelta(microseconds=place + BEFORE_THE_LOG)
+        return EPOCH + timedelta(microseconds=order + BEFORE_THE_LOG)
     except OverflowError:
         return NEVER
 
 
-def _age(row: Row, as_of: datetime) -> str:
+def _age(row: DatabaseRow, as_of: datetime) -> str:
     days = (as_of - row["since"]).days
     return f"pending for {days} days; ask the provider, or send its last callback again"
 
 
-def _returned(row: Row) -> str:
+def _returned(row: DatabaseRow) -> str:
     if row["unmatched"]:
         return f"returns {row['return_of']}, which is no payout of the books"
     listed: Sequence[Any] = row["listed"]

@@ -1,4 +1,4 @@
-"""Which kinds and statuses there are, by the registry: what lists can be filtered by."""
+"""The kinds and statuses by which lists can be filtered, from the registry."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ledger.fold.dispatch import UNKNOWN
 from ledger.registry import UNREADABLE
 
 LOG: Final = ""
-"""The table that stands for the log itself, which has every kind."""
+"""Stands for the log instead of a table; the log has every kind."""
 UNNAMED: Final = "unknown:"
-"""How a status begins that no document names."""
+"""Prefix of a status that no document names."""
 
 
 @cache
@@ -45,5 +45,5 @@ def statuses_of(table: str, kind: str | None = None) -> Sequence[str]:
 
 
 def is_status(text: str, table: str, kind: str | None = None) -> bool:
-    """Tell whether rows can have this status."""
+    """Return whether rows can have this status."""
     return text.startswith(UNNAMED) or text in statuses_of(table, kind)

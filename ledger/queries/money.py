@@ -9,7 +9,7 @@ from typing import Any, Final
 from ledger.books.balance_index import SLICE_BITS
 from ledger.errors import Conflicting, NotFound
 from ledger.payload import plain
-from ledger.queries import reconciliation as reads_recon
+from ledger.queries import reconciliation
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
     Balance,
@@ -24,9 +24,9 @@ from ledger.queries.schemas.money import (
     Transactions,
     Wallet,
     Wallets,
-    build,
+    from_row,
 )
-from ledger.queries.snapshot import Listing, Row, Snapshot, grouped
+from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot, group_rows
 
 REUSED: Final = "idempotency_id_reused"
 """The flag of transactions that share their idempotency ID with another of the same kind."""
@@ -68,16 +68,17 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
    AND ($11::bigint IS NULL OR position <= $11)
  ORDER BY position, line LIMIT $2
 """
-# $5 an account, $11 to $12 the slices to look into, one by one. Every line has a time: naming it
-# shows the planner that the index of accounts is the better one.
+# $5 an account, $11 to $12 the blocks of positions to read. The condition on effective_at is always
+# true: with it the planner takes the index of accounts. OFFSET 0 keeps the subquery apart, so that
+# each block is one look-up in that index.
 SELECT_LINES: Final = """
-SELECT l.* FROM generate_series($11::bigint, $12::bigint) AS slices(slice)
+SELECT l.* FROM generate_series($11::bigint, $12::bigint) AS blocks(block)
  CROSS JOIN LATERAL (
        SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
               recorded_at
          FROM entries
         WHERE source = $1 AND account = $5
-          AND (position >> 16 << 32) + hashtext(account) = (slice << 32) + hashtext($5)
+          AND (position >> 16 << 32) + hashtext(account) = (block << 32) + hashtext($5)
           AND effective_at > '-infinity'
           AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
           AND $6::text IS NULL
@@ -151,56 +152,56 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
 
 
 @dataclass(frozen=True, slots=True)
-class Lines(Listing):
+class JournalLines(Listing):
     """The list of journal lines.
 
     The first filter is the account; the statement's last one is a position. Lines of one account
-    are looked for in the next few thousand positions, where a busy one has a page full, and then
-    slice by slice: `within` takes, after the filters, the first and the last slice to look into,
-    more and more of them at once.
+    are read from the next few thousand positions first, where a busy account has a full page, and
+    then block by block: `within` takes, after the filters, the first and the last block to read,
+    in steps that double.
     """
 
     within: str
 
     async def rows(
         self, snapshot: Snapshot, source: str, count: int, start: Sequence[Any], *filters: Any
-    ) -> list[Row]:
+    ) -> list[DatabaseRow]:
         """Fetch up to `count` lines after `start`."""
         if filters[0] is None:
             return await snapshot.rows(self.statement, source, count, *start, *filters, None)
         near = (start[0] or 0) + NEAR
-        found = await snapshot.rows(self.statement, source, count, *start, *filters, near)
+        lines = await snapshot.rows(self.statement, source, count, *start, *filters, near)
         start = near, LINES_MAX
         first, width = near >> SLICE_BITS, 1
-        while first <= snapshot.places[source].books >> SLICE_BITS and len(found) < count:
-            slices = first, first + width - 1
-            found += await snapshot.rows(
-                self.within, source, count - len(found), *start, *filters, *slices
+        while first <= snapshot.places[source].books >> SLICE_BITS and len(lines) < count:
+            blocks = first, first + width - 1
+            lines += await snapshot.rows(
+                self.within, source, count - len(lines), *start, *filters, *blocks
             )
             first, width = first + width, width * 2
-        return found
+        return lines
 
 
 HISTORY_MAX: Final = 1_000
-"""Steps in the life of a stream that an answer holds, the last ones."""
+"""How many of the last steps of a stream an answer has."""
 
 NEAR: Final = 2_000
 LINES_MAX: Final = 2**31 - 1
 UNPROVED: Final = Reconciliation()
 WALLETS: Final = Listing(SELECT_WALLETS, {"currency": str})
 BALANCES: Final = Listing(SELECT_BALANCES, {"account": str, "currency": str})
-ENTRIES: Final = Lines(SELECT_ENTRIES, {"position": int, "line": int}, SELECT_LINES)
+ENTRIES: Final = JournalLines(SELECT_ENTRIES, {"position": int, "line": int}, SELECT_LINES)
 TRANSACTIONS: Final = Listing(SELECT_TRANSACTIONS, {"first_position": int})
 
 
 async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
     """Read what each wallet holds, and what is announced for it."""
     rows, following = await WALLETS.page(snapshot, params, params.text("currency"))
-    found = []
-    for (source,), group in grouped(rows, "source").items():
-        claims = await reads_recon.claims(snapshot, source)
-        found += [
-            build(
+    listed = []
+    for (source,), group in group_rows(rows, "source").items():
+        claims = await reconciliation.claims(snapshot, source)
+        listed += [
+            from_row(
                 Wallet,
                 row,
                 total=plain(row["available"] + row["held"]),
@@ -209,7 +210,7 @@ async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
             for row in group
         ]
     return Wallets(
-        wallets=found, next=following, position=snapshot.position, parked=snapshot.parked
+        wallets=listed, next=following, position=snapshot.position, parked=snapshot.parked
     )
 
 
@@ -218,16 +219,16 @@ async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
     rows, following = await BALANCES.page(
         snapshot,
         params,
-        *account_asked(params),
+        *account_filters(params),
         params.text("currency"),
         params.text("customer_id"),
     )
-    found = []
+    listed = []
     for row in rows:
-        side = normal(row["account"])
+        side = normal_side(row["account"])
         balance = row["debits"] - row["credits"]
-        found.append(
-            build(
+        listed.append(
+            from_row(
                 Balance,
                 row,
                 balance=plain(balance if side == "debit" else -balance),
@@ -235,19 +236,19 @@ async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
             )
         )
     return Balances(
-        balances=found, next=following, position=snapshot.position, parked=snapshot.parked
+        balances=listed, next=following, position=snapshot.position, parked=snapshot.parked
     )
 
 
-def normal(account: str) -> str:
+def normal_side(account: str) -> str:
     """Return the side on which an account grows: `debit` or `credit`."""
     if account in ("memo:incoming", "suspense") or account.startswith(("assets:", "expenses:")):
         return "debit"
     return "credit"
 
 
-def account_asked(params: QueryParams) -> tuple[str | None, str | None]:
-    """Return the exact account asked for, or the LIKE pattern of a prefix (`liabilities:*`)."""
+def account_filters(params: QueryParams) -> tuple[str | None, str | None]:
+    """Return the requested account, or the LIKE pattern of a prefix (`liabilities:*`)."""
     account = params.text("account")
     if account is None or not account.endswith("*"):
         return account, None
@@ -260,14 +261,14 @@ async def entries(snapshot: Snapshot, params: QueryParams) -> Entries:
     rows, following = await ENTRIES.page(
         snapshot,
         params,
-        *account_asked(params),
+        *account_filters(params),
         params.text("currency"),
         params.text("transaction"),
         params.time("from"),
         params.time("to"),
     )
-    found = [build(Entry, row) for row in rows]
-    return Entries(entries=found, next=following, position=snapshot.position)
+    lines = [from_row(Entry, row) for row in rows]
+    return Entries(entries=lines, next=following, position=snapshot.position)
 
 
 async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
@@ -285,11 +286,11 @@ async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
         params.time("to"),
         None,
     )
-    found: list[Transaction] = []
-    for (source,), group in grouped(rows, "source").items():
+    listed: list[Transaction] = []
+    for (source,), group in group_rows(rows, "source").items():
         steps = await histories(snapshot, source, [(row["kind"], row["id"]) for row in group])
-        found += [
-            build(
+        listed += [
+            from_row(
                 Transaction,
                 row,
                 flags=_flags(row),
@@ -297,10 +298,10 @@ async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
             )
             for row in group
         ]
-    return Transactions(transactions=found, next=following, position=snapshot.position)
+    return Transactions(transactions=listed, next=following, position=snapshot.position)
 
 
-def _flags(row: Row) -> list[str]:
+def _flags(row: DatabaseRow) -> list[str]:
     flags = list(row["flags"] or ())
     return [*flags, REUSED] if row["reused"] and REUSED not in flags else flags
 
@@ -312,8 +313,8 @@ async def histories(
     kinds, ids = [kind for kind, _ in streams], [id_ for _, id_ in streams]
     rows = await snapshot.rows(SELECT_HISTORY, source, kinds, ids, HISTORY_MAX)
     return {
-        stream: [build(Step, row) for row in group]
-        for stream, group in grouped(rows, "kind", "id").items()
+        stream: [from_row(Step, row) for row in group]
+        for stream, group in group_rows(rows, "kind", "id").items()
     }
 
 
@@ -331,13 +332,13 @@ async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDet
     history = await histories(snapshot, source, [stream])
     lines = await snapshot.rows(SELECT_ENTRIES_OF, source, *stream)
     events = await snapshot.rows(SELECT_EVENTS_OF, source, *stream)
-    return build(
+    return from_row(
         TransactionDetail,
         rows[0],
         flags=_flags(rows[0]),
         history=history.get(stream, []),
-        entries=[build(Entry, line) for line in lines],
-        events=[build(Mention, event) for event in events],
+        entries=[from_row(Entry, line) for line in lines],
+        events=[from_row(Mention, event) for event in events],
         position=snapshot.position,
     )
 

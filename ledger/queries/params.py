@@ -1,6 +1,6 @@
-"""What may be asked of the query API: parameters, their checks, and cursors.
+"""The parameters of the query API: which there are, how they are checked, and cursors.
 
-Nothing is ignored: an unknown, repeated or malformed parameter is a BadQuestion.
+Nothing is ignored: an unknown, repeated or malformed parameter is an InvalidRequest.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LIMIT_MAX: Final = 1000
 SHOWN_MAX: Final = 60
 MESSAGE_MAX: Final = 500
 CURSOR_MAX: Final = 6144
-"""Characters of the longest cursor: a name of NAME_MAX characters and what stands beside it."""
+"""Characters of the longest cursor: a name of NAME_MAX characters and the rest of its key."""
 POSITION_MAX: Final = 2**63 - 1
 
-PLACES: Final = (
+POSITIONS_PATTERN: Final = (
     r"^(\d{1,19}|[a-z0-9][a-z0-9_-]*(\.statements)?:\d{1,19}"
     r"(,[a-z0-9][a-z0-9_-]*(\.statements)?:\d{1,19})*)$"
 )
@@ -49,31 +49,31 @@ class Param:
     name: str
     about: str
     kind: Literal[
-        "text", "currency", "time", "kept_time", "position", "integer", "places", "choice", "kind",
-        "status",
+        "text", "currency", "time", "kept_time", "position", "integer", "positions", "choice",
+        "kind", "status",
     ] = "text"  # fmt: skip
     choices: tuple[str, ...] = ()
     table: str = LOG
-    """The table of the books whose kinds or statuses are meant."""
+    """The table of the books whose kinds or statuses are allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class AsOfParams:
-    """Which earlier state of things is asked for; everything given has to hold at once."""
+    """Which earlier state is requested; all conditions that are given apply together."""
 
     effective_at: datetime | None = None
     """Only what the provider dates at or before this."""
     recorded_at: datetime | None = None
     """Only what the log contained at this time."""
     position: int | None = None
-    """Only what the log of the one source asked for contained up to here."""
+    """Only what the log of the one requested source contained up to here."""
     positions: Mapping[str, int] = field(default_factory=dict)
-    """The same, where the question names the sources."""
+    """The same, where the request names the sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryParams:
-    """A checked question. `values` holds path and query values by name, those given only."""
+    """The checked parameters of a request. `values` has those of path and query that were given."""
 
     values: Mapping[str, str | int | datetime] = field(default_factory=dict)
     limit: int = LIMIT_DEFAULT
@@ -114,9 +114,9 @@ AS_OF: Final = (
     Param("recorded_at", "As known then: only what the log contained at this time.", "time"),
     Param(
         "position",
-        "As known then: only what the log contained up to here. A number for the one source that "
-        "is asked for, or `source:position[,…]`.",
-        "places",
+        "As known then: only what the log contained up to here. A number for the one "
+        "requested source, or `source:position[,…]`.",
+        "positions",
     ),
 )
 AS_OF_NAMES: Final = frozenset(param.name for param in AS_OF)
@@ -150,7 +150,7 @@ class Route:
 
     @property
     def query(self) -> tuple[Param, ...]:
-        """Every query parameter it accepts, the common ones included."""
+        """Every query parameter that it accepts, including the common ones."""
         if self.method != "GET":
             return self.params
         paging = PAGING if self.is_list else ()
@@ -160,7 +160,7 @@ class Route:
 def parse_params(
     route: Route, path: Mapping[str, str], query: Iterable[tuple[str, str]]
 ) -> QueryParams:
-    """Check a request against its route. Raises BadQuestion."""
+    """Check a request against its route. Raises InvalidRequest."""
     known = {param.name: param for param in route.query}
     given: dict[str, str] = {}
     for name, value in query:
@@ -184,13 +184,13 @@ def parse_params(
         values=values,
         limit=_limit(given.get("limit")),
         cursor=_cursor(given.get("cursor")),
-        at_least=_places("at_least", given.get("at_least")),
+        at_least=_positions("at_least", given.get("at_least")),
         as_of=_as_of(given) if route.is_dated else None,
     )
 
 
 def _check_status(route: Route, values: Mapping[str, str | int | datetime]) -> None:
-    """Refuse a status that nothing listed can have, or nothing of the kind asked for."""
+    """Refuse a status that no row of the list, or none of the requested kind, can have."""
     for param in route.params:
         text = values.get(param.name)
         if param.kind != "status" or not isinstance(text, str):
@@ -210,7 +210,7 @@ def _as_of(given: Mapping[str, str]) -> AsOfParams | None:
     if not any(param.name in given for param in AS_OF):
         return None
     effective, recorded = given.get("effective_at"), given.get("recorded_at")
-    places = read_places("position", given.get("position"))
+    places = read_positions("position", given.get("position"))
     return AsOfParams(
         None if effective is None else _time("effective_at", effective),
         None if recorded is None else _time("recorded_at", recorded),
@@ -219,11 +219,11 @@ def _as_of(given: Mapping[str, str]) -> AsOfParams | None:
     )
 
 
-def read_places(name: str, text: str | None) -> int | dict[str, int]:
-    """Read a bare position, or positions by source. Raises BadQuestion."""
+def read_positions(name: str, text: str | None) -> int | dict[str, int]:
+    """Read a bare position, or positions by source. Raises InvalidRequest."""
     if text is not None and ":" not in text:
         return _position(name, text)
-    return _places(name, text)
+    return _positions(name, text)
 
 
 def _value(param: Param, text: str) -> str | int | datetime:
@@ -314,16 +314,16 @@ def _limit(text: str | None) -> int:
     return int(text)
 
 
-def _places(name: str, text: str | None) -> dict[str, int]:
-    wanted: dict[str, int] = {}
+def _positions(name: str, text: str | None) -> dict[str, int]:
+    positions: dict[str, int] = {}
     for part in [] if text is None else text.split(","):
         source, colon, position = part.strip().partition(":")
-        if not colon or not _SOURCE.fullmatch(source) or source in wanted:
+        if not colon or not _SOURCE.fullmatch(source) or source in positions:
             raise InvalidRequest(
                 f"{name} must be like straitsx:25 or straitsx:25,gokart:3; it has {_shown(part)}"
             )
-        wanted[source] = _position(name, position)
-    return wanted
+        positions[source] = _position(name, position)
+    return positions
 
 
 def write_cursor(key: Sequence[str | int]) -> str:
@@ -359,8 +359,8 @@ def _is_key(part: object) -> bool:
     )
 
 
-def decoded(raw: bytes, kind: type[S], what: str) -> S:
-    """Read a request's JSON body. Raises BadQuestion that shows and lists what there is."""
+def decode_body(raw: bytes, kind: type[S], what: str) -> S:
+    """Read a request's JSON body. Raises InvalidRequest that lists the allowed values."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -384,7 +384,7 @@ def _choices(kind: type[msgspec.Struct], message: str) -> str:
 def after(params: QueryParams, source: str, kinds: Sequence[type]) -> list[str | int | None]:
     """Return where the page starts within `source`: its cursor's key, or nothing but None.
 
-    Raises BadQuestion when the cursor's key has not the shape `kinds`.
+    Raises InvalidRequest when the types of the cursor's key are not `kinds`.
     """
     if params.cursor is None:
         return [None] * len(kinds)

@@ -10,7 +10,7 @@ import orjson
 
 from ledger.errors import Conflicting, NotFound
 from ledger.queries.params import QueryParams
-from ledger.queries.schemas.money import Reconciliation, build
+from ledger.queries.schemas.money import Reconciliation, from_row
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
     Breaks,
@@ -24,7 +24,7 @@ from ledger.queries.schemas.reconciliation import (
     Statements,
     Unproved,
 )
-from ledger.queries.snapshot import Listing, Row, Snapshot
+from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot
 from ledger.statements.events import piece_of
 
 SELECT_STATEMENTS: Final = """
@@ -106,22 +106,22 @@ RUNS: Final = Listing(SELECT_RUNS, {"currency": str})
 
 
 async def statements(snapshot: Snapshot, params: QueryParams) -> Statements:
-    """Read which statements were imported."""
+    """Read the imported statements."""
     rows, following = await STATEMENTS.page(snapshot, params, params.text("currency"))
-    found = [build(StatementFile, row) for row in rows]
-    return Statements(statements=found, next=following, position=snapshot.position)
+    files = [from_row(StatementFile, row) for row in rows]
+    return Statements(statements=files, next=following, position=snapshot.position)
 
 
-async def part(snapshot: Snapshot, source: str, sha256: str, number: int) -> tuple[int, bytes]:
+async def file_part(snapshot: Snapshot, source: str, sha256: str, number: int) -> tuple[int, bytes]:
     """Read the bytes of a part of a file, and how many parts there are. Raises NotFound."""
     row = await snapshot.row(SELECT_PARTS, snapshot.check(source), sha256, str(number))
     if row is None:
-        raise NotFound(f"no statement {sha256} of {source} is kept; /v1/statements lists them")
+        raise NotFound(f"there is no statement {sha256} of {source}; /v1/statements lists them")
     return row["parts"], piece_of(row["body"])
 
 
 async def statement_lines(snapshot: Snapshot, params: QueryParams) -> StatementLines:
-    """Read statement lines, and what each is matched with."""
+    """Read statement lines, each with its match."""
     rows, following = await LINES.page(
         snapshot,
         params,
@@ -130,36 +130,39 @@ async def statement_lines(snapshot: Snapshot, params: QueryParams) -> StatementL
         params.text("line"),
         params.text("matched"),
     )
-    found = [build(StatementLine, row) for row in rows]
-    return StatementLines(statement_lines=found, next=following, position=snapshot.position)
+    lines = [from_row(StatementLine, row) for row in rows]
+    return StatementLines(statement_lines=lines, next=following, position=snapshot.position)
 
 
 async def breaks(snapshot: Snapshot, params: QueryParams) -> Breaks:
-    """Read what differs between statements and books, or is on its way."""
+    """Read what differs between statements and books, or is in transit."""
     rows, following = await BREAKS.page(
         snapshot,
         params,
         *(params.text(name) for name in ("currency", "type", "state", "owner", "bucket", "id")),
     )
-    found = [build(BreakAnswer, row) for row in rows]
-    return Breaks(breaks=found, next=following, position=snapshot.position)
+    listed = [from_row(BreakAnswer, row) for row in rows]
+    return Breaks(breaks=listed, next=following, position=snapshot.position)
 
 
 async def runs(snapshot: Snapshot, params: QueryParams) -> Runs:
     """Read the latest reconciliation of each wallet."""
     rows, following = await RUNS.page(snapshot, params, params.text("currency"))
-    found = [await _run(snapshot, row) for row in rows]
-    bare = [
-        build(Unproved, row)
+    listed = [await _run(snapshot, row) for row in rows]
+    unproved = [
+        from_row(Unproved, row)
         for source in snapshot.sources(params)
         for row in await snapshot.rows(SELECT_UNPROVED, source, params.text("currency"))
     ]
     return Runs(
-        reconciliations=found, without_statement=bare, next=following, position=snapshot.position
+        reconciliations=listed,
+        without_statement=unproved,
+        next=following,
+        position=snapshot.position,
     )
 
 
-async def one(
+async def wallet_run(
     snapshot: Snapshot, source: str, currency: str
 ) -> tuple[RunAnswer, list[BreakAnswer]]:
     """Read one wallet's run with all its breaks.
@@ -173,16 +176,16 @@ async def one(
             f"{currency.upper()} of {source} is not reconciled; import a statement of it first"
         )
     filters = (currency.upper(), None, None, None, None, None)
-    found = await snapshot.rows(SELECT_BREAKS, source, BREAKS_MAX + 1, None, *filters)
-    if len(found) > BREAKS_MAX:
+    listed = await snapshot.rows(SELECT_BREAKS, source, BREAKS_MAX + 1, None, *filters)
+    if len(listed) > BREAKS_MAX:
         raise Conflicting(
             f"{currency.upper()} of {source} has more than {BREAKS_MAX} breaks, too many for one "
             "page; read them in pages: /v1/breaks"
         )
-    return await _run(snapshot, rows[0]), [build(BreakAnswer, row) for row in found]
+    return await _run(snapshot, rows[0]), [from_row(BreakAnswer, row) for row in listed]
 
 
-async def _run(snapshot: Snapshot, row: Row) -> RunAnswer:
+async def _run(snapshot: Snapshot, row: DatabaseRow) -> RunAnswer:
     positions: Mapping[str, int] = orjson.loads(row["positions"])
     seals = []
     for source, position in sorted(positions.items()):
@@ -206,12 +209,12 @@ async def _run(snapshot: Snapshot, row: Row) -> RunAnswer:
 
 
 async def claims(snapshot: Snapshot, source: str) -> dict[str, Reconciliation]:
-    """Read how far each wallet of a source is proved, by currency."""
+    """Read how far statements confirm each wallet of a source, by currency."""
     rows = await snapshot.rows(SELECT_CLAIMS, source)
     return {row["currency"]: _claim(snapshot, row) for row in rows}
 
 
-def _claim(snapshot: Snapshot, row: Row) -> Reconciliation:
+def _claim(snapshot: Snapshot, row: DatabaseRow) -> Reconciliation:
     positions: dict[str, int] = orjson.loads(row["positions"])
     is_here = all(snapshot.position.get(log) == place for log, place in positions.items())
     return Reconciliation(

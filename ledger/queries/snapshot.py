@@ -1,4 +1,4 @@
-"""Reading: one snapshot per question, so every answer is true at one position of each source."""
+"""Reading: one snapshot per request, so every answer is true at one position of each source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAUSE_SECONDS_MIN: Final = 0.010
 PAUSE_SECONDS_MAX: Final = 0.050
 CONNECTION_SECONDS_MAX: Final = 4.0
 SWAPS_MAX: Final = 3
-"""How often a question starts again because the books were swapped under it."""
+"""How often a request starts again because the books were swapped meanwhile."""
 
 # Optional filters are `$n IS NULL OR …`: only a plan made for the actual values drops them. Without
 # statistics a log's name looks selective: bitmaps would read a whole index to narrow down by it
@@ -48,10 +48,10 @@ SWAPPED: Final = (
     asyncpg.InvalidSchemaNameError,
     asyncpg.OutdatedSchemaCacheError,
 )
-"""What a question meets when its generation is dropped after its snapshot was taken."""
+"""What a request gets when its generation is dropped after its snapshot was taken."""
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
-Row: TypeAlias = Mapping[str, Any]
+DatabaseRow: TypeAlias = Mapping[str, Any]
 """A database row: column → value."""
 A = TypeVar("A")
 
@@ -62,7 +62,7 @@ class BooksBehind(NotCaughtUp):
 
 @dataclass(frozen=True, slots=True)
 class SourcePlace:
-    """Where one source's log and books are."""
+    """The last positions of one source's log and books."""
 
     head: int
     books: int
@@ -77,7 +77,7 @@ class Snapshot:
     generation: int
     places: Mapping[str, SourcePlace]
     as_of: AsOf | UnsetType = UNSET
-    """What an earlier state was asked for by; `places` then are those that it is read at."""
+    """Which earlier state is read; `places` are then those of that state."""
     version: str = ""
     """Which version of handlers and projections folded the books."""
 
@@ -117,19 +117,19 @@ class Snapshot:
 
     def sources(self, params: QueryParams) -> list[str]:
         """Return the sources that a page may show, in order."""
-        wanted = params.text("source")
-        names = list(self.places) if wanted is None else [self.check(wanted)]
+        requested = params.text("source")
+        names = list(self.places) if requested is None else [self.check(requested)]
         first = params.cursor[0] if params.cursor else ""
         return [name for name in names if name >= str(first)]
 
-    async def rows(self, statement: str, *values: Any) -> list[Row]:
+    async def rows(self, statement: str, *values: Any) -> list[DatabaseRow]:
         """Fetch every row."""
         return list(await self.connection.fetch(statement, *values))
 
-    async def row(self, statement: str, *values: Any) -> Row | None:
+    async def row(self, statement: str, *values: Any) -> DatabaseRow | None:
         """Fetch the first row."""
-        found: Row | None = await self.connection.fetchrow(statement, *values)
-        return found
+        row: DatabaseRow | None = await self.connection.fetchrow(statement, *values)
+        return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,17 +144,17 @@ class Listing:
 
     async def page(
         self, snapshot: Snapshot, params: QueryParams, *filters: Any
-    ) -> tuple[list[Row], str | None]:
+    ) -> tuple[list[DatabaseRow], str | None]:
         """Fetch one page, source by source; return its rows and the next page's cursor.
 
         Every statement names one source, so that each is answered from an index.
         """
-        rows: list[Row] = []
+        rows: list[DatabaseRow] = []
         kinds = list(self.key.values())
         for source in snapshot.sources(params):
             start = after(params, source, kinds)
-            wanted = params.limit + 1 - len(rows)
-            rows += await self.rows(snapshot, source, wanted, start, *filters)
+            count = params.limit + 1 - len(rows)
+            rows += await self.rows(snapshot, source, count, start, *filters)
             if len(rows) > params.limit:
                 rows.pop()
                 last = rows[-1]
@@ -163,14 +163,14 @@ class Listing:
 
     async def rows(
         self, snapshot: Snapshot, source: str, count: int, start: Sequence[Any], *filters: Any
-    ) -> list[Row]:
+    ) -> list[DatabaseRow]:
         """Fetch up to `count` rows of a source after the key `start`."""
         return await snapshot.rows(self.statement, source, count, *start, *filters)
 
 
 @asynccontextmanager
 async def open_snapshot(connection: Any) -> AsyncIterator[Snapshot]:
-    """Open a snapshot for the length of a block. Raises NotYet when there are no books."""
+    """Open a snapshot for the length of a block. Raises NotCaughtUp when there are no books."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         live = await connection.fetchrow(OPEN)
         if live is None:
@@ -189,9 +189,8 @@ async def read_consistent(
 ) -> A:
     """Run `read` in one snapshot whose books are at `at_least` or beyond.
 
-    Waits up to 5 s for them, and for what `read` raises Behind about. Raises NotYet when they do
-    not get there, NotFound for an unknown source, DatabaseUnavailable when the database does not
-    answer.
+    Waits up to 5 s for them, and as long as `read` raises BooksBehind. Raises NotCaughtUp after
+    that, NotFound for an unknown source, DatabaseUnavailable when the database does not answer.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + BARRIER_SECONDS_MAX
@@ -211,18 +210,20 @@ async def read_consistent(
         except SWAPPED as error:
             swaps += 1
             if swaps > SWAPS_MAX:
-                raise DatabaseUnavailable("the books are being replaced; ask again") from error
+                raise DatabaseUnavailable(
+                    "the books are being replaced; repeat the request"
+                ) from error
             continue
         except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
-            raise DatabaseUnavailable("the database did not answer; ask again") from error
+            raise DatabaseUnavailable("the database did not answer; repeat the request") from error
         if clock() + pause > deadline:
-            raise NotCaughtUp(f"the books have not reached {behind} within 5 s; ask again")
+            raise NotCaughtUp(f"the books have not reached {behind} within 5 s; repeat the request")
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, PAUSE_SECONDS_MAX)
 
 
 def _behind(snapshot: Snapshot, at_least: Mapping[str, int]) -> str:
-    """Name what is not in the books yet; "" when everything is."""
+    """Name the positions that the books have not reached; "" when there are none."""
     missing = [
         f"{source}:{position}"
         for source, position in at_least.items()
@@ -231,9 +232,11 @@ def _behind(snapshot: Snapshot, at_least: Mapping[str, int]) -> str:
     return ",".join(missing)
 
 
-def grouped(rows: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
+def group_rows(
+    rows: Sequence[DatabaseRow], *names: str
+) -> dict[tuple[Any, ...], list[DatabaseRow]]:
     """Group rows by the values of some columns, keeping their order."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[DatabaseRow]] = {}
     for row in rows:
-        found.setdefault(tuple(row[name] for name in names), []).append(row)
-    return found
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return groups

@@ -27,7 +27,7 @@ SHOW_VERSION: Final = "SELECT current_setting('server_version') AS version"
 
 
 async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
-    """Read how far each log and its books are, and whether the database keeps its word."""
+    """Read how far each log and its books are, and whether its database is safe and writable."""
     lags = {row["source"]: row for row in await snapshot.rows(SELECT_LAGS)}
     known = await snapshot.row(HAS_EXCEPTIONS)
     is_there = bool(known and known["is_there"])
@@ -67,7 +67,7 @@ async def status(snapshot: Snapshot, warnings: list[str]) -> Status:
             *warnings,
             *unsafe,
             *([refusal] if refusal else []),
-            *(found.sentence for found in lasting),
+            *(condition.sentence for condition in lasting),
         ],
         position=snapshot.position,
     )

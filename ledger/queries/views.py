@@ -14,7 +14,7 @@ from ledger.errors import InvalidRequest, RegistryError
 from ledger.model import Table
 from ledger.payload import plain
 from ledger.queries.params import AS_OF_NAMES, COMMON_NAMES, Param, QueryParams
-from ledger.queries.schemas.money import Answer
+from ledger.queries.schemas.money import Schema
 from ledger.queries.schemas.views import (
     TYPES,
     ViewColumn,
@@ -23,7 +23,7 @@ from ledger.queries.schemas.views import (
     list_type,
     row_type,
 )
-from ledger.queries.snapshot import Listing, Row, Snapshot
+from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot
 
 RESERVED: Final = frozenset({"source"}) | AS_OF_NAMES | COMMON_NAMES
 """Parameters that mean the same in every list, so that no column of that name is a filter."""
@@ -50,10 +50,10 @@ class Filter:
         parameter = f"${place}"
         kind = "bigint" if self.type in INTEGERS else "text"
         value = f"({parameter}::text)::boolean" if self.type == "boolean" else parameter
-        found = f"{self.name} = {value}"
+        condition = f"{self.name} = {value}"
         if self.hashed:
-            found += f" AND hashtextextended({self.name}, 0) = hashtextextended({parameter}, 0)"
-        return f"({parameter}::{kind} IS NULL OR {found})"
+            condition += f" AND hashtextextended({self.name}, 0) = hashtextextended({parameter}, 0)"
+        return f"({parameter}::{kind} IS NULL OR {condition})"
 
     @property
     def param(self) -> Param:
@@ -74,18 +74,18 @@ class TableList:
     columns: Mapping[str, str]
     """What is shown: column → PostgreSQL type."""
     filters: Mapping[str, Filter]
-    row: type[Answer]
-    answer: type[Answer]
+    row: type[Schema]
+    answer: type[Schema]
     listing: Listing
 
     @property
     def params(self) -> tuple[Param, ...]:
         """The query parameters besides the common ones."""
-        return (SOURCE, *(each.param for each in self.filters.values()))
+        return (SOURCE, *(filter_.param for filter_ in self.filters.values()))
 
     @property
     def description(self) -> ViewDescription:
-        """What a client needs to know to ask for the list."""
+        """The columns, key and filters of the list, for clients."""
         return ViewDescription(
             table=self.table.name,
             columns=[ViewColumn(name, TYPES[kind][0]) for name, kind in self.columns.items()],
@@ -94,7 +94,7 @@ class TableList:
         )
 
     async def read(self, snapshot: Snapshot, params: QueryParams) -> Any:
-        """Read one page. Raises BadQuestion when a filter lacks those that it goes with."""
+        """Read one page. Raises InvalidRequest for a filter without those it needs."""
         given = {name: params.values.get(name) for name in self.filters}
         for name, value in given.items():
             missing = [other for other in self.filters[name].needs if given[other] is None]
@@ -111,7 +111,7 @@ class TableList:
             position=snapshot.position,
         )
 
-    def _row(self, row: Row) -> Any:
+    def _row(self, row: DatabaseRow) -> Any:
         made: Any = self.row
         return made(*(_value(kind, row[name]) for name, kind in self.columns.items()))
 
@@ -132,8 +132,8 @@ def _value(kind: str, value: Any) -> Any:
 def table_lists() -> Mapping[str, TableList]:
     """Return the list of every table that is listed, by name. Raises RegistryError."""
     known = registry.load()
-    streams = {each.table.name: each.table for each in known.streams.values()}
-    others = {each.table.name: each.table for each in known.projections}
+    streams = {stream.table.name: stream.table for stream in known.streams.values()}
+    others = {projection.table.name: projection.table for projection in known.projections}
     tables = sorted({**streams, **others}.items())
     return {
         name: table_list(table, stream=name in streams) for name, table in tables if table.is_listed
@@ -145,7 +145,7 @@ def table_list(table: Table, *, stream: bool) -> TableList:
     columns = {name: kind for name, kind in table.columns.items() if name not in table.hidden}
     kinds = {**table.columns, **(FRAMEWORK_ORDER if stream else {})}
     _check(table, columns, kinds)
-    filters = {each.name: each for each in _filters(table)}
+    filters = {filter_.name: filter_ for filter_ in _filters(table)}
     row = row_type(table, columns)
     listing = Listing(
         _statement(table, columns, kinds, filters.values()),
@@ -200,17 +200,17 @@ def _statement(
         f"${place}::{'bigint' if kinds[name] in INTEGERS else 'text'}"
         for place, name in enumerate(table.order, start=3)
     ]
-    wanted = ", ".join(dict.fromkeys((*columns, *table.order)))
+    selected = ", ".join(dict.fromkeys((*columns, *table.order)))
     conditions = [
         "source = $1",
         f"({after[0]} IS NULL OR ({order}) > ({', '.join(after)}))",
-        *(each.condition(place) for place, each in enumerate(filters, start=3 + len(after))),
+        *(filter_.condition(place) for place, filter_ in enumerate(filters, start=3 + len(after))),
     ]
     where = " AND ".join(conditions)
-    return f"SELECT {wanted} FROM {table.name} WHERE {where} ORDER BY {order} LIMIT $2"  # noqa: S608
+    return f"SELECT {selected} FROM {table.name} WHERE {where} ORDER BY {order} LIMIT $2"  # noqa: S608
 
 
 async def views(snapshot: Snapshot, params: QueryParams) -> Views:
     """Return every view that is listed, with its columns and filters."""
-    found = [each.description for each in table_lists().values()]
-    return Views(views=found, position=snapshot.position)
+    descriptions = [table.description for table in table_lists().values()]
+    return Views(views=descriptions, position=snapshot.position)

@@ -23,7 +23,7 @@ from ledger.eventlog.appender import APPEND, NOTIFY, columns
 from ledger.eventlog.new_event import NewEvent, operator_event
 from ledger.evidence.authenticity import mark_event
 from ledger.model import plain, shown
-from ledger.queries.snapshot import Row, Snapshot
+from ledger.queries.snapshot import DatabaseRow, Snapshot
 from ledger.reconciliation import items as kinds
 from ledger.reconciliation.items import TIMING, ZERO
 from ledger.reconciliation.result import OPEN, Break, Result
@@ -80,7 +80,7 @@ SELECT e.account, sum(e.amount) AS amount
 Legs = list[tuple[str, Decimal]]
 """Account and signed amount."""
 
-NOTHING: Final[Row] = {"keys": (), "amount": ZERO}
+NOTHING: Final[DatabaseRow] = {"keys": (), "amount": ZERO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def _is_tolerated(each: Break, limit: Decimal) -> bool:
     return each.type == kinds.AMOUNT and each.action is None and is_small
 
 
-async def _find_break(snapshot: Snapshot, break_id: str) -> Row:
+async def _find_break(snapshot: Snapshot, break_id: str) -> DatabaseRow:
     """Read a break, or the decision on one that is not listed any more."""
     for statement in (SELECT_BREAK, SELECT_ADJUSTMENT):
         for source in snapshot.places:
@@ -211,7 +211,7 @@ async def _find_break(snapshot: Snapshot, break_id: str) -> Row:
     raise NotFound(f"there is no break {break_id!r}; /v1/breaks lists them")
 
 
-async def _check_match(snapshot: Snapshot, row: Row, items: Sequence[str]) -> None:
+async def _check_match(snapshot: Snapshot, row: DatabaseRow, items: Sequence[str]) -> None:
     source, currency = row["source"], row["currency"]
     if not items:
         raise InvalidRequest("items must name what belongs together, like line:<id>, payment:<id>")
@@ -260,7 +260,9 @@ def _split(items: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     return lines, kinds_of, ids
 
 
-async def _legs(snapshot: Snapshot, row: Row, request: DecisionRequest, rules: Rules) -> Legs:
+async def _legs(
+    snapshot: Snapshot, row: DatabaseRow, request: DecisionRequest, rules: Rules
+) -> Legs:
     """Return what a write-off, a fee or a void posts. Raises Conflicting or InvalidRequest."""
     if row.get("state") != OPEN:
         raise Conflicting(f"break {row['id']} is not open; reopen it first")
@@ -293,7 +295,7 @@ async def _legs(snapshot: Snapshot, row: Row, request: DecisionRequest, rules: R
 
 
 async def _void_legs(
-    snapshot: Snapshot, row: Row, request: DecisionRequest, difference: Decimal
+    snapshot: Snapshot, row: DatabaseRow, request: DecisionRequest, difference: Decimal
 ) -> Legs:
     """Reverse a transaction that the provider does not have; post a line to suspense."""
     lines, kinds_of, ids = _split(row["items"])

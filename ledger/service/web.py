@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from ledger.api import reconciliation as recon_pages
+from ledger.api import endpoints_reconciliation
 from ledger.api.admission import check_may_measure
 from ledger.api.endpoints import DECIDE, QUERY, QueryState
 from ledger.api.problems import guarded
@@ -64,11 +64,11 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
     if role in ("all", "query"):
         operators = OperatorEvents(receiver.log, role, receiver.now)
         app[DECIDE] = operators.decide
-        app[recon_pages.DSN] = dsn
-        app[recon_pages.ROLE] = role
-        app[recon_pages.APPEND] = operators.append
-        app[recon_pages.NOW] = receiver.now
-        app[recon_pages.IMPORTING] = set()
+        app[endpoints_reconciliation.DSN] = dsn
+        app[endpoints_reconciliation.ROLE] = role
+        app[endpoints_reconciliation.APPEND] = operators.append
+        app[endpoints_reconciliation.NOW] = receiver.now
+        app[endpoints_reconciliation.IMPORTING] = set()
         add_query_routes(app)
         app.cleanup_ctx.append(_querying(settings, dsn))
     return app

@@ -1,6 +1,6 @@
 """As-of for people: customers, and what named one of them, as they were.
 
-Whom an account, a limit or a request belongs to is taken to be whom it belongs to now: the
+An account, a limit or a request is taken to belong to the customer that it belongs to now: the
 provider moves none of them from one customer to another.
 """
 
@@ -14,7 +14,6 @@ from ledger.queries.as_of.snapshot import STREAMS_AT_ONCE, histories_then, page,
 from ledger.queries.customers import LISTED_MAX, paid_through
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
-    Answer,
     BankAccount,
     Customer,
     CustomerDetail,
@@ -22,10 +21,11 @@ from ledger.queries.schemas.money import (
     LimitRequest,
     LimitSet,
     Rfi,
+    Schema,
     VirtualAccount,
-    build,
+    from_row,
 )
-from ledger.queries.snapshot import Row, Snapshot
+from ledger.queries.snapshot import DatabaseRow, Snapshot
 
 SELECT_CUSTOMERS_THEN: Final = """
 SELECT kind, id FROM customers
@@ -78,7 +78,7 @@ SELECT DISTINCT kind, id FROM (
         WHERE a.first_position <= $2) AS found
  ORDER BY kind, id LIMIT $4
 """  # noqa: S608 - made of the constants above
-# $4 $5 a virtual account's id and number, or neither; $6 first position of the last one seen.
+# $4 $5 a virtual account's id and number, or neither; $6 first position of the last row read.
 SELECT_PAID_THEN: Final = """
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND first_position <= $2 AND first_position > $6
@@ -99,23 +99,24 @@ SELECT_PAID_THEN: Final = """
 
 async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
     """Read customers and their verification as they were."""
-    wanted = params.text("verification_status")
+    status = params.text("verification_status")
 
-    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
+    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[DatabaseRow]:
         place = snapshot.places[source].books
         return await snapshot.rows(SELECT_CUSTOMERS_THEN, source, count, *start, place, None)
 
-    async def evaluate(source: str, found: Sequence[Row]) -> Sequence[Row | None]:
+    async def evaluate(source: str, found: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
         made = await rows_then(snapshot, source, _keys(found))
         return [
-            row if row is not None and wanted in (None, row["verification_status"]) else None
+            row if row is not None and status in (None, row["verification_status"]) else None
             for row in made
         ]
 
     rows, following = await page(snapshot, params, {"kind": str, "id": str}, candidates, evaluate)
     return Customers(
         customers=[
-            build(Customer, row, **_described(row), **await _all_of(snapshot, row)) for row in rows
+            from_row(Customer, row, **_described(row), **await _all_of(snapshot, row))
+            for row in rows
         ],
         next=following,
         position=snapshot.position,
@@ -123,11 +124,11 @@ async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
     )
 
 
-def _keys(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def _keys(rows: Sequence[DatabaseRow]) -> list[tuple[str, str]]:
     return [(row["kind"], row["id"]) for row in rows]
 
 
-def _described(row: Row) -> dict[str, Any]:
+def _described(row: DatabaseRow) -> dict[str, Any]:
     details = row["details"] or {}
     return {name: details.get(name) for name in ("registration_type", "country")}
 
@@ -138,8 +139,8 @@ async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
     place = snapshot.places[source].books
     found = await snapshot.rows(SELECT_CUSTOMERS_THEN, source, None, None, None, place, id_)
     rows = [row for row in await rows_then(snapshot, source, _keys(found)) if row is not None]
-    told = await _told(snapshot, source, id_)
-    if not rows and not any(told.values()) and not await _has_paid(snapshot, source, id_):
+    belongings = await _belongings(snapshot, source, id_)
+    if not rows and not any(belongings.values()) and not await _has_paid(snapshot, source, id_):
         raise NotFound(f"source {source} knew no customer {id_!r} then")
     known: dict[str, Any] = dict.fromkeys(
         ("verification_status", "updated_at", "rejection", "registration_type", "country")
@@ -147,25 +148,25 @@ async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
     row = {**rows[0], **_described(rows[0])} if rows else {}
     stream = (row.get("kind", ""), id_)
     history = await histories_then(snapshot, source, [stream])
-    return build(
+    return from_row(
         CustomerDetail,
         {**known, "details": None, "source": source, "id": id_, **row},
         history=history.get(stream, []),
         position=snapshot.position,
         as_of=snapshot.as_of,
-        **told,
+        **belongings,
     )
 
 
-async def _all_of(snapshot: Snapshot, row: Row) -> dict[str, Any]:
+async def _all_of(snapshot: Snapshot, row: DatabaseRow) -> dict[str, Any]:
     stream = (row["kind"], row["id"])
     history = await histories_then(snapshot, row["source"], [stream])
-    told = await _told(snapshot, row["source"], row["id"])
-    return {**told, "history": history.get(stream, [])}
+    belongings = await _belongings(snapshot, row["source"], row["id"])
+    return {**belongings, "history": history.get(stream, [])}
 
 
-async def _told(snapshot: Snapshot, source: str, id_: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"cut": []}
+async def _belongings(snapshot: Snapshot, source: str, id_: str) -> dict[str, Any]:
+    lists: dict[str, Any] = {"cut": []}
     for what, (statement, kind) in OWN_THEN.items():
         place = snapshot.places[source].books
         keys = _keys(await snapshot.rows(statement, source, place, id_, LISTED_MAX + 1))
@@ -175,13 +176,13 @@ async def _told(snapshot: Snapshot, source: str, id_: str) -> dict[str, Any]:
             if row["customer_id"] == id_
             or (kind is VirtualAccount and await _has_paid(snapshot, source, id_, row))
         ]
-        found[what] = [build(kind, row) for row in rows]
+        lists[what] = [from_row(kind, row) for row in rows]
         if len(keys) > LISTED_MAX:
-            found["cut"].append(what)
-    return found
+            lists["cut"].append(what)
+    return lists
 
 
-OWN_THEN: Final[Mapping[str, tuple[str, type[Answer]]]] = {
+OWN_THEN: Final[Mapping[str, tuple[str, type[Schema]]]] = {
     "limits": (SELECT_LIMITS_THEN, LimitSet),
     "limit_requests": (SELECT_LIMIT_REQUESTS_THEN, LimitRequest),
     "rfi": (SELECT_RFI_THEN, Rfi),
@@ -205,7 +206,7 @@ async def _rows(
 async def _has_paid(
     snapshot: Snapshot, source: str, id_: str, account: Mapping[str, Any] | None = None
 ) -> bool:
-    """Whether a transaction named the customer then, and if one is given, the virtual account."""
+    """Return whether a transaction named the customer then, and `account` if one is given."""
     number = (account["details"] or {}).get("account_no") if account else None
     within = (
         source,

@@ -6,11 +6,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from ledger.books import balance_index as cells
+from ledger.books import balance_index
 from ledger.errors import Conflicting, NotFound
 from ledger.payload import plain
 from ledger.queries.as_of.snapshot import bound, histories_then, page, rows_then
-from ledger.queries.money import REUSED, SELECT_KINDS_OF, UNPROVED, Lines, account_asked, normal
+from ledger.queries.money import (
+    REUSED,
+    SELECT_KINDS_OF,
+    UNPROVED,
+    JournalLines,
+    account_filters,
+    normal_side,
+)
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
     Balance,
@@ -23,9 +30,9 @@ from ledger.queries.schemas.money import (
     Transactions,
     Wallet,
     Wallets,
-    build,
+    from_row,
 )
-from ledger.queries.snapshot import Row, Snapshot
+from ledger.queries.snapshot import DatabaseRow, Snapshot
 
 AVAILABLE: Final = "assets:wallet:available"
 HELD: Final = "assets:wallet:held"
@@ -63,15 +70,15 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
    AND ($13::bigint IS NULL OR position <= $13)
  ORDER BY position, line LIMIT $2
 """
-# $5 an account, $13 to $14 the slices to look into.
+# $5 an account, $13 to $14 the blocks of positions to read; otherwise as SELECT_LINES.
 SELECT_LINES_THEN: Final = """
-SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS slices(slice)
+SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS blocks(block)
  CROSS JOIN LATERAL (
        SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
               recorded_at
          FROM entries
         WHERE source = $1 AND account = $5
-          AND (position >> 16 << 32) + hashtext(account) = (slice << 32) + hashtext($5)
+          AND (position >> 16 << 32) + hashtext(account) = (block << 32) + hashtext($5)
           AND effective_at > '-infinity'
           AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
           AND $6::text IS NULL
@@ -81,7 +88,7 @@ SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS slices(slice)
           AND effective_at <= $11 AND position <= ($12::jsonb ->> $1)::bigint OFFSET 0) AS l
  ORDER BY l.position, l.line LIMIT $2
 """
-# A transaction that never contradicted itself has always said what it says now, if anything.
+# A transaction without contradictions had the same values then as now, if it was there.
 SELECT_CANDIDATES: Final = """
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
@@ -144,25 +151,27 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
  ORDER BY position
 """
 
-ENTRIES_THEN: Final = Lines(SELECT_ENTRIES_THEN, {"position": int, "line": int}, SELECT_LINES_THEN)
+ENTRIES_THEN: Final = JournalLines(
+    SELECT_ENTRIES_THEN, {"position": int, "line": int}, SELECT_LINES_THEN
+)
 
 
 async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
     """Read what each wallet held, and what was announced for it."""
     currency = params.text("currency")
 
-    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
+    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[DatabaseRow]:
         return await snapshot.rows(SELECT_CURRENCIES, source, count, *start, currency)
 
-    async def evaluate(source: str, found: Sequence[Row]) -> Sequence[Row | None]:
+    async def evaluate(source: str, found: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
         names = [row["currency"] for row in found]
         every = [(account, name) for account in (AVAILABLE, HELD, INCOMING) for name in names]
-        sums = await cells.sums(snapshot.connection, bound(snapshot, source), every)
+        sums = await balance_index.sums(snapshot.connection, bound(snapshot, source), every)
         return [_wallet(source, name, sums) for name in names]
 
     rows, following = await page(snapshot, params, {"currency": str}, candidates, evaluate)
     return Wallets(
-        wallets=[build(Wallet, row, reconciliation=UNPROVED) for row in rows],
+        wallets=[from_row(Wallet, row, reconciliation=UNPROVED) for row in rows],
         next=following,
         position=snapshot.position,
         parked=snapshot.parked,
@@ -170,7 +179,7 @@ async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
     )
 
 
-def _wallet(source: str, currency: str, sums: cells.Sums) -> Row | None:
+def _wallet(source: str, currency: str, sums: balance_index.Sums) -> DatabaseRow | None:
     accounts = [sums[account, currency] for account in (AVAILABLE, HELD, INCOMING)]
     if not any(debits or credited for debits, credited in accounts):
         return None
@@ -188,23 +197,23 @@ def _wallet(source: str, currency: str, sums: cells.Sums) -> Row | None:
 async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
     """Read what each account had been debited and credited."""
     filters = (
-        *account_asked(params),
+        *account_filters(params),
         params.text("currency"),
         params.text("customer_id"),
     )
 
-    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
+    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[DatabaseRow]:
         return await snapshot.rows(SELECT_ACCOUNTS, source, count, *start, *filters)
 
-    async def evaluate(source: str, found: Sequence[Row]) -> Sequence[Row | None]:
+    async def evaluate(source: str, found: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
         every = [(row["account"], row["currency"]) for row in found]
-        sums = await cells.sums(snapshot.connection, bound(snapshot, source), every)
+        sums = await balance_index.sums(snapshot.connection, bound(snapshot, source), every)
         return [_balance(row, *sums[account]) for row, account in zip(found, every, strict=True)]
 
     key = {"account": str, "currency": str}
     rows, following = await page(snapshot, params, key, candidates, evaluate)
     return Balances(
-        balances=[build(Balance, row) for row in rows],
+        balances=[from_row(Balance, row) for row in rows],
         next=following,
         position=snapshot.position,
         parked=snapshot.parked,
@@ -212,10 +221,10 @@ async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
     )
 
 
-def _balance(row: Row, debits: Any, credited: Any) -> Row | None:
+def _balance(row: DatabaseRow, debits: Any, credited: Any) -> DatabaseRow | None:
     if not (debits or credited):
         return None
-    side = normal(row["account"])
+    side = normal_side(row["account"])
     balance = plain(debits - credited if side == "debit" else credited - debits)
     return {**row, "debits": debits, "credits": credited, "balance": balance, "normal": side}
 
@@ -226,7 +235,7 @@ async def entries(snapshot: Snapshot, params: QueryParams) -> Entries:
     rows, following = await ENTRIES_THEN.page(
         snapshot,
         params,
-        *account_asked(params),
+        *account_filters(params),
         params.text("currency"),
         params.text("transaction"),
         params.time("from"),
@@ -235,7 +244,7 @@ async def entries(snapshot: Snapshot, params: QueryParams) -> Entries:
         _json(places),
     )
     return Entries(
-        entries=[build(Entry, row) for row in rows],
+        entries=[from_row(Entry, row) for row in rows],
         next=following,
         position=places,
         as_of=snapshot.as_of,
@@ -250,13 +259,13 @@ async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
     """Read transactions as they were, each with its history until then."""
     texts = [params.text(name) for name in ("kind", "customer_id", "currency", "idempotency_id")]
 
-    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[Row]:
+    async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[DatabaseRow]:
         place = snapshot.places[source].books
         return await snapshot.rows(SELECT_CANDIDATES, source, count, *start, place, *texts)
 
-    async def evaluate(source: str, found: Sequence[Row]) -> Sequence[Row | None]:
+    async def evaluate(source: str, found: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
         made = await _transactions(snapshot, source, [(row["kind"], row["id"]) for row in found])
-        return [row if row is not None and _is_wanted(row, params) else None for row in made]
+        return [row if row is not None and _is_listed(row, params) else None for row in made]
 
     rows, following = await page(snapshot, params, {"first_position": int}, candidates, evaluate)
     steps = {}
@@ -264,7 +273,7 @@ async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
         keys = [(row["kind"], row["id"]) for row in rows if row["source"] == source]
         steps[source] = await histories_then(snapshot, source, keys) if keys else {}
     found = [
-        build(Transaction, row, history=steps[row["source"]].get((row["kind"], row["id"]), []))
+        from_row(Transaction, row, history=steps[row["source"]].get((row["kind"], row["id"]), []))
         for row in rows
     ]
     return Transactions(
@@ -289,10 +298,10 @@ async def _transactions(
     return made
 
 
-def _is_wanted(row: Row, params: QueryParams) -> bool:
+def _is_listed(row: DatabaseRow, params: QueryParams) -> bool:
     for name in ("status", "customer_id", "currency", "idempotency_id"):
-        wanted = params.text(name)
-        if wanted is not None and row[name] != wanted:
+        requested = params.text(name)
+        if requested is not None and row[name] != requested:
             return False
     flag = params.text("flag")
     is_dated = _is_between(row["effective_at"], params.time("from"), params.time("to"))
@@ -328,12 +337,12 @@ async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDet
     history = await histories_then(snapshot, source, [stream])
     lines = await snapshot.rows(SELECT_ENTRIES_OF_THEN, source, *stream, *within)
     events = await snapshot.rows(SELECT_EVENTS_OF_THEN, source, *stream, *within)
-    return build(
+    return from_row(
         TransactionDetail,
         found[0],
         history=history.get(stream, []),
-        entries=[build(Entry, line) for line in lines],
-        events=[build(Mention, event) for event in events],
+        entries=[from_row(Entry, line) for line in lines],
+        events=[from_row(Mention, event) for event in events],
         position=snapshot.position,
         as_of=snapshot.as_of,
     )

@@ -1,7 +1,7 @@
-"""As-of, the pure part: what is asked for, and what a stream was before later facts. No SQL.
+"""As-of, the pure part: the requested positions, and streams without later facts. No SQL.
 
-An earlier state is not kept anywhere: it is folded again, by the folds that make the books, from
-the facts that count, so an earlier answer cannot say anything that the books would not have said.
+An earlier state is not stored: the folds that make the books fold it again from the facts that
+count, so the answer is what the books were.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from ledger.model import SourceTerms, StreamProjection
 from ledger.queries.params import AsOfParams
 
 OF_STATEMENTS: Final = ".statements"
-"""How the name of a log ends that stands beside a source's own and holds its statements."""
+"""Suffix of the name of the log that holds the statements of a source."""
 
 
-def positions_asked(as_of: AsOfParams, heads: Mapping[str, int]) -> dict[str, int]:
-    """Return the positions that a question names, by source; `heads` has the sources asked about.
+def requested_positions(as_of: AsOfParams, heads: Mapping[str, int]) -> dict[str, int]:
+    """Return the positions that a request names, by source; `heads` has the requested sources.
 
-    A bare number is about the callbacks: neither a log of statements beside them nor a source that
-    has none yet makes it vague. Raises BadQuestion for a bare number about several sources, and
-    for a source not asked about.
+    A bare number is a position among callbacks: logs of statements and sources without events do
+    not make it ambiguous. Raises InvalidRequest for a bare number where several sources are
+    requested, and for a source that is not requested.
     """
     if as_of.position is not None:
-        meant = [source for source in heads if not source.endswith(OF_STATEMENTS)] or list(heads)
-        meant = [source for source in meant if heads[source]] or meant
-        if len(meant) != 1:
-            example = ",".join(f"{source}:{as_of.position}" for source in meant)
+        sources = [source for source in heads if not source.endswith(OF_STATEMENTS)] or list(heads)
+        sources = [source for source in sources if heads[source]] or sources
+        if len(sources) != 1:
+            example = ",".join(f"{source}:{as_of.position}" for source in sources)
             raise InvalidRequest(
                 f"position={as_of.position} is about one source: add source=, or write {example}"
             )
-        return {meant[0]: as_of.position}
+        return {sources[0]: as_of.position}
     for source in as_of.positions:
         if source not in heads:
-            raise InvalidRequest(f"position names {source}, but the question is not about it")
+            raise InvalidRequest(f"position names {source}, but the request is not about it")
     return dict(as_of.positions)
 
 
@@ -50,19 +50,19 @@ class Refold:
     states: dict[StreamKey, Any] = field(default_factory=dict)
     _links: dict[str, set[StreamKey]] = field(default_factory=dict)
 
-    def add(self, told: Iterable[tuple[StreamKey, TranslatedEvent]]) -> None:
+    def add(self, events: Iterable[tuple[StreamKey, TranslatedEvent]]) -> None:
         """Fold further events into their streams; those of one stream come in log order."""
-        for key, event in told:
+        for key, event in events:
             state = advance(self.streams_of[key[0]], self.states.get(key), event)
             if state is not None:
                 self.states[key] = state
 
     def links_of(self, keys: Iterable[StreamKey]) -> set[str]:
-        """Return the links of streams; what shares one is to be added and related."""
+        """Return the links of streams; streams that share one must be added and related."""
         return {link for key in keys for link in self._links_of(key)}
 
     def relate(self, keys: Iterable[StreamKey]) -> None:
-        """Let streams be seen by those that share a link with them."""
+        """Relate streams to those that share a link with them."""
         for key in keys:
             for link in self._links_of(key):
                 self._links.setdefault(link, set()).add(key)
@@ -71,8 +71,8 @@ class Refold:
         """Return a stream's row as its table would have it; None when nothing is known of it."""
         if key not in self.states:
             return None
-        found = {other for link in self._links_of(key) for other in self._links.get(link, ())}
-        related = [self.states[other] for other in sorted(found - {key})]
+        linked = {other for link in self._links_of(key) for other in self._links.get(link, ())}
+        related = [self.states[other] for other in sorted(linked - {key})]
         view = self.streams_of[key[0]].view(self.states[key], related, self.terms)
         return {**view.row, "source": self.terms.source, "kind": key[0], "id": key[1]}
 

@@ -1,7 +1,7 @@
-"""As-of: how an earlier state is found. Which facts counted, what they said, which page they fill.
+"""As-of: how an earlier state is read: which facts counted, what they stated, their page.
 
-`position` and `recorded_at` say what the log contained, `effective_at` what the provider dates at
-or before a time. An operator's decision counts from its position on, whatever it is about.
+`position` and `recorded_at` limit what the log contained, `effective_at` what the provider dates at
+or before a time. An operator's decision counts from its position on.
 """
 
 from __future__ import annotations
@@ -23,27 +23,26 @@ from ledger.eventlog.sources import load_terms
 from ledger.fold.batch import StreamKey
 from ledger.fold.translate import translate
 from ledger.model import SourceTerms
-from ledger.queries.as_of.refold import Refold, positions_asked
+from ledger.queries.as_of.refold import Refold, requested_positions
 from ledger.queries.money import HISTORY_MAX
 from ledger.queries.params import AsOfParams, QueryParams, after, write_cursor
-from ledger.queries.schemas import money as answers
-from ledger.queries.schemas.money import Step, build
-from ledger.queries.snapshot import BooksBehind, Row, Snapshot, SourcePlace, grouped
+from ledger.queries.schemas.money import AsOf, Step, from_row
+from ledger.queries.snapshot import BooksBehind, DatabaseRow, Snapshot, SourcePlace, group_rows
 
 Read: TypeAlias = Callable[[Snapshot, QueryParams], Awaitable[Any]]
 
 STREAMS_AT_ONCE: Final = 64
 EVENTS_AT_ONCE: Final = 256
 LOOKED_AT_MAX: Final = 10_000
-"""Candidates that one page looks at; then it ends early, and its `next` goes on."""
+"""Candidates that one page reads at most; then it ends early, and its `next` continues."""
 
 SELECT_NOW: Final = "SELECT clock_timestamp() AS now"
 SELECT_POSITION_AT: Final = "SELECT ledger.position_at($1, $2) AS position"
 SELECT_PARKED_THEN: Final = """
 SELECT count(*) AS parked FROM parked WHERE source = $1 AND position <= $2
 """
-# What a parked stream was told afterwards was not folded, and neither were decisions on it.
-SELECT_TOLD: Final = """
+# Later events of a parked stream were not folded, and neither were decisions on it.
+SELECT_FACTS: Final = """
 SELECT h.kind, h.id, h.position
   FROM unnest($2::text[], $3::text[]) AS u(kind, id)
   JOIN history AS h ON h.source = $1 AND h.kind = u.kind AND h.id = u.id
@@ -61,13 +60,13 @@ SELECT x.kind, x.resource_id, x.position
  ORDER BY 3
 """
 SELECT_LINKED_THEN: Final = """
-SELECT DISTINCT l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
+SELECT DISTINCT l.kind, l.id FROM unnest($2::text[]) AS u(link)
  CROSS JOIN LATERAL (
        SELECT links.kind, links.id FROM links
          JOIN transactions AS t ON t.source = $1 AND t.kind = links.kind AND t.id = links.id
           AND hashtextextended(t.id, 0) = hashtextextended(links.id, 0)
-        WHERE links.source = $1 AND links.link = wanted.link AND t.first_position <= $3
-          AND hashtextextended(links.link, 0) = hashtextextended(wanted.link, 0)
+        WHERE links.source = $1 AND links.link = u.link AND t.first_position <= $3
+          AND hashtextextended(links.link, 0) = hashtextextended(u.link, 0)
         ORDER BY links.kind DESC, links.id COLLATE "C" LIMIT 16) AS l
  WHERE NOT EXISTS (SELECT FROM parked AS p
                     WHERE p.source = $1 AND p.kind = l.kind AND p.resource_id = l.id
@@ -88,28 +87,28 @@ SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effec
 """
 
 
-def with_as_of(now: Read, then: Read) -> Read:
-    """Return the reading that answers `now`, or with as-of parameters `then`."""
+def with_as_of(current: Read, historical: Read) -> Read:
+    """Return a read that is `current`, or with as-of parameters `historical`."""
 
     async def read(snapshot: Snapshot, params: QueryParams) -> Any:
         if params.as_of is None:
-            return await now(snapshot, params)
-        return await then(await earlier(snapshot, params, params.as_of), params)
+            return await current(snapshot, params)
+        return await historical(await earlier(snapshot, params, params.as_of), params)
 
     return read
 
 
 async def earlier(snapshot: Snapshot, params: QueryParams, as_of: AsOfParams) -> Snapshot:
-    """Return the snapshot as it stood at what is asked for.
+    """Return the snapshot at the requested earlier state.
 
-    Raises NotFound for an unknown source, BadQuestion beyond the log or the present, and Behind
-    when the log has come so far and the books have not.
+    Raises NotFound for an unknown source, InvalidRequest beyond the log or the present, and
+    BooksBehind when the books have not reached a position that the log has.
     """
-    wanted = params.text("source")
-    sources = list(snapshot.places) if wanted is None else [snapshot.check(wanted)]
+    requested = params.text("source")
+    sources = list(snapshot.places) if requested is None else [snapshot.check(requested)]
     for source in as_of.positions:
         snapshot.check(source)
-    named = positions_asked(as_of, {s: snapshot.places[s].head for s in sources})
+    named = requested_positions(as_of, {s: snapshot.places[s].head for s in sources})
     await _check_is_past(snapshot, as_of.recorded_at)
     places = dict(snapshot.places)
     for source in sources:
@@ -121,9 +120,9 @@ async def earlier(snapshot: Snapshot, params: QueryParams, as_of: AsOfParams) ->
     positions = {source: places[source].books for source in sources}
     warnings: list[str] = []
     if as_of.recorded_at is not None:
-        asked = {s: place for s, place in positions.items() if place < named.get(s, place + 1)}
-        warnings = await clocks.doubts(snapshot.connection, asked, as_of.recorded_at)
-    resolved = answers.AsOf(
+        by_time = {s: place for s, place in positions.items() if place < named.get(s, place + 1)}
+        warnings = await clocks.doubts(snapshot.connection, by_time, as_of.recorded_at)
+    resolved = AsOf(
         effective_at=as_of.effective_at,
         recorded_at=as_of.recorded_at,
         position=positions,
@@ -138,8 +137,8 @@ async def _check_is_past(snapshot: Snapshot, moment: datetime | None) -> None:
     row = await snapshot.row(SELECT_NOW)
     now = row["now"] if row else datetime.now(UTC)
     if moment > now:
-        told = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        raise InvalidRequest(f"recorded_at is in the future; it is {told} here")
+        present = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        raise InvalidRequest(f"recorded_at is in the future; it is {present} here")
 
 
 async def _position(
@@ -169,15 +168,15 @@ async def page(
     snapshot: Snapshot,
     params: QueryParams,
     kinds: Mapping[str, type],
-    candidates: Callable[[str, int, Sequence[Any]], Awaitable[Sequence[Row]]],
-    evaluate: Callable[[str, Sequence[Row]], Awaitable[Sequence[Row | None]]],
-) -> tuple[list[Row], str | None]:
+    candidates: Callable[[str, int, Sequence[Any]], Awaitable[Sequence[DatabaseRow]]],
+    evaluate: Callable[[str, Sequence[DatabaseRow]], Awaitable[Sequence[DatabaseRow | None]]],
+) -> tuple[list[DatabaseRow], str | None]:
     """Fill one page with the candidates that were there then; return it and the next cursor.
 
     `kinds` are the columns of the key, within a source, in whose order candidates come. `evaluate`
-    says what each candidate was, or None.
+    returns the earlier row of each candidate, or None.
     """
-    rows: list[Row] = []
+    rows: list[DatabaseRow] = []
     last: list[Any] = []
     looked_at = 0
     for source in snapshot.sources(params):
@@ -223,10 +222,10 @@ async def _terms(snapshot: Snapshot, source: str) -> SourceTerms:
 async def _refold(snapshot: Snapshot, refold: Refold, keys: Sequence[StreamKey]) -> None:
     """Fold streams again, a bounded number of bodies at a time."""
     source = refold.terms.source
-    told = await snapshot.rows(SELECT_TOLD, source, *_columns(keys), *_within(snapshot, source))
+    facts = await snapshot.rows(SELECT_FACTS, source, *_columns(keys), *_within(snapshot, source))
     known = registry.load()
-    for first in range(0, len(told), EVENTS_AT_ONCE):
-        part = told[first : first + EVENTS_AT_ONCE]
+    for first in range(0, len(facts), EVENTS_AT_ONCE):
+        part = facts[first : first + EVENTS_AT_ONCE]
         places = sorted({row["position"] for row in part})
         bodies = {
             row["position"]: translate(known.dispatch, refold.terms, row, log_handler_failure)
@@ -247,11 +246,11 @@ def _columns(keys: Iterable[StreamKey]) -> tuple[list[str], list[str]]:
 async def histories_then(
     snapshot: Snapshot, source: str, keys: Sequence[StreamKey]
 ) -> dict[tuple[Any, ...], list[Step]]:
-    """Read what had been told of streams, by (kind, id)."""
+    """Read the earlier history of streams, by (kind, id)."""
     rows = await snapshot.rows(
         SELECT_HISTORY_THEN, source, *_columns(keys), *_within(snapshot, source), HISTORY_MAX
     )
     return {
-        stream: [build(Step, row) for row in group]
-        for stream, group in grouped(rows, "kind", "id").items()
+        stream: [from_row(Step, row) for row in group]
+        for stream, group in group_rows(rows, "kind", "id").items()
     }

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from ledger.queries.schemas.money import Answer, Cursor, Moment, Place
+from ledger.queries.schemas.money import Cursor, Moment, Positions, Schema
 
 Hash: TypeAlias = Annotated[str, Meta(description="SHA-256, base64 as in the note.")]
 Note: TypeAlias = Annotated[str, Meta(description="Signed checkpoint (C2SP tlog-checkpoint).")]
@@ -17,7 +17,7 @@ Key: TypeAlias = Annotated[
 ]
 
 
-class Seal(Answer, frozen=True):
+class Seal(Schema, frozen=True):
     """A signed checkpoint of one log: the root over its first `size` events."""
 
     source: str
@@ -28,15 +28,15 @@ class Seal(Answer, frozen=True):
     signed_at: Moment
 
 
-class Seals(Answer, frozen=True):
+class Seals(Schema, frozen=True):
     """Checkpoints by source, the newest first; `position` is the head of the log here."""
 
     seals: list[Seal]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class InclusionProof(Answer, frozen=True):
+class InclusionProof(Schema, frozen=True):
     """Proves that a checkpoint covers an event: from its leaf, `path` leads to `root`."""
 
     source: str
@@ -53,7 +53,7 @@ class InclusionProof(Answer, frozen=True):
     vkey: Key
 
 
-class ConsistencyProof(Answer, frozen=True):
+class ConsistencyProof(Schema, frozen=True):
     """Proves that the log of the later checkpoint begins with that of the earlier one."""
 
     source: str

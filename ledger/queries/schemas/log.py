@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
-from ledger.queries.schemas.money import Answer, Cursor, Moment, Place
+from ledger.queries.schemas.money import Cursor, Moment, Positions, Schema
 
 ReportedText: TypeAlias = Annotated[str, Meta(max_length=400, pattern=r"^[^\x00]*$")]
 
 
-class Event(Answer, frozen=True):
+class Event(Schema, frozen=True):
     """The envelope of one event; its body has an address of its own."""
 
     source: str
@@ -40,16 +40,16 @@ class EventDetail(Event, frozen=True):
     headers: dict[str, Any]
 
 
-class Events(Answer, frozen=True):
+class Events(Schema, frozen=True):
     """Events by source, the newest first; `position` is the head of the log here."""
 
     events: list[Event]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class Delivery(Answer, frozen=True):
-    """One request that reached the receiver, or many alike, and what it was answered."""
+class Delivery(Schema, frozen=True):
+    """One request that reached the receiver, or several equal ones, and the answer it got."""
 
     source: str
     at: Annotated[Moment, Meta(description="When it was recorded.")]
@@ -65,29 +65,29 @@ class Delivery(Answer, frozen=True):
     count: Annotated[
         int,
         Meta(
-            description="How many requests this stands for: beyond the first hundred duplicates "
+            description="How many requests this row counts: beyond the first hundred duplicates "
             "of an event on one day (UTC) the last of them counts the others."
         ),
     ]
     last_at: Annotated[Moment | None, Meta(description="When the last of them came.")]
 
 
-class Deliveries(Answer, frozen=True):
+class Deliveries(Schema, frozen=True):
     """Deliveries by source, the newest first; `position` is the head of the log here."""
 
     deliveries: list[Delivery]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class EventRef(Answer, frozen=True):
+class EventRef(Schema, frozen=True):
     """Names an event."""
 
     position: int
     event_id: str | None
 
 
-class OperatorException(Answer, frozen=True):
+class OperatorException(Schema, frozen=True):
     """Something an operator should look at, in its current state."""
 
     id: str
@@ -105,37 +105,37 @@ class OperatorException(Answer, frozen=True):
         Moment | None,
         Meta(
             description="When its event was recorded; of a finding, since when it is so, by the "
-            "provider's time; null where nothing tells."
+            "provider's time; null where it is unknown."
         ),
     ]
     closed_at: Moment | None
     note: str | None
 
 
-class Exceptions(Answer, frozen=True):
+class Exceptions(Schema, frozen=True):
     """Exceptions by source: those of its log, the newest first, then its findings likewise."""
 
     exceptions: list[OperatorException]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class Decision(Answer, frozen=True, forbid_unknown_fields=True):
+class Decision(Schema, frozen=True, forbid_unknown_fields=True):
     """What an operator decides about an exception."""
 
     action: Annotated[
         Literal["acknowledge", "keep", "retry"],
         Meta(
             description="acknowledge: seen, nothing changes; keep: the facts of the event at "
-            "`keep` stand; retry: fold what was set apart once more."
+            "`keep` apply; retry: fold again what was set apart."
         ),
     ]
-    keep: Annotated[int | None, Meta(description="Position of the event whose facts stand.")] = None
+    keep: Annotated[int | None, Meta(description="Position of the event whose facts apply.")] = None
     note: Annotated[ReportedText | None, Meta(description="Why.")] = None
     by: Annotated[ReportedText | None, Meta(description="Who decides.")] = None
 
 
-class Resolution(Answer, frozen=True):
+class Resolution(Schema, frozen=True):
     """An operator's decision, as an event of the log."""
 
     position: int
@@ -143,8 +143,8 @@ class Resolution(Answer, frozen=True):
     status: str
 
 
-class SourceStatus(Answer, frozen=True):
-    """How far one source's log has got, and the books behind it."""
+class SourceStatus(Schema, frozen=True):
+    """How far the log of one source and its books are."""
 
     source: str
     head: Annotated[int, Meta(description="Last position of the log.")]
@@ -162,7 +162,7 @@ class SourceStatus(Answer, frozen=True):
     generation: Annotated[int, Meta(description="The generation of the books that answers.")]
 
 
-class DatabaseStatus(Answer, frozen=True):
+class DatabaseStatus(Schema, frozen=True):
     """The database that answers."""
 
     version: str
@@ -173,7 +173,7 @@ class DatabaseStatus(Answer, frozen=True):
     ]
 
 
-class Status(Answer, frozen=True):
+class Status(Schema, frozen=True):
     """How the service is doing."""
 
     sources: list[SourceStatus]
@@ -182,10 +182,10 @@ class Status(Answer, frozen=True):
     version: Annotated[str, Meta(description="Version of the program.")]
     database: DatabaseStatus
     warnings: list[str]
-    position: Place
+    position: Positions
 
 
-class Received(Answer, frozen=True, omit_defaults=True):
+class Received(Schema, frozen=True, omit_defaults=True):
     """What the receiver answers to an authentic callback, after it is durable."""
 
     status: Annotated[str, Meta(description="`accepted`, `duplicate` or `quarantined`.")]
@@ -196,14 +196,14 @@ class Received(Answer, frozen=True, omit_defaults=True):
     detail: str | None = None
 
 
-class NotReceived(Answer, frozen=True):
+class NotReceived(Schema, frozen=True):
     """What the receiver answers when it stored nothing."""
 
     status: Annotated[str, Meta(description="`refused`, `unavailable` or `error`.")]
     reason: str
 
 
-class Problem(Answer, frozen=True):
+class Problem(Schema, frozen=True):
     """What went wrong, and what to do next (RFC 9457)."""
 
     type: Annotated[str, Meta(description="A stable name of this sort of problem.")]

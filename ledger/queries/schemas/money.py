@@ -1,4 +1,4 @@
-"""The answers of the query API, as types: what builds an answer also documents it."""
+"""The answers of the query API as types: each builds an answer and documents it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Amount: TypeAlias = Annotated[
     ),
 ]
 Moment: TypeAlias = Annotated[datetime, Meta(description="RFC 3339, UTC.")]
-Place: TypeAlias = Annotated[
+Positions: TypeAlias = Annotated[
     dict[str, int],
     Meta(
         description="Source → log position at which the whole answer is true.",
@@ -37,15 +37,15 @@ Parked: TypeAlias = Annotated[
 ]
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Schema(msgspec.Struct, frozen=True):
     """What every answer type shares: it is immutable."""
 
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=Schema)
 
 
 @lru_cache(maxsize=64)
-def _json_fields(kind: type[Answer]) -> frozenset[str]:
+def _json_fields(kind: type[Schema]) -> frozenset[str]:
     return frozenset(known.name for known in msgspec.structs.fields(kind) if _is_json(known.type))
 
 
@@ -54,8 +54,8 @@ def _is_json(kind: Any) -> bool:
     return kind == dict[str, Any] or any(_is_json(part) for part in get_args(kind))
 
 
-def build(kind: type[A], row: Mapping[str, Any], **more: Any) -> A:
-    """Make an answer from a database row: exact amounts as text, jsonb text as objects.
+def from_row(kind: type[A], row: Mapping[str, Any], **more: Any) -> A:
+    """Make an answer from a database row, with exact amounts as text and jsonb as objects.
 
     Columns that the type does not name are left out; `more` adds or replaces fields.
     """
@@ -73,36 +73,36 @@ def build(kind: type[A], row: Mapping[str, Any], **more: Any) -> A:
     return kind(**values)
 
 
-class AsOf(Answer, frozen=True):
-    """Which earlier state of things an answer is about."""
+class AsOf(Schema, frozen=True):
+    """Which earlier state an answer describes."""
 
-    effective_at: Annotated[Moment | None, Meta(description="Nothing dated later is in it.")]
-    recorded_at: Annotated[Moment | None, Meta(description="Nothing recorded later is in it.")]
+    effective_at: Annotated[Moment | None, Meta(description="Nothing dated later is included.")]
+    recorded_at: Annotated[Moment | None, Meta(description="Nothing recorded later is included.")]
     position: Annotated[
         dict[str, int], Meta(description="Source → the log position up to which it was known.")
     ]
     warnings: Annotated[
         list[str] | UnsetType,
-        Meta(description="There when a clock that was wrong makes the answer leave events out."),
+        Meta(description="Present when a wrong clock makes the answer leave events out."),
     ] = UNSET
 
 
 Earlier: TypeAlias = Annotated[
-    AsOf | UnsetType, Meta(description="There when an as-of was asked for.")
+    AsOf | UnsetType, Meta(description="Present when an as-of parameter was given.")
 ]
 
 
-class Reconciliation(Answer, frozen=True):
-    """How far a wallet's balance is proved by the provider's statements.
+class Reconciliation(Schema, frozen=True):
+    """How far the provider's statements confirm a wallet's balance.
 
-    Of an earlier state (as-of) nothing is claimed: INCOMPLETE.
+    An earlier state (as-of) is never confirmed: INCOMPLETE.
     """
 
     state: Annotated[
         str, Meta(description="RECONCILED, RECONCILED_WITH_TIMING, BREAKS or INCOMPLETE.")
     ] = "INCOMPLETE"
     through: Annotated[
-        Moment | None, Meta(description="The cut-off, exclusive: later movements are not claimed.")
+        Moment | None, Meta(description="The cut-off, exclusive: later movements are not covered.")
     ] = None
     statement_balance: Amount | None = None
     difference: Annotated[
@@ -112,15 +112,15 @@ class Reconciliation(Answer, frozen=True):
     breaks: Annotated[int | None, Meta(description="Open ones.")] = None
     position: Annotated[
         dict[str, int] | UnsetType,
-        Meta(description="Where both logs were when this was found; there when anything was."),
+        Meta(description="Positions of both logs in the latest run; present when there is one."),
     ] = UNSET
     current: Annotated[
         bool | UnsetType,
-        Meta(description="Whether these books are at that position; else it is found anew."),
+        Meta(description="Whether these books are at that position; if not, a new run follows."),
     ] = UNSET
 
 
-class Wallet(Answer, frozen=True):
+class Wallet(Schema, frozen=True):
     """One currency of one source."""
 
     source: str
@@ -132,17 +132,17 @@ class Wallet(Answer, frozen=True):
     reconciliation: Reconciliation
 
 
-class Wallets(Answer, frozen=True):
+class Wallets(Schema, frozen=True):
     """Wallets by source and currency."""
 
     wallets: list[Wallet]
     next: Cursor
-    position: Place
+    position: Positions
     parked: Parked
     as_of: Earlier = UNSET
 
 
-class Balance(Answer, frozen=True):
+class Balance(Schema, frozen=True):
     """One account in one currency."""
 
     source: str
@@ -154,17 +154,17 @@ class Balance(Answer, frozen=True):
     normal: Annotated[str, Meta(description="`debit` or `credit`.")]
 
 
-class Balances(Answer, frozen=True):
+class Balances(Schema, frozen=True):
     """Balances by source, account and currency."""
 
     balances: list[Balance]
     next: Cursor
-    position: Place
+    position: Positions
     parked: Parked
     as_of: Earlier = UNSET
 
 
-class Entry(Answer, frozen=True):
+class Entry(Schema, frozen=True):
     """One journal line."""
 
     source: str
@@ -179,16 +179,16 @@ class Entry(Answer, frozen=True):
     recorded_at: Moment
 
 
-class Entries(Answer, frozen=True):
+class Entries(Schema, frozen=True):
     """Journal lines by source, position and line."""
 
     entries: list[Entry]
     next: Cursor
-    position: Place
+    position: Positions
     as_of: Earlier = UNSET
 
 
-class Step(Answer, frozen=True):
+class Step(Schema, frozen=True):
     """One event in the life of a transaction or customer."""
 
     position: int
@@ -200,8 +200,8 @@ class Step(Answer, frozen=True):
     recorded_at: Moment
 
 
-class Transaction(Answer, frozen=True):
-    """One money movement, as all its callbacks together tell it."""
+class Transaction(Schema, frozen=True):
+    """One money movement, by all its callbacks together."""
 
     source: str
     kind: str
@@ -210,7 +210,7 @@ class Transaction(Answer, frozen=True):
     status: str
     amount: Amount | None
     currency: str | None
-    fees: Annotated[Amount | None, Meta(description="null: not told yet.")]
+    fees: Annotated[Amount | None, Meta(description="null: not reported yet.")]
     customer_id: str | None
     effective_at: Moment | None
     flags: list[str]
@@ -220,17 +220,17 @@ class Transaction(Answer, frozen=True):
     history: Annotated[list[Step], Meta(description="The last 1000 steps.")]
 
 
-class Transactions(Answer, frozen=True):
+class Transactions(Schema, frozen=True):
     """Transactions by source, the newest first."""
 
     transactions: list[Transaction]
     next: Cursor
-    position: Place
+    position: Positions
     as_of: Earlier = UNSET
 
 
-class Mention(Answer, frozen=True):
-    """The envelope of an event that tells of a transaction."""
+class Mention(Schema, frozen=True):
+    """The envelope of an event about a transaction."""
 
     position: int
     event_id: str
@@ -247,11 +247,11 @@ class TransactionDetail(Transaction, frozen=True):
 
     entries: list[Entry]
     events: list[Mention]
-    position: Place
+    position: Positions
     as_of: Earlier = UNSET
 
 
-class BankAccount(Answer, frozen=True):
+class BankAccount(Schema, frozen=True):
     """One bank account and its verification."""
 
     source: str
@@ -263,15 +263,15 @@ class BankAccount(Answer, frozen=True):
     details: dict[str, Any] | None
 
 
-class BankAccounts(Answer, frozen=True):
+class BankAccounts(Schema, frozen=True):
     """Bank accounts by source and id."""
 
     bank_accounts: list[BankAccount]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class VirtualAccount(Answer, frozen=True):
+class VirtualAccount(Schema, frozen=True):
     """One virtual account."""
 
     source: str
@@ -285,16 +285,16 @@ class VirtualAccount(Answer, frozen=True):
     details: dict[str, Any] | None
 
 
-class VirtualAccounts(Answer, frozen=True):
+class VirtualAccounts(Schema, frozen=True):
     """Virtual accounts by source and id."""
 
     virtual_accounts: list[VirtualAccount]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class Limit(Answer, frozen=True):
-    """The transaction limits of one customer, as last told."""
+class Limit(Schema, frozen=True):
+    """The transaction limits of one customer, as last reported."""
 
     source: str
     id: str
@@ -302,22 +302,22 @@ class Limit(Answer, frozen=True):
     limits: dict[str, Any] | None
 
 
-class Limits(Answer, frozen=True):
+class Limits(Schema, frozen=True):
     """Limits by source and id."""
 
     limits: list[Limit]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class LimitSet(Answer, frozen=True):
-    """Limits without the customer they stand under."""
+class LimitSet(Schema, frozen=True):
+    """Limits without their customer."""
 
     id: str
     limits: dict[str, Any] | None
 
 
-class LimitRequest(Answer, frozen=True):
+class LimitRequest(Schema, frozen=True):
     """One request to change limits."""
 
     source: str
@@ -328,15 +328,15 @@ class LimitRequest(Answer, frozen=True):
     conflict: dict[str, Any] | None
 
 
-class LimitRequests(Answer, frozen=True):
+class LimitRequests(Schema, frozen=True):
     """Limit requests by source and id."""
 
     limit_requests: list[LimitRequest]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class Rfi(Answer, frozen=True):
+class Rfi(Schema, frozen=True):
     """One request for information."""
 
     source: str
@@ -348,15 +348,15 @@ class Rfi(Answer, frozen=True):
     details: dict[str, Any] | None
 
 
-class Rfis(Answer, frozen=True):
+class Rfis(Schema, frozen=True):
     """Requests for information by source and id."""
 
     rfi: list[Rfi]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class Customer(Answer, frozen=True):
+class Customer(Schema, frozen=True):
     """One customer, its verification, and everything that names it."""
 
     source: str
@@ -384,17 +384,17 @@ class Customer(Answer, frozen=True):
     ]
 
 
-class Customers(Answer, frozen=True):
+class Customers(Schema, frozen=True):
     """Customers by source and id."""
 
     customers: list[Customer]
     next: Cursor
-    position: Place
+    position: Positions
     as_of: Earlier = UNSET
 
 
 class CustomerDetail(Customer, frozen=True):
-    """A customer, and where this is true."""
+    """A customer, and the position at which this is true."""
 
-    position: Place
+    position: Positions
     as_of: Earlier = UNSET

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from ledger.payload import NAME_MAX
 from ledger.queries.schemas.log import ReportedText
-from ledger.queries.schemas.money import Amount, Answer, Cursor, Moment, Place
+from ledger.queries.schemas.money import Amount, Cursor, Moment, Positions, Schema
 
 State = Annotated[
     str,
@@ -19,7 +19,7 @@ State = Annotated[
 ]
 
 
-class StatementFile(Answer, frozen=True):
+class StatementFile(Schema, frozen=True):
     """One imported statement."""
 
     source: str
@@ -32,21 +32,21 @@ class StatementFile(Answer, frozen=True):
     closing: Amount | None
     lines: int | None
     position: Annotated[int, Meta(description="In the log of the source's statements.")]
-    status: Annotated[str, Meta(description="`imported`, or `withdrawn` and counts no more.")]
+    status: Annotated[str, Meta(description="`imported`, or `withdrawn`, which no longer counts.")]
     by: Annotated[str | None, Meta(description="Who withdrew it.")]
     note: Annotated[str | None, Meta(description="Why it was withdrawn.")]
 
 
-class Statements(Answer, frozen=True):
+class Statements(Schema, frozen=True):
     """Imported statements by source, the newest first."""
 
     statements: list[StatementFile]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class StatementLine(Answer, frozen=True):
-    """One line as the latest statement of it says."""
+class StatementLine(Schema, frozen=True):
+    """One line, as the latest statement that has it states it."""
 
     source: str
     line: str | None
@@ -67,44 +67,44 @@ class StatementLine(Answer, frozen=True):
     match: Annotated[str | None, Meta(description="What the match is about.")]
 
 
-class StatementLines(Answer, frozen=True):
+class StatementLines(Schema, frozen=True):
     """Statement lines by source, in the order of the log."""
 
     statement_lines: list[StatementLine]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class Imported(Answer, frozen=True):
+class Imported(Schema, frozen=True):
     """What an import did."""
 
-    status: Annotated[str, Meta(description="`accepted`, or `duplicate`: nothing happened.")]
+    status: Annotated[str, Meta(description="`accepted`, or `duplicate`: nothing changed.")]
     source: str
     position: Annotated[int, Meta(description="In the log of the source's statements.")]
     lines: int
     new: int
     changed: int
-    withdrawn: Annotated[int, Meta(description="Lines of the period that it has no more.")]
+    withdrawn: Annotated[int, Meta(description="Lines of the period that it no longer has.")]
 
 
-class Withdrawal(Answer, frozen=True, forbid_unknown_fields=True):
-    """The withdrawal of a mistaken statement; who and why must be said."""
+class Withdrawal(Schema, frozen=True, forbid_unknown_fields=True):
+    """The withdrawal of a mistaken statement; `by` and `note` are required."""
 
     by: Annotated[ReportedText, Meta(description="Who withdraws it.")]
     note: Annotated[ReportedText, Meta(description="Why.")]
 
 
-class Withdrawn(Answer, frozen=True):
+class Withdrawn(Schema, frozen=True):
     """What a withdrawal did."""
 
     source: str
     position: Annotated[int, Meta(description="In the log of the source's statements.")]
     files: Annotated[int, Meta(description="Imports of the file: one per currency and period.")]
-    lines: Annotated[int, Meta(description="Lines that no statement states any more.")]
+    lines: Annotated[int, Meta(description="Lines that no statement has any more.")]
 
 
-class BreakAnswer(Answer, frozen=True):
-    """One difference between statement and books, or (TIMING) one thing on its way."""
+class BreakAnswer(Schema, frozen=True):
+    """One difference between statement and books, or (TIMING) one item in transit."""
 
     id: str
     source: str
@@ -115,8 +115,8 @@ class BreakAnswer(Answer, frozen=True):
     difference: Annotated[
         Amount,
         Meta(
-            description="Books - statement: what the books say beyond the statement, before any "
-            "decision; negative where they lack."
+            description="Books - statement, before any decision; negative where the books "
+            "have less."
         ),
     ]
     gap: Annotated[
@@ -139,15 +139,15 @@ class BreakAnswer(Answer, frozen=True):
     note: str | None
 
 
-class Breaks(Answer, frozen=True):
+class Breaks(Schema, frozen=True):
     """Breaks by source and id."""
 
     breaks: list[BreakAnswer]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class Sealed(Answer, frozen=True):
+class Sealed(Schema, frozen=True):
     """The first signed checkpoint that covers a position."""
 
     source: str
@@ -156,7 +156,7 @@ class Sealed(Answer, frozen=True):
     root: Annotated[str | None, Meta(description="Hex; null: not sealed yet.")]
 
 
-class TypeSum(Answer, frozen=True):
+class TypeSum(Schema, frozen=True):
     """Open breaks of one type and age."""
 
     type: str
@@ -166,7 +166,7 @@ class TypeSum(Answer, frozen=True):
     gap: Annotated[Amount, Meta(description="The sum of their gaps: books - statement.")]
 
 
-class Sheet(Answer, frozen=True):
+class Sheet(Schema, frozen=True):
     """The balance sheet of a run: closing + in transit + breaks + residual = ledger.
 
     Differences, gaps and what is in transit are therefore books - statement.
@@ -187,7 +187,9 @@ class Sheet(Answer, frozen=True):
     difference: Annotated[
         Amount, Meta(description="ledger - closing: in transit, breaks and residual together.")
     ]
-    residual: Annotated[Amount, Meta(description="What nothing explains; 0 when all is well.")]
+    residual: Annotated[
+        Amount, Meta(description="What nothing explains; 0 when the sheet is complete.")
+    ]
     chain: Annotated[Amount, Meta(description="closing - opening - all lines; 0 when complete.")]
     lines: int
     lines_matched: int
@@ -198,8 +200,8 @@ class Sheet(Answer, frozen=True):
     by_type: list[TypeSum]
 
 
-class RunAnswer(Answer, frozen=True):
-    """The reconciliation of one wallet, and everything that it rests on."""
+class RunAnswer(Schema, frozen=True):
+    """The reconciliation of one wallet, with everything that it is based on."""
 
     source: str
     currency: str
@@ -212,11 +214,11 @@ class RunAnswer(Answer, frozen=True):
     positions: Annotated[dict[str, int], Meta(description="Where both logs were.")]
     seals: list[Sealed]
     rules_sha256: str
-    sha256: Annotated[str, Meta(description="Digest of everything that the run found.")]
+    sha256: Annotated[str, Meta(description="Digest of all results of the run.")]
     current: Annotated[bool, Meta(description="Whether the books are still at `positions`.")]
 
 
-class Unproved(Answer, frozen=True):
+class Unproved(Schema, frozen=True):
     """A wallet that moved and has no statement: INCOMPLETE."""
 
     source: str
@@ -224,19 +226,19 @@ class Unproved(Answer, frozen=True):
     total: Amount
 
 
-class Runs(Answer, frozen=True):
+class Runs(Schema, frozen=True):
     """The latest reconciliation of each wallet, by source and currency."""
 
     reconciliations: list[RunAnswer]
     without_statement: Annotated[
-        list[Unproved], Meta(description="Wallets that nothing is known about: INCOMPLETE.")
+        list[Unproved], Meta(description="Wallets without any statement: INCOMPLETE.")
     ]
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class FindingAnswer(Answer, frozen=True):
-    """Something that looks incomplete, seen without a statement."""
+class FindingAnswer(Schema, frozen=True):
+    """Something that looks incomplete, found without a statement."""
 
     source: str
     reason: Annotated[
@@ -258,24 +260,24 @@ class FindingAnswer(Answer, frozen=True):
     exception: Annotated[str, Meta(description="Its id among `/v1/exceptions`.")]
 
 
-class Findings(Answer, frozen=True):
+class Findings(Schema, frozen=True):
     """Findings by source, reason and id."""
 
     findings: list[FindingAnswer]
     as_of: Moment
     next: Cursor
-    position: Place
+    position: Positions
 
 
-class BreakDecision(Answer, frozen=True, forbid_unknown_fields=True):
-    """What an operator decides about a break; who and why must be said."""
+class BreakDecision(Schema, frozen=True, forbid_unknown_fields=True):
+    """What an operator decides about a break; `by` and `note` are required."""
 
     action: Annotated[
         Literal["match", "write_off", "post_fee", "void", "reopen", "note"],
         Meta(
             description="match: `items` belong together; write_off: post the difference; post_fee: "
             "post it to expenses:fees; void: take the transaction back, or the line to suspense; "
-            "reopen: take the decision back; note: only say something."
+            "reopen: take the decision back; note: only add a note."
         ),
     ]
     by: Annotated[ReportedText, Meta(description="Who decides.")]

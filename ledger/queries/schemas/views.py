@@ -8,19 +8,19 @@ import msgspec
 from msgspec import Meta
 
 from ledger.model import Table
-from ledger.queries.schemas.money import Amount, Answer, Cursor, Moment, Place
+from ledger.queries.schemas.money import Amount, Cursor, Moment, Positions, Schema
 
 ColumnType: TypeAlias = Literal["text", "texts", "integer", "boolean", "amount", "time", "json"]
 
 
-class ViewColumn(Answer, frozen=True):
+class ViewColumn(Schema, frozen=True):
     """One column of a view."""
 
     name: str
     type: ColumnType
 
 
-class ViewDescription(Answer, frozen=True):
+class ViewDescription(Schema, frozen=True):
     """One view: a table of the books."""
 
     table: Annotated[str, Meta(description="Its rows are at `/v1/views/<table>`.")]
@@ -31,11 +31,11 @@ class ViewDescription(Answer, frozen=True):
     ]
 
 
-class Views(Answer, frozen=True):
+class Views(Schema, frozen=True):
     """Every view that is listed, by name."""
 
     views: list[ViewDescription]
-    position: Place
+    position: Positions
 
 
 TYPES: Final[dict[str, tuple[ColumnType, Any]]] = {
@@ -51,7 +51,7 @@ TYPES: Final[dict[str, tuple[ColumnType, Any]]] = {
 """PostgreSQL type of a column → its name in the description, and its type in an answer."""
 
 
-def row_type(table: Table, columns: dict[str, str]) -> type[Answer]:
+def row_type(table: Table, columns: dict[str, str]) -> type[Schema]:
     """Make the type of a view's rows; columns outside the key may be null."""
     fields = []
     for name, kind in columns.items():
@@ -60,9 +60,9 @@ def row_type(table: Table, columns: dict[str, str]) -> type[Answer]:
     return _struct(f"{_camel(table.name)}ViewRow", f"One row of the view {table.name}.", fields)
 
 
-def list_type(table: Table, row: type[Answer]) -> type[Answer]:
+def list_type(table: Table, row: type[Schema]) -> type[Schema]:
     """Make the type of a page of a view."""
-    fields = [("rows", list[row]), ("next", Cursor), ("position", Place)]  # type: ignore[valid-type]
+    fields = [("rows", list[row]), ("next", Cursor), ("position", Positions)]  # type: ignore[valid-type]
     about = f"Rows of the view {table.name}, by source and {', '.join(table.order)}."
     return _struct(f"{_camel(table.name)}View", about, fields)
 
@@ -71,8 +71,8 @@ def _camel(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _struct(name: str, about: str, fields: list[tuple[str, Any]]) -> type[Answer]:
+def _struct(name: str, about: str, fields: list[tuple[str, Any]]) -> type[Schema]:
     made: type[Any] = msgspec.defstruct(
-        name, fields, bases=(Answer,), frozen=True, module=__name__, namespace={"__doc__": about}
+        name, fields, bases=(Schema,), frozen=True, module=__name__, namespace={"__doc__": about}
     )
     return made

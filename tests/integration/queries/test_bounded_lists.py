@@ -192,7 +192,7 @@ async def test_a_busy_customers_lists_are_cut_and_say_so(database: Database) -> 
         await connection.execute(FILL[0], 12)
         await connection.execute(FILL[2], 3)
     async with database.service() as connection, reads.open_snapshot(connection) as snapshot:
-        told = await reads_people._told(snapshot, "straitsx", ["busy", "customer_0"])
+        told = await reads_people._belongings(snapshot, "straitsx", ["busy", "customer_0"])
     assert [(len(told[name]["limits"]), told[name]["cut"]) for name in ("busy", "customer_0")] == [
         (reads_people.LISTED_MAX, ["limits"]), (0, []),
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.api.routes import all_routes
 from ledger.errors import InvalidRequest
-from ledger.queries.as_of.refold import positions_asked
+from ledger.queries.as_of.refold import requested_positions
 from ledger.queries.params import AsOfParams, QueryParams, Route, after, parse_params, write_cursor
 
 BY_PATH = {route.path: route for route in all_routes()}
@@ -103,35 +103,40 @@ def test_an_as_of_is_read_wherever_it_is_taken(path: str) -> None:
 def test_an_as_of_names_the_positions_of_several_sources() -> None:
     found = asked(position="straitsx:25,gokart:3").as_of
     assert found == AsOfParams(positions={"straitsx": 25, "gokart": 3})
-    assert positions_asked(found, {"gokart": 3, "straitsx": 30}) == {"straitsx": 25, "gokart": 3}
+    assert requested_positions(found, {"gokart": 3, "straitsx": 30}) == {
+        "straitsx": 25,
+        "gokart": 3,
+    }
 
 
 def test_a_bare_position_is_about_one_source() -> None:
     found = AsOfParams(position=25)
-    assert positions_asked(found, {"straitsx": 30}) == {"straitsx": 25}
+    assert requested_positions(found, {"straitsx": 30}) == {"straitsx": 25}
     with pytest.raises(InvalidRequest, match="add source=, or write gokart:25,straitsx:25"):
-        positions_asked(found, {"gokart": 3, "straitsx": 30})
+        requested_positions(found, {"gokart": 3, "straitsx": 30})
 
 
 def test_a_log_of_statements_does_not_make_a_bare_position_vague() -> None:
     found = AsOfParams(position=25)
-    assert positions_asked(found, {"straitsx": 30, "straitsx.statements": 4}) == {"straitsx": 25}
-    assert positions_asked(found, {"straitsx.statements": 4}) == {"straitsx.statements": 25}
+    assert requested_positions(found, {"straitsx": 30, "straitsx.statements": 4}) == {
+        "straitsx": 25
+    }
+    assert requested_positions(found, {"straitsx.statements": 4}) == {"straitsx.statements": 25}
     with pytest.raises(InvalidRequest, match=r"write gokart:25,straitsx:25$"):
-        positions_asked(found, {"gokart": 3, "straitsx": 30, "straitsx.statements": 4})
+        requested_positions(found, {"gokart": 3, "straitsx": 30, "straitsx.statements": 4})
 
 
 def test_a_source_without_events_does_not_make_a_bare_position_vague() -> None:
     found = AsOfParams(position=25)
-    assert positions_asked(found, {"gokart": 0, "straitsx": 30}) == {"straitsx": 25}
-    assert positions_asked(found, {"gokart": 0}) == {"gokart": 25}
+    assert requested_positions(found, {"gokart": 0, "straitsx": 30}) == {"straitsx": 25}
+    assert requested_positions(found, {"gokart": 0}) == {"gokart": 25}
     with pytest.raises(InvalidRequest, match=r"write gokart:25,straitsx:25$"):
-        positions_asked(found, {"gokart": 0, "straitsx": 0})
+        requested_positions(found, {"gokart": 0, "straitsx": 0})
 
 
 def test_a_position_of_a_source_that_is_not_asked_about_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="position names gokart"):
-        positions_asked(AsOfParams(positions={"gokart": 3}), ["straitsx"])
+        requested_positions(AsOfParams(positions={"gokart": 3}), ["straitsx"])
 
 
 def test_currencies_are_asked_for_in_any_case() -> None:

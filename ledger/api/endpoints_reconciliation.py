@@ -1,4 +1,4 @@
-"""Statements in, decisions on breaks, findings and the printed report, over HTTP."""
+"""What the addresses about statements and reconciliation do with a checked request."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import msgspec
 import orjson
 from aiohttp import web
 
-from ledger.api.endpoints import QUERY, answer_read, answered
+from ledger.api.endpoints import QUERY, answer_read, json_answer
 from ledger.api.problems import PAGE_HEADERS, PRIVATE
 from ledger.errors import Conflicting, InvalidRequest, NotFound, StatementRefused
 from ledger.eventlog.identity import statements_log
 from ledger.eventlog.new_event import NewEvent
 from ledger.evidence.authenticity import require_secret
-from ledger.queries import findings as reads_findings
-from ledger.queries import reconciliation as reads_recon
-from ledger.queries.params import QueryParams, decoded
+from ledger.queries import findings, reconciliation
+from ledger.queries.params import QueryParams, decode_body
 from ledger.queries.schemas.log import Resolution
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
@@ -31,7 +30,7 @@ from ledger.queries.schemas.reconciliation import (
     Withdrawn,
 )
 from ledger.queries.snapshot import Snapshot, read_consistent
-from ledger.reconciliation import report as recon_report
+from ledger.reconciliation import report
 from ledger.reconciliation.decisions import DecisionRequest, decide, decision_event
 from ledger.statements.import_process import ImportOptions, import_file
 from ledger.statements.importer import BUSY, withdraw_statement
@@ -50,30 +49,30 @@ ROLE: Final[web.AppKey[str]] = web.AppKey("RECON_ROLE")
 APPEND: Final[web.AppKey[Append]] = web.AppKey("RECON_APPEND")
 NOW: Final[web.AppKey[Callable[[], datetime]]] = web.AppKey("RECON_NOW")
 IMPORTING: Final[web.AppKey[set[str]]] = web.AppKey("RECON_IMPORTING")
-"""The sources of which a file is being taken by this process."""
+"""The sources of which this process is importing a file."""
 
 
 async def import_statement(request: web.Request, params: QueryParams) -> web.Response:
-    """Take a statement's file: read it, check it, append it to the log."""
+    """Import a statement's file: read it, check it, append it to the log."""
     settings = request.app[QUERY].settings
     source = _configured(request, params.text("source") or "")
-    told = _options(params)
+    options = _options(params)
     with _alone(request.app[IMPORTING], source):
         body = await _body(request, settings.statement_bytes_max)
-        found = await asyncio.to_thread(
-            import_file, request.app[DSN], settings.sources[source], body, told, request.app[NOW](),
-            again=params.text("again") is not None,
+        result = await asyncio.to_thread(
+            import_file, request.app[DSN], settings.sources[source], body, options,
+            request.app[NOW](), again=params.text("again") is not None,
         )  # fmt: skip
     done = Imported(
-        found.status, statements_log(source), found.position, found.lines, found.new, found.changed,
-        found.withdrawn,
+        result.status, statements_log(source), result.position, result.lines, result.new,
+        result.changed, result.withdrawn,
     )  # fmt: skip
-    return answered(done, {statements_log(source): done.position})
+    return json_answer(done, {statements_log(source): done.position})
 
 
 @contextmanager
 def _alone(importing: set[str], source: str) -> Iterator[None]:
-    """Take one file of a source at a time, so that files do not pile up. Raises Conflicting."""
+    """Allow one import per source at a time, so that files do not pile up. Raises Conflicting."""
     if source in importing:
         raise Conflicting(BUSY.format(source))
     importing.add(source)
@@ -106,7 +105,7 @@ def _options(params: QueryParams) -> ImportOptions:
 
 
 async def _body(request: web.Request, bytes_max: int) -> bytes:
-    """Read a body within its limits. Raises BadQuestion or StatementRefused."""
+    """Read a body within its limits. Raises InvalidRequest or StatementRefused."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise InvalidRequest("send the file as it is, without a Content-Encoding")
     chunks, size = [], 0
@@ -126,22 +125,22 @@ async def _body(request: web.Request, bytes_max: int) -> bytes:
 
 
 async def withdraw(request: web.Request, params: QueryParams) -> web.Response:
-    """Take a mistaken statement back; it stays in the log and counts no more."""
+    """Withdraw a mistaken statement; it stays in the log and no longer counts."""
     settings = request.app[QUERY].settings
     source = _configured(request, params.need("source"))
-    told = await _decision(request, Withdrawal)
-    said = {"by": told.by, "note": told.note}
+    withdrawal = await _decision(request, Withdrawal)
+    reason = {"by": withdrawal.by, "note": withdrawal.note}
     work = withdraw_statement(
-        request.app[DSN], source, params.need("sha256"), said, request.app[NOW](),
+        request.app[DSN], source, params.need("sha256"), reason, request.app[NOW](),
         settings.sources[source],
     )  # fmt: skip
     done = await asyncio.to_thread(asyncio.run, work)
     answer = Withdrawn(statements_log(source), done.position, done.files, done.lines)
-    return answered(answer, {statements_log(source): done.position})
+    return json_answer(answer, {statements_log(source): done.position})
 
 
 async def statement_file(request: web.Request, params: QueryParams) -> web.StreamResponse:
-    """Give a statement's file back, part by part."""
+    """Return a statement's file, part by part."""
     source, sha256 = params.need("source"), params.need("sha256")
     response = web.StreamResponse(
         headers={
@@ -166,37 +165,38 @@ async def _part(
     request: web.Request, params: QueryParams, source: str, sha256: str, number: int
 ) -> tuple[int, bytes]:
     async def read(snapshot: Snapshot) -> tuple[int, bytes]:
-        return await reads_recon.part(snapshot, source, sha256, number)
+        return await reconciliation.file_part(snapshot, source, sha256, number)
 
     return await read_consistent(request.app[QUERY].pool, params.at_least, read)
 
 
 async def decide_break(request: web.Request, params: QueryParams) -> web.Response:
     """Take an operator's decision on a break; it becomes an event of the source's log."""
-    told = await _decision(request, BreakDecision)
-    asked = DecisionRequest(told.action, told.by, told.note, tuple(told.items), told.account)
-    if asked.items and asked.action != "match":
+    rules = request.app[QUERY].settings.rules
+    body = await _decision(request, BreakDecision)
+    decision = DecisionRequest(body.action, body.by, body.note, tuple(body.items), body.account)
+    if decision.items and decision.action != "match":
         raise InvalidRequest("items go with the action match only")
 
     async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
-        return await decide(snapshot, params.need("id"), asked, request.app[QUERY].settings.rules)
+        return await decide(snapshot, params.need("id"), decision, rules)
 
-    source, body = await read_consistent(request.app[QUERY].pool, {}, read)
+    source, event = await read_consistent(request.app[QUERY].pool, {}, read)
     now = request.app[NOW]()
-    new_event = decision_event(source, body | {"decided_at": now.isoformat()}, now)
+    new_event = decision_event(source, event | {"decided_at": now.isoformat()}, now)
     answer = msgspec.convert(await request.app[APPEND](source, new_event), Resolution)
-    return answered(answer, {source: answer.position})
+    return json_answer(answer, {source: answer.position})
 
 
 async def _decision(request: web.Request, kind: type[D]) -> D:
-    """Read a decision. Raises BadQuestion when it cannot be read, or does not say who and why."""
+    """Read a decision. Raises InvalidRequest when it is unreadable or lacks who or why."""
     if request.content_type != "application/json":
         raise InvalidRequest("send the decision as JSON, with Content-Type: application/json")
     raw = await _body(request, DECISION_BYTES_MAX)
-    told = decoded(raw, kind, "the decision")
-    if not told.by.strip() or not told.note.strip():
-        raise InvalidRequest('say who decides in "by" and why in "note"')
-    return told
+    decision = decode_body(raw, kind, "the decision")
+    if not decision.by.strip() or not decision.note.strip():
+        raise InvalidRequest('name who decides in "by" and why in "note"')
+    return decision
 
 
 async def list_findings(request: web.Request, params: QueryParams) -> web.Response:
@@ -204,7 +204,7 @@ async def list_findings(request: web.Request, params: QueryParams) -> web.Respon
     rules = request.app[QUERY].settings.rules
 
     async def read(snapshot: Snapshot, params: QueryParams) -> Any:
-        return await reads_findings.findings(snapshot, params, rules)
+        return await findings.findings(snapshot, params, rules)
 
     return await answer_read(request, params, read)
 
@@ -214,22 +214,22 @@ async def print_report(request: web.Request, params: QueryParams) -> web.Respons
     source, currency = params.need("source"), params.need("currency")
 
     async def read(snapshot: Snapshot) -> tuple[RunAnswer, list[BreakAnswer]]:
-        return await reads_recon.one(snapshot, source, currency)
+        return await reconciliation.wallet_run(snapshot, source, currency)
 
     run, breaks = await read_consistent(request.app[QUERY].pool, params.at_least, read)
-    # `current` is about the moment of asking, not about the run.
+    # `current` is about the moment of the request, not about the run.
     document = orjson.loads(msgspec.json.encode(run))
     rows = orjson.loads(msgspec.json.encode(breaks))
     if params.text("as") == "csv":
         return web.Response(
-            body=recon_report.csv_of(document, rows), content_type="text/csv", charset="utf-8",
+            body=report.csv_of(document, rows), content_type="text/csv", charset="utf-8",
             headers={**PRIVATE, "Content-Disposition": "attachment"},
         )  # fmt: skip
     policy = (
-        f"default-src 'none'; style-src '{recon_report.STYLE_HASH}'; frame-ancestors 'none'; "
+        f"default-src 'none'; style-src '{report.STYLE_HASH}'; frame-ancestors 'none'; "
         "base-uri 'none'; form-action 'none'"
     )
     return web.Response(
-        body=recon_report.html_of(document, rows), content_type="text/html", charset="utf-8",
+        body=report.html_of(document, rows), content_type="text/html", charset="utf-8",
         headers={**PAGE_HEADERS, "Content-Security-Policy": policy},
     )  # fmt: skip
