@@ -9,7 +9,6 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ledger.cli.options import PROVE, Flag, Json
-from ledger.database.errors import EXPECTED
 from ledger.errors import InvalidRequest
 
 Against = Annotated[tuple[Path, ...], Parameter(negative="", show_default=False)]
@@ -198,6 +197,7 @@ def _make_folder() -> None:
 
     from ledger.config.settings import load
     from ledger.database import connection as database
+    from ledger.database.errors import EXPECTED
     from ledger.errors import ServerNotFound
     from ledger.evidence import checkpoint_file as sealfile
     from ledger.evidence import keys

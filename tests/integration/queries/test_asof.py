@@ -208,11 +208,11 @@ def facts(seed: int) -> list[tuple[str, bytes, str | None, Fact | None]]:
     """Return made-up callbacks with what they say."""
     known, found = registry.load(), []
     for each in stories(Random(seed)):
-        terms = STRAITSX if each.source == "straitsx" else GOKART
+        terms = STRAITSX if each.provider == "straitsx" else GOKART
         fact = None
         if each.body != b"{nonsense":
             fact = known.dispatch.translate(terms, "callback", each.event, each.body)
-        found.append((each.source, each.body, each.event, fact))
+        found.append((each.provider, each.body, each.event, fact))
     return found
 
 
