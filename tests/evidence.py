@@ -14,8 +14,7 @@ import orjson
 from ledger import registry
 from ledger.eventlog.appender import Log
 from ledger.eventlog.new_event import NewEvent, callback_event
-from ledger.evidence import checkpoint_file as sealfile
-from ledger.evidence import keys
+from ledger.evidence import checkpoint_file, keys
 from tests.asking import payment, payout
 from tests.conftest import Database
 
@@ -58,8 +57,8 @@ async def append_bodies(database: Database, bodies: list[bytes], source: str = "
 
 def with_key(database: Database, data_dir: Path) -> Database:
     """Give a database a data directory of its own, with what the service's first start makes."""
-    keys.private_folder(data_dir / sealfile.FOLDER)
-    keys.first(data_dir)
+    keys.create_private_folder(data_dir / checkpoint_file.FOLDER)
+    keys.create_first(data_dir)
     return replace(database, settings=replace(database.settings, data_dir=data_dir))
 
 

@@ -199,13 +199,12 @@ def _make_folder() -> None:
     from ledger.database import connection as database
     from ledger.database.errors import EXPECTED
     from ledger.errors import ServerNotFound
-    from ledger.evidence import checkpoint_file as sealfile
-    from ledger.evidence import keys
+    from ledger.evidence import checkpoint_file, keys
     from ledger.evidence import store as seals
     from ledger.postgres.attach import database_dsn
 
     settings = load(os.environ)
-    folder = settings.data_dir / sealfile.FOLDER
+    folder = settings.data_dir / checkpoint_file.FOLDER
     if folder.exists():
         return
     try:
@@ -219,7 +218,7 @@ def _make_folder() -> None:
 
     try:
         if not asyncio.run(is_sealed()):
-            keys.private_folder(folder)
+            keys.create_private_folder(folder)
     except EXPECTED as error:
         print(f"ledger: {folder} is not made: {error}; see `ledger doctor`", file=sys.stderr)
 

@@ -1,7 +1,7 @@
 """The append-only file of signed checkpoints: `<data_dir>/checkpoints/<source>.txt`.
 
-It is evidence outside the database: a copy of it elsewhere convicts a rewritten log. Notes are
-separated by empty lines; a fragment that a crash left is marked ` (torn)` and passed over.
+It is evidence outside the database: a copy of it elsewhere proves that a log was rewritten. Empty
+lines separate the notes; an incomplete note that a crash left gets ` (torn)` and is skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 from ledger.config.source import LOG_NAME
 from ledger.errors import BadNote, CannotSeal
-from ledger.evidence.keys import append_durably, private_folder
+from ledger.evidence.keys import append_durably, create_private_folder
 from ledger.evidence.signed_note import Checkpoint, notes_in, open_checkpoint
 from ledger.runtime.files import sync_folder
 
@@ -23,13 +23,13 @@ FOLDER: Final = "checkpoints"
 TAIL_BYTES: Final = 65_536
 HEADING: Final = "checkpoints of "
 LATE_MAX: Final = 2
-"""Checkpoints at most that a crash keeps from the file: each sealer signs one at a time."""
+"""Checkpoints that a crash may keep from the file: each of two sealers signs one at a time."""
 
 _TORN: Final = " (torn)\n\n"
 
 
 def path_of(data_dir: Path, source: str) -> Path:
-    """Name the file of a source. Raises CannotSeal for what cannot be a source's name."""
+    """Return the file of a source. Raises CannotSeal for an invalid name of a source."""
     if not LOG_NAME.fullmatch(source):
         raise CannotSeal(
             f"{source[:80]!r} cannot be the name of a source, so the database was changed; find "
@@ -39,9 +39,9 @@ def path_of(data_dir: Path, source: str) -> Path:
 
 
 def begin(path: Path) -> None:
-    """Make the file of a source that has no checkpoint yet, with a heading and no note.
+    """Create the file of a source without checkpoints, with a heading and no note.
 
-    Raises FileExistsError when it is there, FileNotFoundError without the folder.
+    Raises FileExistsError when it exists, FileNotFoundError without the folder.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     append_durably(fresh, f"{HEADING}{path.stem}\n\n")
@@ -53,12 +53,12 @@ def begin(path: Path) -> None:
 
 
 def begin_again(data_dir: Path, source: str) -> Path | None:
-    """Put the file of a source aside and begin another one; return where the old one is.
+    """Rename the file of a source and begin another one; return the renamed file.
 
-    The sealer then writes into it what the database has.
+    The sealer then writes the checkpoints of the database to it.
     """
     path, aside = path_of(data_dir, source), None
-    private_folder(path.parent)
+    create_private_folder(path.parent)
     if path.exists():
         places = (path.with_suffix(f".{n}.old") for n in range(1, 10_000))
         aside = next(place for place in places if not place.exists())
@@ -68,7 +68,7 @@ def begin_again(data_dir: Path, source: str) -> Path | None:
 
 
 def is_begun(path: Path) -> bool:
-    """Tell whether a file was begun and no checkpoint was written to it yet."""
+    """Tell whether a file has its heading and no checkpoint yet."""
     with suppress(FileNotFoundError), path.open("rb") as file:
         return file.read(len(HEADING)) == HEADING.encode() and last(path) is None
     return False
@@ -77,7 +77,7 @@ def is_begun(path: Path) -> bool:
 def append(path: Path, notes: Sequence[str]) -> None:
     """Append signed notes and wait until they are on disk.
 
-    Raises CannotSeal when the file is not there, or was emptied.
+    Raises CannotSeal when the file does not exist or is empty.
     """
     if not notes:
         return
@@ -87,7 +87,7 @@ def append(path: Path, notes: Sequence[str]) -> None:
 
 
 def lost(path: Path, what: str) -> str:
-    """Say what is missing of a file, and what to do."""
+    """Return the message that a file lost checkpoints, and what to do."""
     return (
         f"{path} {what}, although checkpoints were signed: restore it from a backup and run "
         f"`ledger verify`; only if it is lost for good, `ledger seal begin-file {path.stem}` "
@@ -96,7 +96,7 @@ def lost(path: Path, what: str) -> str:
 
 
 def missing(path: Path, what: str) -> str:
-    """Say what is missing of a file of which no checkpoint is known, and what to do."""
+    """Return the message that a file without known checkpoints is missing, and what to do."""
     return (
         f"{path} {what}: if it was ever there, restore it from a backup and run `ledger verify`; "
         f"otherwise `ledger seal begin-file {path.stem}` makes it"
@@ -104,7 +104,7 @@ def missing(path: Path, what: str) -> str:
 
 
 def last(path: Path) -> Checkpoint | None:
-    """Return the largest checkpoint at the file's end, after closing a fragment; None if empty.
+    """Return the largest checkpoint at the file's end, after closing a torn note; None if empty.
 
     Signatures are not checked here: the file is compared with what the database signed.
     """
@@ -121,19 +121,19 @@ def last(path: Path) -> Checkpoint | None:
         append_durably(path, _TORN)
         tail += _TORN.encode()
     lines = tail.decode("utf-8", "replace").splitlines(keepends=True)
-    found = [open_checkpoint(note, ())[0] for note in notes_in(_from_a_gap(lines))]
-    return max(found, key=lambda checkpoint: checkpoint.size, default=None)
+    checkpoints = [open_checkpoint(note, ())[0] for note in notes_in(_whole_notes(lines))]
+    return max(checkpoints, key=lambda checkpoint: checkpoint.size, default=None)
 
 
 def size_of(note: str) -> int:
-    """Return how many events a note is about; 0 for what is no checkpoint."""
+    """Return the size of a checkpoint; 0 for another note."""
     with suppress(BadNote):
         return open_checkpoint(note, ())[0].size
     return 0
 
 
-def _from_a_gap(lines: Sequence[str]) -> Sequence[str]:
-    """Skip the note that the reading may have begun in the middle of."""
+def _whole_notes(lines: Sequence[str]) -> Sequence[str]:
+    """Skip the note whose beginning may be before the lines."""
     if not lines or not lines[0].strip():
         return lines
     if lines[0].startswith("callback-ledger/"):
@@ -142,6 +142,6 @@ def _from_a_gap(lines: Sequence[str]) -> Sequence[str]:
 
 
 def read(path: Path) -> Iterator[str]:
-    """Read the signed notes of any file of notes, in order, one at a time."""
+    """Yield the signed notes of a file in order."""
     with path.open(encoding="utf-8", errors="replace") as lines:
         yield from notes_in(lines)

@@ -1,7 +1,7 @@
-"""The sealing key and the keys that are trusted: files of their own in the data directory.
+"""The sealing key and the list of trusted keys, two files in the data directory.
 
 `keys/seal.key` (0600) signs; `keys/trusted.txt` lists every public key that ever signed here, one
-a line, the newest last. Whoever checks seals elsewhere needs that list from a channel they trust.
+a line, the newest last. To check seals elsewhere, get that list through a channel that you trust.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ def signing_key(data_dir: Path) -> Signer:
 
 
 def has_key(data_dir: Path) -> bool:
-    """Tell whether there is a key that signs."""
+    """Tell whether the sealing key exists."""
     return (data_dir / FOLDER / KEY_FILE).exists()
 
 
-def first(data_dir: Path) -> Signer:
-    """Make the first key, unless there is one. Only for a service whose logs are all empty."""
+def create_first(data_dir: Path) -> Signer:
+    """Create the first key unless there is one. Only for a service whose logs are all empty."""
     with suppress(FileNotFoundError):
         return _read_key(data_dir / FOLDER / KEY_FILE)
     return _place(data_dir, Signer.generate(), replace=False)
 
 
 def rotate(data_dir: Path) -> Signer:
-    """Make a new key that signs from now on; the public half of the old one stays trusted."""
+    """Replace the key that signs; the public half of the old one stays trusted."""
     with suppress(FileNotFoundError):
         trust(data_dir, [_read_key(data_dir / FOLDER / KEY_FILE).verifier])
     return _place(data_dir, Signer.generate(), replace=True)
@@ -71,7 +71,7 @@ def trusted_keys(data_dir: Path) -> list[Verifier]:
 
 
 def read_trusted(path: Path) -> list[Verifier]:
-    """Read a list of public keys, one a line; empty lines and # lines do not count."""
+    """Read a list of public keys, one a line; empty lines and # lines are skipped."""
     lines = [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()]
     return [Verifier.parse(line) for line in lines if line and not line.startswith("#")]
 
@@ -91,8 +91,8 @@ def append_durably(path: Path, text: str, mode: int = 0o644) -> None:
         sync_folder(path.parent)
 
 
-def private_folder(path: Path) -> None:
-    """Make a folder that only its owner may enter; one that is there stays as it is."""
+def create_private_folder(path: Path) -> None:
+    """Create a folder that only its owner may enter, unless it exists."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
@@ -105,12 +105,12 @@ def _read_key(path: Path) -> Signer:
 
 
 def _place(data_dir: Path, signer: Signer, *, replace: bool) -> Signer:
-    """Make `signer` the key, trusted before it signs anything.
+    """Make `signer` the key, trusted before it signs anything; return the key that is in place.
 
-    When another process was quicker with the first key, theirs is the one.
+    When another process created the first key at the same time, that one stays.
     """
     folder = data_dir / FOLDER
-    private_folder(folder)
+    create_private_folder(folder)
     fresh = folder / f"{KEY_FILE}.{os.getpid()}.new"
     fresh.unlink(missing_ok=True)
     append_durably(fresh, signer.text + "\n", 0o600)

@@ -1,8 +1,8 @@
 """RFC 6962 Merkle trees: roots, growth, inclusion and consistency proofs and their checks. Pure.
 
 A node is (height, index): the complete subtree over leaves [index·2^height, (index+1)·2^height).
-Complete nodes never change, so they are kept in tiles of 256 hashes; what is not complete is
-hashed together when it is asked for.
+Complete nodes never change, so they are stored in tiles of 256 hashes; other nodes are computed on
+demand.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Tile:
 
 @dataclass(slots=True)
 class Frontier:
-    """A tree that grows: what is needed to add leaves, to cut tiles and to know the root."""
+    """A growing tree, as far as it is needed to add leaves, complete tiles and compute the root."""
 
     size: int = 0
     peaks: list[bytes] = field(default_factory=list)
@@ -167,20 +167,20 @@ def includes(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: by
     """Check that the tree of `size` with `root` has `leaf` at `index` (RFC 9162 §2.1.3.2)."""
     if not 0 <= index < size:
         return False
-    at, last, found = index, size - 1, leaf
+    at, last, node = index, size - 1, leaf
     for step in path:
         if last == 0:
             return False
         if at & 1 or at == last:
-            found = node_hash(step, found)
+            node = node_hash(step, node)
             while not at & 1 and at:
                 at >>= 1
                 last >>= 1
         else:
-            found = node_hash(found, step)
+            node = node_hash(node, step)
         at >>= 1
         last >>= 1
-    return last == 0 and found == root
+    return last == 0 and node == root
 
 
 def extends(old: int, new: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]) -> bool:
@@ -215,12 +215,12 @@ def extends(old: int, new: int, old_root: bytes, new_root: bytes, path: Sequence
 
 
 def nodes_for(prove: Callable[[NodeAt], object]) -> set[tuple[int, int]]:
-    """Return which complete nodes `prove` asks for, so that they can be read beforehand."""
-    asked: set[tuple[int, int]] = set()
+    """Return the complete nodes that `prove` reads, so that they can be loaded beforehand."""
+    nodes: set[tuple[int, int]] = set()
 
-    def note(height: int, index: int) -> bytes:
-        asked.add((height, index))
+    def record(height: int, index: int) -> bytes:
+        nodes.add((height, index))
         return EMPTY_ROOT
 
-    prove(note)
-    return asked
+    prove(record)
+    return nodes

@@ -1,8 +1,8 @@
-"""The sealer: signs what each log is, a second or a thousand events behind it.
+"""Sign checkpoints of each log, at most a second or a thousand events behind it.
 
-It reads committed events only and never touches the receiving path. A checkpoint is signed only
-when the tree recomputed from tiles and events continues the last one signed, in the database and
-in the append-only file; otherwise sealing of that source stops and says so.
+The sealer reads committed events only; the receiver never waits for it. A checkpoint is signed only
+when the tree computed again from tiles and events continues the last one, in the database and in
+the checkpoint file; otherwise sealing of that source stops, and a condition reports why.
 """
 
 from __future__ import annotations
@@ -22,12 +22,25 @@ from ledger.database import conditions
 from ledger.database import connection as database
 from ledger.database.errors import EXPECTED
 from ledger.errors import BadNote, CannotSeal
-from ledger.evidence import checkpoint_file as sealfile
-from ledger.evidence import keys
-from ledger.evidence import store as seals
+from ledger.evidence import checkpoint_file, keys
 from ledger.evidence.authenticity import Authenticity
 from ledger.evidence.merkle import Frontier
 from ledger.evidence.signed_note import checkpoint_of
+from ledger.evidence.store import (
+    COUNT_AFTER,
+    MARKS,
+    SELECT_ANY,
+    SELECT_ANY_SEAL,
+    SELECT_LAST,
+    SELECT_MARKED_SINCE,
+    SELECT_NOTES,
+    SELECT_SEAL,
+    SELECT_SOURCES,
+    Seal,
+    insert_seal,
+    leaves_after,
+    load_frontier,
+)
 from ledger.runtime.background import in_thread
 from ledger.runtime.event_loop import stop_if_cancelled
 from ledger.runtime.metrics import SEALED
@@ -40,24 +53,24 @@ EVENTS_MAX: Final = 1_000
 PAUSE_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 0.5
 REFUSED_SECONDS: Final = 30.0
-"""How long a source rests whose log does not continue its seals."""
+"""How long to wait before sealing is tried again for a source that was refused."""
 
 REFUSED: Final = "seal_refused"
-"""The condition that lasts while a log is not sealed any more."""
+"""The condition of a source while its log is not sealed."""
 
 NOTES_MAX: Final = 1_000
 
 
 async def prepare(connection: Any, settings: Settings) -> None:
-    """Make what the first start needs: the folder of checkpoints, and a key unless there is one.
+    """Create what the first start needs: the folder of checkpoints, and a key unless there is one.
 
-    Only while every log is empty: beside a log that is not, what is gone is evidence lost.
+    Only while every log is empty: beside any other log, a missing file is lost evidence.
     """
-    if await connection.fetchval(seals.SELECT_ANY):
+    if await connection.fetchval(SELECT_ANY):
         return
-    keys.private_folder(settings.data_dir / sealfile.FOLDER)
+    keys.create_private_folder(settings.data_dir / checkpoint_file.FOLDER)
     if not keys.has_key(settings.data_dir):
-        keys.first(settings.data_dir)
+        keys.create_first(settings.data_dir)
 
 
 @dataclass(slots=True)
@@ -67,7 +80,7 @@ class SourceSealer:
     source: str
     settings: Settings
     frontier: Frontier | None = None
-    """The sealed tree; None until it is read, and again whenever anything went wrong."""
+    """The sealed tree; None until it is read, and again after every error."""
     _authenticity: Authenticity | None = None
 
     async def step(self, connection: Any) -> int:
@@ -77,7 +90,7 @@ class SourceSealer:
         """
         frontier, self.frontier = self.frontier or await self._resume(connection), None
         previous = frontier.size
-        leaves = await seals.leaves_after(
+        leaves = await leaves_after(
             connection, self.source, previous, EVENTS_MAX, self.settings.fold_bytes_max,
             self._check_senders,
         )  # fmt: skip
@@ -87,7 +100,7 @@ class SourceSealer:
             tiles = [tile for hashed in leaves for tile in frontier.append(hashed)]
             seal = self._sign(frontier, previous, b"".join(leaves))
             try:
-                await seals.write(connection, seal, tiles)
+                await insert_seal(connection, seal, tiles)
             except asyncpg.UniqueViolationError as error:
                 if error.constraint_name == "tiles_pkey":
                     raise CannotSeal(
@@ -99,19 +112,17 @@ class SourceSealer:
         self.frontier = frontier
         return len(leaves)
 
-    def _sign(self, frontier: Frontier, previous: int, leaves: bytes) -> seals.Seal:
+    def _sign(self, frontier: Frontier, previous: int, leaves: bytes) -> Seal:
         signer = keys.signing_key(self.settings.data_dir)
         root = frontier.root()
         note = signer.sign(checkpoint_of(self.source, frontier.size, root).text)
-        return seals.Seal(
-            self.source, previous, frontier.size, root, note, str(signer.verifier), leaves
-        )
+        return Seal(self.source, previous, frontier.size, root, note, str(signer.verifier), leaves)
 
     def _check_senders(self, rows: Sequence[Any]) -> None:
         """Raise CannotSeal for the first event whose sender knew no secret of the source.
 
-        What is from before the marks is signed: it cannot have one, and `verify` names it. A source
-        without a secret takes events from anybody who can reach the service.
+        Events from before the marks are sealed: they cannot have one, and `verify` names them. A
+        source without a secret accepts the events of every sender.
         """
         check = self._authenticity
         doubt = check.first_refused(rows) if check and check.has_secret else None
@@ -122,12 +133,12 @@ class SourceSealer:
             )
 
     async def _resume(self, connection: Any) -> Frontier:
-        """Rebuild the tree, and prove that it continues the last checkpoint and the file."""
-        last = await connection.fetchrow(seals.SELECT_LAST, self.source)
+        """Load the tree, and check that it continues the last checkpoint and the file."""
+        last = await connection.fetchrow(SELECT_LAST, self.source)
         if last is None:
             frontier = Frontier()
         else:
-            frontier = await seals.load_frontier(
+            frontier = await load_frontier(
                 connection, self.source, last["size"], self.settings.fold_bytes_max
             )
             if frontier.root() != last["root"]:
@@ -138,28 +149,28 @@ class SourceSealer:
         await self._complete_file(connection, frontier.size)
         if frontier.size:
             keys.signing_key(self.settings.data_dir)
-        since = await connection.fetchval(seals.SELECT_MARKED_SINCE, seals.MARKS)
+        since = await connection.fetchval(SELECT_MARKED_SINCE, MARKS)
         self._authenticity = Authenticity.of(self.settings, self.source, since)
         return frontier
 
     async def _complete_file(self, connection: Any, size: int) -> None:
-        """Append what a crash kept from the file.
+        """Append the checkpoints that a crash kept from the file.
 
-        Raises CannotSeal when it lacks more than that, or knows another log.
+        Raises CannotSeal when it lacks more than those, or has checkpoints of another log.
         """
-        path = sealfile.path_of(self.settings.data_dir, self.source)
+        path = checkpoint_file.path_of(self.settings.data_dir, self.source)
         if not size and not path.exists():
             return  # it is begun with the first checkpoint
-        kept = await asyncio.to_thread(sealfile.last, path)
+        kept = await asyncio.to_thread(checkpoint_file.last, path)
         done = kept.size if kept else 0
-        if not sealfile.is_begun(path):
-            late = await connection.fetchval(seals.COUNT_AFTER, self.source, done)
+        if not checkpoint_file.is_begun(path):
+            late = await connection.fetchval(COUNT_AFTER, self.source, done)
             if not path.exists() or not path.stat().st_size:
                 raise await self._lost(connection, path, "is gone or was emptied")
-            if late > sealfile.LATE_MAX:
-                raise CannotSeal(sealfile.lost(path, f"lacks {late} checkpoints"))
+            if late > checkpoint_file.LATE_MAX:
+                raise CannotSeal(checkpoint_file.lost(path, f"lacks {late} checkpoints"))
         if kept is not None:
-            known = await connection.fetchrow(seals.SELECT_SEAL, self.source, kept.size)
+            known = await connection.fetchrow(SELECT_SEAL, self.source, kept.size)
             if known is None or known["root"] != kept.root:
                 raise CannotSeal(
                     f"{path} has a checkpoint of {kept.size} events that the database does not "
@@ -167,27 +178,27 @@ class SourceSealer:
                     "rewritten; run `ledger verify`; once you know why, `ledger seal begin-file "
                     f"{self.source}` keeps the file aside and begins another one"
                 )
-        while rows := await connection.fetch(seals.SELECT_NOTES, self.source, done, NOTES_MAX):
+        while rows := await connection.fetch(SELECT_NOTES, self.source, done, NOTES_MAX):
             await self._keep([row["note"] for row in rows])
             done = rows[-1]["size"]
 
     async def _begin_file(self, connection: Any) -> None:
         """Begin the file of a new log. Raises CannotSeal when the folder of such files is gone."""
-        path = sealfile.path_of(self.settings.data_dir, self.source)
+        path = checkpoint_file.path_of(self.settings.data_dir, self.source)
         if not path.parent.is_dir():
             raise await self._lost(connection, path, "is gone with its folder")
         with suppress(FileExistsError):
-            await asyncio.to_thread(sealfile.begin, path)
+            await asyncio.to_thread(checkpoint_file.begin, path)
 
     async def _lost(self, connection: Any, path: Path, what: str) -> CannotSeal:
-        """Return the failure that a file is missing: a loss only if anything was ever signed."""
-        if await connection.fetchval(seals.SELECT_ANY_SEAL):
-            return CannotSeal(sealfile.lost(path, what))
-        return CannotSeal(sealfile.missing(path, what))
+        """Return the error of a missing file, which is lost only if anything was ever signed."""
+        if await connection.fetchval(SELECT_ANY_SEAL):
+            return CannotSeal(checkpoint_file.lost(path, what))
+        return CannotSeal(checkpoint_file.missing(path, what))
 
     async def _keep(self, notes: list[str]) -> None:
-        path = sealfile.path_of(self.settings.data_dir, self.source)
-        await asyncio.to_thread(sealfile.append, path, notes)
+        path = checkpoint_file.path_of(self.settings.data_dir, self.source)
+        await asyncio.to_thread(checkpoint_file.append, path, notes)
 
 
 @dataclass(slots=True)
@@ -222,7 +233,7 @@ class Sealer:
     async def round(self, connection: Any) -> int:
         """Do one step for every source; return the largest number of events that one sealed."""
         most = 0
-        for row in await connection.fetch(seals.SELECT_SOURCES):
+        for row in await connection.fetch(SELECT_SOURCES):
             most = max(most, await self._step(connection, row["source"]))
         return most
 
@@ -239,9 +250,9 @@ class Sealer:
         except OSError as error:
             if connection.is_closed() or isinstance(error, ConnectionError | TimeoutError):
                 raise
-            where = error.filename or sealfile.path_of(self.settings.data_dir, source)
-            told = f"{where}: {error.strerror or error}; correct it: sealing is tried again"
-            await self._refuse(connection, source, told)
+            where = error.filename or checkpoint_file.path_of(self.settings.data_dir, source)
+            reason = f"{where}: {error.strerror or error}; correct it: sealing is tried again"
+            await self._refuse(connection, source, reason)
             return 0
         if source in self._refused:
             await conditions.clear(connection, source, REFUSED)
@@ -249,7 +260,7 @@ class Sealer:
         return done
 
     async def _refuse(self, connection: Any, source: str, why: str) -> None:
-        """Let a source rest, and say why; the others are sealed."""
+        """Report why a source is not sealed, and try it again later; the others are sealed."""
         LOGGER.error("seal_refused", source=source, error=why)
         self._rest_until[source] = asyncio.get_running_loop().time() + REFUSED_SECONDS
         self._refused.add(source)

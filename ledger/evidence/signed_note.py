@@ -54,7 +54,7 @@ class Verifier:
         return found
 
     def accepts(self, text: str, signature: bytes) -> bool:
-        """Say whether `signature` is this key's over `text`."""
+        """Tell whether `signature` is this key's over `text`."""
         try:
             Ed25519PublicKey.from_public_bytes(self.key).verify(signature, text.encode())
         except (InvalidSignature, ValueError):
@@ -106,7 +106,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a log's first `size` events are: the root over them."""
+    """The root over a log's first `size` events."""
 
     origin: str
     size: int
@@ -119,12 +119,12 @@ class Checkpoint:
 
     @property
     def source(self) -> str:
-        """The source whose log it is about; "" for a log of another program."""
+        """The source of its log; "" for a log of another program."""
         return self.origin.removeprefix(ORIGIN) if self.origin.startswith(ORIGIN) else ""
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """Read a note's text; lines after the third are extensions. Raises BadNote."""
+        """Parse a note's text; lines after the third are extensions. Raises BadNote."""
         lines = text.split("\n")
         if len(lines) < 4 or not lines[0] or not _SIZE.fullmatch(lines[1]):
             raise BadNote("this is not a checkpoint: origin, size and root are its first lines")
@@ -164,9 +164,9 @@ def open_checkpoint(note: str, trusted: Iterable[Verifier]) -> tuple[Checkpoint,
 
 
 def notes_in(lines: Iterable[str]) -> Iterator[str]:
-    """Find the complete notes among lines: each ends with an empty line or the end of the file.
+    """Yield the complete notes among lines: each ends with an empty line or the end of the file.
 
-    Fragments that a crash left behind are passed over.
+    Incomplete notes that a crash left are skipped.
     """
     body: list[str] = []
     signatures: list[str] = []

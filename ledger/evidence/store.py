@@ -1,4 +1,4 @@
-"""Seals in SQL: the events to seal, tiles and checkpoints as stored, and the nodes of proofs."""
+"""SQL of the evidence: events to seal, stored tiles and checkpoints, and the nodes of proofs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ledger.errors import CannotSeal
 from ledger.evidence import leaf
 from ledger.evidence.merkle import HASH_BYTES, TILE_HASHES, TILE_HEIGHT, Frontier, Tile, root_of
 
-# A log is whatever has events, seals, a head or terms: none of them is believed to know them all.
+# A log is a name that has events, seals, a head or terms: each of these may have been deleted.
 SELECT_ENDS: Final = """
 WITH RECURSIVE with_events AS (
        (SELECT source FROM ledger.events ORDER BY source LIMIT 1)
@@ -159,10 +159,10 @@ async def load_frontier(connection: Any, source: str, size: int, bytes_max: int)
     return Frontier.of_tails(tails)
 
 
-async def write(connection: Any, seal: Seal, tiles: Sequence[Tile]) -> None:
-    """Write a checkpoint and the tiles it completes, all or nothing.
+async def insert_seal(connection: Any, seal: Seal, tiles: Sequence[Tile]) -> None:
+    """Insert a checkpoint and the tiles that it completes, all or nothing.
 
-    Raises asyncpg.UniqueViolationError when another sealer went on from `previous` first.
+    Raises asyncpg.UniqueViolationError when another sealer continued `previous` first.
     """
     async with connection.transaction():
         await connection.execute(
@@ -175,32 +175,32 @@ async def write(connection: Any, seal: Seal, tiles: Sequence[Tile]) -> None:
 
 
 async def load_nodes(
-    connection: Any, source: str, wanted: Collection[tuple[int, int]]
+    connection: Any, source: str, nodes: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], bytes]:
-    """Read complete nodes (height, index), from tiles and, beyond the last one, what seals added.
+    """Read complete nodes (height, index) from tiles, and from the leaves of seals beyond them.
 
-    Raises CannotSeal when the seals do not hold them.
+    Raises CannotSeal when seals lack them.
     """
-    spans = {node: _span(*node) for node in wanted}
-    places = {(level, first // TILE_HASHES) for level, first, _ in spans.values()}
+    ranges = {node: _tile_range(*node) for node in nodes}
+    places = {(level, first // TILE_HASHES) for level, first, _ in ranges.values()}
     levels, numbers = [p[0] for p in places], [p[1] for p in places]
     rows = await connection.fetch(SELECT_TILES, source, levels, numbers)
     hashes = {(row["level"], row["tile"]): row["hashes"] for row in rows}
     for place in places - hashes.keys():
         hashes[place] = await _incomplete(connection, source, *place)
-    found: dict[tuple[int, int], bytes] = {}
-    for node, (level, first, count) in spans.items():
+    result: dict[tuple[int, int], bytes] = {}
+    for node, (level, first, count) in ranges.items():
         place = level, first // TILE_HASHES
         begin = first % TILE_HASHES * HASH_BYTES
         run = hashes[place][begin : begin + count * HASH_BYTES]
         if len(run) != count * HASH_BYTES:
             raise CannotSeal(f"the seals of {source} lack a part of tile {place}")
-        found[node] = root_of(split(run))
-    return found
+        result[node] = root_of(split(run))
+    return result
 
 
-def _span(height: int, index: int) -> tuple[int, int, int]:
-    """Return tile level, first hash and number of hashes under a node."""
+def _tile_range(height: int, index: int) -> tuple[int, int, int]:
+    """Return the tile level, the first hash and the number of hashes under a node."""
     level, within = divmod(height, TILE_HEIGHT)
     return level, index << within, 1 << within
 
@@ -213,14 +213,14 @@ async def _incomplete(connection: Any, source: str, level: int, tile: int) -> by
             SELECT_TILE_ROOTS, source, level - 1, begin, begin + TILE_HASHES
         )
         return b"".join(row["root"] for row in rows)
-    found = b""
+    leaves = b""
     rows = await connection.fetch(SELECT_TAIL_LEAVES, source, begin, begin + TILE_HASHES)
     for row in rows:
         skipped = max(begin - row["previous"], 0)
-        found += row["leaves"][skipped * HASH_BYTES :]
-    return found
+        leaves += row["leaves"][skipped * HASH_BYTES :]
+    return leaves
 
 
 def split(run: bytes) -> list[bytes]:
-    """Cut a run of hashes apart."""
+    """Return the hashes of a run."""
     return [run[n : n + HASH_BYTES] for n in range(0, len(run), HASH_BYTES)]

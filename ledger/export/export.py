@@ -1,7 +1,7 @@
-"""`ledger export --format`: tables and journals out of one snapshot, page by page.
+"""`ledger export --format`: tables and journals of one snapshot, page by page.
 
-The rows are those of the query API, read by the same functions in one transaction, so that a file
-says what `/v1` answers at the same position.
+The functions of the query API read the rows, in one transaction, so that a file has what `/v1`
+answers at the same position.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import asyncpg
 import msgspec
@@ -26,7 +26,7 @@ from ledger.api.endpoints import Read, SnapshotRead
 from ledger.api.routes import VIEWS, all_routes
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable, InvalidRequest, NotCaughtUp, Tampered
-from ledger.evidence import store as seals
+from ledger.evidence.store import events_after
 from ledger.export.journals import DIALECTS, Dialect, day_after, groups
 from ledger.export.jsonl import event_line
 from ledger.export.tables import (
@@ -49,10 +49,19 @@ SECONDS_MAX: Final = 600.0
 EVENTS_MAX: Final = 1_000
 BYTES_MAX: Final = 16 * 1024 * 1024
 SESSION: Final[dict[str, Any]] = {"idle_in_transaction_session_timeout": "0"}
-"""Whoever reads our output may be slow."""
+"""The reader of our output may be slow."""
 
 STDOUT: Final = "-"
 EVENTS: Final = "events"
+MakeWriter: TypeAlias = Callable[[HashedFile, Sequence[ExportColumn]], RowWriter]
+
+WRITERS: Final[Mapping[str, MakeWriter]] = {
+    "jsonl": JsonLines,
+    "csv": Csv,
+    "parquet": Parquet,
+}
+"""The table formats."""
+
 LISTS: Final = ("entries", "balances", "transactions", "customers")
 """What is exported as `/v1/<what>` answers it; every other table as `/v1/views/<what>` does."""
 
@@ -68,57 +77,57 @@ class ExportRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
-    """What was exported."""
+class ExportResult:
+    """The rows, position, size and hash of an export."""
 
     rows: int
     position: dict[str, int]
     bytes: int
     sha256: str
     warnings: list[str] = field(default_factory=list)
-    """What a clock that was wrong makes the export leave out."""
+    """What the export leaves out because a clock was wrong."""
 
 
-async def write(dsn: str, wanted: ExportRequest) -> Exported:
-    """Export; return what came of it. Raises BadQuestion for what does not go together."""
-    if wanted.format in DIALECTS and wanted.what != "entries":
-        raise InvalidRequest(f"{wanted.format} holds a journal: --what entries is what it can tell")
-    if wanted.what == EVENTS and "effective_at" in wanted.params:
+async def write(dsn: str, request: ExportRequest) -> ExportResult:
+    """Export to a file or stdout. Raises InvalidRequest for what does not go together."""
+    if request.format in DIALECTS and request.what != "entries":
+        raise InvalidRequest(f"{request.format} is a journal format: export it with --what entries")
+    if request.what == EVENTS and "effective_at" in request.params:
         raise InvalidRequest(
             "events are not dated by the provider: use --recorded-at or --position"
         )
     texts: frozenset[str] = frozenset()
     while True:
         try:
-            return await _write(dsn, wanted, texts)
+            return await _write_once(dsn, request, texts)
         except DoesNotFit as error:
             texts |= {error.column}
 
 
-async def _write(dsn: str, wanted: ExportRequest, texts: frozenset[str]) -> Exported:
-    with _opened(wanted) as file:
+async def _write_once(dsn: str, request: ExportRequest, texts: frozenset[str]) -> ExportResult:
+    with _open_output(request) as file:
         sink = HashedFile(file)
         async with _snapshot(dsn) as snapshot:
-            then, params = await _question(snapshot, wanted)
-            if wanted.format in DIALECTS:
-                journal = Journal(then, params, DIALECTS[wanted.format](), sink)
+            then, params = await _parse(snapshot, request)
+            if request.format in DIALECTS:
+                journal = Journal(then, params, DIALECTS[request.format](), sink)
                 rows = await journal.write()
             else:
-                rows = await _table(then, params, wanted, sink, texts)
-        asked = params.text("source")
-        position = {s: p for s, p in then.position.items() if asked in (None, s)}
+                rows = await _table(then, params, request, sink, texts)
+        source = params.text("source")
+        position = {s: p for s, p in then.position.items() if source in (None, s)}
         as_of = then.as_of
-        said = [] if isinstance(as_of, UnsetType) or not as_of.warnings else as_of.warnings
-        return Exported(rows, position, sink.size, sink.sha256, list(said))
+        warnings = [] if isinstance(as_of, UnsetType) or not as_of.warnings else as_of.warnings
+        return ExportResult(rows, position, sink.size, sink.sha256, list(warnings))
 
 
 @contextmanager
-def _opened(wanted: ExportRequest) -> Iterator[BinaryIO]:
-    """Open where the export goes. What may have to begin anew reaches stdout only when whole."""
-    if wanted.out != STDOUT:
-        with replacing(Path(wanted.out)) as file:
+def _open_output(request: ExportRequest) -> Iterator[BinaryIO]:
+    """Open the output. Parquet, which may have to be begun again, reaches stdout when complete."""
+    if request.out != STDOUT:
+        with replacing(Path(request.out)) as file:
             yield file
-    elif wanted.format != "parquet":
+    elif request.format != "parquet":
         yield sys.stdout.buffer
     else:
         with tempfile.TemporaryFile() as file:
@@ -146,10 +155,10 @@ async def _snapshot(dsn: str) -> AsyncIterator[Snapshot]:
         raise DatabaseUnavailable(f"the database refused: {error}; export again") from error
 
 
-async def _question(snapshot: Snapshot, wanted: ExportRequest) -> tuple[Snapshot, QueryParams]:
-    """Check what is asked for; return the snapshot as it stood then."""
-    route = _route("entries" if wanted.what == EVENTS else wanted.what)
-    query = [*wanted.params.items(), ("limit", str(LIMIT_MAX))]
+async def _parse(snapshot: Snapshot, request: ExportRequest) -> tuple[Snapshot, QueryParams]:
+    """Check the parameters; return the snapshot as of the time that they name."""
+    route = _route("entries" if request.what == EVENTS else request.what)
+    query = [*request.params.items(), ("limit", str(LIMIT_MAX))]
     params = parse_params(route, {}, query)
     source = params.text("source")
     if source is not None:
@@ -160,7 +169,7 @@ async def _question(snapshot: Snapshot, wanted: ExportRequest) -> tuple[Snapshot
 
 
 def _route(what: str) -> Route:
-    """Return the list that is exported. Raises BadQuestion for what there is none of."""
+    """Return the list that is exported. Raises InvalidRequest for an unknown one."""
     path = f"/v1/{what}" if what in LISTS else f"{VIEWS.path}/{what}"
     for route in all_routes():
         if route.path == path:
@@ -181,42 +190,38 @@ async def _pages(snapshot: Snapshot, params: QueryParams, what: str) -> AsyncIte
         cursor = answer.next
         if cursor is None:
             return
-        base = parse_params(route, {}, [*_texts(params), ("cursor", cursor)])
+        base = parse_params(route, {}, [*_query_of(params), ("cursor", cursor)])
 
 
-def _texts(params: QueryParams) -> list[tuple[str, str]]:
-    """Say a question in the words that it was asked in."""
-    found = [(name, str(value)) for name, value in params.values.items()]
+def _query_of(params: QueryParams) -> list[tuple[str, str]]:
+    """Return parameters as the query from which they were parsed."""
+    query = [(name, str(value)) for name, value in params.values.items()]
     as_of = params.as_of
     if as_of is not None:
         if as_of.effective_at is not None:
-            found.append(("effective_at", as_of.effective_at.isoformat()))
+            query.append(("effective_at", as_of.effective_at.isoformat()))
         if as_of.recorded_at is not None:
-            found.append(("recorded_at", as_of.recorded_at.isoformat()))
+            query.append(("recorded_at", as_of.recorded_at.isoformat()))
         if as_of.position is not None:
-            found.append(("position", str(as_of.position)))
+            query.append(("position", str(as_of.position)))
         if as_of.positions:
             places = [f"{source}:{place}" for source, place in as_of.positions.items()]
-            found.append(("position", ",".join(places)))
-    return [*found, ("limit", str(params.limit))]
+            query.append(("position", ",".join(places)))
+    return [*query, ("limit", str(params.limit))]
 
 
 async def _table(
-    snapshot: Snapshot, params: QueryParams, wanted: ExportRequest, sink: HashedFile,
+    snapshot: Snapshot, params: QueryParams, request: ExportRequest, sink: HashedFile,
     texts: frozenset[str],
 ) -> int:  # fmt: skip
-    make: Mapping[str, Callable[[HashedFile, Sequence[ExportColumn]], RowWriter]] = {
-        "jsonl": JsonLines,
-        "csv": Csv,
-        "parquet": partial(Parquet, texts=texts),
-    }
-    if wanted.what == EVENTS:
+    writers: dict[str, MakeWriter] = {**WRITERS, "parquet": partial(Parquet, texts=texts)}
+    if request.what == EVENTS:
         columns: Sequence[ExportColumn] = EVENT_COLUMNS
         pages = _events(snapshot, params)
     else:
-        columns = columns_of(_row_type(wanted.what))
-        pages = _pages(snapshot, params, wanted.what)
-    writer = make[wanted.format](sink, columns)
+        columns = columns_of(_row_type(request.what))
+        pages = _pages(snapshot, params, request.what)
+    writer = writers[request.format](sink, columns)
     count = 0
     try:
         async for rows in pages:
@@ -242,19 +247,19 @@ def _rows_of(what: str) -> str:
 def _row_type(what: str) -> type[Any]:
     """Return the type of a list's rows."""
     fields = {each.name: each.type for each in msgspec.structs.fields(_route(what).answer)}
-    found: type[Any] = fields[_rows_of(what)].__args__[0]
-    return found
+    row: type[Any] = fields[_rows_of(what)].__args__[0]
+    return row
 
 
 async def _events(snapshot: Snapshot, params: QueryParams) -> AsyncIterator[list[Row]]:
-    """Read the log, bodies included, up to where the question says."""
+    """Read the events, bodies included, up to the position that the parameters name."""
     for source in snapshot.sources(params):
         place = snapshot.places[source]
         end = place.head if params.as_of is None else place.books
         done = 0
         while done < end:
-            wanted = min(EVENTS_MAX, end - done)
-            rows = await seals.events_after(snapshot.connection, source, done, wanted, BYTES_MAX)
+            count = min(EVENTS_MAX, end - done)
+            rows = await events_after(snapshot.connection, source, done, count, BYTES_MAX)
             if not rows:
                 raise Tampered("density", done + 1, f"event {done + 1} of {source} is missing")
             yield [orjson.loads(event_line(row)) for row in rows]
@@ -263,7 +268,7 @@ async def _events(snapshot: Snapshot, params: QueryParams) -> AsyncIterator[list
 
 @dataclass(slots=True)
 class Journal:
-    """A journal on its way out: whole entries, then the balances that they must add up to."""
+    """Writes a journal: complete entries, then the balances that they must add up to."""
 
     snapshot: Snapshot
     params: QueryParams
@@ -273,13 +278,13 @@ class Journal:
 
     async def write(self) -> int:
         """Write everything; return how many lines of the journal there were."""
-        self._put(self.dialect.begin(f"callback-ledger, {self._told()}"))
+        self._put(self.dialect.begin(f"callback-ledger, {self._title()}"))
         count = 0
         kept: list[Row] = []
         async for rows in _pages(self.snapshot, self.params, "entries"):
             count += len(rows)
             kept += rows
-            # A page may end within an event, whose lines balance together only.
+            # A page may end within an event, whose lines balance only together.
             edge = (kept[-1]["source"], kept[-1]["position"]) if kept else None
             self._entries([row for row in kept if (row["source"], row["position"]) != edge])
             kept = [row for row in kept if (row["source"], row["position"]) == edge]
@@ -306,8 +311,8 @@ class Journal:
     def _put(self, lines: Iterator[str]) -> None:
         self.sink.write("".join(f"{line}\n" for line in lines).encode())
 
-    def _told(self) -> str:
-        asked = self.params.text("source")
-        places = [f"{s}:{p}" for s, p in self.snapshot.position.items() if asked in (None, s)]
+    def _title(self) -> str:
+        source = self.params.text("source")
+        places = [f"{s}:{p}" for s, p in self.snapshot.position.items() if source in (None, s)]
         dated = self.params.as_of.effective_at if self.params.as_of else None
         return f"true at {','.join(places)}" + (f", dated up to {dated:%FT%TZ}" if dated else "")

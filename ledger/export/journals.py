@@ -1,9 +1,9 @@
-"""The journal in the words of plain-text accounting: hledger and beancount. Pure.
+"""Write the journal for plain-text accounting: hledger and beancount. Pure.
 
-Accounts get names that both tools take, and which lead back to ours: `network_fees` is written
-`NetworkFees`, any other part `Id-` and itself, with every sign but letters and digits as `-` and
-two hex digits a byte. The source stands last. Dates are the provider's; one event's lines of one
-transaction and date are one balanced entry, whose links or code say where it stands in the log.
+Account names are valid in both tools and can be mapped back to ours: `network_fees` becomes
+`NetworkFees`, any other part `Id-` and itself, with each byte but letters and digits as `-` and two
+hex digits. The source comes last. Dates are the provider's; one event's lines of one transaction
+and date are one balanced entry, whose links or code name its position in the log.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ledger.errors import InvalidRequest
 
 FIRST_DAY: Final = date(1970, 1, 1)
 LAST_DAY: Final = date(2099, 12, 31)
-"""What beancount reads as a date. What lies beyond is dated so; `effective_at` says when it was."""
+"""The last date that beancount reads; later entries get it, `effective_at` has their own time."""
 
 ROOTS: Final[Mapping[str, str]] = {
     "assets": "Assets",
@@ -30,7 +30,7 @@ ROOTS: Final[Mapping[str, str]] = {
     "memo": "Equity:Memo",
     "suspense": "Assets:Suspense",
 }
-"""First part of our accounts → where the tools, which know five roots only, keep them."""
+"""First part of our accounts → its place in the tools, which have five roots only."""
 
 _WORDS: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z][a-z0-9]*)*", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Z][A-Z0-9'._-]{0,22}[A-Z0-9]", re.ASCII)
@@ -49,11 +49,11 @@ class Dialect(Protocol):
         """Return one balanced entry."""
 
     def balance(self, day: date, row: Row, amount: str) -> Iterator[str]:
-        """Return what makes the tool check that an account has this balance."""
+        """Return the lines by which the tool checks an account's balance."""
 
 
 def account(source: str, name: str) -> str:
-    """Return the tools' name of a source's account."""
+    """Return the name of a source's account in the tools."""
     first, *rest = name.split(":")
     root = ROOTS.get(first)
     parts = [root] if root else ["Equity:Other", _part(first)]
@@ -70,23 +70,24 @@ def _part(text: str) -> str:
 
 
 def commodity(currency: str) -> str:
-    """Return a currency as both tools take it. Raises BadQuestion when they do not."""
+    """Return a currency as both tools take it. Raises InvalidRequest for any other."""
     if not _CURRENCY.fullmatch(currency):
-        told = f"the currency {currency!r} has no name in a journal; export jsonl or csv"
-        raise InvalidRequest(told)
+        raise InvalidRequest(
+            f"the currency {currency!r} cannot be written in a journal; export jsonl or csv"
+        )
     return currency
 
 
 def groups(lines: Sequence[Row]) -> Iterator[tuple[date, list[Row]]]:
-    """Cut the lines of whole events into what balances alone: one transaction, one time."""
+    """Group the lines of complete events into entries that balance: one transaction, one time."""
 
     def key(row: Row) -> tuple[Any, ...]:
         return row["source"], row["position"], row["kind"], row["transaction"], row["effective_at"]
 
     for _, group in groupby(sorted(lines, key=key), key):
-        found = list(group)
-        day = datetime.fromisoformat(found[0]["effective_at"]).date()
-        yield min(max(day, FIRST_DAY), LAST_DAY), found
+        entry = list(group)
+        day = datetime.fromisoformat(entry[0]["effective_at"]).date()
+        yield min(max(day, FIRST_DAY), LAST_DAY), entry
 
 
 class Beancount:
@@ -96,7 +97,7 @@ class Beancount:
         self._opened: set[str] = set()
 
     def begin(self, title: str) -> Iterator[str]:
-        """Name the journal; everything in it is plain directives."""
+        """Write the title."""
         yield f'option "title" "{_quoted(title)}"'
         yield ""
 
@@ -132,7 +133,7 @@ class Hledger:
     """Hledger 1.25 and newer."""
 
     def begin(self, title: str) -> Iterator[str]:
-        """Name the journal, and say how its numbers are to be read."""
+        """Write the title and the number format."""
         yield f"; {_quoted(title)}"
         yield "decimal-mark ."
         yield ""
@@ -183,8 +184,8 @@ def _link(row: Row, *parts: object) -> str:
     return "/".join(texts)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return "".join(f"-{byte:02X}" for byte in found[0].encode())
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(f"-{byte:02X}" for byte in match[0].encode())
 
 
 def _quoted(text: str) -> str:

@@ -1,6 +1,6 @@
-"""Events and rows of the books as lines of JSON: one way to write each, and strict reading. Pure.
+"""Write events and rows of the books as lines of JSON, in one spelling, and read them. Pure.
 
-A line of an event holds everything that its leaf covers, its body in base64, and the leaf's hash.
+The line of an event has everything that its leaf covers, the body in base64, and the leaf's hash.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OPTIONAL: Final = frozenset({"idempotency_id", "provider_at", "path_event", "re
 
 
 def event_line(event: Mapping[str, Any], hashed: bytes | None = None) -> bytes:
-    """Write an event as the log has it (columns of ledger.events); `hashed` is its leaf's hash."""
+    """Return the line of an event (columns of ledger.events); `hashed` is its leaf's hash."""
     values = {name: event[name] for name in EVENT_FIELDS[:-2]}
     values["event_id"] = event["event_id"].hex()
     values["body"] = b64encode(event["body"]).decode()
@@ -32,13 +32,13 @@ def event_line(event: Mapping[str, Any], hashed: bytes | None = None) -> bytes:
 
 
 def read_event(line: bytes) -> dict[str, Any]:
-    """Read an event's line: `leaf` is the hash that the line states, `hashed` the one that it has.
+    """Return the event of a line: `leaf` is the stated hash, `hashed` that of its content.
 
-    Raises ValueError unless it is, byte for byte, how such an event is written.
+    Raises ValueError unless the line is, byte for byte, that of `event_line`.
     """
     values = orjson.loads(line)
     if not isinstance(values, dict) or tuple(values) != EVENT_FIELDS:
-        raise ValueError("it has not the fields of an event")
+        raise ValueError("it does not have the fields of an event")
     if type(values["position"]) is not int:
         raise ValueError("its position is not a number")
     for name in EVENT_FIELDS:
@@ -51,7 +51,7 @@ def read_event(line: bytes) -> dict[str, Any]:
     hashed = event["hashed"] = leaf.hash_of(event)
     begin = event_line(event, hashed).rpartition(b',"leaf":')[0]
     if line != b'%b,"leaf":%b}\n' % (begin, orjson.dumps(values["leaf"])):
-        raise ValueError("it is not written as events are")
+        raise ValueError("it is not spelled as an event is")
     return event
 
 
@@ -65,9 +65,9 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def row_line(columns: Mapping[str, str], row: Mapping[str, Any]) -> bytes:
-    """Write a row of the books: columns in their order (name → PostgreSQL type), amounts as texts.
+    """Return the line of a row: columns in their order (name → PostgreSQL type), amounts as texts.
 
-    Raises TypeError or ValueError for what no JSON can hold.
+    Raises TypeError or ValueError for a value that JSON cannot hold.
     """
     values = {
         name: _sorted(row[name]) if kind == "jsonb" else row[name] for name, kind in columns.items()
@@ -85,4 +85,4 @@ def _sorted(value: Any) -> Any:
 def _exact(value: Any) -> str:
     if isinstance(value, Decimal):
         return plain(value)
-    raise TypeError(f"a {type(value).__name__} has no place in a line")
+    raise TypeError(f"a {type(value).__name__} cannot be written in a line")

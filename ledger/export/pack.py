@@ -1,9 +1,8 @@
-"""`ledger export --audit`: everything a stranger needs to check a log and its books, in one file.
+"""`ledger export --audit`: one file with everything that is needed to check a log and its books.
 
-The books in a pack are folded from its events while they are read, so that they are true at
-exactly the position that it names, whatever the live books have come to meanwhile. Nothing is
-written that the seals do not confirm, and no pack is made whose fold sets other events apart than
-the live books do.
+The books of a pack are folded from its events while these are read, so that they are true at the
+position that it names, wherever the live books are. A pack has only what the seals confirm, and is
+not made when its fold parks other events than the live books.
 """
 
 from __future__ import annotations
@@ -28,10 +27,9 @@ from ledger.errors import BooksDisagree, InvalidRequest, NotCaughtUp, Tampered
 from ledger.eventlog.identity import check_identity
 from ledger.eventlog.sources import terms_of
 from ledger.evidence import leaf, merkle
-from ledger.evidence import store as seals
 from ledger.evidence.merkle import Frontier
 from ledger.evidence.signed_note import Verifier, checkpoint_of, open_checkpoint
-from ledger.evidence.store import SELECT_ENDS
+from ledger.evidence.store import SELECT_COVERING, SELECT_ENDS, events_after, load_nodes
 from ledger.export.jsonl import event_line
 from ledger.export.offline_fold import OfflineFold, OfflineStore
 from ledger.export.pack_file import PackWriter, Parts
@@ -41,9 +39,9 @@ from ledger.export.pack_manifest import (
     Packed,
     about,
     books_folder,
+    describe,
     events_folder,
     note_name,
-    packed,
 )
 from ledger.model import SourceTerms
 from ledger.queries.params import read_positions
@@ -51,10 +49,10 @@ from ledger.runtime.files import HashedFile, replacing
 from ledger.terminal.progress import Progress
 
 SEAL_SECONDS_MAX: Final = 3.0
-"""How long the sealer is waited for, so that what was in the log at the start is in the pack."""
+"""How long to wait for the sealer, so that the pack has what was in the log at the start."""
 
 BOOKS_SECONDS_MAX: Final = 5.0
-"""How long the live books are waited for, so that they can be compared with the pack's."""
+"""How long to wait for the live books, so that they can be compared with the pack's."""
 
 SECONDS_MAX: Final = 600.0
 EVENTS_MAX: Final = 2_000
@@ -72,7 +70,7 @@ class PackRequest:
 def positions_of(text: str | None, sources: Sequence[str]) -> dict[str, int]:
     """Read positions: `straitsx:25,gokart:3`, or a number where one source is named.
 
-    Raises BadQuestion.
+    Raises InvalidRequest.
     """
     found = read_positions("position", text)
     if isinstance(found, int):
@@ -83,12 +81,12 @@ def positions_of(text: str | None, sources: Sequence[str]) -> dict[str, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
-    """What was packed."""
+class PackResult:
+    """The positions, keys, hash and size of a pack."""
 
     position: dict[str, int]
     unsealed: dict[str, int]
-    """Events after that, per source, which no checkpoint covers yet."""
+    """Events after that, by source, that no checkpoint covers yet."""
     keys: list[str]
     sha256: str
     bytes: int
@@ -96,7 +94,7 @@ class Packing:
 
 @dataclass(frozen=True, slots=True)
 class _Reach:
-    """How far one source goes, and the checkpoint that covers it."""
+    """The last position of one source, and the checkpoint that covers it."""
 
     packed: Packed
     note: str
@@ -105,18 +103,18 @@ class _Reach:
 
 
 async def write_file(
-    settings: Settings, dsn: str, path: Path, wanted: PackRequest, *, quiet: bool
-) -> Packing:
-    """Write a pack to a file, which appears when it is whole.
+    settings: Settings, dsn: str, path: Path, request: PackRequest, *, quiet: bool
+) -> PackResult:
+    """Write a pack to a file, which appears when it is complete.
 
-    Raises Tampered when log and seals do not fit together, NotYet when nothing is sealed.
+    Raises Tampered when log and seals differ, NotCaughtUp when nothing is sealed.
     """
     with replacing(path) as file, Progress.shown(quiet=quiet) as progress:
         async with database.connected(dsn, seconds_max=SECONDS_MAX) as connection:
             hashed = HashedFile(file)
-            exporting = Exporting(connection, settings, progress, PackWriter(hashed), path.parent)
-            reaches = await exporting.write(wanted)
-    return Packing(
+            export = PackExport(connection, settings, progress, PackWriter(hashed), path.parent)
+            reaches = await export.write(request)
+    return PackResult(
         {each.packed.source: each.packed.position for each in reaches},
         {each.packed.source: each.unsealed for each in reaches if each.unsealed},
         _keys(reaches),
@@ -126,28 +124,28 @@ async def write_file(
 
 
 @dataclass(frozen=True, slots=True)
-class Exporting:
-    """One pack on its way out of a database."""
+class PackExport:
+    """Writes one pack from a database."""
 
     connection: Any
     settings: Settings
     progress: Progress
     writer: PackWriter
     folder: Path
-    """Where the fold may keep what does not fit into memory."""
+    """The folder for what the fold cannot keep in memory."""
 
-    async def write(self, wanted: PackRequest) -> list[_Reach]:
-        """Write everything; return how far each source goes."""
+    async def write(self, request: PackRequest) -> list[_Reach]:
+        """Write everything; return the reach of each source."""
         known = await terms_of(self.connection, self.settings)
         terms = {each.source: each for each in known}
         for source in terms:
             if not LOG_NAME.fullmatch(source):
                 # Names of a pack's members are made of it.
-                told = f"{source[:80]!r} cannot be the name of a source; run `ledger verify`"
-                raise Tampered("sources", None, told)
+                message = f"{source[:80]!r} cannot be the name of a source; run `ledger verify`"
+                raise Tampered("sources", None, message)
         reaches = [
-            await self._reach(terms[row["source"]], row, wanted.positions.get(row["source"]))
-            for row in await self._ends(wanted, terms)
+            await self._reach(terms[row["source"]], row, request.positions.get(row["source"]))
+            for row in await self._ends(request, terms)
         ]
         packs = [each.packed for each in reaches]
         version = fold_version.current_version([each.terms for each in packs])
@@ -161,16 +159,16 @@ class Exporting:
         return reaches
 
     async def _ends(
-        self, wanted: PackRequest, known: Mapping[str, SourceTerms]
+        self, request: PackRequest, known: Mapping[str, SourceTerms]
     ) -> Sequence[Mapping[str, Any]]:
-        """Return where the chosen logs and their seals end, after giving the sealer a moment."""
-        for source in (*wanted.sources, *wanted.positions):
+        """Return where the chosen logs and their seals end, after a moment for the sealer."""
+        for source in (*request.sources, *request.positions):
             if source not in known:
                 raise InvalidRequest(
                     f"there is no source {source!r}; there are: {', '.join(known)}"
                 )
-        chosen = set(wanted.sources) or set(known)
-        if not chosen >= wanted.positions.keys():
+        chosen = set(request.sources) or set(known)
+        if not chosen >= request.positions.keys():
             raise InvalidRequest("--position names a source that --source leaves out")
         clock = asyncio.get_running_loop().time
         heads: dict[str, int] | None = None
@@ -178,37 +176,38 @@ class Exporting:
         while True:
             rows = [r for r in await self.connection.fetch(SELECT_ENDS) if r["source"] in chosen]
             heads = heads or {row["source"]: row["head"] for row in rows}
-            due = {**heads, **wanted.positions}
+            due = {**heads, **request.positions}
             if clock() > deadline or all(row["sealed"] >= due[row["source"]] for row in rows):
                 break
             await asyncio.sleep(0.1)
-        found = [row for row in rows if row["sealed"] or row["source"] in wanted.positions]
+        found = [row for row in rows if row["sealed"] or row["source"] in request.positions]
         if not found:
             raise NotCaughtUp(
                 "nothing is sealed yet; run `ledger serve`, which seals, and ask again"
             )
         return sorted(found, key=lambda row: str(row["source"]))
 
-    async def _reach(self, terms: SourceTerms, row: Mapping[str, Any], asked: int | None) -> _Reach:
-        source, position = terms.source, row["sealed"] if asked is None else asked
+    async def _reach(
+        self, terms: SourceTerms, row: Mapping[str, Any], requested: int | None
+    ) -> _Reach:
+        source, position = terms.source, row["sealed"] if requested is None else requested
         if position < 1 or position > row["head"]:
-            told = f"the log of {source} has positions 1 to {row['head']}, not {position}"
-            raise InvalidRequest(f"{told}; name one of those")
+            message = f"the log of {source} has positions 1 to {row['head']}, not {position}"
+            raise InvalidRequest(f"{message}; name one of those")
         if position > row["sealed"]:
             raise NotCaughtUp(
                 f"{source} is sealed up to {row['sealed']}, not {position}; see that `ledger "
                 "serve` or its projector role runs, then ask again"
             )
-        seal = await self.connection.fetchrow(seals.SELECT_COVERING, source, position)
+        seal = await self.connection.fetchrow(SELECT_COVERING, source, position)
         path: Sequence[bytes] = ()
         if seal["size"] > position:
             prove = partial(merkle.consistency_proof, position, seal["size"])
-            wanted = merkle.nodes_for(prove)
-            nodes = await seals.load_nodes(self.connection, source, wanted)
+            nodes = await load_nodes(self.connection, source, merkle.nodes_for(prove))
             path = prove(lambda height, index: nodes[height, index])
-        unsealed = row["head"] - row["sealed"] if asked is None else 0
+        unsealed = row["head"] - row["sealed"] if requested is None else 0
         return _Reach(
-            packed(terms, position, seal["size"], path), seal["note"], seal["vkey"], unsealed
+            describe(terms, position, seal["size"], path), seal["note"], seal["vkey"], unsealed
         )
 
     async def _write_source(self, reach: _Reach) -> None:
@@ -218,10 +217,10 @@ class Exporting:
         frontier = Frontier()
         with (
             tempfile.TemporaryDirectory(prefix=".ledger-pack-", dir=self.folder) as folder,
-            OfflineStore(Path(folder) / "fold.sqlite") as shelf,
+            OfflineStore(Path(folder) / "fold.sqlite") as store,
         ):
             emit = partial(_emit, parts, source)
-            fold = OfflineFold(shelf, reach.packed.terms, registry.load(), emit)
+            fold = OfflineFold(store, reach.packed.terms, registry.load(), emit)
             while frontier.size < end:
                 rows = await self._events(source, frontier.size, end)
                 for row, hashed in zip(rows, map(leaf.hash_of, rows), strict=True):
@@ -237,16 +236,16 @@ class Exporting:
         step.done()
 
     async def _events(self, source: str, done: int, end: int) -> list[Any]:
-        wanted = min(EVENTS_MAX, end - done)
-        rows = await seals.events_after(self.connection, source, done, wanted, BYTES_MAX)
+        count = min(EVENTS_MAX, end - done)
+        rows = await events_after(self.connection, source, done, count, BYTES_MAX)
         if not rows:
             raise Tampered("density", done + 1, f"event {done + 1} of {source} is missing")
         return rows
 
     async def _check_parked(self, source: str, end: int, folded: set[int]) -> None:
-        """Check that the live books, where there are any, set the same events apart up to `end`.
+        """Check that the live books, where there are any, park the same events up to `end`.
 
-        Raises BooksDisagree, or NotYet when they do not get there in time.
+        Raises BooksDisagree, or NotCaughtUp when they do not get there in time.
         """
         try:
             live = await self._parked_live(source, end)
@@ -259,13 +258,13 @@ class Exporting:
         if first in folded:
             where, other = other, where
         raise BooksDisagree(
-            f"event {first} of {source} is set apart (parked) by {where}, not by {other}: a pack "
-            "would say other sums than the books; run `ledger rebuild --swap`, then export again, "
-            "and see `ledger exceptions --reason parked` for what stays set apart"
+            f"event {first} of {source} is parked by {where}, not by {other}: a pack would "
+            "have other sums than the books; run `ledger rebuild --swap`, then export again, "
+            "and see `ledger exceptions --reason parked` for what stays parked"
         )
 
     async def _parked_live(self, source: str, end: int) -> set[int] | None:
-        """Return which events up to `end` the live books set apart; None without live books."""
+        """Return which events up to `end` the live books park; None without live books."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + BOOKS_SECONDS_MAX
         while True:
@@ -286,12 +285,12 @@ class Exporting:
 
 
 def _place(schema: str) -> str:
-    """Write the look-up of how far the books of a schema are."""
+    """Return the query of how far the books of a schema are."""
     return f"SELECT position FROM {schema}.checkpoints WHERE source = $1"  # noqa: S608
 
 
 def _parked(schema: str) -> str:
-    """Write the look-up of the events that the books of a schema set apart."""
+    """Return the query of the events that the books of a schema park."""
     return f"SELECT position FROM {schema}.parked WHERE source = $1 AND position <= $2"  # noqa: S608
 
 
@@ -305,8 +304,8 @@ def _check_root(reach: _Reach, root: bytes) -> None:
     checkpoint, signers = open_checkpoint(reach.note, [Verifier.parse(reach.vkey)])
     named = checkpoint_of(source, reach.packed.checkpoint, checkpoint.root)
     if checkpoint != named or not signers or not reach.packed.is_covered(root, checkpoint):
-        told = f"the first {size} events of {source} are not those that were sealed"
-        raise Tampered("seals", None, f"{told}; run `ledger verify`, which names the first")
+        message = f"the first {size} events of {source} are not those that were sealed"
+        raise Tampered("seals", None, f"{message}; run `ledger verify`, which names the first")
 
 
 def _keys(reaches: Sequence[_Reach]) -> list[str]:

@@ -1,8 +1,8 @@
-"""The container of an audit pack: a plain tar file with nothing in it that could vary.
+"""The container of an audit pack: a plain tar file whose bytes its content determines.
 
 Any `tar` opens it. Members have the same owner, mode and time (none); after them come
-`SHA256SUMS`, which `sha256sum -c` understands, and the hash of that. So every byte counts: a
-header has to be the one that its name and size make, padding is zero, and nothing follows.
+`SHA256SUMS`, for `sha256sum -c`, and its own hash. A header must be the one of its name and size,
+padding is zero, and nothing follows, so that every byte is checked.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ NAME_MAX: Final = 100
 PREFIX_MAX: Final = 155
 SIZE_MAX: Final = 8**11 - 1
 PART_BYTES: Final = 4 * 1024 * 1024
-"""A part of a table is closed when it has as many bytes."""
+"""The size at which a part of a table is closed."""
 
 CHUNK_BYTES: Final = 1 << 20
 LINE_BYTES_MAX: Final = 1 << 26
 SMALL_BYTES_MAX: Final = 1 << 24
-"""What a member that is read whole may have at most."""
+"""The largest member that is read into memory."""
 
 SUMS: Final = "SHA256SUMS"
 SUM_OF_SUMS: Final = "SHA256SUMS.sha256"
 
 
 class Writable(Protocol):
-    """What a pack is written to."""
+    """The output of a pack."""
 
     def write(self, data: bytes, /) -> int:
         """Write all of `data`."""
@@ -43,7 +43,7 @@ def header(name: str, size: int) -> bytes:
     """Return the ustar header of a member. Raises ValueError when name or size do not fit."""
     prefix, short = _split(name.encode())
     if not 0 <= size <= SIZE_MAX:
-        raise ValueError(f"{name} has {size} bytes, which no header can say")
+        raise ValueError(f"{name} has {size} bytes, more than a header can state")
     fields = (
         short.ljust(NAME_MAX, b"\0"),
         b"0000600\0",
@@ -97,13 +97,13 @@ class PackWriter:
 
 
 def sum_line(sums: bytes) -> bytes:
-    """Return what SHA256SUMS.sha256 says of SHA256SUMS."""
+    """Return the content of SHA256SUMS.sha256."""
     return f"{sha256(sums).hexdigest()}  {SUMS}\n".encode()
 
 
 @dataclass(slots=True)
 class Parts:
-    """Lines of many tables on their way into members: `<folder>/000001.jsonl` and so on."""
+    """Collects the lines of many tables into members: `<folder>/000001.jsonl` and so on."""
 
     put: Callable[[str, bytes], None]
     open: dict[str, list[bytes]] = field(default_factory=dict)
@@ -162,14 +162,14 @@ class PackReader:
             for chunk in self._chunks(name, size):
                 digest.update(chunk)
             if self.file.read(-size % BLOCK) != bytes(-size % BLOCK):
-                raise Tampered("container", None, f"after {name} there is what should not be")
+                raise Tampered("container", None, f"the padding after {name} is not zero")
             self.members[name] = Member(offset, size, digest.hexdigest())
             progress(self.file.tell())
         if self.file.read(BLOCK + 1) != bytes(BLOCK):
             raise Tampered("container", None, "the file does not end where the pack ends")
 
     def changed(self) -> list[str]:
-        """Return the members that are not those of SHA256SUMS, in order; [] when all are."""
+        """Return the members that differ from SHA256SUMS, in order."""
         listed = list(self.members)
         if listed[-2:] != [SUMS, SUM_OF_SUMS]:
             return [SUMS]
@@ -177,10 +177,10 @@ class PackReader:
         if self.read(SUM_OF_SUMS) != sum_line(sums):
             return [SUM_OF_SUMS]
         made = [f"{self.members[name].sha256}  {name}\n" for name in listed[:-2]]
-        said = sums.decode("utf-8", "replace").splitlines(keepends=True)
-        known = dict.fromkeys(said)
-        found = [name for name, line in zip(listed, made, strict=False) if line not in known]
-        return found or ([] if said == made else [SUMS])
+        stated = sums.decode("utf-8", "replace").splitlines(keepends=True)
+        known = dict.fromkeys(stated)
+        changed = [name for name, line in zip(listed, made, strict=False) if line not in known]
+        return changed or ([] if stated == made else [SUMS])
 
     def read(self, name: str) -> bytes:
         """Return a small member whole. Raises Tampered when it is missing or not small."""
@@ -232,5 +232,5 @@ def _read_header(block: bytes, offset: int) -> tuple[str, int]:
             return name, size
     except ValueError:
         pass
-    told = f"the header of a member at byte {offset} is damaged" if block else "the file was cut"
-    raise Tampered("container", None, told)
+    message = f"the header of a member at byte {offset} is damaged" if block else "the file was cut"
+    raise Tampered("container", None, message)

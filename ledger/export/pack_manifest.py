@@ -1,4 +1,4 @@
-"""What is in an audit pack besides lines: its first member says what the rest is about. Pure."""
+"""The manifest of an audit pack: its first member, and the names of the others. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS: Final = "keys/trusted.txt"
 
 
 class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One source in a pack: its terms, how far it goes, and which checkpoint covers that."""
+    """One source in a pack: its terms, last position, and the checkpoint that covers it."""
 
     source: str
     provider: str
@@ -30,7 +30,7 @@ class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wallets: dict[str, str]
     position: int
     checkpoint: int
-    """The size that was signed: `position`, or more when nothing was signed exactly there."""
+    """The size that was signed: `position`, or more when no checkpoint ends there."""
     consistency: list[str]
     """The proof that the tree of `checkpoint` begins with that of `position` (RFC 6962 §2.1.2)."""
 
@@ -40,7 +40,7 @@ class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return SourceTerms(self.source, self.provider, self.currency, self.wallets)
 
     def is_covered(self, root: bytes, by: Checkpoint) -> bool:
-        """Say whether a checkpoint covers the first `position` events, whose root is `root`."""
+        """Tell whether a checkpoint covers the first `position` events, whose root is `root`."""
         if by.size == self.position:
             return not self.consistency and root == by.root
         path = [b64decode(step) for step in self.consistency]
@@ -48,7 +48,7 @@ class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a pack is about."""
+    """The content of `about.json`."""
 
     format: str
     program: str
@@ -57,10 +57,10 @@ class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: list[Packed]
 
 
-def packed(
+def describe(
     terms: SourceTerms, position: int, checkpoint: int, path: Sequence[bytes] = ()
 ) -> Packed:
-    """Say how far a source goes in a pack, and what covers that."""
+    """Return the description of one source in a pack."""
     return Packed(
         terms.source, terms.provider, terms.currency, dict(sorted(terms.wallets.items())),
         position, checkpoint, [b64encode(step).decode() for step in path],
@@ -68,25 +68,26 @@ def packed(
 
 
 def about(version: str, sources: Sequence[Packed]) -> bytes:
-    """Write the first member."""
-    made = About(FORMAT, f"callback-ledger {__version__}", version, list(sources))
+    """Return the first member."""
+    content = About(FORMAT, f"callback-ledger {__version__}", version, list(sources))
     return orjson.dumps(
-        msgspec.to_builtins(made), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        msgspec.to_builtins(content), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     )
 
 
 def read_about(data: bytes) -> About:
-    """Read the first member. Raises Tampered when it says what no pack says."""
+    """Read the first member. Raises Tampered when it is not that of a pack."""
     try:
-        found = msgspec.convert(orjson.loads(data), About)
-        hashes = [b64decode(s, validate=True) for each in found.sources for s in each.consistency]
+        content = msgspec.convert(orjson.loads(data), About)
+        steps = [step for source in content.sources for step in source.consistency]
+        hashes = [b64decode(step, validate=True) for step in steps]
     except (msgspec.ValidationError, ValueError) as error:
         raise Tampered("about", None, f"{ABOUT} cannot be read: {error}") from error
-    if found.format != FORMAT:
-        told = f"this is {found.format[:60]!r}, and this program reads {FORMAT!r}"
-        raise Tampered("about", None, told)
-    names = [each.source for each in found.sources]
-    wrong = [each for each in found.sources if not 0 < each.position <= each.checkpoint]
+    if content.format != FORMAT:
+        message = f"this is {content.format[:60]!r}, and this program reads {FORMAT!r}"
+        raise Tampered("about", None, message)
+    names = [each.source for each in content.sources]
+    wrong = [each for each in content.sources if not 0 < each.position <= each.checkpoint]
     if (
         not names
         or wrong
@@ -96,7 +97,7 @@ def read_about(data: bytes) -> About:
         raise Tampered("about", None, f"{ABOUT} names its sources wrongly")
     if not all(LOG_NAME.fullmatch(name) for name in names):
         raise Tampered("about", None, f"{ABOUT} names a source that cannot be one")
-    return found
+    return content
 
 
 def note_name(source: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables as files: JSON lines, CSV and Parquet. Amounts stay exact, whatever reads them."""
+"""Write tables as JSON lines, CSV and Parquet, with exact amounts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class DoesNotFit(LedgerError):
-    """An amount has more digits than a column can hold; the column becomes one of texts.
+    """An amount has more digits than its column can hold; the export is repeated with texts in it.
 
-    `column` names it.
+    `column` is its name.
     """
 
     def __init__(self, column: str) -> None:
@@ -38,21 +38,21 @@ class DoesNotFit(LedgerError):
 
 @dataclass(frozen=True, slots=True)
 class ExportColumn:
-    """A column of an export: its name, and text, amount, moment, integer, boolean or json."""
+    """A column of an export; its kind is text, amount, moment, integer, boolean or json."""
 
     name: str
     kind: str
 
 
 class Sink(Protocol):
-    """What the bytes of an export go to."""
+    """The output of an export."""
 
     def write(self, data: bytes, /) -> int:
         """Write all of `data`."""
 
 
 class RowWriter(Protocol):
-    """Writes rows, whose values are what JSON has."""
+    """Writes rows of JSON values."""
 
     def write(self, rows: Sequence[Row]) -> None:
         """Write further rows."""
@@ -109,7 +109,7 @@ class JsonLines:
 
 
 class Csv:
-    """RFC 4180, with a header; what a spreadsheet would run as a formula begins with `'`."""
+    """RFC 4180, with a header; a text that a spreadsheet would run as a formula begins with `'`."""
 
     def __init__(self, sink: Sink, columns: Sequence[ExportColumn]) -> None:
         self.sink = sink
@@ -130,9 +130,9 @@ class Csv:
 
 
 def cell(value: Any) -> str:
-    """Write a value for a spreadsheet; a text that would be a formula there gets a `'` before it.
+    """Return a value for a spreadsheet; a text that would be a formula gets a `'` before it.
 
-    A plain negative number is none.
+    A plain negative number is not one.
     """
     match value:
         case None:

@@ -29,7 +29,6 @@ from ledger.reconciliation.items import TIMING, ZERO
 from ledger.reconciliation.result import OPEN, Break, Result
 
 KIND: Final = "adjustment"
-ACTIONS: Final = ("match", "write_off", "post_fee", "void", "reopen", "note")
 AVAILABLE: Final = "assets:wallet:available"
 FEES: Final = "expenses:fees"
 SUSPENSE: Final = "suspense"

@@ -1,4 +1,4 @@
-"""One reconciliation as CSV and as a page fit to print. Pure: same run, same bytes."""
+"""Write a reconciliation as CSV and as a page to print. Pure: the same run, the same bytes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,50 @@ BREAK_FIELDS: Final = (
     "items", "action", "decided_by", "decided_at", "note",
 )  # fmt: skip
 SHEET: Final = (
-    ("opening", "Statement, opening balance"),
-    ("matched_in", "Matched in"),
-    ("matched_out", "Matched out"),
-    ("fees", "Fees matched"),
-    ("unmatched", "Lines in no match"),
-    ("closing", "Statement, closing balance"),
+    ("opening", "Statement: opening balance"),
+    ("matched_in", "Matched lines, incoming"),
+    ("matched_out", "Matched lines, outgoing"),
+    ("fees", "Matched fees"),
+    ("unmatched", "Lines without a match"),
+    ("closing", "Statement: closing balance"),
     ("in_transit", "In transit"),
     ("breaks", "Open breaks"),
-    ("residual", "Residual"),
-    ("ledger", "Ledger balance at the cut-off"),
+    ("residual", "Residual, not explained"),
+    ("ledger", "Ledger: balance at the cut-off"),
 )
 """The balance sheet from top to bottom: closing + in transit + breaks + residual = ledger."""
 
 CONVENTION: Final = (
-    "Statement, closing + in transit + open breaks + residual = ledger. A difference is therefore "
-    "what the books say beyond the statement (books - statement), before any decision; its gap is "
-    "what is left of it."
+    "Closing balance of the statement + in transit + open breaks + residual = ledger balance. A "
+    "difference is the ledger's amount minus the statement's, before any decision; the gap is what "
+    "remains of it after postings."
 )
-"""Which way round every difference is, for who reads the page."""
+"""The sign of every difference, for the reader of the page."""
+
+STATES: Final[Mapping[str, str]] = {
+    "RECONCILED": "Statement and ledger agree: every difference is zero or resolved.",
+    "RECONCILED_WITH_TIMING": "Statement and ledger agree, apart from what is still in transit.",
+    "BREAKS": "Statement and ledger differ; the open breaks below explain the whole difference.",
+    "INCOMPLETE": "No conclusion is possible yet, for these reasons:",
+}
+"""What each state means."""
+
+TYPES: Final[Mapping[str, str]] = {
+    "TIMING": "in transit: too recent to count as missing on the other side",
+    "MISSING_AT_PROVIDER": "in the ledger, but not on the statement",
+    "MISSING_IN_LEDGER": "on the statement, but not in the ledger",
+    "AMOUNT": "on both sides, with different amounts",
+    "FEE": "on both sides, with different fees",
+    "CURRENCY": "on both sides, in different currencies",
+    "STATUS": "completed on one side only",
+    "DIRECTION": "incoming on one side and outgoing on the other",
+    "DUPLICATE_PROVIDER": "twice on the statement, once in the ledger",
+    "DUPLICATE_INTERNAL": "twice in the ledger, once on the statement",
+    "AMBIGUOUS": "several lines and transactions fit each other; an operator decides",
+    "CONFLICT": "the callbacks about it contradict each other, so its money is held",
+    "OPENING": "the ledger begins with another balance than the first statement",
+}
+"""What each type of break means."""
 
 STYLE: Final = """
 body{font:14px/1.45 system-ui,sans-serif;color:#1b1f24;max-width:60rem;
@@ -58,7 +83,7 @@ STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).
 
 
 def csv_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
-    """Write the figures, one per row, then the breaks under a header of their own."""
+    """Return the figures, one per row, then the breaks under a header of their own."""
     out = io.StringIO(newline="")
     rows = csv.writer(out, lineterminator="\r\n")
     rows.writerow(("field", "value"))
@@ -75,7 +100,7 @@ def csv_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
 
 
 def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
-    """Write the page: what is claimed, on which evidence, and what stands against it."""
+    """Return the page: result, balance sheet, open breaks, and the evidence."""
     figures = run["figures"]
     sums = figures["by_type"]
     title = f"{run['currency']} of {run['source']}, through {_text(run['through'])}"
@@ -84,17 +109,18 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
         '<meta name=viewport content="width=device-width,initial-scale=1">',
         f"<title>Reconciliation: {escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(title)}</h1>",
-        f'<p><span class="state {escape(run["state"])}">{escape(run["state"])}</span></p>',
+        f'<p><span class="state {escape(run["state"])}">{escape(run["state"])}</span> '
+        f"{STATES.get(run['state'], '')}</p>",
         *(f"<p>{escape(reason)}</p>" for reason in run["reasons"]),
         "<h2>Balance</h2>",
         _table(
             ("", run["currency"]),
             _with_amounts([(label,) for _, label in SHEET], [figures[name] for name, _ in SHEET]),
             numbers={1},
-            sums={"Statement, closing balance", "Ledger balance at the cut-off"},
+            sums={"Statement: closing balance", "Ledger: balance at the cut-off"},
         ),
         f"<p>{CONVENTION}</p>",
-        "<h2>Coverage</h2>",
+        "<h2>What is matched</h2>",
         _table(
             ("", "matched", "of", "percent"),
             [
@@ -113,8 +139,9 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
             ),
             numbers={3, 4},
         ),
-        "<h2>Breaks, what is in transit, and decisions</h2>",
-        _listed(by_weight(breaks)),
+        "<h2>All breaks, in transit and resolved ones included</h2>",
+        _break_table(by_weight(breaks)),
+        _type_table(breaks),
         "<h2>Evidence</h2>",
         _table(("", ""), list(_facts(run))),
         "</html>\n",
@@ -122,17 +149,28 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
     return "\n".join(parts).encode()
 
 
-def _listed(breaks: Sequence[JSON]) -> str:
-    """Write every break, with what it was and what is left of it."""
+def _type_table(breaks: Sequence[JSON]) -> str:
+    """Return what the types of the breaks mean."""
+    types = sorted({each["type"] for each in breaks})
+    if not types:
+        return ""
+    return _table(("type", "meaning"), [(name, TYPES.get(name, "")) for name in types])
+
+
+def _break_table(breaks: Sequence[JSON]) -> str:
+    """Return every break, with its difference and the gap that remains."""
     rows: list[tuple[Any, ...]] = [_break_row(each) for each in breaks]
     for name in ("difference", "gap"):
         rows = _with_amounts(rows, [each[name] for each in breaks])
-    head = ("break", "type", "state", "days", "owner", "what", "decision", "difference", "gap")
+    head = (
+        "break", "type", "state", "age in days", "owner", "explanation", "decision",
+        "difference", "gap",
+    )  # fmt: skip
     return _table(head, rows, numbers={3, 7, 8})
 
 
 def _facts(run: JSON) -> Iterable[tuple[str, str]]:
-    """Yield what the claim rests on."""
+    """Yield the evidence of the result."""
     yield "source", run["source"]
     yield "currency", run["currency"]
     yield "state", run["state"]
@@ -151,7 +189,7 @@ def _facts(run: JSON) -> Iterable[tuple[str, str]]:
 
 
 def by_weight(breaks: Sequence[JSON]) -> list[JSON]:
-    """Sort breaks as they are read: open ones first, the largest first."""
+    """Return breaks in the order of reading: open ones first, then by size."""
     return sorted(
         breaks, key=lambda b: (b["state"] != "OPEN", -abs(Decimal(b["difference"])), b["id"])
     )
@@ -160,16 +198,16 @@ def by_weight(breaks: Sequence[JSON]) -> list[JSON]:
 def _with_amounts(rows: Iterable[tuple[Any, ...]], amounts: Sequence[str]) -> list[tuple[Any, ...]]:
     """Add a last column: amounts in groups of thousands, with the same number of decimals."""
     places = max((len(amount.partition(".")[2]) for amount in amounts), default=0)
-    told = [f"{Decimal(amount):,.{places}f}" for amount in amounts]
-    return [(*row, amount) for row, amount in zip(rows, told, strict=True)]
+    texts = [f"{Decimal(amount):,.{places}f}" for amount in amounts]
+    return [(*row, text) for row, text in zip(rows, texts, strict=True)]
 
 
 def _break_row(each: JSON) -> tuple[str, ...]:
     decided = f"{each['action']} by {each['decided_by']}: {each['note']}" if each["action"] else ""
-    what = f"{each['detail']} ({_text(each['items'])})" if each["items"] else each["detail"]
+    detail = f"{each['detail']} ({_text(each['items'])})" if each["items"] else each["detail"]
     return (
         each["id"], each["type"], each["state"], str(each["age_days"]), each["owner"],
-        what, decided,
+        detail, decided,
     )  # fmt: skip
 
 
@@ -199,12 +237,12 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return ", ".join(_text(each) for each in value)
+        return ", ".join(map(_text, value))
     return str(value)
 
 
 def _cell(value: Any) -> str:
-    """Keep a spreadsheet from taking a text for a formula; amounts stay numbers."""
+    """Return a cell that no spreadsheet takes for a formula; amounts stay numbers."""
     text = _text(value)
     is_amount = text.removeprefix("-").replace(".", "", 1).isdigit()
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not is_amount else text

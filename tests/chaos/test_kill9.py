@@ -16,7 +16,7 @@ from ledger import registry
 from ledger.books import store as books
 from ledger.config.settings import load
 from ledger.database import connection as db
-from ledger.evidence import checkpoint_file as sealfile
+from ledger.evidence import checkpoint_file
 from ledger.evidence.sealer import SourceSealer
 from ledger.evidence.signed_note import open_checkpoint
 from ledger.postgres.server import EmbeddedPostgres
@@ -165,7 +165,7 @@ async def check_evidence(data_dir: Path, dsn: str) -> None:
             while await SourceSealer(source, settings).step(connection):
                 pass
             kept = dict(await connection.fetch(SELECT_NOTES, source))
-        notes = list(sealfile.read(sealfile.path_of(data_dir, source)))
+        notes = list(checkpoint_file.read(checkpoint_file.path_of(data_dir, source)))
         assert {open_checkpoint(note, ())[0].size: note for note in notes} == kept
         assert set(notes) == set(kept.values())
     found = await Verification(settings, VerifyOptions(), Progress(quiet=True)).examine()

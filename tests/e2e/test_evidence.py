@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.evidence import checkpoint_file as sealfile
+from ledger.evidence import checkpoint_file
 from ledger.evidence.signed_note import open_checkpoint
 from tests import samples
 from tests.conftest import eventually
@@ -134,7 +134,7 @@ async def test_a_sealer_killed_again_and_again_never_signs_two_histories(service
         seals = await caller.rows("/v1/seals", "seals", limit=1000)
         await caller.ask("/v1/status", at_least=f"straitsx:{size}")
     sizes: dict[int, set[str]] = {}
-    for note in sealfile.read(sealfile.path_of(service.data_dir, "straitsx")):
+    for note in checkpoint_file.read(checkpoint_file.path_of(service.data_dir, "straitsx")):
         sizes.setdefault(open_checkpoint(note, ())[0].size, set()).add(note)
     assert {size: {seal["note"]} for seal in seals for size in [seal["size"]]} == sizes
     code, found = ledger(service, "verify")

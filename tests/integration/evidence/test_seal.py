@@ -18,8 +18,7 @@ import pytest
 
 from ledger.database import conditions
 from ledger.errors import CannotSeal
-from ledger.evidence import checkpoint_file as sealfile
-from ledger.evidence import keys, leaf
+from ledger.evidence import checkpoint_file, keys, leaf
 from ledger.evidence import store as seals
 from ledger.evidence.merkle import leaf_hash, root_of
 from ledger.evidence.sealer import EVENTS_MAX, Sealer, SourceSealer, prepare
@@ -100,8 +99,10 @@ async def test_the_same_notes_are_in_the_append_only_file(sealed: Database) -> N
     for count in (3, 300, 5):
         await append(sealed, count)
         await seal_all(sealed)
-    path = sealfile.path_of(sealed.settings.data_dir, SOURCE)
-    assert list(sealfile.read(path)) == [row["note"] for row in await rows_of(sealed, "seals")]
+    path = checkpoint_file.path_of(sealed.settings.data_dir, SOURCE)
+    assert list(checkpoint_file.read(path)) == [
+        row["note"] for row in await rows_of(sealed, "seals")
+    ]
 
 
 async def test_what_a_crash_kept_from_the_file_is_appended_at_the_next_start(
@@ -110,14 +111,14 @@ async def test_what_a_crash_kept_from_the_file_is_appended_at_the_next_start(
     for count in (3, 4, 5):
         await append(sealed, count)
         await seal_all(sealed)
-    path = sealfile.path_of(sealed.settings.data_dir, SOURCE)
-    notes = list(sealfile.read(path))
+    path = checkpoint_file.path_of(sealed.settings.data_dir, SOURCE)
+    notes = list(checkpoint_file.read(path))
     whole = path.read_bytes()
     first = len(whole) - sum(len(note.encode()) + 1 for note in notes[1:])
     for cut in (first, first + 10, len(whole) - 1, len(whole) - 2, len(whole) - 9):
         path.write_bytes(whole[:cut])
         await seal_all(sealed)
-        assert set(sealfile.read(path)) == set(notes), cut
+        assert set(checkpoint_file.read(path)) == set(notes), cut
 
 
 @pytest.mark.parametrize("left", [None, 0, 10, "checkpoints of straitsx\n\n"[:5], 1])
@@ -127,8 +128,8 @@ async def test_a_file_that_lacks_more_than_a_crash_keeps_from_it_is_not_filled_s
     for _ in range(4):
         await append(sealed, 3)
         await seal_all(sealed)
-    path = sealfile.path_of(sealed.settings.data_dir, SOURCE)
-    notes, whole = list(sealfile.read(path)), path.read_bytes()
+    path = checkpoint_file.path_of(sealed.settings.data_dir, SOURCE)
+    notes, whole = list(checkpoint_file.read(path)), path.read_bytes()
     match left:
         case None:
             path.unlink()
@@ -142,9 +143,9 @@ async def test_a_file_that_lacks_more_than_a_crash_keeps_from_it_is_not_filled_s
     with pytest.raises(CannotSeal, match="restore it from a backup"):
         await seal_all(sealed)
     assert (path.read_bytes() if path.exists() else None) in (before, (before or b"") + TORN)
-    sealfile.begin_again(sealed.settings.data_dir, SOURCE)
+    checkpoint_file.begin_again(sealed.settings.data_dir, SOURCE)
     await seal_all(sealed)
-    assert list(sealfile.read(path)) == notes
+    assert list(checkpoint_file.read(path)) == notes
 
 
 async def test_no_key_is_made_beside_a_log_that_is_not_empty(sealed: Database) -> None:
@@ -167,7 +168,7 @@ async def test_no_key_is_made_beside_a_log_that_is_not_empty(sealed: Database) -
     assert [(each.source, each.name) for each in told] == [(SOURCE, "seal_refused")]
     assert "ledger seal begin-file straitsx" in told[0].detail
     assert not list(sealed.settings.data_dir.iterdir())
-    sealfile.begin_again(sealed.settings.data_dir, SOURCE)
+    checkpoint_file.begin_again(sealed.settings.data_dir, SOURCE)
     with pytest.raises(CannotSeal, match="ledger seal rotate"):
         await seal_all(sealed)
     assert not (sealed.settings.data_dir / "keys").exists()
@@ -190,7 +191,7 @@ async def test_the_folder_is_made_for_an_empty_log_whatever_key_there_is(
     database: Database, tmp_path: Path
 ) -> None:
     own = replace(database, settings=replace(database.settings, data_dir=tmp_path / "data"))
-    kept = keys.first(own.settings.data_dir)
+    kept = keys.create_first(own.settings.data_dir)
     async with own.owner() as owner:
         await prepare(owner, own.settings)
     await append(own, 3)
@@ -233,7 +234,7 @@ async def test_a_new_key_comes_with_its_folder_only_where_nothing_was_signed(
 
 
 async def test_a_file_that_cannot_be_written_stops_one_source_only(sealed: Database) -> None:
-    path = sealfile.path_of(sealed.settings.data_dir, "gokart")
+    path = checkpoint_file.path_of(sealed.settings.data_dir, "gokart")
     path.mkdir()
     await append(sealed, 2, "gokart")
     await append(sealed, 3)
@@ -283,7 +284,7 @@ async def test_a_head_that_is_no_source_writes_no_file(sealed: Database, tmp_pat
     outside.mkdir(mode=0o755)
     name = f"../../{outside.name}/x"
     with pytest.raises(CannotSeal, match="cannot be the name of a source"):
-        sealfile.path_of(sealed.settings.data_dir, name)
+        checkpoint_file.path_of(sealed.settings.data_dir, name)
     await append(sealed, 1)
     async with sealed.service() as connection:
         with pytest.raises(asyncpg.CheckViolationError):
@@ -346,8 +347,10 @@ async def test_a_sealer_cancelled_at_any_moment_resumes(sealed: Database) -> Non
             await task
     await seal_all(sealed)
     await assert_true(sealed)
-    path = sealfile.path_of(sealed.settings.data_dir, SOURCE)
-    assert set(sealfile.read(path)) == {row["note"] for row in await rows_of(sealed, "seals")}
+    path = checkpoint_file.path_of(sealed.settings.data_dir, SOURCE)
+    assert set(checkpoint_file.read(path)) == {
+        row["note"] for row in await rows_of(sealed, "seals")
+    }
 
 
 async def test_the_sealer_follows_within_a_second(sealed: Database) -> None:
@@ -406,9 +409,9 @@ async def test_a_database_restored_from_an_older_backup_is_not_sealed_silently(
     )
     with pytest.raises(CannotSeal, match="older backup or rewritten"):
         await seal_all(sealed)
-    aside = sealfile.begin_again(sealed.settings.data_dir, SOURCE)
+    aside = checkpoint_file.begin_again(sealed.settings.data_dir, SOURCE)
     assert aside is not None
-    assert len(list(sealfile.read(aside))) == 1
+    assert len(list(checkpoint_file.read(aside))) == 1
     await seal_all(sealed)
     await assert_true(sealed)
 

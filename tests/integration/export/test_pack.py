@@ -20,8 +20,7 @@ from ledger import registry
 from ledger.books import table_sql
 from ledger.database import connection as db
 from ledger.errors import InvalidRequest, NotCaughtUp, Tampered
-from ledger.evidence import checkpoint_file as sealfile
-from ledger.evidence import keys
+from ledger.evidence import checkpoint_file, keys
 from ledger.evidence.sealer import SourceSealer
 from ledger.export import offline_fold as shelf
 from ledger.export import pack as export_pack
@@ -67,7 +66,7 @@ class Ledger:
 
     @property
     def notes(self) -> Path:
-        return sealfile.path_of(self.database.settings.data_dir, "straitsx")
+        return checkpoint_file.path_of(self.database.settings.data_dir, "straitsx")
 
 
 @pytest.fixture

@@ -552,7 +552,7 @@ async def test_the_report_is_the_same_bytes_for_the_same_inputs(service: Service
         "line:d2",
         "Residual",
         "rules (SHA-256)",
-        "what the books say beyond the statement",
+        "the ledger's amount minus the statement's",
     ):
         assert word in text
     async with service.client.get("/reconciliation/straitsx/xsgd", params={"as": "csv"}) as answer:

@@ -15,8 +15,7 @@ from ledger import registry
 from ledger.books import store as books
 from ledger.config.settings import load
 from ledger.eventlog.sources import load_terms
-from ledger.evidence import checkpoint_file as sealfile
-from ledger.evidence import keys
+from ledger.evidence import checkpoint_file, keys
 from ledger.evidence.sealer import SourceSealer
 from ledger.rebuild.swap import Rebuild, exclusive_rebuild
 from ledger.terminal.progress import Progress
@@ -66,7 +65,7 @@ class Sealed:
 
     @property
     def file(self) -> Path:
-        return sealfile.path_of(self.database.settings.data_dir, SOURCE)
+        return checkpoint_file.path_of(self.database.settings.data_dir, SOURCE)
 
     def forget_file(self) -> None:
         """Take away the append-only file, as who owns the machine can."""
@@ -89,7 +88,7 @@ async def sealed(database: Database, tmp_path: Path) -> Sealed:
     async with own.service() as connection:
         await SourceSealer("gokart", own.settings).step(connection)
     await made.fold()
-    kept = sealfile.path_of(own.settings.data_dir, SOURCE).read_text("utf-8")
+    kept = checkpoint_file.path_of(own.settings.data_dir, SOURCE).read_text("utf-8")
     made.elsewhere.write_text(kept, "utf-8")
     return made
 
@@ -247,7 +246,7 @@ async def test_a_tail_cut_with_its_seals_is_convicted_by_the_file(sealed: Sealed
     failure = await sealed.failure()
     assert (failure.name, failure.position) == ("against", 301)
     assert "signed 310 events" in failure.message
-    notes = list(sealfile.read(sealed.file))
+    notes = list(checkpoint_file.read(sealed.file))
     sealed.forget_file()
     failure = await sealed.failure()
     assert failure.name == "seals"
@@ -435,7 +434,7 @@ async def test_a_file_of_checkpoints_that_is_gone_or_shortened_is_a_failure(
     for _ in range(2):
         await append(sealed.database, 1)
         await sealed.seal()
-    notes = list(sealfile.read(sealed.file))
+    notes = list(checkpoint_file.read(sealed.file))
     if keep is None:
         sealed.forget_file()
     else:
@@ -446,7 +445,7 @@ async def test_a_file_of_checkpoints_that_is_gone_or_shortened_is_a_failure(
 
 
 async def test_a_checkpoint_that_a_crash_kept_from_the_file_is_incomplete(sealed: Sealed) -> None:
-    notes = list(sealfile.read(sealed.file))
+    notes = list(checkpoint_file.read(sealed.file))
     sealed.file.write_text("".join(note + "\n" for note in notes[:-1]))
     found = [check for check in await sealed.verify(skip_books=False) if check.outcome != "ok"]
     assert [(check.outcome, check.name) for check in found] == [("INCOMPLETE", "seals")]

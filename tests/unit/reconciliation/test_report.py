@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ledger.reconciliation.report import SHEET, csv_of, html_of
+from ledger.reconciliation.items import BREAK_TYPES, TIMING
+from ledger.reconciliation.report import SHEET, TYPES, csv_of, html_of
 
 
 def broken(id_: str, difference: str, state: str = "OPEN") -> dict[str, Any]:
@@ -32,8 +33,8 @@ BREAKS = [broken("a", "1"), broken("b", "900", "RESOLVED"), broken("c", "-20.5")
 
 def test_amounts_of_a_column_are_grouped_and_end_alike() -> None:
     page = html_of(RUN, BREAKS).decode()
-    for told in ("1,234,567.500000", "-1,000.000001", ">0.000000<", ">-20.5<", ">1.0<"):
-        assert told in page, told
+    for amount in ("1,234,567.500000", "-1,000.000001", ">0.000000<", ">-20.5<", ">1.0<"):
+        assert amount in page, amount
 
 
 def test_open_breaks_come_first_and_the_largest_of_them_before_the_rest() -> None:
@@ -45,6 +46,13 @@ def test_open_breaks_come_first_and_the_largest_of_them_before_the_rest() -> Non
 
 
 def test_a_spreadsheet_gets_exact_amounts_and_no_formulas() -> None:
-    told = csv_of(RUN, BREAKS).decode()
-    assert "opening,1234567.5\r\n" in told
-    assert "'=2+2" in told
+    text = csv_of(RUN, BREAKS).decode()
+    assert "opening,1234567.5\r\n" in text
+    assert "'=2+2" in text
+
+
+def test_the_page_explains_its_state_and_the_types_of_its_breaks() -> None:
+    page = html_of(RUN, BREAKS).decode()
+    assert "the open breaks below explain the whole difference" in page
+    assert "<td>AMOUNT</td><td>on both sides, with different amounts</td>" in page
+    assert {*BREAK_TYPES, TIMING} == {*TYPES}
