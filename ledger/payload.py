@@ -27,11 +27,6 @@ NAME_MAX: Final = TEXT_MAX + 64
 AMOUNT_MAX: Final = 40
 """Characters of the longest amount: a sign, 20 digits, a point and 18 more."""
 
-KEYS_MAX: Final = 4096
-KEY_MAX: Final = 64
-FIELDS_MAX: Final = 256
-"""How many keys are kept in mind, of how many characters, from objects of how many fields."""
-
 YEARS: Final = range(1970, 2200)
 """Years in which something can have happened."""
 
@@ -46,7 +41,6 @@ _PERSONAL: Final = re.compile(
 
 _NO_DATE: Final = "0001-01-01T00:00:00"
 _SNAKE_CASE: Final = re.compile(r"[a-z]+[0-9]*(?:_[a-z]+[0-9]*)*")
-_CAMEL_CASE: Final = re.compile(r"[a-z]+[0-9]*(?:[A-Z][a-z]*[0-9]*)+")
 _MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}", re.ASCII)
 _INTEGER_MAX: Final = 10**TEXT_MAX
@@ -83,29 +77,6 @@ def camel(name: str) -> str:
     return _CAMEL[name] or name
 
 
-_PLAIN_KEYS: Final[set[str]] = set()
-_CAMEL_KEYS: Final[set[str]] = set()
-"""Keys of callbacks that are no camelCase, or are: a few thousand, told apart once."""
-
-_are_plain: Final = _PLAIN_KEYS.issuperset
-
-
-def _learn(fields: Mapping[str, JSON]) -> bool:
-    """Tell whether no key is camelCase, and keep in mind which are; of a vast object, say no."""
-    if len(fields) > FIELDS_MAX or not _CAMEL_KEYS.isdisjoint(fields):
-        return False
-    if len(_PLAIN_KEYS) + len(_CAMEL_KEYS) > KEYS_MAX:
-        _PLAIN_KEYS.clear()
-        _CAMEL_KEYS.clear()
-    is_plain = True
-    for key in fields:
-        is_camel = _CAMEL_CASE.fullmatch(key) is not None
-        is_plain = is_plain and not is_camel
-        if len(key) <= KEY_MAX:
-            (_CAMEL_KEYS if is_camel else _PLAIN_KEYS).add(key)
-    return is_plain
-
-
 def _find(fields: Mapping[str, JSON], node: Mapping[str, JSON], name: str) -> JSON:
     """Return the field `name` in either casing, from the node around when the fields lack it."""
     value = fields.get(name)
@@ -119,13 +90,6 @@ def _find(fields: Mapping[str, JSON], node: Mapping[str, JSON], name: str) -> JS
         value = node.get(name)
         return node.get(other) if value is None and other else value
     return value
-
-
-def _finder(fields: Mapping[str, JSON], node: Mapping[str, JSON]) -> Callable[[str], JSON]:
-    """Return what finds a field by its name: a mere look-up where no field can have two places."""
-    if fields is node and (_are_plain(fields) or _learn(fields)):
-        return fields.get
-    return partial(_find, fields, node)
 
 
 class Payload:
@@ -148,7 +112,7 @@ class Payload:
         node: Mapping[str, JSON] = data if isinstance(data, dict) else root
         attributes = node.get("attributes")
         self.fields = fields = attributes if isinstance(attributes, dict) else node
-        self.get = _finder(fields, node)
+        self.get = partial(_find, fields, node)
         self.root = root
         self.path_event = path_event
         self.type = as_text("type", node.get("type"))
@@ -159,7 +123,7 @@ class Payload:
         """Return an object inside a callback as a payload: always flat, no type and id read."""
         payload = cls.__new__(cls)
         payload.root = payload.fields = fields
-        payload.get = _finder(fields, fields)
+        payload.get = partial(_find, fields, fields)
         payload.path_event = payload.type = payload.id = None
         return payload
 

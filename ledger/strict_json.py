@@ -1,4 +1,4 @@
-"""Strict JSON: what a body says, exactly once, or the reason why it is unreadable.
+"""Strict JSON: the object in a body, or the reason why it is unreadable.
 
 Refused: bytes that are not UTF-8, a byte order mark, duplicate keys, NaN and infinities, NUL
 characters, lone surrogates, depth beyond DEPTH_MAX, numbers longer than NUMBER_MAX characters,
@@ -10,52 +10,15 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn
 
-import msgspec
-import orjson
-
 from ledger.callback_errors import MalformedBody
-from ledger.model import JSON, Number
+from ledger.payload import JSON, Number
 
 DEPTH_MAX: Final = 64
 NUMBER_MAX: Final = 64
 
 
 def parse(body: bytes) -> dict[str, JSON]:
-    """Return the object in `body`. Raises Unreadable with a reason a person can act on."""
-    found = _plain(body)
-    return _strict(body) if found is None else found
-
-
-def _plain(body: bytes) -> dict[str, JSON] | None:
-    """Decode a body that is written as we would write it; None when it must be read with care.
-
-    What comes out must encode to the same bytes: then no key was told twice, and no number had
-    another lexeme or more than 64 bits.
-    """
-    if b"\\u" in body or _may_be_deep(body):
-        return None
-    try:
-        root = _QUICK.decode(body)
-        is_same = type(root) is dict and orjson.dumps(root, _lexeme, _AS_LEXEMES) == body
-    except (msgspec.DecodeError, orjson.JSONEncodeError, UnicodeDecodeError):
-        return None
-    return root if is_same else None
-
-
-def _may_be_deep(body: bytes) -> bool:
-    """Tell whether there are brackets enough. Leaving them out is faster than counting them."""
-    opening = 2 * len(body) - len(body.replace(b"{", b"")) - len(body.replace(b"[", b""))
-    return opening > DEPTH_MAX
-
-
-def _lexeme(number: str) -> orjson.Fragment:
-    """Write a fraction as it was told. Raises TypeError, which orjson turns into its own error."""
-    if len(number) > NUMBER_MAX:
-        raise TypeError
-    return orjson.Fragment(number.encode())
-
-
-def _strict(body: bytes) -> dict[str, JSON]:
+    """Return the object in `body`. Raises MalformedBody with a reason a person can act on."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -70,7 +33,7 @@ def _strict(body: bytes) -> dict[str, JSON]:
         raise _no_json(error) from error
     if not isinstance(root, dict):
         raise MalformedBody("the body is not a JSON object")
-    if _may_be_deep(body):
+    if body.count(b"{") + body.count(b"[") > DEPTH_MAX:
         _check_depth(root)
     if b"\\u" in body:
         _check_texts(root)
@@ -78,16 +41,16 @@ def _strict(body: bytes) -> dict[str, JSON]:
 
 
 def _no_json(error: json.JSONDecodeError) -> MalformedBody:
-    """Say what is wrong, and where."""
-    what = error.msg.removesuffix(" at")  # the decoder says so of control characters only
+    """Return what is wrong, and where."""
+    what = error.msg.removesuffix(" at")  # of control characters it says "… character at"
     return MalformedBody(f"{what} at line {error.lineno} column {error.colno}")
 
 
 def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise MalformedBody("an object has the same key twice")
-    return found
+    return fields
 
 
 def _constant(word: str) -> NoReturn:
@@ -104,8 +67,6 @@ def _integer(lexeme: str) -> int:
     return int(_number(lexeme))
 
 
-_AS_LEXEMES: Final = orjson.OPT_PASSTHROUGH_SUBCLASS
-_QUICK: Final = msgspec.json.Decoder(float_hook=Number)
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_float=_number,
@@ -130,7 +91,7 @@ def _check_depth(root: Any) -> None:
 
 
 def _check_texts(root: Any) -> None:
-    """Refuse what an escape can smuggle in: NUL and halves of surrogate pairs."""
+    """Refuse what only an escape can bring in: NUL and halves of surrogate pairs."""
     for text in _texts(root):
         if "\x00" in text:
             raise MalformedBody("a text holds the NUL character")
@@ -141,7 +102,7 @@ def _check_texts(root: Any) -> None:
 
 
 def _texts(value: Any) -> list[str]:
-    found = []
+    texts: list[str] = []
     pending = [value]
     while pending:
         node = pending.pop()
@@ -151,14 +112,14 @@ def _texts(value: Any) -> list[str]:
         elif isinstance(node, list):
             pending.extend(node)
         elif isinstance(node, str):
-            found.append(node)
-    return found
+            texts.append(node)
+    return texts
 
 
 def scan(text: str, start: int) -> tuple[JSON, int]:
     """Decode the one JSON value that begins at `start`; return it and where it ends.
 
-    As strict as `parse`, for files of many values. Raises Unreadable.
+    As strict as `parse`, for files of many values. Raises MalformedBody.
     """
     try:
         value, end = _DECODER.raw_decode(text, start)
