@@ -27,17 +27,22 @@ from ledger.database import conditions
 from ledger.database.errors import EXPECTED, describe, is_data_error
 from ledger.errors import CheckpointConflict, NotStorable
 from ledger.eventlog.reader import read_at, read_next
-from ledger.fold.batch import DECISION, Batch, ChangeSet, StreamKey, TranslatedEvent
+from ledger.fold.batch import Batch
+from ledger.fold.change import (
+    DECISION,
+    REFUSED,
+    ChangeSet,
+    StreamKey,
+    TranslatedEvent,
+    set_apart,
+)
 from ledger.fold.translate import translate
-from ledger.model import RETRY, Issue, SourceTerms, changed
+from ledger.model import RETRY, SourceTerms
 from ledger.registry import Registry
 from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled
 from ledger.runtime.metrics import FOLD_FAILURES, FOLDED
 
 LOGGER = structlog.get_logger("ledger.worker")
-
-REFUSED: Final = "rows_refused"
-"""The reason of an event that is set apart because the database does not take its rows."""
 
 PACE_SECONDS: Final = 0.075
 """Turns of small batches begin no faster than this: a steady trickle shares its commits."""
@@ -340,14 +345,14 @@ class WritePipeline:
             registry.streams,
             registry.projections,
             events,
-            parked=set(self.parked),
+            parked=self.parked,
         )
         if before is not None:
-            batch.follow(before)
+            batch.known.follow(before)
         async with self.folder.shared.looking.acquire() as connection:
             own = self._books(connection)
-            await own.load(batch, batch.keys())
-            await own.load_related(batch, batch.fold_states())
+            for lookup in batch.lookups():
+                await own.answer(batch, lookup)
         for _ in batch.view(YIELD_EVERY_EVENTS):
             await asyncio.sleep(0)
         change = batch.finish()
@@ -373,8 +378,7 @@ class WritePipeline:
         why = describe(again)
         source = self.folder.terms.source
         LOGGER.error(REFUSED, source=source, position=event.position, error=why)
-        apart = changed(event, fact=_placed(event), issue=Issue(REFUSED, why))
-        last = await self._attempt([apart])
+        last = await self._attempt([set_apart(event, why)])
         if last is not None:
             raise last from error
 
@@ -389,15 +393,6 @@ class WritePipeline:
             raise
         self._advance(events, change)
         return None
-
-
-def _placed(event: TranslatedEvent) -> Any:
-    """Return the fact of an event that is set apart, which names the stream to park.
-
-    A decision parks no stream: it is listed by itself.
-    """
-    fact = event.fact
-    return None if fact is None or fact.kind == DECISION else fact
 
 
 def decides_to_retry(event: TranslatedEvent) -> bool:

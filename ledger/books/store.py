@@ -15,7 +15,9 @@ from ledger.books import findings as kept_findings
 from ledger.books.table_sql import TableSql, look_up, put_together, tables
 from ledger.database.copy_format import arrays, copy, encode
 from ledger.errors import CheckpointConflict
-from ledger.fold.batch import RELATED_MAX, Batch, ChangeSet, LoadedStream
+from ledger.fold.batch import Batch, LinkLookup, StreamLookup
+from ledger.fold.change import ChangeSet, LoadedStream
+from ledger.fold.known_streams import RELATED_MAX
 from ledger.fold.stream_state import encode as encode_stored
 from ledger.registry import Registry
 
@@ -195,39 +197,29 @@ class Books:
         rows = await self.connection.fetch(SELECT_PARKED, self.source)
         return {(row["kind"], row["resource_id"]) for row in rows}
 
-    async def load(self, batch: Batch, keys: Iterable[tuple[str, str]]) -> None:
-        """Give `batch` the streams among `keys` that the books hold."""
-        wanted: dict[str, tuple[list[str], list[str]]] = {}
+    async def answer(self, batch: Batch, lookup: StreamLookup | LinkLookup) -> None:
+        """Give `batch` what it looks up, as far as the books hold it."""
+        match lookup:
+            case StreamLookup(keys):
+                await self._load(batch, keys)
+            case LinkLookup(links):
+                rows = await self.connection.fetch(SELECT_LINKED, self.source, links, RELATED_MAX)
+                for row in rows:
+                    batch.known.relate(row["link"], (row["kind"], row["id"]))
+
+    async def _load(self, batch: Batch, keys: Iterable[tuple[str, str]]) -> None:
+        by_name: dict[str, tuple[list[str], list[str]]] = {}
         streams = self.registry.streams
-        for key in keys:
-            if key not in batch.streams:
-                kinds, ids = wanted.setdefault(streams[key[0]].table.name, ([], []))
-                kinds.append(key[0])
-                ids.append(key[1])
-        if not wanted:
-            return
-        names = tuple(sorted(wanted))
-        columns = [column for name in names for column in wanted[name]]
+        for kind, resource in keys:
+            kinds, ids = by_name.setdefault(streams[kind].table.name, ([], []))
+            kinds.append(kind)
+            ids.append(resource)
+        names = tuple(sorted(by_name))
+        columns = [column for name in names for column in by_name[name]]
         statement = look_up(self.registry, names)
         for row in await self.connection.fetch(statement, self.source, *columns):
             kind, resource, first_position, position, raw = row
-            batch.add_stream((kind, resource), first_position, position, raw)
-
-    async def load_related(self, batch: Batch, links: set[str]) -> None:
-        """Give `batch` every stream that the books know under one of `links`."""
-        if not links:
-            return
-        await self._load_linked(batch, links)
-        # What a related stream says may hang on streams that it alone names.
-        await self._load_linked(batch, batch.links() - links)
-
-    async def _load_linked(self, batch: Batch, links: set[str]) -> None:
-        if not links:
-            return
-        found = await self.connection.fetch(SELECT_LINKED, self.source, sorted(links), RELATED_MAX)
-        for row in found:
-            batch.relate(row["link"], (row["kind"], row["id"]))
-        await self.load(batch, {(row["kind"], row["id"]) for row in found})
+            batch.known.add((kind, resource), first_position, position, raw)
 
     def written(self, change: ChangeSet) -> Iterator[Write]:
         """Write a batch out as the statements that put it into the tables, one by one."""

@@ -18,17 +18,12 @@ import orjson
 
 from ledger.books.projection_worker import log_handler_failure
 from ledger.export.jsonl import row_line
-from ledger.fold.batch import (
-    RELATED_MAX,
-    Batch,
-    ChangeSet,
-    LoadedStream,
-    StreamKey,
-    TranslatedEvent,
-)
+from ledger.fold.batch import Batch, StoredStream, run
+from ledger.fold.change import ChangeSet, LoadedStream, StreamKey, TranslatedEvent, set_apart
+from ledger.fold.known_streams import RELATED_MAX
 from ledger.fold.stream_state import encode
 from ledger.fold.translate import translate
-from ledger.model import Issue, SourceTerms, Table, changed
+from ledger.model import SourceTerms, Table
 from ledger.payload import plain, total
 from ledger.registry import Registry
 
@@ -78,27 +73,18 @@ class OfflineStore:
         self.database.close()
         self.path.unlink(missing_ok=True)
 
-    def load(self, batch: Batch, keys: Iterable[StreamKey]) -> None:
-        """Give `batch` the streams among `keys` that are known."""
+    def streams(self, keys: Iterable[StreamKey]) -> Iterable[StoredStream]:
+        """Return the stored streams among `keys`."""
         for key in keys:
-            if key not in batch.streams:
-                row = self.database.execute(_STREAM, key).fetchone()
-                if row is not None:
-                    batch.add_stream(key, *row)
+            row = self.database.execute(_STREAM, key).fetchone()
+            if row is not None:
+                yield key, *row
 
-    def load_related(self, batch: Batch, links: set[str]) -> None:
-        """Give `batch` every stream known under one of `links`, and what those alone name."""
-        if links:
-            self._load_linked(batch, links)
-            self._load_linked(batch, batch.links() - links)
-
-    def _load_linked(self, batch: Batch, links: set[str]) -> None:
-        found: list[StreamKey] = []
-        for link in sorted(links):
+    def linked(self, links: Iterable[str]) -> Iterable[tuple[str, StreamKey]]:
+        """Return the first streams under each of `links`."""
+        for link in links:
             for key in self.database.execute(_LINKED, (link, RELATED_MAX)):
-                batch.relate(link, key)
-                found.append(key)
-        self.load(batch, found)
+                yield link, key
 
     def write(self, change: ChangeSet, lines: Sequence[tuple[LoadedStream, bytes]]) -> None:
         """Keep what a batch changed."""
@@ -123,9 +109,9 @@ class OfflineStore:
 
 @dataclass(slots=True)
 class OfflineFold:
-    """Folds one source's events, told in order, into lines of every table of its books."""
+    """Folds the events of one source, in log order, into lines of every table of its books."""
 
-    shelf: OfflineStore
+    store: OfflineStore
     terms: SourceTerms
     registry: Registry
     emit: Callable[[str, bytes], None]
@@ -149,17 +135,17 @@ class OfflineFold:
             for kind in sorted(
                 k for k, p in self.registry.streams.items() if p.table.name == table
             ):
-                for (line,) in self.shelf.database.execute(_STREAM_LINES, (kind,)):
+                for (line,) in self.store.database.execute(_STREAM_LINES, (kind,)):
                     self.emit(table, line)
         for projection in self.registry.projections:
             if projection.table.mode == "sum":
                 self._write_sums(projection.table)
-        for row in self.shelf.database.execute(_LINKS):
+        for row in self.store.database.execute(_LINKS):
             values = dict(zip(LINKS, (self.terms.source, *row), strict=True))
             self.emit("links", row_line(LINKS, values))
 
     def _write_sums(self, table: Table) -> None:
-        for (row,) in self.shelf.database.execute(_SUM_ROWS, (table.name,)):
+        for (row,) in self.store.database.execute(_SUM_ROWS, (table.name,)):
             key, amounts = orjson.loads(row)
             values = dict(zip(table.columns, (*key, *amounts), strict=True))
             self.emit(table.name, row_line(table.columns, values))
@@ -169,16 +155,14 @@ class OfflineFold:
             self.terms, self.registry.streams, self.registry.projections, events,
             parked=set(self.parked),
         )  # fmt: skip
-        self.shelf.load(batch, batch.keys())
-        self.shelf.load_related(batch, batch.fold_states())
-        change = batch.finish()
+        change = run(batch, self.store)
         try:
             streams = [(stream, self._stream_line(stream)) for stream in change.streams]
             rows = list(self._row_lines(change))
         except (TypeError, ValueError) as error:
             self._isolate(events, error)
             return
-        self.shelf.write(change, streams)
+        self.store.write(change, streams)
         self.parked.update(park.key for park in change.parked)
         self.parked_at.update(park.position for park in change.parked)
         for table, line in rows:
@@ -217,4 +201,4 @@ class OfflineFold:
             return
         if events[0].issue is not None:
             raise error
-        self._fold([changed(events[0], issue=Issue("rows_refused", type(error).__name__))])
+        self._fold([set_apart(events[0], type(error).__name__)])

@@ -10,13 +10,15 @@ from typing import Any, Final, TypeAlias
 
 from ledger.callback_errors import InvalidCallback
 from ledger.fold.stream_state import StreamState
-from ledger.model import YEARS, Fact, Issue, Record, StreamProjection, stamp
+from ledger.model import YEARS, Fact, Issue, Record, StreamProjection, changed, stamp
 
 StreamKey: TypeAlias = tuple[str, str]
 """(kind, resource id)"""
 
 DECISION: Final = "decision"
 PARKED: Final = "parked"
+REFUSED: Final = "rows_refused"
+"""The reason of an event that is set apart because its rows cannot be stored."""
 AHEAD_MAX: Final = timedelta(days=1)
 """How far after its arrival a callback may be dated: clocks differ, and so do days."""
 
@@ -82,6 +84,17 @@ def in_time(fact: Fact, received_at: datetime) -> Fact:
         f"it is dated {stamp(moment)} and arrived at {stamp(received_at)}; a time lies in "
         f"{YEARS[0]} to {YEARS[-1]}, a day after the arrival at most",
     )
+
+
+def set_apart(event: TranslatedEvent, why: str) -> TranslatedEvent:
+    """Return an event whose rows cannot be stored as one that parks its stream.
+
+    Its fact names the stream. A decision parks no stream: it is listed by itself.
+    """
+    fact = event.fact
+    if fact is not None and fact.kind == DECISION:
+        fact = None
+    return changed(event, fact=fact, issue=Issue(REFUSED, why))
 
 
 def decided(fact: Fact | None) -> tuple[str, str, str] | None:

@@ -24,7 +24,7 @@ from ledger.config.settings import Settings
 from ledger.database import connection as database
 from ledger.errors import DatabaseUnavailable
 from ledger.eventlog.sources import terms_of
-from ledger.fold.batch import StreamKey
+from ledger.fold.change import StreamKey
 from ledger.rebuild import plan as bulk
 from ledger.rebuild import sorted_files as shuffle
 from ledger.rebuild.plan import FOLD, FOLD_LINKED, SORT, Plan

@@ -22,7 +22,7 @@ from ledger.config.source import LOG_NAME
 from ledger.database import copy_format
 from ledger.database.errors import is_data_error
 from ledger.errors import LedgerError
-from ledger.fold.batch import ChangeSet, LoadedStream
+from ledger.fold.change import ChangeSet, LoadedStream
 from ledger.registry import Registry
 
 PART_EVENTS: Final = 10_000

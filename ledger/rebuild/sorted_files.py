@@ -16,7 +16,8 @@ from zlib import crc32
 
 import msgspec
 
-from ledger.fold.batch import DECISION, StreamKey, TranslatedEvent, advance, stream_of
+from ledger.fold.change import DECISION, StreamKey, TranslatedEvent
+from ledger.fold.states import advance, stream_of
 from ledger.model import StreamProjection
 
 _ARRAY: Final = b"\xdd"

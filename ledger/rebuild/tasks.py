@@ -17,7 +17,9 @@ from typing import Any, Final
 
 from ledger.books.projection_worker import log_handler_failure
 from ledger.eventlog.reader import read_at, read_range
-from ledger.fold.batch import Batch, ChangeSet, LoadedStream, StreamKey, TranslatedEvent, stream_of
+from ledger.fold.batch import Batch
+from ledger.fold.change import ChangeSet, LoadedStream, StreamKey, TranslatedEvent
+from ledger.fold.states import stream_of
 from ledger.fold.translate import translate
 from ledger.model import SourceTerms
 from ledger.rebuild import plan as bulk
@@ -51,7 +53,7 @@ class PartitionFold:
         known = self.registry
         batch = Batch(self.terms, known.streams, known.projections, events)
         if self.streams or self.parks:
-            batch.follow(ChangeSet([*self.streams.values()], {}, {}, self.links, self.parks))
+            batch.known.follow(ChangeSet([*self.streams.values()], {}, {}, self.links, self.parks))
         batch.fold_states()
         change = batch.finish()
         for stream in change.streams:

@@ -20,13 +20,14 @@ from ledger import registry
 from ledger.books import fold_version
 from ledger.books import store as books
 from ledger.books.fold_connections import FoldConnections, fold_connections
-from ledger.books.projection_worker import REFUSED, REPORT_FAILURES, ProjectionWorker, would_fold
+from ledger.books.projection_worker import REPORT_FAILURES, ProjectionWorker, would_fold
 from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
 from ledger.database.errors import EXPECTED, describe
 from ledger.errors import LedgerError
 from ledger.eventlog.sources import terms_of
+from ledger.fold.change import REFUSED
 from ledger.model import SourceTerms
 from ledger.rebuild.coordinator import Tell
 from ledger.rebuild.swap import Rebuild, SourceComparison, exclusive_rebuild

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from ledger import registry
-from ledger.fold.batch import Batch, StreamKey, TranslatedEvent
+from ledger.fold.batch import Batch, StoredStream, run
+from ledger.fold.change import StreamKey, TranslatedEvent
 from ledger.fold.stream_state import StreamState, encode
 from ledger.model import Fact, SourceTerms, StreamProjection, Table, changed, plain, total
 
@@ -125,14 +126,7 @@ class Books:
     def _fold(self, events: Sequence[TranslatedEvent]) -> None:
         found = registry.load()
         batch = Batch(self.terms, found.streams, found.projections, events, parked={*self.parked})
-        self._load(batch, batch.keys())
-        related: set[StreamKey] = set()
-        for link in batch.fold_states():
-            for key in self.links[link]:
-                batch.relate(link, key)
-                related.add(key)
-        self._load(batch, related)
-        change = batch.finish()
+        change = run(batch, self)
         for stream in change.streams:
             raw = encode(stream.stored)
             self.saved[stream.key] = (stream.first_position, stream.position, raw)
@@ -151,10 +145,13 @@ class Books:
             self.links[link].add((kind, resource))
         self.parked |= {park.key for park in change.parked}
 
-    def _load(self, batch: Batch, keys: Iterable[StreamKey]) -> None:
-        for key in keys:
-            if key in self.saved and key not in batch.streams:
-                batch.add_stream(key, *self.saved[key])
+    def streams(self, keys: Sequence[StreamKey]) -> Iterable[StoredStream]:
+        """Return the saved streams among `keys`."""
+        return [(key, *self.saved[key]) for key in keys if key in self.saved]
+
+    def linked(self, links: Sequence[str]) -> Iterable[tuple[str, StreamKey]]:
+        """Return the streams under each of `links`."""
+        return [(link, key) for link in links for key in self.links[link]]
 
     def stored(self, key: StreamKey) -> StreamState:
         """Return what a stream's row keeps for the fold."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ledger.errors import InvalidRequest
-from ledger.fold.batch import StreamKey, TranslatedEvent, advance
+from ledger.fold.change import StreamKey, TranslatedEvent
+from ledger.fold.states import advance
 from ledger.model import SourceTerms, StreamProjection
 from ledger.queries.params import AsOfParams
 

@@ -20,7 +20,7 @@ from ledger.errors import InvalidRequest
 from ledger.eventlog import clocks
 from ledger.eventlog.reader import read_at
 from ledger.eventlog.sources import load_terms
-from ledger.fold.batch import StreamKey
+from ledger.fold.change import StreamKey
 from ledger.fold.translate import translate
 from ledger.model import SourceTerms
 from ledger.queries.as_of.refold import Refold, requested_positions

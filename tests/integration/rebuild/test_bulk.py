@@ -180,7 +180,7 @@ def test_a_sorted_file_gives_every_part_its_events_and_names_those_that_it_canno
 def _event(position: int, details: dict[str, Any] | None = None) -> Any:
     from datetime import UTC, datetime
 
-    from ledger.fold.batch import TranslatedEvent
+    from ledger.fold.change import TranslatedEvent
     from ledger.model import Fact
 
     at = datetime(2026, 1, 1, tzinfo=UTC)
