@@ -13,11 +13,11 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from ledger import registry
 from ledger.books import fold_version
-from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
+from ledger.books.generations import create_generation
 from ledger.books.projection_worker import ProjectionWorker
 from ledger.eventlog.sources import load_terms
-from ledger.rebuild.swap import sum_spans
+from ledger.rebuild.swap import index_balances
 from ledger.service import web as composition
 from tests import samples
 from tests.conftest import Database
@@ -88,7 +88,7 @@ async def fold_source(
     async with fold_connections(database.service_dsn, generation) as shared:
         folder = ProjectionWorker(shared, database.settings, registry.load(), terms)
         await folder.catch_up()
-    await sum_spans(database.service_dsn, generation, [terms])
+    await index_balances(database.service_dsn, generation, [terms])
 
 
 def _texts(params: Mapping[str, Any]) -> dict[str, str]:
@@ -119,7 +119,7 @@ async def first_generation(database: Database) -> int:
     """Make empty live books."""
     async with database.service() as connection:
         version = fold_version.current_version(await load_terms(connection))
-        return await books.create_generation(connection, registry.load(), version, "live")
+        return await create_generation(connection, registry.load(), version, "live")
 
 
 def payment(number: int, **changes: Any) -> Json:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ledger import registry
-from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
+from ledger.books.generations import BOOKKEEPING, create_generation, schema_of
 from ledger.books.projection_worker import ProjectionWorker
 from ledger.config.settings import Settings
 from ledger.database import connection as db
 from ledger.eventlog.sources import load_terms
-from ledger.rebuild.swap import sum_spans
+from ledger.rebuild.swap import index_balances
 from ledger.registry import Registry
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY 1"
@@ -35,7 +35,7 @@ async def dump(
 
     `framework=False` leaves out what the fold keeps, `index=False` the cells, which may lag.
     """
-    schema = books.schema_of(generation)
+    schema = schema_of(generation)
     found: Dump = {}
     for (table,) in await connection.fetch(TABLES, schema):
         if not index and table in NUMBERED:
@@ -51,7 +51,7 @@ async def dump(
             wanted += ", source, account, currency"
         rows = await connection.fetch(f"SELECT ROW({wanted})::text FROM {origin}")
         found[table] = sorted(row[0] for row in rows)
-    assert len(found) > len(books.BOOKKEEPING)
+    assert len(found) > len(BOOKKEEPING)
     return found
 
 
@@ -68,9 +68,7 @@ def differences(one: Dump, other: Dump) -> dict[str, list[str]]:
 async def make_books(dsn: str, version: str, known: Registry | None = None) -> int:
     """Make the empty tables of a generation apart from the live one; return its number."""
     async with db.connected(dsn, seconds_max=60) as connection:
-        return await books.create_generation(
-            connection, known or registry.load(), version, "building"
-        )
+        return await create_generation(connection, known or registry.load(), version, "building")
 
 
 async def fold_all(
@@ -82,7 +80,7 @@ async def fold_all(
     async with fold_connections(dsn, generation) as shared:
         for each in terms:
             await ProjectionWorker(shared, settings, known or registry.load(), each).catch_up()
-    await sum_spans(dsn, generation, terms)
+    await index_balances(dsn, generation, terms)
 
 
 async def fold_from_zero(dsn: str, settings: Settings, version: str = "from zero") -> int:

@@ -16,7 +16,7 @@ from ledger.bench.machine import percentile
 from ledger.bench.people import EVENTS_EACH
 from ledger.bench.rebuild import Stand, standing, verify_only
 from ledger.bench.run import SOURCE, served
-from ledger.books import store as books
+from ledger.books.generations import use_generation
 from ledger.errors import MeasurementFailed
 from ledger.queries.findings import REASONS
 
@@ -99,7 +99,7 @@ async def _questions(stand: Stand, events: int) -> dict[str, Ask]:
     """Return what is asked, each time about another customer and another moment."""
     rng = Random(1)  # noqa: S311 - the same questions every time
     connection = stand.look.connection
-    await books.use_generation(connection, stand.generation)
+    await use_generation(connection, stand.generation)
     customers = [row[0] for row in await connection.fetch(SELECT_CUSTOMERS, SOURCE, CUSTOMERS)]
     hot = await connection.fetchval(SELECT_HOT, SOURCE) or f"liabilities:customers:{customers[0]}"
     first, last = await connection.fetchrow(SELECT_DATED, SOURCE)

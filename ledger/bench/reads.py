@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ledger.books import store as books
+from ledger.books.generations import SELECT_LIVE, use_generation
 from ledger.database import connection as database
 from ledger.errors import MeasurementFailed
 
@@ -57,11 +57,11 @@ class Gauge:
     async def checkpoint(self) -> int | None:
         """Return the position of the live books; None before the projector has made them."""
         if self.generation is None:
-            live = await self.connection.fetchrow(books.SELECT_LIVE)
+            live = await self.connection.fetchrow(SELECT_LIVE)
             if live is None:
                 return None
             self.generation = live["generation"]
-            await books.use_generation(self.connection, live["generation"])
+            await use_generation(self.connection, live["generation"])
         found = await self.connection.fetchval(SELECT_CHECKPOINT, self.source)
         return None if found is None else int(found)
 

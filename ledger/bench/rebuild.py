@@ -44,8 +44,8 @@ from ledger.database import connection as database
 from ledger.errors import MeasurementFailed
 from ledger.eventlog.sources import load_terms
 from ledger.postgres.server import EmbeddedPostgres
-from ledger.rebuild.coordinator import make
-from ledger.rebuild.swap import sum_spans
+from ledger.rebuild.coordinator import build_generation
+from ledger.rebuild.swap import index_balances
 from ledger.service.startup import prepare
 
 COPIES: Final = 3
@@ -116,11 +116,11 @@ async def _first_books(
         terms = await load_terms(connection)
         known = registry.load()
         began = time.monotonic()
-        generation, load_ = await make(
+        generation, load_ = await build_generation(
             dsn, settings, known, "bench", {SOURCE: events}, processes=processes
         )
         rate = load_.events / (time.monotonic() - began)
-        await sum_spans(dsn, generation, terms)
+        await index_balances(dsn, generation, terms)
         version = current_version(terms)
         await connection.execute(MAKE_LIVE, generation, version)
     return generation, rate

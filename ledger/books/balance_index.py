@@ -1,14 +1,19 @@
-"""Cells: sums over the journal, so that an earlier balance of a busy account is read in no time.
+"""The balance index: sums over the journal, by which earlier balances of busy accounts are fast.
 
 A balance as known at position P and dated up to E is a sum over entries with `position <= P` and
-`effective_at <= E`. The log is cut into spans of `SPAN` positions. For every account that once
-had `HOT_ENTRIES` entries in one span, a span that is complete leaves sums by hour and by day, and
-`WIDE` spans leave them once more together; the other accounts have few entries. Cells are an index
-and not a view: they may lag behind, and the answers stay the same.
+`effective_at <= E`. The log is cut into blocks of `BLOCK_POSITIONS` positions. For every indexed
+account, which is one that once had `INDEXED_ENTRIES_MIN` entries in one block, a complete block
+leaves sums by hour and by day, and `WIDE_BLOCKS` blocks leave them once more together; the other
+accounts have few entries. It is an index and not a view: it may lag behind, and the answers stay
+the same.
 
-Hot is an account in all its currencies: its lines are not indexed by currency, and a rare one must
-not be looked for among all of them. So once an account is hot, a currency that has no cells had no
-lines in any span that is done.
+An account is indexed in all its currencies: its lines are not indexed by currency, and a rare one
+must not be searched among all of them. So once an account is indexed, a currency without sums had
+no lines in any block that is done.
+
+Books of earlier versions are read while they are folded again, so the tables keep their names:
+`spans` has how many blocks are done, `hot` the indexed accounts, `cells` the sums of blocks.
+Entries are indexed by account in shards of 2^`SHARD_BITS` positions.
 """
 
 from __future__ import annotations
@@ -27,18 +32,18 @@ Account: TypeAlias = tuple[str, str]
 Sums: TypeAlias = dict[Account, tuple[Decimal, Decimal]]
 """(account, currency) → debits, credits"""
 
-SPAN: Final = 4_096
-"""Positions that share their cells; books keep the size that they began with. Summing a span takes
-a processor for so long that folding notices (measured: 25 ms)."""
+BLOCK_POSITIONS: Final = 4_096
+"""Positions of a block; books keep the size that they began with. Indexing one takes a processor
+for 25 ms (measured), which folding notices."""
 
-WIDE: Final = 64
-"""Spans that share wide cells; kept like the size."""
+WIDE_BLOCKS: Final = 64
+"""Blocks that are summed once more together; kept like the size."""
 
-SLICE_BITS: Final = 16
-"""Positions that share a part of the index of accounts, as a power of two (see `entries`)."""
+SHARD_BITS: Final = 16
+"""Positions of a shard of the index of entries by account, as a power of two (see `entries`)."""
 
-HOT_ENTRIES: Final = 32
-"""Entries within one span from which on an account has cells, whatever their currencies."""
+INDEXED_ENTRIES_MIN: Final = 32
+"""Entries within one block, of any currency, from which on an account is indexed."""
 
 FOREVER: Final = datetime.max.replace(tzinfo=UTC)
 """The effective time of a question that names none: no entry is dated later."""
@@ -66,15 +71,15 @@ SELECT c.position, coalesce(s.size, $2) AS size, coalesce(s.wide, $3) AS wide,
   FROM checkpoints AS c LEFT JOIN spans AS s ON s.source = c.source
  WHERE c.source = $1
 """
-INSERT_SPANS: Final = "INSERT INTO spans VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING"
-# A span's lines fit into this; the usual limit would send them through files.
+INSERT_PROGRESS: Final = "INSERT INTO spans VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING"
+# A block's lines fit into this; the usual limit would send them through files.
 SET_MEMORY: Final = "SET LOCAL work_mem = '32MB'"
-ADVANCE_SPANS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND done = $2"
-# $2 < position <= $3. The span's lines are read once, by position: an account's own index would
-# lead through all it ever had. Of what becomes hot, the currencies of before are told: the inner
-# DISTINCT makes every account a look-up of its own, and `source || ''` keeps the planner of a young
-# table from looking for it among all lines of the source.
-INSERT_CELLS: Final = """
+ADVANCE_PROGRESS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND done = $2"
+# $2 < position <= $3. The block's lines are read once, by position: an account's own index would
+# lead through all it ever had. Returns the earlier currencies of accounts that become indexed: the
+# inner DISTINCT makes every account a look-up of its own, and `source || ''` keeps the planner of a
+# young table from looking for it among all lines of the source.
+INSERT_BLOCK: Final = """
 WITH hours AS MATERIALIZED (
        SELECT account, currency, date_bin('1 hour', effective_at, '2000-01-01Z') AS moment,
               sum(debits) AS debits, sum(amount) AS amount, count(*) AS lines
@@ -87,12 +92,12 @@ WITH hours AS MATERIALIZED (
         GROUP BY account HAVING sum(lines) >= $4),
      earlier AS MATERIALIZED (
        SELECT DISTINCT f.account, l.currency FROM fresh AS f
-        CROSS JOIN generate_series(0, $2::bigint >> 16) AS slices(slice)
+        CROSS JOIN generate_series(0, $2::bigint >> 16) AS shards(shard)
         CROSS JOIN LATERAL (
               SELECT DISTINCT currency FROM entries
                WHERE source || '' = $1 AND account = f.account
                  AND (position >> 16 << 32) + hashtext(account)
-                     = (slice << 32) + hashtext(f.account)
+                     = (shard << 32) + hashtext(f.account)
                  AND effective_at > '-infinity' AND position + 0 <= $2) AS l),
      added AS (
        INSERT INTO hot (source, account, currency)
@@ -116,8 +121,8 @@ WITH hours AS MATERIALIZED (
         ORDER BY 1, 2, 4, 5)
 SELECT account, currency FROM earlier
 """
-# What accounts that become hot had in the spans before, up to position $4.
-INSERT_EARLIER_CELLS: Final = """
+# What accounts that become indexed had in the blocks before, up to position $4.
+INSERT_EARLIER_BLOCKS: Final = """
 WITH hours AS MATERIALIZED (
        SELECT h.id, e.span, e.moment, e.debits, e.credits
          FROM unnest($2::text[], $3::text[]) AS u(account, currency)
@@ -126,12 +131,12 @@ WITH hours AS MATERIALIZED (
               SELECT (l.position - 1) / $5::bigint AS span,
                      date_bin('1 hour', l.effective_at, '2000-01-01Z') AS moment,
                      sum(l.debits) AS debits, sum(l.debits - l.amount) AS credits
-                FROM generate_series(0, $4::bigint >> 16) AS slices(slice)
+                FROM generate_series(0, $4::bigint >> 16) AS shards(shard)
                CROSS JOIN LATERAL (
                      SELECT position, effective_at, debits, amount FROM entries
                       WHERE source || '' = $1 AND account = u.account AND currency = u.currency
                         AND (position >> 16 << 32) + hashtext(account)
-                            = (slice << 32) + hashtext(u.account)
+                            = (shard << 32) + hashtext(u.account)
                         AND effective_at > '-infinity' AND position + 0 <= $4) AS l
                GROUP BY 1, 2) AS e)
 INSERT INTO cells
@@ -141,8 +146,8 @@ SELECT id, 24, 1, span, date_bin('1 day', moment, '2000-01-01Z'), sum(debits), s
   FROM hours GROUP BY 1, 4, 5
  ORDER BY 1, 2, 4, 5
 """
-# $2 spans make a wide one, of which $3 are complete.
-INSERT_WIDE_CELLS: Final = """
+# $2 blocks make a wide one, of which $3 are complete.
+INSERT_WIDE_BLOCKS: Final = """
 INSERT INTO cells
 SELECT c.hot, c.hours, $2::bigint, c.span / $2, c.moment, sum(c.debits), sum(c.credits)
   FROM hot AS h JOIN cells AS c ON c.hot = h.id
@@ -151,15 +156,15 @@ SELECT c.hot, c.hours, $2::bigint, c.span / $2, c.moment, sum(c.debits), sum(c.c
  GROUP BY c.hot, c.hours, c.span / $2, c.moment
  ORDER BY 1, 2, 4, 5
 """
-UPDATE_HOT: Final = "UPDATE hot SET wide = $2 WHERE source = $1 AND wide < $2"
-SELECT_SPANS: Final = "SELECT size, wide, done FROM spans WHERE source = $1"
-SELECT_HOT: Final = """
+UPDATE_INDEXED_ACCOUNTS: Final = "UPDATE hot SET wide = $2 WHERE source = $1 AND wide < $2"
+SELECT_PROGRESS: Final = "SELECT size, wide, done FROM spans WHERE source = $1"
+SELECT_INDEXED_ACCOUNTS: Final = """
 SELECT u.account, u.currency FROM unnest($2::text[], $3::text[]) AS u(account, currency)
  WHERE EXISTS (SELECT FROM hot AS h WHERE h.source = $1 AND h.account = u.account)
 """
-# $4 spans, $5 of which make a wide one. Whole days, then the whole hours of the last day, then
-# the last hour line by line. The inner sums make every span a look-up of its own.
-SELECT_COVERED: Final = """
+# $4 blocks, $5 of which make a wide one. Whole days, then the whole hours of the last day, then
+# the last hour line by line. The inner sums make every block a look-up of its own.
+SELECT_BLOCK_SUMS: Final = """
 WITH pieces AS MATERIALIZED (
        SELECT $5::bigint AS width, generate_series(0, $4::bigint / $5 - 1) AS span
         UNION ALL
@@ -185,43 +190,43 @@ SELECT h.account, h.currency, s.debits, s.credits
                         AND c.moment < date_bin('1 hour', $7::timestamptz, '2000-01-01Z')) AS whole
                UNION ALL
               SELECT whole.debits, whole.credits
-                FROM generate_series(0, $6::bigint >> 16) AS slices(slice)
+                FROM generate_series(0, $6::bigint >> 16) AS shards(shard)
                CROSS JOIN LATERAL (
                      SELECT sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
                        FROM entries AS e
                       WHERE e.source = $1 AND e.account = h.account AND e.currency = h.currency
                         AND (e.position >> 16 << 32) + hashtext(e.account)
-                            = (slice << 32) + hashtext(h.account)
+                            = (shard << 32) + hashtext(h.account)
                         AND e.effective_at >= date_bin('1 hour', $7::timestamptz, '2000-01-01Z')
                         AND e.effective_at <= $7 AND e.position + 0 <= $6) AS whole) AS part) AS s
 """
-SELECT_TAIL: Final = """
+SELECT_TAIL_SUMS: Final = """
 SELECT account, currency, sum(debits) AS debits, sum(debits - amount) AS credits
   FROM entries
  WHERE source = $1 AND position > $4 AND position <= $5 AND effective_at <= $6
    AND account = ANY ($2::text[]) AND currency = ANY ($3::text[])
  GROUP BY account, currency
 """
-SELECT_LINES: Final = """
+SELECT_PLAIN_SUMS: Final = """
 SELECT u.account, u.currency, s.debits, s.credits
   FROM unnest($2::text[], $3::text[]) AS u(account, currency)
  CROSS JOIN LATERAL (
        SELECT sum(whole.debits) AS debits, sum(whole.credits) AS credits
-         FROM generate_series(0, $4::bigint >> 16) AS slices(slice)
+         FROM generate_series(0, $4::bigint >> 16) AS shards(shard)
         CROSS JOIN LATERAL (
               SELECT sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
                 FROM entries AS e
                WHERE e.source = $1 AND e.account = u.account AND e.currency = u.currency
                  AND (e.position >> 16 << 32) + hashtext(e.account)
-                     = (slice << 32) + hashtext(u.account)
+                     = (shard << 32) + hashtext(u.account)
                  AND e.effective_at <= $5 AND e.position + 0 <= $4) AS whole) AS s
 """
-SUMMING: Final[Mapping[str, Any]] = {
+INDEXING_SESSION: Final[Mapping[str, Any]] = {
     "synchronous_commit": "off",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
 }
-"""Statistics of a young table mislead; and cells that are lost in a crash are summed again."""
+"""Statistics of a young table mislead; and sums that are lost in a crash are made again."""
 
 _ZERO: Final = Decimal(0)
 
@@ -236,35 +241,37 @@ class Bound:
 
 
 def connected(dsn: str, **options: Any) -> AbstractAsyncContextManager[Any]:
-    """Open a connection that sums spans: it reads entries by an index, and waits for no disk."""
-    return database.connected(dsn, **SUMMING, **options)
+    """Open a connection for indexing: it reads entries by an index, and waits for no disk."""
+    return database.connected(dsn, **INDEXING_SESSION, **options)
 
 
-async def due(connection: Any, source: str) -> int:
-    """Return the position at which the next span is complete."""
-    row = await connection.fetchrow(SELECT_DUE, source, SPAN, WIDE)
-    return int((row["done"] + 1) * row["size"]) if row else SPAN
+async def next_block_end(connection: Any, source: str) -> int:
+    """Return the position at which the next block is complete."""
+    row = await connection.fetchrow(SELECT_DUE, source, BLOCK_POSITIONS, WIDE_BLOCKS)
+    return int((row["done"] + 1) * row["size"]) if row else BLOCK_POSITIONS
 
 
-async def advance(connection: Any, source: str) -> int:
-    """Sum the next span if the books have completed it; return where the one after it ends."""
-    row = await connection.fetchrow(SELECT_DUE, source, SPAN, WIDE)
+async def index_next_block(connection: Any, source: str) -> int:
+    """Index the next block if the books have completed it; return where the one after it ends."""
+    row = await connection.fetchrow(SELECT_DUE, source, BLOCK_POSITIONS, WIDE_BLOCKS)
     if row is None:
-        return SPAN
+        return BLOCK_POSITIONS
     size, wide, done = int(row["size"]), int(row["wide"]), int(row["done"])
     if row["position"] < (done + 1) * size:
         return (done + 1) * size
     async with connection.transaction():
         await connection.execute(SET_MEMORY)
-        await connection.execute(INSERT_SPANS, source, size, wide)
-        if await connection.execute(ADVANCE_SPANS, source, done) == "UPDATE 1":
+        await connection.execute(INSERT_PROGRESS, source, size, wide)
+        if await connection.execute(ADVANCE_PROGRESS, source, done) == "UPDATE 1":
             low, high = done * size, (done + 1) * size
-            fresh = await connection.fetch(INSERT_CELLS, source, low, high, HOT_ENTRIES, done)
+            fresh = await connection.fetch(
+                INSERT_BLOCK, source, low, high, INDEXED_ENTRIES_MIN, done
+            )
             if fresh and low:
                 names = _columns([(row["account"], row["currency"]) for row in fresh])
-                await connection.execute(INSERT_EARLIER_CELLS, source, *names, low, size)
-            await connection.execute(INSERT_WIDE_CELLS, source, wide, (done + 1) // wide)
-            await connection.execute(UPDATE_HOT, source, (done + 1) // wide)
+                await connection.execute(INSERT_EARLIER_BLOCKS, source, *names, low, size)
+            await connection.execute(INSERT_WIDE_BLOCKS, source, wide, (done + 1) // wide)
+            await connection.execute(UPDATE_INDEXED_ACCOUNTS, source, (done + 1) // wide)
     return (done + 2) * size
 
 
@@ -272,35 +279,39 @@ async def sums(connection: Any, bound: Bound, accounts: Sequence[Account]) -> Su
     """Return debits and credits of accounts within `bound`; accounts without entries have zero."""
     found: Sums = dict.fromkeys(accounts, (_ZERO, _ZERO))
     names = _columns(accounts)
-    spans = await connection.fetchrow(SELECT_SPANS, bound.source)
-    hot: list[Account] = []
-    if spans is not None:
-        rows = await connection.fetch(SELECT_HOT, bound.source, *names)
-        hot = [(row["account"], row["currency"]) for row in rows]
-    if hot and spans is not None:
-        usable = min(spans["done"], bound.position // spans["size"])
-        await _add_hot(connection, found, bound, hot, spans, usable)
-    cold = [account for account in accounts if account not in set(hot)]
-    if cold:
+    progress = await connection.fetchrow(SELECT_PROGRESS, bound.source)
+    indexed: list[Account] = []
+    if progress is not None:
+        rows = await connection.fetch(SELECT_INDEXED_ACCOUNTS, bound.source, *names)
+        indexed = [(row["account"], row["currency"]) for row in rows]
+    if indexed and progress is not None:
+        usable = min(progress["done"], bound.position // progress["size"])
+        await _add_indexed(connection, found, bound, indexed, progress, usable)
+    plain = [account for account in accounts if account not in set(indexed)]
+    if plain:
         within = (bound.position, bound.effective_at)
-        rows = await connection.fetch(SELECT_LINES, bound.source, *_columns(cold), *within)
-        _add(found, cold, rows)
+        rows = await connection.fetch(SELECT_PLAIN_SUMS, bound.source, *_columns(plain), *within)
+        _add(found, plain, rows)
     return found
 
 
-async def _add_hot(
+async def _add_indexed(
     connection: Any,
     found: Sums,
     bound: Bound,
-    hot: Sequence[Account],
-    spans: Mapping[str, Any],
+    indexed: Sequence[Account],
+    progress: Mapping[str, Any],
     usable: int,
 ) -> None:
-    given = (bound.source, *_columns(hot))
-    covered, at = usable * spans["size"], bound.effective_at
-    rows = await connection.fetch(SELECT_COVERED, *given, usable, spans["wide"], covered, at)
-    _add(found, hot, rows)
-    _add(found, hot, await connection.fetch(SELECT_TAIL, *given, covered, bound.position, at))
+    given = (bound.source, *_columns(indexed))
+    covered, at = usable * progress["size"], bound.effective_at
+    rows = await connection.fetch(SELECT_BLOCK_SUMS, *given, usable, progress["wide"], covered, at)
+    _add(found, indexed, rows)
+    _add(
+        found,
+        indexed,
+        await connection.fetch(SELECT_TAIL_SUMS, *given, covered, bound.position, at),
+    )
 
 
 def _add(found: Sums, wanted: Sequence[Account], rows: Iterable[Mapping[str, Any]]) -> None:

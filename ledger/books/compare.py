@@ -19,8 +19,8 @@ import asyncpg
 import msgspec
 
 from ledger import registry
-from ledger.books import store as books
 from ledger.books import table_sql
+from ledger.books.generations import schema_of
 from ledger.database.errors import CONNECTION_LOST
 
 DIFFERENCES_MAX: Final = 100
@@ -168,7 +168,7 @@ class _Work:
 
     async def run(self, live: int, other: int, tables: Mapping[str, Mapping[str, str]]) -> None:
         """Add up tables of two generations, the largest first, and check the live books' cells."""
-        rows = await self.connections[0].fetch(SELECT_SIZES, books.schema_of(live))
+        rows = await self.connections[0].fetch(SELECT_SIZES, schema_of(live))
         for name in [row["name"] for row in rows if row["name"] in tables]:
             for generation in (live, other):
                 self.waiting.append((name, generation, _sum(name, tables[name], generation)))
@@ -201,7 +201,7 @@ async def _places(connection: Any, live: int, other: int, source: str) -> list[D
 async def _shape(connection: Any, generation: int) -> dict[str, dict[str, str]]:
     """Return table → column → type."""
     found: dict[str, dict[str, str]] = {}
-    for row in await connection.fetch(SELECT_COLUMNS, books.schema_of(generation)):
+    for row in await connection.fetch(SELECT_COLUMNS, schema_of(generation)):
         found.setdefault(row["table"], {})[row["name"]] = row["kind"]
     return found
 
@@ -220,7 +220,7 @@ def _sum(table: str, columns: Iterable[str], generation: int) -> str:
     """
     return f"""
 SELECT count(*) AS rows, sum(hash_record_extended(ROW(record_send(t)), $2)) AS hashes
-  FROM (SELECT {", ".join(columns)} FROM {books.schema_of(generation)}.{table}
+  FROM (SELECT {", ".join(columns)} FROM {schema_of(generation)}.{table}
          WHERE source = $1) AS t
 """  # noqa: S608
 
@@ -232,7 +232,7 @@ def _statement(
 
     Rows are compared byte by byte: amounts that are equal but written otherwise differ.
     """
-    one, two = (f"{books.schema_of(generation)}.{table}" for generation in (live, other))
+    one, two = (f"{schema_of(generation)}.{table}" for generation in (live, other))
     keys, named = ", ".join(key), ", ".join(columns)
     numbered = f"row_number() OVER (PARTITION BY {keys}) AS {COPY}"
     return f"""
@@ -246,7 +246,7 @@ SELECT (to_jsonb(a) - '{COPY}')::text AS live, (to_jsonb(b) - '{COPY}')::text AS
 
 def _place(generation: int) -> str:
     """Write the look-up of how far a generation is."""
-    return f"SELECT position FROM {books.schema_of(generation)}.checkpoints WHERE source = $1"  # noqa: S608
+    return f"SELECT position FROM {schema_of(generation)}.checkpoints WHERE source = $1"  # noqa: S608
 
 
 def _wrong_cells(generation: int) -> str:
@@ -255,7 +255,7 @@ def _wrong_cells(generation: int) -> str:
     Only what an answer may be read from: spans that are done, of accounts that have cells in any
     currency. The accounts are numbered: sorting entries by their names would take twice as long.
     """
-    schema = books.schema_of(generation)
+    schema = schema_of(generation)
     return f"""
 WITH named AS MATERIALIZED (
        SELECT row_number() OVER () AS n, account
@@ -346,7 +346,7 @@ async def _positions(connection: Any, statement: str, given: tuple[Any, ...]) ->
 def _stream(generation: int) -> str:
     """Write the look-up of a stream's events."""
     return f"""
-SELECT position FROM {books.schema_of(generation)}.history
+SELECT position FROM {schema_of(generation)}.history
  WHERE source = $1 AND kind = $2 AND id = $3
    AND hashtextextended(id, 0) = hashtextextended($3, 0)
  ORDER BY position LIMIT {POSITIONS_MAX}
@@ -356,7 +356,7 @@ SELECT position FROM {books.schema_of(generation)}.history
 def _account(generation: int) -> str:
     """Write the look-up of the latest events of an account."""
     return f"""
-SELECT position FROM {books.schema_of(generation)}.entries
+SELECT position FROM {schema_of(generation)}.entries
  WHERE source = $1 AND account = $2 AND currency = $3
  ORDER BY effective_at DESC LIMIT {POSITIONS_MAX}
 """  # noqa: S608
@@ -365,7 +365,7 @@ SELECT position FROM {books.schema_of(generation)}.entries
 def _touching(generation: int) -> str:
     """Write the look-up of which events among some touch an account."""
     return f"""
-SELECT DISTINCT position FROM {books.schema_of(generation)}.entries
+SELECT DISTINCT position FROM {schema_of(generation)}.entries
  WHERE source = $1 AND account = $2 AND currency = $3 AND position = ANY ($4::bigint[])
  ORDER BY position LIMIT {POSITIONS_MAX}
 """  # noqa: S608

@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from ledger.books import balance_index as cells
-from ledger.books import store as books
+from ledger.books import balance_index
+from ledger.books.generations import schema_of
 from ledger.database import connection as database
 from ledger.database.connection import Pool
 
@@ -51,7 +51,7 @@ async def fold_connections(
     dsn: str, generation: int, *, is_background: bool = False
 ) -> AsyncIterator[FoldConnections]:
     """Share connections that fold into one generation for the length of a block."""
-    path = {"search_path": f"{books.schema_of(generation)}, ledger"}
+    path = {"search_path": f"{schema_of(generation)}, ledger"}
 
     def pooled(
         size: int, session: Mapping[str, str], *, is_background: bool = is_background
@@ -65,7 +65,7 @@ async def fold_connections(
         pooled(TURNS_MAX, {}) as reading,
         pooled(TURNS_MAX, {"synchronous_commit": "off", **KEPT_PLANS}) as writing,
         pooled(TURNS_MAX, PLAIN_PLANS) as looking,
-        pooled(1, cells.SUMMING, is_background=True) as summing,
+        pooled(1, balance_index.INDEXING_SESSION, is_background=True) as summing,
     ):
         turns = asyncio.Semaphore(TURNS_MAX)
         yield FoldConnections(generation, reading, writing, looking, summing, turns)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger import registry
-from ledger.books.store import ddl
+from ledger.books.generations import ddl
 from ledger.errors import RegistryError
 from ledger.model import SourceTerms
 

@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import structlog
 
-from ledger.books import balance_index as cells
-from ledger.books import store as books
+from ledger.books import balance_index
 from ledger.books.fold_connections import FoldConnections
+from ledger.books.store import Books, Write
 from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database.errors import EXPECTED, describe, is_data_error
@@ -44,14 +44,8 @@ from ledger.runtime.metrics import FOLD_FAILURES, FOLDED
 
 LOGGER = structlog.get_logger("ledger.worker")
 
-PACE_SECONDS: Final = 0.075
-"""Turns of small batches begin no faster than this: a steady trickle shares its commits."""
 YIELD_EVERY_EVENTS: Final = 50
 """After so many events the loop may run: what PostgreSQL is being sent must not wait."""
-TURN_BATCHES_MAX: Final = 8
-"""Batches of one turn."""
-CROWDED_EVENTS_MAX: Final = 200
-"""Events of one turn while every turn is taken."""
 PAUSE_SECONDS_MIN: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
 REPORT_FAILURES: Final = 3
@@ -74,6 +68,12 @@ class ProjectionWorker:
     terms: SourceTerms
     until: int | None = None
     """The position to fold up to, and not beyond; None is the end of the log."""
+    interval_seconds_min: float = 0.075
+    """Between the beginnings of turns of small batches: a steady trickle shares its commits."""
+    turn_batches_max: int = 8
+    """Batches of one turn."""
+    crowded_events_max: int = 200
+    """Events of one turn while other sources wait for theirs."""
     on_batch: Callable[[int], None] = lambda _position: None
     """Called with the last position of every batch that is read."""
     on_retry: Callable[[], None] = lambda: None
@@ -96,7 +96,7 @@ class ProjectionWorker:
     async def run(self) -> None:
         """Fold whatever `grow` announces until cancelled, through every failure."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._sum_spans())
+            tasks.create_task(self._index_balances())
             tasks.create_task(self._keep_folding())
 
     async def catch_up(self) -> None:
@@ -115,11 +115,11 @@ class ProjectionWorker:
                     await self._wakeup.wait()
                 started = clock()
                 async with self.shared.turns:
-                    is_full = await self._turn(TURN_BATCHES_MAX)
+                    is_full = await self._turn(self.turn_batches_max)
                 backoff.reset()
                 await self._report_over()
                 if not is_full:
-                    await asyncio.sleep(started + PACE_SECONDS - clock())
+                    await asyncio.sleep(started + self.interval_seconds_min - clock())
             except Exception as error:  # noqa: BLE001 - logged, counted, reported, tried again
                 stop_if_cancelled()
                 if isinstance(first_failure(error), CheckpointConflict):
@@ -147,7 +147,7 @@ class ProjectionWorker:
     async def _opened(self) -> WritePipeline:
         """Begin at the checkpoint that the books show."""
         async with self.shared.writing.acquire() as connection:
-            own = books.Books(connection, self.registry, self.terms.source)
+            own = Books(connection, self.registry, self.terms.source)
             pipe = WritePipeline(self, await own.position())
             pipe.parked = await own.parked()
         self.advanced(pipe.position)
@@ -164,7 +164,7 @@ class ProjectionWorker:
         events_max = self.settings.fold_events_max
         if batches_max is not None and self.shared.turns.locked():
             # Others wait for a turn: a short one, so that everybody's books move.
-            batches_max, events_max = 1, min(events_max, CROWDED_EVENTS_MAX)
+            batches_max, events_max = 1, min(events_max, self.crowded_events_max)
         while is_full and batches != batches_max:
             rows = await self._fetch(position, events_max)
             is_full = len(rows) > 0 and (batches_max is None or len(rows) >= events_max)
@@ -229,8 +229,8 @@ class ProjectionWorker:
             self._is_reported = False
             LOGGER.info("fold_resumed", source=self.terms.source)
 
-    async def _sum_spans(self) -> None:
-        """Sum every span of the journal that the books complete. Folding never waits for it."""
+    async def _index_balances(self) -> None:
+        """Index every block that the books complete. Folding never waits for it."""
         source, due = self.terms.source, 0
         while True:
             await self._advanced.wait()
@@ -240,11 +240,11 @@ class ProjectionWorker:
             try:
                 async with self.shared.summing.acquire() as connection:
                     while due <= self.position:
-                        due = await cells.advance(connection, source)
+                        due = await balance_index.index_next_block(connection, source)
             except Exception as error:  # noqa: BLE001 - balances are right without, only slower
                 stop_if_cancelled()
-                LOGGER.warning("span_not_summed", source=source, error=describe(error))
-                due = self.position + cells.SPAN
+                LOGGER.warning("balance_index_failed", source=source, error=describe(error))
+                due = self.position + balance_index.BLOCK_POSITIONS
 
 
 @dataclass(slots=True)
@@ -292,15 +292,15 @@ class WritePipeline:
             await asyncio.wait([self._writing])
             self._writing = self._written = None
 
-    async def _write(self, batch: Sequence[books.Write], events: Sequence[TranslatedEvent]) -> None:
+    async def _write(self, batch: Sequence[Write], events: Sequence[TranslatedEvent]) -> None:
         if events[0].position != self.position + 1:
             raise CheckpointConflict  # the log is dense: what is skipped would never be folded
         position = events[-1].position
         async with self.folder.shared.writing.acquire() as connection:
             await self._books(connection).write(batch, self.position, position)
 
-    def _books(self, connection: Any) -> books.Books:
-        return books.Books(connection, self.folder.registry, self.folder.terms.source)
+    def _books(self, connection: Any) -> Books:
+        return Books(connection, self.folder.registry, self.folder.terms.source)
 
     def _advance(self, events: Sequence[TranslatedEvent], change: ChangeSet) -> None:
         self.position = events[-1].position
@@ -312,7 +312,7 @@ class WritePipeline:
 
     async def _judged(
         self, events: Sequence[TranslatedEvent], before: ChangeSet | None
-    ) -> tuple[ChangeSet, list[books.Write]] | Exception:
+    ) -> tuple[ChangeSet, list[Write]] | Exception:
         """Prepare `events`; return the error that their own values cause, if any."""
         try:
             return await self._prepare(events, before)
@@ -323,7 +323,7 @@ class WritePipeline:
 
     async def _prepare(
         self, events: Sequence[TranslatedEvent], before: ChangeSet | None
-    ) -> tuple[ChangeSet, list[books.Write]]:
+    ) -> tuple[ChangeSet, list[Write]]:
         """Fold `events`; return what they change, and the same as statements.
 
         Raises NotStorable for what the events' own values cause outside of PostgreSQL: folding
@@ -338,7 +338,7 @@ class WritePipeline:
 
     async def _folded(
         self, events: Sequence[TranslatedEvent], before: ChangeSet | None
-    ) -> tuple[ChangeSet, list[books.Write]]:
+    ) -> tuple[ChangeSet, list[Write]]:
         registry = self.folder.registry
         batch = Batch(
             self.folder.terms,
@@ -356,7 +356,7 @@ class WritePipeline:
         for _ in batch.view(YIELD_EVERY_EVENTS):
             await asyncio.sleep(0)
         change = batch.finish()
-        written: list[books.Write] = []
+        written: list[Write] = []
         for write in self._books(None).written(change):
             written.append(write)
             await asyncio.sleep(0)
@@ -416,7 +416,7 @@ async def would_fold(folder: ProjectionWorker, position: int) -> bool:
         if fact is not None and change.parked:
             return False
         async with folder.shared.writing.acquire() as connection:
-            await books.Books(connection, folder.registry, folder.terms.source).try_out(batch)
+            await Books(connection, folder.registry, folder.terms.source).try_out(batch)
     except Exception as error:
         if is_data_error(error):
             return False

@@ -8,9 +8,8 @@ from typing import Any, Final
 import asyncpg
 
 from ledger import registry
-from ledger.books import fold_version
-from ledger.books import schema_inventory as inventory
-from ledger.books import store as books
+from ledger.books import fold_version, schema_inventory
+from ledger.books.generations import SELECT_LIVE, schema_of
 from ledger.books.schema_inventory import SchemaDifference
 from ledger.config.settings import Settings
 from ledger.database import connection as database
@@ -50,28 +49,32 @@ async def examine(dsn: str, settings: Settings) -> Schemas:
                 return Schemas(not_compared="migrations are still to be applied")
         except MigrationError as error:
             return Schemas(not_compared=str(error))
-        log = inventory.compared(
-            await inventory.taken(connection, "ledger"), inventory.of_migrations()
+        log = schema_inventory.compared(
+            await schema_inventory.taken(connection, "ledger"), schema_inventory.of_migrations()
         )
-        live = await connection.fetchrow(books.SELECT_LIVE)
+        live = await connection.fetchrow(SELECT_LIVE)
         if live is None:
             return Schemas(tuple(log), not_compared="there are no books yet")
-        found = await inventory.taken(connection, books.schema_of(live["generation"]))
+        found = await schema_inventory.taken(connection, schema_of(live["generation"]))
         unlike, why = await _books(connection, settings, live["version"], found)
         return Schemas(tuple(log), tuple(unlike), why)
 
 
 async def _books(
-    connection: Any, settings: Settings, version: str, found: inventory.Inventory
+    connection: Any, settings: Settings, version: str, found: schema_inventory.Inventory
 ) -> tuple[list[SchemaDifference], str]:
     """Compare the live books with those that this program makes, or with what none has."""
     if version != fold_version.current_version(await terms_of(connection, settings)):
-        return inventory.never(found), "the books were folded by another version of this program"
+        return schema_inventory.never(
+            found
+        ), "the books were folded by another version of this program"
     try:
-        expected = await inventory.of_books(connection, registry.load())
+        expected = await schema_inventory.of_books(connection, registry.load())
     except (asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError) as error:
-        return inventory.never(found), f"this role cannot make books to compare with: {error}"
-    return inventory.compared(found, expected), ""
+        return schema_inventory.never(
+            found
+        ), f"this role cannot make books to compare with: {error}"
+    return schema_inventory.compared(found, expected), ""
 
 
 def sentences(unlike: tuple[SchemaDifference, ...]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 import migrations
-from ledger.books import store as books
+from ledger.books.generations import create_tables, schema_of
 from ledger.registry import Registry
 
 SCRATCH: Final = 10**9
@@ -199,8 +199,8 @@ async def of_books(connection: Any, registry: Registry) -> dict[str, str]:
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await books.create_tables(connection, registry, generation)
-        return await taken(connection, books.schema_of(generation))
+        await create_tables(connection, registry, generation)
+        return await taken(connection, schema_of(generation))
     finally:
         await transaction.rollback()
 

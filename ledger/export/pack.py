@@ -19,7 +19,7 @@ import asyncpg
 
 from ledger import registry
 from ledger.books import fold_version
-from ledger.books import store as books
+from ledger.books.generations import SELECT_LIVE, schema_of
 from ledger.config.settings import Settings
 from ledger.config.source import LOG_NAME
 from ledger.database import connection as database
@@ -268,10 +268,10 @@ class PackExport:
         clock = asyncio.get_running_loop().time
         deadline = clock() + BOOKS_SECONDS_MAX
         while True:
-            live = await self.connection.fetchrow(books.SELECT_LIVE)
+            live = await self.connection.fetchrow(SELECT_LIVE)
             if live is None:
                 return None
-            schema = books.schema_of(live["generation"])
+            schema = schema_of(live["generation"])
             place = await self.connection.fetchval(_place(schema), source) or 0
             if place >= end:
                 rows = await self.connection.fetch(_parked(schema), source, end)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger.books.balance_index import SLICE_BITS
+from ledger.books.balance_index import SHARD_BITS
 from ledger.errors import Conflicting, NotFound
 from ledger.payload import plain
 from ledger.queries import reconciliation
@@ -172,11 +172,11 @@ class JournalLines(Listing):
         near = (start[0] or 0) + NEAR
         lines = await snapshot.rows(self.statement, source, count, *start, *filters, near)
         start = near, LINES_MAX
-        first, width = near >> SLICE_BITS, 1
-        while first <= snapshot.places[source].books >> SLICE_BITS and len(lines) < count:
-            blocks = first, first + width - 1
+        first, width = near >> SHARD_BITS, 1
+        while first <= snapshot.places[source].books >> SHARD_BITS and len(lines) < count:
+            shards = first, first + width - 1
             lines += await snapshot.rows(
-                self.within, source, count - len(lines), *start, *filters, *blocks
+                self.within, source, count - len(lines), *start, *filters, *shards
             )
             first, width = first + width, width * 2
         return lines

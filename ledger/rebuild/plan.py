@@ -1,8 +1,8 @@
-"""Filling an empty generation at once: tables without indexes, rows by COPY, indexes at the end.
+"""Filling an empty generation in bulk: tables without indexes, rows by COPY, indexes at the end.
 
-What is planned and what is done stands in the generation's own schema, in the transactions that do
-it, so that a load that was killed goes on where it was. The last transaction takes these tables
-away and sets the checkpoints: before it, nothing takes the generation for books.
+The plan and what is done are kept in the generation's own schema, written in the transactions that
+do the work, so that a killed load resumes. The last transaction drops these tables and sets the
+checkpoints: before it, the generation does not count as books.
 """
 
 from __future__ import annotations
@@ -15,9 +15,16 @@ from typing import Any, Final
 
 import asyncpg
 
-from ledger.books import findings as kept_findings
-from ledger.books import store as books
 from ledger.books import table_sql
+from ledger.books.findings import fill
+from ledger.books.generations import (
+    BOOKKEEPING,
+    FORGET_GENERATION,
+    create_generation,
+    schema_of,
+    use_generation,
+)
+from ledger.books.store import by_table, row_of
 from ledger.config.source import LOG_NAME
 from ledger.database import copy_format
 from ledger.database.errors import is_data_error
@@ -25,8 +32,8 @@ from ledger.errors import LedgerError
 from ledger.fold.change import ChangeSet, LoadedStream
 from ledger.registry import Registry
 
-PART_EVENTS: Final = 10_000
-"""Events in a part of the log, on average: what a process holds at a time."""
+PARTITION_EVENTS: Final = 10_000
+"""Events in a partition of the log, on average: what a process holds at a time."""
 
 CHUNK_EVENTS_MAX: Final = 40_000
 CHUNK_EVENTS_MIN: Final = 2_000
@@ -40,16 +47,17 @@ FOLD_LINKED: Final = "fold linked"
 SCRATCH: Final = (
     """
 CREATE TABLE load_plan (
-    source text PRIMARY KEY, target bigint NOT NULL, chunk bigint NOT NULL, parts int NOT NULL,
+    source text PRIMARY KEY, target bigint NOT NULL, chunk bigint NOT NULL, partitions int NOT NULL,
     linked int, token text NOT NULL)
 """,
     """
 CREATE TABLE load_done (
-    source text, stage text, unit int, events bigint NOT NULL, PRIMARY KEY (source, stage, unit))
+    source text, stage text, number int, events bigint NOT NULL,
+    PRIMARY KEY (source, stage, number))
 """,
-    "CREATE TABLE load_links (source text, part int, link text, kind text, id text)",
-    "CREATE TABLE load_moved (source text, part int, kind text, id text, target int)",
-    "CREATE INDEX ON load_moved (source, part)",
+    "CREATE TABLE load_links (source text, partition int, link text, kind text, id text)",
+    "CREATE TABLE load_moved (source text, partition int, kind text, id text, target int)",
+    "CREATE INDEX ON load_moved (source, partition)",
     "CREATE TABLE load_indexes (name text PRIMARY KEY)",
 )
 SELECT_LOADING: Final = "SELECT to_regclass('load_plan') IS NOT NULL"
@@ -57,22 +65,24 @@ SELECT_TABLE: Final = "SELECT to_regclass($1) IS NOT NULL"
 SELECT_STARTED: Final = "SELECT EXISTS (SELECT FROM checkpoints)"
 INSERT_PLAN: Final = "INSERT INTO load_plan VALUES ($1, $2, $3, $4, NULL, $5)"
 SELECT_PLAN: Final = """
-SELECT source, target, chunk, parts, linked, token FROM load_plan ORDER BY source
+SELECT source, target, chunk, partitions, linked, token FROM load_plan ORDER BY source
 """
 INSERT_DONE: Final = "INSERT INTO load_done VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
-SELECT_DONE: Final = "SELECT source, stage, unit, events FROM load_done"
-DELETE_DONE: Final = "DELETE FROM load_done WHERE source = $1 AND stage = $2 AND unit = $3"
-# Streams that share a link, with the parts that they were in.
+SELECT_DONE: Final = "SELECT source, stage, number, events FROM load_done"
+DELETE_DONE: Final = "DELETE FROM load_done WHERE source = $1 AND stage = $2 AND number = $3"
+# Streams that share a link, with the partitions that they were in.
 SELECT_SHARED: Final = """
 WITH known AS MATERIALIZED (
-       SELECT DISTINCT link, kind, id, part FROM load_links WHERE source = $1)
-SELECT link, kind, id, part FROM known
+       SELECT DISTINCT link, kind, id, partition FROM load_links WHERE source = $1)
+SELECT link, kind, id, partition FROM known
  WHERE link IN (SELECT link FROM known GROUP BY link HAVING count(*) > 1)
  ORDER BY link, kind, id
 """
 UPDATE_LINKED: Final = "UPDATE load_plan SET linked = $2 WHERE source = $1 AND linked IS NULL"
-SELECT_MOVED: Final = "SELECT kind, id, target FROM load_moved WHERE source = $1 AND part = $2"
-SELECT_MOVING: Final = "SELECT DISTINCT part FROM load_moved WHERE source = $1 ORDER BY part"
+SELECT_MOVED: Final = "SELECT kind, id, target FROM load_moved WHERE source = $1 AND partition = $2"
+SELECT_MOVING: Final = (
+    "SELECT DISTINCT partition FROM load_moved WHERE source = $1 ORDER BY partition"
+)
 INSERT_CHECKPOINTS: Final = """
 INSERT INTO checkpoints (source, position) SELECT source, target FROM load_plan
 """
@@ -99,28 +109,38 @@ _LINKS: Final = {"source": "text", "link": "text", "kind": "text", "id": "text"}
 _PARKED: Final = {
     "source": "text", "position": "bigint", "kind": "text", "resource_id": "text", "reason": "text",
 }  # fmt: skip
-_SHARED: Final = {"source": "text", "part": "int", "link": "text", "kind": "text", "id": "text"}
-_MOVED: Final = {"source": "text", "part": "int", "kind": "text", "id": "text", "target": "int"}
+_SHARED: Final = {
+    "source": "text",
+    "partition": "int",
+    "link": "text",
+    "kind": "text",
+    "id": "text",
+}
+_MOVED: Final = {
+    "source": "text",
+    "partition": "int",
+    "kind": "text",
+    "id": "text",
+    "target": "int",
+}
 
 
-class CannotGoOn(LedgerError):
-    """Files of a load are lost that cannot be made again, or its plan is not one; the load has to
-    begin from its start.
-    """  # fmt: skip
+class CannotResume(LedgerError):
+    """Files of a load are lost for good, or its plan is invalid. Begin the load again."""
 
 
 class CannotBulkLoad(LedgerError):
-    """The database refused a row; the ordinary fold knows how to set single events apart."""
+    """The database refused a row. Use the ordinary fold, which can set single events apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one source is loaded: up to where, in chunks of how many events, into how many parts."""
+    """How one source is loaded: its last position, chunks of events, and partitions of streams."""
 
     source: str
     target: int
     chunk: int
-    parts: int
+    partitions: int
     linked: int | None
     """Parts of streams that share links; None until all links are known."""
     token: str
@@ -131,12 +151,12 @@ class Plan:
         """How many chunks there are."""
         return -(-self.target // self.chunk)
 
-    def bounds(self, unit: int) -> tuple[int, int]:
+    def bounds(self, number: int) -> tuple[int, int]:
         """Return the positions before the first and of the last event of a chunk."""
-        return unit * self.chunk, min(self.target, (unit + 1) * self.chunk)
+        return number * self.chunk, min(self.target, (number + 1) * self.chunk)
 
 
-async def begin(
+async def begin_load(
     connection: Any, registry: Registry, version: str, targets: Mapping[str, int]
 ) -> int:
     """Make a generation to be loaded up to `targets`, or find the one that was begun; return it.
@@ -144,8 +164,8 @@ async def begin(
     One that was begun keeps the targets that it began with.
     """
     async with connection.transaction():
-        generation = await books.create_generation(connection, registry, version, "building")
-        await books.use_generation(connection, generation)
+        generation = await create_generation(connection, registry, version, "building")
+        await use_generation(connection, generation)
         known = await connection.fetchval(SELECT_LOADING)
         known = known or await connection.fetchval(SELECT_STARTED)
         if not known and any(targets.values()):
@@ -157,11 +177,11 @@ async def begin(
 
 
 def _cut(target: int) -> tuple[int, int]:
-    """Return events per chunk and the number of parts for a log of this length."""
+    """Return events per chunk and the number of partitions for a log of this length."""
     chunk = max(CHUNK_EVENTS_MIN, min(CHUNK_EVENTS_MAX, -(-target // CHUNKS)))
-    parts = -(-target // PART_EVENTS)
+    partitions = -(-target // PARTITION_EVENTS)
     # Two processes can share what is worth sharing.
-    return chunk, max(parts, 4) if target > 2 * CHUNK_EVENTS_MIN else 1
+    return chunk, max(partitions, 4) if target > 2 * CHUNK_EVENTS_MIN else 1
 
 
 async def _strip(connection: Any, registry: Registry) -> None:
@@ -187,11 +207,11 @@ def loaded_tables(registry: Registry) -> list[str]:
     return [*table_sql.tables(registry), "links", "parked"]
 
 
-def indexes(registry: Registry, name: str) -> tuple[str, ...]:
+def index_statements(registry: Registry, name: str) -> tuple[str, ...]:
     """Return the statements that give a loaded table its key and indexes, as it is declared."""
     known = table_sql.tables(registry).get(name)
     create = known.create if known else tuple(
-        each.strip() for each in books.BOOKKEEPING if re.search(rf"TABLE {name} |ON {name} ", each)
+        each.strip() for each in BOOKKEEPING if re.search(rf"TABLE {name} |ON {name} ", each)
     )  # fmt: skip
     key = re.search(r"PRIMARY KEY \([^()]*\)", create[0])
     made = [each for each in create if each.startswith("CREATE INDEX")]
@@ -202,7 +222,7 @@ def _addends(name: str) -> str:
     return f"load_{name}"
 
 
-async def plans(connection: Any) -> list[Plan]:
+async def read_plans(connection: Any) -> list[Plan]:
     """Return what is to be loaded; [] when the generation is loaded or began without a load."""
     if not await connection.fetchval(SELECT_LOADING):
         return []
@@ -210,23 +230,23 @@ async def plans(connection: Any) -> list[Plan]:
 
 
 def _plan(row: Any) -> Plan:
-    """Return a plan as it was stored. Raises CannotGoOn for one that no load has made."""
+    """Return a plan as it was stored. Raises CannotResume for one that no load has made."""
     plan = Plan(*row)
-    numbers = [plan.target, plan.chunk, plan.parts, plan.linked or 0]
+    numbers = [plan.target, plan.chunk, plan.partitions, plan.linked or 0]
     if (
         not LOG_NAME.fullmatch(str(plan.source))
         or not all(isinstance(each, int) and each >= 0 for each in numbers)
         or not plan.chunk
-        or not plan.parts
+        or not plan.partitions
     ):
-        raise CannotGoOn("load_plan has a row that no load has made; the load begins again")
+        raise CannotResume("load_plan has a row that no load has made; the load begins again")
     return plan
 
 
-async def done(connection: Any) -> dict[tuple[str, str, int], int]:
-    """Return (source, stage, unit) → events of what is done."""
+async def read_done(connection: Any) -> dict[tuple[str, str, int], int]:
+    """Return (source, stage, number) → events of what is done."""
     rows = await connection.fetch(SELECT_DONE)
-    return {(row["source"], row["stage"], row["unit"]): row["events"] for row in rows}
+    return {(row["source"], row["stage"], row["number"]): row["events"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +272,9 @@ class Loader:
     ) -> None:  # fmt: skip
         """Write each stream once, as it is at the end."""
         known = table_sql.tables(self.registry)
-        for name, found in books.by_table(streams).items():
+        for name, found in by_table(streams).items():
             sql = known[name]
-            rows = [books.row_of(sql, self.source, stream) for stream in found]
+            rows = [row_of(sql, self.source, stream) for stream in found]
             await _copy(self.connection, name, sql.columns, rows)
         await _copy(self.connection, "links", _LINKS, [(self.source, *link) for link in links])
         await _copy(self.connection, "parked", _PARKED, [(self.source, *park) for park in parked])
@@ -263,14 +283,14 @@ class Loader:
 async def write_links(
     connection: Any, source: str, found: Iterable[tuple[int, str, str, str]]
 ) -> None:
-    """Note which streams name which links: (part, link, kind, id)."""
+    """Record which streams have which links: (partition, link, kind, id)."""
     await _copy(connection, "load_links", _SHARED, [(source, *each) for each in found])
 
 
 async def write_moved(
     connection: Any, source: str, found: Iterable[tuple[int, str, str, int]]
 ) -> None:
-    """Note which streams are folded in another part: (part, kind, id, target)."""
+    """Record which streams are folded in another partition: (partition, kind, id, target)."""
     await _copy(connection, "load_moved", _MOVED, [(source, *each) for each in found])
 
 
@@ -288,13 +308,13 @@ async def _copy(
         raise
 
 
-async def unindexed(connection: Any, registry: Registry) -> list[str]:
+async def tables_without_indexes(connection: Any, registry: Registry) -> list[str]:
     """Name the tables whose indexes are still to be made, the largest first."""
     rows = await connection.fetch(SELECT_LEFT, loaded_tables(registry))
     return [row["name"] for row in rows]
 
 
-async def index(connection: Any, registry: Registry, name: str) -> None:
+async def build_indexes(connection: Any, registry: Registry, name: str) -> None:
     """Add up a table of sums, then make the indexes of a table, and let the planner know it."""
     sums = {
         sql.table.name: sql
@@ -305,7 +325,7 @@ async def index(connection: Any, registry: Registry, name: str) -> None:
         async with connection.transaction():
             if name in sums:
                 await connection.execute(_add_up(sums[name]))
-            for statement in indexes(registry, name):
+            for statement in index_statements(registry, name):
                 await connection.execute(statement)
             await connection.execute(DELETE_INDEXES, name)
     except asyncpg.PostgresError as error:
@@ -316,7 +336,7 @@ async def index(connection: Any, registry: Registry, name: str) -> None:
 
 
 def _add_up(sql: table_sql.TableSql) -> str:
-    """Write how the addends of all parts become sums. Names come from the projections' code."""
+    """Return the statement that sums the addends; names come from the projections' code."""
     keys = ", ".join(sql.table.key)
     rest = [name for name in sql.columns if name not in sql.table.key]
     sums = ", ".join(f"sum({name})" for name in rest)
@@ -326,20 +346,20 @@ def _add_up(sql: table_sql.TableSql) -> str:
     )
 
 
-async def finish(connection: Any, registry: Registry) -> None:
+async def finish_load(connection: Any, registry: Registry) -> None:
     """Make books of what was loaded: findings, checkpoints set, the load's own tables gone."""
     own = ["load_plan", "load_done", "load_links", "load_moved", "load_indexes"]
     own += [_addends(n) for n, sql in table_sql.tables(registry).items() if sql.table.mode == "sum"]
     async with connection.transaction():
-        for plan in await plans(connection):
-            await kept_findings.fill(connection, plan.source)
+        for plan in await read_plans(connection):
+            await fill(connection, plan.source)
         await connection.execute(INSERT_CHECKPOINTS)
         await connection.execute(f"DROP TABLE {', '.join(own)}")
 
 
-async def drop(connection: Any, generation: int) -> list[str]:
+async def drop_generation(connection: Any, generation: int) -> list[str]:
     """Drop a generation with all that it holds; return the tokens of a load that did not end."""
-    schema = books.schema_of(generation)
+    schema = schema_of(generation)
     async with connection.transaction():
         tokens = []
         if await connection.fetchval(SELECT_TABLE, f"{schema}.load_plan"):
@@ -349,27 +369,29 @@ async def drop(connection: Any, generation: int) -> list[str]:
             )
             tokens = [row["token"] for row in rows if row["token"]]
         await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-        await connection.execute(books.FORGET_GENERATION, generation)
+        await connection.execute(FORGET_GENERATION, generation)
         return tokens
 
 
 async def positions_of(connection: Any, generation: int) -> dict[str, int]:
     """Return how far a generation is, per source."""
-    schema = books.schema_of(generation)
+    schema = schema_of(generation)
     rows = await connection.fetch(f"SELECT source, position FROM {schema}.checkpoints")  # noqa: S608
     return {row["source"]: row["position"] for row in rows}
 
 
-async def folded(connection: Any, generation: int) -> dict[str, int]:
-    """Return which part of every log a generation has folded: never more than the log has."""
+async def folded_positions(connection: Any, generation: int) -> dict[str, int]:
+    """Return how far into every log a generation has folded: never more than the log has."""
     heads = {row["source"]: row["position"] for row in await connection.fetch(SELECT_HEADS)}
     found = await positions_of(connection, generation)
     return {source: min(position, heads.get(source, 0)) for source, position in found.items()}
 
 
-async def shared(connection: Any, source: str) -> AsyncIterator[tuple[str, str, str, int]]:
-    """Yield (link, kind, id, part) of every stream that shares a link with another."""
+async def read_shared_links(
+    connection: Any, source: str
+) -> AsyncIterator[tuple[str, str, str, int]]:
+    """Yield (link, kind, id, partition) of every stream that shares a link with another."""
     async with connection.transaction():
         await connection.execute(SORT_MEMORY)
         async for row in connection.cursor(SELECT_SHARED, source, prefetch=1000):
-            yield row["link"], row["kind"], row["id"], row["part"]
+            yield row["link"], row["kind"], row["id"], row["partition"]

@@ -12,17 +12,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger.books import store as books
 from ledger.books.compare import Difference, compare, sharing
 from ledger.books.fold_connections import fold_connections
+from ledger.books.generations import SELECT_BUILDING, SELECT_LIVE, use_generation
 from ledger.books.projection_worker import ProjectionWorker
+from ledger.books.store import SELECT_CHECKPOINT
 from ledger.config.settings import Settings
 from ledger.database import connection as database
 from ledger.database.errors import describe
 from ledger.errors import DatabaseUnavailable
 from ledger.model import SourceTerms
-from ledger.rebuild.coordinator import Tell, discard, make
-from ledger.rebuild.plan import folded
+from ledger.rebuild.coordinator import OnProgress, build_generation, discard_generation
+from ledger.rebuild.plan import folded_positions
 from ledger.registry import Registry
 from ledger.runtime.event_loop import first_failure, stop_if_cancelled
 
@@ -40,20 +41,26 @@ TAKE_SNAPSHOT: Final = "SELECT count(*) FROM ledger.heads"
 
 @asynccontextmanager
 async def second_generation(
-    dsn: str, settings: Settings, registry: Registry, sources: Iterable[str], tell: Tell
+    dsn: str,
+    settings: Settings,
+    registry: Registry,
+    sources: Iterable[str],
+    on_progress: OnProgress,
 ) -> AsyncIterator[int]:
     """Fold these sources into books beside the live ones, as far as those are; drop them later."""
     version = VERSION + uuid.uuid4().hex
     async with database.connected(dsn, seconds_max=300) as connection:
-        live = await connection.fetchrow(books.SELECT_LIVE)
-        targets = await folded(connection, int(live["generation"]))
+        live = await connection.fetchrow(SELECT_LIVE)
+        targets = await folded_positions(connection, int(live["generation"]))
         wanted = {source: targets.get(source, 0) for source in sources}
         try:
-            made, _ = await make(dsn, settings, registry, version, wanted, tell=tell)
+            made, _ = await build_generation(
+                dsn, settings, registry, version, wanted, on_progress=on_progress
+            )
             yield made
         finally:
-            for row in await connection.fetch(books.SELECT_BUILDING, version):
-                await discard(connection, settings, int(row["generation"]))
+            for row in await connection.fetch(SELECT_BUILDING, version):
+                await discard_generation(connection, settings, int(row["generation"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ class SecondFold:
             self._behind() as beside,
         ):
             done = await self.catch_up()
-            await books.use_generation(live, self.live)
+            await use_generation(live, self.live)
             async with snapshot.transaction(isolation="repeatable_read", readonly=True):
                 async with live.transaction():
                     position = await live.fetchval(LOCK_CHECKPOINT, self.terms.source)
@@ -100,9 +107,9 @@ class SecondFold:
         """Fold until only a short way is left, while the live books go on; return how far."""
         done = -NEAR_EVENTS
         async with database.connected(self.dsn, seconds_max=COMPARE_SECONDS_MAX) as live:
-            await books.use_generation(live, self.live)
+            await use_generation(live, self.live)
             while True:
-                position = int(await live.fetchval(books.SELECT_CHECKPOINT, self.terms.source) or 0)
+                position = int(await live.fetchval(SELECT_CHECKPOINT, self.terms.source) or 0)
                 await self.fold_until(position, done)
                 if position - done < NEAR_EVENTS:
                     return position
@@ -111,8 +118,8 @@ class SecondFold:
     async def fold_until(self, position: int, done: int = -1) -> None:
         """Fold up to a position of the live books, with the ordinary fold, unless all is `done`.
 
-        Raises DatabaseUnavailable when anything keeps it from there. No spans are summed: cells are
-        not compared with cells, and books that are to be kept get them later.
+        Raises DatabaseUnavailable when anything keeps it from there. The balance index is not
+        made: it is not compared, and books that are to be kept get it later.
         """
         if position <= done:
             return

@@ -1,7 +1,7 @@
-"""Sorting a log by stream, in files: what a fold of everything needs to hold only a part at a time.
+"""External sort of a log by stream, so that a fold holds one partition in memory at a time.
 
-A part is a share of the streams. A sorted file holds some events of a log, in log order within
-every part; whoever folds a part reads its segment of every file.
+A partition is a share of the streams. A sorted file holds some events of a log, in log order within
+every partition; the fold of a partition reads its segment of every file.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _encode_into: Final = msgspec.msgpack.Encoder().encode_into
 _decode: Final = msgspec.msgpack.Decoder(tuple[list[TranslatedEvent], list[int]]).decode
 
 
-def part_of(key: StreamKey | None, position: int, parts: int) -> int:
-    """Return the part that an event of stream `key` at `position` belongs to."""
+def partition_of(key: StreamKey | None, position: int, partitions: int) -> int:
+    """Return the partition that an event of stream `key` at `position` belongs to."""
     if key is None:
-        return position % parts
-    return crc32(f"{key[0]}/{key[1]}".encode("utf-8", "surrogatepass")) % parts
+        return position % partitions
+    return crc32(f"{key[0]}/{key[1]}".encode("utf-8", "surrogatepass")) % partitions
 
 
 def links_of(event: TranslatedEvent, streams_of: Mapping[str, StreamProjection]) -> tuple[str, ...]:
@@ -53,39 +53,39 @@ def links_of(event: TranslatedEvent, streams_of: Mapping[str, StreamProjection])
 
 @dataclass(slots=True)
 class PartitionWriter:
-    """Collects events part by part and writes them as one file."""
+    """Collects events partition by partition and writes them as one file."""
 
-    parts: int
+    partitions: int
     events: list[bytearray] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    retold: list[list[int]] = field(default_factory=list)
+    reread: list[list[int]] = field(default_factory=list)
     """Positions of events that the file cannot carry; they are read from the log again."""
 
     def __post_init__(self) -> None:
-        self.events = [bytearray() for _ in range(self.parts)]
-        self.counts = [0] * self.parts
-        self.retold = [[] for _ in range(self.parts)]
+        self.events = [bytearray() for _ in range(self.partitions)]
+        self.counts = [0] * self.partitions
+        self.reread = [[] for _ in range(self.partitions)]
 
-    def add(self, part: int, event: TranslatedEvent) -> None:
-        """Take an event; those of one part come in log order."""
-        buffer = self.events[part]
+    def add(self, partition: int, event: TranslatedEvent) -> None:
+        """Take an event; those of one partition come in log order."""
+        buffer = self.events[partition]
         size = len(buffer)
         try:
             _encode_into(event, buffer, -1)
         except (TypeError, OverflowError, ValueError):
             # The exact lexeme of a number, or one of more than 64 bits, among the details.
             del buffer[size:]
-            self.retold[part].append(event.position)
+            self.reread[partition].append(event.position)
         else:
-            self.counts[part] += 1
+            self.counts[partition] += 1
 
     def write(self, path: Path) -> None:
         """Write the file durably, whole or not at all."""
-        places = [_PLACE.size * (self.parts + 1)]
+        places = [_PLACE.size * (self.partitions + 1)]
         segments = []
-        for buffer, count, retold in zip(self.events, self.counts, self.retold, strict=True):
+        for buffer, count, reread in zip(self.events, self.counts, self.reread, strict=True):
             head = _PAIR + _ARRAY + count.to_bytes(4, "big")
-            segments.append((head, buffer, msgspec.msgpack.encode(retold)))
+            segments.append((head, buffer, msgspec.msgpack.encode(reread)))
             places.append(places[-1] + sum(map(len, segments[-1])))
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
@@ -97,13 +97,13 @@ class PartitionWriter:
         partial.replace(path)
 
 
-def read(path: Path, part: int) -> tuple[list[TranslatedEvent], list[int]]:
-    """Return a part's events of one file, and the positions to be read from the log instead.
+def read(path: Path, partition: int) -> tuple[list[TranslatedEvent], list[int]]:
+    """Return a partition's events of one file, and the positions to be read from the log instead.
 
     A damaged file is taken away, so that it is made again. Raises OSError.
     """
     with path.open("rb") as file:
-        file.seek(part * _PLACE.size)
+        file.seek(partition * _PLACE.size)
         try:
             (start,), (end,) = _PLACE.unpack(file.read(8)), _PLACE.unpack(file.read(8))
             file.seek(start)
@@ -113,11 +113,11 @@ def read(path: Path, part: int) -> tuple[list[TranslatedEvent], list[int]]:
             raise OSError(f"{path} was damaged, and is gone") from damage
 
 
-def whole(path: Path, parts: int) -> bool:
+def is_whole(path: Path, partitions: int) -> bool:
     """Tell whether a file is there as it was written."""
     try:
         with path.open("rb") as file:
-            file.seek(parts * _PLACE.size)
+            file.seek(partitions * _PLACE.size)
             end: int = _PLACE.unpack(file.read(8))[0]
             return path.stat().st_size == end
     except (OSError, error):

@@ -12,17 +12,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from ledger.books import balance_index as cells
-from ledger.books import fold_version
-from ledger.books import store as books
+from ledger.books import balance_index, fold_version
 from ledger.books.compare import Difference
+from ledger.books.generations import SELECT_LIVE, schema_of, try_swap, use_generation
+from ledger.books.store import SELECT_CHECKPOINT
 from ledger.config.settings import Settings
 from ledger.database import connection as database
 from ledger.errors import NoBooks, RebuildRunning
 from ledger.eventlog.sources import terms_of
 from ledger.model import SourceTerms
-from ledger.rebuild import plan as bulk
-from ledger.rebuild.coordinator import PROCESSES, BulkRebuild, Tell, discard, make
+from ledger.rebuild.coordinator import (
+    PROCESSES,
+    BulkRebuild,
+    OnProgress,
+    build_generation,
+    discard_generation,
+)
+from ledger.rebuild.plan import folded_positions, positions_of
 from ledger.rebuild.second_generation import VERSION as VERIFY_VERSION
 from ledger.rebuild.second_generation import SecondFold
 from ledger.registry import Registry
@@ -38,7 +44,7 @@ BEHIND_SECONDS_MAX: Final = 10.0
 
 BEHIND_PAUSE_SECONDS: Final = 0.1
 CATCH_UP: Final = "catch up"
-SPANS: Final = "spans"
+INDEX_BALANCES: Final = "index balances"
 COMPARE: Final = "compare"
 
 TRY_LOCK: Final = "SELECT pg_try_advisory_lock($1)"
@@ -83,14 +89,14 @@ async def exclusive_rebuild(dsn: str) -> AsyncIterator[Any]:
 
 @dataclass(slots=True)
 class Rebuild:
-    """One rebuild of all sources; `tell` hears how far it is. Whoever runs it is alone."""
+    """One rebuild of all sources, which reports how far it is. Only one runs at a time."""
 
     dsn: str
     settings: Settings
     connection: Any
     registry: Registry
     processes: int = PROCESSES
-    tell: Tell = lambda _stage, _done, _total: None
+    on_progress: OnProgress = lambda _stage, _done, _total: None
     terms: list[SourceTerms] = field(default_factory=list)
     live: int = 0
     live_version: str = ""
@@ -113,22 +119,22 @@ class Rebuild:
         """Compare every table of every source with the live books, at one position each."""
         found = []
         for n, fold in enumerate(self._folds(self.generation)):
-            self.tell(COMPARE, n, len(self.terms))
+            self.on_progress(COMPARE, n, len(self.terms))
             position, differences = await fold.differences()
             found.append(SourceComparison(fold.terms.source, position, differences))
-        self.tell(COMPARE, len(self.terms), len(self.terms))
+        self.on_progress(COMPARE, len(self.terms), len(self.terms))
         return found
 
     async def swap(self) -> None:
         """Make the rebuilt books the live ones; keep those that were, and none before them."""
-        await sum_spans(self.dsn, self.generation, self.terms, self.tell)
+        await index_balances(self.dsn, self.generation, self.terms, self.on_progress)
         await self._swap(self.generation)
         for row in await self.connection.fetch(SELECT_SUPERSEDED, self.live):
-            await discard(self.connection, self.settings, int(row["generation"]))
+            await discard_generation(self.connection, self.settings, int(row["generation"]))
 
     async def drop(self) -> None:
         """Drop the rebuilt books."""
-        await discard(self.connection, self.settings, self.generation)
+        await discard_generation(self.connection, self.settings, self.generation)
 
     async def look_back(self) -> None:
         """Take the previous books for the rebuilt ones, folded as far as the live ones are.
@@ -150,16 +156,16 @@ class Rebuild:
 
     async def _catch_up(self) -> None:
         """Fold what came to the live books since, telling of it as events of all sources."""
-        mine = await bulk.positions_of(self.connection, self.generation)
-        theirs = await bulk.folded(self.connection, self.live)
+        mine = await positions_of(self.connection, self.generation)
+        theirs = await folded_positions(self.connection, self.live)
         done, total = sum(mine.values()), sum(theirs.values())
-        self.tell(CATCH_UP, 0, total - done)
+        self.on_progress(CATCH_UP, 0, total - done)
         for fold in self._folds(self.generation):
             source = fold.terms.source
 
             def advance(position: int, source: str = source) -> None:
                 mine[source] = position
-                self.tell(CATCH_UP, sum(mine.values()) - done, total - done)
+                self.on_progress(CATCH_UP, sum(mine.values()) - done, total - done)
 
             await replace(fold, progress=advance).catch_up()
 
@@ -176,14 +182,14 @@ class Rebuild:
 
     async def _ahead(self) -> list[str]:
         """Name the sources of which the generation says more than the live books can."""
-        mine = await bulk.positions_of(self.connection, self.generation)
-        theirs = await bulk.folded(self.connection, self.live)
+        mine = await positions_of(self.connection, self.generation)
+        theirs = await folded_positions(self.connection, self.live)
         return [source for source, position in mine.items() if position > theirs.get(source, 0)]
 
     async def _look(self) -> None:
         self.terms = await terms_of(self.connection, self.settings)
         self.version = fold_version.current_version(self.terms)
-        live = await self.connection.fetchrow(books.SELECT_LIVE)
+        live = await self.connection.fetchrow(SELECT_LIVE)
         if live is None:
             raise NoBooks("there are no books yet; start `ledger serve`, which makes them")
         self.live, self.live_version = int(live["generation"]), live["version"]
@@ -191,7 +197,7 @@ class Rebuild:
 
     async def _check_terms(self) -> None:
         """Raise NoBooks when the live books have a source that could not be folded again."""
-        told = await bulk.positions_of(self.connection, self.live)
+        told = await positions_of(self.connection, self.live)
         lost = sorted(told.keys() - {terms.source for terms in self.terms})
         if lost:
             raise NoBooks(
@@ -205,13 +211,13 @@ class Rebuild:
             SELECT_UNFINISHED, VERSION, VERSION + self.version, VERIFY_VERSION
         )
         for row in rows:
-            await discard(self.connection, self.settings, int(row["generation"]))
+            await discard_generation(self.connection, self.settings, int(row["generation"]))
 
     async def _make(self) -> None:
-        targets = await bulk.folded(self.connection, self.live)
-        self.generation, self.load = await make(
+        targets = await folded_positions(self.connection, self.live)
+        self.generation, self.load = await build_generation(
             self.dsn, self.settings, self.registry, VERSION + self.version, targets,
-            processes=self.processes, tell=self.tell,
+            processes=self.processes, on_progress=self.on_progress,
         )  # fmt: skip
 
     def _folds(self, generation: int) -> list[SecondFold]:
@@ -227,31 +233,31 @@ class Rebuild:
             done = {fold.terms.source: await fold.catch_up() for fold in self._folds(generation)}
             async with self.connection.transaction():
                 await self.connection.execute(
-                    f"LOCK TABLE {books.schema_of(self.live)}.checkpoints IN EXCLUSIVE MODE"
+                    f"LOCK TABLE {schema_of(self.live)}.checkpoints IN EXCLUSIVE MODE"
                 )
-                theirs = await bulk.folded(self.connection, self.live)
+                theirs = await folded_positions(self.connection, self.live)
                 for fold in self._folds(generation):
                     source = fold.terms.source
                     await fold.fold_until(theirs.get(source, 0), done[source])
-                live = await self.connection.fetchrow(books.SELECT_LIVE)
+                live = await self.connection.fetchrow(SELECT_LIVE)
                 if live is None or live["generation"] != self.live:
                     raise RebuildRunning("other books became live meanwhile; rebuild again")
-                if await books.try_swap(self.connection, generation):
+                if await try_swap(self.connection, generation):
                     await self.connection.execute(UPDATE_VERSION, generation, version)
                     return
         raise RebuildRunning("a source was added all the time; rebuild again")
 
 
-async def sum_spans(
+async def index_balances(
     dsn: str, generation: int, terms: Sequence[SourceTerms],
-    tell: Tell = lambda _stage, _done, _total: None,
+    on_progress: OnProgress = lambda _stage, _done, _total: None,
 ) -> None:  # fmt: skip
-    """Sum the spans of busy accounts, which the live books' fold does as it goes."""
-    async with cells.connected(dsn, seconds_max=SECONDS_MAX) as own:
-        await books.use_generation(own, generation)
+    """Make the balance index, which the live books' fold does as it goes."""
+    async with balance_index.connected(dsn, seconds_max=SECONDS_MAX) as own:
+        await use_generation(own, generation)
         for each in terms:
-            position = await own.fetchval(books.SELECT_CHECKPOINT, each.source) or 0
-            due = await cells.due(own, each.source)
+            position = await own.fetchval(SELECT_CHECKPOINT, each.source) or 0
+            due = await balance_index.next_block_end(own, each.source)
             while due <= position:
-                tell(SPANS, min(due, position), position)
-                due = await cells.advance(own, each.source)
+                on_progress(INDEX_BALANCES, min(due, position), position)
+                due = await balance_index.index_next_block(own, each.source)

@@ -1,7 +1,7 @@
-"""The units of a bulk load: sort a chunk of the log by stream, fold a part of the streams.
+"""The tasks of a bulk load: sort a chunk of the log by stream, fold a partition of the streams.
 
-A unit reads what units before it left, writes its own, and notes that it is done in the same
-transaction. Doing one twice, or by two processes at once, changes nothing.
+A task reads what tasks before it wrote, writes its own rows, and records in the same transaction
+that it is done. Running one twice, or in two processes at once, changes nothing.
 """
 
 from __future__ import annotations
@@ -22,24 +22,33 @@ from ledger.fold.change import ChangeSet, LoadedStream, StreamKey, TranslatedEve
 from ledger.fold.states import stream_of
 from ledger.fold.translate import translate
 from ledger.model import SourceTerms
-from ledger.rebuild import plan as bulk
-from ledger.rebuild import sorted_files as shuffle
-from ledger.rebuild.plan import FOLD, SORT, CannotBulkLoad, Loader, Plan
+from ledger.rebuild import sorted_files
+from ledger.rebuild.plan import (
+    FOLD,
+    INSERT_DONE,
+    SELECT_MOVED,
+    SELECT_MOVING,
+    SORT,
+    CannotBulkLoad,
+    Loader,
+    Plan,
+    write_links,
+)
 from ledger.registry import Registry
 
 READ_EVENTS: Final = 500
 """Events fetched at a time: bodies are of any size up to the limit."""
 
 PIECE_EVENTS: Final = 15_000
-"""Events folded in one go; a part is one piece unless its streams are very busy."""
+"""Events folded in one go; a partition is one piece unless its streams are very busy."""
 
 LINKED_EVENTS_MAX: Final = 200_000
-"""Events of one part of linked streams that are held at once."""
+"""Events of one partition of linked streams that are held at once."""
 
 
 @dataclass(slots=True)
 class PartitionFold:
-    """A part of the log on its way through the fold, piece by piece."""
+    """A partition of the log on its way through the fold, piece by piece."""
 
     terms: SourceTerms
     registry: Registry
@@ -48,8 +57,8 @@ class PartitionFold:
     parks: list[Any] = field(default_factory=list)
     events: int = 0
 
-    def piece(self, events: Sequence[TranslatedEvent]) -> ChangeSet:
-        """Fold the next events of the part; return what they change."""
+    def fold(self, events: Sequence[TranslatedEvent]) -> ChangeSet:
+        """Fold the next events of the partition; return what they change."""
         known = self.registry
         batch = Batch(self.terms, known.streams, known.projections, events)
         if self.streams or self.parks:
@@ -65,8 +74,8 @@ class PartitionFold:
 
 
 @dataclass(frozen=True, slots=True)
-class Tasks:
-    """Does units of one generation's load, through one connection."""
+class TaskRunner:
+    """Runs tasks of one generation's load through one connection."""
 
     connection: Any
     registry: Registry
@@ -74,40 +83,42 @@ class Tasks:
     plans: Mapping[str, Plan]
     terms: Mapping[str, SourceTerms]
 
-    async def do(self, source: str, stage: str, unit: int) -> int:
-        """Do one unit; return how many events it was about.
+    async def run(self, source: str, stage: str, number: int) -> int:
+        """Run one task; return how many events it handled.
 
         Raises CannotBulkLoad when a row cannot be stored.
         """
         plan = self.plans[source]
         if stage == SORT:
-            events = await self._sort(plan, unit)
+            events = await self._sort(plan, number)
         else:
-            events = await self._fold(plan, stage, unit)
-        # Only what this unit left: what was there before does not change.
+            events = await self._fold(plan, stage, number)
+        # Collects only what this task left: older objects do not change.
         gc.collect(0)
         return events
 
-    async def _sort(self, plan: Plan, unit: int) -> int:
-        """Translate a chunk of the log and write it sorted by part."""
-        low, high = plan.bounds(unit)
-        sorter = shuffle.PartitionWriter(plan.parts)
+    async def _sort(self, plan: Plan, number: int) -> int:
+        """Translate a chunk of the log and write it sorted by partition."""
+        low, high = plan.bounds(number)
+        writer = sorted_files.PartitionWriter(plan.partitions)
         links: set[tuple[int, str, str, str]] = set()
         streams, events = self.registry.streams, 0
         async for event in self._read(plan.source, low, high):
             key = stream_of(event, streams)
-            part = shuffle.part_of(key, event.position, plan.parts)
-            sorter.add(part, event)
+            partition = sorted_files.partition_of(key, event.position, plan.partitions)
+            writer.add(partition, event)
             events += 1
-            if plan.parts > 1 and key is not None:
-                links.update((part, link, *key) for link in shuffle.links_of(event, streams))
-        path = sorted_file(self.root, plan, unit)
+            if plan.partitions > 1 and key is not None:
+                links.update(
+                    (partition, link, *key) for link in sorted_files.links_of(event, streams)
+                )
+        path = sorted_file(self.root, plan, number)
         _make_private(self.root, path.parent.parent)
         path.parent.mkdir(exist_ok=True)
-        sorter.write(path)
+        writer.write(path)
         async with self.connection.transaction():
-            if await self._mark(plan, SORT, unit, events):
-                await bulk.write_links(self.connection, plan.source, links)
+            if await self._mark(plan, SORT, number, events):
+                await write_links(self.connection, plan.source, links)
         return events
 
     async def _read(self, source: str, low: int, high: int) -> AsyncIterator[TranslatedEvent]:
@@ -117,72 +128,74 @@ class Tasks:
             for row in await read_range(self.connection, source, start, end):
                 yield translate(self.registry.dispatch, terms, row, log_handler_failure)
 
-    async def _fold(self, plan: Plan, stage: str, part: int) -> int:
-        """Fold a part and write all its rows; streams that share links go to parts of their own."""
+    async def _fold(self, plan: Plan, stage: str, partition: int) -> int:
+        """Fold a partition and write its rows; linked streams have partitions of their own."""
         terms = self.terms[plan.source]
         folding = PartitionFold(terms, self.registry)
         loader = Loader(self.connection, self.registry, plan.source)
         async with self.connection.transaction():
-            if not await self._mark(plan, stage, part, 0):
+            if not await self._mark(plan, stage, partition, 0):
                 return 0
-            pieces = self._own(plan, part) if stage == FOLD else self._linked(plan, part)
+            pieces = self._own(plan, partition) if stage == FOLD else self._linked(plan, partition)
             async for piece in pieces:
-                await loader.rows(folding.piece(piece))
+                await loader.rows(folding.fold(piece))
             parks = [(park.position, *park.key, park.reason) for park in folding.parks]
             await loader.streams(folding.streams.values(), folding.links, parks)
         return folding.events
 
-    async def _mark(self, plan: Plan, stage: str, unit: int, events: int) -> bool:
-        """Note that a unit is done; False when another process did it first."""
-        said = await self.connection.execute(bulk.INSERT_DONE, plan.source, stage, unit, events)
-        return bool(said == "INSERT 0 1")
+    async def _mark(self, plan: Plan, stage: str, number: int, events: int) -> bool:
+        """Record that a task is done; False when another process recorded it first."""
+        status = await self.connection.execute(INSERT_DONE, plan.source, stage, number, events)
+        return bool(status == "INSERT 0 1")
 
-    async def _own(self, plan: Plan, part: int) -> AsyncIterator[list[TranslatedEvent]]:
-        """Yield the events of a part, without those that are folded with their relations."""
-        rows = await self.connection.fetch(bulk.SELECT_MOVED, plan.source, part)
+    async def _own(self, plan: Plan, partition: int) -> AsyncIterator[list[TranslatedEvent]]:
+        """Yield the events of a partition, without those that are folded with their relations."""
+        rows = await self.connection.fetch(SELECT_MOVED, plan.source, partition)
         moved = {(row["kind"], row["id"]): row["target"] for row in rows}
-        sorter = shuffle.PartitionWriter(plan.linked or 1)
+        writer = sorted_files.PartitionWriter(plan.linked or 1)
         piece: list[TranslatedEvent] = []
-        for unit in range(plan.chunks):
-            events = await self._events(plan, sorted_file(self.root, plan, unit), part)
-            piece += self._split(events, moved, sorter) if moved else events
+        for number in range(plan.chunks):
+            events = await self._events(plan, sorted_file(self.root, plan, number), partition)
+            piece += self._split(events, moved, writer) if moved else events
             if len(piece) >= PIECE_EVENTS:
                 yield piece
                 piece = []
         if piece:
             yield piece
         if moved:
-            sorter.write(moved_file(self.root, plan, part))
+            writer.write(moved_file(self.root, plan, partition))
 
     def _split(
         self, events: Iterable[TranslatedEvent], moved: Mapping[StreamKey, int],
-        sorter: shuffle.PartitionWriter,
+        writer: sorted_files.PartitionWriter,
     ) -> list[TranslatedEvent]:  # fmt: skip
         stay = []
         for event in events:
             key = stream_of(event, self.registry.streams)
             if key is not None and key in moved:
-                sorter.add(moved[key], event)
+                writer.add(moved[key], event)
             else:
                 stay.append(event)
         return stay
 
-    async def _linked(self, plan: Plan, part: int) -> AsyncIterator[list[TranslatedEvent]]:
-        """Yield the events of a part of linked streams, which lie in the files of many parts."""
+    async def _linked(self, plan: Plan, partition: int) -> AsyncIterator[list[TranslatedEvent]]:
+        """Yield the events of a partition of linked streams, from the files of many partitions."""
         events: list[TranslatedEvent] = []
-        for row in await self.connection.fetch(bulk.SELECT_MOVING, plan.source):
-            events += await self._events(plan, moved_file(self.root, plan, row["part"]), part)
+        for row in await self.connection.fetch(SELECT_MOVING, plan.source):
+            events += await self._events(
+                plan, moved_file(self.root, plan, row["partition"]), partition
+            )
             if len(events) > LINKED_EVENTS_MAX:
                 raise CannotBulkLoad(f"more than {LINKED_EVENTS_MAX} events are linked together")
         events.sort(key=attrgetter("position"))
         for start in range(0, len(events), PIECE_EVENTS):
             yield events[start : start + PIECE_EVENTS]
 
-    async def _events(self, plan: Plan, path: Path, part: int) -> list[TranslatedEvent]:
-        events, retold = shuffle.read(path, part)
-        if not retold:
+    async def _events(self, plan: Plan, path: Path, partition: int) -> list[TranslatedEvent]:
+        events, reread = sorted_files.read(path, partition)
+        if not reread:
             return events
-        rows = await read_at(self.connection, plan.source, retold)
+        rows = await read_at(self.connection, plan.source, reread)
         terms, dispatch = self.terms[plan.source], self.registry.dispatch
         events += [translate(dispatch, terms, row, log_handler_failure) for row in rows]
         return sorted(events, key=attrgetter("position"))
@@ -208,11 +221,11 @@ def folder_of(root: Path, token: str) -> Path:
     return root / sha256(token.encode()).hexdigest()[:32]
 
 
-def sorted_file(root: Path, plan: Plan, unit: int) -> Path:
+def sorted_file(root: Path, plan: Plan, number: int) -> Path:
     """Name the file of a chunk."""
-    return folder_of(root, plan.token) / plan.source / f"chunk-{unit:06}"
+    return folder_of(root, plan.token) / plan.source / f"chunk-{number:06}"
 
 
-def moved_file(root: Path, plan: Plan, part: int) -> Path:
-    """Name the file of what a part gave to the parts of linked streams."""
-    return folder_of(root, plan.token) / plan.source / f"moved-{part:06}"
+def moved_file(root: Path, plan: Plan, partition: int) -> Path:
+    """Name the file of what a partition gave to the partitions of linked streams."""
+    return folder_of(root, plan.token) / plan.source / f"moved-{partition:06}"

@@ -1,7 +1,7 @@
-"""One process of a bulk load: `python -m ledger.rebuild.worker_process`, a line of JSON per unit.
+"""One process of a bulk load: `python -m ledger.rebuild.worker_process`, a line of JSON per number.
 
-The first line says which generation; every other names a unit and is answered with a line. It
-ends when its input does, at once: whoever gave the units is gone, and will do this one again.
+The first line says which generation; every other names a number and is answered with a line. It
+ends when its input does, at once: whoever gave the tasks is gone, and will do this one again.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import asyncpg
 import msgspec
 
 from ledger import registry
-from ledger.books import store as books
+from ledger.books.generations import use_generation
 from ledger.database import connection as database
 from ledger.database.errors import CONNECTION_LOST, describe
 from ledger.errors import LedgerError
 from ledger.model import SourceTerms
-from ledger.rebuild import plan as bulk
-from ledger.rebuild.tasks import Tasks
+from ledger.rebuild.plan import CannotBulkLoad, read_plans
+from ledger.rebuild.tasks import TaskRunner
 from ledger.runtime import logs
 from ledger.runtime.background import BACKGROUND_NICENESS
 from ledger.runtime.decimals import configure_decimal
 
-UNIT_SECONDS_MAX: Final = 6 * 3600.0
+TASK_SECONDS_MAX: Final = 6 * 3600.0
 LOST_SECONDS: Final = 3.0
-"""How long a unit may go on without its connection: a COPY can wait for a dead one for ever."""
+"""How long a number may go on without its connection: a COPY can wait for a dead one for ever."""
 
 
 class ExecutorStart(msgspec.Struct, frozen=True):
@@ -47,38 +47,40 @@ class ExecutorStart(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """One unit to do."""
+    """One task: a number within a stage of a source."""
 
     source: str
     stage: str
-    unit: int
+    number: int
 
 
 class TaskResult(msgspec.Struct, frozen=True):
-    """What became of a unit."""
+    """The result of a task."""
 
     events: int = 0
     error: str = ""
-    refused: bool = False
+    is_refused: bool = False
     """Whether a row cannot be stored, so that the ordinary fold must do it all."""
     peak_mib: float = 0.0
 
 
-async def units(connection: Any, start: ExecutorStart) -> Tasks:
-    """Make what does the units of a generation through a connection of its own."""
-    await books.use_generation(connection, start.generation)
-    plans = {plan.source: plan for plan in await bulk.plans(connection)}
+async def open_tasks(connection: Any, start: ExecutorStart) -> TaskRunner:
+    """Make what does the tasks of a generation through a connection of its own."""
+    await use_generation(connection, start.generation)
+    plans = {plan.source: plan for plan in await read_plans(connection)}
     terms = {each.source: each for each in start.terms}
-    return Tasks(connection, registry.load(), Path(start.root), plans, terms)
+    return TaskRunner(connection, registry.load(), Path(start.root), plans, terms)
 
 
-async def answer(start: ExecutorStart, job: Task, connection: Any) -> TaskResult:
-    """Do one unit and say what became of it. The plan is read anew: it grows on the way."""
+async def run_task(start: ExecutorStart, task: Task, connection: Any) -> TaskResult:
+    """Run one task; return its result. The plan is read each time: it grows on the way."""
     try:
-        own = await units(connection, start)
-        events = await _while_connected(connection, own.do(job.source, job.stage, job.unit))
-    except bulk.CannotBulkLoad as error:
-        return TaskResult(error=str(error), refused=True)
+        runner = await open_tasks(connection, start)
+        events = await _while_connected(
+            connection, runner.run(task.source, task.stage, task.number)
+        )
+    except CannotBulkLoad as error:
+        return TaskResult(error=str(error), is_refused=True)
     except (LedgerError, asyncpg.PostgresError, OSError, *CONNECTION_LOST) as error:
         if isinstance(error, asyncpg.PostgresError):
             return TaskResult(error=describe(error))  # its words may quote a callback
@@ -122,7 +124,7 @@ def _read(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[bytes]) -> None:
 
 
 async def serve() -> None:
-    """Answer units until the input ends."""
+    """Answer tasks until the input ends."""
     start = msgspec.json.decode(sys.stdin.buffer.readline(), type=ExecutorStart)
     registry.load()
     gc.collect()
@@ -132,12 +134,12 @@ async def serve() -> None:
     reading = (asyncio.get_running_loop(), lines)
     threading.Thread(target=_read, args=reading, name="reader", daemon=True).start()
     async with database.connected(
-        start.dsn, is_background=True, seconds_max=UNIT_SECONDS_MAX, synchronous_commit="off",
+        start.dsn, is_background=True, seconds_max=TASK_SECONDS_MAX, synchronous_commit="off",
     ) as connection:  # fmt: skip
         while True:
-            job = msgspec.json.decode(await lines.get(), type=Task)
-            said = await answer(start, job, connection)
-            sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
+            task = msgspec.json.decode(await lines.get(), type=Task)
+            result = await run_task(start, task, connection)
+            sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
             sys.stdout.buffer.flush()
 
 
@@ -148,7 +150,7 @@ def main() -> None:
     configure_decimal()
     os.nice(BACKGROUND_NICENESS)
     with suppress(BrokenPipeError):
-        # Whoever gave the units is gone; what is done is noted in the database.
+        # Whoever gave the tasks is gone; what is done is noted in the database.
         asyncio.run(serve())
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from ledger.books import balance_index as cells
+from ledger.books import balance_index
 from ledger.config.reconciliation import Rules
 from ledger.model import changed
 from ledger.reconciliation.coverage import CoveredFile, coverage_of
@@ -173,8 +173,10 @@ class SourceReconciliation:
 
     async def _balance(self, currency: str, before: datetime) -> Decimal:
         """Return the wallet's balance by the journal, of what is dated before a time."""
-        bound = cells.Bound(self.source, self.position, before - MOMENT)
-        sums = await cells.sums(self.connection, bound, [(name, currency) for name in WALLET])
+        bound = balance_index.Bound(self.source, self.position, before - MOMENT)
+        sums = await balance_index.sums(
+            self.connection, bound, [(name, currency) for name in WALLET]
+        )
         return sum_of(debits - credited for debits, credited in sums.values())
 
     async def _load(

@@ -15,7 +15,7 @@ import asyncpg
 import structlog
 
 from ledger import registry
-from ledger.books.store import SELECT_LIVE, schema_of, use_generation
+from ledger.books.generations import SELECT_LIVE, schema_of, use_generation
 from ledger.config.reconciliation import Rules
 from ledger.config.settings import Settings
 from ledger.database import conditions

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import orjson
 
-from ledger.books import store as books
+from ledger.books.generations import SELECT_LIVE
 from ledger.reconciliation.result import Result
 
 Records: TypeAlias = dict[tuple[str, ...], tuple[Any, ...]]
@@ -194,7 +194,7 @@ async def _is_later(
     """
     row = dict(zip(RUNS.columns, known, strict=True))
     if row["generation"] != generation:
-        live = await connection.fetchrow(books.SELECT_LIVE)
+        live = await connection.fetchrow(SELECT_LIVE)
         return live is None or bool(live["generation"] != generation)
     stored = row["positions"] if isinstance(row["positions"], dict) else {}
     heads = {

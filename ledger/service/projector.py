@@ -18,8 +18,8 @@ import structlog
 
 from ledger import registry
 from ledger.books import fold_version
-from ledger.books import store as books
 from ledger.books.fold_connections import FoldConnections, fold_connections
+from ledger.books.generations import SELECT_LIVE, create_generation, use_generation
 from ledger.books.projection_worker import REPORT_FAILURES, ProjectionWorker, would_fold
 from ledger.config.settings import Settings
 from ledger.database import conditions
@@ -29,7 +29,7 @@ from ledger.errors import LedgerError
 from ledger.eventlog.sources import terms_of
 from ledger.fold.change import REFUSED
 from ledger.model import SourceTerms
-from ledger.rebuild.coordinator import Tell
+from ledger.rebuild.coordinator import OnProgress
 from ledger.rebuild.swap import Rebuild, SourceComparison, exclusive_rebuild
 from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled, wait_for
 
@@ -136,9 +136,9 @@ class Projector:
         Raises BooksDiffer when the books of the changed code are not the live ones.
         """
         version = fold_version.current_version(await terms_of(connection, self.settings))
-        live = await connection.fetchrow(books.SELECT_LIVE)
+        live = await connection.fetchrow(SELECT_LIVE)
         if live is None:
-            first = await books.create_generation(connection, registry.load(), version, "live")
+            first = await create_generation(connection, registry.load(), version, "live")
             self._is_retry_due = False
             self._served.add(version)
             self.answering.set()
@@ -172,7 +172,7 @@ class Projector:
 
     async def _would_fold_now(self, connection: Any, generation: int) -> bool:
         """Tell whether the database takes any event now whose rows it refused before."""
-        await books.use_generation(connection, generation)
+        await use_generation(connection, generation)
         rows = await connection.fetch(SELECT_REFUSED, REFUSED)
         if not rows:
             return False
@@ -196,13 +196,13 @@ class Projector:
         RebuildRunning while another process rebuilds.
         """
         async with exclusive_rebuild(self.dsn) as connection:
-            live = await connection.fetchrow(books.SELECT_LIVE)
+            live = await connection.fetchrow(SELECT_LIVE)
             is_changed = live["version"] != version
             if not is_changed and not is_retry:
                 return int(live["generation"])
             LOGGER.info("books_rebuild_started", generation=live["generation"], version=version)
             rebuild = Rebuild(
-                self.dsn, self.settings, connection, registry.load(), tell=_log_stages()
+                self.dsn, self.settings, connection, registry.load(), on_progress=_log_stages()
             )
             await rebuild.build()
             compared = await rebuild.compare()
@@ -230,14 +230,14 @@ class Projector:
         This program does not fold the live books: another version made them.
         """
         LOGGER.error(DIFFERENT, error=detail)
-        live = await connection.fetchrow(books.SELECT_LIVE)
+        live = await connection.fetchrow(SELECT_LIVE)
         clock = asyncio.get_running_loop().time
         reported = float("-inf")
         while True:
             if clock() - reported > REPORT_SECONDS:
                 await conditions.report(connection, "", DIFFERENT, detail)
                 reported = clock()
-            now = await connection.fetchrow(books.SELECT_LIVE)
+            now = await connection.fetchrow(SELECT_LIVE)
             if now is None or now["generation"] != live["generation"]:
                 await conditions.clear(connection, "", DIFFERENT)
                 return
@@ -289,7 +289,7 @@ class Projector:
         folders: Mapping[str, ProjectionWorker],
     ) -> bool:
         """Tell whether this generation is live and the sources' terms are those folded by."""
-        live = await connection.fetchrow(books.SELECT_LIVE)
+        live = await connection.fetchrow(SELECT_LIVE)
         if live is None or live["generation"] != generation:
             return False
         return all(
@@ -311,12 +311,12 @@ class Projector:
 
 async def parked_positions(connection: Any, generation: int) -> set[tuple[str, int]]:
     """Return (source, position) of every event that a generation has parked."""
-    await books.use_generation(connection, generation)
+    await use_generation(connection, generation)
     rows = await connection.fetch(SELECT_PARKED)
     return {(row["source"], row["position"]) for row in rows}
 
 
-def _log_stages() -> Tell:
+def _log_stages() -> OnProgress:
     """Return a callback that logs every stage of a rebuild once."""
     known: set[str] = set()
 

@@ -14,8 +14,9 @@ import asyncpg
 
 from ledger import registry
 from ledger.books import fold_version
-from ledger.books import store as books
 from ledger.books.compare import Difference
+from ledger.books.generations import SELECT_LIVE, schema_of
+from ledger.books.store import SELECT_CHECKPOINT
 from ledger.config.settings import Settings
 from ledger.errors import LedgerError, Tampered
 from ledger.eventlog.identity import source_of, statements_log
@@ -79,7 +80,7 @@ async def check_journal(
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await _use_books(connection, generation)
-        position = int(await connection.fetchval(books.SELECT_CHECKPOINT, source) or 0)
+        position = int(await connection.fetchval(SELECT_CHECKPOINT, source) or 0)
         if position > head:
             message = f"the books are at {position}, but the log ends at {head}"
             raise Tampered("books", head + 1, message)
@@ -99,7 +100,7 @@ async def check_journal(
 
 
 async def _use_books(connection: Any, generation: int) -> None:
-    await connection.execute(f"SET LOCAL search_path = {books.schema_of(generation)}, ledger")
+    await connection.execute(f"SET LOCAL search_path = {schema_of(generation)}, ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class LiveBooksCheck:
 
     async def run(self, sources: Sequence[str], *, skip_fold: bool) -> None:
         """Check journal, tables and reconciliation; report what holds."""
-        live = await self.connection.fetchrow(books.SELECT_LIVE)
+        live = await self.connection.fetchrow(SELECT_LIVE)
         if live is None:
             advice = "start `ledger serve`, which builds them"
             self.report.add("INCOMPLETE", "books", "there are none yet", advice)

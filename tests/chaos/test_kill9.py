@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ledger import registry
-from ledger.books import store as books
+from ledger.books.generations import SELECT_LIVE, use_generation
 from ledger.config.settings import load
 from ledger.database import connection as db
 from ledger.evidence import checkpoint_file
@@ -128,11 +128,11 @@ async def check_books(data_dir: Path, found: Killing) -> None:
                 dict(await connection.fetch(SELECT_HEADS)),
                 found,
             )
-            live = (await connection.fetchrow(books.SELECT_LIVE))["generation"]
+            live = (await connection.fetchrow(SELECT_LIVE))["generation"]
             fresh = await fold_from_zero(endpoint.service_dsn, load({}))
             one, two = [await dump(connection, each, index=False) for each in (live, fresh)]
             assert differences(one, two) == {}
-            await books.use_generation(connection, live)
+            await use_generation(connection, live)
             sums = dict(await connection.fetch(SELECT_SUMS))
             assert len(sums) >= 5
             assert set(sums.values()) == {0}
@@ -154,7 +154,7 @@ async def check_rebuild(data_dir: Path, dsn: str) -> None:
         assert {found.source: found.position for found in compared} == heads
         assert [found for found in compared if found.differences] == []
         await rebuild.swap()
-        assert (await connection.fetchrow(books.SELECT_LIVE))["generation"] == rebuild.generation
+        assert (await connection.fetchrow(SELECT_LIVE))["generation"] == rebuild.generation
 
 
 async def check_evidence(data_dir: Path, dsn: str) -> None:

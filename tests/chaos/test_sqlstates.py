@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.books import store as books
+from ledger.books.generations import SELECT_LIVE, schema_of, use_generation
 from ledger.config.settings import Settings, load
 from ledger.database import connection as db
 from ledger.postgres.server import EmbeddedPostgres
@@ -92,7 +92,7 @@ class Bench:
 
     async def live(self) -> str:
         """Return the schema of the live books."""
-        return books.schema_of((await self.owner.fetchrow(books.SELECT_LIVE))["generation"])
+        return schema_of((await self.owner.fetchrow(SELECT_LIVE))["generation"])
 
     async def moving(self) -> None:
         """Wait until more callbacks are acknowledged."""
@@ -186,14 +186,14 @@ async def check(bench: Bench) -> None:
         bench.storm,
     )  # fmt: skip
     await faults.remove(bench.owner)
-    live = (await bench.owner.fetchrow(books.SELECT_LIVE))["generation"]
-    await books.use_generation(bench.owner, live)
+    live = (await bench.owner.fetchrow(SELECT_LIVE))["generation"]
+    await use_generation(bench.owner, live)
     assert await bench.owner.fetchval("SELECT count(*) FROM parked") == 0
     assert await bench.owner.fetch(SELECT_LISTED) == []
     fresh = await fold_from_zero(bench.dsn, load({}))
     one, two = [await dump(bench.owner, each, index=False) for each in (live, fresh)]
     assert differences(one, two) == {}
-    await bench.owner.execute(f"DROP SCHEMA {books.schema_of(fresh)} CASCADE")
+    await bench.owner.execute(f"DROP SCHEMA {schema_of(fresh)} CASCADE")
     await bench.owner.execute("DELETE FROM ledger.generations WHERE generation = $1", fresh)
     found = await Verification(bench.settings, VerifyOptions(), Progress(quiet=True)).examine()
     assert overall(found) == "ok", [each for each in found if each.outcome != "ok"]

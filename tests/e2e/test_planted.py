@@ -184,7 +184,7 @@ async def test_no_row_deletes_or_writes_a_file(service: Service) -> None:
             await connection.execute(
                 f"CREATE TABLE books_{90 + n}.checkpoints (source text, position bigint);"
                 f"CREATE TABLE books_{90 + n}.load_plan AS SELECT 'straitsx' AS source, "
-                f"1::bigint AS target, 1::bigint AS chunk, 1 AS parts, NULL::int AS linked, "
+                f"1::bigint AS target, 1::bigint AS chunk, 1 AS partitions, NULL::int AS linked, "
                 f"$p${place}$p$::text AS folder, $p${place}$p$::text AS token"
             )
             await connection.execute(
@@ -226,11 +226,11 @@ async def test_no_statement_is_taken_from_a_table(service: Service) -> None:
         await connection.execute("SET search_path = books_90")
         await connection.execute(
             "CREATE TABLE checkpoints (source text, position bigint);"
-            "CREATE TABLE load_done (source text, stage text, unit int, events bigint);"
-            "CREATE TABLE load_moved (source text, part int, kind text, id text, target int);"
-            "CREATE TABLE load_links (source text, part int, link text, kind text, id text);"
+            "CREATE TABLE load_done (source text, stage text, number int, events bigint);"
+            "CREATE TABLE load_moved (source text, partition int, kind text, id text, target int);"
+            "CREATE TABLE load_links (source text, partition int, link text, kind text, id text);"
             "CREATE TABLE load_plan AS SELECT '../../precious/x'::text AS source, "
-            "3::bigint AS target, 2000::bigint AS chunk, 1 AS parts, NULL::int AS linked, "
+            "3::bigint AS target, 2000::bigint AS chunk, 1 AS partitions, NULL::int AS linked, "
             "'../../precious'::text AS folder, '../../precious'::text AS token;"
             "CREATE TABLE load_indexes (name text, n int, statement text)"
         )

@@ -18,7 +18,7 @@ import orjson
 import pytest
 
 import handlers
-from ledger.books import store as books
+from ledger.books.generations import SELECT_LIVE
 from ledger.database import connection as db
 from ledger.simulator.simulate import disturb, story
 from tests.conftest import eventually
@@ -152,7 +152,7 @@ async def unlike_a_fold(service: Service) -> dict[str, Any]:
     dsn = service.environ["LEDGER_DATABASE_URL"]
     settings = replace(load({}), database_url=dsn)
     async with db.connected(dsn, seconds_max=60) as connection:
-        live = (await connection.fetchrow(books.SELECT_LIVE))["generation"]
+        live = (await connection.fetchrow(SELECT_LIVE))["generation"]
         other = await fold_from_zero(dsn, settings)
         return differences(await dump(connection, live), await dump(connection, other))
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ledger.books import findings as kept_findings
-from ledger.books import store as books
+from ledger.books.findings import REFRESH_OPEN
+from ledger.books.generations import use_generation
 from tests.asking import Json, Service, payout, problem, serving
 from tests.conftest import Database
 
@@ -160,7 +160,7 @@ async def test_parked_events_are_counted_where_balances_are_given(service: Servi
     await service.fold()
     await service.post_json("straitsx", payout(1, status="completed"))
     async with service.database.service() as connection:
-        await books.use_generation(connection, service.generation)
+        await use_generation(connection, service.generation)
         park = "INSERT INTO parked VALUES ('straitsx', 2, 'payout', 'contract_0001', 'a bug')"
         await connection.execute(park)
         await connection.execute("UPDATE checkpoints SET position = 2 WHERE source = 'straitsx'")
@@ -177,7 +177,7 @@ async def test_a_parked_stream_may_be_acknowledged(service: Service) -> None:
     await service.post_json("straitsx", payout(1))
     await service.fold()
     async with service.database.service() as connection:
-        await books.use_generation(connection, service.generation)
+        await use_generation(connection, service.generation)
         await connection.execute(
             "INSERT INTO exceptions VALUES ('straitsx', 'aaaa', 1, 'opened', 'parked', 'a bug', "
             "'payout', 'contract_0001', 'e', now(), NULL)"
@@ -190,7 +190,7 @@ async def test_an_exception_that_came_back_is_open_again(service: Service) -> No
     await service.post("straitsx", b"not json")
     await service.fold()
     async with service.database.service() as connection:
-        await books.use_generation(connection, service.generation)
+        await use_generation(connection, service.generation)
         for position, action in ((1, "opened"), (2, "cleared"), (3, "opened")):
             await connection.execute(
                 "INSERT INTO exceptions VALUES ('straitsx', 'aaaa', $1, $2, 'conflict', 'd', "
@@ -198,7 +198,7 @@ async def test_an_exception_that_came_back_is_open_again(service: Service) -> No
                 position,
                 action,
             )
-            await connection.execute(kept_findings.REFRESH_OPEN, "straitsx", ["aaaa"])
+            await connection.execute(REFRESH_OPEN, "straitsx", ["aaaa"])
             opened = await connection.fetchval("SELECT count(*) FROM open_exceptions")
             assert opened == (1 if action == "cleared" else 2)
     (again,) = (await service.ask("/v1/exceptions", reason="conflict"))["exceptions"]

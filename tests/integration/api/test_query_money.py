@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from ledger.books import store as books
 from ledger.books.balance_index import SLICE_BITS
+from ledger.books.generations import use_generation
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
 
@@ -145,7 +145,7 @@ async def test_the_lines_of_an_account_are_found_in_every_part_of_a_long_journal
     await service.fold()
     head = 10 * 2**SLICE_BITS
     async with service.database.service() as connection:
-        await books.use_generation(connection, service.generation)
+        await use_generation(connection, service.generation)
         for place in (2, 3, 5, 9):
             await connection.execute(AGAIN, place * 2**SLICE_BITS)
         await connection.execute("UPDATE checkpoints SET position = $1", head)

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from ledger import registry
-from ledger.books import balance_index as cells
-from ledger.books import compare
-from ledger.books import store as books
+from ledger.books import balance_index, compare
 from ledger.books.balance_index import FOREVER, Bound
+from ledger.books.generations import create_generation, use_generation
 from tests.conftest import Database
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,8 +40,8 @@ SELECT 'straitsx', n, 1, 'payment', 'contract_' || n,
 
 async def young_books(connection: Any, head: int) -> None:
     """Make books whose checkpoint is at `head`; they have no rows yet."""
-    generation = await books.create_generation(connection, registry.load(), "cells", "live")
-    await books.use_generation(connection, generation)
+    generation = await create_generation(connection, registry.load(), "cells", "live")
+    await use_generation(connection, generation)
     await connection.execute("INSERT INTO checkpoints VALUES ('straitsx', $1)", head)
 
 
@@ -77,9 +76,9 @@ async def test_cells_change_no_sum(
     database: Database, seed: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Positions far apart lie in several slices of the index of accounts."""
-    monkeypatch.setattr(cells, "SPAN", 64 * step)
-    monkeypatch.setattr(cells, "WIDE", 3)
-    monkeypatch.setattr(cells, "HOT_ENTRIES", 12)
+    monkeypatch.setattr(balance_index, "BLOCK_POSITIONS", 64 * step)
+    monkeypatch.setattr(balance_index, "WIDE_BLOCKS", 3)
+    monkeypatch.setattr(balance_index, "INDEXED_ENTRIES_MIN", 12)
     rng = Random(seed)
     every = [
         (account, currency) for account in ACCOUNTS for currency in ("XSGD", "USD", "JPY", "EUR")
@@ -94,16 +93,16 @@ async def test_cells_change_no_sum(
             await connection.copy_records_to_table("entries", records=fresh, columns=COLUMNS)
             await connection.execute("UPDATE checkpoints SET position = $1", head)
             for _ in range(rng.randrange(4)):
-                await cells.advance(connection, "straitsx")
+                await balance_index.index_next_block(connection, "straitsx")
             for _ in range(40):
                 within = bounds(rng, head, moments)
                 plain = await connection.fetch(PLAIN, "straitsx", within.position,
                                                within.effective_at)  # fmt: skip
                 known = {(row[0], row[1]): (row[2], row[3]) for row in plain}
-                found = await cells.sums(connection, within, every)
+                found = await balance_index.sums(connection, within, every)
                 assert found == {account: known.get(account, (0, 0)) for account in every}, within
         assert await connection.fetchval("SELECT count(*) FROM hot") > 2
-        assert step == 1 or head >> cells.SLICE_BITS > 1
+        assert step == 1 or head >> balance_index.SHARD_BITS > 1
         assert await connection.fetchval("SELECT max(span) FROM cells WHERE width = 1") > 3
         assert await connection.fetchval("SELECT max(span) FROM cells WHERE width = 3") > 0
 
@@ -113,26 +112,33 @@ async def test_two_who_sum_and_another_size_leave_the_cells_right(
     database: Database, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Books keep the size that they began with; what is busy is judged by the program of now."""
-    for name, value in (("SPAN", 256), ("WIDE", 2), ("HOT_ENTRIES", 60)):
-        monkeypatch.setattr(cells, name, value)
+    for name, value in (("BLOCK_POSITIONS", 256), ("WIDE_BLOCKS", 2), ("INDEXED_ENTRIES_MIN", 60)):
+        monkeypatch.setattr(balance_index, name, value)
     rng, head = Random(seed), 0
     async with (
         database.service() as connection,
-        cells.connected(database.service_dsn, seconds_max=60) as other,
+        balance_index.connected(database.service_dsn, seconds_max=60) as other,
     ):
         await young_books(connection, 0)
-        await books.use_generation(other, 1)
+        await use_generation(other, 1)
         for turn in range(6):
             if turn == 3:
-                for name, value in (("SPAN", 64), ("WIDE", 8), ("HOT_ENTRIES", 15)):
-                    monkeypatch.setattr(cells, name, value)
+                for name, value in (
+                    ("BLOCK_POSITIONS", 64),
+                    ("WIDE_BLOCKS", 8),
+                    ("INDEXED_ENTRIES_MIN", 15),
+                ):
+                    monkeypatch.setattr(balance_index, name, value)
             fresh = lines(rng, head + 1, head + rng.randrange(300, 900))
             head = fresh[-1][1]
             await connection.copy_records_to_table("entries", records=fresh, columns=COLUMNS)
             await connection.execute("UPDATE checkpoints SET position = $1", head)
-            while await cells.due(connection, "straitsx") <= head:
+            while await balance_index.next_block_end(connection, "straitsx") <= head:
                 await asyncio.gather(
-                    *(cells.advance(each, "straitsx") for each in (connection, other))
+                    *(
+                        balance_index.index_next_block(each, "straitsx")
+                        for each in (connection, other)
+                    )
                 )
             assert await connection.fetch(compare._wrong_cells(1), "straitsx") == []
         assert await connection.fetchval("SELECT size FROM spans") == 256
@@ -142,21 +148,21 @@ async def test_two_who_sum_and_another_size_leave_the_cells_right(
 async def test_a_span_is_summed_once_it_is_complete(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cells, "SPAN", 10)
-    monkeypatch.setattr(cells, "HOT_ENTRIES", 1)
+    monkeypatch.setattr(balance_index, "BLOCK_POSITIONS", 10)
+    monkeypatch.setattr(balance_index, "INDEXED_ENTRIES_MIN", 1)
     async with database.service() as connection:
         await young_books(connection, 9)
         made = lines(Random(1), 1, 25)
         await connection.copy_records_to_table("entries", records=made, columns=COLUMNS)
-        assert await cells.advance(connection, "straitsx") == 10
+        assert await balance_index.index_next_block(connection, "straitsx") == 10
         assert await connection.fetchval("SELECT count(*) FROM cells") == 0
         await connection.execute("UPDATE checkpoints SET position = 25")
-        assert await cells.advance(connection, "straitsx") == 20
-        assert await cells.advance(connection, "straitsx") == 30
-        assert await cells.advance(connection, "straitsx") == 30
+        assert await balance_index.index_next_block(connection, "straitsx") == 20
+        assert await balance_index.index_next_block(connection, "straitsx") == 30
+        assert await balance_index.index_next_block(connection, "straitsx") == 30
         assert await connection.fetchval("SELECT max(span) FROM cells") == 1
-        monkeypatch.setattr(cells, "SPAN", 1000)
-        assert await cells.due(connection, "straitsx") == 30
+        monkeypatch.setattr(balance_index, "BLOCK_POSITIONS", 1000)
+        assert await balance_index.next_block_end(connection, "straitsx") == 30
 
 
 async def measure(connection: Any, entries: int, times: int) -> list[float]:
@@ -164,14 +170,14 @@ async def measure(connection: Any, entries: int, times: int) -> list[float]:
     await young_books(connection, entries)
     await connection.execute(FILL, entries, timeout=1200)
     await connection.execute("ANALYZE entries", timeout=600)
-    while await cells.due(connection, "straitsx") <= entries:
-        await cells.advance(connection, "straitsx")
+    while await balance_index.next_block_end(connection, "straitsx") <= entries:
+        await balance_index.index_next_block(connection, "straitsx")
     rng, took = Random(1), []
     for _ in range(times):
         moment = START + timedelta(seconds=rng.randrange(120 * 86_400))
         within = Bound("straitsx", rng.randrange(entries), moment)
         started = time.perf_counter()
-        found = await cells.sums(connection, within, [("assets:wallet:available", "XSGD")])
+        found = await balance_index.sums(connection, within, [("assets:wallet:available", "XSGD")])
         took.append((time.perf_counter() - started) * 1000)
         assert found
     return took

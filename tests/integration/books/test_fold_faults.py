@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from ledger.books import fold_version
-from ledger.books import store as books
+from ledger.books.generations import schema_of, use_generation
 from ledger.database import conditions
 from ledger.service.projector import Projector
 from ledger.simulator.simulate import SimulatedCallback
@@ -85,13 +85,13 @@ async def prepare_faults(database: Database) -> int:
         generation = await eventually(lambda: live_at_head(database))
     async with database.owner() as owner:
         await owner.execute(FAULT)
-        await owner.execute(TRIGGER.format(schema=books.schema_of(generation)))
+        await owner.execute(TRIGGER.format(schema=schema_of(generation)))
     return int(generation)
 
 
 async def wallet(database: Database, generation: int) -> Decimal:
     async with database.service() as connection:
-        await books.use_generation(connection, generation)
+        await use_generation(connection, generation)
         found: Decimal = await connection.fetchval(
             "SELECT sum(debits - credits) FROM balances WHERE account = 'assets:wallet:available'"
         )
@@ -100,7 +100,7 @@ async def wallet(database: Database, generation: int) -> Decimal:
 
 async def parked(database: Database, generation: int) -> Sequence[Any]:
     async with database.service() as connection:
-        await books.use_generation(connection, generation)
+        await use_generation(connection, generation)
         return list(await connection.fetch("SELECT position, reason FROM parked ORDER BY 1"))
 
 
@@ -193,7 +193,7 @@ async def test_an_event_that_cannot_even_be_set_apart_skips_no_other(database: D
             " 'BEGIN RAISE EXCEPTION USING ERRCODE = ''22003''; END'"
         )
         await owner.execute(
-            f"CREATE TRIGGER fault BEFORE INSERT ON {books.schema_of(generation)}.exceptions"
+            f"CREATE TRIGGER fault BEFORE INSERT ON {schema_of(generation)}.exceptions"
             " FOR EACH ROW EXECUTE FUNCTION ledger.no_exception()"
         )
     await set_fault(database, "22003", "contract_0003")
@@ -205,9 +205,7 @@ async def test_an_event_that_cannot_even_be_set_apart_skips_no_other(database: D
                 lambda: _async(sum(e["event"] == "fold_interrupted" for e in logged) >= 3)
             )
             async with database.owner() as owner:
-                await owner.execute(
-                    f"DROP TRIGGER fault ON {books.schema_of(generation)}.exceptions"
-                )
+                await owner.execute(f"DROP TRIGGER fault ON {schema_of(generation)}.exceptions")
             await set_fault(database, None)
             await eventually(lambda: live_at_head(database), 10)
     assert await parked(database, generation) == []
@@ -223,7 +221,7 @@ async def test_a_last_write_that_is_ended_is_logged_and_done_again_without_anoth
         async with projecting(database), database.owner() as owner:
             async with owner.transaction():
                 await owner.execute(
-                    f"LOCK TABLE {books.schema_of(generation)}.transactions IN SHARE MODE"
+                    f"LOCK TABLE {schema_of(generation)}.transactions IN SHARE MODE"
                 )
                 await append(database, callbacks(1, 3))
                 pid = await eventually(lambda: owner.fetchval(WRITER))
@@ -245,7 +243,7 @@ SELECT source, position + 1, '\\x00112233445566778899aabbccddeeff', 'k', kind, '
         await service.post_json("straitsx", payment(1))
         await service.fold()
         await owner.execute(
-            f"UPDATE {books.schema_of(service.generation)}.checkpoints"
+            f"UPDATE {schema_of(service.generation)}.checkpoints"
             " SET moved_at = moved_at - interval '1 minute'"
         )
         calm = (await service.ask("/v1/status"))["warnings"]
@@ -268,7 +266,7 @@ async def test_changed_code_whose_books_differ_waits_for_a_decision(
         generation = await eventually(lambda: live_at_head(database))
     async with database.owner() as owner:
         await owner.execute(
-            f"UPDATE {books.schema_of(generation)}.transactions SET status = 'failed'"
+            f"UPDATE {schema_of(generation)}.transactions SET status = 'failed'"
             " WHERE id = 'contract_0002'"
         )
     monkeypatch.setattr(fold_version, "current_version", lambda _terms: "changed")

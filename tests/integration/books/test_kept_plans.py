@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from ledger import registry
-from ledger.books import balance_index as cells
-from ledger.books import findings as kept_findings
-from ledger.books import store as books
-from ledger.books import table_sql
+from ledger.books import balance_index, table_sql
+from ledger.books.findings import REFRESH
 from ledger.books.fold_connections import KEPT_PLANS
+from ledger.books.generations import create_generation, use_generation
 from ledger.database import connection as db
 from tests.conftest import Database
 
@@ -33,8 +32,8 @@ def scans(plan: dict[str, Any]) -> list[dict[str, Any]]:
 async def test_updates_find_rows_by_their_whole_key(database: Database, grown: bool) -> None:
     known = table_sql.tables(registry.load())
     async with db.connected(database.service_dsn, seconds_max=60, **KEPT_PLANS) as connection:
-        number = await books.create_generation(connection, registry.load(), "plans", "live")
-        await books.use_generation(connection, number)
+        number = await create_generation(connection, registry.load(), "plans", "live")
+        await use_generation(connection, number)
         for name in UPDATED:
             sql = known[name]
             if grown:
@@ -56,9 +55,9 @@ async def test_updates_find_rows_by_their_whole_key(database: Database, grown: b
 @pytest.mark.parametrize("grown", [False, True], ids=["empty", "grown"])
 async def test_spans_are_summed_by_indexes_alone(database: Database, grown: bool) -> None:
     """What 100 accounts had before was once looked for among all lines, a hundred times."""
-    async with cells.connected(database.service_dsn, seconds_max=60) as connection:
-        number = await books.create_generation(connection, registry.load(), "plans", "live")
-        await books.use_generation(connection, number)
+    async with balance_index.connected(database.service_dsn, seconds_max=60) as connection:
+        number = await create_generation(connection, registry.load(), "plans", "live")
+        await use_generation(connection, number)
         if grown:
             await connection.execute(
                 "INSERT INTO entries (source, position, line, kind, transaction, account, currency,"
@@ -66,8 +65,8 @@ async def test_spans_are_summed_by_indexes_alone(database: Database, grown: bool
                 " n % 100, 'XSGD', 1, now(), now(), 1 FROM generate_series(1, 20000) AS n"
             )
             await connection.execute("ANALYZE entries")
-        await connection.execute(f"PREPARE summed AS {cells.INSERT_CELLS}")
-        await connection.execute(f"PREPARE earlier AS {cells.INSERT_EARLIER_CELLS}")
+        await connection.execute(f"PREPARE summed AS {balance_index.INSERT_BLOCK}")
+        await connection.execute(f"PREPARE earlier AS {balance_index.INSERT_EARLIER_BLOCKS}")
         for asked, looks in (
             ("summed ('straitsx', 4096, 8192, 32, 1)", 2),
             ("earlier ('straitsx', '{a,b}', '{XSGD,USD}', 4096, 4096)", 1),
@@ -86,8 +85,8 @@ async def test_what_is_kept_about_customers_is_found_by_indexes_alone(
     database: Database, grown: bool
 ) -> None:
     async with db.connected(database.service_dsn, seconds_max=60, **KEPT_PLANS) as connection:
-        number = await books.create_generation(connection, registry.load(), "plans", "live")
-        await books.use_generation(connection, number)
+        number = await create_generation(connection, registry.load(), "plans", "live")
+        await use_generation(connection, number)
         if grown:
             for table, values in (
                 ("transactions", "'payment', n, n, n, ''"),
@@ -99,7 +98,7 @@ async def test_what_is_kept_about_customers_is_found_by_indexes_alone(
                     f"SELECT 'straitsx', {values} FROM generate_series(1, 2000) AS n"
                 )
                 await connection.execute(f"ANALYZE {table}")
-        await connection.execute(f"PREPARE kept AS {kept_findings.REFRESH}")
+        await connection.execute(f"PREPARE kept AS {REFRESH}")
         said = await connection.fetchval(
             "EXPLAIN (FORMAT json) EXECUTE kept ('straitsx', '{a}', '{b}', '{c}', '{1}')"
         )

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from ledger.books import store as books
+from ledger.books.generations import schema_of, use_generation
 from ledger.errors import BooksDisagree, NotCaughtUp
 from ledger.evidence.sealer import SourceSealer
 from ledger.export import pack as export_pack
@@ -189,7 +189,7 @@ async def test_the_longest_names_go_through_every_stage(service: Service, tmp_pa
 
     code, said, log = await rebuilt(service)
     assert (code, said["verdict"], said["differences"]) == (0, "equal", [])
-    assert "bulk_load_given_up" not in log
+    assert "bulk_rebuild_abandoned" not in log
 
     await seal(service)
     path = await make_pack(service, tmp_path / "pack.tar")
@@ -240,7 +240,7 @@ async def test_a_decision_on_a_finding_with_the_longest_name_is_understood(
 async def test_no_key_holds_two_texts_that_callbacks_choose(service: Service) -> None:
     """Two identifiers of 512 characters are longer than what an index can hold."""
     async with service.database.owner() as connection:
-        rows = await connection.fetch(SELECT_KEYS, books.schema_of(service.generation))
+        rows = await connection.fetch(SELECT_KEYS, schema_of(service.generation))
     wide = [
         (row["name"], sorted(set(row["columns"]) - SHORT))
         for row in rows
@@ -259,7 +259,7 @@ async def test_no_pack_is_made_that_sets_other_events_apart_than_the_books(
     await seal(service)
     await make_pack(service, tmp_path / "before.tar")
     async with service.database.owner() as connection:
-        await books.use_generation(connection, service.generation)
+        await use_generation(connection, service.generation)
         await connection.execute(
             "INSERT INTO parked VALUES ('straitsx', $1, 'payout', 'contract_0002', 'rows_refused')",
             position,

@@ -17,8 +17,8 @@ import pytest
 from ledger import registry
 from ledger.books import fold_version
 from ledger.books import projection_worker as workers
-from ledger.books import store as books
 from ledger.books.fold_connections import fold_connections
+from ledger.books.generations import SELECT_LIVE, use_generation
 from ledger.books.projection_worker import ProjectionWorker
 from ledger.config.settings import Settings
 from ledger.database.errors import is_data_error
@@ -90,7 +90,7 @@ async def append(database: Database, told: Sequence[SimulatedCallback]) -> None:
 async def decide_all(database: Database, generation: int) -> int:
     """Decide every conflict that the books list, in the log; return how many there were."""
     async with database.service() as connection:
-        await books.use_generation(connection, generation)
+        await use_generation(connection, generation)
         rows = await connection.fetch(SELECT_CONFLICTS)
     dsn, settings = database.service_dsn, database.settings
     log = Log(dsn, settings)
@@ -151,7 +151,7 @@ async def terms_of(database: Database) -> list[Any]:
 async def is_at_head(database: Database, generation: int) -> bool:
     """Return whether the books contain every event."""
     async with database.service() as connection:
-        await books.use_generation(connection, generation)
+        await use_generation(connection, generation)
         rows = await connection.fetch(SELECT_POSITIONS)
     return all(row["head"] == (row["books"] or 0) for row in rows)
 
@@ -264,7 +264,7 @@ async def test_a_worker_stopped_anywhere_resumes_exactly_once(database: Database
     generation = await make_books(database.service_dsn, "interrupted")
     stops = 0
     async with database.owner() as owner:
-        await books.use_generation(owner, generation)
+        await use_generation(owner, generation)
         while not await is_at_head(database, generation):
             task = asyncio.create_task(fold_live(database, generation, terms, settings))
             await some_progress(database, generation, owner, rng)
@@ -284,7 +284,7 @@ async def test_a_worker_whose_connections_are_cut_resumes_exactly_once(database:
     cuts = 0
     try:
         async with database.owner() as owner:
-            await books.use_generation(owner, generation)
+            await use_generation(owner, generation)
             while not await is_at_head(database, generation):
                 await some_progress(database, generation, owner, rng)
                 cuts += len(await owner.fetch(KILL_OTHERS))
@@ -297,7 +297,7 @@ async def test_a_worker_whose_connections_are_cut_resumes_exactly_once(database:
 async def live_at_head(database: Database, version: str | None = None) -> int | None:
     """Return the live generation once it is at the head (and of that version)."""
     async with database.service() as connection:
-        row = await connection.fetchrow(books.SELECT_LIVE)
+        row = await connection.fetchrow(SELECT_LIVE)
     if row is None or (version is not None and row["version"] != version):
         return None
     generation = int(row["generation"])
@@ -476,10 +476,10 @@ async def test_a_bug_in_one_sources_fold_leaves_the_other_sources_alone(
 
     async def gokart_is_folded() -> bool:
         async with database.service() as connection:
-            live = await connection.fetchrow(books.SELECT_LIVE)
+            live = await connection.fetchrow(SELECT_LIVE)
             if live is None:
                 return False
-            await books.use_generation(connection, live["generation"])
+            await use_generation(connection, live["generation"])
             rows = {row["source"]: row for row in await connection.fetch(SELECT_POSITIONS)}
         return bool(rows["gokart"]["head"] == rows["gokart"]["books"] > 0)
 

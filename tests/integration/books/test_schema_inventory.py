@@ -12,15 +12,14 @@ import pytest
 
 import migrations
 from ledger import registry
-from ledger.books import schema_check
-from ledger.books import schema_inventory as inventory
-from ledger.books import store as books
+from ledger.books import schema_check, schema_inventory
+from ledger.books.generations import schema_of
 from ledger.books.schema_check import Schemas
 from ledger.doctor import schemas as doctor_schema
 from tests.asking import first_generation
 from tests.conftest import Database
 
-FILE = Path(migrations.__path__[0]) / inventory.FILE
+FILE = Path(migrations.__path__[0]) / schema_inventory.FILE
 
 
 async def examine(database: Database) -> Schemas:
@@ -32,12 +31,14 @@ async def test_the_inventory_kept_beside_the_migrations_is_that_of_the_migration
 ) -> None:
     """On every PostgreSQL that tests run on. UPDATE_INVENTORY=1 writes it, after a migration."""
     async with database.service() as connection:
-        found = await inventory.taken(connection, "ledger")
+        found = await schema_inventory.taken(connection, "ledger")
     if os.environ.get("UPDATE_INVENTORY"):
         option = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
         FILE.write_bytes(orjson.dumps(found, option=option))
-    assert inventory.compared(found, inventory.of_migrations()) == [], "run with UPDATE_INVENTORY=1"
-    assert found == inventory.of_migrations()
+    assert schema_inventory.compared(found, schema_inventory.of_migrations()) == [], (
+        "run with UPDATE_INVENTORY=1"
+    )
+    assert found == schema_inventory.of_migrations()
     assert len(found) > 100
 
 
@@ -184,7 +185,7 @@ async def test_what_the_service_role_plants_in_the_books_is_named(
     generation = await first_generation(database)
     statements, named = BOOKS[planted]
     async with database.service() as connection:
-        await connection.execute(statements.format(books.schema_of(generation)))
+        await connection.execute(statements.format(schema_of(generation)))
     found = await examine(database)
     assert any(each.how.startswith(named) for each in found.books), found.books
     assert found.log == ()
@@ -196,7 +197,7 @@ async def test_books_of_another_version_have_no_policies_either(database: Databa
     generation = await first_generation(database)
     statements, named = BOOKS["a policy that hides a balance"]
     async with database.service() as connection:
-        await connection.execute(statements.format(books.schema_of(generation)))
+        await connection.execute(statements.format(schema_of(generation)))
         await connection.execute("UPDATE ledger.generations SET version = 'older'")
     found = await examine(database)
     assert named in [each.how for each in found.books]
@@ -204,16 +205,16 @@ async def test_books_of_another_version_have_no_policies_either(database: Databa
 
 
 async def test_books_that_were_loaded_in_bulk_have_the_same_inventory(database: Database) -> None:
-    from ledger.rebuild.coordinator import make
+    from ledger.rebuild.coordinator import build_generation
     from tests.evidence import append
 
     await append(database, 50)
-    made, _ = await make(
+    made, _ = await build_generation(
         database.service_dsn, database.settings, registry.load(), "x", {"straitsx": 50}
     )
     async with database.service() as connection:
-        found = await inventory.taken(connection, books.schema_of(made))
-        assert found == await inventory.of_books(connection, registry.load())
+        found = await schema_inventory.taken(connection, schema_of(made))
+        assert found == await schema_inventory.of_books(connection, registry.load())
 
 
 async def test_terms_in_the_database_are_compared_with_the_settings(database: Database) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 import ledger
 from ledger import registry
-from ledger.books import store as books
 from ledger.books import table_sql
-from ledger.rebuild import plan as bulk
+from ledger.books.generations import create_generation, use_generation
+from ledger.rebuild.plan import SCRATCH
 from tests.conftest import Database
 
 NOT_PREPARED = {
@@ -55,9 +55,9 @@ def made_for_tables() -> list[str]:
 
 async def test_every_sql_statement_prepares(database: Database) -> None:
     async with database.service() as connection:
-        generation = await books.create_generation(connection, registry.load(), "tidy", "live")
-        await books.use_generation(connection, generation)
-        for statement in bulk.SCRATCH:
+        generation = await create_generation(connection, registry.load(), "tidy", "live")
+        await use_generation(connection, generation)
+        for statement in SCRATCH:
             await connection.execute(statement)
         found = constants()
         assert len(found) > 20

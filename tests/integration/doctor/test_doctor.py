@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from ledger import registry
-from ledger.books import store as books
+from ledger.books.generations import create_generation
 from ledger.config.settings import Settings, load
 from ledger.config.source import Source
 from ledger.doctor import database as doctor_database
@@ -39,7 +39,7 @@ SOUND = {"database", "data_checksums", "durability", "clock", "migrations", "tri
 async def sound(database: Database) -> Database:
     """A database with one event of which the live books know."""
     async with database.service() as connection:
-        generation = await books.create_generation(connection, registry.load(), "doctor", "live")
+        generation = await create_generation(connection, registry.load(), "doctor", "live")
         await connection.execute(APPEND, b"0123456789abcdef")
         await connection.execute(
             f"INSERT INTO books_{generation}.checkpoints VALUES ('straitsx', 1) "

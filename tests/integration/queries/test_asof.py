@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger import registry
-from ledger.books import store as books
+from ledger.books.generations import use_generation
 from ledger.model import Fact
 from ledger.queries.as_of import snapshot as reads_asof
 from tests.asking import Service, payment, payout, serving
@@ -197,7 +197,7 @@ async def test_what_was_parked_later_is_not_counted(service: Service) -> None:
         await service.post_json("straitsx", payment(number))
     await service.fold()
     async with service.database.service() as connection:
-        await books.use_generation(connection, service.generation)
+        await use_generation(connection, service.generation)
         await connection.execute("INSERT INTO parked VALUES ('straitsx', 2, 'payment', 'x', 'y')")
     for position, parked in ((1, 0), (2, 1)):
         answer = await service.ask("/v1/wallets", source="straitsx", position=position)

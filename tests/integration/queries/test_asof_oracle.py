@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ledger.books import balance_index as cells
+from ledger.books import balance_index
 from ledger.queries.as_of import snapshot as reads_asof
 from ledger.simulator.deal import Deal, deal
 from ledger.simulator.simulate import SCRIPTS, SimulatedCallback
@@ -140,9 +140,9 @@ async def decide(service: Service, rng: Random) -> bool:
 async def test_as_of_a_position_is_what_was_answered_there(
     database: Database, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cells, "SPAN", 4 + seed)
-    monkeypatch.setattr(cells, "HOT_ENTRIES", 3)
-    monkeypatch.setattr(cells, "WIDE", 2)
+    monkeypatch.setattr(balance_index, "BLOCK_POSITIONS", 4 + seed)
+    monkeypatch.setattr(balance_index, "INDEXED_ENTRIES_MIN", 3)
+    monkeypatch.setattr(balance_index, "WIDE_BLOCKS", 2)
     monkeypatch.setattr(reads_asof, "EVENTS_AT_ONCE", 3)
     rng = Random(seed)
     told = stories(rng)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ledger import registry
-from ledger.books import store as books
+from ledger.books.generations import use_generation
 from ledger.queries import customers as reads_people
 from ledger.queries import exceptions as reads_exceptions
 from ledger.queries import findings as reads_findings
@@ -167,7 +167,7 @@ def rows_read(plan: dict[str, Any]) -> int:
 async def test_a_page_reads_no_more_than_it_needs(database: Database) -> None:
     generation = await first_generation(database)
     async with database.owner() as connection:
-        await books.use_generation(connection, generation)
+        await use_generation(connection, generation)
         for statement in FILL:
             await connection.execute(statement, MANY)
         await connection.execute("ANALYZE")
@@ -183,7 +183,7 @@ async def test_a_page_reads_no_more_than_it_needs(database: Database) -> None:
 async def test_a_busy_customers_lists_are_cut_and_say_so(database: Database) -> None:
     generation = await first_generation(database)
     async with database.owner() as connection:
-        await books.use_generation(connection, generation)
+        await use_generation(connection, generation)
         await connection.execute(
             "INSERT INTO limits (source, kind, id, customer_id, limits, used, first_position,"
             " position, state) SELECT 'straitsx', 'limits', 'limits_' || n, 'busy', '{}', '{}', n,"

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from ledger import registry
-from ledger.books import store as books
+from ledger.books.generations import create_generation, try_swap, use_generation
 from ledger.eventlog.sources import load_terms
 from ledger.queries import customers as reads_people
 from ledger.queries import events as reads_log
@@ -20,7 +20,7 @@ from ledger.queries import exceptions as reads_exceptions
 from ledger.queries import money as reads_money
 from ledger.queries import snapshot as reads
 from ledger.queries import status as reads_status
-from ledger.rebuild import plan as bulk
+from ledger.rebuild.plan import drop_generation
 from ledger.rebuild.swap import SELECT_SUPERSEDED
 from tests.asking import fold_source, payment, serving
 from tests.conftest import Database, eventually
@@ -39,7 +39,7 @@ def statements(module: ModuleType) -> dict[str, str]:
 
 async def test_every_statement_fits_the_tables(database: Database) -> None:
     async with serving(database) as service, database.service() as connection:
-        await books.use_generation(connection, service.generation)
+        await use_generation(connection, service.generation)
         found = [sql for module in MODULES for sql in statements(module).values()]
         assert len(found) >= 25
         for sql in found:
@@ -129,13 +129,13 @@ async def test_a_swap_of_the_books_is_not_noticed(database: Database) -> None:
             for number in (1, 2, 3):
                 loaded = registry.load()
                 version = f"v{number}"
-                service.generation = await books.create_generation(
+                service.generation = await create_generation(
                     connection, loaded, version, "building"
                 )
                 await service.fold()
-                assert await books.try_swap(connection, service.generation)
+                assert await try_swap(connection, service.generation)
                 for row in await connection.fetch(SELECT_SUPERSEDED, service.generation - 1):
-                    await bulk.drop(connection, row["generation"])
+                    await drop_generation(connection, row["generation"])
                 assert await service.ask("/v1/transactions") == before
                 async with service.client.get("/v1/status") as response:
                     status = await response.json()

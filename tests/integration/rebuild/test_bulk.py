@@ -15,14 +15,12 @@ import orjson
 import pytest
 
 from ledger import registry
-from ledger.books import store as books
+from ledger.books.generations import schema_of, use_generation
 from ledger.errors import DatabaseUnavailable
-from ledger.rebuild import coordinator as bulk_load
-from ledger.rebuild import plan as bulk
-from ledger.rebuild import sorted_files as shuffle
-from ledger.rebuild import worker_process as bulk_worker
+from ledger.rebuild import coordinator, sorted_files, worker_process
+from ledger.rebuild import plan as load_plan
 from ledger.rebuild.coordinator import BulkRebuild, Groups
-from ledger.rebuild.tasks import Tasks, sorted_file
+from ledger.rebuild.tasks import TaskRunner, sorted_file
 from ledger.rebuild.worker_process import ExecutorStart
 from ledger.simulator.simulate import SimulatedCallback
 from tests.asking import payment, payout
@@ -37,15 +35,15 @@ SELECT_HEADS = "SELECT source, position FROM ledger.heads"
 @pytest.fixture(autouse=True)
 def _many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut even short logs into many chunks and parts."""
-    monkeypatch.setattr(bulk, "PART_EVENTS", 40)
-    monkeypatch.setattr(bulk, "CHUNK_EVENTS_MIN", 30)
-    monkeypatch.setattr(bulk_load, "LINKED_STREAMS", 7)
+    monkeypatch.setattr(load_plan, "PARTITION_EVENTS", 40)
+    monkeypatch.setattr(load_plan, "CHUNK_EVENTS_MIN", 30)
+    monkeypatch.setattr(coordinator, "LINKED_STREAMS", 7)
 
 
 async def begin(database: Database, version: str = "bulk") -> int:
     async with database.service() as connection:
         targets = dict(await connection.fetch(SELECT_HEADS))
-        return await bulk.begin(connection, registry.load(), version, targets)
+        return await load_plan.begin_load(connection, registry.load(), version, targets)
 
 
 def load_of(database: Database, generation: int, processes: int = 0) -> BulkRebuild:
@@ -69,7 +67,7 @@ async def test_a_bulk_load_is_the_ordinary_fold(
     generation = await begin(database)
     load = load_of(database, generation, processes)
     told: list[tuple[str, int, int]] = []
-    load.tell = lambda *said: told.append(said)
+    load.on_progress = lambda *said: told.append(said)
     await load.run()
     assert {stage for stage, _, _ in told} == {"sort", "fold", "fold linked", "index"}
     assert {(done, total) for stage, done, total in told if stage == "sort"} >= {
@@ -89,7 +87,7 @@ async def test_the_indexes_of_a_loaded_generation_are_those_of_any_other(
     async with database.service() as connection:
         found = []
         for each in (generation, other):
-            schema = books.schema_of(each)
+            schema = schema_of(each)
             rows = await connection.fetch(
                 "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = $1", schema
             )
@@ -131,7 +129,7 @@ async def test_returns_and_their_payouts_are_folded_together_whatever_part_they_
     generation = await begin(database)
     stages: set[str] = set()
     load = load_of(database, generation)
-    load.tell = lambda stage, _done, total: stages.add(f"{stage} {total > 0}")
+    load.on_progress = lambda stage, _done, total: stages.add(f"{stage} {total > 0}")
     await load.run()
     assert "fold linked True" in stages
     assert await unlike_the_ordinary_fold(database, generation) == {}
@@ -140,7 +138,7 @@ async def test_returns_and_their_payouts_are_folded_together_whatever_part_they_
 async def test_what_a_file_cannot_carry_is_read_from_the_log_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound = shuffle._encode_into
+    sound = sorted_files._encode_into
     refused = 0
 
     def encode_into(event: Any, buffer: bytearray, offset: int) -> None:
@@ -150,7 +148,7 @@ async def test_what_a_file_cannot_carry_is_read_from_the_log_again(
             refused += 1
             raise OverflowError("a number of more than 64 bits")
 
-    monkeypatch.setattr(shuffle, "_encode_into", encode_into)
+    monkeypatch.setattr(sorted_files, "_encode_into", encode_into)
     await fill(database, seeded(), 2)
     generation = await begin(database)
     await load_of(database, generation).run()
@@ -163,18 +161,18 @@ def test_a_sorted_file_gives_every_part_its_events_and_names_those_that_it_canno
 ) -> None:
     event = _event(3)
     strange = _event(5, {"amount": 2**70})
-    sorter = shuffle.PartitionWriter(4)
+    sorter = sorted_files.PartitionWriter(4)
     for part, each in ((0, event), (2, strange), (2, _event(9))):
         sorter.add(part, each)
     path = tmp_path / "chunk"
     sorter.write(path)
-    assert shuffle.whole(path, 4)
-    assert shuffle.read(path, 0) == ([event], [])
-    assert shuffle.read(path, 1) == ([], [])
-    assert shuffle.read(path, 2) == ([_event(9)], [5])
+    assert sorted_files.is_whole(path, 4)
+    assert sorted_files.read(path, 0) == ([event], [])
+    assert sorted_files.read(path, 1) == ([], [])
+    assert sorted_files.read(path, 2) == ([_event(9)], [5])
     path.write_bytes(path.read_bytes()[:-1])
-    assert not shuffle.whole(path, 4)
-    assert not shuffle.whole(tmp_path / "none", 4)
+    assert not sorted_files.is_whole(path, 4)
+    assert not sorted_files.is_whole(tmp_path / "none", 4)
 
 
 def _event(position: int, details: dict[str, Any] | None = None) -> Any:
@@ -223,13 +221,13 @@ async def test_a_load_stopped_anywhere_goes_on_and_ends_the_same(
         load = load_of(database, generation)
         left = rng.randrange(2, 8)
 
-        def tell(_stage: str, _done: int, _total: int) -> None:
+        def on_progress(_stage: str, _done: int, _total: int) -> None:
             nonlocal left
             left -= 1
             if not left:
                 raise Stopped
 
-        load.tell = tell
+        load.on_progress = on_progress
         try:
             await load.run()
             finished = True
@@ -245,16 +243,16 @@ async def test_files_that_were_lost_are_made_again(database: Database, tmp_path:
     generation = await begin(database)
     load = load_of(database, generation)
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def on_progress(stage: str, done: int, total: int) -> None:
         if stage == "fold" and done > total / 2:
             raise Stopped
 
-    load.tell = tell
+    load.on_progress = on_progress
     with pytest.raises(BaseExceptionGroup):
         await load.run()
     async with database.service() as connection:
-        await books.use_generation(connection, generation)
-        for plan in await bulk.plans(connection):
+        await use_generation(connection, generation)
+        for plan in await load_plan.read_plans(connection):
             sorted_file(tmp_path / "rebuild", plan, 0).unlink()
     await load_of(database, generation).run()
     assert await unlike_the_ordinary_fold(database, generation) == {}
@@ -274,20 +272,20 @@ async def test_a_load_whose_files_cannot_be_made_again_begins_anew(
     generation = await begin(database)
     load = load_of(database, generation)
 
-    def tell(stage: str, _done: int, _total: int) -> None:
+    def on_progress(stage: str, _done: int, _total: int) -> None:
         if stage == "fold linked":
             raise Stopped
 
-    load.tell = tell
+    load.on_progress = on_progress
     with pytest.raises(Stopped):
         await load.run()
     (lost, *_) = sorted((tmp_path / "rebuild").rglob("moved-*"))
     lost.unlink()
-    with pytest.raises(bulk.CannotGoOn):
+    with pytest.raises(load_plan.CannotResume):
         await load_of(database, generation).run()
     async with database.service() as connection:
         targets = dict(await connection.fetch(SELECT_HEADS))
-    made, _ = await bulk_load.make(
+    made, _ = await coordinator.build_generation(
         database.service_dsn, database.settings, registry.load(), "bulk", targets, processes=0
     )
     assert await unlike_the_ordinary_fold(database, made) == {}
@@ -301,12 +299,12 @@ async def test_a_damaged_file_is_taken_away_and_made_again(
     generation = await begin(database)
     load = load_of(database, generation)
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def on_progress(stage: str, done: int, total: int) -> None:
         if stage == "sort" and done == total:
             for path in (tmp_path / "rebuild").rglob("chunk-000000"):
                 path.write_bytes(b"\xff" * path.stat().st_size)
 
-    load.tell = tell
+    load.on_progress = on_progress
     with pytest.raises(DatabaseUnavailable, match="damaged"):
         await load.run()
     await load_of(database, generation).run()
@@ -321,7 +319,7 @@ async def test_sorted_callbacks_are_for_their_owner_alone(
     await fill(database, seeded(), 1)
     modes: set[tuple[str, int]] = set()
     load = load_of(database, await begin(database))
-    load.tell = lambda *_: modes.update(
+    load.on_progress = lambda *_: modes.update(
         (each.parent.name, each.stat().st_mode & 0o777) for each in (tmp_path / "rebuild").iterdir()
     )
     await load.run()
@@ -344,13 +342,13 @@ async def test_a_unit_that_waits_for_a_lost_database_is_given_up(
     load = load_of(database, await begin(database))
     waiting = asyncio.Event()
 
-    async def do(own: Tasks, _source: str, _stage: str, _unit: int) -> int:
+    async def stalled(own: TaskRunner, _source: str, _stage: str, _number: int) -> int:
         waiting.set()
         await asyncio.Event().wait()
         return own.connection is None
 
-    monkeypatch.setattr(Tasks, "do", do)
-    monkeypatch.setattr(bulk_worker, "LOST_SECONDS", 0.1)
+    monkeypatch.setattr(TaskRunner, "run", stalled)
+    monkeypatch.setattr(worker_process, "LOST_SECONDS", 0.1)
     running = asyncio.create_task(load.run())
     await waiting.wait()
     async with database.owner() as connection:
@@ -380,18 +378,18 @@ async def test_a_process_that_ends_interrupts_the_load_and_the_next_one_goes_on(
     await fill(database, seeded(), 2)
     generation = await begin(database)
     load = load_of(database, generation, 2)
-    made = bulk_load._process
+    made = coordinator._process
 
     async def short_lived(start: Any) -> Any:
         process = await made(start)
-        load.tell = lambda stage, done, _total: (
+        load.on_progress = lambda stage, done, _total: (
             process.kill() if stage == "fold" and done and process.returncode is None else None
         )
         return process
 
-    monkeypatch.setattr(bulk_load, "_process", short_lived)
+    monkeypatch.setattr(coordinator, "_process", short_lived)
     with pytest.raises(DatabaseUnavailable, match="run it again"):
         await load.run()
-    monkeypatch.setattr(bulk_load, "_process", made)
+    monkeypatch.setattr(coordinator, "_process", made)
     await load_of(database, generation, 2).run()
     assert await unlike_the_ordinary_fold(database, generation) == {}

@@ -11,15 +11,14 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.books import balance_index as cells
-from ledger.books import fold_version
-from ledger.books import store as books
+from ledger.books import balance_index, fold_version
+from ledger.books.generations import SELECT_LIVE, SELECT_POSITIONS, use_generation
 from ledger.cli import main as cli
 from ledger.errors import NoBooks
 from ledger.eventlog.sources import load_terms
-from ledger.rebuild import plan as bulk
 from ledger.rebuild import swap as rebuild
 from ledger.rebuild.coordinator import BulkRebuild
+from ledger.rebuild.plan import drop_generation
 from ledger.rebuild.second_generation import SecondFold
 from ledger.rebuild.swap import Rebuild, exclusive_rebuild
 from ledger.registry import load as load_registry
@@ -74,7 +73,7 @@ async def live(database: Database) -> int:
     await fill(database, seeded(), 2)
     async with database.service() as connection:
         for row in await connection.fetch(GENERATIONS):
-            await bulk.drop(connection, row["generation"])
+            await drop_generation(connection, row["generation"])
     generation = await first_generation(database)
     await fold(database, generation)
     return generation
@@ -93,7 +92,7 @@ async def generations(database: Database) -> list[tuple[int, str]]:
 
 async def change(database: Database, generation: int, statement: str) -> Any:
     async with database.service() as connection:
-        await books.use_generation(connection, generation)
+        await use_generation(connection, generation)
         return await connection.fetchrow(statement)
 
 
@@ -280,9 +279,11 @@ DELETE FROM hot WHERE account = 'assets:wallet:available' AND id = (
 async def test_sums_kept_for_answers_about_earlier_times_are_compared_with_the_entries(
     database: Database, command: Command, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(cells, "SPAN", 40)
-    monkeypatch.setattr(cells, "WIDE", 2)
-    monkeypatch.setattr(cells, "HOT_ENTRIES", 4 if what != "an account that never was busy" else 40)
+    monkeypatch.setattr(balance_index, "BLOCK_POSITIONS", 40)
+    monkeypatch.setattr(balance_index, "WIDE_BLOCKS", 2)
+    monkeypatch.setattr(
+        balance_index, "INDEXED_ENTRIES_MIN", 4 if what != "an account that never was busy" else 40
+    )
     bodies = [orjson.dumps(payment(n)) for n in range(190)]
     make = payout if what == "an account that never was busy" else payment
     seldom = orjson.dumps(make(999, currency="usd"))
@@ -304,8 +305,8 @@ async def test_sums_kept_for_answers_about_earlier_times_are_compared_with_the_e
 async def test_books_are_compared_without_sums_of_their_own_and_get_them_before_they_are_live(
     database: Database, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cells, "SPAN", 40)
-    monkeypatch.setattr(cells, "HOT_ENTRIES", 4)
+    monkeypatch.setattr(balance_index, "BLOCK_POSITIONS", 40)
+    monkeypatch.setattr(balance_index, "INDEXED_ENTRIES_MIN", 4)
     bodies = [orjson.dumps(payment(n)) for n in range(90)]
     await append(database, [SimulatedCallback("straitsx", None, body) for body in bodies])
     live = await first_generation(database)
@@ -362,8 +363,8 @@ async def test_a_rollback_brings_the_books_before_back_at_the_present_position(
     assert (done.code, done.json["generation"], done.json["live"]) == (0, live, new)
     assert await generations(database) == [(live, "live"), (new, "previous")]
     async with database.service() as connection:
-        await books.use_generation(connection, live)
-        assert dict(await connection.fetch(books.SELECT_POSITIONS)) == head
+        await use_generation(connection, live)
+        assert dict(await connection.fetch(SELECT_POSITIONS)) == head
         assert differences(await dump(connection, live), await dump(connection, new)) == {}
     assert (await command("--rollback")).code == 0
     assert await generations(database) == [(live, "previous"), (new, "live")]
@@ -455,7 +456,7 @@ async def test_another_version_differs_as_it_should_and_says_so(
     done = await command("--swap", "--accept-differences", "--json")
     assert (done.code, done.json["version"]) == (0, "changed")
     async with database.service() as connection:
-        assert (await connection.fetchrow(books.SELECT_LIVE))["version"] == "changed"
+        assert (await connection.fetchrow(SELECT_LIVE))["version"] == "changed"
 
 
 async def test_an_unfinished_rebuild_of_another_version_is_dropped(
@@ -542,20 +543,20 @@ async def test_no_answer_goes_back_in_time_at_a_swap(
 
 async def positions(database: Database, generation: int) -> dict[str, int]:
     async with database.service() as connection:
-        await books.use_generation(connection, generation)
-        return dict(await connection.fetch(books.SELECT_POSITIONS))
+        await use_generation(connection, generation)
+        return dict(await connection.fetch(SELECT_POSITIONS))
 
 
 async def test_rows_that_the_database_refuses_leave_the_work_to_the_ordinary_fold(
     database: Database, live: int, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ledger.rebuild import coordinator as bulk_load
+    from ledger.rebuild import coordinator
     from ledger.rebuild.plan import CannotBulkLoad
 
     async def refuse(_load: BulkRebuild) -> None:
         raise CannotBulkLoad("a row")
 
-    monkeypatch.setattr(bulk_load.BulkRebuild, "run", refuse)
+    monkeypatch.setattr(coordinator.BulkRebuild, "run", refuse)
     done = await command("--swap", "--json")
     assert (done.code, done.json["verdict"], done.json["then"]) == (0, "equal", "swapped")
     assert (await generations(database))[-1][1] == "live"

@@ -337,9 +337,9 @@ async def test_decisions_survive_a_rebuild_and_so_does_the_result(service: Servi
     async with service.database.service() as connection:
         one = await dump(connection, service.generation)
         assert differences(one, await dump(connection, again)) == {}
-        from ledger.books import store as books
+        from ledger.books.generations import try_swap
 
-        assert await books.try_swap(connection, again)
+        assert await try_swap(connection, again)
     after = await reconcile(service)
     assert after.generation == again
     assert (await service.ask("/v1/reconciliation"))["reconciliations"][0]["current"] is True

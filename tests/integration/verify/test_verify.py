@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from ledger import registry
-from ledger.books import store as books
+from ledger.books.generations import create_generation, schema_of
 from ledger.config.settings import load
 from ledger.eventlog.sources import load_terms
 from ledger.evidence import checkpoint_file, keys
@@ -221,7 +221,7 @@ async def test_a_log_whose_head_was_taken_away_is_not_passed_over(
 
 
 async def test_books_without_a_table_are_damaged(sealed: Sealed) -> None:
-    schema = books.schema_of(sealed.generation)
+    schema = schema_of(sealed.generation)
     await sealed.tamper(f"DROP TABLE {schema}.entries")
     found = [check for check in await sealed.verify() if check.outcome == "fail"]
     assert found[0].name == "schema"
@@ -255,7 +255,7 @@ async def test_a_tail_cut_with_its_seals_is_convicted_by_the_file(sealed: Sealed
     sealed.file.write_text("".join(note + "\n" for note in notes[:2]))
     assert (await sealed.failure()).name == "books", "the books were further"
     async with sealed.database.owner() as connection:
-        schema = books.schema_of(sealed.generation)
+        schema = schema_of(sealed.generation)
         await connection.execute(f"UPDATE {schema}.checkpoints SET position = least(position, 300)")
     assert overall(await sealed.verify()) == "INCOMPLETE"
     failure = await sealed.failure(against=True)
@@ -363,7 +363,7 @@ BOOKS = {
 async def test_books_that_are_not_the_fold_of_the_log_are_found(sealed: Sealed, name: str) -> None:
     statement, told = BOOKS[name]
     async with sealed.database.owner() as connection:
-        schema = books.schema_of(sealed.generation)
+        schema = schema_of(sealed.generation)
         assert (await connection.execute(statement.format(schema))).endswith(" 1")
     failure = await sealed.failure(skip_books=False)
     assert (failure.name, failure.source) == ("books", SOURCE)
@@ -373,7 +373,7 @@ async def test_books_that_are_not_the_fold_of_the_log_are_found(sealed: Sealed, 
 async def test_an_edited_entry_is_found_at_its_position_without_folding(sealed: Sealed) -> None:
     async with sealed.database.owner() as connection:
         await connection.execute(
-            f"UPDATE {books.schema_of(sealed.generation)}.entries SET amount = amount + 0.01 "
+            f"UPDATE {schema_of(sealed.generation)}.entries SET amount = amount + 0.01 "
             "WHERE source = 'straitsx' AND position = 200 AND line = 1"
         )
     failure = await sealed.failure()
@@ -383,7 +383,7 @@ async def test_an_edited_entry_is_found_at_its_position_without_folding(sealed: 
 async def test_an_edited_balance_is_found_without_folding(sealed: Sealed) -> None:
     async with sealed.database.owner() as connection:
         await connection.execute(
-            f"UPDATE {books.schema_of(sealed.generation)}.balances SET debits = debits + 1 "
+            f"UPDATE {schema_of(sealed.generation)}.balances SET debits = debits + 1 "
             "WHERE source = 'straitsx' AND account = 'expenses:fees' AND currency = 'XSGD'"
         )
     failure = await sealed.failure()
@@ -395,7 +395,7 @@ async def test_an_edited_balance_is_found_without_folding(sealed: Sealed) -> Non
 async def test_books_ahead_of_the_log_are_found(sealed: Sealed) -> None:
     async with sealed.database.owner() as connection:
         await connection.execute(
-            f"UPDATE {books.schema_of(sealed.generation)}.checkpoints SET position = 400 "
+            f"UPDATE {schema_of(sealed.generation)}.checkpoints SET position = 400 "
             "WHERE source = 'straitsx'"
         )
     failure = await sealed.failure()
@@ -518,7 +518,7 @@ async def test_doubtful_events_are_counted_and_not_kept(sealed: Sealed) -> None:
 
 async def test_verifying_drops_no_generation_but_its_own(sealed: Sealed) -> None:
     async with sealed.database.service() as connection:
-        await books.create_generation(connection, registry.load(), "verify-x", "building")
+        await create_generation(connection, registry.load(), "verify-x", "building")
         await connection.execute("UPDATE ledger.generations SET created_at = '2020-01-01'"
                                  " WHERE version = 'verify-x'")  # fmt: skip
         assert overall(await sealed.verify(skip_books=False)) == "ok"
@@ -529,7 +529,7 @@ async def test_verifying_drops_no_generation_but_its_own(sealed: Sealed) -> None
 async def test_what_a_killed_verification_left_is_dropped_a_day_later(sealed: Sealed) -> None:
     async with sealed.database.service() as connection:
         for age in ("1 hour", "2 days"):
-            await books.create_generation(connection, registry.load(), f"verify-{age}", "building")
+            await create_generation(connection, registry.load(), f"verify-{age}", "building")
             await connection.execute(
                 "UPDATE ledger.generations SET created_at = now() - $2::text::interval "
                 "WHERE version = $1", f"verify-{age}", age,

@@ -62,7 +62,7 @@ def change(file: Path, old: str, new: str) -> None:
         ("ledger/strict_json.py", "DEPTH_MAX: Final = 64", "DEPTH_MAX: Final = 65"),
         ("ledger/model.py", 'RETRY = "retry"', 'RETRY = "again"'),
         ("ledger/books/findings.py", "b.credits <> b.debits", "b.credits < b.debits"),
-        ("ledger/books/store.py", "fillfactor = 50", "fillfactor = 60"),
+        ("ledger/books/generations.py", "fillfactor = 50", "fillfactor = 60"),
         ("ledger/books/table_sql.py", "< 1e40", "< 1e39"),
         ("projections/history.py", '"position": "bigint"', '"position": "numeric"'),
     ],
