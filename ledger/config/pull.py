@@ -1,4 +1,4 @@
-"""What `[sources.<name>.pull]` says: where statements are fetched, with which key, how often."""
+"""The settings of `[sources.<name>.pull]`: where and how often to fetch statements."""
 
 from __future__ import annotations
 

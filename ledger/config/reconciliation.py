@@ -1,4 +1,4 @@
-"""What `[sources.<name>.reconcile]` says: windows, tolerances, groups, owners. Pure."""
+"""The rules of `[sources.<name>.reconcile]`: windows, tolerances, groups, owners. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Final
 from ledger.payload import plain, shown
 
 BUCKETS: Final = (("0-1d", 2), ("2-3d", 4), ("4-7d", 8))
-"""Ageing buckets: name and the number of days below which it ends; older is `>7d`."""
+"""Ageing buckets: name and the number of days at which it ends; older ones are OLDEST."""
 
 OLDEST: Final = ">7d"
 
@@ -27,9 +27,9 @@ _NAMES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GroupRule:
-    """Several transactions that the provider pays in one line: which, and by what they go together.
+    """Transactions that the provider pays in one line: its row type, and their kinds.
 
-    `by` is `reference` (the line's reference is theirs) or `day` (all of one day).
+    `by` is `reference` (they have the line's reference) or `day` (all of one day).
     """
 
     line: str
@@ -39,33 +39,33 @@ class GroupRule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How one source is reconciled."""
+    """The rules by which one source is reconciled."""
 
     settlement: timedelta = timedelta(hours=24)
-    """For how long before the cut-off something may still be on its way."""
+    """How long before the cut-off something may still be in transit."""
     window: timedelta = timedelta(hours=24)
-    """How far apart a line and a transaction may be that only their amount connects."""
+    """How far apart a line and a transaction may be to match by their amount alone."""
     tolerance: Mapping[str, Decimal] = field(default_factory=dict)
-    """Currency → the difference that is posted without asking; none when not declared."""
+    """Currency → the largest difference that is posted without a decision; nothing by default."""
     difference_account: str = "expenses:differences"
     owner: str = "operations"
     owners: Mapping[str, str] = field(default_factory=dict)
-    """Type of break → who looks after it."""
+    """Type of break → the owner of such breaks, where it is not `owner`."""
     groups: tuple[GroupRule, ...] = ()
     stuck: timedelta = timedelta(hours=72)
     """How long a transaction may be pending."""
     utc_offset: timedelta = timedelta(0)
-    """What a day is for groups by day: how far its midnight is ahead of UTC's."""
+    """The time zone of days in groups by day."""
     since: datetime | None = None
-    """Where reconciling begins; without it, where the earliest statement does."""
+    """The beginning of reconciliation; by default that of the earliest statement."""
 
     def owner_of(self, break_type: str) -> str:
-        """Return who looks after breaks of a type."""
+        """Return the owner of breaks of a type."""
         return self.owners.get(break_type, self.owner)
 
     @property
     def sha256(self) -> str:
-        """Digest all of the rules."""
+        """The digest of the rules, in hex."""
         parts = [
             f"settlement={self.settlement.total_seconds():.0f}",
             f"window={self.window.total_seconds():.0f}",

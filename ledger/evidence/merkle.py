@@ -57,18 +57,18 @@ class Frontier:
     @classmethod
     def of_tails(cls, tails: Iterable[Sequence[bytes]]) -> Frontier:
         """Rebuild a frontier from the incomplete tile of each level, level 0 first."""
-        found = cls(tails=[list(tail) for tail in tails] or [[]])
-        for level in reversed(range(len(found.tails))):
-            tail = found.tails[level]
+        tree = cls(tails=[list(tail) for tail in tails] or [[]])
+        for level in reversed(range(len(tree.tails))):
+            tail = tree.tails[level]
             if len(tail) >= TILE_HASHES:
                 raise ValueError(f"level {level} has a complete tile among its tails")
-            found.size += len(tail) << (TILE_HEIGHT * level)
+            tree.size += len(tail) << (TILE_HEIGHT * level)
             begin = 0
             for height in reversed(range(TILE_HEIGHT)):
                 if len(tail) >> height & 1:
-                    found.peaks.append(root_of(tail[begin : begin + (1 << height)]))
+                    tree.peaks.append(root_of(tail[begin : begin + (1 << height)]))
                     begin += 1 << height
-        return found
+        return tree
 
     def append(self, leaf: bytes) -> list[Tile]:
         """Add a leaf's hash; return the tiles that it completes (mostly none)."""
@@ -98,10 +98,10 @@ class Frontier:
         """Return the tree's root; SHA-256 of nothing for an empty tree."""
         if not self.peaks:
             return EMPTY_ROOT
-        found = self.peaks[-1]
+        root = self.peaks[-1]
         for peak in reversed(self.peaks[:-1]):
-            found = node_hash(peak, found)
-        return found
+            root = node_hash(peak, root)
+        return root
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:

@@ -129,7 +129,7 @@ class SourceSealer:
         if doubt is not None:
             raise CannotSeal(
                 f"event {doubt.position} of {self.source} {doubt.reason}: it is not signed, nor is "
-                "what comes after it; run `ledger verify`, which says what to do"
+                "what comes after it; run `ledger verify`, which advises what to do"
             )
 
     async def _resume(self, connection: Any) -> Frontier:

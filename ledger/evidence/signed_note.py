@@ -48,10 +48,10 @@ class Verifier:
     def parse(cls, text: str) -> Verifier:
         """Read a key's text form. Raises BadNote."""
         name, key, key_id = _parse_key(text.strip())
-        found = cls(name, key)
-        if found.id.hex() != key_id.lower():
+        verifier = cls(name, key)
+        if verifier.id.hex() != key_id.lower():
             raise BadNote(f"the key {text.strip()[:120]!r} does not have the id that it names")
-        return found
+        return verifier
 
     def accepts(self, text: str, signature: bytes) -> bool:
         """Tell whether `signature` is this key's over `text`."""
@@ -80,10 +80,10 @@ class Signer:
         if not text.startswith(_PRIVATE):
             raise BadNote("this is not a private key: it does not start with PRIVATE+KEY+")
         name, seed, key_id = _parse_key(text.strip().removeprefix(_PRIVATE))
-        found = cls(name, seed)
-        if found.verifier.id.hex() != key_id.lower():
+        signer = cls(name, seed)
+        if signer.verifier.id.hex() != key_id.lower():
             raise BadNote("the private key does not have the id that it names")
-        return found
+        return signer
 
     @property
     def text(self) -> str:
@@ -226,9 +226,9 @@ def _parse_key(text: str) -> tuple[str, bytes, str]:
 
 def _unbase64(text: str) -> bytes:
     try:
-        found = b64decode(text, validate=True)
+        raw = b64decode(text, validate=True)
     except ValueError as error:
         raise BadNote(f"this is not base64: {text[:80]!r}") from error
-    if b64encode(found).decode() != text:
+    if b64encode(raw).decode() != text:
         raise BadNote(f"this is not canonical base64: {text[:80]!r}")
-    return found
+    return raw

@@ -72,12 +72,14 @@ def positions_of(text: str | None, sources: Sequence[str]) -> dict[str, int]:
 
     Raises InvalidRequest.
     """
-    found = read_positions("position", text)
-    if isinstance(found, int):
+    positions = read_positions("position", text)
+    if isinstance(positions, int):
         if len(sources) != 1:
-            raise InvalidRequest(f"position {found} is of which source? write straitsx:{found}")
-        return {sources[0]: found}
-    return found
+            raise InvalidRequest(
+                f"position {positions} is of which source? write straitsx:{positions}"
+            )
+        return {sources[0]: positions}
+    return positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +182,12 @@ class PackExport:
             if clock() > deadline or all(row["sealed"] >= due[row["source"]] for row in rows):
                 break
             await asyncio.sleep(0.1)
-        found = [row for row in rows if row["sealed"] or row["source"] in request.positions]
-        if not found:
+        ends = [row for row in rows if row["sealed"] or row["source"] in request.positions]
+        if not ends:
             raise NotCaughtUp(
                 "nothing is sealed yet; run `ledger serve`, which seals, and ask again"
             )
-        return sorted(found, key=lambda row: str(row["source"]))
+        return sorted(ends, key=lambda row: str(row["source"]))
 
     async def _reach(
         self, terms: SourceTerms, row: Mapping[str, Any], requested: int | None

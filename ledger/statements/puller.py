@@ -1,6 +1,6 @@
 """Fetch the statements of every source that declares a pull, and import them.
 
-A period is fetched once the one before it is imported, whoever imported that, so nothing is lost
+Fetching begins where the imported statements end, also those that were uploaded, so nothing is lost
 when the process ends at any time.
 """
 

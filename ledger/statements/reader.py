@@ -51,8 +51,8 @@ def read_statement(
         raise StatementRefused(f"the file is larger than {bytes_max} bytes; split it by time")
     if not body.strip():
         raise StatementRefused("the file is empty; export the statement again")
-    found = named(format) if format else recognised(body, columns, json_format)
-    return found.read(body, currency, columns, window)
+    parser = named(format) if format else recognised(body, columns, json_format)
+    return parser.read(body, currency, columns, window)
 
 
 def named(name: str) -> StatementFormat:

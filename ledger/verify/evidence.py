@@ -106,14 +106,14 @@ async def check_terms(connection: Any, settings: Settings) -> list[CheckResult]:
         "ledger.sources: a restart of `ledger serve` writes it again"
     )
     changed = await changed_terms(connection, settings)
-    found = []
+    results = []
     for source, how in changed:
         known = source_of_log(settings, source)
         if known is not None and known.is_assumed:
-            found.append(CheckResult("INCOMPLETE", "sources", how, assumed, source))
+            results.append(CheckResult("INCOMPLETE", "sources", how, assumed, source))
         else:
-            found.append(CheckResult("fail", "sources", how, advice, source))
-    return found
+            results.append(CheckResult("fail", "sources", how, advice, source))
+    return results
 
 
 async def authenticity_of(connection: Any, settings: Settings, source: str) -> Authenticity | None:

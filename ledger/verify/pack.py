@@ -269,17 +269,17 @@ class PackCheck:
         self.report.add("ok", "journal", message, "", packed.source)
 
     def _report_books(self, packed: Packed, compared: BooksCheck, *, is_same: bool) -> None:
-        found = compared.differences + compared.unexpected()
-        if not found:
+        differences = compared.differences + compared.unexpected()
+        if not differences:
             message = f"every table is the fold of the events up to {packed.position}"
             if not is_same:
                 message += "; another version of the program made them, and this one makes the same"
             self.report.add("ok", "books", message, "", packed.source)
         elif is_same:
-            for error in found[:LISTED_MAX]:
+            for error in differences[:LISTED_MAX]:
                 self._fail(error, packed.source)
         else:
-            message = f"folded by another version, and this one makes other books: {found[0]}"
+            message = f"folded by another version, and this one makes other books: {differences[0]}"
             advice = "verify with the version that made the pack; its events hold"
             self.report.add("INCOMPLETE", "books", message, advice, packed.source)
 

@@ -56,7 +56,7 @@ async def last_position(caller: Caller) -> int:
     return int((await caller.ask("/v1/events", limit=1))["events"][0]["position"])
 
 
-async def test_every_command_that_proves_says_so_of_a_running_service(service: Service) -> None:
+async def test_every_command_that_proves_passes_on_a_running_service(service: Service) -> None:
     async with calling(service.url) as caller:
         for name in samples.names("straitsx"):
             await caller.tell("straitsx", samples.body(name))

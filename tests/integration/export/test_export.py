@@ -72,7 +72,7 @@ AS_OF: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("what", ["entries", "balances", "transactions", "customers"])
-async def test_json_lines_say_what_the_api_says_at_any_as_of(
+async def test_json_lines_are_what_the_api_answers_at_any_as_of(
     service: Service, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "LIMIT_MAX", 7)
@@ -140,7 +140,7 @@ async def test_events_are_exported_with_their_bytes(service: Service, tmp_path: 
         await exported(service, tmp_path / "x", what="events", params=dated)
 
 
-async def test_an_export_that_cannot_be_says_why(service: Service, tmp_path: Path) -> None:
+async def test_a_refused_export_names_the_reason(service: Service, tmp_path: Path) -> None:
     for params, error, words in (
         ({"position": "straitsx:999"}, InvalidRequest, "beyond the log"),
         ({"source": "nowhere"}, NotFound, "no source 'nowhere'"),

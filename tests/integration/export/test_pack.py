@@ -282,7 +282,7 @@ async def test_a_pack_up_to_any_position_is_covered_by_a_later_checkpoint(ledger
         assert told["books"] == f"every table is the fold of the events up to {position}"
 
 
-async def test_what_is_not_sealed_is_said_and_left_out(
+async def test_events_that_are_not_sealed_are_left_out_and_counted(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_pack, "SEAL_SECONDS_MAX", 0)
@@ -477,7 +477,7 @@ async def test_a_pack_signed_by_another_key_fails_against_the_one_kept_elsewhere
             check(path, **options)
 
 
-async def test_checkpoints_kept_elsewhere_convict_a_rewritten_pack(
+async def test_checkpoints_kept_elsewhere_contradict_a_rewritten_pack(
     ledger: Ledger, tmp_path: Path
 ) -> None:
     path = await ledger.pack()

@@ -648,7 +648,7 @@ async def test_a_file_is_kept_byte_for_byte(service: Service) -> None:
         assert differences(one, await dump(connection, again)) == {}
 
 
-async def test_a_claim_says_when_the_books_have_gone_on(service: Service) -> None:
+async def test_a_reconciliation_state_names_newer_books(service: Service) -> None:
     await post_statement(service, statement(await books_of_three(service)))
     run = await reconcile(service)
     await service.post_json("straitsx", payment(9, amount="5.0", fees="0.0", **at(NOON)))

@@ -93,7 +93,7 @@ async def sealed(database: Database, tmp_path: Path) -> Sealed:
     return made
 
 
-async def test_what_nobody_changed_is_verified_whole(sealed: Sealed) -> None:
+async def test_an_unchanged_log_is_verified_completely(sealed: Sealed) -> None:
     found = await sealed.verify(against=True, skip_books=False)
     assert overall(found) == "ok", found
     told = {(check.source, check.name): check.message for check in found}
@@ -237,7 +237,7 @@ async def test_an_event_beyond_the_head_is_found(sealed: Sealed) -> None:
     assert (failure.name, failure.position) == ("head", 310)
 
 
-async def test_a_tail_cut_with_its_seals_is_convicted_by_the_file(sealed: Sealed) -> None:
+async def test_a_tail_cut_with_its_seals_is_found_by_the_checkpoint_file(sealed: Sealed) -> None:
     await sealed.tamper(
         f"DELETE FROM ledger.events {AT} > 300",
         "UPDATE ledger.heads SET position = 300 WHERE source = 'straitsx'",
@@ -262,7 +262,7 @@ async def test_a_tail_cut_with_its_seals_is_convicted_by_the_file(sealed: Sealed
     assert (failure.name, failure.position) == ("against", 301)
 
 
-async def test_a_rewritten_and_sealed_again_history_is_convicted_only_by_a_note_kept_elsewhere(
+async def test_a_rewritten_and_sealed_again_history_is_found_only_by_a_checkpoint_kept_elsewhere(
     sealed: Sealed,
 ) -> None:
     await sealed.tamper(
@@ -475,7 +475,9 @@ async def test_terms_are_compared_with_settings_that_name_the_source(
     assert (found.outcome, found.name, found.source) == (verdict, "sources", SOURCE)
 
 
-async def test_an_auditor_without_the_service_s_settings_convicts_nothing(sealed: Sealed) -> None:
+async def test_without_the_settings_of_the_service_changed_terms_are_incomplete(
+    sealed: Sealed,
+) -> None:
     await sealed.tamper(
         """UPDATE ledger.sources SET wallets = '{"payout.sgd": "XUSD"}' WHERE source = 'straitsx'"""
     )

@@ -68,7 +68,7 @@ def test_a_note_is_opened_by_whichever_key_signed_it() -> None:
     assert note.open_note(other.sign(TEXT), keys)[1] == []
 
 
-def test_both_signatures_of_a_note_signed_twice_are_told() -> None:
+def test_a_note_signed_twice_names_both_signers() -> None:
     old, new = Signer.generate(), Signer.generate()
     both = old.sign(TEXT) + new.sign(TEXT).split("\n\n")[1]
     assert note.open_note(both, [new.verifier, old.verifier])[1] == [old.verifier, new.verifier]

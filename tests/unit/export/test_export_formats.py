@@ -90,7 +90,7 @@ def test_lines_of_an_event_are_grouped_by_transaction_and_time() -> None:
     assert found == [("1970-01-01", [2]), ("2026-01-02", [1, 3])]
 
 
-def test_what_a_callback_says_cannot_break_out_of_a_journal() -> None:
+def test_the_content_of_a_callback_cannot_break_out_of_a_journal() -> None:
     ((day, rows),) = groups([LINE])
     assert list(Hledger().entry(day, rows)) == [
         "2026-01-02 * (straitsx:7) payment | c%3B1%7C%0A%22  ; transaction:c%3B1%7C%0A%22, "
@@ -148,7 +148,7 @@ def test_columns_come_from_the_types_of_the_answers() -> None:
     assert {c.name: c.kind for c in columns_of(answers.BankAccount)}["disabled"] == "boolean"
 
 
-def test_parquet_keeps_38_digits_and_says_what_does_not_fit() -> None:
+def test_parquet_keeps_38_digits_and_names_the_column_that_needs_more() -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="the extra `analytics` is not installed")
     columns = (ExportColumn("amount", "amount"), ExportColumn("at", "moment"))
     exact = "-12345678901234567890.123456789012345678"

@@ -99,7 +99,7 @@ def api(text: str) -> str:
     ids=["newest first", "json:api", "array", "one by one", "array of pages", "pages newest first",
          "overlapping pages", "byte order mark"],
 )  # fmt: skip
-def test_every_shape_of_a_straitsx_statement_says_the_same(body: str) -> None:
+def test_every_shape_of_a_straitsx_statement_is_read_alike(body: str) -> None:
     wanted = [
         (line.id, line.amount, line.balance) for line in read(page(*ROWS), currency="xsgd").lines
     ]
@@ -190,7 +190,7 @@ def test_a_line_outside_the_period_is_refused() -> None:
     assert refused(page(*ROWS), currency="xsgd", window=window).startswith("line 1: 2026-06-01")
 
 
-def test_the_period_stands_in_the_file_when_it_says_so() -> None:
+def test_a_period_that_the_file_states_is_used() -> None:
     told = '{"from":"2026-06-01T00:00:00Z","to":"2026-07-01T00:00:00Z",' + page(*ROWS)[1:]
     statement = read(told, currency="xsgd")
     assert (statement.opened_at, statement.closed_at) == JUNE
@@ -221,7 +221,7 @@ def test_a_csv_is_read_by_its_map() -> None:
     assert statement.lines[0].id.startswith("h:")
 
 
-def test_the_running_balance_says_what_no_other_field_does() -> None:
+def test_opening_and_closing_follow_from_the_running_balance() -> None:
     statement = read(SIGNED, currency="sgd", columns=MAP | {"time_zone": "Asia/Singapore"})
     assert (statement.opening, statement.closing) == (Decimal(1), Decimal("5.000001"))
     silent = {name: where for name, where in MAP.items() if name != "balance"}
@@ -510,7 +510,7 @@ def test_a_wrong_mt940_is_refused(wrong: str, said: str) -> None:
     assert said in refused(wrong)
 
 
-def test_an_unknown_format_says_which_there_are() -> None:
+def test_the_refusal_of_an_unknown_format_lists_the_known_ones() -> None:
     assert "camt.053, csv, mt940, straitsx-json" in refused("a,b\n1,2\n")
     assert "is no format" in refused("{}", format="ofx")
 
