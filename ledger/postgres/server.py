@@ -20,7 +20,8 @@ import asyncpg
 import structlog
 
 from ledger.database import connection as database
-from ledger.errors import LedgerError, PostgresError
+from ledger.database.errors import CONNECTION_LOST, EXPECTED
+from ledger.errors import PostgresError
 from ledger.postgres.binaries import Binaries, find_binaries, locked_programs
 from ledger.postgres.cluster import (
     LOG_BYTES_MAX,
@@ -224,7 +225,7 @@ class EmbeddedPostgres:
             async with _exclusive(cluster):
                 if not self._stopped:
                     await self._start(cluster)
-        except (LedgerError, OSError, TimeoutError, asyncpg.PostgresError) as error:
+        except EXPECTED as error:
             self._started_at = time.monotonic()
             _log.error("postgres_restart_failed", error=str(error))
 
@@ -305,7 +306,7 @@ async def _until_ready(cluster: Cluster, pid: int) -> None:
             ) from error
         except asyncpg.CannotConnectNowError as error:
             issue, deadline = error, time.monotonic() + START_SECONDS_MAX
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (asyncpg.PostgresError, *CONNECTION_LOST) as error:
             issue = error
         if not alive(pid):
             raise _Ended
