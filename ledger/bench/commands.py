@@ -93,12 +93,12 @@ def rebuild(*, events: int, processes: int, json: bool) -> int:
     return OK if found["verified"]["ok"] else PROBLEM
 
 
-def query(*, events: int, customers: int, processes: int, json: bool) -> int:
+def query(*, events: int, customers: int, processes: int, requests: int, json: bool) -> int:
     """Measure answers on books of so many customers and callbacks.
 
     Returns 0, or 1 when the books are wrong.
     """
-    found = measured(lambda: measure_query(events, customers, processes))
+    found = measured(lambda: measure_query(events, customers, processes, requests))
     _print(found, json=json)
     return OK if found["verified"]["ok"] else PROBLEM
 

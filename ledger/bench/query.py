@@ -20,7 +20,6 @@ from ledger.books.generations import use_generation
 from ledger.errors import MeasurementFailed
 from ledger.queries.findings import REASONS
 
-QUESTIONS: Final = 300
 WARM: Final = 20
 SECONDS_MAX: Final = 60.0
 CUSTOMERS: Final = 500
@@ -54,8 +53,10 @@ Params = dict[str, str]
 Ask = Callable[[], tuple[str, Params]]
 
 
-async def measure_query(events: int, customers: int, processes: int) -> dict[str, Any]:
-    """Ask a service with books of so many customers and callbacks; return the figures."""
+async def measure_query(
+    events: int, customers: int, processes: int, requests: int
+) -> dict[str, Any]:
+    """Send each request that many times to a service with such books; return the figures."""
     async with standing(events, processes, customers) as stand:
         total = events + customers * EVENTS_EACH
         questions = await _questions(stand, total)
@@ -66,7 +67,10 @@ async def measure_query(events: int, customers: int, processes: int) -> dict[str
             async with aiohttp.ClientSession(
                 url, timeout=aiohttp.ClientTimeout(total=SECONDS_MAX)
             ) as session:
-                peace = {name: await _ask(session, each) for name, each in questions.items()}
+                peace = {
+                    name: (await _ask(session, each, WARM + requests))[WARM:]
+                    for name, each in questions.items()
+                }
                 work = asyncio.create_task(verify_only(stand, processes))
                 busy: dict[str, list[float]] = {name: [] for name in questions}
                 try:
@@ -150,12 +154,10 @@ def _lists(customers: int) -> dict[str, Ask]:
     }
 
 
-async def _ask(
-    session: aiohttp.ClientSession, question: Ask, count: int = QUESTIONS
-) -> list[float]:
-    """Ask one after the other; return the seconds of each, without those that warm up."""
+async def _ask(session: aiohttp.ClientSession, question: Ask, count: int) -> list[float]:
+    """Send requests one after the other; return the seconds of each."""
     times = []
-    for _ in range(WARM + count if count == QUESTIONS else count):
+    for _ in range(count):
         path, params = question()
         started = time.perf_counter()
         async with session.get(path, params=params) as answer:
@@ -163,7 +165,7 @@ async def _ask(
             if answer.status != 200:
                 raise MeasurementFailed(f"{path} {params} was answered {answer.status}: {body!r}")
         times.append(time.perf_counter() - started)
-    return times[-count:]
+    return times
 
 
 def _figures(times: Sequence[float]) -> dict[str, float | int | None]:

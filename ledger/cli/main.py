@@ -215,7 +215,12 @@ def bench_rebuild(*, events: int = 100_000, processes: int = 2, json: Json = Fal
 
 @bench.command
 def query(
-    *, events: int = 100_000, customers: int = 100_000, processes: int = 2, json: Json = False
+    *,
+    events: int = 100_000,
+    customers: int = 100_000,
+    processes: int = 2,
+    requests: int = 300,
+    json: Json = False,
 ) -> int:
     """Measure answers over HTTP, every list among them, with and without a rebuild beside them.
 
@@ -227,12 +232,16 @@ def query(
         About how many customers the log tells everything before that, in 9 callbacks each.
     processes
         Processes that fold during the rebuild.
+    requests
+        How often each request is sent while nothing is rebuilt.
     json
         Print the figures as JSON.
     """
     from ledger.bench.commands import query as measure
 
-    return measure(events=events, customers=customers, processes=processes, json=json)
+    return measure(
+        events=events, customers=customers, processes=processes, requests=requests, json=json
+    )
 
 
 app.command(verify, group=PROVE)
