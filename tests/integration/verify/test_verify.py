@@ -286,7 +286,7 @@ SEAL = "source = 'straitsx' AND size = 300"
     ("change", "name", "position"),
     [
         ("UPDATE ledger.seals SET root = set_byte(root, 3, get_byte(root, 3) # 1)", "seals", 8),
-        ("UPDATE ledger.seals SET note = replace(note, 'A', 'B')", "seals", 8),
+        ("UPDATE ledger.seals SET note = translate(note, 'ABCDEFGH', 'BCDEFGHA')", "seals", 8),
         ("UPDATE ledger.seals SET note = 'nothing'", "seals", 8),
         ("UPDATE ledger.seals SET vkey = 'x'", "seals", 8),
         ("UPDATE ledger.seals SET leaves = set_byte(leaves, 64, get_byte(leaves, 64) # 1)",
