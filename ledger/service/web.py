@@ -43,7 +43,7 @@ LINGER_SECONDS: Final = 2.0
 
 READY_SECONDS_MAX: Final = 2.0
 QUERIES_MAX: Final = 10
-"""Connections that answer questions, per process."""
+"""Connections that answer queries, per process."""
 
 RECEIVER: Final = web.AppKey("receiver", Receiver)
 GAUGES: Final = web.AppKey("gauges", DatabaseGauges)
@@ -111,7 +111,7 @@ async def _metrics(request: web.Request) -> web.Response:
 
 @dataclass(slots=True)
 class _Readiness:
-    """Ready means: a callback posted now would be committed, a question asked now answered."""
+    """Ready means: a callback posted now would be committed, a query sent now would be answered."""
 
     dsn: str
     receiver: Receiver
@@ -148,11 +148,11 @@ class _Readiness:
             if reason != self.logged:
                 LOGGER.warning("not_ready", error=reason)
             self.logged = reason
-            return for_strangers(error)
+            return public_reason(error)
 
 
-def for_strangers(error: Exception) -> str:
-    """Return why the service is not ready, without what only its operator may know."""
+def public_reason(error: Exception) -> str:
+    """Return why the service is not ready, without details for its operator alone."""
     match error:
         case UnsafeDatabase():
             return "a commit is not durable on this database; /v1/status says why"

@@ -104,7 +104,7 @@ async def test_an_unsafe_session_fails(sound: Database) -> None:
     assert "set it to on" in finding.advice
 
 
-async def test_books_that_fall_behind_and_parked_events_are_worth_a_warning(
+async def test_books_that_fall_behind_and_parked_events_are_a_warning(
     sound: Database,
 ) -> None:
     async with sound.service() as connection:
@@ -123,7 +123,7 @@ async def test_books_that_fall_behind_and_parked_events_are_worth_a_warning(
     assert found["parked"].found == "straitsx: 1 events are set aside"
 
 
-async def test_more_connections_than_there_are_is_worth_a_warning(sound: Database) -> None:
+async def test_more_connections_than_there_are_is_a_warning(sound: Database) -> None:
     found = (await examined(sound, receivers=30))["connections"]
     assert (found.verdict, found.found) == (
         "warn",
@@ -135,7 +135,7 @@ async def test_more_connections_than_there_are_is_worth_a_warning(sound: Databas
     assert (await examined(sound, sources=many))["connections"].verdict == "ok"
 
 
-async def test_a_databases_own_limit_of_connections_is_worth_a_warning(sound: Database) -> None:
+async def test_a_databases_own_limit_of_connections_is_a_warning(sound: Database) -> None:
     async with sound.owner() as owner:
         name = await owner.fetchval("SELECT current_database()")
         await owner.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 9")
@@ -164,7 +164,7 @@ async def test_a_database_that_does_not_answer_fails(database: Database) -> None
 @pytest.mark.parametrize(
     ("number", "verdict"), [(180_006, "ok"), (180_005, "warn"), (140_001, "warn"), (190_000, "ok")]
 )
-def test_an_old_minor_version_is_worth_a_warning(number: int, verdict: str) -> None:
+def test_an_old_minor_version_is_a_warning(number: int, verdict: str) -> None:
     server = {"version": "x", "number": number, "me": "ledger", "checksums": "on"}
     assert doctor_database.check_server(server, "external")[0].verdict == verdict
 
@@ -195,7 +195,7 @@ async def test_an_embedded_cluster_is_checked_when_it_runs_and_never_started(
     assert server.pid is None
 
 
-async def test_the_port_is_free_ours_or_somebody_elses() -> None:
+async def test_the_port_is_free_ours_or_another_programs() -> None:
     settings = replace(load({}), port=unused_port())
     assert (await doctor.check_port(settings)).found.endswith("the service is not running")
     app = web.Application()
@@ -237,7 +237,7 @@ def test_secrets_are_judged_by_length_and_characters_without_the_prefix(
     assert secret_bits(secret) == bits
 
 
-def test_weak_secrets_are_worth_a_warning_and_never_shown() -> None:
+def test_weak_secrets_are_a_warning_and_never_shown() -> None:
     weak = Source("straitsx", "straitsx", ("ss_5572cf13d099",), "Xfers-Signature")
     settings = Settings(
         sources={"straitsx": weak}, api_tokens=("t0ken",),

@@ -107,7 +107,7 @@ async def test_a_cluster_is_created_and_answers_within_seconds(tmp_path: Path) -
         ("log_parameter_max_length_on_error", "0"),
     ],
 )
-async def test_the_server_is_set_up_to_lose_nothing_and_to_tell_nothing(
+async def test_the_server_is_set_up_to_lose_nothing_and_to_log_no_values(
     shared: tuple[Path, Endpoint], name: str, setting: str
 ) -> None:
     assert await value(shared[1].service_dsn, "SELECT current_setting($1)", name) == setting
@@ -270,7 +270,7 @@ async def test_remains_of_an_interrupted_creation_are_replaced(tmp_path: Path) -
     assert not (tmp_path / "d" / "pgdata.new").exists()
 
 
-async def test_a_pid_file_that_names_somebody_elses_process_does_not_prevent_a_start(
+async def test_a_pid_file_that_names_another_programs_process_does_not_prevent_a_start(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path / "d"):

@@ -165,7 +165,7 @@ async def test_an_unknown_account_is_refused_by_name(tmp_path: Path) -> None:
         await EmbeddedPostgres(tmp_path / "d", pg_user="nosuchuser").start()
 
 
-def test_when_no_account_is_open_the_error_says_what_to_do() -> None:
+def test_when_no_account_can_run_it_the_error_names_what_to_do() -> None:
     refusing = postgres_process.SystemAccount(
         4_294_967_294, 4_294_967_294, "ghost", is_current=False
     )

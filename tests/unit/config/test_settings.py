@@ -199,7 +199,7 @@ def test_a_source_whose_provider_issues_short_secrets_says_so(tmp_path: Path) ->
     assert "5572" not in warning
 
 
-def test_equal_secrets_of_two_sources_are_worth_a_warning() -> None:
+def test_equal_secrets_of_two_sources_are_a_warning() -> None:
     assert not [each for each in load(SECRETS).warnings() if "same secret" in each]
     same = {**SECRETS, "LEDGER_SECRET_GOKART": f"{STRONG[1:]}, ss_{STRONG}"}
     (warning,) = [each for each in load(same).warnings() if "same secret" in each]

@@ -62,7 +62,7 @@ def said(code: str, log_format: str) -> str:
 
 
 @formats
-def test_an_exception_is_told_without_its_words_and_variables(log_format: str) -> None:
+def test_an_exception_is_logged_without_its_message_and_variables(log_format: str) -> None:
     words = said(EXCEPTIONS, log_format)
     assert CANARY not in words
     for each in ("it_failed", "they_failed", "in fail", "builtins.KeyError", "builtins.TypeError",

@@ -74,7 +74,7 @@ def test_what_proves_never_ends_with_a_finding_that_it_did_not_make(
     assert cli.run(command.split()) == status
 
 
-def test_a_verdict_that_nobody_read_is_no_pass(tmp_path: Path) -> None:
+def test_a_result_that_was_not_read_is_no_pass(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     kept = {name: v for name, v in os.environ.items() if not name.startswith("LEDGER_")}
