@@ -19,7 +19,6 @@ from ledger.runtime.event_loop import runner
 PROC: Final = Path("/proc")
 SYNCS: Final = 200
 SYNC_BYTES: Final = 8_192
-MIB: Final = 1024 * 1024
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

@@ -52,7 +52,6 @@ SELECT_FOLDED: Final = """
 SELECT c.source, least(c.position, coalesce(h.position, 0)) AS position
   FROM checkpoints AS c LEFT JOIN ledger.heads AS h USING (source)
 """
-SELECT_EXISTS: Final = "SELECT EXISTS (SELECT FROM ledger.generations WHERE generation = $1)"
 SELECT_LIVE: Final = "SELECT generation, version FROM ledger.generations WHERE state = 'live'"
 SELECT_BUILDING: Final = """
 SELECT generation FROM ledger.generations WHERE state = 'building' AND version = $1
