@@ -200,7 +200,7 @@ class Payload:
         return value
 
     def fees_within(self, name: str, amount: Decimal, fees: Decimal | None) -> Decimal | None:
-        """Return the fees, which a stated total tells where no field does.
+        """Return the fees, from the stated total where no field names them.
 
         Raises InvalidCallback `total_mismatch` when the total is not amount plus fees.
         """

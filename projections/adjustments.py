@@ -39,7 +39,7 @@ class Word(Record, frozen=True):
 
 
 class Adjustment(Record, frozen=True):
-    """The state: what was said on a break, and the decision in force."""
+    """The state: what was decided on a break, and the decision in force."""
 
     currency: str = ""
     position: int = 0
@@ -73,15 +73,15 @@ def fold(state: Adjustment | None, seen: RecordedFact) -> Adjustment:
 
 def view(state: Adjustment, related: Sequence[Adjustment], terms: SourceTerms) -> View:
     """Return the row and the legs of the decision in force."""
-    told = state.details
+    details = state.details
     last = state.words[-1]
     decided = next((w for w in reversed(state.words) if w.position == state.position), last)
     row = {
-        "action": told.get("action") or "note",
+        "action": details.get("action") or "note",
         "currency": state.currency,
-        "anchor": told.get("anchor") or "",
-        "break_type": told.get("break_type"),
-        "items": list(told.get("items") or ()),
+        "anchor": details.get("anchor") or "",
+        "break_type": details.get("break_type"),
+        "items": list(details.get("items") or ()),
         "by": decided.by,
         "note": decided.note,
         "decided_at": decided.at,

@@ -76,12 +76,12 @@ def fold(state: Conversion | None, seen: RecordedFact) -> Conversion:
     if fact.status not in STATUSES:
         return replace(state, unknown=unknown.remember(state.unknown, seen))
     name = _text(fact, "event") or ""
-    said, before = _last(seen), state.events.get(name)
+    reported, before = _last(seen), state.events.get(name)
     if before is None and len(state.events) >= EVENTS_MAX:
         return replace(state, dropped=state.dropped + 1)
-    if before is not None and before.order >= said.order:
+    if before is not None and before.order >= reported.order:
         return state
-    return replace(state, events=dict(sorted({**state.events, name: said}.items())))
+    return replace(state, events=dict(sorted({**state.events, name: reported}.items())))
 
 
 def view(state: Conversion, related: Sequence[Conversion], terms: SourceTerms) -> View:
@@ -89,14 +89,14 @@ def view(state: Conversion, related: Sequence[Conversion], terms: SourceTerms) -
     row = blank_row(state.unknown)
     if not state.events:
         return View(row, (), _troubles(state))
-    last = max(state.events.values(), key=lambda said: said.order)
+    last = max(state.events.values(), key=lambda reported: reported.order)
     row |= {
         "status": last.status,
-        "amount": exact(total(*(said.revenue for said in state.events.values()))),
+        "amount": exact(total(*(reported.revenue for reported in state.events.values()))),
         "currency": last.currency,
         "idempotency_id": last.idempotency_id,
         "effective_at": last.sent_at,
-        "flags": sorted({flag for said in state.events.values() for flag in said.flags}),
+        "flags": sorted({flag for reported in state.events.values() for flag in reported.flags}),
         "details": _details(state, last),
     }
     return View(row, _legs(state, terms), _troubles(state))
@@ -106,15 +106,15 @@ def _details(state: Conversion, last: Last) -> dict[str, Any]:
     return {
         **last.details,
         "member": last.member,
-        "reward_points": plain(total(*(said.points for said in state.events.values()))),
+        "reward_points": plain(total(*(reported.points for reported in state.events.values()))),
         "events": {
             name: {
-                "status": said.status,
-                "revenue": plain(said.revenue),
-                "reward_points": plain(said.points),
-                "sent_at": stamp(said.sent_at),
+                "status": reported.status,
+                "revenue": plain(reported.revenue),
+                "reward_points": plain(reported.points),
+                "sent_at": stamp(reported.sent_at),
             }
-            for name, said in state.events.items()
+            for name, reported in state.events.items()
         },
     }
 
@@ -122,14 +122,14 @@ def _details(state: Conversion, last: Last) -> dict[str, Any]:
 def _legs(state: Conversion, terms: SourceTerms) -> tuple[Leg, ...]:
     lines = [
         line
-        for said in state.events.values()
-        if said.status == "Success"
+        for reported in state.events.values()
+        if reported.status == "Success"
         for line in reward(
-            said.sent_at,
-            revenue=said.revenue,
-            currency=wallet("conversion", said.currency, terms),
-            points=said.points,
-            member=said.member,
+            reported.sent_at,
+            revenue=reported.revenue,
+            currency=wallet("conversion", reported.currency, terms),
+            points=reported.points,
+            member=reported.member,
         )
     ]
     return settle(lines)

@@ -1,4 +1,4 @@
-"""Echoes: where a transaction has journal lines at an event that its history does not tell.
+"""Echoes: where a transaction has journal lines at an event that its history does not show.
 
 An operator's decision, and an event of a related transaction (a payout that came back), change
 the legs of others too. All other lines of a transaction stand at the positions of its history.

@@ -1,7 +1,7 @@
 """Exceptions: what an operator should look at, when it began, ended or was resolved.
 
 An exception's state is the action of its latest row. Its id is named by what it is about: a
-stream's trouble by stream and reason, so that it is one exception however often it comes back;
+stream's issue by stream and reason, so that it is one exception however often it comes back;
 an event's own (unreadable, unknown, mismatch, what cannot be true, parked) by its position.
 """
 
@@ -39,7 +39,7 @@ def _opened(outcome: FoldResult, kind: str, resource: str, issue: Issue) -> tupl
 
 
 def _resolved(outcome: FoldResult, name: str, action: str, note: str) -> tuple[Any, ...]:
-    """Return the row of a decision; what it was about stands in its details."""
+    """Return the row of a decision; its details name what it is about."""
     about = outcome.fact.details if outcome.fact else {}
     issue = Issue(str(about.get("reason") or ""), action)
     kind, resource = str(about.get("kind") or ""), str(about.get("resource") or "")

@@ -1,4 +1,4 @@
-"""The set of facts that one money stream has told, and what the set says.
+"""The set of facts that one money stream has reported, and what the set means.
 
 Not a projection: `transactions` is made of this. Everything here depends on the set alone, never
 on the order in which its members arrived, with two exceptions that are about the log itself:
@@ -38,7 +38,8 @@ RANKS: Final[Mapping[str, Mapping[str, int]]] = {
     "chain_deposit": _ONE_END,
     "chain_withdrawal": _ONE_END,
 }
-"""Kind → status → rank; the highest rank told is the state (StraitsX docs, transaction status)."""
+"""Kind → status → rank; the highest one reported is the state (StraitsX docs, transaction
+status)."""
 
 _ENDS: Final = frozenset({"completed", "failed"})
 _MATERIAL: Final = ("amount", "currency", "fees", "customer_id")
@@ -55,7 +56,7 @@ class Material(Record, frozen=True, array_like=True):
 
 
 class StatedFact(Record, frozen=True, array_like=True):
-    """One distinct fact, however often it was told. Times and details merge by rule."""
+    """One distinct fact, however often it was reported. Times and details merge by rule."""
 
     status: str
     material: int
@@ -91,7 +92,7 @@ class FactSet(Record, frozen=True, array_like=True):
     details: list[dict[str, Any]] = []
     idempotency_ids: list[str] = []
     unknown: dict[str, datetime] = {}
-    """Unknown status → the earliest time it was told."""
+    """Unknown status → the earliest time it was reported."""
     dropped: int = 0
     """Facts beyond FACTS_MAX."""
     keep: int | None = None
@@ -100,10 +101,10 @@ class FactSet(Record, frozen=True, array_like=True):
 
 
 class Case(Record, frozen=True):
-    """What a set of facts says. With `differing` it is a conflict, and `told` stands for it."""
+    """What a set of facts means. With `differing` it is a conflict, represented by `stated`."""
 
     status: str
-    told: StatedFact
+    stated: StatedFact
     """The fact that gives the status, or the first in the log in a conflict."""
     material: Material
     """What that fact says may not change."""
@@ -125,14 +126,14 @@ def fold(state: FactSet | None, seen: RecordedFact) -> FactSet:
     material, named = _material(fact), fact.idempotency_id
     if state is None:
         ids = [named] if named else []
-        told = [_told(seen, 0, 0)]
-        return FactSet(fact.kind, fact.resource_id, told, [material], [{**fact.details}], ids)
+        stated = [_stated(seen, 0, 0)]
+        return FactSet(fact.kind, fact.resource_id, stated, [material], [{**fact.details}], ids)
     ids = state.idempotency_ids
     if named and named not in ids:
         ids = sorted([*ids, named])[:IDENTIFIERS_MAX]
     materials, which = _among(state.materials, material)
     details, place = _among(state.details, {**fact.details})
-    facts = _with(state.facts, _told(seen, which, place))
+    facts = _with(state.facts, _stated(seen, which, place))
     if len(facts) > FACTS_MAX:
         return changed(state, dropped=state.dropped + 1)
     if len(facts) == len(state.facts):
@@ -143,12 +144,12 @@ def fold(state: FactSet | None, seen: RecordedFact) -> FactSet:
     )  # fmt: skip
 
 
-def _with(facts: list[StatedFact], told: StatedFact) -> list[StatedFact]:
-    """Return the facts with one more, or with the one that was told again."""
+def _with(facts: list[StatedFact], stated: StatedFact) -> list[StatedFact]:
+    """Return the facts with one more, or with the one that was reported again."""
     for place, known in enumerate(facts):
-        if known.status == told.status and known.material == told.material:
-            return [*facts[:place], _merged(known, told), *facts[place + 1 :]]
-    return [*facts, told]
+        if known.status == stated.status and known.material == stated.material:
+            return [*facts[:place], _merged(known, stated), *facts[place + 1 :]]
+    return [*facts, stated]
 
 
 def _among(known: list[Any], new: Any) -> tuple[list[Any], int]:
@@ -163,11 +164,11 @@ def _without_unused(
     facts: list[StatedFact], details: list[dict[str, Any]]
 ) -> tuple[list[StatedFact], list[dict[str, Any]]]:
     """Drop details that no fact is described by any more."""
-    used = sorted({told.details for told in facts})
+    used = sorted({stated.details for stated in facts})
     if len(used) == len(details):
         return facts, details
     places = {old: new for new, old in enumerate(used)}
-    moved = [changed(told, details=places[told.details]) for told in facts]
+    moved = [changed(stated, details=places[stated.details]) for stated in facts]
     return moved, [details[old] for old in used]
 
 
@@ -178,41 +179,41 @@ def decide(state: FactSet, decision: Decision) -> FactSet:
     return changed(state, keep=decision.keep, decided_at=decision.position)
 
 
-def judge(state: FactSet) -> Case | None:
+def classify(state: FactSet) -> Case | None:
     """Say what the set means; None when it holds no fact with a known status."""
-    told = state.facts
-    if not told:
+    stated = state.facts
+    if not stated:
         return None
     is_plain = state.keep is None and not (state.unknown or state.dropped)
     if is_plain and len(state.materials) == 1 and len(state.idempotency_ids) < 2:
-        return _plain_case(state, told)
+        return _plain_case(state, stated)
     return _case(state)
 
 
 def _plain_case(state: FactSet, facts: list[StatedFact]) -> Case:
-    """Judge facts of one material, on which nobody decided anything, as `_case` would."""
-    material, ranks, told = state.materials[0], RANKS[state.kind], facts[0]
-    times = {told.status: told.effective_at}
+    """Classify facts of one material without a decision, as `_case` would."""
+    material, ranks, stated = state.materials[0], RANKS[state.kind], facts[0]
+    times = {stated.status: stated.effective_at}
     for other in facts[1:]:
         times[other.status] = other.effective_at
-        if ranks[other.status] > ranks[told.status]:
-            told = other
+        if ranks[other.status] > ranks[stated.status]:
+            stated = other
     if ranks is _ONE_END and "failed" in times and "completed" in times:
         return _case(state)
     fees = material.fees
-    flags: Sequence[str] = told.flags
+    flags: Sequence[str] = stated.flags
     if fees is None or (ranks is _INCOMING and len(facts) > 1):
         found = _anomalies(state.kind, times, fees)
         if fees is None:
             found.add("fees_unknown")
         if found:
             flags = sorted({*flags, *found})
-    return Case(told.status, told, material, facts, times, fees, (), flags, ())
+    return Case(stated.status, stated, material, facts, times, fees, (), flags, ())
 
 
 def _case(state: FactSet) -> Case:
     kept, facts, late = _counting(state)
-    materials = [state.materials[told.material] for told in facts]
+    materials = [state.materials[stated.material] for stated in facts]
     differing = _differing(state.kind, facts, materials)
     issues = [
         *unknown.issues(state.unknown, RANKS[state.kind]),
@@ -221,8 +222,10 @@ def _case(state: FactSet) -> Case:
     known_fees = [material.fees for material in materials if material.fees is not None]
     flags = {"idempotency_id_changed"} if len(state.idempotency_ids) > 1 else set()
     times: dict[str, datetime] = {}
-    for told in facts:
-        times[told.status] = min(times.get(told.status, told.effective_at), told.effective_at)
+    for stated in facts:
+        times[stated.status] = min(
+            times.get(stated.status, stated.effective_at), stated.effective_at
+        )
     if differing:
         issues.append(Issue("conflict", _contradiction(facts, differing)))
         first, status = facts[0], "conflict"
@@ -256,7 +259,7 @@ def _postable(fact: Fact, amount: Decimal) -> Decimal:
     return exact(amount)
 
 
-def _told(seen: RecordedFact, material: int, details: int) -> StatedFact:
+def _stated(seen: RecordedFact, material: int, details: int) -> StatedFact:
     fact = seen.fact
     return StatedFact(
         fact.status, material, fact.effective_at or seen.received_at, [seen.position],
@@ -266,8 +269,8 @@ def _told(seen: RecordedFact, material: int, details: int) -> StatedFact:
 
 def _merged(one: StatedFact, other: StatedFact) -> StatedFact:
     """Keep the earliest time, the latest details, and the first event of two tellings."""
-    newer = max(one, other, key=lambda told: told.order)
-    earlier = min(one, other, key=lambda told: told.positions[0])
+    newer = max(one, other, key=lambda stated: stated.order)
+    earlier = min(one, other, key=lambda stated: stated.positions[0])
     positions = sorted({*one.positions, *other.positions})
     if len(positions) > POSITIONS_MAX:
         positions = [*positions[: POSITIONS_MAX - 1], positions[-1]]
@@ -282,17 +285,17 @@ def _merged(one: StatedFact, other: StatedFact) -> StatedFact:
 
 def _counting(state: FactSet) -> tuple[StatedFact | None, list[StatedFact], list[StatedFact]]:
     """Return the kept fact, the facts that count, and those that contradict it afterwards."""
-    facts = sorted(state.facts, key=lambda told: told.positions[0])
+    facts = sorted(state.facts, key=lambda stated: stated.positions[0])
     if state.keep is None:
         return None, facts, []
-    kept = next((told for told in facts if state.keep in told.positions), None)
+    kept = next((stated for stated in facts if state.keep in stated.positions), None)
     if kept is None:
         return None, facts, []
     of = state.materials
     agreeing = [
-        told
-        for told in facts
-        if not _differing(state.kind, [kept, told], [of[kept.material], of[told.material]])
+        stated
+        for stated in facts
+        if not _differing(state.kind, [kept, stated], [of[kept.material], of[stated.material]])
     ]
     late = [t for t in facts if t not in agreeing and t.positions[-1] > state.decided_at]
     return kept, agreeing, late
@@ -306,7 +309,7 @@ def _differing(kind: str, facts: Sequence[StatedFact], materials: Sequence[Mater
     if len(facts) == 1:
         return []
     found = []
-    if RANKS[kind] is _ONE_END and {told.status for told in facts} >= _ENDS:
+    if RANKS[kind] is _ONE_END and {stated.status for stated in facts} >= _ENDS:
         found.append("status")
     for name in _MATERIAL:
         values = {getattr(material, name) for material in materials}
@@ -333,7 +336,7 @@ def _anomalies(kind: str, times: Mapping[str, datetime], fees: Decimal | None) -
 
 
 def _contradiction(facts: Sequence[StatedFact], differing: Sequence[str]) -> str:
-    places = ", ".join(f"{told.status} at {told.positions[0]}" for told in facts)
+    places = ", ".join(f"{stated.status} at {stated.positions[0]}" for stated in facts)
     return f"the facts differ in {', '.join(differing)}: {places}; decide which one to keep"
 
 
@@ -342,7 +345,7 @@ def _decision_troubles(
 ) -> list[Issue]:
     found = []
     if late:
-        places = ", ".join(f"{told.status} at {told.positions[-1]}" for told in late)
+        places = ", ".join(f"{stated.status} at {stated.positions[-1]}" for stated in late)
         found.append(Issue("conflict_after_decision", f"{places} contradict what was decided"))
     if state.keep is not None and kept is None:
         detail = f"no fact of this transaction stands at position {state.keep}; decide again"

@@ -9,7 +9,7 @@ from ledger.model import FoldResult, Projection, Table
 
 
 def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
-    """Return one row for an event that told a fact, none for decisions and what was not read."""
+    """Return one row for an event with a fact, none for decisions and what was not read."""
     fact = outcome.fact
     if fact is None or outcome.decided is not None:
         return ()

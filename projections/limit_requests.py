@@ -19,7 +19,7 @@ POSITIONS_MAX: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class RequestState:
-    """One status of a request, however often it was told."""
+    """One status of a request, however often it was reported."""
 
     updated_at: datetime
     """The latest of its times."""
@@ -31,28 +31,29 @@ class RequestState:
 
 @dataclass(frozen=True, slots=True)
 class LimitRequest:
-    """The state: every status that was told, and the operator's decision between two ends."""
+    """The state: every status that was reported, and the operator's decision between two ends."""
 
     said: dict[str, RequestState] = field(default_factory=dict)
+    """Status → what was reported in it. Stored under this name."""
     unknown: dict[str, datetime] = field(default_factory=dict)
     keep: int | None = None
     decided_at: int = 0
 
 
 def fold(state: LimitRequest | None, seen: RecordedFact) -> LimitRequest:
-    """Merge a fact into what was told in its status."""
+    """Merge a fact into what was reported in its status."""
     state = state or LimitRequest()
     fact = seen.fact
     if fact.status not in STATUSES:
         return replace(state, unknown=unknown.remember(state.unknown, seen))
     new = RequestState(seen.effective_at, [seen.position], seen.event_id, fact.customer_id)
     before = state.said.get(fact.status)
-    said = new if before is None else _merged(before, new)
-    return replace(state, said={**state.said, fact.status: said})
+    reported = new if before is None else _merged(before, new)
+    return replace(state, said={**state.said, fact.status: reported})
 
 
 def decide(state: LimitRequest, decision: Decision) -> LimitRequest:
-    """Let the end told at `keep` stand; without `keep` nothing changes."""
+    """Keep the end reported at `keep`; without `keep` nothing changes."""
     if decision.keep is None or decision.position < state.decided_at:
         return state
     return replace(state, keep=decision.keep, decided_at=decision.position)
@@ -75,11 +76,11 @@ def view(state: LimitRequest, related: Sequence[LimitRequest], terms: SourceTerm
 
 
 def _row(state: LimitRequest, status: str, ends: Sequence[str]) -> dict[str, Any]:
-    said = state.said.get(ends[0] if ends else status)
+    reported = state.said.get(ends[0] if ends else status)
     return {
-        "customer_id": said.customer_id if said else None,
+        "customer_id": reported.customer_id if reported else None,
         "status": status,
-        "updated_at": said.updated_at if said else state.unknown[status],
+        "updated_at": reported.updated_at if reported else state.unknown[status],
         "conflict": _conflict(state, ends) if ends else None,
     }
 
@@ -101,8 +102,8 @@ def _conflict(state: LimitRequest, ends: Sequence[str]) -> dict[str, Any]:
 
 
 def _merged(one: RequestState, other: RequestState) -> RequestState:
-    newer = max(one, other, key=lambda said: (said.updated_at, said.event_id))
-    earlier = min(one, other, key=lambda said: said.positions[0])
+    newer = max(one, other, key=lambda state: (state.updated_at, state.event_id))
+    earlier = min(one, other, key=lambda state: state.positions[0])
     positions = sorted({*one.positions, *other.positions})
     if len(positions) > POSITIONS_MAX:
         positions = [*positions[: POSITIONS_MAX - 1], positions[-1]]

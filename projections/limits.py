@@ -2,7 +2,7 @@
 
 The callbacks carry no time and only some of the fields (annual or daily), so a field stays as it
 was last received (straitsx-callback-samples, transaction limits). null is a value: no limit. A
-callback that names a limit and what is left of it says how much was used by then.
+callback that names a limit and what is left of it tells how much was used by then.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LIMITS: Final = tuple(f"{p}_{k}" for p in ("annual", "daily") for k in ("payment
 
 @dataclass(frozen=True, slots=True)
 class UsedLimits:
-    """How much of a limit was used, and by which event that was told when."""
+    """How much of a limit was used, by which event that was reported, and when."""
 
     amount: str
     position: int
@@ -59,24 +59,24 @@ def fold(state: LimitState | None, seen: RecordedFact) -> LimitState:
     state = state or LimitState()
     fact = seen.fact
     limits = fact.details.get("limits")
-    told = limits if isinstance(limits, dict) else {}
-    merged = {**state.limits, **told}
+    reported = limits if isinstance(limits, dict) else {}
+    merged = {**state.limits, **reported}
     kept = dict(sorted(merged.items())[:FIELDS_MAX])
     return replace(
         state,
         customer_id=fact.customer_id or state.customer_id,
         limits=kept,
         dropped=state.dropped + len(merged) - len(kept),
-        used={**state.used, **_used(told, seen)},
+        used={**state.used, **_used(reported, seen)},
         customers=_named(state.customers, fact.customer_id),
     )
 
 
-def _used(told: Mapping[str, Any], seen: RecordedFact) -> dict[str, UsedLimits]:
-    """Return what a callback says to be used, limit by limit."""
+def _used(reported: Mapping[str, Any], seen: RecordedFact) -> dict[str, UsedLimits]:
+    """Return what a callback reports as used, limit by limit."""
     found: dict[str, UsedLimits] = {}
     for name in LIMITS:
-        whole, left = told.get(f"total_{name}_limit"), told.get(f"available_{name}_limit")
+        whole, left = reported.get(f"total_{name}_limit"), reported.get(f"available_{name}_limit")
         if whole is not None and left is not None:
             amount = total(Decimal(whole), Decimal(left).copy_negate())
             found[name] = UsedLimits(plain(amount), seen.position, seen.received_at)

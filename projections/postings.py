@@ -2,8 +2,8 @@
 
 The one module of `projections/` that others import; it holds no projection of its own. Every rule
 states the *total* posting of a state as dated legs; the framework journals the differences. The
-rules follow "StraitsX docs, transaction status" and the GoKart status articles; README.md has them
-as a table. Arithmetic is exact: nothing is ever rounded.
+rules follow "StraitsX docs, transaction status" and the GoKart status articles; POSTINGS.md has
+them as a table. Arithmetic is exact: nothing is ever rounded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SUSPENSE: Final = "suspense"
 POINTS: Final = "PTS"
 
 ANNOUNCED_KINDS: Final = frozenset({"payment", "user_deposit", "chain_deposit"})
-"""Incoming kinds: what is not certain about them stands in memo accounts, never in a wallet."""
+"""Incoming kinds: what is not certain about them is in memo accounts, never in a wallet."""
 
 TRANSACTIONS: Final = Table(
     name="transactions",
@@ -80,7 +80,7 @@ TRANSACTIONS: Final = Table(
 
 
 class Movement(Record, frozen=True):
-    """What one money stream says, ready to be posted. Currencies are those of the wallets."""
+    """What the facts of one money stream mean, ready to be posted, in the wallets' currencies."""
 
     kind: str
     status: str
@@ -97,7 +97,7 @@ class Movement(Record, frozen=True):
 
 
 def blank_row(unknown: Mapping[str, datetime]) -> dict[str, Any]:
-    """Return the row of a stream of which nothing but unknown statuses was told, and when."""
+    """Return the row of a stream of which only unknown statuses were reported, and when."""
     row: dict[str, Any] = {n: None for n in TRANSACTIONS.columns if n not in TRANSACTIONS.key}
     status, told_at = next(iter(unknown.items()), (None, None))
     return row | {"status": status, "effective_at": told_at, "flags": [], "details": {}}
@@ -154,7 +154,7 @@ def reward(
 def settle(lines: Sequence[tuple[datetime, str, str, Decimal]]) -> tuple[Leg, ...]:
     """Add lines up per time, account and currency; drop zeros; sort.
 
-    That the legs balance is checked by whoever journals them.
+    The journal checks that the legs balance.
     """
     if len(lines) == 2 and lines[0][1] != lines[1][1]:
         return tuple([Leg(*line) for line in sorted(lines) if line[3]])
@@ -233,7 +233,7 @@ def _chain_withdrawal(m: Movement) -> Lines:
 
 
 def _fx_payout(m: Movement) -> Lines:
-    """As a payout from the source wallet; the beneficiary's currency stands in memo."""
+    """As a payout from the source wallet; the beneficiary's currency is in memo accounts."""
     lines = _outgoing(m)
     if m.status == "completed":
         at = m.times["completed"]

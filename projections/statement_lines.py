@@ -1,4 +1,4 @@
-"""Statement lines: what each says now. A newer file's word on a line replaces the older one's."""
+"""Statement lines as they are now: a line of a newer file replaces that of an older one."""
 
 from __future__ import annotations
 
@@ -49,23 +49,23 @@ def fold(state: Stated | None, seen: RecordedFact) -> Stated:
 
 def view(state: Stated, related: Sequence[Stated], terms: SourceTerms) -> View:
     """Return the row of a line; a statement posts nothing by itself."""
-    told = state.details
-    balance = told.get("balance")
+    details = state.details
+    balance = details.get("balance")
     return View(
         {
             "status": state.status,
-            "line": told.get("line"),
-            "row_kind": told.get("row_kind") or "",
+            "line": details.get("line"),
+            "row_kind": details.get("row_kind") or "",
             "amount": state.amount,
             "currency": state.currency,
             "effective_at": state.effective_at,
-            "contract_id": told.get("contract_id"),
+            "contract_id": details.get("contract_id"),
             "idempotency_id": state.idempotency_id,
-            "reference": told.get("reference"),
+            "reference": details.get("reference"),
             "balance": None if balance is None else Decimal(balance),
-            "description": told.get("description") or "",
-            "file": told.get("sha256"),
-            "number": told.get("number"),
+            "description": details.get("description") or "",
+            "file": details.get("sha256"),
+            "number": details.get("number"),
             "versions": state.versions,
         }
     )

@@ -16,9 +16,9 @@ class Part(Record, frozen=True):
 
 
 def fold(state: Part | None, seen: RecordedFact) -> Part:
-    """Take the part; the same bytes say the same."""
-    told = seen.fact.details
-    return Part(str(told["sha256"]), int(told["part"]), int(told["parts"]))
+    """Return the part; the same bytes are the same part."""
+    details = seen.fact.details
+    return Part(str(details["sha256"]), int(details["part"]), int(details["parts"]))
 
 
 def view(state: Part, related: Sequence[Part], terms: SourceTerms) -> View:

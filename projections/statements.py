@@ -11,7 +11,7 @@ from ledger.model import Record, RecordedFact, SourceTerms, StreamProjection, Ta
 
 
 class File(Record, frozen=True):
-    """The state: the header of one file, as last told."""
+    """The state: the header of one file, as last reported."""
 
     status: str
     currency: str
@@ -28,20 +28,20 @@ def fold(state: File | None, seen: RecordedFact) -> File:
 
 def view(state: File, related: Sequence[File], terms: SourceTerms) -> View:
     """Return the row of a file; nothing is posted."""
-    told = state.details
+    details = state.details
     return View(
         {
             "status": state.status,
             "currency": state.currency,
-            "format": told.get("format"),
-            "sha256": told.get("sha256"),
-            "opened_at": _time(told.get("opened_at")),
-            "closed_at": _time(told.get("closed_at")),
-            "opening": _amount(told.get("opening")),
-            "closing": _amount(told.get("closing")),
-            "lines": told.get("lines"),
-            "by": told.get("by"),
-            "note": told.get("note"),
+            "format": details.get("format"),
+            "sha256": details.get("sha256"),
+            "opened_at": _time(details.get("opened_at")),
+            "closed_at": _time(details.get("closed_at")),
+            "opening": _amount(details.get("opening")),
+            "closing": _amount(details.get("closing")),
+            "lines": details.get("lines"),
+            "by": details.get("by"),
+            "note": details.get("note"),
         }
     )
 

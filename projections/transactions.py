@@ -1,6 +1,6 @@
 """Transactions: one row per money stream, its dated legs, conflicts and returns.
 
-What the facts of a stream say together is in `factset`, what is posted for it in `postings`.
+What the facts of a stream mean together is in `factset`, what is posted for it in `postings`.
 A payout that the bank sends back stays completed; the money returns as a new payment whose
 remarks are `RTN <idempotency id of the payout>` (StraitsX docs, payout FAQ).
 """
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ledger.model import Record, SourceTerms, StreamProjection, View, plain, total
 from projections import unknown
-from projections.factset import RANKS, Case, FactSet, decide, fold, judge
+from projections.factset import RANKS, Case, FactSet, classify, decide, fold
 from projections.postings import (
     TRANSACTIONS,
     ZERO,
@@ -39,8 +39,8 @@ _NOTHING: Final = Return("")
 
 
 def view(state: FactSet, related: Sequence[FactSet], terms: SourceTerms) -> View:
-    """Return the row, the legs and the troubles of a stream; `related` share a link with it."""
-    case = judge(state)
+    """Return the row, the legs and the issues of a stream; `related` share a link with it."""
+    case = classify(state)
     if case is None:
         issues = unknown.issues(state.unknown, RANKS[state.kind])
         return View(blank_row(state.unknown), (), issues)
@@ -51,7 +51,7 @@ def view(state: FactSet, related: Sequence[FactSet], terms: SourceTerms) -> View
         returned = _return(state, case, names, related, terms)
         owner = returned.owner
     movement = _movement(state, case, owner, terms)
-    legs = park(movement, case.told.effective_at) if case.differing else post(movement)
+    legs = park(movement, case.stated.effective_at) if case.differing else post(movement)
     row = _row(state, case, returned, movement.currency)
     row["return_of"] = names[0] if names else None
     return View(row, legs, tuple(case.issues) if case.issues else ())
@@ -73,9 +73,9 @@ def customers(state: FactSet) -> tuple[str, ...]:
 
 
 def _row(state: FactSet, case: Case, returned: Return, currency: str) -> dict[str, Any]:
-    told, material = case.told, case.material
+    stated, material = case.stated, case.material
     ids = state.idempotency_ids
-    details = state.details[told.details]
+    details = state.details[stated.details]
     if returned.details or currency != material.currency or len(ids) > 1:
         details = {**details, **returned.details}
         if currency != material.currency:
@@ -90,7 +90,7 @@ def _row(state: FactSet, case: Case, returned: Return, currency: str) -> dict[st
         "fees": case.fees,
         "idempotency_id": ids[0] if ids else None,
         "customer_id": material.customer_id,
-        "effective_at": told.effective_at if case.differing else case.times[case.status],
+        "effective_at": stated.effective_at if case.differing else case.times[case.status],
         "flags": sorted({*flags, *returned.flags}) if returned.flags else flags,
         "conflict": _conflict(state, case) if case.differing else None,
         "details": details,
@@ -99,21 +99,21 @@ def _row(state: FactSet, case: Case, returned: Return, currency: str) -> dict[st
 
 def _conflict(state: FactSet, case: Case) -> dict[str, Any]:
     disagree = "status" in case.differing
-    told_of = [(told, state.materials[told.material]) for told in case.facts]
+    stated_with_materials = [(stated, state.materials[stated.material]) for stated in case.facts]
     return {
         "reason": "terminals_disagree" if disagree else "material_differs",
         "fields": list(case.differing),
         "facts": [
             {
-                "position": told.positions[0],
-                "event_id": told.event_id,
-                "status": told.status,
+                "position": stated.positions[0],
+                "event_id": stated.event_id,
+                "status": stated.status,
                 "amount": plain(material.amount),
                 "currency": material.currency,
                 "fees": None if material.fees is None else plain(material.fees),
                 "customer_id": material.customer_id,
             }
-            for told, material in told_of
+            for stated, material in stated_with_materials
         ],
     }
 
@@ -135,7 +135,7 @@ def _movement(state: FactSet, case: Case, owner: str, terms: SourceTerms) -> Mov
 
 def _returns_of(state: FactSet) -> list[str]:
     """Return the payouts that a payment names as brought back: one, unless it changed its mind."""
-    named = [told["return_of"] for told in state.details if told.get("return_of")]
+    named = [stated["return_of"] for stated in state.details if stated.get("return_of")]
     return sorted({name for name in named if isinstance(name, str)}) if named else []
 
 
@@ -168,7 +168,7 @@ def _of_payout(
     """Credit a returning payment to the owner of the one payout it brings back."""
     if len(payouts) > 1:
         return Return(own_account, ["return", "return_ambiguous"])
-    payout = judge(payouts[0]) if payouts else None
+    payout = classify(payouts[0]) if payouts else None
     if payout is None:
         return Return(own_account, ["return", "return_unmatched"])
     flags = ["return"]
@@ -191,8 +191,12 @@ def _brought_back(
     is_ambiguous: bool,
 ) -> Return:
     """Note on a payout which completed payments brought how much of it back."""
-    cases = [(payment.id, judge(payment)) for payment in payments]
-    done = {name: told for name, told in cases if told is not None and told.status == "completed"}
+    cases = [(payment.id, classify(payment)) for payment in payments]
+    done = {
+        name: stated
+        for name, stated in cases
+        if stated is not None and stated.status == "completed"
+    }
     if not done:
         return Return(own_account)
     if is_ambiguous:

@@ -16,7 +16,7 @@ UNKNOWN_MAX: Final = 8
 
 
 def remember(unknown: Mapping[str, datetime], seen: RecordedFact) -> dict[str, datetime]:
-    """Return `unknown` (status → earliest time it was told) with one more telling."""
+    """Return `unknown` (status → earliest time it was reported) with one more report."""
     status = seen.fact.status
     earliest = min(unknown.get(status, seen.effective_at), seen.effective_at)
     return dict(sorted({**unknown, status: earliest}.items())[:UNKNOWN_MAX])

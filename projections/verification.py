@@ -15,7 +15,7 @@ from ledger.model import RecordedFact
 from projections import unknown
 
 RANKS: Final[Mapping[str, int]] = {"pending": 0, "verified": 1, "rejected": 1}
-"""What tells statuses of one provider's time apart: a decision beats waiting for it."""
+"""Ranks statuses of one provider's time: a decision beats waiting for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def fold(state: Verification | None, seen: RecordedFact) -> Verification:
 
 
 def status_of(state: Verification) -> str:
-    """Return the status that holds; an unknown one only when nothing else was told."""
+    """Return the status that holds; an unknown one only when nothing else was reported."""
     return state.status or next(iter(state.unknown))
 
 

@@ -11,14 +11,14 @@ from ledger.model import RecordedFact, SourceTerms, StreamProjection, Table, Vie
 from projections import unknown
 
 RANKS: Final[Mapping[str, int]] = {"pending": 1, "enabled": 2, "disabled": 3}
-"""Status → rank; the highest told is the state (StraitsX docs, customer profile statuses)."""
+"""Status → rank; the highest reported is the state (StraitsX docs, customer profile statuses)."""
 
 _NO_TIME: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class AccountState:
-    """What was last said of an account in one status, and when it was first and last said."""
+    """What was last reported of an account in one status, and when it first and last was."""
 
     first_at: datetime | None
     last_at: datetime | None
@@ -35,11 +35,12 @@ class VirtualAccount:
     """The state: the last word in each status."""
 
     said: dict[str, AccountState] = field(default_factory=dict)
+    """Status → what was reported in it. Stored under this name."""
     unknown: dict[str, datetime] = field(default_factory=dict)
 
 
 def fold(state: VirtualAccount | None, seen: RecordedFact) -> VirtualAccount:
-    """Merge a fact into what was said in its status."""
+    """Merge a fact into what was reported in its status."""
     state = state or VirtualAccount()
     fact = seen.fact
     if fact.status not in RANKS:
@@ -54,15 +55,17 @@ def fold(state: VirtualAccount | None, seen: RecordedFact) -> VirtualAccount:
         customer_id=fact.customer_id,
         details={name: value for name, value in fact.details.items() if value is not None},
     )
-    said = new if before is None else _merged(before, new)
-    return replace(state, said={**state.said, fact.status: said})
+    reported = new if before is None else _merged(before, new)
+    return replace(state, said={**state.said, fact.status: reported})
 
 
 def view(state: VirtualAccount, related: Sequence[VirtualAccount], terms: SourceTerms) -> View:
     """Return the row of a virtual account; nothing is posted."""
     by_time = sorted(state.said.values(), key=_order)
-    details = {name: value for said in by_time for name, value in sorted(said.details.items())}
-    owners = [said.customer_id for said in by_time if said.customer_id]
+    details = {
+        name: value for reported in by_time for name, value in sorted(reported.details.items())
+    }
+    owners = [reported.customer_id for reported in by_time if reported.customer_id]
     status = max(state.said, key=RANKS.__getitem__, default=None)
     row = {
         "customer_id": owners[-1] if owners else None,
@@ -76,12 +79,12 @@ def view(state: VirtualAccount, related: Sequence[VirtualAccount], terms: Source
     return View(row, (), unknown.issues(state.unknown, RANKS))
 
 
-def _order(said: AccountState) -> tuple[datetime, str]:
-    return (said.last_at or _NO_TIME, said.event_id)
+def _order(state: AccountState) -> tuple[datetime, str]:
+    return (state.last_at or _NO_TIME, state.event_id)
 
 
 def _merged(one: AccountState, other: AccountState) -> AccountState:
-    times = [at for said in (one, other) for at in (said.first_at, said.last_at) if at]
+    times = [at for state in (one, other) for at in (state.first_at, state.last_at) if at]
     return replace(
         max(one, other, key=_order),
         first_at=min(times, default=None),
@@ -91,9 +94,9 @@ def _merged(one: AccountState, other: AccountState) -> AccountState:
     )
 
 
-def _came_back(said: Mapping[str, AccountState]) -> bool:
+def _came_back(statuses: Mapping[str, AccountState]) -> bool:
     """Tell whether it was enabled after it was disabled; by our order where no time is given."""
-    enabled, disabled = said.get("enabled"), said.get("disabled")
+    enabled, disabled = statuses.get("enabled"), statuses.get("disabled")
     if enabled is None or disabled is None:
         return False
     if enabled.last_at is not None and disabled.first_at is not None:

@@ -24,10 +24,10 @@ from ledger.books.generations import schema_of
 from ledger.database.errors import CONNECTION_LOST
 
 DIFFERENCES_MAX: Final = 100
-"""Differences told per table; that there is one is what counts."""
+"""Differences listed per table; that there is one is what counts."""
 
 POSITIONS_MAX: Final = 20
-"""Positions told per difference."""
+"""Positions listed per difference."""
 
 SORT_MEMORY: Final = "SET LOCAL work_mem = '64MB'"
 
@@ -113,7 +113,7 @@ async def sharing(connection: Any, others: Iterable[Any]) -> AsyncIterator[list[
 async def compare(
     connections: Sequence[Any], live: int, other: int, source: str
 ) -> list[Difference]:
-    """Return what two generations say differently about one source; [] when they are equal.
+    """Return the differences of two generations of one source; [] when they are equal.
 
     Both must have folded the same events in the snapshot that the connections share; the caller
     sees to that. Every byte of every column counts, those that the fold keeps for itself too. The
@@ -215,7 +215,7 @@ def _sum(table: str, columns: Iterable[str], generation: int) -> str:
 
     What is hashed is every byte of a row as it would be sent, lengths, nulls and the scales of
     amounts included. Tables that differ have equal sums with a probability of 2^-64, whatever
-    differs: the seed of the hash is drawn anew for every comparison, so that nobody can prepare
+    differs: the seed of the hash is drawn for every comparison, so that no one can prepare
     rows to have a sum.
     """
     return f"""

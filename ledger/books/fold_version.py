@@ -73,7 +73,7 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """Return whether a statement is a bare text: the docstring of what it stands in or below."""
+    """Return whether a statement is a bare text: a docstring."""
     if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
         return False
     return isinstance(statement.value.value, str)

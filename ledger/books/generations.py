@@ -47,7 +47,7 @@ RETURN ARRAY(
 """What finds things in the tables: where a transaction may have journal lines."""
 
 SELECT_POSITIONS: Final = "SELECT source, position FROM checkpoints"
-# Damaged books may claim more events than the log has; nobody can be as far as that.
+# Damaged books may claim more events than the log has; no fold can be as far as that.
 SELECT_FOLDED: Final = """
 SELECT c.source, least(c.position, coalesce(h.position, 0)) AS position
   FROM checkpoints AS c LEFT JOIN ledger.heads AS h USING (source)

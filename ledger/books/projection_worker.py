@@ -49,7 +49,7 @@ YIELD_EVERY_EVENTS: Final = 50
 PAUSE_SECONDS_MIN: Final = 0.05
 PAUSE_SECONDS_MAX: Final = 1.0
 REPORT_FAILURES: Final = 3
-"""Failures in a row from which on a source's trouble is a condition that operators see."""
+"""Failures in a row from which on operators see a condition of the source."""
 RETRYING: Final = "fold_retrying"
 
 
@@ -206,7 +206,7 @@ class ProjectionWorker:
         self._advanced.set()
 
     async def _failed(self, error: BaseException, failures: int) -> None:
-        """Log a failed turn, count it, and tell operators about one that goes on."""
+        """Log a failed turn, count it, and report one that goes on to operators."""
         source = self.terms.source
         FOLD_FAILURES.labels(source).inc()
         reason = describe(error)

@@ -136,7 +136,7 @@ class Books:
     async def write(self, batch: Sequence[Write], old: int, new: int) -> None:
         """Put a batch into the tables and move the checkpoint from `old` to `new`, all or nothing.
 
-        Raises SomeoneElseFolds when the checkpoint was not at `old`.
+        Raises CheckpointConflict when the checkpoint was not at `old`.
         """
         async with self.connection.transaction():
             if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":

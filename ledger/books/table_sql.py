@@ -16,7 +16,7 @@ FRAMEWORK: Final = {"first_position": "bigint", "position": "bigint", "state": "
 """Columns that every stream table gets besides its projection's."""
 
 HASHED: Final = "hashtextextended({}, 0)"
-"""How tables are indexed whose rows nobody lists in the order of a text: by 8 bytes of it."""
+"""How tables are indexed whose rows are never listed in the order of a text: by 8 bytes of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from ledger.registry import Registry
 
 BATCH_EVENTS: Final = 2_000
 PLACE: Final = {"first_position": "bigint", "position": "bigint"}
-"""What a stream's row says besides its projection's columns."""
+"""Columns of a stream's row besides its projection's."""
 
 LINKS: Final = {"source": "text", "link": "text", "kind": "text", "id": "text"}
 PARKED: Final = {
@@ -59,7 +59,7 @@ _LINKS: Final = "SELECT link, kind, id FROM links ORDER BY link, kind, id"
 
 @dataclass(slots=True)
 class OfflineStore:
-    """What the fold keeps between batches, in a file that nobody else reads."""
+    """What the fold keeps between batches, in a private file."""
 
     path: Path
     database: sqlite3.Connection = field(init=False)

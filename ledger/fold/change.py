@@ -24,7 +24,7 @@ AHEAD_MAX: Final = timedelta(days=1)
 
 
 class TranslatedEvent(Record, frozen=True):
-    """An event of the log after translation: a fact, or the trouble that prevented one."""
+    """An event of the log after translation: a fact, or the issue that prevented one."""
 
     position: int
     event_id: str
@@ -71,9 +71,9 @@ class ChangeSet:
 
 
 def in_time(fact: Fact, received_at: datetime) -> Fact:
-    """Return what a callback says, which arrived at `received_at`, when its date can be true.
+    """Return the fact of a callback that arrived at `received_at`, when its date can be true.
 
-    The clock is not asked, so that every fold of the log judges alike. Raises CannotBeTrue
+    It reads no clock, so that every fold of the log decides alike. Raises InvalidCallback
     `time_out_of_range`.
     """
     moment = fact.effective_at
@@ -107,7 +107,7 @@ def decided(fact: Fact | None) -> tuple[str, str, str] | None:
 
 
 def own_issues(event: TranslatedEvent) -> list[tuple[str, str, Issue]]:
-    """Return the trouble of an event that belongs to no stream."""
+    """Return the issue of an event that belongs to no stream."""
     issue = event.issue
     if issue is None and event.fact is not None and event.fact.kind != DECISION:
         issue = Issue("no_projection", f"nothing folds callbacks of kind {event.fact.kind}")

@@ -12,7 +12,7 @@ from ledger.model import Leg, StreamProjection
 
 
 class StreamState(msgspec.Struct, array_like=True):
-    """What a stream's row keeps for the fold: its state, what it has posted, what troubles it."""
+    """What a stream's row keeps for the fold: its state, what it has posted, its issues."""
 
     state: Any
     legs: Sequence[Leg]

@@ -34,7 +34,7 @@ from ledger.rebuild.second_generation import SecondFold
 from ledger.registry import Registry
 
 VERSION: Final = "rebuild-"
-"""How the version of a generation that is being rebuilt begins: nobody else takes it for books."""
+"""How the version of a generation that is being rebuilt begins: no process takes it for books."""
 
 LOCK: Final = 0x6C65_6467_6572
 SECONDS_MAX: Final = 3600.0
@@ -181,7 +181,7 @@ class Rebuild:
             await asyncio.sleep(BEHIND_PAUSE_SECONDS)
 
     async def _ahead(self) -> list[str]:
-        """Name the sources of which the generation says more than the live books can."""
+        """Name the sources of which the generation has more events than the live books can."""
         mine = await positions_of(self.connection, self.generation)
         theirs = await folded_positions(self.connection, self.live)
         return [source for source, position in mine.items() if position > theirs.get(source, 0)]

@@ -1,7 +1,7 @@
 """One process of a bulk load: `python -m ledger.rebuild.worker_process`, a line of JSON per number.
 
-The first line says which generation; every other names a number and is answered with a line. It
-ends when its input does, at once: whoever gave the tasks is gone, and will do this one again.
+The first line says which generation; every other is a task and is answered with a line. It
+ends when its input does, at once: the coordinator is gone, and runs this task again.
 """
 
 from __future__ import annotations
