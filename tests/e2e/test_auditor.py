@@ -56,7 +56,7 @@ def ledger(service: Service, *arguments: str) -> subprocess.CompletedProcess[byt
 
 
 def elsewhere(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command on another machine, as good as."""
+    """Run a command as on another machine."""
     kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     return subprocess.run(
         [sys.executable, "-c", BARE, *arguments], env={"PATH": "", **kept}, cwd=folder,
@@ -66,9 +66,9 @@ def elsewhere(folder: Path, *arguments: str) -> subprocess.CompletedProcess[byte
 
 async def all_is_sealed(caller: Caller, source: str) -> bool:
     head = (await caller.ask("/v1/status"))["sources"]
-    wanted = next(row["head"] for row in head if row["source"] == source)
+    position = next(row["head"] for row in head if row["source"] == source)
     reply = await caller.request("GET", f"/v1/seals/{source}")
-    return reply.status == 200 and reply.json["size"] >= wanted
+    return reply.status == 200 and reply.json["size"] >= position
 
 
 async def test_a_pack_is_made_beside_the_service_and_checked_without_anything(
@@ -125,7 +125,7 @@ def test_the_key_of_a_pack_is_to_be_compared_and_a_partial_check_is_incomplete(
     found = elsewhere(tmp_path, "verify", str(pack))
     assert found.returncode == 0, found.stdout
     last = found.stdout.decode().splitlines()[-1]
-    assert f"the pack's own key signed: {key}: compare it with a key that you had from " in last
+    assert f"the pack's own key signed: {key}: compare it with a key that reached you " in last
     assert elsewhere(tmp_path, "verify", str(pack), "--skip-books").returncode == 3
     other = keys.rotate(tmp_path / "other").verifier
     found = elsewhere(tmp_path, "verify", str(pack), "--key", str(other))
