@@ -98,7 +98,7 @@ def method_not_allowed(allowed: str) -> Handler:
 
 
 def _document(status: HTTPStatus, name: str, detail: str) -> web.Response:
-    found = Problem(
+    document = Problem(
         type=f"urn:callback-ledger:problem:{name}",
         title=status.phrase,
         status=status.value,
@@ -111,7 +111,7 @@ def _document(status: HTTPStatus, name: str, detail: str) -> web.Response:
         headers["WWW-Authenticate"] = 'Bearer realm="callback-ledger"'
     return web.Response(
         status=status.value,
-        body=msgspec.json.encode(found),
+        body=msgspec.json.encode(document),
         content_type=PROBLEM_JSON,
         headers=headers,
     )

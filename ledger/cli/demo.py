@@ -48,7 +48,7 @@ PAGES: Final = (
      "came; the flags name what deserves a look."),
     ("customers", "The verification status that the provider reported last by its own clock."),
     ("exceptions", "What a person should look at: nothing was guessed, dropped or counted twice. "
-     "Below what events opened stands what looks incomplete by now."),
+     "Below what events opened is listed what looks incomplete by now."),
 )  # fmt: skip
 """List → what is seen in it."""
 
@@ -62,7 +62,7 @@ class DemoService:
 
 
 class NotFinished(LedgerError):
-    """The demo could not finish. The message says where it stopped."""
+    """The demo could not finish. The message names where it stopped."""
 
 
 def run(*, seed: int, json: bool) -> int:
@@ -99,8 +99,8 @@ async def _demo(seed: int, *, quiet: bool) -> dict[str, Any]:
 
 def _callbacks(rng: Random) -> list[SimulatedCallback]:
     """Return every sample in order, then stories out of order, repeated and contradicted."""
-    told = story("everything", rng, STORIES)
-    return [*chosen(()), *disturb(told, rng, duplicate=REPEATED, shuffle=True, conflict=True)]
+    callbacks = story("everything", rng, STORIES)
+    return [*chosen(()), *disturb(callbacks, rng, duplicate=REPEATED, shuffle=True, conflict=True)]
 
 
 def _check(answers: Sequence[SendResult]) -> None:
@@ -224,7 +224,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 def _tail(log: Path) -> str:
     lines = log.read_text("utf-8", "replace").strip().splitlines()
-    return " | ".join(lines[-LOG_LINES:]) or "it said nothing"
+    return " | ".join(lines[-LOG_LINES:]) or "its log is empty"
 
 
 def _say(quiet: bool, words: str) -> None:

@@ -20,7 +20,7 @@ def verify(
     against: Against = (), trusted: Path | None = None, key: Keys = (),
     skip_books: Flag = False, json: Json = False,
 ) -> int:  # fmt: skip
-    """Recompute log, seals and books from the events and say what holds; name the first bad one.
+    """Recompute log, seals and books from the events; name the first event that does not match.
 
     With FILE, an audit pack made by `ledger export --audit`: needs no database and no service.
     Exit status: 0 everything holds, 1 something does not, 3 something could not be checked.
@@ -30,7 +30,7 @@ def verify(
     pack
         An audit pack to check instead of this machine's database.
     against
-        File with signed checkpoints kept elsewhere; may be given more than once.
+        File with signed checkpoints that were kept elsewhere; may be given more than once.
     trusted
         File of trusted public keys, one a line; otherwise keys/trusted.txt of LEDGER_DATA_DIR, or
         for a pack its own key, which you then have to compare with one from elsewhere.
@@ -39,7 +39,7 @@ def verify(
     skip_books
         Do not fold the log again; the result is then INCOMPLETE.
     json
-        Print the findings as JSON.
+        Print the checks as JSON.
     """
     if pack is not None:
         from ledger.verify import pack as verify_pack
@@ -60,9 +60,9 @@ def rebuild(
     *, swap: Flag = False, accept_differences: Flag = False, verify_only: Flag = False,
     rollback: Flag = False, processes: int = 2, json: Json = False,
 ) -> int:  # fmt: skip
-    """Fold the log anew beside the live books, compare every table, and swap if asked to.
+    """Fold the log again beside the live books, compare every table, and swap with --swap.
 
-    The service goes on receiving and answering. What was interrupted goes on when run again.
+    The service continues to receive and to answer. An interrupted rebuild continues when run again.
     Without a flag the rebuilt books are kept for a later --swap. Exit status: 0 the books are
     equal or were swapped, 1 they differ, 3 it could not be finished.
 
@@ -75,12 +75,12 @@ def rebuild(
     verify_only
         Only compare; drop the rebuilt books.
     rollback
-        Bring the books back that were live before the last swap, at the present position, when
-        they are equal to the live ones.
+        Bring back the books that were live before the last swap, folded up to the present
+        position, when they are equal to the live ones.
     processes
         Processes that fold.
     json
-        Print what was found as JSON.
+        Print the result as JSON.
     """
     import os
 
@@ -124,11 +124,11 @@ def prove(
     """
     from ledger.cli import prove as proving
 
-    asking = proving.Asking(url, token, trusted, json)
+    options = proving.ProveOptions(url, token, trusted, json)
     if consistency is not None and position is None:
-        return proving.consistency(asking, source, *consistency)
+        return proving.consistency(options, source, *consistency)
     if consistency is None and position is not None:
-        return proving.inclusion(asking, source, position, size)
+        return proving.inclusion(options, source, position, size)
     raise InvalidRequest("name either the POSITION of an event or --consistency FROM TO")
 
 
@@ -139,7 +139,7 @@ seal = App(
 
 @seal.command
 def keys(*, json: Json = False) -> int:
-    """List the public keys trusted here, the newest last: give them to whoever checks seals.
+    """List the public keys trusted here, the newest last: give them to those who check seals.
 
     Parameters
     ----------
@@ -188,9 +188,9 @@ def begin_file(source: str, /) -> int:
 
 
 def _make_folder() -> None:
-    """Make the folder of checkpoints where no checkpoint was ever signed, if the database says so.
+    """Make the folder of checkpoints where the database has no checkpoint either.
 
-    One that is gone although checkpoints were signed is evidence lost, and is not made again.
+    A folder that is missing although checkpoints were signed is lost evidence: it is not made.
     """
     import asyncio
     import os
@@ -223,13 +223,13 @@ def _make_folder() -> None:
         print(f"ledger: {folder} is not made: {error}; see `ledger doctor`", file=sys.stderr)
 
 
-def _keys(found: list[str], *, json: bool) -> int:
+def _keys(keys: list[str], *, json: bool) -> int:
     import orjson
 
     if json:
-        sys.stdout.write(orjson.dumps({"keys": found}).decode() + "\n")
+        sys.stdout.write(orjson.dumps({"keys": keys}).decode() + "\n")
     else:
-        print("\n".join(found) or "no key yet: `ledger serve` makes one")
+        print("\n".join(keys) or "no key yet: `ledger serve` makes one")
     return 0
 
 

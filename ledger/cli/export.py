@@ -48,11 +48,12 @@ def export(
         entries (when not given), balances, transactions, customers, events, or any view that
         `ledger views` lists.
     out
-        File to write, - for standard output, which it is when not given.
+        File to write; - is standard output, the default.
     source
         Only this source; for an audit pack it may be given more than once.
     effective_at
-        Only what the provider dates at or before this time, RFC 3339; not for packs and events.
+        Only what the provider dates at or before this time, RFC 3339; not for packs, events and
+        views.
     recorded_at
         As the ledger knew it at this time, RFC 3339; not for packs and views.
     position
@@ -62,17 +63,16 @@ def export(
         Print what was written as JSON.
     """
     if (audit is None) == (format is None):
-        raise InvalidRequest(
-            "name either --audit FILE or --format; `ledger export --help` tells more"
-        )
+        raise InvalidRequest("name either --audit FILE or --format; see `ledger export --help`")
     dated = {"effective_at": effective_at, "recorded_at": recorded_at}
     params = {name: value for name, value in dated.items() if value is not None}
     if position:
         params["position"] = ",".join(position)
     if audit is not None:
         if what or out or dated.keys() & params.keys():
-            told = "an audit pack goes to its own FILE, up to a --position; leave the others out"
-            raise InvalidRequest(told)
+            raise InvalidRequest(
+                "an audit pack takes its own FILE and --position only; leave the other options out"
+            )
         return _audit(audit, source, params.get("position"), json=json)
     if len(source) > 1:
         raise InvalidRequest("a table is about one --source, or about all when none is named")
@@ -85,10 +85,10 @@ def _audit(path: Path, sources: tuple[str, ...], position: str | None, *, json: 
     from ledger.export.pack import PackRequest, positions_of, write_file
 
     settings = _settings()
-    wanted = PackRequest(sources, positions_of(position, sources))
+    request = PackRequest(sources, positions_of(position, sources))
     quiet = json and not sys.stderr.isatty()
     try:
-        done = _run(write_file(settings, _dsn(settings), path, wanted, quiet=quiet))
+        done = _run(write_file(settings, _dsn(settings), path, request, quiet=quiet))
     except (Tampered, CannotSeal, BooksDisagree) as error:
         print(f"ledger: {error}", file=sys.stderr)
         return 1
@@ -105,14 +105,14 @@ def _audit(path: Path, sources: tuple[str, ...], position: str | None, *, json: 
     return 0
 
 
-def _export(wanted: str, what: str, out: str, params: dict[str, str], *, json: bool) -> int:
+def _export(format_: str, what: str, out: str, params: dict[str, str], *, json: bool) -> int:
     from ledger.export.export import ExportRequest, write
 
     if json and out == "-":
-        raise InvalidRequest("--json tells of a file: name it with --out FILE")
-    if wanted == "parquet" and out == "-" and sys.stdout.isatty():
+        raise InvalidRequest("--json describes the file that is written: name it with --out FILE")
+    if format_ == "parquet" and out == "-" and sys.stdout.isatty():
         raise InvalidRequest("Parquet is not for terminals: name a file with --out FILE")
-    done = _run(write(_dsn(_settings()), ExportRequest(wanted, what, out, params)))
+    done = _run(write(_dsn(_settings()), ExportRequest(format_, what, out, params)))
     for warning in done.warnings:
         print(f"ledger: warning: {warning}", file=sys.stderr)
     if json:

@@ -23,7 +23,7 @@ from ledger.runtime.secrets import redact
 from ledger.terminal.exit_status import OK, PROBLEM, UNFINISHED, USAGE, sentence, status_of
 
 PROVING: Final = frozenset({"verify", "rebuild", "export", "reconcile", "prove"})
-"""Commands whose 1 means "found different": neither a failure nor a reader that goes away is."""
+"""Commands whose status 1 means "found a difference": a failure, or an end before the end, is 3."""
 
 app = App(
     name="ledger",
@@ -37,12 +37,12 @@ app = App(
 
 @app.command(group=RUN)
 def serve(*, role: Literal["all", "receiver", "projector", "query"] = "all") -> int:
-    """Run the service: receive callbacks, fold them, answer questions. Ctrl-C stops it all.
+    """Run the service: receive callbacks, fold them, answer queries. Ctrl-C stops all of it.
 
     Parameters
     ----------
     role
-        Run only this part; the parts share one database (LEDGER_DATABASE_URL).
+        Run only this part of the service; the parts share one database (LEDGER_DATABASE_URL).
     """
     from ledger.service.supervisor import run
 
@@ -56,7 +56,7 @@ def migrate(*, json: Json = False) -> int:
     Parameters
     ----------
     json
-        Print the names applied as JSON.
+        Print the names of the migrations applied as JSON.
     """
     from ledger.service.supervisor import migrate_now
 
@@ -87,8 +87,8 @@ def send(
 ) -> int:  # fmt: skip
     """Post signed callbacks to a running service, as StraitsX and GoKart would.
 
-    Without arguments: every sample of the documents, in order. With --count: made-up callbacks
-    of these kinds. With --scenario: stories of several callbacks that belong together.
+    Without arguments: every sample of the providers' documents, in order. With --count: made-up
+    callbacks of these kinds. With --scenario: stories of several callbacks that belong together.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def send(
     file
         Send this file instead, and those named after it; - is standard input.
     scenario
-        refund, return, kyc, swap or everything; --count tells it that many times.
+        refund, return, kyc, swap or everything; --count repeats it that many times.
     count
         Send this many made-up callbacks of the kinds named, all kinds when none is.
     json
@@ -111,14 +111,14 @@ def send(
 
 @app.command(group=TRY)
 def demo(*, json: Json = False, seed: int = 1) -> int:
-    """Run a service in a temporary folder, feed it every kind of callback, show the books.
+    """Run a service in a temporary folder, send it every kind of callback, show the books.
 
     Parameters
     ----------
     json
         Print all answers as one JSON document.
     seed
-        Which made-up stories to tell.
+        Seed of the made-up callbacks.
     """
     from ledger.cli.demo import run
 
@@ -127,12 +127,12 @@ def demo(*, json: Json = False, seed: int = 1) -> int:
 
 @app.command(group=RUN)
 def doctor(*, json: Json = False) -> int:
-    """Check settings, secrets, database, log, books, clock and disk; say what to do next.
+    """Check settings, secrets, database, log, books, clock and disk, and advise what to do.
 
     Parameters
     ----------
     json
-        Print the findings as JSON.
+        Print the checks as JSON.
     """
     from ledger.doctor.doctor import run
 
@@ -197,7 +197,7 @@ def bench_reconcile(*, lines: int = 100_000, json: Json = False) -> int:
 
 @bench.command(name="rebuild")
 def bench_rebuild(*, events: int = 100_000, processes: int = 2, json: Json = False) -> int:
-    """Measure a rebuild: events per second, memory, answers meanwhile, against a copy of the log.
+    """Measure a rebuild: events per second, memory, answers meanwhile, against copying the log.
 
     Parameters
     ----------
@@ -222,14 +222,14 @@ def query(
     requests: int = 300,
     json: Json = False,
 ) -> int:
-    """Measure answers over HTTP, every list among them, with and without a rebuild beside them.
+    """Measure answers over HTTP, every list included, with and without a rebuild running.
 
     Parameters
     ----------
     events
         How many callbacks of the usual mix the log has.
     customers
-        About how many customers the log tells everything before that, in 9 callbacks each.
+        About how many customers the log has before these callbacks, with 9 callbacks each.
     processes
         Processes that fold during the rebuild.
     requests

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, TypeAlias
 from cyclopts import Group, Parameter
 
 RUN: Final = Group("Run the service", sort_key=1)
-ASK: Final = Group("Ask a running service", sort_key=2)
+ASK: Final = Group("Query a running service", sort_key=2)
 TRY: Final = Group("Try it out", sort_key=3)
-PROVE: Final = Group("Prove it", sort_key=4)
+PROVE: Final = Group("Prove, verify and export", sort_key=4)
 
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
@@ -28,14 +28,14 @@ To: TypeAlias = Annotated[str | None, Parameter(help="Before this time, RFC 3339
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOptions:
-    """Which running service to ask, and how to show what it answers."""
+    """Which running service to query, and how to show its answer."""
 
     url: str | None = None
     """The service's address. Otherwise LEDGER_URL, else host and port of the settings."""
     token: str | None = None
     """API token. Otherwise the first of LEDGER_API_TOKENS."""
     json: Json = False
-    """Print the answer as it came, for programs."""
+    """Print the service's answer as JSON."""
     at_least: str | None = None
     """Wait up to 5 s until the books have reached these positions: straitsx:25,gokart:3."""
 
@@ -56,7 +56,7 @@ class Paging:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsOfOptions:
-    """Which moment the answer is about."""
+    """The moment that the answer describes."""
 
     effective_at: str | None = None
     """Only what the provider dates at or before this time, RFC 3339."""
@@ -66,7 +66,7 @@ class AsOfOptions:
     """As the ledger knew it at this position: 25 for one source, or straitsx:25,gokart:3."""
 
     def params(self) -> dict[str, Any]:
-        """Return the as-of parameters of a question."""
+        """Return the as-of parameters of a request."""
         return {
             "effective_at": self.effective_at,
             "recorded_at": self.recorded_at,
@@ -82,7 +82,7 @@ LATEST: Final = AsOfOptions()
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """Where callbacks go, how fast, and how they are disturbed on the way."""
+    """Where callbacks are sent, how fast, and how they are disturbed."""
 
     url: str | None = None
     """The service's address. Otherwise LEDGER_URL, else host and port of the settings."""
@@ -93,7 +93,7 @@ class Sending:
     secret: str | None = None
     """Sign with this secret instead of the source's first one."""
     rate: float | None = None
-    """Callbacks per second; as fast as answers come when not given."""
+    """Callbacks per second; without it, as fast as the answers arrive."""
     concurrency: int | None = None
     """Requests at a time: 8 for made-up callbacks, 1 for samples and files, to keep order."""
     duplicate: Annotated[float, Parameter(show_default=False)] = 0.0
@@ -103,7 +103,7 @@ class Sending:
     conflict: Flag = False
     """Add callbacks that contradict the amount of others."""
     bad_signature: Flag = False
-    """Sign wrongly; then every callback should be refused."""
+    """Sign wrongly; every callback should then be refused."""
     seed: int | None = None
     """Repeat the random choices of an earlier run."""
 

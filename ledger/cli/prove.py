@@ -33,7 +33,7 @@ INCOMPLETE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class ProveOptions:
     """Which service is asked, and whose signatures count."""
 
     url: str | None
@@ -42,24 +42,24 @@ class Asking:
     json: bool
 
 
-def inclusion(asking: Asking, source: str, position: int, size: int | None) -> int:
+def inclusion(options: ProveOptions, source: str, position: int, size: int | None) -> int:
     """Prove that an event is under a signed checkpoint; return the exit status."""
     base = path_of("v1", "events", source, str(position))
-    proof, body = _ask(asking, (base + "/proof", {"size": size}), (base + "/body", {}))
+    proof, body = _ask(options, (base + "/proof", {"size": size}), (base + "/body", {}))
     document = orjson.loads(proof)
-    issues, signers = check_inclusion(document, source, position, body, _keys(asking))
+    issues, signers = check_inclusion(document, source, position, body, _keys(options))
     covered = f"event {position} of {source} is among the {document['size']} events of"
-    return _tell(asking, document, covered, issues, signers)
+    return _show(options, document, covered, issues, signers)
 
 
-def consistency(asking: Asking, source: str, old: int, new: int | None) -> int:
+def consistency(options: ProveOptions, source: str, old: int, new: int | None) -> int:
     """Prove that one checkpoint continues another; return the exit status."""
     path = path_of("v1", "seals", source, "consistency")
-    (proof,) = _ask(asking, (path, {"from": old, "to": new}))
+    (proof,) = _ask(options, (path, {"from": old, "to": new}))
     document = orjson.loads(proof)
-    issues, signers = check_consistency(document, source, _keys(asking))
+    issues, signers = check_consistency(document, source, _keys(options))
     covered = f"the {document['to']} events of {source} begin with the {document['from']} of"
-    return _tell(asking, document, covered, issues, signers)
+    return _show(options, document, covered, issues, signers)
 
 
 def check_inclusion(
@@ -135,42 +135,42 @@ def _readable(proof: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _keys(asking: Asking) -> list[Verifier]:
-    if asking.trusted is not None:
-        return read_trusted(asking.trusted)
+def _keys(options: ProveOptions) -> list[Verifier]:
+    if options.trusted is not None:
+        return read_trusted(options.trusted)
     return trusted_keys(load(os.environ).data_dir)
 
 
-def _ask(asking: Asking, *questions: tuple[str, dict[str, int | None]]) -> list[bytes]:
+def _ask(options: ProveOptions, *requests: tuple[str, dict[str, int | None]]) -> list[bytes]:
     settings = load(os.environ)
-    token = asking.token or next(iter(settings.api_tokens), None)
+    token = options.token or next(iter(settings.api_tokens), None)
 
     async def answers() -> list[bytes]:
-        async with Client(service_url(settings, asking.url), token) as client:
+        async with Client(service_url(settings, options.url), token) as client:
             return [
                 await client.get(path, {k: str(v) for k, v in params.items() if v is not None})
-                for path, params in questions
+                for path, params in requests
             ]
 
     return asyncio.run(answers())
 
 
-def _tell(
-    asking: Asking, proof: dict[str, Any], covered: str, issues: list[str],
+def _show(
+    options: ProveOptions, proof: dict[str, Any], covered: str, issues: list[str],
     signers: list[Verifier],
 ) -> int:  # fmt: skip
-    verdict = "fail" if issues else "ok" if signers else "INCOMPLETE"
-    if asking.json:
-        found = {**proof, "verdict": verdict, "troubles": issues}
-        sys.stdout.write(orjson.dumps(found).decode() + "\n")
+    outcome = "fail" if issues else "ok" if signers else "INCOMPLETE"
+    if options.json:
+        document = {**proof, "verdict": outcome, "troubles": issues}
+        sys.stdout.write(orjson.dumps(document).decode() + "\n")
     else:
         out = tables.console()
         tables.show_one(_readable(proof), out)
         for issue in issues:
             tables.line(out, f"the proof does not hold: {issue}", "fail")
         if signers:
-            tables.line(out, f"proved: {covered} a checkpoint signed by {signers[0]}", verdict)
+            tables.line(out, f"proved: {covered} a checkpoint signed by {signers[0]}", outcome)
         elif not issues:
             tables.line(out, "INCOMPLETE: the hashes fit, but no trusted key signed the root; "
-                        "give the list of trusted keys with --trusted FILE", verdict)  # fmt: skip
-    return {"ok": HOLDS, "fail": FAILS}.get(verdict, INCOMPLETE)
+                        "give the list of trusted keys with --trusted FILE", outcome)  # fmt: skip
+    return {"ok": HOLDS, "fail": FAILS}.get(outcome, INCOMPLETE)

@@ -1,4 +1,4 @@
-"""Commands that ask a running service: each option is a parameter of its HTTP API."""
+"""Commands that query a running service: each option is a parameter of its HTTP API."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from ledger.errors import InvalidRequest
 PAGE_LIMIT_MAX: Final = 1000
 
 Account: TypeAlias = Annotated[
-    str | None, Parameter(help='Only this account, or all that start so: "liabilities:*".')
+    str | None, Parameter(help='Only this account, or all with a prefix: "liabilities:*".')
 ]
 Id = Annotated[str | None, Parameter(name="id")]
 
 
 def status(*, service: ServiceOptions = NOW) -> int:
-    """Show each source's head, books, lag and open exceptions, and what the service warns of."""
+    """Show each source's log, books, lag and open exceptions, and the warnings of the service."""
     from ledger.terminal import tables
 
     document, raw = ask_service(service, "/v1/status", {})
@@ -65,7 +65,7 @@ def balances(
     customer_id: CustomerId = None, as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE,
     service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """Show the balance of every account. --account "liabilities:*" takes all that start so."""
+    """Show the balance of every account. --account "liabilities:*" selects a prefix."""
     filters = {"source": source, "account": account, "currency": currency,
                "customer_id": customer_id, **as_of.params()}  # fmt: skip
     return show_list("balances", filters, paging, service)
@@ -114,7 +114,7 @@ def customers(
     ] = None,
     as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """List customers and their verification, or show one by SOURCE and ID with all it has."""
+    """List customers and their verification, or show one by SOURCE and ID in full."""
     if only_source and id_:
         return _one(service, ("customers", only_source, id_), as_of.params())
     filters = {"source": source or only_source, "verification_status": verification_status,
@@ -125,7 +125,7 @@ def customers(
 def events(
     only_source: Annotated[str | None, Parameter(name="source")] = None,
     position: Annotated[int | None, Parameter(name="position")] = None, /, *,
-    body: Annotated[Flag, Parameter(help="Write the body byte for byte as it came.")] = False,
+    body: Annotated[Flag, Parameter(help="Write the body byte for byte as it arrived.")] = False,
     source: SourceName = None,
     kind: Kind = None, status: Status = None,
     resource_id: Annotated[str | None, Parameter(help="Only of this resource.")] = None,
@@ -159,7 +159,7 @@ def deliveries(
     from_: From = None, to: To = None, paging: Paging = FIRST_PAGE,
     service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """List every request that reached the receiver, and what it was answered."""
+    """List every request that reached the receiver, and its answer."""
     filters = {"source": source, "outcome": outcome, "event": event, "from": from_, "to": to}
     return show_list("deliveries", filters, paging, service)
 
@@ -203,7 +203,7 @@ def views(
 
 
 def _filters_of(texts: tuple[str, ...]) -> dict[str, str]:
-    """Read filters written as column=value. Raises BadQuestion."""
+    """Read filters written as column=value. Raises InvalidRequest."""
     filters: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -233,8 +233,8 @@ def exceptions_list(
 ) -> int:  # fmt: skip
     """List what an operator should look at: unreadable, unknown, conflict, mismatch, parked.
 
-    After them what looks incomplete by now: stuck, returned, drifted, unverified (`ledger
-    reconcile findings` tells these with amounts, and as of any moment).
+    After these, what looks incomplete by now: stuck, returned, drifted, unverified (`ledger
+    reconcile findings` lists these with amounts, and as of any moment).
     """
     filters = {"source": source, "state": state, "reason": reason, "kind": kind}
     return show_list("exceptions", filters, paging, service)
@@ -253,20 +253,20 @@ def resolve(
     exception_id
         The exception's id, as `ledger exceptions` lists it.
     action
-        acknowledge: seen, nothing changes; keep: the facts of event --keep stand (not for
-        what looks incomplete by now); retry: fold what was set apart (parked, rows_refused)
-        once more.
+        acknowledge: seen, nothing changes; keep: the facts of event --keep apply (not for
+        what looks incomplete by now); retry: fold again what was set apart (parked,
+        rows_refused).
     keep
-        Position of the event whose facts stand.
+        Position of the event whose facts apply.
     note
-        Why.
+        The reason.
     by
         Who decides.
     """
     from ledger.terminal import tables
 
-    wanted = {"action": action, "keep": keep, "note": note, "by": by}
-    body = {name: value for name, value in wanted.items() if value is not None}
+    given = {"action": action, "keep": keep, "note": note, "by": by}
+    body = {name: value for name, value in given.items() if value is not None}
     document, raw = ask_service(service, api("exceptions", exception_id, "resolve"), {}, body=body)
     if service.json:
         return write_raw(raw)
@@ -291,7 +291,7 @@ def show_list(
     name: str, filters: Mapping[str, Any], paging: Paging, service: ServiceOptions,
     path: str | None = None,
 ) -> int:  # fmt: skip
-    """Ask for the list `name`, at `/v1/<name>` or `path`, and print it."""
+    """Request the list `name`, at `/v1/<name>` or `path`, and print it."""
     from ledger.terminal import tables
 
     limit = PAGE_LIMIT_MAX if paging.all and paging.limit is None else paging.limit
@@ -318,7 +318,7 @@ def _one(service: ServiceOptions, segments: tuple[str, ...], params: Mapping[str
 
 
 def write_raw(raw: bytes, end: bytes = b"\n") -> int:
-    """Write an answer as it came."""
+    """Write an answer unchanged."""
     sys.stdout.buffer.write(raw if raw.endswith(end) else raw + end)
     sys.stdout.buffer.flush()
     return 0
@@ -328,7 +328,7 @@ def ask_service(
     service: ServiceOptions, path: str, params: Mapping[str, Any], *, body: Any = None,
     whole: str | None = None, decode: bool = True,
 ) -> tuple[dict[str, Any], bytes]:  # fmt: skip
-    """Return the service's answer, decoded and as it came; with `whole`, all pages as one."""
+    """Return the service's answer, decoded and unchanged; with `whole`, all pages as one."""
     import asyncio
 
     import orjson

@@ -1,6 +1,6 @@
-"""`ledger rebuild`: runs a rebuild from the command line and says what it found.
+"""`ledger rebuild`: runs a rebuild from the command line and prints its result.
 
-Exit status: 0 the books are what the log says (or the swap was done), 1 they differ, 3 it could
+Exit status: 0 the books equal the log's fold (or the swap was done), 1 they differ, 3 it could
 not be finished; run again, it goes on.
 """
 
@@ -52,7 +52,7 @@ class RebuildOptions:
     json: bool = False
 
     def check(self) -> None:
-        """Raise BadQuestion when the options contradict each other."""
+        """Raise InvalidRequest when the options contradict each other."""
         if self.swap + self.verify_only + self.rollback > 1:
             raise InvalidRequest("choose one of --swap, --verify-only and --rollback")
         if self.accept_differences and not (self.swap or self.rollback):
@@ -83,15 +83,15 @@ class Report:
     @property
     def differences(self) -> int:
         """How many rows differ, at least."""
-        return sum(len(found.differences) for found in self.compared)
+        return sum(len(source.differences) for source in self.compared)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield one row per differing column, or per row that only one side has."""
-        for found in self.compared:
-            for difference in found.differences:
+        for source in self.compared:
+            for difference in source.differences:
                 for column, live, rebuilt in difference.cells():
                     yield {
-                        "source": found.source,
+                        "source": source.source,
                         "table": difference.table,
                         "key": difference.key,
                         "column": column or None,
@@ -123,7 +123,7 @@ class Report:
 
 
 def run(settings: Settings, options: RebuildOptions) -> int:
-    """Rebuild, print what was found, and return the exit status."""
+    """Rebuild, print the result, and return the exit status."""
     options.check()
     dsn = database_dsn(settings)
     logs.configure(settings.log_format)
@@ -214,7 +214,7 @@ async def _roll_back(dsn: str, settings: Settings, options: RebuildOptions, cloc
 async def _swap(
     rebuild: Rebuild, compared: Sequence[SourceComparison], options: RebuildOptions
 ) -> Then:
-    if any(found.differences for found in compared) and not options.accept_differences:
+    if any(source.differences for source in compared) and not options.accept_differences:
         return "refused"
     await rebuild.swap()
     return "swapped"
@@ -252,17 +252,17 @@ def _show(report: Report) -> None:
     ]
     if rows:
         out.print(tables.table("differences", rows, out))
-    for found in report.compared:
-        words = f"{found.source}: compared at position {found.position}: {_count(found)}"
-        tables.line(out, words, "fail" if found.differences else "ok")
+    for source in report.compared:
+        words = f"{source.source}: compared at position {source.position}: {_count(source)}"
+        tables.line(out, words, "fail" if source.differences else "ok")
     tables.line(out, _conclusion(report), "fail" if report.then == "refused" else "")
 
 
-def _count(found: SourceComparison) -> str:
-    count = len(found.differences)
+def _count(source: SourceComparison) -> str:
+    count = len(source.differences)
     if not count:
         return "every table is equal"
-    per_table = Counter(difference.table for difference in found.differences)
+    per_table = Counter(difference.table for difference in source.differences)
     least = "at least " if max(per_table.values()) >= DIFFERENCES_MAX else ""
     return f"{least}{count} row{'s' * (count != 1)} differ{'s' * (count == 1)}"
 
@@ -274,7 +274,7 @@ def _conclusion(report: Report) -> str:
         tables.line(
             tables.console(),
             "the live books were folded by another version of this program: differences are what "
-            "that version said otherwise",
+            "that version folded it otherwise",
         )
     match report.then:
         case "swapped":

@@ -38,7 +38,7 @@ EXITS: Final[Mapping[str, int]] = {
 statement = App(name="statement", help="Import a provider's statements, or list them.", group=ASK)
 reconcile = App(
     name="reconcile",
-    help="Show how far each wallet is proved by its statements. Exit status: 0 reconciled, "
+    help="Show how far statements confirm each wallet. Exit status: 0 reconciled, "
     "1 breaks, 3 incomplete.",
     group=PROVE,
 )
@@ -76,7 +76,7 @@ def import_(
     column
         For CSV, several times: amount=Amount, effective_at=Date, time_zone=Asia/Singapore …
     again
-        State the file anew though it was imported before, as after a mistaken newer one.
+        Import the file again though it was imported before, as after a mistaken newer one.
     """
     import orjson
 
@@ -94,7 +94,7 @@ def import_(
 def _columns(given: tuple[str, ...]) -> str | None:
     import orjson
 
-    pairs = [each.partition("=") for each in given]
+    pairs = [text.partition("=") for text in given]
     if not all(name and sign for name, sign, _ in pairs):
         raise InvalidRequest("write --column as what=where, like amount=Amount")
     return orjson.dumps({name: where for name, _, where in pairs}).decode() if pairs else None
@@ -122,7 +122,7 @@ def _post_file(service: ServiceOptions, params: dict[str, str], file: Path) -> b
 def withdraw(
     sha256: str, /, *, source: str, by: str, note: str, service: ServiceOptions = NOW
 ) -> int:
-    """Take a mistaken statement back; it stays in the log and counts no more.
+    """Withdraw a mistaken statement; it stays in the log and no longer counts.
 
     Parameters
     ----------
@@ -148,10 +148,10 @@ def withdraw(
 @statement.command(name="file")
 def file_(
     sha256: str, /, *, source: str,
-    out: Annotated[Path | None, Parameter(help="Write it here, not to the screen.")] = None,
+    out: Annotated[Path | None, Parameter(help="The file to write; else standard output.")] = None,
     service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """Give a statement's file back, byte for byte as it was imported.
+    """Write a statement's file, byte for byte as it was imported.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def lines(
     ] = None,
     paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """List statement lines and what each is matched with."""
+    """List statement lines, each with its match."""
     filters = {"source": source, "currency": currency, "contract_id": contract_id,
                "matched": matched}  # fmt: skip
     return show_list("statement_lines", filters, paging, service)
@@ -206,15 +206,15 @@ def lines(
 @reconcile.default
 def reconcile_show(
     *, source: SourceName = None, currency: Currency = None,
-    html: Annotated[Path | None, Parameter(help="Write a page fit to print here.")] = None,
+    html: Annotated[Path | None, Parameter(help="Write a printable page to this file.")] = None,
     csv: Annotated[
         Path | None,
-        Parameter(help="Write a spreadsheet; - is the screen.", allow_leading_hyphen=True),
+        Parameter(help="Write CSV to this file; - is standard output.", allow_leading_hyphen=True),
     ] = None,
     no_wait: Annotated[Flag, Parameter(help="Do not wait for what was just imported.")] = False,
     service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """Show the latest reconciliation of each wallet, waiting for the one of now.
+    """Show the latest reconciliation of each wallet, waiting for one of the present logs.
 
     --html and --csv write the report of one wallet: name its --source and --currency.
     """
@@ -236,9 +236,10 @@ def reconcile_show(
         for run in runs:
             for reason in run["reasons"]:
                 tables.line(out, f"{run['source']} {run['currency']}: {reason}", run["state"])
-        for each in bare:
-            told = f"{each['source']} {each['currency']}: INCOMPLETE, no statement of it"
-            tables.line(out, f"{told} is imported; it holds {each['total']}", "INCOMPLETE")
+        for wallet in bare:
+            name = f"{wallet['source']} {wallet['currency']}"
+            sentence = f"{name}: INCOMPLETE, no statement of it is imported"
+            tables.line(out, f"{sentence}; it holds {wallet['total']}", "INCOMPLETE")
     exits = [EXITS.get(run["state"], 3) for run in runs] + [3 for _ in bare]
     return max(exits, default=3) if is_now or no_wait else 3
 
@@ -246,7 +247,7 @@ def reconcile_show(
 def _settled(
     service: ServiceOptions, filters: Mapping[str, Any], *, wait: bool, sealed: bool
 ) -> tuple[dict[str, Any], bytes, bool]:
-    """Ask until the runs are at least at the positions where the logs were at the first asking.
+    """Request the runs until they are at the positions that the logs had at the first request.
 
     With `sealed` also, for a moment, until these positions are sealed: a report names the seals.
     False with the answer when it was not waited for, or in vain.
@@ -254,11 +255,11 @@ def _settled(
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     seal_deadline = time.monotonic() + (SEAL_SECONDS_MAX if sealed else 0)
     heads, _ = ask_service(service, "/v1/status", {})
-    wanted = {each["source"]: each["head"] for each in heads["sources"]}
+    targets = {source["source"]: source["head"] for source in heads["sources"]}
     while True:
         document, raw = ask_service(service, "/v1/reconciliation", filters)
         runs = document["reconciliations"]
-        is_now = wait and _is_settled(runs, wanted, _expected(service, filters, wanted))
+        is_now = wait and _is_settled(runs, targets, _expected(service, filters, targets))
         if not wait or (is_now and (_is_sealed(runs) or time.monotonic() > seal_deadline)):
             return document, raw, is_now
         if time.monotonic() > deadline:
@@ -272,28 +273,31 @@ def _is_sealed(runs: list[dict[str, Any]]) -> bool:
 
 
 def _expected(
-    service: ServiceOptions, filters: Mapping[str, Any], wanted: Mapping[str, int]
+    service: ServiceOptions, filters: Mapping[str, Any], targets: Mapping[str, int]
 ) -> set[tuple[str, str]] | None:
     """Return the wallets that have a statement; None while the books lack some of them."""
     listed, _ = ask_service(service, "/v1/statements", filters)
     source = filters["source"]
-    for log, head in wanted.items():
+    for log, head in targets.items():
         is_asked = source is None or log == f"{source}.statements"
         if log.endswith(".statements") and is_asked and listed["position"].get(log, 0) < head:
             return None
-    found = listed["statements"]
-    return {(f["source"], f["currency"]) for f in found if f["status"] == "imported"}
+    return {
+        (statement["source"], statement["currency"])
+        for statement in listed["statements"]
+        if statement["status"] == "imported"
+    }
 
 
 def _is_settled(
-    runs: list[dict[str, Any]], wanted: Mapping[str, int], expected: set[tuple[str, str]] | None
+    runs: list[dict[str, Any]], targets: Mapping[str, int], expected: set[tuple[str, str]] | None
 ) -> bool:
     have = {(run["source"], run["currency"]) for run in runs}
     return (
         expected is not None
         and expected <= have
         and all(
-            position >= wanted.get(name, 0)
+            position >= targets.get(name, 0)
             for run in runs
             for name, position in run["positions"].items()
         )
@@ -321,8 +325,10 @@ def breaks(
     type_: Annotated[
         str | None, Parameter(name="--type", help="Only this type, like AMOUNT.")
     ] = None,
-    state: Annotated[Literal["OPEN", "RESOLVED"] | None, Parameter(help="Only so.")] = None,
-    owner: Annotated[str | None, Parameter(help="Only what this owner looks after.")] = None,
+    state: Annotated[
+        Literal["OPEN", "RESOLVED"] | None, Parameter(help="Only in this state.")
+    ] = None,
+    owner: Annotated[str | None, Parameter(help="Only breaks of this owner.")] = None,
     paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List what differs between statements and books, and what is in transit."""
@@ -339,7 +345,7 @@ def decide(
     item: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     account: str | None = None, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """Decide on a break; the decision is an event of the log and moves the books as it says.
+    """Decide on a break; the decision is an event of the log and posts what ACTION says.
 
     Parameters
     ----------
@@ -359,8 +365,8 @@ def decide(
     from ledger.terminal import tables
 
     body = {"action": action, "by": by, "note": note, "items": list(item), "account": account}
-    told = {name: value for name, value in body.items() if value not in (None, [])}
-    document, raw = ask_service(service, api("breaks", break_id, "decide"), {}, body=told)
+    given = {name: value for name, value in body.items() if value not in (None, [])}
+    document, raw = ask_service(service, api("breaks", break_id, "decide"), {}, body=given)
     if service.json:
         return write_raw(raw)
     tables.show_one(document, tables.console())

@@ -47,7 +47,7 @@ def send_callbacks(
 ) -> int:  # fmt: skip
     """Choose, disturb, send and print; return the exit status.
 
-    Raises InvalidRequest for what cannot be chosen, ServiceUnreachable when nobody answers.
+    Raises InvalidRequest for what cannot be chosen, ServiceUnreachable when no service answers.
     """
     _check(files, scenario, count, sending)
     seed = sending.seed if sending.seed is not None else SystemRandom().randrange(SEED_MAX)
@@ -99,10 +99,10 @@ def _choose(
         if unknown:
             raise InvalidRequest(f"no kind {unknown[0]!r}; there are {', '.join(SCRIPTS)}")
         return fresh(kinds or tuple(SCRIPTS), rng, count)
-    found = chosen(kinds)
-    if not found:
+    callbacks = chosen(kinds)
+    if not callbacks:
         raise InvalidRequest(f"no sample fits {' '.join(kinds)}; kinds are {', '.join(SCRIPTS)}")
-    return found
+    return callbacks
 
 
 def _file(name: str, provider: str) -> SimulatedCallback:

@@ -21,7 +21,7 @@ def kinds_of(table: str) -> Sequence[str]:
     """Return the kinds of a table of the books, or of the log."""
     known = registry.load()
     if table != LOG:
-        return sorted(kind for kind, each in known.streams.items() if each.table.name == table)
+        return sorted(kind for kind, stream in known.streams.items() if stream.table.name == table)
     handled = {handler.kind for siblings in known.handlers.values() for handler in siblings}
     return sorted({*handled, UNKNOWN, UNREADABLE})
 
@@ -31,7 +31,7 @@ def statuses_of(table: str, kind: str | None = None) -> Sequence[str]:
     """Return the statuses of a table of the books, or of the log: of one kind, or of all."""
     known = registry.load()
     kinds = kinds_of(table) if kind is None else (kind,)
-    found = {
+    statuses = {
         status
         for siblings in known.handlers.values()
         for handler in siblings
@@ -39,9 +39,11 @@ def statuses_of(table: str, kind: str | None = None) -> Sequence[str]:
         for status in handler.statuses or ()
     }
     if table == LOG:
-        return sorted(found | ({UNKNOWN, UNREADABLE} & {*kinds}))
-    tables = [known.streams[each].table for each in kinds]
-    return sorted(found | {"conflict" for each in tables if "conflict" in each.columns})
+        return sorted(statuses | ({UNKNOWN, UNREADABLE} & {*kinds}))
+    tables = [known.streams[name].table for name in kinds]
+    return sorted(
+        statuses | {"conflict" for known_table in tables if "conflict" in known_table.columns}
+    )
 
 
 def is_status(text: str, table: str, kind: str | None = None) -> bool:

@@ -373,10 +373,10 @@ def decode_body(raw: bytes, kind: type[S], what: str) -> S:
 def _choices(kind: type[msgspec.Struct], message: str) -> str:
     """List what the fields named in a message accept, where that is one of several words."""
     listed = {
-        name: get_args(each)
+        name: get_args(choice)
         for name, hint in get_type_hints(kind).items()
-        for each in (hint, *get_args(hint))
-        if get_origin(each) is Literal and f"$.{name}`" in message
+        for choice in (hint, *get_args(hint))
+        if get_origin(choice) is Literal and f"$.{name}`" in message
     }
     return "".join(f"; {name} is one of: {', '.join(words)}" for name, words in listed.items())
 

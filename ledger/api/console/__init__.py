@@ -1,0 +1,1 @@
+"""The static pages: the documentation of the API and the console."""

@@ -75,7 +75,7 @@ SELECT DISTINCT kind, id FROM (
          JOIN virtual_accounts AS a
            ON a.source = $1 AND a.details ->> 'account_no' = n.no
           AND hashtextextended(a.details ->> 'account_no', 0) = hashtextextended(n.no, 0)
-        WHERE a.first_position <= $2) AS found
+        WHERE a.first_position <= $2) AS accounts
  ORDER BY kind, id LIMIT $4
 """  # noqa: S608 - made of the constants above
 # $4 $5 a virtual account's id and number, or neither; $6 first position of the last row read.
@@ -105,8 +105,8 @@ async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
         place = snapshot.places[source].books
         return await snapshot.rows(SELECT_CUSTOMERS_THEN, source, count, *start, place, None)
 
-    async def evaluate(source: str, found: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
-        made = await rows_then(snapshot, source, _keys(found))
+    async def evaluate(source: str, keys: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
+        made = await rows_then(snapshot, source, _keys(keys))
         return [
             row if row is not None and status in (None, row["verification_status"]) else None
             for row in made
@@ -137,8 +137,8 @@ async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
     """Read one customer with everything that named it then. Raises NotFound when nothing did."""
     source, id_ = snapshot.check(params.need("source")), params.need("id")
     place = snapshot.places[source].books
-    found = await snapshot.rows(SELECT_CUSTOMERS_THEN, source, None, None, None, place, id_)
-    rows = [row for row in await rows_then(snapshot, source, _keys(found)) if row is not None]
+    keys = await snapshot.rows(SELECT_CUSTOMERS_THEN, source, None, None, None, place, id_)
+    rows = [row for row in await rows_then(snapshot, source, _keys(keys)) if row is not None]
     belongings = await _belongings(snapshot, source, id_)
     if not rows and not any(belongings.values()) and not await _has_paid(snapshot, source, id_):
         raise NotFound(f"source {source} knew no customer {id_!r} then")
@@ -216,9 +216,9 @@ async def _has_paid(
         number,
     )
     last = 0
-    while found := await snapshot.rows(SELECT_PAID_THEN, *within, last, STREAMS_AT_ONCE):
-        last = found[-1]["first_position"]
-        for row in await rows_then(snapshot, source, _keys(found)):
+    while keys := await snapshot.rows(SELECT_PAID_THEN, *within, last, STREAMS_AT_ONCE):
+        last = keys[-1]["first_position"]
+        for row in await rows_then(snapshot, source, _keys(keys)):
             if row is not None and row["customer_id"] == id_ and _is_through(row, account):
                 return True
     return False

@@ -163,8 +163,8 @@ async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
     async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[DatabaseRow]:
         return await snapshot.rows(SELECT_CURRENCIES, source, count, *start, currency)
 
-    async def evaluate(source: str, found: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
-        names = [row["currency"] for row in found]
+    async def evaluate(source: str, rows: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
+        names = [row["currency"] for row in rows]
         every = [(account, name) for account in (AVAILABLE, HELD, INCOMING) for name in names]
         sums = await balance_index.sums(snapshot.connection, bound(snapshot, source), every)
         return [_wallet(source, name, sums) for name in names]
@@ -205,10 +205,10 @@ async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
     async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[DatabaseRow]:
         return await snapshot.rows(SELECT_ACCOUNTS, source, count, *start, *filters)
 
-    async def evaluate(source: str, found: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
-        every = [(row["account"], row["currency"]) for row in found]
+    async def evaluate(source: str, rows: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
+        every = [(row["account"], row["currency"]) for row in rows]
         sums = await balance_index.sums(snapshot.connection, bound(snapshot, source), every)
-        return [_balance(row, *sums[account]) for row, account in zip(found, every, strict=True)]
+        return [_balance(row, *sums[account]) for row, account in zip(rows, every, strict=True)]
 
     key = {"account": str, "currency": str}
     rows, following = await page(snapshot, params, key, candidates, evaluate)
@@ -263,8 +263,8 @@ async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
         place = snapshot.places[source].books
         return await snapshot.rows(SELECT_CANDIDATES, source, count, *start, place, *texts)
 
-    async def evaluate(source: str, found: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
-        made = await _transactions(snapshot, source, [(row["kind"], row["id"]) for row in found])
+    async def evaluate(source: str, rows: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
+        made = await _transactions(snapshot, source, [(row["kind"], row["id"]) for row in rows])
         return [row if row is not None and _is_listed(row, params) else None for row in made]
 
     rows, following = await page(snapshot, params, {"first_position": int}, candidates, evaluate)
@@ -272,12 +272,12 @@ async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
     for source in snapshot.places:
         keys = [(row["kind"], row["id"]) for row in rows if row["source"] == source]
         steps[source] = await histories_then(snapshot, source, keys) if keys else {}
-    found = [
+    listed = [
         from_row(Transaction, row, history=steps[row["source"]].get((row["kind"], row["id"]), []))
         for row in rows
     ]
     return Transactions(
-        transactions=found, next=following, position=snapshot.position, as_of=snapshot.as_of
+        transactions=listed, next=following, position=snapshot.position, as_of=snapshot.as_of
     )
 
 
@@ -288,8 +288,8 @@ async def _transactions(
     named = [row for row in made if row is not None and row["idempotency_id"] is not None]
     columns = [[row[name] for row in named] for name in ("kind", "id", "idempotency_id")]
     place = snapshot.places[source].books, snapshot.effective_at
-    found = await snapshot.rows(SELECT_REUSED, source, *columns, *place) if named else []
-    reused = {(row["kind"], row["id"]) for row in found}
+    sharing = await snapshot.rows(SELECT_REUSED, source, *columns, *place) if named else []
+    reused = {(row["kind"], row["id"]) for row in sharing}
     for row in made:
         if row is not None:
             flags = list(row["flags"] or ())
@@ -322,24 +322,24 @@ async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDet
     source, id_ = snapshot.check(params.need("source")), params.need("id")
     kind = params.text("kind")
     known = [row["kind"] for row in await snapshot.rows(SELECT_KINDS_OF, source, id_)]
-    keys = [(each, id_) for each in known if kind in (None, each)]
-    found = [row for row in await _transactions(snapshot, source, keys) if row is not None]
-    if not found:
+    keys = [(name, id_) for name in known if kind in (None, name)]
+    rows = [row for row in await _transactions(snapshot, source, keys) if row is not None]
+    if not rows:
         of_kind = f" of kind {kind}" if kind else ""
         raise NotFound(f"source {source} had no transaction {id_!r}{of_kind} then")
-    if len(found) > 1:
-        names = ", ".join(row["kind"] for row in found)
+    if len(rows) > 1:
+        names = ", ".join(row["kind"] for row in rows)
         raise Conflicting(
             f"several transactions have the id {id_!r}; add ?kind= with one of: {names}"
         )
-    stream = (found[0]["kind"], id_)
+    stream = (rows[0]["kind"], id_)
     within = (snapshot.places[source].books, snapshot.effective_at)
     history = await histories_then(snapshot, source, [stream])
     lines = await snapshot.rows(SELECT_ENTRIES_OF_THEN, source, *stream, *within)
     events = await snapshot.rows(SELECT_EVENTS_OF_THEN, source, *stream, *within)
     return from_row(
         TransactionDetail,
-        found[0],
+        rows[0],
         history=history.get(stream, []),
         entries=[from_row(Entry, line) for line in lines],
         events=[from_row(Mention, event) for event in events],

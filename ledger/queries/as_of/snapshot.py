@@ -149,11 +149,11 @@ async def _position(
         raise InvalidRequest(
             f"position {named} is beyond the log of {source}: it ends at {place.head}"
         )
-    found = [position for position in (named,) if position is not None]
+    limits = [position for position in (named,) if position is not None]
     if recorded_at is not None:
         row = await snapshot.row(SELECT_POSITION_AT, source, recorded_at)
-        found.append(row["position"] if row else 0)
-    position = min(found, default=place.books)
+        limits.append(row["position"] if row else 0)
+    position = min(limits, default=place.books)
     if position > place.books:
         raise BooksBehind(f"{source}:{position}")
     return position
@@ -183,16 +183,16 @@ async def page(
         start: list[Any] = after(params, source, list(kinds.values()))
         more = True
         while more:
-            found = await candidates(source, STREAMS_AT_ONCE, start)
-            for key, row in zip(found, await evaluate(source, found), strict=True):
+            keys = await candidates(source, STREAMS_AT_ONCE, start)
+            for key, row in zip(keys, await evaluate(source, keys), strict=True):
                 if row is not None and len(rows) == params.limit:
                     return rows, write_cursor(last)
                 start = [key[name] for name in kinds]
                 if row is not None:
                     rows.append(row)
                     last = [source, *start]
-            looked_at += len(found)
-            more = len(found) == STREAMS_AT_ONCE
+            looked_at += len(keys)
+            more = len(keys) == STREAMS_AT_ONCE
             if more and looked_at >= LOOKED_AT_MAX:
                 return rows, write_cursor([source, *start])
     return rows, None
@@ -208,8 +208,8 @@ async def rows_then(
     links = refold.links_of(keys)
     if links:
         place = snapshot.places[source].books
-        found = await snapshot.rows(SELECT_LINKED_THEN, source, sorted(links), place)
-        related = [(row["kind"], row["id"]) for row in found]
+        linked = await snapshot.rows(SELECT_LINKED_THEN, source, sorted(links), place)
+        related = [(row["kind"], row["id"]) for row in linked]
         await _refold(snapshot, refold, [key for key in related if key not in set(keys)])
         refold.relate(related)
     return [refold.row(key) for key in keys]

@@ -153,7 +153,7 @@ async def test_version_is_printed_and_help_names_every_command() -> None:
         (["exceptions", "resolve", "abc", "--action", "forget"], "forget"),
         (["export"], "either --audit FILE or --format"),
         (["export", "--audit", "x", "--format", "csv"], "either --audit FILE or --format"),
-        (["export", "--audit", "x", "--what", "events"], "an audit pack goes to its own FILE"),
+        (["export", "--audit", "x", "--what", "events"], "an audit pack takes its own FILE"),
         (["export", "--audit", "x", "--position", "7"], "write straitsx:7"),
         (["export", "--format", "csv", "--source", "a", "--source", "b"], "about one --source"),
         (["export", "--format", "csv", "--json"], "name it with --out FILE"),
