@@ -68,17 +68,17 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
    AND ($11::bigint IS NULL OR position <= $11)
  ORDER BY position, line LIMIT $2
 """
-# $5 an account, $11 to $12 the blocks of positions to read. The condition on effective_at is always
+# $5 an account, $11 to $12 the shards of positions to read. The condition on effective_at is always
 # true: with it the planner takes the index of accounts. OFFSET 0 keeps the subquery apart, so that
-# each block is one look-up in that index.
+# each shard is one look-up in that index.
 SELECT_LINES: Final = """
-SELECT l.* FROM generate_series($11::bigint, $12::bigint) AS blocks(block)
+SELECT l.* FROM generate_series($11::bigint, $12::bigint) AS shards(shard)
  CROSS JOIN LATERAL (
        SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
               recorded_at
          FROM entries
         WHERE source = $1 AND account = $5
-          AND (position >> 16 << 32) + hashtext(account) = (block << 32) + hashtext($5)
+          AND (position >> 16 << 32) + hashtext(account) = (shard << 32) + hashtext($5)
           AND effective_at > '-infinity'
           AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
           AND $6::text IS NULL
@@ -157,7 +157,7 @@ class JournalLines(Listing):
 
     The first filter is the account; the statement's last one is a position. Lines of one account
     are read from the next few thousand positions first, where a busy account has a full page, and
-    then block by block: `within` takes, after the filters, the first and the last block to read,
+    then shard by shard: `within` takes, after the filters, the first and the last shard to read,
     in steps that double.
     """
 

@@ -70,15 +70,15 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
    AND ($13::bigint IS NULL OR position <= $13)
  ORDER BY position, line LIMIT $2
 """
-# $5 an account, $13 to $14 the blocks of positions to read; otherwise as SELECT_LINES.
+# $5 an account, $13 to $14 the shards of positions to read; otherwise as SELECT_LINES.
 SELECT_LINES_THEN: Final = """
-SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS blocks(block)
+SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS shards(shard)
  CROSS JOIN LATERAL (
        SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
               recorded_at
          FROM entries
         WHERE source = $1 AND account = $5
-          AND (position >> 16 << 32) + hashtext(account) = (block << 32) + hashtext($5)
+          AND (position >> 16 << 32) + hashtext(account) = (shard << 32) + hashtext($5)
           AND effective_at > '-infinity'
           AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
           AND $6::text IS NULL

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from ledger.books.balance_index import SLICE_BITS
+from ledger.books.balance_index import SHARD_BITS
 from ledger.books.generations import use_generation
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
@@ -143,11 +143,11 @@ async def test_the_lines_of_an_account_are_found_in_every_part_of_a_long_journal
     for number in range(1, 4):
         await service.post_json("straitsx", payment(number, fees="0"))
     await service.fold()
-    head = 10 * 2**SLICE_BITS
+    head = 10 * 2**SHARD_BITS
     async with service.database.service() as connection:
         await use_generation(connection, service.generation)
         for place in (2, 3, 5, 9):
-            await connection.execute(AGAIN, place * 2**SLICE_BITS)
+            await connection.execute(AGAIN, place * 2**SHARD_BITS)
         await connection.execute("UPDATE checkpoints SET position = $1", head)
     async with service.database.owner() as connection:
         await connection.execute("UPDATE ledger.heads SET position = $1", head)
@@ -156,14 +156,14 @@ async def test_the_lines_of_an_account_are_found_in_every_part_of_a_long_journal
     places = [entry["position"] for entry in whole]
     assert len(places) == 3 + 4 * 3
     assert places == sorted(places)
-    assert places[-1] >> SLICE_BITS == 9
+    assert places[-1] >> SHARD_BITS == 9
     for limit in (1, 2, 4, 7):
         pages = await service.pages("/v1/entries", "entries", limit=limit, **wanted)
         assert [entry for page in pages for entry in page] == whole
         then = {"position": f"straitsx:{head}", **wanted}
         pages = await service.pages("/v1/entries", "entries", limit=limit, **then)
         assert [entry for page in pages for entry in page] == whole
-    until = await service.ask("/v1/entries", position=f"straitsx:{3 * 2**SLICE_BITS}", **wanted)
+    until = await service.ask("/v1/entries", position=f"straitsx:{3 * 2**SHARD_BITS}", **wanted)
     assert [entry["position"] for entry in until["entries"]] == places[:6]
     assert {entry["account"] for entry in whole} == {"assets:wallet:available"}
 
