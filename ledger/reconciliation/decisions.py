@@ -24,8 +24,7 @@ from ledger.eventlog.new_event import NewEvent, operator_event
 from ledger.evidence.authenticity import mark_event
 from ledger.model import plain, shown
 from ledger.queries.snapshot import DatabaseRow, Snapshot
-from ledger.reconciliation import items as kinds
-from ledger.reconciliation.items import TIMING, ZERO
+from ledger.reconciliation.items import AMOUNT, FEE, MISSING_IN_LEDGER, TIMING, ZERO
 from ledger.reconciliation.result import OPEN, Break, Result
 
 KIND: Final = "adjustment"
@@ -36,7 +35,7 @@ OPENING_ACCOUNT: Final = "equity:opening"
 ACCOUNT: Final = re.compile(
     r"suspense|(expenses|income|equity):[a-z_]{1,40}|liabilities:customers:\S{1,200}", re.ASCII
 )
-CHARGED: Final = frozenset({kinds.FEE, kinds.MISSING_IN_LEDGER, kinds.AMOUNT})
+CHARGED: Final = frozenset({FEE, MISSING_IN_LEDGER, AMOUNT})
 
 SELECT_BREAK: Final = """
 SELECT source, currency, id, type, state, anchor, rule, items, difference, gap, at
@@ -197,7 +196,7 @@ async def post_tolerated(
 
 def _is_tolerated(each: Break, limit: Decimal) -> bool:
     is_small = each.difference != 0 and abs(each.difference) <= limit
-    return each.type == kinds.AMOUNT and each.action is None and is_small
+    return each.type == AMOUNT and each.action is None and is_small
 
 
 async def _find_break(snapshot: Snapshot, break_id: str) -> DatabaseRow:
@@ -221,13 +220,13 @@ async def _check_match(snapshot: Snapshot, row: DatabaseRow, items: Sequence[str
         raise Conflicting(
             f"{matched['item']} is already matched, by {matched['anchor']}; an item has one match"
         )
-    lines, kinds_of, ids = _split(items)
-    if KIND in kinds_of:
+    lines, kinds, ids = _split(items)
+    if KIND in kinds:
         raise InvalidRequest(
             "the posting of a decision cannot be matched; name lines and transactions"
         )
     stated = await snapshot.row(SELECT_STATEMENT_AMOUNT, source, currency, lines) or NOTHING
-    booked = await snapshot.row(SELECT_LEDGER_AMOUNT, source, currency, kinds_of, ids) or NOTHING
+    booked = await snapshot.row(SELECT_LEDGER_AMOUNT, source, currency, kinds, ids) or NOTHING
     missing = {*items} - {*stated["keys"]} - {*booked["keys"]}
     if missing:
         raise InvalidRequest(
@@ -244,7 +243,7 @@ async def _check_match(snapshot: Snapshot, row: DatabaseRow, items: Sequence[str
 
 def _split(items: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Return the ids of the lines, and kinds and ids of the transactions."""
-    lines, kinds_of, ids = [], [], []
+    lines, kinds, ids = [], [], []
     for item in items:
         kind, colon, name = item.partition(":")
         if not colon or not name:
@@ -254,9 +253,9 @@ def _split(items: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
         if kind == "line":
             lines.append(name)
         else:
-            kinds_of.append(kind)
+            kinds.append(kind)
             ids.append(name)
-    return lines, kinds_of, ids
+    return lines, kinds, ids
 
 
 async def _legs(
@@ -297,14 +296,14 @@ async def _void_legs(
     snapshot: Snapshot, row: DatabaseRow, request: DecisionRequest, difference: Decimal
 ) -> Legs:
     """Reverse a transaction that the provider does not have; post a line to suspense."""
-    lines, kinds_of, ids = _split(row["items"])
+    lines, kinds, ids = _split(row["items"])
     if not row["items"]:
         raise InvalidRequest(
             f"void is for transactions and lines; write_off posts to {OPENING_ACCOUNT}"
         )
     if not ids:
         return [(AVAILABLE, -difference), (request.account or SUSPENSE, difference)]
-    rows = await snapshot.rows(SELECT_LEGS, row["source"], row["currency"], kinds_of, ids)
+    rows = await snapshot.rows(SELECT_LEGS, row["source"], row["currency"], kinds, ids)
     wallet = sum((r["amount"] for r in rows if r["account"].startswith("assets:wallet:")), ZERO)
     if lines or wallet != difference:
         raise InvalidRequest(
