@@ -7,9 +7,11 @@ provider must send it again. Other statuses refuse it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
 from typing import Final
 
+import msgspec
 import orjson
 from aiohttp import web
 
@@ -32,14 +34,26 @@ class Refusal(LedgerError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An answer, and the outcome under which it is counted."""
 
     outcome: str
     status: int
     content: Mapping[str, object]
     headers: Mapping[str, str]
+
+    def encode(self) -> bytes:
+        """Return the answer as the bytes of an HTTP response that keeps its connection open."""
+        body = orjson.dumps(self.content)
+        lines = [
+            f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            f"Date: {formatdate(usegmt=True)}",
+            *(f"{name}: {value}" for name, value in self.headers.items()),
+            "\r\n",
+        ]
+        return "\r\n".join(lines).encode() + body
 
     def response(self) -> web.Response:
         """Return the answer as HTTP."""

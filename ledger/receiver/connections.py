@@ -36,7 +36,7 @@ FULL: Final = (
 
 
 class HttpProtocol(Protocol):
-    """What reads from a connection: a protocol of aiohttp."""
+    """What reads from a connection: CallbackProtocol, or a protocol of aiohttp."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -109,8 +109,8 @@ class Connection(asyncio.Protocol):
     """One connection: passes on what comes, and knows whether a request is being answered."""
 
     __slots__ = (
-        "_connections", "_http", "_is_over", "_make_http", "_request", "_transport", "active_at",
-        "address", "began_at", "is_proxy", "is_used", "peer",
+        "_connections", "_http", "_is_answering", "_is_over", "_make_http", "_request",
+        "_transport", "active_at", "address", "began_at", "is_proxy", "is_used", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -121,7 +121,8 @@ class Connection(asyncio.Protocol):
         self._http: HttpProtocol | None = None
         self._transport: asyncio.Transport | None = None
         self._request: web.BaseRequest | None = None
-        """The request that is being answered."""
+        """The request that aiohttp answers."""
+        self._is_answering = False
         self._is_over = False
         """Whether the client sends no more."""
         self.peer = ""
@@ -138,7 +139,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_answering(self) -> bool:
         """Whether a request is being answered."""
-        return self._request is not None
+        return self._is_answering
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let aiohttp read, or answer 503 when there is no room."""
@@ -152,8 +153,18 @@ class Connection(asyncio.Protocol):
             self._transport.write(FULL)
             self._transport.close()
             return
-        self._http = cast("HttpProtocol", self._make_http())
-        self._http.connection_made(transport)
+        self.hand_over(self._make_http())
+
+    def hand_over(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let another protocol read from now on."""
+        assert self._transport is not None
+        self._http = cast("HttpProtocol", protocol)
+        self._http.connection_made(self._transport)
+
+    def pass_on(self, data: bytes) -> None:
+        """Let the protocol read bytes that came before it."""
+        if self._http is not None:
+            self._http.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -167,7 +178,7 @@ class Connection(asyncio.Protocol):
         if self._http is None:
             return
         self.active_at = monotonic()
-        if self.began_at is None and self._request is None:
+        if self.began_at is None and not self._is_answering:
             self.began_at = self.active_at
         self._http.data_received(data)
 
@@ -176,7 +187,7 @@ class Connection(asyncio.Protocol):
         self._is_over = True
         request = self._request
         is_whole = request is None or request.content.is_eof()
-        if is_whole and (request is not None or self.began_at is not None):
+        if is_whole and (self._is_answering or self.began_at is not None):
             self._close_soon()
             return True
         return self._http.eof_received() if self._http is not None else None
@@ -191,16 +202,18 @@ class Connection(asyncio.Protocol):
         if self._http is not None:
             self._http.resume_writing()
 
-    def begin(self, request: web.BaseRequest) -> None:
-        """Note the request that is being answered from now on."""
+    def begin(self, request: web.BaseRequest | None) -> None:
+        """Note the request that is being answered from now on; None is one that came whole."""
         self._request = request
+        self._is_answering = True
         self.began_at = None
-        if self._is_over and not request.content.is_eof():
+        if self._is_over and request is not None and not request.content.is_eof():
             self.drop()  # the rest of its body will never come
 
     def end(self) -> None:
         """Note that its answer is ready."""
         self._request = None
+        self._is_answering = False
         self.is_used = True
         self.active_at = monotonic()
         if self._is_over:
@@ -209,7 +222,7 @@ class Connection(asyncio.Protocol):
     def is_overdue(self, now: float) -> bool:
         """Tell whether a head, or the next request, takes too long."""
         settings = self._connections.settings
-        if self._request is not None:
+        if self._is_answering:
             return False
         if self.began_at is not None:
             return now - self.began_at > settings.header_seconds_max
@@ -231,7 +244,7 @@ class Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(LINGER_SECONDS, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if self._request is None and self._transport is not None:
+        if not self._is_answering and self._transport is not None:
             self._transport.close()
 
 

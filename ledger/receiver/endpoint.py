@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Final
+from typing import Final, TypeAlias
 
+import msgspec
 import orjson
 import structlog
 from aiohttp import web
+from multidict import MultiMapping
 
 from ledger.config.settings import Settings
 from ledger.config.source import EVENT_NAME, Source
-from ledger.errors import DatabaseUnavailable, Overloaded
+from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.eventlog.appender import AppendResult, InFlightLimit, Log
 from ledger.eventlog.new_event import NewEvent, callback_event
 from ledger.evidence.authenticity import mark_event
@@ -31,7 +33,7 @@ from ledger.receiver.answers import (
     unavailable,
     unexpected,
 )
-from ledger.receiver.connections import connection_of
+from ledger.receiver.connections import Connection, connection_of
 from ledger.receiver.delivery_log import DeliveryLog
 from ledger.registry import UNREADABLE, ParsedCallback, Registry
 from ledger.runtime import addresses
@@ -60,6 +62,24 @@ COMPRESSIONS: Final = frozenset(
 """Content codings that compress; what else senders write there (`utf-8`) codes nothing."""
 
 
+Headers: TypeAlias = MultiMapping[str]
+
+
+class Incoming(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a callback before its body is read."""
+
+    name: str
+    """The source that its path names."""
+    path_event: str | None
+    method: str
+    headers: Headers
+    query: str
+    peer: str
+    """The sender's address."""
+    body_bytes: int
+    """The length that it states for its body; 0 when it states none."""
+
+
 @dataclass(slots=True)
 class Receiver:
     """Everything one receiver process needs to take callbacks."""
@@ -86,85 +106,114 @@ class Receiver:
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request under /callbacks, whatever happens to it."""
-        name = request.match_info.get("source", "")
         started = perf_counter()
-        self.in_flight += 1
-        self.idle.clear()
+        incoming = self._incoming(request)
+        self.begin()
         try:
-            answer = await self._answer(request, name)
+            answer = await self._answer(request, incoming)
         finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self.idle.set()
-        label = name if name in self.settings.sources else "unknown"
+            self.end()
+        label = incoming.name if incoming.name in self.settings.sources else "unknown"
         self.counters.count(label, answer.outcome, answer.status, perf_counter() - started)
         return answer.response()
 
-    async def _answer(self, request: web.Request, name: str) -> Answer:
-        peer = self._peer(request)
+    def begin(self) -> None:
+        """Count a callback that is being answered."""
+        self.in_flight += 1
+        self.idle.clear()
+
+    def end(self) -> None:
+        """Count a callback that is answered."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()
+
+    async def _answer(self, request: web.Request, incoming: Incoming) -> Answer:
         try:
-            return await self._take(request, name, peer)
+            return await self._take(request, incoming)
         except Refusal as error:
-            self._record(request, name, peer, "refused", error.status, error.reason)
+            self._record(incoming, "refused", error.status, error.reason)
             return refuse(error, is_read=request.content.is_eof())
         except (Overloaded, DatabaseUnavailable, TimeoutError) as error:
-            self._record(request, name, peer, "failed", 503, type(error).__name__)
-            return unavailable(error, closes=self.stopping or not request.content.is_eof())
+            return self._unavailable(incoming, error, is_read=request.content.is_eof())
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:
-            LOGGER.exception("callback_failed", source=name)
-            self._record(request, name, peer, "failed", 500, type(error).__name__)
-            return unexpected()
+            LOGGER.exception("callback_failed", source=incoming.name)
+            return self._unexpected(incoming, error)
 
-    async def _take(self, request: web.Request, name: str, peer: str) -> Answer:
+    async def _take(self, request: web.Request, incoming: Incoming) -> Answer:
         """Append a callback. Raises Refusal, or what leaves unknown whether it was appended."""
-        source, path_event = self._admit(request, name, peer)
+        source = self.admit(incoming)
         body = await self._body(request)
-        is_query = not body and bool(request.query_string)
-        if is_query:
-            # The query is what is stored, so it must be signed: a signature over nothing proves
-            # nothing of it.
-            body = request.rel_url.raw_query_string.encode()
-        kept = self._authenticate(request, name, body)
-        if is_query or (request.content_type == FORM and not OBJECT.match(body)):
-            callback = UNSUPPORTED
-        else:
-            callback = self.registry.read(source.provider, path_event, body)
-        headers = headers_to_keep(request, kept)
-
-        def event_of(callback: ParsedCallback) -> NewEvent:
-            new_event = callback_event(
-                name, callback, body, received_at=self.now(), path_event=path_event, peer=peer,
-                headers=headers,
-            )  # fmt: skip
-            return mark_event(source, name, new_event)
-
-        new_event = event_of(callback)
-        result: AppendResult = await self.log.appenders[name].append(new_event)
+        new_event = self.event_of(incoming, source, body)
+        appender = self.log.appenders[source.name]
+        result: AppendResult = await appender.append(new_event)
         if not result.is_same_resource:
-            new_event = event_of(_mismatch(result.position))
-            result = await self.log.appenders[name].append(new_event)
-        return acknowledge(name, new_event, result)
+            mismatch = _mismatch(result.position)
+            new_event = self.event_of(incoming, source, body, mismatch)
+            result = await appender.append(new_event)
+        return acknowledge(source.name, new_event, result)
 
-    def _admit(self, request: web.Request, name: str, peer: str) -> tuple[Source, str | None]:
+    def answer_of(
+        self, incoming: Incoming, new_event: NewEvent, result: AppendResult | LedgerError
+    ) -> Answer:
+        """Return the answer to a callback that was submitted whole."""
+        match result:
+            case AppendResult():
+                return acknowledge(incoming.name, new_event, result)
+            case DatabaseUnavailable():
+                return self._unavailable(incoming, result, is_read=True)
+            case _:
+                return self._unexpected(incoming, result)
+
+    def admit(self, incoming: Incoming) -> Source:
         """Check everything that needs no body. Raises Refusal, or Overloaded when stopping."""
         if self.stopping:
             raise Overloaded("the service is stopping; send the callback again")
-        source = self.settings.sources.get(name)
+        source = self.settings.sources.get(incoming.name)
         if source is None:
-            raise Refusal(404, "unknown_source", f"there is no source {name!r} here")
-        path_event = request.match_info.get("event")
-        if path_event is not None:
-            self._check_event(source, path_event)
-        if request.method != METHOD:
+            raise Refusal(404, "unknown_source", f"there is no source {incoming.name!r} here")
+        if incoming.path_event is not None:
+            self._check_event(source, incoming.path_event)
+        if incoming.method != METHOD:
             raise Refusal(405, "method", "callbacks are posted")
-        if not addresses.allowed(source.allow_ips, peer):
+        if not addresses.allowed(source.allow_ips, incoming.peer):
             raise Refusal(403, "address", "this address may not post here")
         if not source.secrets:
-            _check_is_local(request)
-        self._check_body(request)
-        return source, path_event
+            _check_is_local(incoming.headers)
+        _check_codings(incoming.headers)
+        if incoming.body_bytes > self.settings.body_bytes_max:
+            raise self._too_large()
+        return source
+
+    def event_of(
+        self, incoming: Incoming, source: Source, body: bytes,
+        callback: ParsedCallback | None = None,
+    ) -> NewEvent:  # fmt: skip
+        """Return the event of an admitted callback, read or as `callback` has it.
+
+        Raises Refusal when it is not authentic.
+        """
+        is_query = not body and bool(incoming.query)
+        if is_query:
+            # The query is what is stored, so it must be signed: a signature over nothing proves
+            # nothing of it.
+            body = incoming.query.encode()
+        scheme, now = self.schemes[source.name], self.now()
+        proof = scheme.proof(incoming.headers)
+        reason = scheme.refusal(proof, body, now)
+        if reason is not None:
+            raise Refusal(401, reason, "not authenticated")
+        if callback is None and (is_query or _is_form(incoming.headers, body)):
+            callback = UNSUPPORTED
+        if callback is None:
+            callback = self.registry.read(source.provider, incoming.path_event, body)
+        new_event = callback_event(
+            source.name, callback, body, received_at=now, path_event=incoming.path_event,
+            peer=incoming.peer, headers=headers_to_keep(incoming, scheme.kept(proof)),
+        )  # fmt: skip
+        return mark_event(source, source.name, new_event)
 
     def _check_event(self, source: Source, path_event: str) -> None:
         """Raise Refusal for an event that the provider does not have, if it documents any."""
@@ -173,16 +222,6 @@ class Receiver:
         names = self.registry.dispatch.events.get(source.provider)
         if names and path_event not in names:
             raise Refusal(404, "unknown_event", f"{source.provider} has no event of this name")
-
-    def _check_body(self, request: web.Request) -> None:
-        """Raise Refusal for a body that is coded or too large, as far as the headers tell."""
-        headers = request.headers
-        if "Content-Encoding" in headers and _words(request, "Content-Encoding") & COMPRESSIONS:
-            raise Refusal(415, "content_encoding", "send the body uncompressed")
-        if "Transfer-Encoding" in headers and _words(request, "Transfer-Encoding") - {"chunked"}:
-            raise Refusal(501, "transfer_encoding", "send the body uncompressed, at most chunked")
-        if (request.content_length or 0) > self.settings.body_bytes_max:
-            raise self._too_large()
 
     def _too_large(self) -> Refusal:
         return Refusal(413, "too_large", f"bodies end at {self.settings.body_bytes_max} bytes")
@@ -201,49 +240,69 @@ class Receiver:
         except TimeoutError as error:
             raise Overloaded("the body took too long; send the callback again") from error
 
-    def _authenticate(self, request: web.Request, name: str, body: bytes) -> dict[str, str]:
-        """Return the headers to keep of a sender's proof. Raises Refusal for one that fails."""
-        scheme = self.schemes[name]
-        proof = scheme.proof(request.headers)
-        reason = scheme.refusal(proof, body, self.now())
-        if reason is not None:
-            raise Refusal(401, reason, "not authenticated")
-        return scheme.kept(proof)
+    def _incoming(self, request: web.Request) -> Incoming:
+        path, headers = request.match_info, request.headers
+        return Incoming(
+            path.get("source", ""), path.get("event"), request.method, headers,
+            request.rel_url.raw_query_string, self.peer(connection_of(request), headers),
+            request.content_length or 0,
+        )  # fmt: skip
 
-    def _peer(self, request: web.Request) -> str:
+    def peer(self, connection: Connection | None, headers: Headers) -> str:
         """Return the sender's address; X-Forwarded-For counts only from a trusted proxy."""
-        connection = connection_of(request)
-        if connection is not None and not connection.is_proxy:
+        if connection is None:
+            return ""
+        if not connection.is_proxy:
             return connection.peer
         # Every line counts: a sender can write the first, its proxy then adds another.
-        forwarded_for = ",".join(request.headers.getall(FORWARDED_FOR, ()))
+        forwarded_for = ",".join(headers.getall(FORWARDED_FOR, ()))
         proxies = self.settings.trusted_proxies
-        return addresses.sender(request.remote, forwarded_for, proxies) or ""
+        return addresses.sender(connection.peer, forwarded_for, proxies) or ""
 
-    def _record(
-        self, request: web.Request, name: str, peer: str, outcome: str, status: int, reason: str
-    ) -> None:
+    def _unavailable(self, incoming: Incoming, error: Exception, *, is_read: bool) -> Answer:
+        self._record(incoming, "failed", 503, type(error).__name__)
+        return unavailable(error, closes=self.stopping or not is_read)
+
+    def _unexpected(self, incoming: Incoming, error: Exception) -> Answer:
+        self._record(incoming, "failed", 500, type(error).__name__)
+        return unexpected()
+
+    def _record(self, incoming: Incoming, outcome: str, status: int, reason: str) -> None:
         """Record a delivery that is not acknowledged."""
+        name = incoming.name
         self.deliveries.record(
             source=name,
             at=self.now(),
             outcome=outcome,
             answer=status,
-            path_event=(request.match_info.get("event") or "")[:64] or None,
-            peer=peer,
+            path_event=(incoming.path_event or "")[:64] or None,
+            peer=incoming.peer,
             reason=f"{reason} {name[:64]!r}" if reason == "unknown_source" else reason,
-            body_bytes=request.content_length or 0,
+            body_bytes=incoming.body_bytes,
         )
 
 
-def _check_is_local(request: web.Request) -> None:
+def _check_is_local(headers: Headers) -> None:
     """Raise Refusal for an unsigned callback that may come from elsewhere than this machine."""
-    if "Origin" in request.headers:
+    if "Origin" in headers:
         # A page in a browser on this machine may post here without asking, but only thus.
         raise Refusal(403, "origin", "unsigned callbacks come from programs, not from pages")
-    if addresses.is_forwarded(request.headers):
+    if addresses.is_forwarded(headers):
         # A proxy on this machine passes on what comes from anywhere.
         raise Refusal(403, "forwarded", "unsigned callbacks come from this machine only")
+
+
+def _check_codings(headers: Headers) -> None:
+    """Raise Refusal for a body that is compressed, or sent in another way than in chunks."""
+    if "Content-Encoding" in headers and _words(headers, "Content-Encoding") & COMPRESSIONS:
+        raise Refusal(415, "content_encoding", "send the body uncompressed")
+    if "Transfer-Encoding" in headers and _words(headers, "Transfer-Encoding") - {"chunked"}:
+        raise Refusal(501, "transfer_encoding", "send the body uncompressed, at most chunked")
+
+
+def _is_form(headers: Headers, body: bytes) -> bool:
+    content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return content_type == FORM and not OBJECT.match(body)
 
 
 def _mismatch(position: int) -> ParsedCallback:
@@ -252,17 +311,17 @@ def _mismatch(position: int) -> ParsedCallback:
     return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), EVENT_MISMATCH, detail)
 
 
-def headers_to_keep(request: web.Request, proof: Mapping[str, str]) -> str:
+def headers_to_keep(incoming: Incoming, proof: Mapping[str, str]) -> str:
     """Return the headers that an event keeps as a JSON object.
 
     `proof` is what the source's scheme keeps of its headers (`Scheme.kept`), never a secret.
     """
-    header = request.headers.get
+    header = incoming.headers.get
     common = {"Content-Type": header("Content-Type"), "User-Agent": header("User-Agent")}
     kept = {name: value[:HEADER_CHARS_MAX] for name, value in common.items() if value}
     kept.update(proof)
-    if request.query_string:
-        kept["Query"] = request.rel_url.raw_query_string
+    if incoming.query:
+        kept["Query"] = incoming.query
     try:
         return orjson.dumps(kept).decode()
     except orjson.JSONEncodeError:
@@ -270,9 +329,9 @@ def headers_to_keep(request: web.Request, proof: Mapping[str, str]) -> str:
         return orjson.dumps(ascii_only).decode()
 
 
-def _words(request: web.Request, name: str) -> set[str]:
+def _words(headers: Headers, name: str) -> set[str]:
     """Return the words of a header field that is a list, in lower case."""
-    value = ",".join(request.headers.getall(name, ()))
+    value = ",".join(headers.getall(name, ()))
     return {word for part in value.split(",") if (word := part.strip().lower())}
 
 

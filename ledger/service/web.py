@@ -27,6 +27,7 @@ from ledger.errors import (
 )
 from ledger.eventlog.appender import Log
 from ledger.queries.snapshot import open_snapshot
+from ledger.receiver.callback_protocol import CallbackServer
 from ledger.receiver.connections import Connection, Connections, track_requests
 from ledger.receiver.delivery_log import DeliveryLog
 from ledger.receiver.endpoint import Receiver, add_receive_routes
@@ -175,6 +176,7 @@ class Web:
     runner: web.AppRunner
     server: asyncio.AbstractServer
     connections: Connections
+    callbacks: CallbackServer
     watching: asyncio.Task[None]
 
     @classmethod
@@ -194,14 +196,16 @@ class Web:
         assert http is not None
 
         connections = Connections(settings)
+        callbacks = CallbackServer(app[RECEIVER], http)
+        make = http if role == "query" else callbacks
 
         def accept() -> asyncio.BaseProtocol:
-            return Connection(connections, http)
+            return Connection(connections, make)
 
         loop = asyncio.get_running_loop()
         server = await loop.create_server(accept, sock=sock, backlog=BACKLOG)
         watching = asyncio.create_task(connections.watch())
-        return cls(settings, app, runner, server, connections, watching)
+        return cls(settings, app, runner, server, connections, callbacks, watching)
 
     async def stop(self) -> None:
         """Refuse new callbacks with 503, finish those accepted, then close everything."""
@@ -213,5 +217,6 @@ class Web:
         except TimeoutError:
             LOGGER.warning("drain_incomplete", events=receiver.in_flight)
         self.server.close()
+        self.callbacks.close()
         self.watching.cancel()
         await self.runner.cleanup()

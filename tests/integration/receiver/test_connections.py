@@ -26,6 +26,11 @@ from tests.integration.receiver.test_receiver_limits import (
 )
 from tests.integration.receiver.test_requests import answer, body, request
 
+FAST_PATH: tuple[str, ...] = ()
+AIOHTTP = ("TE: trailers",)
+"""A field with which a request is left to aiohttp."""
+paths = pytest.mark.parametrize("lines", [FAST_PATH, AIOHTTP], ids=["fast path", "aiohttp"])
+
 
 @asynccontextmanager
 async def opened(
@@ -56,9 +61,10 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
     return True
 
 
+@paths
 @pytest.mark.parametrize("sent", [b"", b"POST /callbacks/str", head("X-Slow: 1")[:-2]])
 async def test_idle_connections_of_one_address_keep_nobody_out(
-    database: Database, sent: bytes
+    database: Database, lines: tuple[str, ...], sent: bytes
 ) -> None:
     limits = {"connections_max": 40, "connections_per_address_max": 20}
     async with receiving(database, **limits) as listening, AsyncExitStack() as stack:
@@ -67,8 +73,8 @@ async def test_idle_connections_of_one_address_keep_nobody_out(
             writer.write(sent)
         began = time.monotonic()
         for number in range(1, 31):
-            assert await post(listening.port, "127.0.0.3", number) == 200
-            assert await post(listening.port, "127.0.0.2", number) == 200
+            assert await post(listening.port, "127.0.0.3", number, *lines) == 200
+            assert await post(listening.port, "127.0.0.2", number, *lines) == 200
         assert time.monotonic() - began < SECONDS_MAX
 
 
@@ -93,14 +99,17 @@ async def test_the_idlest_connection_of_the_busiest_address_makes_room(database:
             assert (await answer(reader))[0] == 200
 
 
-async def test_a_request_on_its_way_is_never_cut_off_for_another(database: Database) -> None:
+@paths
+async def test_a_request_that_is_being_answered_is_never_cut_off(
+    database: Database, lines: tuple[str, ...]
+) -> None:
     async with receiving(database, connections_max=3) as listening, AsyncExitStack() as stack:
         readers = []
         async with stalled(database):
             for number in (1, 2, 3):
                 place = opened(listening.port, f"127.0.0.{number + 1}")
                 reader, writer = await stack.enter_async_context(place)
-                writer.write(request(number))
+                writer.write(request(number, *lines))
                 readers.append(reader)
             await eventually(lambda: _in_flight(listening, 3))
             assert status(await exchange(listening.port, head("Content-Length: 0"))) == 503
@@ -127,20 +136,21 @@ async def test_a_trusted_proxy_may_open_more_connections_than_others(database: D
                 assert not reader.at_eof()
 
 
+@paths
 async def test_a_connection_lives_between_requests_longer_than_a_head_may_take(
-    database: Database,
+    database: Database, lines: tuple[str, ...]
 ) -> None:
     limits = {"header_seconds_max": 0.3, "keepalive_seconds_max": 1.2}
     async with receiving(database, **limits) as listening:
         async with connected(listening.port) as (reader, writer):
             for number in (1, 2):
-                writer.write(request(number))
+                writer.write(request(number, *lines))
                 assert (await answer(reader))[0] == 200
             began = time.monotonic()
             assert await is_closed(reader)
             assert 1.1 < time.monotonic() - began < 3
         async with connected(listening.port) as (reader, writer):
-            writer.write(request(3))
+            writer.write(request(3, *lines))
             assert (await answer(reader))[0] == 200
             began = time.monotonic()
             writer.write(head("X-Slow: 1")[:-4])
@@ -155,18 +165,19 @@ def test_idle_connections_outlive_those_of_load_balancers(database: Database) ->
     assert database.settings.per_address_max == database.settings.connections_max // 4 == 500
 
 
+@paths
 @pytest.mark.parametrize("pause", [False, True])
 async def test_a_client_that_ends_its_side_after_sending_gets_its_answers(
-    database: Database, pause: bool
+    database: Database, lines: tuple[str, ...], pause: bool
 ) -> None:
     async with receiving(database) as listening, connected(listening.port) as (reader, writer):
         if pause:
             async with stalled(database):
-                writer.write(request(1))
+                writer.write(request(1, *lines))
                 writer.write_eof()
                 await eventually(lambda: _in_flight(listening, 1))
         else:
-            writer.write(request(1) + request(2))
+            writer.write(request(1, *lines) + request(2, *lines))
             writer.write_eof()
         for position in range(1, 2 if pause else 3):
             code, _, content = await answer(reader)

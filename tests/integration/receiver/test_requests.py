@@ -1,4 +1,4 @@
-"""Promise: a callback is the same callback, however its bytes arrive."""
+"""Promise: the fast path and aiohttp give the same answers, however the bytes arrive."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from ledger.errors import DatabaseUnavailable
-from ledger.eventlog.appender import AppendRefused, AppendResult
+from ledger.errors import DatabaseUnavailable, LedgerError
+from ledger.eventlog.appender import AppendRefused, AppendResult, OnResult
 from ledger.eventlog.new_event import NewEvent
 from ledger.runtime.addresses import network
 from ledger.service.web import RECEIVER
@@ -54,7 +54,13 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], dic
     return int(lines[0].split(" ")[1]), fields, content
 
 
-async def test_one_connection_posts_many_callbacks(database: Database) -> None:
+def is_handed_over(listening: Listening) -> bool:
+    """Tell whether aiohttp has a connection."""
+    assert listening.web.runner.server is not None
+    return bool(listening.web.runner.server.connections)
+
+
+async def test_many_callbacks_of_one_connection_take_the_fast_path(database: Database) -> None:
     async with receiving(database) as listening, connected(listening.port) as (reader, writer):
         for number in (1, 2, 1):
             writer.write(request(number, "Content-Type: application/json"))
@@ -64,6 +70,7 @@ async def test_one_connection_posts_many_callbacks(database: Database) -> None:
             assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} gmt", fields["date"])
             assert content["position"] == number
         assert content["status"] == "duplicate"
+        assert not is_handed_over(listening)
 
 
 async def test_pipelined_callbacks_are_answered_in_order(database: Database) -> None:
@@ -84,17 +91,10 @@ async def test_a_callback_in_two_pieces_is_the_same_callback(database: Database,
         whole = request(1)
         writer.write(whole[:cut])
         await writer.drain()
-        await eventually(lambda: _true(has_received(listening)))
+        await eventually(lambda: _true(is_handed_over(listening)))
         writer.write(whole[cut:])
         code, _fields, content = await answer(reader)
         assert (code, content["status"]) == (200, "accepted")
-
-
-def has_received(listening: Listening) -> bool:
-    """Tell whether the service has bytes of a request that is not complete."""
-    addresses = listening.web.connections.by_address.values()
-    connections = [connection for here in addresses for connection in here]
-    return any(each.is_answering or each.began_at is not None for each in connections)
 
 
 async def _true(found: bool) -> bool:
@@ -125,27 +125,32 @@ async def test_unusual_header_fields_are_accepted(database: Database, line: str)
         assert (code, content["status"]) == (200, "accepted")
 
 
-async def test_an_event_keeps_what_matters_of_its_request(database: Database) -> None:
+async def test_both_paths_keep_the_same_of_a_request(database: Database) -> None:
     source = replace(database.settings.sources["straitsx"], secrets=("s",))
+    lines = (
+        "Content-Type: application/json",
+        "User-Agent: StraitsX",
+        "X-Forwarded-For: 192.0.2.7, 192.0.2.8",
+    )
     limits = {"sources": {"straitsx": source}, "trusted_proxies": PROXIES}
     async with receiving(database, **limits) as listening:
-        lines = (
-            "Content-Type: application/json",
-            "User-Agent: StraitsX",
-            "X-Forwarded-For: 192.0.2.7, 192.0.2.8",
-            f"Xfers-Signature: {sign('s', BODY)}",
-        )
-        async with connected(listening.port) as (reader, writer):
-            writer.write(request(1, *lines, path="/callbacks/straitsx/paymentStatusUpdated"))
-            assert (await answer(reader))[0] == 200
+        path = "/callbacks/straitsx/paymentStatusUpdated"
+        for number, more in ((1, ()), (2, ("TE: trailers",))):
+            signature = f"Xfers-Signature: {sign('s', body(number))}"
+            async with connected(listening.port) as (reader, writer):
+                writer.write(request(number, *lines, signature, *more, path=path))
+                assert (await answer(reader))[0] == 200
+                assert is_handed_over(listening) == bool(more)
         async with database.service() as connection:
-            row = await connection.fetchrow(SELECT_HEADERS)
-        assert (row["peer"], row["path_event"]) == ("192.0.2.7", "paymentStatusUpdated")
-        assert orjson.loads(row["headers"]) == {
-            "Content-Type": "application/json",
-            "User-Agent": "StraitsX",
-            "Xfers-Signature": sign("s", BODY),
-        }
+            rows = await connection.fetch(SELECT_HEADERS)
+        assert len(rows) == 2
+        for number, row in zip((1, 2), rows, strict=True):
+            assert (row["peer"], row["path_event"]) == ("192.0.2.7", "paymentStatusUpdated")
+            assert orjson.loads(row["headers"]) == {
+                "Content-Type": "application/json",
+                "User-Agent": "StraitsX",
+                "Xfers-Signature": sign("s", body(number)),
+            }
 
 
 async def test_a_sender_that_leaves_has_still_sent_its_callback(database: Database) -> None:
@@ -166,12 +171,16 @@ async def test_a_sender_that_leaves_has_still_sent_its_callback(database: Databa
 class Failing:
     """An appender whose results are all the same error."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: LedgerError) -> None:
         self.error = error
 
     async def append(self, _new_event: NewEvent) -> AppendResult:
         """Fail."""
         raise self.error
+
+    def submit(self, _new_event: NewEvent, on_result: OnResult) -> None:
+        """Fail after a while."""
+        asyncio.get_running_loop().call_soon(on_result, self.error)
 
 
 @pytest.mark.parametrize(
@@ -181,18 +190,19 @@ class Failing:
         (AppendRefused(), 500, "error"),
     ],
 )
+@pytest.mark.parametrize("lines", [(), ("TE: trailers",)], ids=["fast path", "aiohttp"])
 async def test_a_callback_that_may_not_be_stored_is_never_answered_200(
-    database: Database, error: Exception, code: int, stated: str
+    database: Database, error: LedgerError, code: int, stated: str, lines: tuple[str, ...]
 ) -> None:
     async with receiving(database) as listening, connected(listening.port) as (reader, writer):
         appenders: dict[str, Any] = listening.web.app[RECEIVER].log.appenders
         working, appenders["straitsx"] = appenders["straitsx"], Failing(error)
-        writer.write(request(1))
+        writer.write(request(1, *lines))
         answered, fields, content = await answer(reader)
         assert (answered, content["status"]) == (code, stated)
         assert ("retry-after" in fields) == (code == 503)
         appenders["straitsx"] = working
-        writer.write(request(1))
+        writer.write(request(1, *lines))
         assert (await answer(reader))[2]["status"] == "accepted"
 
         async def recorded() -> bool:
