@@ -24,6 +24,9 @@ CODE = [*LEDGER, *ROOT.glob("handlers/*.py"), *ROOT.glob("projections/*.py")]
 FUNCTION_LINES_MAX = 50
 MODULE_LINES_MAX = 500
 """Lines without docstrings."""
+README_LINES_MAX = 40
+MODULES_MAX = 15
+PACKAGES = sorted(path.parent for path in ROOT.glob("ledger/*/__init__.py"))
 PRIVATE_WORDS = {
     "Appended", "Arrival", "Bell", "Breath", "Cover", "Crew", "Door", "Intake", "Judge", "Lane",
     "PaperFold", "Pipe", "Question", "Ring", "Seen", "Shelf", "Shuffle", "SomeoneElseFolds",
@@ -176,6 +179,17 @@ def test_nothing_is_unused() -> None:
         if not (line.startswith(fields_on_the_wire) and "unused variable" in line)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_every_package_introduces_itself(package: Path) -> None:
+    readme = (package / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= README_LINES_MAX
+    sentence = ast.get_docstring(tree(package / "__init__.py")) or ""
+    assert sentence.endswith(".")
+    assert len(sentence.splitlines()) == 1
+    modules = [path for path in package.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= MODULES_MAX
 
 
 def test_classes_have_names_of_the_field() -> None:
