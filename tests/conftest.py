@@ -89,6 +89,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     asyncio.run(_make_template(endpoint, Path(folder) / "template"))
     yield endpoint
     asyncio.run(server.stop())
+    shutil.rmtree(folder)  # it may lie in memory; that of a run that failed is of no use either
 
 
 async def _make_template(endpoint: Endpoint, data_dir: Path) -> None:
