@@ -44,12 +44,12 @@ async def dump(
         if not framework and "state" in names:
             names = [name for name in names if name not in FRAMEWORK]
         left_out = {NUMBERED.get(table), "moved_at"}  # when the books moved is no fact of theirs
-        wanted = ", ".join(name for name in names if name not in left_out)
+        expected = ", ".join(name for name in names if name not in left_out)
         origin = f"{schema}.{table}"
         if table == "cells":
             origin += f" JOIN {schema}.hot ON id = hot"
-            wanted += ", source, account, currency"
-        rows = await connection.fetch(f"SELECT ROW({wanted})::text FROM {origin}")
+            expected += ", source, account, currency"
+        rows = await connection.fetch(f"SELECT ROW({expected})::text FROM {origin}")
         found[table] = sorted(row[0] for row in rows)
     assert len(found) > len(BOOKKEEPING)
     return found

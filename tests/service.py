@@ -85,10 +85,10 @@ class Service:
         seen = self.log.stat().st_size if self.log.exists() else 0
         self.launch()
         if "projector" in self.arguments:
-            self.until(lambda: b"service_ready" in self.said(seen), "service_ready")
+            self.until(lambda: b"service_ready" in self.reported(seen), "service_ready")
             return self
-        self.until(lambda: READY.search(self.said(seen)), "ready line")
-        self.url = READY.findall(self.said(seen))[-1].decode()
+        self.until(lambda: READY.search(self.reported(seen)), "ready line")
+        self.url = READY.findall(self.reported(seen))[-1].decode()
         return self
 
     def until(self, check: Callable[[], Any], what: str) -> None:
@@ -105,7 +105,7 @@ class Service:
         assert self.process is not None, "the service was not started"
         return self.process
 
-    def said(self, offset: int = 0) -> bytes:
+    def reported(self, offset: int = 0) -> bytes:
         """Return what the service printed from `offset` on."""
         with self.log.open("rb") as log:
             log.seek(offset)
@@ -113,7 +113,7 @@ class Service:
 
     def text(self) -> str:
         """Return everything printed, as text."""
-        return self.said().decode("utf-8", "replace")
+        return self.reported().decode("utf-8", "replace")
 
     def pids(self, role: str) -> list[int]:
         """Return the ids of the children of one role (`all`, `projector`, `evidence` …)."""
@@ -247,7 +247,7 @@ class Caller:
         path = f"/callbacks/{source}" + (f"/{event}" if event else "")
         return await self.request("POST", path, data=body, headers=given)
 
-    async def tell(self, source: str, body: bytes, event: str | None = None) -> Json:
+    async def report(self, source: str, body: bytes, event: str | None = None) -> Json:
         """Post a callback that must be taken; return the answer's JSON."""
         reply = await self.post(source, body, event)
         assert reply.status == 200, reply

@@ -79,15 +79,15 @@ async def refused_statement(
 
 async def decide(service: Service, break_id: str, action: str, **more: Any) -> Json:
     """Decide on a break; return the answer."""
-    told = {"action": action, "by": "ann", "note": "checked with the bank", **more}
-    async with service.client.post(f"/v1/breaks/{break_id}/decide", json=told) as answer:
+    stated = {"action": action, "by": "ann", "note": "checked with the bank", **more}
+    async with service.client.post(f"/v1/breaks/{break_id}/decide", json=stated) as answer:
         assert answer.status == 200, await answer.text()
         return dict(orjson.loads(await answer.read()))
 
 
-async def refused_decision(service: Service, break_id: str, **told: Any) -> tuple[int, str]:
+async def refused_decision(service: Service, break_id: str, **stated: Any) -> tuple[int, str]:
     """Decide what is refused; return status and detail."""
-    body = {"by": "ann", "note": "why", **told}
+    body = {"by": "ann", "note": "why", **stated}
     async with service.client.post(f"/v1/breaks/{break_id}/decide", json=body) as answer:
         status, document = await problem(answer)
         return status, document["detail"]

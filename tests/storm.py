@@ -32,7 +32,7 @@ class Storm:
     """Senders that resend everything until it is acknowledged, and what they were told."""
 
     rng: random.Random
-    told: dict[Delivery, set[tuple[str, int]]] = field(default_factory=dict)
+    stated: dict[Delivery, set[tuple[str, int]]] = field(default_factory=dict)
     firsts: Counter[Delivery] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     calm: asyncio.Event = field(default_factory=asyncio.Event)
@@ -40,8 +40,8 @@ class Storm:
     def callbacks(self) -> Iterator[SimulatedCallback]:
         """Tell stories for ever, disturbed: repeated, reordered, contradicted."""
         while True:
-            told = story("everything", self.rng)
-            yield from disturb(told, self.rng, duplicate=0.3, shuffle=True, conflict=True)
+            stated = story("everything", self.rng)
+            yield from disturb(stated, self.rng, duplicate=0.3, shuffle=True, conflict=True)
 
     async def send(self, caller: Caller, feed: Iterator[SimulatedCallback]) -> None:
         """Send callbacks until calm; none is given up."""
@@ -65,22 +65,22 @@ class Storm:
         if reply.status != 200:
             assert reply.status == 503, reply
             return False
-        said = reply.json
-        self.told.setdefault(key, set()).add((said["event_id"], said["position"]))
-        self.firsts[key] += said["status"] != "duplicate"
+        reported = reply.json
+        self.stated.setdefault(key, set()).add((reported["event_id"], reported["position"]))
+        self.firsts[key] += reported["status"] != "duplicate"
         return True
 
 
 def check_log(events: list[Any], heads: dict[str, int], found: Storm) -> None:
     """Everything acknowledged is in the log as it was sent, dense, once; nothing else is."""
     stored = {(row["source"], row["position"]): row for row in events}
-    for (source, event, body), said in found.told.items():
-        assert len(said) == 1, (source, event, said)
-        ((event_id, position),) = said
+    for (source, event, body), reported in found.stated.items():
+        assert len(reported) == 1, (source, event, reported)
+        ((event_id, position),) = reported
         row = stored[source, position]
         assert (row["event_id"], row["path_event"], bytes(row["body"])) == (event_id, event, body)
     assert all(count <= 1 for count in found.firsts.values())
-    assert len(stored) == len(found.told)
+    assert len(stored) == len(found.stated)
     for source in (STRAITSX, GOKART):
         positions = [row["position"] for row in events if row["source"] == source]
         times = [row["recorded_at"] for row in events if row["source"] == source]

@@ -128,7 +128,7 @@ def test_nothing_but_the_registry_imports_handlers_or_projections() -> None:
     assert users == {"ledger.registry", "ledger.simulator.simulate"}
 
 
-def test_every_public_function_says_what_it_does() -> None:
+def test_every_public_function_states_what_it_does() -> None:
     bare = [
         f"{path.relative_to(ROOT)}:{node.name}"
         for path in CODE

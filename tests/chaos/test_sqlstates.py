@@ -105,32 +105,32 @@ class Bench:
 
     async def folded(self, seconds: float = FOLD_SECONDS_MAX) -> None:
         """Wait until the books are where the log is now."""
-        wanted = await self.heads()
+        expected = await self.heads()
         schema = await self.live()
 
         async def check() -> bool:
             rows = await self.owner.fetch(f"SELECT source, position FROM {schema}.checkpoints")
             found = dict(rows)
-            return all(found.get(source, 0) >= place for source, place in wanted.items())
+            return all(found.get(source, 0) >= place for source, place in expected.items())
 
         await eventually(check, seconds)
 
     async def sealed(self) -> None:
         """Wait until what the log is now is sealed."""
-        wanted = await self.heads()
+        expected = await self.heads()
 
         async def check() -> bool:
             found = dict(await self.owner.fetch(SELECT_SEALED))
-            return all(found.get(source, 0) >= place for source, place in wanted.items())
+            return all(found.get(source, 0) >= place for source, place in expected.items())
 
         await eventually(check, BEHIND_SECONDS_MAX)
 
     async def reconciled(self) -> None:
         """Wait until what the log is now is reconciled."""
-        wanted = (await self.heads())["straitsx"]
+        expected = (await self.heads())["straitsx"]
 
         async def check() -> bool:
-            return int(await self.owner.fetchval(SELECT_RUN) or 0) >= wanted
+            return int(await self.owner.fetchval(SELECT_RUN) or 0) >= expected
 
         await eventually(check, BEHIND_SECONDS_MAX)
 
@@ -243,8 +243,8 @@ async def rebuilt(bench: Bench) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     async with asyncio.timeout(REBUILD_SECONDS_MAX):
-        told, _ = await process.communicate()
-    return process.returncode or 0, told.decode()
+        stated, _ = await process.communicate()
+    return process.returncode or 0, stated.decode()
 
 
 async def rebuild_through(bench: Bench, codes: Sequence[str]) -> None:
@@ -253,11 +253,11 @@ async def rebuild_through(bench: Bench, codes: Sequence[str]) -> None:
         print("rebuild", code)
         async with faults.raised(bench.owner, "rebuild", code, hits=1):
             running = asyncio.create_task(rebuilt(bench))
-        status, told = await running
-        assert status in (0, 3), (code, told)
-        assert "Traceback" not in told, (code, told)
-    status, told = await rebuilt(bench)
-    assert status == 0, told
+        status, stated = await running
+        assert status in (0, 3), (code, stated)
+        assert "Traceback" not in stated, (code, stated)
+    status, stated = await rebuilt(bench)
+    assert status == 0, stated
 
 
 @pytest.mark.timeout(600)
@@ -420,8 +420,8 @@ async def test_what_one_row_causes_sets_that_event_apart_until_it_is_tried_again
 async def asked_again(bench: Bench, exception_id: str) -> None:
     """Ask for the event to be tried again, as an operator does."""
     path = f"/v1/exceptions/{exception_id}/resolve"
-    told = {"action": "retry", "by": "ann", "note": "the constraint is gone"}
-    reply = await bench.caller.request("POST", path, json=told)
+    stated = {"action": "retry", "by": "ann", "note": "the constraint is gone"}
+    reply = await bench.caller.request("POST", path, json=stated)
     assert reply.status == 200, reply
 
 

@@ -187,7 +187,7 @@ async def test_paths_above_the_sources_are_404(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_another_method_is_405_and_says_which_would_do(caller: Caller, method: str) -> None:
+async def test_another_method_is_405_and_states_which_would_do(caller: Caller, method: str) -> None:
     reply = await caller.request(method, "/callbacks/straitsx")
     check_refused(reply, 405)
     assert reply.headers["Allow"] == "POST"
@@ -242,15 +242,15 @@ async def test_another_address_than_those_allowed_is_403(caller: Caller) -> None
 
 async def test_a_body_that_contradicts_its_path_is_quarantined(caller: Caller) -> None:
     body = encode(payment(4))
-    said = await caller.tell("straitsx", body, "payoutStatusUpdated")
-    assert (said["status"], said["reason"]) == ("quarantined", "event_mismatch")
-    at = f"straitsx:{said['position']}"
+    reported = await caller.report("straitsx", body, "payoutStatusUpdated")
+    assert (reported["status"], reported["reason"]) == ("quarantined", "event_mismatch")
+    at = f"straitsx:{reported['position']}"
     found = await caller.ask("/v1/exceptions", reason="event_mismatch", at_least=at)
-    assert found["exceptions"][0]["event"]["position"] == said["position"]
-    event = await caller.ask(f"/v1/events/straitsx/{said['position']}")
+    assert found["exceptions"][0]["event"]["position"] == reported["position"]
+    event = await caller.ask(f"/v1/events/straitsx/{reported['position']}")
     assert (event["path_event"], event["verdict"]) == ("payoutStatusUpdated", "quarantined")
-    right = await caller.tell("straitsx", body, "paymentStatusUpdated")
-    assert (right["status"], right["position"]) == ("accepted", said["position"] + 1)
+    right = await caller.report("straitsx", body, "paymentStatusUpdated")
+    assert (right["status"], right["position"]) == ("accepted", reported["position"] + 1)
 
 
 async def test_a_form_is_quarantined_with_advice(caller: Caller) -> None:
@@ -265,7 +265,7 @@ async def test_a_form_is_quarantined_with_advice(caller: Caller) -> None:
     assert "choose JSON" in reply.json["detail"]
 
 
-async def test_an_object_is_json_whatever_type_was_said(caller: Caller) -> None:
+async def test_an_object_is_json_whatever_type_was_reported(caller: Caller) -> None:
     body = encode(payment(6))
     headers = {
         "Xfers-Signature": sign(OLD, body),
@@ -273,7 +273,7 @@ async def test_an_object_is_json_whatever_type_was_said(caller: Caller) -> None:
     }
     reply = await caller.post("straitsx", body, headers=headers)
     assert (reply.status, reply.json["status"]) == (200, "accepted")
-    same = await caller.tell("straitsx", body)
+    same = await caller.report("straitsx", body)
     assert (same["status"], same["position"]) == ("duplicate", reply.json["position"])
 
 
@@ -293,15 +293,17 @@ async def test_a_payment_without_a_sender_is_known_by_its_url(caller: Caller) ->
     body = encode(payment(77, type="paynowTransaction", status="expired", sender_information=None))
     assert b"sender_information" in body
     stripped = body.replace(b'"sender_information"', b'"no_sender"')
-    said = await caller.tell("straitsx", stripped, event="paymentStatusUpdated")
-    assert said["status"] == "accepted"
-    assert (await caller.tell("straitsx", stripped))["reason"] == "unknown"
+    reported = await caller.report("straitsx", stripped, event="paymentStatusUpdated")
+    assert reported["status"] == "accepted"
+    assert (await caller.report("straitsx", stripped))["reason"] == "unknown"
 
 
 async def test_an_unknown_status_is_kept_and_moves_nothing(caller: Caller) -> None:
-    said = await caller.tell("straitsx", encode(payout(5, status="teleported", id="contract_tel")))
-    assert (said["status"], said["reason"]) == ("quarantined", "unknown_status")
-    at = f"straitsx:{said['position']}"
+    reported = await caller.report(
+        "straitsx", encode(payout(5, status="teleported", id="contract_tel"))
+    )
+    assert (reported["status"], reported["reason"]) == ("quarantined", "unknown_status")
+    at = f"straitsx:{reported['position']}"
     entries = await caller.ask("/v1/entries", transaction="contract_tel", at_least=at)
     assert entries["entries"] == []
 
@@ -314,21 +316,21 @@ async def test_what_cannot_be_true_is_listed_and_moves_nothing(
     caller: Caller, changes: Json
 ) -> None:
     name = f"contract_{'_'.join(f'{k}_{v}' for k, v in changes.items())}".replace(".", "")
-    said = await caller.tell("straitsx", encode(payment(6, id=name, **changes)))
-    at = f"straitsx:{said['position']}"
+    reported = await caller.report("straitsx", encode(payment(6, id=name, **changes)))
+    at = f"straitsx:{reported['position']}"
     entries = await caller.ask("/v1/entries", transaction=name, at_least=at)
     assert entries["entries"] == []
     found = await caller.rows("/v1/exceptions", "exceptions", source="straitsx")
-    assert said["position"] in [row["event"]["position"] for row in found]
+    assert reported["position"] in [row["event"]["position"] for row in found]
 
 
-async def test_hostile_bodies_are_kept_listed_and_stop_nobody(caller: Caller) -> None:
+async def test_hostile_bodies_are_kept_listed_and_stop_no_one(caller: Caller) -> None:
     positions = {}
     for name, body in HOSTILE.items():
         reply = await caller.post("hostile", body)
         assert (reply.status, reply.json["status"]) == (200, "quarantined"), (name, reply)
         positions[reply.json["position"]] = body
-    last = await caller.tell("hostile", encode(payment(7)))
+    last = await caller.report("hostile", encode(payment(7)))
     assert (last["status"], last["position"]) == ("accepted", len(HOSTILE) + 1)
     at = f"hostile:{last['position']}"
     wallets = await caller.ask("/v1/wallets", source="hostile", at_least=at)
@@ -360,8 +362,8 @@ async def test_two_hundred_copies_at_once_make_one_event(caller: Caller) -> None
 
 
 async def test_the_same_state_with_another_amount_is_another_event(caller: Caller) -> None:
-    first = await caller.tell("straitsx", encode(payout(9)))
-    other = await caller.tell("straitsx", encode(payout(9, amount="21.0")))
+    first = await caller.report("straitsx", encode(payout(9)))
+    other = await caller.report("straitsx", encode(payout(9, amount="21.0")))
     assert (first["status"], other["status"]) == ("accepted", "accepted")
     assert other["position"] == first["position"] + 1
     at = f"straitsx:{other['position']}"

@@ -77,7 +77,7 @@ async def test_a_pack_is_made_beside_the_service_and_checked_without_anything(
     async with calling(service.url) as caller:
         for provider in ("straitsx", "gokart"):
             for name in samples.names(provider):
-                await caller.tell(provider, samples.body(name))
+                await caller.report(provider, samples.body(name))
         head = len(samples.names("straitsx"))
         await caller.ask("/v1/status", at_least=f"straitsx:{head}")
         for provider in ("straitsx", "gokart"):
@@ -87,8 +87,8 @@ async def test_a_pack_is_made_beside_the_service_and_checked_without_anything(
     pack = tmp_path / "pack.tar"
     done = ledger(service, "export", "--audit", str(pack), "--json")
     assert done.returncode == 0, done.stderr
-    told = orjson.loads(done.stdout)
-    assert (told["position"], told["unsealed"]) == ({"gokart": 5, "straitsx": head}, {})
+    stated = orjson.loads(done.stdout)
+    assert (stated["position"], stated["unsealed"]) == ({"gokart": 5, "straitsx": head}, {})
     (tmp_path / "empty").mkdir()
     found = elsewhere(tmp_path / "empty", "verify", str(pack), "--json")
     assert found.returncode == 0, found.stdout + found.stderr
@@ -142,8 +142,8 @@ def test_an_export_to_a_file_is_the_one_to_standard_output(
                   "--out", str(path), "--json")  # fmt: skip
     assert (first.returncode, done.returncode) == (0, 0), first.stderr + done.stderr
     assert path.read_bytes() == first.stdout
-    told = orjson.loads(done.stdout)
-    assert (told["file"], told["bytes"], list(told["position"])) == (
+    stated = orjson.loads(done.stdout)
+    assert (stated["file"], stated["bytes"], list(stated["position"])) == (
         str(path), len(first.stdout), ["straitsx"],
     )  # fmt: skip
 

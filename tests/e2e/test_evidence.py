@@ -59,14 +59,14 @@ async def last_position(caller: Caller) -> int:
 async def test_every_command_that_proves_passes_on_a_running_service(service: Service) -> None:
     async with calling(service.url) as caller:
         for name in samples.names("straitsx"):
-            await caller.tell("straitsx", samples.body(name))
+            await caller.report("straitsx", samples.body(name))
         size = await last_position(caller)
         await eventually(lambda: is_sealed(caller, size), 3)
         note = (await caller.request("GET", "/v1/seals/straitsx/note")).body
         await caller.ask("/v1/status", at_least=f"straitsx:{size}")
         first = open_checkpoint(note.decode(), ())[0].size
         for body in stories(3):
-            await caller.tell("straitsx", orjson.dumps(body))
+            await caller.report("straitsx", orjson.dumps(body))
         await eventually(lambda: is_sealed(caller, size + 3), 3)
     url = ("--url", service.url)
     code, proof = ledger(service, "prove", "straitsx", "2", *url)
@@ -94,7 +94,7 @@ async def test_a_key_rotated_under_way_signs_from_then_on(service: Service) -> N
         code, found = ledger(service, "seal", "rotate")
         assert (code, len(found["keys"])) == (0, 2)
         for body in stories(2):
-            await caller.tell("straitsx", orjson.dumps(body))
+            await caller.report("straitsx", orjson.dumps(body))
         await eventually(lambda: is_sealed(caller, before + 2), 3)
         assert (await caller.ask("/v1/seals/straitsx"))["vkey"] == found["keys"][1]
     code, found = ledger(service, "verify")
@@ -107,7 +107,7 @@ async def test_a_log_that_is_being_written_can_be_verified_whole(service: Servic
         async def write() -> None:
             while True:
                 for body in stories(20):
-                    await caller.tell("straitsx", orjson.dumps(body))
+                    await caller.report("straitsx", orjson.dumps(body))
 
         writing = asyncio.create_task(write())
         before = await last_position(caller)
@@ -125,7 +125,7 @@ async def test_a_sealer_killed_again_and_again_never_signs_two_histories(service
     async with calling(service.url) as caller:
         for _ in range(8):
             for body in stories(rng.randrange(1, 30)):
-                await caller.tell("straitsx", orjson.dumps(body))
+                await caller.report("straitsx", orjson.dumps(body))
             await asyncio.sleep(rng.random() * 0.5)
             for pid in service.pids("projector"):
                 os.kill(pid, signal.SIGKILL)

@@ -37,7 +37,7 @@ async def test_300_sources_are_received_and_folded_on_few_connections(tmp_path: 
         async with calling(service.url, connections=50) as caller:
             for number in range(1, 4):
                 body = orjson.dumps(payment(number))
-                await asyncio.gather(*(caller.tell(name, body) for name in names))
+                await asyncio.gather(*(caller.report(name, body) for name in names))
 
             async def is_folded() -> bool:
                 status = await caller.ask("/v1/status")

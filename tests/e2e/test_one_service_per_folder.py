@@ -39,7 +39,7 @@ async def test_a_second_service_leaves_the_first_ones_database_alone(tmp_path: P
         guest = await ended(tmp_path / "guest", "migrate", LEDGER_DATA_DIR=str(first.data_dir))
         assert (guest.running.returncode, "up to date" in guest.text()) == (0, True)
         async with calling(first.url) as caller:
-            assert (await caller.tell("straitsx", orjson.dumps(payment(1))))["position"] == 1
+            assert (await caller.report("straitsx", orjson.dumps(payment(1))))["position"] == 1
         assert first.postmaster() == postmaster
 
 

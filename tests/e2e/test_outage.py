@@ -101,7 +101,7 @@ async def test_a_stopped_database_is_503_and_heals_without_a_restart(tmp_path: P
         with serving(tmp_path / "service", LEDGER_DATABASE_URL=dsn) as service:
             pids = service.pids("all") + service.pids("projector")
             async with calling(service.url) as caller:
-                assert (await caller.tell("straitsx", body(1)))["position"] == 1
+                assert (await caller.report("straitsx", body(1)))["position"] == 1
                 await server.stop()
                 await check_unavailable(caller, 2, rounds=3)
                 await server.start()
@@ -150,7 +150,7 @@ async def test_a_database_that_hangs_is_503_in_time_and_heals(tmp_path: Path) ->
     try:
         with serving(tmp_path / "service", LEDGER_DATABASE_URL=dsn) as service:
             async with calling(service.url) as caller:
-                assert (await caller.tell("straitsx", body(1)))["position"] == 1
+                assert (await caller.report("straitsx", body(1)))["position"] == 1
                 assert server.pid is not None
                 with paused(server.pid):
                     await check_unavailable(caller, 2)
@@ -171,11 +171,11 @@ async def test_a_service_started_before_its_database_waits_for_it(tmp_path: Path
         try:
             service.launch()
             await asyncio.to_thread(
-                service.until, lambda: b"database_awaited" in service.said(), "database_awaited"
+                service.until, lambda: b"database_awaited" in service.reported(), "database_awaited"
             )
             await server.start()
             await asyncio.to_thread(
-                service.until, lambda: b"is ready on" in service.said(), "ready line"
+                service.until, lambda: b"is ready on" in service.reported(), "ready line"
             )
             assert await asyncio.to_thread(service.stop) == 0
         finally:
@@ -191,7 +191,7 @@ async def test_a_service_that_waits_for_its_database_stops_when_asked(tmp_path: 
     try:
         service.launch()
         await asyncio.to_thread(
-            service.until, lambda: b"database_awaited" in service.said(), "database_awaited"
+            service.until, lambda: b"database_awaited" in service.reported(), "database_awaited"
         )
         service.terminate()
         assert await asyncio.to_thread(service.wait, 10) in (0, 3)
@@ -228,7 +228,7 @@ async def test_a_database_that_becomes_unsafe_takes_nothing_until_it_is_safe_aga
     try:
         with serving(tmp_path / "service", LEDGER_DATABASE_URL=dsn) as service:
             async with calling(service.url) as caller:
-                assert (await caller.tell("straitsx", body(1)))["position"] == 1
+                assert (await caller.report("straitsx", body(1)))["position"] == 1
                 await server.stop()
                 with monkeypatch.context() as careless:
                     careless.setitem(postgres_cluster.GUARANTEES, "fsync", "off")

@@ -82,11 +82,11 @@ async def connect(service: Service) -> Any:
     return await db.connect(service.environ["LEDGER_DATABASE_URL"], seconds_max=60)
 
 
-async def told(caller: Caller, count: int, first: int = 1) -> int:
+async def stated(caller: Caller, count: int, first: int = 1) -> int:
     """Post payments; return the position of the last, once it is folded and sealed."""
     position = 0
     for n in range(first, first + count):
-        position = (await caller.tell("straitsx", orjson.dumps(payment(n))))["position"]
+        position = (await caller.report("straitsx", orjson.dumps(payment(n))))["position"]
     await caller.ask("/v1/status", at_least=f"straitsx:{position}")
     await eventually(lambda: is_sealed(caller, position))
     return position
@@ -113,7 +113,7 @@ async def forge(connection: Any, body: bytes, headers: str, **changes: Any) -> N
 
 async def test_a_service_whose_database_is_not_touched_is_verified_whole(service: Service) -> None:
     async with calling(service.url, SECRET) as caller:
-        await told(caller, 3)
+        await stated(caller, 3)
         reply = await caller.post(
             "gokart", b'{"id": 1}', headers={"X-Callback-Token": TOKEN}
         )  # fmt: skip
@@ -132,7 +132,7 @@ async def test_a_service_whose_database_is_not_touched_is_verified_whole(service
 async def test_a_forged_payment_is_named_and_not_sealed(service: Service, proof: str) -> None:
     body = orjson.dumps(payment(999, amount="1000000.00"))
     async with calling(service.url, SECRET) as caller:
-        last = await told(caller, 3)
+        last = await stated(caller, 3)
         connection = await connect(service)
         genuine = await connection.fetchval("SELECT headers FROM ledger.events LIMIT 1")
         headers = {
@@ -151,7 +151,7 @@ async def test_a_forged_payment_is_named_and_not_sealed(service: Service, proof:
 
         await eventually(is_refused)
         assert not await is_sealed(caller, last + 1)
-        assert (await caller.tell("straitsx", orjson.dumps(payment(4))))["position"] == last + 2
+        assert (await caller.report("straitsx", orjson.dumps(payment(4))))["position"] == last + 2
     code, found = ledger(service, "verify")
     assert code == (1 if proof == "none" else 3), found
     (named,) = [c for c in found["checks"] if c["name"] == "senders" and c["verdict"] != "ok"]
@@ -160,7 +160,7 @@ async def test_a_forged_payment_is_named_and_not_sealed(service: Service, proof:
 
 async def test_a_forged_decision_and_statement_are_named(service: Service) -> None:
     async with calling(service.url, SECRET) as caller:
-        last = await told(caller, 2)
+        last = await stated(caller, 2)
         connection = await connect(service)
         for origin in ("operator", "statement"):
             body = orjson.dumps({"type": "decision", "of": origin})
@@ -175,7 +175,7 @@ async def test_a_forged_decision_and_statement_are_named(service: Service) -> No
 async def test_no_row_deletes_or_writes_a_file(service: Service) -> None:
     """A generation that is being built, with folders and sources outside, and other terms."""
     async with calling(service.url, SECRET) as caller:
-        await told(caller, 3)
+        await stated(caller, 3)
         before = snapshot(service)
         connection = await connect(service)
         places = [place.format(tree=service.folder) for place in PLACES]
@@ -209,14 +209,14 @@ async def test_no_row_deletes_or_writes_a_file(service: Service) -> None:
         await connection.close()
         assert snapshot(service) == before
         assert (service.data_dir / "keys" / "seal.key").exists()
-        assert await told(caller, 2, 10) == 5
+        assert await stated(caller, 2, 10) == 5
     assert failures(service) == []
 
 
 async def test_no_statement_is_taken_from_a_table(service: Service) -> None:
     """A load that was begun, its plan and its list of tables planted."""
     async with calling(service.url, SECRET) as caller:
-        await told(caller, 3)
+        await stated(caller, 3)
         connection = await connect(service)
         version = "rebuild-" + await connection.fetchval(
             "SELECT version FROM ledger.generations WHERE state = 'live'"
@@ -252,7 +252,7 @@ async def test_no_statement_is_taken_from_a_table(service: Service) -> None:
 
 async def test_terms_changed_and_put_back_do_not_stop_the_books(service: Service) -> None:
     async with calling(service.url, SECRET) as caller:
-        last = await told(caller, 2)
+        last = await stated(caller, 2)
         connection = await connect(service)
         for wallets in ('{"payout.sgd": "XUSD"}', "{}"):
             await connection.execute(
@@ -262,13 +262,13 @@ async def test_terms_changed_and_put_back_do_not_stop_the_books(service: Service
             # Longer than the projector looks at the terms: events are folded all the while.
             until = time.monotonic() + 3 * CHECK_SECONDS
             while time.monotonic() < until:
-                last = await told(caller, 1, last + 1)
+                last = await stated(caller, 1, last + 1)
         live = await connection.fetchval(
             "SELECT generation FROM ledger.generations WHERE state = 'live'"
         )
         await connection.close()
         assert live == 1, "the books are folded by the settings"
-    assert b"OtherVersion" not in service.said()
+    assert b"OtherVersion" not in service.reported()
     assert failures(service) == []
 
 
@@ -284,7 +284,7 @@ async def test_a_policy_that_hides_a_balance_is_named_and_the_books_are_not_read
     service: Service,
 ) -> None:
     async with calling(service.url, SECRET) as caller:
-        await told(caller, 3)
+        await stated(caller, 3)
         connection = await connect(service)
         await connection.execute(
             "ALTER TABLE books_1.balances ENABLE ROW LEVEL SECURITY;"
@@ -313,11 +313,11 @@ async def test_what_a_superuser_plants_is_named(
 ) -> None:
     before = snapshot(service)
     async with calling(service.url, SECRET) as caller:
-        await told(caller, 2)
+        await stated(caller, 2)
         name = urlsplit(service.environ["LEDGER_DATABASE_URL"]).path.removeprefix("/")
         async with db.connected(with_database(cluster.owner_dsn, name)) as owner:
             assert await owner.fetchval("SELECT current_database()") == name
             await owner.execute(statement)
-        await told(caller, 2, 10)
+        await stated(caller, 2, 10)
     assert any(each["found"].startswith(named) for each in failures(service))
     assert snapshot(service) == before

@@ -134,8 +134,8 @@ async def test_canaries_are_in_no_log_no_metric_and_no_refusal(
                 assert CANARY not in reply.body
         assert CANARY not in status.body
         assert (metrics.status, CANARY in metrics.body) == (200, False)
-        assert b"postgres_died" in service.said()
-        assert leaks(service.said()) == []
+        assert b"postgres_died" in service.reported()
+        assert leaks(service.reported()) == []
         assert leaks((service.data_dir / "postgres.log").read_bytes()) == []
 
 

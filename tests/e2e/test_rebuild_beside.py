@@ -87,14 +87,14 @@ async def rebuild(service: Service, *flags: str) -> tuple[int, dict[str, Any]]:
     return await finished(ledger(service, "rebuild", "--json", *flags))
 
 
-async def tell(caller: Caller, rng: random.Random, stories: int) -> int:
+async def report(caller: Caller, rng: random.Random, stories: int) -> int:
     """Post stories with every kind and disturbance; return how many callbacks."""
-    told = list(
+    stated = list(
         disturb(story("everything", rng, stories), rng, duplicate=0.2, shuffle=True, conflict=True)
     )
-    for callback in told:
-        await caller.tell(callback.provider, callback.body, callback.event)
-    return len(told)
+    for callback in stated:
+        await caller.report(callback.provider, callback.body, callback.event)
+    return len(stated)
 
 
 @asynccontextmanager
@@ -106,7 +106,7 @@ async def busy(service: Service, rng: random.Random) -> AsyncIterator[list[dict[
 
     async def post(caller: Caller) -> None:
         while not stop.is_set():
-            await tell(caller, rng, 1)
+            await report(caller, rng, 1)
 
     async def ask(caller: Caller) -> None:
         while not stop.is_set():
@@ -136,8 +136,8 @@ async def status(service: Service) -> dict[str, Any]:
 
 async def caught_up(service: Service) -> dict[str, Any]:
     async def check() -> dict[str, Any] | None:
-        said = await status(service)
-        return said if all(row["lag_events"] == 0 for row in said["sources"]) else None
+        reported = await status(service)
+        return reported if all(row["lag_events"] == 0 for row in reported["sources"]) else None
 
     found: dict[str, Any] = await eventually(check, SECONDS_MAX)
     return found
@@ -180,26 +180,26 @@ async def test_under_live_traffic_no_callback_fails_and_no_answer_goes_back(serv
     rng = seeded()
     with serve(TOML) as service:
         async with calling(service.url) as caller:
-            await tell(caller, rng, 3)
+            await report(caller, rng, 3)
         before = (await caught_up(service))["generation"]
         async with busy(service, rng) as seen:
-            code, said = await rebuild(service, "--verify-only")
-            assert (code, said["verdict"]) == (0, "equal"), said
-            code, said = await rebuild(service, "--swap")
-            assert (code, said["then"]) == (0, "swapped"), said
+            code, reported = await rebuild(service, "--verify-only")
+            assert (code, reported["verdict"]) == (0, "equal"), reported
+            code, reported = await rebuild(service, "--swap")
+            assert (code, reported["then"]) == (0, "swapped"), reported
             asked = len(seen)
             await eventually(lambda: _more(seen, asked + 3), SECONDS_MAX)
-            code, said = await rebuild(service, "--rollback")
-            assert (code, said["generation"]) == (0, before), said
+            code, reported = await rebuild(service, "--rollback")
+            assert (code, reported["generation"]) == (0, before), reported
             asked = len(seen)
             await eventually(lambda: _more(seen, asked + 3), SECONDS_MAX)
         after = await caught_up(service)
-        assert (after["generation"], after["books_version"]) == (before, said["version"])
+        assert (after["generation"], after["books_version"]) == (before, reported["version"])
         assert await unlike_a_fold(service) == {}
 
 
-async def _more(seen: Sequence[object], wanted: int) -> bool:
-    return len(seen) >= wanted
+async def _more(seen: Sequence[object], expected: int) -> bool:
+    return len(seen) >= expected
 
 
 @pytest.mark.timeout(180)
@@ -207,7 +207,7 @@ async def test_a_rebuild_killed_anywhere_resumes_and_nothing_wrong_is_served(ser
     rng = seeded()
     with serve(TOML) as service:
         async with calling(service.url) as caller:
-            await tell(caller, rng, 8)
+            await report(caller, rng, 8)
         await caught_up(service)
         kills = swaps = 0
         async with busy(service, rng):
@@ -228,15 +228,15 @@ async def test_a_rebuild_killed_anywhere_resumes_and_nothing_wrong_is_served(ser
                 swaps += process.returncode == 0
         print("kills", kills, "swaps", swaps)
         await caught_up(service)
-        code, said = await rebuild(service, "--verify-only")
-        assert (code, said["verdict"]) == (0, "equal"), said
+        code, reported = await rebuild(service, "--verify-only")
+        assert (code, reported["verdict"]) == (0, "equal"), reported
         assert await unlike_a_fold(service) == {}
 
 
 async def test_two_rebuilds_at_once_are_refused_and_the_first_ends(serve: Serve) -> None:
     with serve(TOML) as service:
         async with calling(service.url) as caller:
-            await tell(caller, seeded(), 2)
+            await report(caller, seeded(), 2)
         await caught_up(service)
         processes = [ledger(service, "rebuild", "--verify-only", "--json") for _ in range(3)]
         done = [await asyncio.to_thread(p.communicate, None, SECONDS_MAX) for p in processes]
@@ -259,9 +259,9 @@ async def test_an_unknown_callback_is_understood_when_its_handler_arrives(
     changed = {"LEDGER_SWAP_CHANGED_BOOKS": "true"}
     with serve(TOML, PYTHONPATH=str(code), **changed) as service:
         async with calling(service.url) as caller:
-            answer = await caller.tell("straitsx", body)
+            answer = await caller.report("straitsx", body)
             assert (answer["status"], answer["reason"]) == ("quarantined", "unknown")
-            await tell(caller, seeded(), 1)
+            await report(caller, seeded(), 1)
             before = await caught_up(service)
             asked = await caller.request("GET", "/v1/transactions/straitsx/win-1")
             assert asked.status == 404
@@ -273,8 +273,8 @@ async def test_an_unknown_callback_is_understood_when_its_handler_arrives(
         await asyncio.to_thread(service.start)
 
         async def understood() -> dict[str, Any] | None:
-            said = await status(service)
-            return said if said["books_version"] != before["books_version"] else None
+            reported = await status(service)
+            return reported if reported["books_version"] != before["books_version"] else None
 
         after = await eventually(understood, SECONDS_MAX)
         assert after["generation"] == before["generation"] + 1
@@ -299,7 +299,7 @@ async def test_a_changed_posting_rule_folds_the_log_again_and_a_changed_pause_do
     rng = seeded()
     with serve(TOML, PYTHONPATH=str(code), LEDGER_SWAP_CHANGED_BOOKS="true") as service:
         async with calling(service.url) as caller:
-            await tell(caller, rng, 2)
+            await report(caller, rng, 2)
             before = await caught_up(service)
             fees = await caller.rows("/v1/balances", "balances", account="expenses:fees")
             assert fees
@@ -310,7 +310,7 @@ async def test_a_changed_posting_rule_folds_the_log_again_and_a_changed_pause_do
         )  # fmt: skip
         await asyncio.to_thread(service.start)
         async with calling(service.url) as caller:
-            await tell(caller, rng, 1)
+            await report(caller, rng, 1)
         same = await caught_up(service)
         assert (same["generation"], same["books_version"]) == (
             before["generation"], before["books_version"],

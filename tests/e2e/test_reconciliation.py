@@ -44,8 +44,8 @@ def ledger(service: Service, *arguments: str, json: bool = True) -> tuple[int, A
         env={k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")},
         capture_output=True, check=False, timeout=120,
     )  # fmt: skip
-    said = orjson.loads(done.stdout) if json and done.stdout else done.stdout.decode()
-    return done.returncode, said, done.stderr.decode()
+    reported = orjson.loads(done.stdout) if json and done.stdout else done.stdout.decode()
+    return done.returncode, reported, done.stderr.decode()
 
 
 def imported(service: Service, file: Path, *more: str) -> tuple[int, Any, str]:
@@ -61,7 +61,7 @@ async def test_a_file_becomes_a_claim_a_report_and_after_a_decision_a_reconciled
     async with calling(service.url) as caller:
         at = {"created_at": NOON, "updated_at": NOON}
         for body in (payment(1, **at), payment(2, fees="0.0", **at)):
-            await caller.tell("straitsx", orjson.dumps(body))
+            await caller.report("straitsx", orjson.dumps(body))
         assert ledger(service, "reconcile")[0] == 3
         rows = [
             row("r1", "contract_0001", "10.00", NOON),
@@ -75,24 +75,24 @@ async def test_a_file_becomes_a_claim_a_report_and_after_a_decision_a_reconciled
         assert (status, done["status"], done["new"]) == (0, "accepted", 4)
         assert imported(service, file)[1]["status"] == "duplicate"
 
-        status, told, _ = ledger(service, "reconcile", "--source", "straitsx")
-        (run,) = told["reconciliations"]
+        status, stated, _ = ledger(service, "reconcile", "--source", "straitsx")
+        (run,) = stated["reconciliations"]
         assert (status, run["state"], run["figures"]["residual"]) == (1, "BREAKS", "0")
         _, breaks, _ = ledger(service, "reconcile", "breaks", "--type", "MISSING_IN_LEDGER")
         (found,) = breaks["breaks"]
         assert (found["items"], found["owner"]) == (["line:r4"], "finance")
-        status, _, said = ledger(service, "reconcile", "decide", found["id"], "write_off",
+        status, _, reported = ledger(service, "reconcile", "decide", found["id"], "write_off",
                                  "--by", "ann", "--note", "interest of the bank",
                                  "--account", "income:interest")  # fmt: skip
-        assert (status, said) == (0, "")
+        assert (status, reported) == (0, "")
 
         pages = [tmp_path / "one.html", tmp_path / "two.html"]
         for page in pages:
-            status, told, said = ledger(
+            status, stated, reported = ledger(
                 service, "reconcile", "--source", "straitsx", "--currency", "xsgd", "--html",
                 str(page),
             )  # fmt: skip
-            assert (status, said) == (0, ""), told
+            assert (status, reported) == (0, ""), stated
         assert b"RECONCILED" in pages[0].read_bytes()
         (claim,) = (await caller.ask("/v1/wallets"))["wallets"]
         assert claim["reconciliation"] == {
@@ -117,9 +117,9 @@ def test_a_file_that_does_not_add_up_is_refused_by_its_line(
     file = tmp_path / "broken.json"
     body = statement([row("a", "c", "10", NOON), row("b", "d", "5", NOON)])
     file.write_bytes(body.replace(b'"ledgerBalance":15', b'"ledgerBalance":14'))
-    status, _, said = imported(service, file)
+    status, _, reported = imported(service, file)
     assert status == 2
-    assert "line 2" in said
+    assert "line 2" in reported
 
 
 def test_the_log_of_statements_is_verified_like_every_other(service: Service) -> None:
@@ -138,6 +138,6 @@ def test_the_log_of_statements_is_verified_like_every_other(service: Service) ->
 
 def test_asking_for_a_wallet_without_a_statement_is_answered_at_once(service: Service) -> None:
     began = time.monotonic()
-    status, told, said = ledger(service, "reconcile", "--currency", "XUSD")
-    assert (status, told["reconciliations"], said) == (3, [], "")
+    status, stated, reported = ledger(service, "reconcile", "--currency", "XUSD")
+    assert (status, stated["reconciliations"], reported) == (3, [], "")
     assert time.monotonic() - began < 30

@@ -76,18 +76,18 @@ async def test_a_server_made_read_only_is_not_ready_and_is_waited_for(tmp_path: 
             assert await asyncio.to_thread(service.stop) == 0
 
             service.launch()
-            seen = len(service.said())
-            await eventually(lambda: says(service, b"database_awaited", seen))
-            assert b"Traceback" not in service.said(seen)
+            seen = len(service.reported())
+            await eventually(lambda: states(service, b"database_awaited", seen))
+            assert b"Traceback" not in service.reported(seen)
             await alter(endpoint, WRITABLE)
-            await eventually(lambda: says(service, b"service_ready", seen))
+            await eventually(lambda: states(service, b"service_ready", seen))
     finally:
         await server.stop()
 
 
-async def says(service: Service, words: bytes, offset: int) -> bool:
+async def states(service: Service, words: bytes, offset: int) -> bool:
     assert service.running.poll() is None, service.text()
-    return words in service.said(offset)
+    return words in service.reported(offset)
 
 
 def settle(primary: Path, folder: Path) -> None:
@@ -133,11 +133,11 @@ async def test_questions_are_answered_on_a_hot_standby(tmp_path: Path) -> None:
                 given = {"LEDGER_DATABASE_URL": behind.owner_dsn}
                 assert (await post(sender, 1)).status == 200
                 with serving(tmp_path / "query", "serve", "--role", "query", **given) as query:
-                    assert b"database_takes_no_writes" in query.said()
+                    assert b"database_takes_no_writes" in query.reported()
                     async with calling(query.url) as asker:
                         await check_follows(sender, asker)
                     assert await asyncio.to_thread(query.stop) == 0
-                assert b"Traceback" not in query.said()
+                assert b"Traceback" not in query.reported()
                 await check_waits(tmp_path / "receiver", given)
     finally:
         await primary.stop()
@@ -159,14 +159,14 @@ async def check_waits(folder: Path, given: dict[str, str]) -> None:
     service = Service(folder, given)
     service.launch()
     try:
-        await eventually(lambda: says(service, b"database_awaited", 0))
-        assert b"standby" in service.said()
+        await eventually(lambda: states(service, b"database_awaited", 0))
+        assert b"standby" in service.reported()
         service.terminate()
         assert await asyncio.to_thread(service.wait) == 3
-        assert b"Traceback" not in service.said()
+        assert b"Traceback" not in service.reported()
     finally:
         await asyncio.to_thread(service.clean_up)
     migrate = Service(folder, given, ("migrate",))
     migrate.launch()
     assert await asyncio.to_thread(migrate.wait) == 3
-    assert b"standby" in migrate.said()
+    assert b"standby" in migrate.reported()

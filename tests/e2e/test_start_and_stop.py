@@ -87,7 +87,7 @@ def test_a_toml_key_that_is_not_understood_refuses_to_start(stopped: Service) ->
     assert (code, "receiver" in line) == (2, True)
 
 
-def test_a_port_in_use_is_told_with_what_to_do(stopped: Service) -> None:
+def test_a_port_in_use_is_stated_with_what_to_do(stopped: Service) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -103,7 +103,7 @@ def with_password(dsn: str, password: str) -> str:
 
 
 @pytest.mark.parametrize("wrong", ["password", "database", "scheme"])
-def test_a_database_that_refuses_is_told_in_one_line_without_the_password(
+def test_a_database_that_refuses_is_stated_in_one_line_without_the_password(
     cluster: Endpoint, stopped: Service, wrong: str
 ) -> None:
     dsn = {
@@ -122,7 +122,7 @@ async def test_a_service_role_that_owns_nothing_may_start_but_not_migrate(
 ) -> None:
     with serving(tmp_path / "lesser", LEDGER_DATABASE_URL=database.service_dsn) as service:
         async with calling(service.url) as caller:
-            assert (await caller.tell("straitsx", orjson.dumps(payment(1))))["position"] == 1
+            assert (await caller.report("straitsx", orjson.dumps(payment(1))))["position"] == 1
     async with database.owner() as owner:
         await owner.execute("DELETE FROM ledger.migrations")
     other = Service(tmp_path / "behind")
@@ -158,9 +158,9 @@ class Load:
     def _count(self, reply: Reply, body: bytes) -> None:
         self.seen[str(reply.status)] += 1
         if reply.status == 200:
-            said = reply.json
-            assert said["position"] not in self.kept
-            self.kept[said["position"]] = (said["event_id"], body)
+            reported = reply.json
+            assert reported["position"] not in self.kept
+            self.kept[reported["position"]] = (reported["event_id"], body)
         else:
             assert reply.status == 503, reply
             assert reply.headers["Retry-After"]
@@ -198,7 +198,7 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
             service.terminate()
         if how == "SIGTERM twice":
             await eventually(
-                lambda: asyncio.to_thread(lambda: b"service_stopping" in service.said())
+                lambda: asyncio.to_thread(lambda: b"service_stopping" in service.reported())
             )
             service.terminate()
         await asyncio.wait_for(running, 30)
@@ -214,7 +214,7 @@ async def test_a_killed_supervisor_leaves_no_process_and_the_next_start_has_ever
     with serving(tmp_path) as service:
         async with calling(service.url) as caller:
             for n in range(1, 21):
-                await caller.tell("straitsx", orjson.dumps(payment(n)))
+                await caller.report("straitsx", orjson.dumps(payment(n)))
         pids = [pid for role in ("all", "projector", "evidence") for pid in service.pids(role)]
         assert len(pids) == 3
         service.running.kill()
@@ -222,9 +222,9 @@ async def test_a_killed_supervisor_leaves_no_process_and_the_next_start_has_ever
         await eventually(lambda: asyncio.to_thread(lambda: not any(map(alive, pids))))
         service.start()
         async with calling(service.url) as caller:
-            again = await caller.tell("straitsx", orjson.dumps(payment(20)))
+            again = await caller.report("straitsx", orjson.dumps(payment(20)))
             assert (again["status"], again["position"]) == ("duplicate", 20)
-            more = await caller.tell("straitsx", orjson.dumps(payment(21)))
+            more = await caller.report("straitsx", orjson.dumps(payment(21)))
             assert (more["status"], more["position"]) == ("accepted", 21)
             answer = await caller.ask("/v1/wallets", at_least="straitsx:21")
             assert [(w["currency"], w["available"]) for w in answer["wallets"]] == [
@@ -300,7 +300,7 @@ async def test_roles_run_apart_over_one_database(database: Database, tmp_path: P
         serving(tmp_path / "query", "serve", "--role", "query", **given) as query,
     ):
         async with calling(receiver.url) as sender, calling(query.url) as asker:
-            assert (await sender.tell("straitsx", orjson.dumps(payment(1))))["position"] == 1
+            assert (await sender.report("straitsx", orjson.dumps(payment(1))))["position"] == 1
             answer = await asker.ask("/v1/wallets", at_least="straitsx:1")
             assert [w["available"] for w in answer["wallets"]] == ["9.5"]
             assert (await sender.request("GET", "/v1/wallets")).status == 404

@@ -40,12 +40,12 @@ async def caller(service: Service) -> AsyncIterator[Caller]:
         yield opened
 
 
-async def told(caller: Caller, source: str, *bodies: Json, event: str | None = None) -> str:
+async def stated(caller: Caller, source: str, *bodies: Json, event: str | None = None) -> str:
     """Tell a story in order; return the position at which it is told."""
     at = ""
     for body in bodies:
-        said = await caller.tell(source, orjson.dumps(body), event)
-        at = f"{source}:{said['position']}"
+        reported = await caller.report(source, orjson.dumps(body), event)
+        at = f"{source}:{reported['position']}"
     return at
 
 
@@ -62,8 +62,8 @@ async def send_all(caller: Caller, source: str, callbacks: Sequence[SimulatedCal
     """Send callbacks one after the other; return how many events they made."""
     made = 0
     for callback in callbacks:
-        said = await caller.tell(source, callback.body, callback.event)
-        made += said["status"] != "duplicate"
+        reported = await caller.report(source, callback.body, callback.event)
+        made += reported["status"] != "duplicate"
     return made
 
 
@@ -112,9 +112,9 @@ async def test_order_and_repetition_change_nothing_but_positions(caller: Caller)
 
 async def test_a_callback_stays_a_duplicate_whatever_came_between(caller: Caller) -> None:
     body = payment(100)
-    first = await caller.tell("money", orjson.dumps(body))
-    await told(caller, "money", *(payment(n) for n in range(101, 111)))
-    again = await caller.tell("money", orjson.dumps(body))
+    first = await caller.report("money", orjson.dumps(body))
+    await stated(caller, "money", *(payment(n) for n in range(101, 111)))
+    again = await caller.report("money", orjson.dumps(body))
     assert (again["status"], again["position"]) == ("duplicate", first["position"])
 
 
@@ -159,7 +159,7 @@ async def test_a_payment_is_what_its_states_say_together(
     caller: Caller, currency: str, statuses: list[str], status: str, wallet: tuple[str, str, str]
 ) -> None:
     number = 200 + ord(currency[2])
-    at = await told(caller, "money", *steps(number, *statuses, currency=currency))
+    at = await stated(caller, "money", *steps(number, *statuses, currency=currency))
     assert await available(caller, currency.upper(), at) == wallet
     assert await status_of(caller, number) == status
 
@@ -182,13 +182,13 @@ async def test_a_payout_is_what_its_states_say_together(
 ) -> None:
     number = 300 + ord(currency[2])
     bodies = [payout(number, status=each, currency=currency) for each in statuses]
-    at = await told(caller, "money", *bodies)
+    at = await stated(caller, "money", *bodies)
     assert await available(caller, currency.upper(), at) == wallet
     assert await status_of(caller, number) == status
 
 
-async def test_completed_alone_says_the_same_as_pending_then_completed(caller: Caller) -> None:
-    at = await told(
+async def test_completed_alone_states_the_same_as_pending_then_completed(caller: Caller) -> None:
+    at = await stated(
         caller, "money", *steps(400, "completed"), *steps(401, "pending", "completed")[1:],
         *steps(402, "pending", "completed"),
     )  # fmt: skip
@@ -221,15 +221,15 @@ async def verification(caller: Caller, at: str) -> tuple[str, str]:
 
 
 async def test_verification_follows_the_providers_clock_not_arrival(caller: Caller) -> None:
-    at = await told(caller, "people", customer("pending", 1), customer("verified", 10))
+    at = await stated(caller, "people", customer("pending", 1), customer("verified", 10))
     assert await verification(caller, at) == ("verified", "2026-01-01T00:10:00Z")
-    at = await told(caller, "people", customer("rejected", 5, isRetryable=True))
+    at = await stated(caller, "people", customer("rejected", 5, isRetryable=True))
     assert await verification(caller, at) == ("verified", "2026-01-01T00:10:00Z")
-    at = await told(caller, "people", customer("rejected", 20, isRetryable=False))
+    at = await stated(caller, "people", customer("rejected", 20, isRetryable=False))
     assert await verification(caller, at) == ("rejected", "2026-01-01T00:20:00Z")
-    at = await told(caller, "people", customer("verified", 15))
+    at = await stated(caller, "people", customer("verified", 15))
     assert await verification(caller, at) == ("rejected", "2026-01-01T00:20:00Z")
-    at = await told(caller, "people", customer("verified", 30))
+    at = await stated(caller, "people", customer("verified", 30))
     found = await caller.ask("/v1/customers/people/customer_1", at_least=at)
     assert (found["verification_status"], found["rejection"]) == ("verified", None)
     assert len(found["history"]) == 6
@@ -250,7 +250,7 @@ async def test_an_operator_decides_a_conflict_and_wallets_follow(
     caller: Caller, source: str, keep: int, status: str, wallet: tuple[str, str]
 ) -> None:
     for name in samples.names("straitsx")[8:10]:
-        await caller.tell(source, samples.body(name))
+        await caller.report(source, samples.body(name))
     found = await caller.ask("/v1/exceptions", source=source, at_least=f"{source}:2")
     (exception,) = found["exceptions"]
     assert await holdings(caller, source, 2) == ("-1001.5", "1001.5")
@@ -278,7 +278,7 @@ async def holdings(caller: Caller, source: str, position: int) -> tuple[str, str
 
 
 async def test_decisions_sent_at_once_are_decided_one_after_the_other(caller: Caller) -> None:
-    at = await told(caller, "decided", payout(1, status="completed"), payout(1, status="failed"))
+    at = await stated(caller, "decided", payout(1, status="completed"), payout(1, status="failed"))
     found = await caller.ask("/v1/exceptions", source="decided", at_least=at)
     (exception,) = found["exceptions"]
     replies = await asyncio.gather(

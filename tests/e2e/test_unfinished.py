@@ -57,10 +57,10 @@ class Kept:
         out, _ = await asyncio.wait_for(process.communicate(), 60)
         return process.returncode or 0, out.decode()
 
-    async def check(self, name: str, *wanted: int) -> int:
+    async def check(self, name: str, *expected: int) -> int:
         """A command ends with one of these statuses, and says why in words when it is no pass."""
         code, out = await self.ledger(*COMMANDS[name])
-        assert code in wanted, (code, out)
+        assert code in expected, (code, out)
         assert "Traceback" not in out
         if code:
             assert out.strip(), name
@@ -85,7 +85,7 @@ async def made(cluster: Endpoint, tmp_path_factory: pytest.TempPathFactory) -> A
         with serving(folder, LEDGER_DATABASE_URL=database.service_dsn) as service:
             async with calling(service.url) as caller:
                 for number in range(EVENTS):
-                    await caller.tell("straitsx", orjson.dumps(payment(number)))
+                    await caller.report("straitsx", orjson.dumps(payment(number)))
                 await eventually(lambda: are_folded(caller))
                 await eventually(lambda: are_sealed(database))
             assert await asyncio.to_thread(service.stop) == 0

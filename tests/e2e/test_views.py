@@ -77,7 +77,7 @@ async def post_payments(caller: Caller) -> None:
     """Post payments of two customers, the odd ones large."""
     for n in range(COUNT):
         body = payment(n, amount="250.10" if n % 2 else "10.5", customer_profile_id=f"c{n % 2}")
-        await caller.tell("straitsx", orjson.dumps(body))
+        await caller.report("straitsx", orjson.dumps(body))
 
 
 async def check_api(caller: Caller) -> None:

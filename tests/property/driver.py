@@ -94,8 +94,12 @@ def event(fact: Fact, position: int) -> TranslatedEvent:
 def check_types(table: Table, row: Mapping[str, Any]) -> None:
     """Check that plain columns hold exactly their own types: COPY is written without a look."""
     for name, value in row.items():
-        wanted = TYPES.get(table.columns[name])
-        assert value is None or wanted is None or type(value) is wanted, (table.name, name, value)
+        expected = TYPES.get(table.columns[name])
+        assert value is None or expected is None or type(value) is expected, (
+            table.name,
+            name,
+            value,
+        )
 
 
 @dataclass
@@ -111,7 +115,7 @@ class Books:
     links: dict[str, set[StreamKey]] = field(default_factory=lambda: defaultdict(set))
     parked: set[StreamKey] = field(default_factory=set)
 
-    def tell(self, *facts: Fact, batches: Iterable[int] = ()) -> Books:
+    def report(self, *facts: Fact, batches: Iterable[int] = ()) -> Books:
         """Append facts to the log and fold them, in batches of the given sizes, then the rest."""
         events = [event(fact, self.head + n) for n, fact in enumerate(facts, 1)]
         self.head += len(events)
@@ -206,14 +210,14 @@ def meant(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return row if used is None else {**row, "used": {n: u["amount"] for n, u in used.items()}}
 
 
-def told(*facts: Fact, terms: SourceTerms = STRAITSX) -> Books:
+def stated(*facts: Fact, terms: SourceTerms = STRAITSX) -> Books:
     """Fold facts into empty books."""
-    return Books(terms).tell(*facts)
+    return Books(terms).report(*facts)
 
 
 def one(*facts: Fact, terms: SourceTerms = STRAITSX) -> Books:
     """Fold facts, one batch each, into empty books."""
-    return Books(terms).tell(*facts, batches=[1] * len(facts))
+    return Books(terms).report(*facts, batches=[1] * len(facts))
 
 
 def projection(kind: str) -> StreamProjection:

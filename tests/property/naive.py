@@ -54,26 +54,26 @@ def write(facts: Sequence[Fact], wallets: Mapping[str, str]) -> Books:
         streams: dict[tuple[str, str], list[Fact]] = defaultdict(list)
         for fact in facts:
             streams[fact.kind, fact.resource_id].append(fact)
-        for (kind, _), told in streams.items():
+        for (kind, _), stated in streams.items():
             if kind == "conversion":
-                _conversion(journal, told)
+                _conversion(journal, stated)
             elif kind in INCOMING or kind in ONE_END:
-                _money(journal, kind, told, streams, wallets)
+                _money(journal, kind, stated, streams, wallets)
         return {place: amount for place, amount in journal.lines.items() if amount}
 
 
 def _money(
     journal: Journal,
     kind: str,
-    told: list[Fact],
+    stated: list[Fact],
     streams: Mapping[tuple[str, str], list[Fact]],
     wallets: Mapping[str, str],
 ) -> None:
-    first = told[0]
+    first = stated[0]
     amount, currency = first.amount or Decimal(0), _wallet(kind, first.currency, wallets)
-    fees = _fees(told, first)
-    if _contradict(kind, told):
-        at = min(f.effective_at for f in told if _material(f) == _material(first))
+    fees = _fees(stated, first)
+    if _contradict(kind, stated):
+        at = min(f.effective_at for f in stated if _material(f) == _material(first))
         if kind in INCOMING:
             journal.move(at, "memo:incoming", "memo:incoming:contra", currency, amount)
         else:
@@ -81,12 +81,14 @@ def _money(
                 at, "assets:wallet:held", "assets:wallet:available", currency, amount + fees
             )
         return
-    when = {s: min(f.effective_at for f in told if f.status == s) for s in {f.status for f in told}}
+    when = {
+        s: min(f.effective_at for f in stated if f.status == s) for s in {f.status for f in stated}
+    }
     terms = first.terms
     deal = Deal(
         kind=kind,
         when=when,
-        owner=_owner(kind, told, streams),
+        owner=_owner(kind, stated, streams),
         currency=currency,
         amount=amount,
         fees=fees,
@@ -144,10 +146,10 @@ def _outgoing(journal: Journal, deal: Deal) -> None:
         journal.move(at, "equity:conversion", "memo:beneficiary", bought, worth)
 
 
-def _conversion(journal: Journal, told: list[Fact]) -> None:
-    for event in {f.details["event"] for f in told}:
+def _conversion(journal: Journal, stated: list[Fact]) -> None:
+    for event in {f.details["event"] for f in stated}:
         last = max(
-            (f for f in told if f.details["event"] == event),
+            (f for f in stated if f.details["event"] == event),
             key=lambda f: (f.effective_at, f.details["callback_id"]),
         )
         if last.status != "Success":
@@ -160,9 +162,9 @@ def _conversion(journal: Journal, told: list[Fact]) -> None:
         journal.move(at, "expenses:rewards", member, "PTS", points)
 
 
-def _owner(kind: str, told: list[Fact], streams: Mapping[tuple[str, str], list[Fact]]) -> str:
-    customer = told[0].customer_id
-    returned = {f.details["return_of"] for f in told if f.details.get("return_of")}
+def _owner(kind: str, stated: list[Fact], streams: Mapping[tuple[str, str], list[Fact]]) -> str:
+    customer = stated[0].customer_id
+    returned = {f.details["return_of"] for f in stated if f.details.get("return_of")}
     if kind == "payment" and returned:
         sent = [
             facts
@@ -174,11 +176,11 @@ def _owner(kind: str, told: list[Fact], streams: Mapping[tuple[str, str], list[F
     return f"liabilities:customers:{customer}" if customer else "equity:merchant"
 
 
-def _contradict(kind: str, told: list[Fact]) -> bool:
-    if kind in ONE_END and {"completed", "failed"} <= {f.status for f in told}:
+def _contradict(kind: str, stated: list[Fact]) -> bool:
+    if kind in ONE_END and {"completed", "failed"} <= {f.status for f in stated}:
         return True
-    same = {(f.amount, f.currency, f.customer_id, tuple(sorted(f.terms.items()))) for f in told}
-    return len(same) > 1 or len({f.fees for f in told} - {None}) > 1
+    same = {(f.amount, f.currency, f.customer_id, tuple(sorted(f.terms.items()))) for f in stated}
+    return len(same) > 1 or len({f.fees for f in stated} - {None}) > 1
 
 
 def _material(fact: Fact) -> object:
@@ -186,8 +188,8 @@ def _material(fact: Fact) -> object:
     return (fact.status, fact.amount, fact.currency, fact.fees, fact.customer_id, terms)
 
 
-def _fees(told: list[Fact], first: Fact) -> Decimal:
-    known = {f.fees for f in told if f.fees is not None}
+def _fees(stated: list[Fact], first: Fact) -> Decimal:
+    known = {f.fees for f in stated if f.fees is not None}
     if first.fees is not None:
         return first.fees
     return known.pop() if len(known) == 1 else Decimal(0)

@@ -147,8 +147,8 @@ def stories(draw: Callable[..., Any]) -> list[Fact]:
     """Draw a log in which nothing contradicts itself and every time is the provider's."""
     found: list[Fact] = []
     for n in range(draw(st.integers(1, 5))):
-        tell = draw(st.sampled_from([transactions, transactions, conversions, people]))
-        found += draw(tell(f"resource_{n}"))
+        report = draw(st.sampled_from([transactions, transactions, conversions, people]))
+        found += draw(report(f"resource_{n}"))
     return found
 
 

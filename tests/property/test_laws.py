@@ -38,7 +38,7 @@ def _resource(stream: list[Fact]) -> str:
 
 
 def fold(facts: Iterable[Fact], source: SourceTerms = STRAITSX, batches: Any = ()) -> Books:
-    return Books(source).tell(*facts, batches=batches)
+    return Books(source).report(*facts, batches=batches)
 
 
 @law
@@ -146,18 +146,18 @@ def _same_books(facts: list[Fact], source: SourceTerms) -> None:
 
 @law
 @given(st.lists(transactions(), max_size=4, unique_by=_resource), terms, st.data())
-def test_a_late_pending_changes_nothing_and_completed_alone_says_it_all(
+def test_a_late_pending_changes_nothing_and_completed_alone_states_it_all(
     streams: list[list[Fact]], source: SourceTerms, data: st.DataObject
 ) -> None:
     facts = [fact for stream in streams for fact in stream]
     late = []
     for stream in streams:
-        told = {fact.status for fact in stream}
+        stated = {fact.status for fact in stream}
         base = next((fact for fact in stream if fact.status in ENDED | {"failed"}), stream[0])
-        if told & ENDED or (base.kind not in REFUNDABLE and "failed" in told):
+        if stated & ENDED or (base.kind not in REFUNDABLE and "failed" in stated):
             moment = at(data.draw(st.integers(0, 20_000), label="late"))
             late.append(changed(base, status="pending", effective_at=moment))
-        if base.kind in REFUNDABLE and "refunded" in told:
+        if base.kind in REFUNDABLE and "refunded" in stated:
             late.append(changed(base, status="failed", effective_at=at(30_000)))
     before = [fact for fact in facts if fact not in late]
     assert fold(before + late, source).meaning() == fold(before, source).meaning()

@@ -43,17 +43,17 @@ ROOTS = st.dictionaries(KEYS, OBJECTS, max_size=8).flatmap(
 )
 
 
-def said(root: dict[str, Any], name: str) -> Any:
+def reported(root: dict[str, Any], name: str) -> Any:
     """Return what a callback says of `name`, or the reason why it cannot be true."""
     node = root["data"] if isinstance(root.get("data"), dict) else root
     fields = node["attributes"] if isinstance(node.get("attributes"), dict) else node
     other = SPELLINGS.get(name, name)
-    told = [fields[key] for key in (other, name) if fields.get(key) is not None]
-    if told and told[0] != told[-1]:
-        first, second = payload.named(name, told[-1]), payload.named(other, told[0])
+    stated = [fields[key] for key in (other, name) if fields.get(key) is not None]
+    if stated and stated[0] != stated[-1]:
+        first, second = payload.named(name, stated[-1]), payload.named(other, stated[0])
         return "two_values", f"{first} and {second} disagree"
     around = [node[key] for key in (name, other) if node.get(key) is not None]
-    return next(iter([*told, *around]), None)
+    return next(iter([*stated, *around]), None)
 
 
 def asked(call: Any, *args: Any) -> Any:
@@ -68,7 +68,7 @@ def test_a_field_is_found_as_the_rules_say(root: dict[str, Any]) -> None:
     payload = Payload(root) if asked(Payload, root).__class__ is Payload else None
     for name in (*SPELLINGS, *ODD):
         if payload is not None:
-            assert shape(asked(payload.get, name)) == shape(said(root, name))
+            assert shape(asked(payload.get, name)) == shape(reported(root, name))
 
 
 @given(st.dictionaries(KEYS, OBJECTS, max_size=8))
@@ -76,7 +76,7 @@ def test_an_object_inside_is_flat_whatever_it_holds(fields: dict[str, Any]) -> N
     flat = {name: part for name, part in fields.items() if name not in ("data", "attributes")}
     inner = Payload.inner(fields)
     for name in {*SPELLINGS, *ODD} - {"attributes"}:
-        expected = shape(said(flat, name))
+        expected = shape(reported(flat, name))
         assert shape(asked(inner.get, name)) == expected
         assert shape(asked(inside, fields, name)) == expected
 

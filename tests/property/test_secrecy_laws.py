@@ -51,14 +51,17 @@ def spelt(password: str) -> list[str]:
 def test_nothing_of_a_password_is_left(password: str) -> None:
     for text in spelt(password):
         for whole in (text, f"cannot connect to {text}", f"{text}\nsee the log"):
-            said = redact(whole)
-            assert not re.search(f"[{SECRET_CHARS}]", re.sub("5432", "", said)), (whole, said)
-            assert redact(said) == said
-            assert "***" in said
+            reported = redact(whole)
+            assert not re.search(f"[{SECRET_CHARS}]", re.sub("5432", "", reported)), (
+                whole,
+                reported,
+            )
+            assert redact(reported) == reported
+            assert "***" in reported
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reported"),
     [
         ("postgresql://u:pa:ss:word@db/x", "postgresql://u:***@db/x"),
         ("postgresql://u:p@ss@db/x", "postgresql://u:***@db/x"),
@@ -73,8 +76,8 @@ def test_nothing_of_a_password_is_left(password: str) -> None:
         ("the books are at position 7", "the books are at position 7"),
     ],
 )
-def test_what_is_no_password_is_left(text: str, said: str) -> None:
-    assert redact(text) == said
+def test_what_is_no_password_is_left(text: str, reported: str) -> None:
+    assert redact(text) == reported
 
 
 def test_random_tokens_of_16_bytes_are_never_called_weak() -> None:

@@ -32,32 +32,32 @@ def rows(of: st.SearchStrategy[Decimal]) -> st.SearchStrategy[list[tuple[datetim
     )
 
 
-def balances(opening: Decimal, told: Sequence[tuple[datetime, Decimal]]) -> list[Decimal]:
+def balances(opening: Decimal, stated: Sequence[tuple[datetime, Decimal]]) -> list[Decimal]:
     found = [opening]
-    for _, amount in told:
+    for _, amount in stated:
         found.append(total(found[-1], amount))
     return found
 
 
 def read(body: str, **terms: dict[str, str] | tuple[datetime, datetime]) -> Statement:
-    wanted = {"format": None, "columns": None, "window": None} | terms
-    return read_statement(body.encode(), currency="XSGD", **wanted)  # type: ignore[arg-type]
+    expected = {"format": None, "columns": None, "window": None} | terms
+    return read_statement(body.encode(), currency="XSGD", **expected)  # type: ignore[arg-type]
 
 
-def agrees(statement: Statement, told: Sequence[tuple[datetime, Decimal]]) -> None:
-    assert [(line.effective_at, line.amount) for line in statement.lines] == list(told)
-    assert len({line.id for line in statement.lines}) == len(told)
+def agrees(statement: Statement, stated: Sequence[tuple[datetime, Decimal]]) -> None:
+    assert [(line.effective_at, line.amount) for line in statement.lines] == list(stated)
+    assert len({line.id for line in statement.lines}) == len(stated)
     if statement.opening is not None and statement.closing is not None:
-        assert total(statement.opening, *(a for _, a in told)) == statement.closing
+        assert total(statement.opening, *(a for _, a in stated)) == statement.closing
 
 
-def straitsx(told: Sequence[tuple[datetime, Decimal]], opening: Decimal, newest: bool) -> str:
-    running = balances(opening, told)
+def straitsx(stated: Sequence[tuple[datetime, Decimal]], opening: Decimal, newest: bool) -> str:
+    running = balances(opening, stated)
     found = [
         f'{{"id":"l{n}","type":"x","creditDebitIndicator":"{"Debit" if amount < 0 else "Credit"}",'
         f'"amount":{abs(amount):f},"ledgerBalance":{running[n + 1]:f},'
         f'"createdAt":"{at.isoformat()}"}}'
-        for n, (at, amount) in enumerate(told)
+        for n, (at, amount) in enumerate(stated)
     ]
     body = ",".join(reversed(found) if newest else found)
     meta = f'"meta":{{"openingBalance":{opening:f},"closingBalance":{running[-1]:f}}}'
@@ -66,28 +66,28 @@ def straitsx(told: Sequence[tuple[datetime, Decimal]], opening: Decimal, newest:
 
 @given(rows(amounts), amounts, st.booleans())
 def test_a_written_straitsx_statement_is_read(
-    told: list[tuple[datetime, Decimal]], opening: Decimal, newest: bool
+    stated: list[tuple[datetime, Decimal]], opening: Decimal, newest: bool
 ) -> None:
-    statement = read(straitsx(told, opening, newest), window=WINDOW)
-    agrees(statement, told)
-    assert {line.id for line in statement.lines} == {f"l{n}" for n in range(len(told))}
-    assert statement.closing == balances(opening, told)[-1]
+    statement = read(straitsx(stated, opening, newest), window=WINDOW)
+    agrees(statement, stated)
+    assert {line.id for line in statement.lines} == {f"l{n}" for n in range(len(stated))}
+    assert statement.closing == balances(opening, stated)[-1]
 
 
 @given(rows(amounts), amounts, st.data())
 def test_a_changed_amount_is_always_found(
-    told: list[tuple[datetime, Decimal]], opening: Decimal, data: st.DataObject
+    stated: list[tuple[datetime, Decimal]], opening: Decimal, data: st.DataObject
 ) -> None:
-    body = straitsx(told, opening, newest=False)
-    n = data.draw(st.integers(0, len(told) - 1))
-    moved = told[n][1] + data.draw(st.sampled_from([Decimal("0.000001"), Decimal(-1)]))
-    if (moved < 0) != (told[n][1] < 0):
+    body = straitsx(stated, opening, newest=False)
+    n = data.draw(st.integers(0, len(stated) - 1))
+    moved = stated[n][1] + data.draw(st.sampled_from([Decimal("0.000001"), Decimal(-1)]))
+    if (moved < 0) != (stated[n][1] < 0):
         return
     marked = (
         f'"id":"l{n}","type":"x","creditDebitIndicator":"{"Debit" if moved < 0 else "Credit"}",'
     )
     wrong = body.replace(
-        f'{marked}"amount":{abs(told[n][1]):f}', f'{marked}"amount":{abs(moved):f}'
+        f'{marked}"amount":{abs(stated[n][1]):f}', f'{marked}"amount":{abs(moved):f}'
     )
     assert wrong != body
     with pytest.raises(StatementRefused, match=r"^line \d+: "):
@@ -96,9 +96,9 @@ def test_a_changed_amount_is_always_found(
 
 @given(rows(amounts), amounts, st.booleans(), st.sampled_from([",", ";", "\t", "|"]))
 def test_a_written_csv_is_read(
-    told: list[tuple[datetime, Decimal]], opening: Decimal, newest: bool, delimiter: str
+    stated: list[tuple[datetime, Decimal]], opening: Decimal, newest: bool, delimiter: str
 ) -> None:
-    running = balances(opening, told)
+    running = balances(opening, stated)
     file = io.StringIO()
     writer = csv.writer(file, delimiter=delimiter)
     writer.writerow(["When", "In", "Out", "Left", "What"])
@@ -106,20 +106,22 @@ def test_a_written_csv_is_read(
         [at.isoformat(), f"{amount:,f}" if amount >= 0 else "",
          f"{-amount:,f}" if amount < 0 else "", f"{running[n + 1]:,f}",
          f'said "so", {n}; then|\tmore']
-        for n, (at, amount) in enumerate(told)
+        for n, (at, amount) in enumerate(stated)
     ]  # fmt: skip
     writer.writerows(reversed(found) if newest else found)
     columns = {"effective_at": "When", "credit": "In", "debit": "Out", "balance": "Left",
                "thousands": ",", "description": "What"}  # fmt: skip
-    agrees(read(file.getvalue(), columns=columns, window=WINDOW), told)
+    agrees(read(file.getvalue(), columns=columns, window=WINDOW), stated)
 
 
-def days(told: Sequence[tuple[datetime, Decimal]]) -> list[tuple[datetime, Decimal]]:
-    return [(at.replace(hour=0, minute=0, second=0), amount) for at, amount in told]
+def days(stated: Sequence[tuple[datetime, Decimal]]) -> list[tuple[datetime, Decimal]]:
+    return [(at.replace(hour=0, minute=0, second=0), amount) for at, amount in stated]
 
 
 @given(rows(amounts), amounts)
-def test_a_written_camt_053_is_read(told: list[tuple[datetime, Decimal]], opening: Decimal) -> None:
+def test_a_written_camt_053_is_read(
+    stated: list[tuple[datetime, Decimal]], opening: Decimal
+) -> None:
     def marked(amount: Decimal) -> str:
         mark = "DBIT" if amount < 0 else "CRDT"
         return f'<Amt Ccy="XSGD">{abs(amount):f}</Amt><CdtDbtInd>{mark}</CdtDbtInd>'
@@ -132,40 +134,40 @@ def test_a_written_camt_053_is_read(told: list[tuple[datetime, Decimal]], openin
 
     entries = "".join(
         f"<Ntry>{marked(amount)}<Sts>BOOK</Sts><BookgDt><DtTm>{at.isoformat()}</DtTm></BookgDt></Ntry>"
-        for at, amount in told
+        for at, amount in stated
     )
-    closing = balances(opening, told)[-1]
+    closing = balances(opening, stated)[-1]
     body = (
         '<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt><Stmt>'
-        f"{balance('OPBD', opening, FIRST)}{balance('CLBD', closing, told[-1][0])}{entries}"
+        f"{balance('OPBD', opening, FIRST)}{balance('CLBD', closing, stated[-1][0])}{entries}"
         "</Stmt></BkToCstmrStmt></Document>"
     )
     statement = read(body)
-    agrees(statement, told)
+    agrees(statement, stated)
     assert (statement.opening, statement.closing) == (opening, closing)
 
 
 @given(rows(short_amounts), short_amounts)
-def test_a_written_mt940_is_read(told: list[tuple[datetime, Decimal]], opening: Decimal) -> None:
+def test_a_written_mt940_is_read(stated: list[tuple[datetime, Decimal]], opening: Decimal) -> None:
     def swift(amount: Decimal) -> str:
         return f"{abs(amount):f}".replace(".", ",")
 
     def mark(amount: Decimal) -> str:
         return "D" if amount < 0 else "C"
 
-    closing = balances(opening, told)[-1]
+    closing = balances(opening, stated)[-1]
     lines = [
         f":61:{at:%y%m%d%m%d}{mark(amount)}{swift(amount)}NTRFREF{n}\n:86:line {n}\n"
-        for n, (at, amount) in enumerate(told)
+        for n, (at, amount) in enumerate(stated)
     ]
     body = (
         f":20:S\n:60F:{mark(opening)}260531SGD{swift(opening)}\n{''.join(lines)}"
-        f":62F:{mark(closing)}{told[-1][0]:%y%m%d}SGD{swift(closing)}\n"
+        f":62F:{mark(closing)}{stated[-1][0]:%y%m%d}SGD{swift(closing)}\n"
     )
     statement = read_statement(
         body.encode(), format=None, currency="SGD", columns=None, window=None
     )
-    agrees(statement, days(told))
+    agrees(statement, days(stated))
     assert plain(statement.closing or Decimal(0)) == plain(closing)
 
 

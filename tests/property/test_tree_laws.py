@@ -115,5 +115,5 @@ def test_tiles_hold_the_nodes_of_their_level() -> None:
 
 
 def test_what_a_proof_needs_is_known_beforehand() -> None:
-    wanted = merkle.nodes_for(lambda at: merkle.inclusion_proof(3, 7, at))
-    assert wanted == {(0, 2), (1, 0), (1, 2), (0, 6)}
+    expected = merkle.nodes_for(lambda at: merkle.inclusion_proof(3, 7, at))
+    assert expected == {(0, 2), (1, 0), (1, 2), (0, 6)}

@@ -56,14 +56,14 @@ def reason_of(call: Any, *args: Any) -> str:
 
 @pytest.mark.parametrize("root", ENVELOPES)
 def test_the_three_envelopes_are_read_alike(root: dict[str, Any]) -> None:
-    said = Payload(root, "someEvent")
-    assert (said.id, said.type, said.path_event) == ("a1", "t", "someEvent")
-    assert said.amount("amount") == Decimal(1)
+    reported = Payload(root, "someEvent")
+    assert (reported.id, reported.type, reported.path_event) == ("a1", "t", "someEvent")
+    assert reported.amount("amount") == Decimal(1)
 
 
 def test_data_that_is_no_object_is_not_an_envelope() -> None:
-    said = Payload({"data": [1], "id": "a", "attributes": "x"})
-    assert (said.id, said.get("data"), said.get("attributes")) == ("a", [1], "x")
+    reported = Payload({"data": [1], "id": "a", "attributes": "x"})
+    assert (reported.id, reported.get("data"), reported.get("attributes")) == ("a", [1], "x")
 
 
 def test_a_field_is_found_in_either_casing() -> None:
@@ -73,15 +73,15 @@ def test_a_field_is_found_in_either_casing() -> None:
 
 
 def test_a_field_beside_the_attributes_is_found_when_they_lack_it() -> None:
-    said = Payload({"id": "r", "customerProfileId": "c", "attributes": {"status": "sent"}})
-    assert said.text("customer_profile_id") == "c"
+    reported = Payload({"id": "r", "customerProfileId": "c", "attributes": {"status": "sent"}})
+    assert reported.text("customer_profile_id") == "c"
     both = Payload({"customerProfileId": "outer", "attributes": {"customerProfileId": "inner"}})
     assert both.text("customer_profile_id") == "inner"
 
 
 def test_two_casings_with_two_values_cannot_be_true() -> None:
-    said = Payload({"net_amount": "1", "netAmount": "2"})
-    assert reason_of(said.get, "net_amount") == "two_values"
+    reported = Payload({"net_amount": "1", "netAmount": "2"})
+    assert reason_of(reported.get, "net_amount") == "two_values"
     assert Payload({"net_amount": "1", "netAmount": "1"}).get("net_amount") == "1"
 
 
@@ -185,8 +185,8 @@ def test_money_is_its_exact_lexeme_whether_text_or_number(lexeme: str, expected:
     ],
 )
 def test_what_is_not_plainly_an_amount_is_refused(lexeme: str) -> None:
-    said = Payload(parse(b'{"amount":%s}' % lexeme.encode()))
-    assert reason_of(said.money, "amount") == "bad_amount"
+    reported = Payload(parse(b'{"amount":%s}' % lexeme.encode()))
+    assert reason_of(reported.money, "amount") == "bad_amount"
 
 
 def test_absent_money_is_none_and_not_zero() -> None:
@@ -202,31 +202,31 @@ def test_negative_money_cannot_be_true() -> None:
 
 
 def test_a_total_is_checked_where_both_sides_are_known() -> None:
-    said = Payload({"total": "3"})
-    assert said.fees_within("total", Decimal(1), Decimal(2)) == Decimal(2)
-    assert said.fees_within("absent", Decimal(1), Decimal(1)) == Decimal(1)
-    assert said.fees_within("absent", Decimal(1), None) is None
-    assert reason_of(said.fees_within, "total", Decimal(1), Decimal(1)) == "total_mismatch"
+    reported = Payload({"total": "3"})
+    assert reported.fees_within("total", Decimal(1), Decimal(2)) == Decimal(2)
+    assert reported.fees_within("absent", Decimal(1), Decimal(1)) == Decimal(1)
+    assert reported.fees_within("absent", Decimal(1), None) is None
+    assert reason_of(reported.fees_within, "total", Decimal(1), Decimal(1)) == "total_mismatch"
 
 
-def test_a_stated_total_tells_the_fees_that_no_field_names() -> None:
-    said = Payload({"total": "3"})
-    assert said.fees_within("total", Decimal("2.98"), None) == Decimal("0.02")
-    assert reason_of(said.fees_within, "total", Decimal(4), None) == "total_mismatch"
+def test_a_stated_total_states_the_fees_that_no_field_names() -> None:
+    reported = Payload({"total": "3"})
+    assert reported.fees_within("total", Decimal("2.98"), None) == Decimal("0.02")
+    assert reason_of(reported.fees_within, "total", Decimal(4), None) == "total_mismatch"
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "stated"),
     [
         (b"\xef\xbb\xbf{}", "the body begins with a byte order mark; send JSON without one"),
         (b'{"a": "\x01"}', "Invalid control character at line 1 column 8"),
         (b"{", "Expecting property name enclosed in double quotes at line 1 column 2"),
     ],
 )
-def test_what_is_no_json_says_why(body: bytes, told: str) -> None:
+def test_what_is_no_json_states_why(body: bytes, stated: str) -> None:
     with pytest.raises(MalformedBody) as refused:
         parse(body)
-    assert str(refused.value) == told
+    assert str(refused.value) == stated
 
 
 def test_an_unterminated_text_full_of_escapes_is_refused_in_linear_time() -> None:
@@ -291,7 +291,7 @@ def test_what_is_not_a_time_with_a_zone_is_refused(value: Any) -> None:
     assert reason_of(as_instant, "x", value) == "bad_x"
 
 
-def test_a_callback_was_told_when_it_was_updated_or_else_created() -> None:
+def test_a_callback_was_stated_when_it_was_updated_or_else_created() -> None:
     created, updated = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
     both = {"createdAt": created, "updatedAt": updated}
     assert Payload(both).told_at() == utc("2026-01-02T00:00:00")
@@ -299,7 +299,7 @@ def test_a_callback_was_told_when_it_was_updated_or_else_created() -> None:
     assert Payload({}).told_at() is None
 
 
-def test_a_status_is_a_known_word_or_kept_as_told() -> None:
+def test_a_status_is_a_known_word_or_kept_as_stated() -> None:
     known = frozenset({"pending"})
     assert Payload({"status": "Pending"}).status("status", known) == "pending"
     assert Payload({"status": "Held"}).status("status", known) == "unknown:Held"
@@ -307,11 +307,11 @@ def test_a_status_is_a_known_word_or_kept_as_told() -> None:
 
 
 def test_events_of_a_stream_differ_by_status_or_also_by_updated_time() -> None:
-    said = Payload({"id": 7, "updated_at": "2026-01-02T08:00:00+08:00"})
-    assert identify(said, "k", "done").tail == "done"
-    assert identify(said, "k", "done", dated=True).tail == "done@2026-01-02T00:00:00+00:00"
-    assert identify(said, "k", "unknown:x", dated=True).tail is None
-    assert identify(said, "k", "done").resource_id == "7"
+    reported = Payload({"id": 7, "updated_at": "2026-01-02T08:00:00+08:00"})
+    assert identify(reported, "k", "done").tail == "done"
+    assert identify(reported, "k", "done", dated=True).tail == "done@2026-01-02T00:00:00+00:00"
+    assert identify(reported, "k", "unknown:x", dated=True).tail is None
+    assert identify(reported, "k", "done").resource_id == "7"
     assert reason_of(identify, Payload({}), "k", "done") == "missing_id"
 
 

@@ -17,7 +17,7 @@ def test_every_test_that_the_table_names_exists() -> None:
     assert named <= known
 
 
-def test_every_cell_says_something() -> None:
+def test_every_cell_states_something() -> None:
     rows = [line.strip("|").split("|") for line in TRUST.splitlines() if line.startswith("|")]
     assert {len(row) for row in rows} == {6}
     assert all(cell.strip() for row in rows[2:] for cell in row)

@@ -42,7 +42,7 @@ async def test_metrics_are_open_on_loopback_unless_they_have_a_token(database: D
         ("{dsn}nowhere", "the database refuses the service; its log says why"),
     ],
 )
-async def test_readiness_tells_strangers_nothing_of_the_database(
+async def test_readiness_states_strangers_nothing_of_the_database(
     database: Database, url: str, reason: str
 ) -> None:
     elsewhere = database.settings.database_url or ""

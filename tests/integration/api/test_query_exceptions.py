@@ -112,10 +112,10 @@ async def test_a_decision_that_does_not_suit_appends_nothing(service: Service) -
         ({"action": "acknowledge", "by": "\x00"}, "by"),
         ({"action": "acknowledge", "colour": "red"}, "colour"),
     ]
-    for decision, says in unsuitable:
+    for decision, states in unsuitable:
         status, answer = await resolve(service, found["id"], **decision)
         assert (decision, status) == (decision, 400)
-        assert says in answer["detail"]
+        assert states in answer["detail"]
     assert len((await service.ask("/v1/events"))["events"]) == 2
 
 
@@ -217,15 +217,15 @@ async def test_a_part_that_answers_alone_without_the_secret_appends_nothing(
     statement = {"source": "straitsx", "currency": "XSGD"}
     withdrawn = f"/v1/statements/straitsx/{'0' * 64}/withdraw"
     async with serving(database, make_books=False, role="query") as alone:
-        status, told = await resolve(alone, found["id"], action="acknowledge")
-        assert (status, "LEDGER_SECRET_STRAITSX" in told["detail"]) == (409, True)
+        status, stated = await resolve(alone, found["id"], action="acknowledge")
+        assert (status, "LEDGER_SECRET_STRAITSX" in stated["detail"]) == (409, True)
         for path, options in (
             ("/v1/statements", {"params": statement, "data": b"[]"}),
             (withdrawn, {"json": {"by": "ana", "note": "mistaken"}}),
         ):
             async with alone.client.post(path, **options) as response:
-                status, told = await problem(response)
-            assert (status, "LEDGER_SECRET_STRAITSX" in told["detail"]) == (409, True), told
+                status, stated = await problem(response)
+            assert (status, "LEDGER_SECRET_STRAITSX" in stated["detail"]) == (409, True), stated
     known = replace(database.settings.sources["straitsx"], secrets=("s" * 40,))
     async with serving(
         database, make_books=False, role="query", sources={"straitsx": known}

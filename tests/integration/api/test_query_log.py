@@ -20,20 +20,20 @@ async def service(database: Database) -> AsyncIterator[Service]:
 
 
 async def test_an_events_body_comes_back_byte_for_byte(service: Service) -> None:
-    told = await service.post("straitsx", HOSTILE)
+    stated = await service.post("straitsx", HOSTILE)
     async with service.client.get("/v1/events/straitsx/1/body") as response:
         assert response.status == 200
         assert await response.read() == HOSTILE
         assert response.headers["Content-Type"] == "application/octet-stream"
         assert response.headers["Content-Disposition"] == 'attachment; filename="straitsx-1.bin"'
         assert response.headers["X-Content-Type-Options"] == "nosniff"
-        assert response.headers["Ledger-Event-Id"] == told["event_id"]
+        assert response.headers["Ledger-Event-Id"] == stated["event_id"]
 
 
-async def test_an_event_is_told_with_envelope_and_headers(service: Service) -> None:
-    told = await service.post("straitsx", HOSTILE)
+async def test_an_event_is_stated_with_envelope_and_headers(service: Service) -> None:
+    stated = await service.post("straitsx", HOSTILE)
     answer = await service.ask("/v1/events/straitsx/1")
-    assert (answer["position"], answer["event_id"]) == (1, told["event_id"])
+    assert (answer["position"], answer["event_id"]) == (1, stated["event_id"])
     assert (answer["kind"], answer["verdict"], answer["reason"]) == (
         "unreadable",
         "quarantined",
@@ -85,7 +85,7 @@ async def deliveries(service: Service, **filters: object) -> list[Json]:
     return list((await service.ask("/v1/deliveries", **filters))["deliveries"])
 
 
-async def test_every_delivery_is_told_whether_or_not_it_made_an_event(service: Service) -> None:
+async def test_every_delivery_is_stated_whether_or_not_it_made_an_event(service: Service) -> None:
     await service.post_json("straitsx", payment(1))
     await service.post_json("straitsx", payment(1))
     await service.post("straitsx", HOSTILE)
@@ -115,10 +115,10 @@ async def test_every_delivery_is_told_whether_or_not_it_made_an_event(service: S
 
 
 async def test_deliveries_are_found_by_any_name_of_their_event(service: Service) -> None:
-    said = await service.post("straitsx", orjson.dumps(payment(1)))
+    reported = await service.post("straitsx", orjson.dumps(payment(1)))
     await service.post_json("straitsx", payment(1))
     await service.post("straitsx", orjson.dumps(payment(2)), "paymentStatusUpdated")
-    for name in ("1", "straitsx:1", said["event_id"]):
+    for name in ("1", "straitsx:1", reported["event_id"]):
         assert [row["position"] for row in await deliveries(service, event=name)] == [1, 1], name
     for name in ("3", "gokart:1", "0" * 32, "payoutStatusUpdated"):
         assert await deliveries(service, event=name) == [], name

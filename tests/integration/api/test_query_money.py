@@ -65,8 +65,8 @@ async def test_every_currency_sums_to_zero_over_all_accounts(service: Service) -
     for row in (await service.ask("/v1/balances", limit=1000))["balances"]:
         debits, credited = Decimal(row["debits"]), Decimal(row["credits"])
         sums[row["source"], row["currency"]] += debits - credited
-        wanted = debits - credited if row["normal"] == "debit" else credited - debits
-        assert Decimal(row["balance"]) == wanted
+        expected = debits - credited if row["normal"] == "debit" else credited - debits
+        assert Decimal(row["balance"]) == expected
     assert len(sums) == 7
     assert set(sums.values()) == {Decimal(0)}
 
@@ -121,7 +121,7 @@ async def test_a_customers_balance_is_what_we_owe_it(service: Service) -> None:
     }
 
 
-async def test_entries_tell_what_each_event_changed(service: Service) -> None:
+async def test_entries_state_what_each_event_changed(service: Service) -> None:
     await service.post_json("straitsx", payment(1, status="pending"))
     position = await service.post_json("straitsx", payment(1))
     await service.fold()
@@ -151,24 +151,26 @@ async def test_the_lines_of_an_account_are_found_in_every_part_of_a_long_journal
         await connection.execute("UPDATE checkpoints SET position = $1", head)
     async with service.database.owner() as connection:
         await connection.execute("UPDATE ledger.heads SET position = $1", head)
-    wanted = {"account": "assets:wallet:available", "source": "straitsx"}
-    whole = (await service.ask("/v1/entries", **wanted))["entries"]
+    expected = {"account": "assets:wallet:available", "source": "straitsx"}
+    whole = (await service.ask("/v1/entries", **expected))["entries"]
     places = [entry["position"] for entry in whole]
     assert len(places) == 3 + 4 * 3
     assert places == sorted(places)
     assert places[-1] >> SHARD_BITS == 9
     for limit in (1, 2, 4, 7):
-        pages = await service.pages("/v1/entries", "entries", limit=limit, **wanted)
+        pages = await service.pages("/v1/entries", "entries", limit=limit, **expected)
         assert [entry for page in pages for entry in page] == whole
-        then = {"position": f"straitsx:{head}", **wanted}
+        then = {"position": f"straitsx:{head}", **expected}
         pages = await service.pages("/v1/entries", "entries", limit=limit, **then)
         assert [entry for page in pages for entry in page] == whole
-    until = await service.ask("/v1/entries", position=f"straitsx:{3 * 2**SHARD_BITS}", **wanted)
+    until = await service.ask("/v1/entries", position=f"straitsx:{3 * 2**SHARD_BITS}", **expected)
     assert [entry["position"] for entry in until["entries"]] == places[:6]
     assert {entry["account"] for entry in whole} == {"assets:wallet:available"}
 
 
-async def test_a_transaction_is_told_with_its_history_entries_and_events(service: Service) -> None:
+async def test_a_transaction_is_stated_with_its_history_entries_and_events(
+    service: Service,
+) -> None:
     first = await service.post("straitsx", b'{"id":"c/1","type":"Direct bank transfer",'
                                b'"idempotency_id":"i","amount":"10.10","fees":null,'
                                b'"status":"pending","currency":"xsgd",'
@@ -203,7 +205,7 @@ async def test_a_transaction_is_told_with_its_history_entries_and_events(service
     assert answer["position"] == {"gokart": 0, "straitsx": 1}
 
 
-async def test_a_conflict_is_told_and_its_money_held(service: Service) -> None:
+async def test_a_conflict_is_stated_and_its_money_held(service: Service) -> None:
     await service.post_json("straitsx", payout(1, status="completed"))
     await service.post_json("straitsx", payout(1, status="failed"))
     await service.fold()

@@ -178,12 +178,12 @@ async def test_no_odd_import_is_answered_with_500(service: Service) -> None:
 
 
 async def test_what_is_misspelt_is_refused_and_what_there_is_listed(service: Service) -> None:
-    status, told = await service.refused("/v1/transactions", kind="payments")
-    assert (status, "kind 'payments' is no kind; there is: chain_deposit" in told["detail"]) == (
+    status, stated = await service.refused("/v1/transactions", kind="payments")
+    assert (status, "kind 'payments' is no kind; there is: chain_deposit" in stated["detail"]) == (
         400, True,
     )  # fmt: skip
-    status, told = await service.refused("/v1/transactions", kind="payment", status="sucess")
-    assert (status, told["detail"]) == (
+    status, stated = await service.refused("/v1/transactions", kind="payment", status="sucess")
+    assert (status, stated["detail"]) == (
         400,
         "status 'sucess' is no status of payment; there is: completed, conflict, expired, failed, "
         "pending, refunded",
@@ -197,12 +197,12 @@ async def test_what_is_misspelt_is_refused_and_what_there_is_listed(service: Ser
         ("virtual_accounts", "status"), ("customers", "verification_status"),
         ("bank_accounts", "verification_status"),
     ):  # fmt: skip
-        status, told = await service.refused(f"/v1/{path}", **{name: "pendnig"})
-        assert (status, "there is: " in told["detail"]) == (400, True)
+        status, stated = await service.refused(f"/v1/{path}", **{name: "pendnig"})
+        assert (status, "there is: " in stated["detail"]) == (400, True)
         await service.ask(f"/v1/{path}", **{name: "pending" if path != "rfi" else "sent"})
     await service.ask("/v1/transactions", status="unknown:paused")
-    status, told = await service.refused("/v1/reconciliation/findings", reason="stuck")
-    assert (status, "it is 'stuck'" in told["detail"]) == (400, True)
+    status, stated = await service.refused("/v1/reconciliation/findings", reason="stuck")
+    assert (status, "it is 'stuck'" in stated["detail"]) == (400, True)
 
 
 async def test_every_status_of_a_row_can_be_asked_for(service: Service) -> None:
@@ -221,7 +221,7 @@ async def test_an_id_with_braces_has_its_page(service: Service) -> None:
 
 async def test_a_decision_that_is_none_lists_what_there_is(service: Service) -> None:
     (found, *_) = (await service.ask("/v1/exceptions"))["exceptions"]
-    for path, told in (
+    for path, stated in (
         (f"/v1/exceptions/{found['id']}/resolve", "action is one of: acknowledge, keep"),
         ("/v1/breaks/x/decide", "action is one of: match, write_off, post_fee, void, reopen, note"),
     ):
@@ -229,4 +229,4 @@ async def test_a_decision_that_is_none_lists_what_there_is(service: Service) -> 
             document = await answer.json()
         assert answer.status == 400
         assert "'kepe'" in document["detail"]
-        assert told in document["detail"]
+        assert stated in document["detail"]

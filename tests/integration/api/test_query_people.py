@@ -84,14 +84,14 @@ async def test_a_customer_known_from_limits_only_has_no_verification_status(
     assert request["status"] == "approved"
 
 
-async def test_a_customer_known_from_a_payment_only_is_told(service: Service) -> None:
+async def test_a_customer_known_from_a_payment_only_is_stated(service: Service) -> None:
     await service.post_json("straitsx", payment(1, customer_profile_id="cust_9"))
     await service.fold()
     answer = await service.ask("/v1/customers/straitsx/cust_9")
     assert (answer["id"], answer["verification_status"]) == ("cust_9", None)
 
 
-async def test_a_customer_nobody_named_is_not_found(service: Service) -> None:
+async def test_a_customer_no_one_named_is_not_found(service: Service) -> None:
     status, found = await service.refused("/v1/customers/straitsx/nobody")
     assert (status, found["detail"]) == (404, "source straitsx knows no customer 'nobody'")
 

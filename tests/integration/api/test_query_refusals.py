@@ -86,7 +86,7 @@ async def test_a_position_that_is_none_is_a_bad_question(service: Service) -> No
     assert status == 400
 
 
-async def test_other_methods_are_told_which_would_do(service: Service) -> None:
+async def test_other_methods_are_stated_which_would_do(service: Service) -> None:
     for path in ("/v1/wallets", "/v1/status", "/openapi.json", "/docs", "/"):
         async with service.client.delete(path) as response:
             status, _ = await problem(response)
@@ -114,7 +114,7 @@ async def test_the_openapi_document_is_served(service: Service) -> None:
     assert (await service.ask("/openapi.json"))["openapi"] == "3.1.0"
 
 
-async def test_without_a_token_nothing_is_told(guarded: Service) -> None:
+async def test_without_a_token_nothing_is_stated(guarded: Service) -> None:
     wrong = (None, "Bearer wrong", "Bearer ", "Bearer", "Basic first", "first", "Bearer firs")
     for path in ("/v1/wallets", "/v1/nothing", "/"):
         for value in wrong:

@@ -50,7 +50,7 @@ def _comparable(row: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in row.items() if not isinstance(value, list | dict)}
 
 
-async def test_a_view_says_what_the_list_of_its_own_says(service: Service) -> None:
+async def test_a_view_states_what_the_list_of_its_own_states(service: Service) -> None:
     for name in ("transactions", "bank_accounts", "rfi", "limits", "entries", "balances"):
         own = {
             tuple(sorted((k, str(v)) for k, v in row.items() if k in ("id", "amount", "debits")))
@@ -82,7 +82,7 @@ async def test_a_view_that_there_is_none_of_is_not_found(service: Service) -> No
         assert (status, found["type"]) == (404, "urn:callback-ledger:problem:not-found")
 
 
-async def test_a_filter_that_no_index_serves_is_refused_and_says_what_it_goes_with(
+async def test_a_filter_that_no_index_serves_is_refused_and_states_what_it_goes_with(
     service: Service,
 ) -> None:
     status, found = await service.refused("/v1/views/rfi", id="x")

@@ -141,6 +141,8 @@ def test_ten_million_events_are_rebuilt_in_bounded_memory_as_fast_as_one_million
     assert rates[1] >= 0.8 * rates[0]
 
 
-def test_a_measurement_that_cannot_start_says_so_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_measurement_that_cannot_start_states_so_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
     found = run("fold", folder=tmp_path, code=3, LEDGER_PG_BIN=str(tmp_path / "nowhere"))
     assert "nowhere" in found["error"]

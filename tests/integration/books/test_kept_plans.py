@@ -44,10 +44,10 @@ async def test_updates_find_rows_by_their_whole_key(database: Database, grown: b
                 await connection.execute(f"ANALYZE {name}")
             await connection.execute(f"PREPARE {name}_update AS {sql.update}")
             values = ", ".join(["'{}'"] * sql.width)
-            said = await connection.fetchval(
+            reported = await connection.fetchval(
                 f"EXPLAIN (FORMAT json) EXECUTE {name}_update ({values})"
             )
-            (scan,) = scans(json.loads(said)[0]["Plan"])
+            (scan,) = scans(json.loads(reported)[0]["Plan"])
             assert scan["Node Type"] == "Index Scan", name
             assert "hashtextextended(t.id" in scan["Index Cond"].replace("(id", "(t.id"), scan
 
@@ -71,9 +71,9 @@ async def test_spans_are_summed_by_indexes_alone(database: Database, grown: bool
             ("summed ('straitsx', 4096, 8192, 32, 1)", 2),
             ("earlier ('straitsx', '{a,b}', '{XSGD,USD}', 4096, 4096)", 1),
         ):
-            said = await connection.fetchval(f"EXPLAIN (FORMAT json) EXECUTE {asked}")
+            reported = await connection.fetchval(f"EXPLAIN (FORMAT json) EXECUTE {asked}")
             found = [
-                scan for scan in scans(json.loads(said)[0]["Plan"])
+                scan for scan in scans(json.loads(reported)[0]["Plan"])
                 if scan["Relation Name"] == "entries"
             ]  # fmt: skip
             assert [scan["Node Type"] for scan in found] == ["Index Scan"] * looks, asked
@@ -99,18 +99,18 @@ async def test_what_is_kept_about_customers_is_found_by_indexes_alone(
                 )
                 await connection.execute(f"ANALYZE {table}")
         await connection.execute(f"PREPARE kept AS {REFRESH}")
-        said = await connection.fetchval(
+        reported = await connection.fetchval(
             "EXPLAIN (FORMAT json) EXECUTE kept ('straitsx', '{a}', '{b}', '{c}', '{1}')"
         )
         found = {
             (scan["Relation Name"], scan["Node Type"]): scan["Index Cond"]
-            for scan in scans(json.loads(said)[0]["Plan"]) if "Index Cond" in scan
+            for scan in scans(json.loads(reported)[0]["Plan"]) if "Index Cond" in scan
         }  # fmt: skip
-        wanted = {
+        expected = {
             "transactions": ("hashtextextended(", "effective_at >="),
             "customers": ("hashtextextended(",), "balances": ("source", "account"),
             "limits": ("hashtextextended(",), "findings": ("hashtextextended(",),
         }  # fmt: skip
-        for table, terms in wanted.items():
+        for table, terms in expected.items():
             condition = found[table, "Index Scan"]
             assert all(term in condition for term in terms), (table, condition)

@@ -119,11 +119,11 @@ def changed(sample: str, changes: dict[str, str]) -> bytes:
 
 
 async def import_line(service: Service, names: dict[str, str]) -> None:
-    told = row(names["line"], names["payout"], "10", "2026-01-10T12:00:00Z")
-    told["idempotencyId"] = names["idempotency"]
+    stated = row(names["line"], names["payout"], "10", "2026-01-10T12:00:00Z")
+    stated["idempotencyId"] = names["idempotency"]
     window = tuple(datetime.fromisoformat(each) for each in JANUARY)
     read = read_statement(
-        statement([told]),
+        statement([stated]),
         format=None,
         currency="XSGD",
         columns=None,
@@ -141,8 +141,10 @@ async def seal(service: Service) -> None:
 
 async def make_pack(service: Service, path: Path) -> Path:
     database = service.database
-    wanted = export_pack.PackRequest()
-    await export_pack.write_file(database.settings, database.service_dsn, path, wanted, quiet=True)
+    expected = export_pack.PackRequest()
+    await export_pack.write_file(
+        database.settings, database.service_dsn, path, expected, quiet=True
+    )
     return path
 
 
@@ -187,8 +189,8 @@ async def test_the_longest_names_go_through_every_stage(service: Service, tmp_pa
     (line,) = (await service.ask("/v1/statement_lines", line=names["line"]))["statement_lines"]
     assert line["contract_id"] == names["payout"]
 
-    code, said, log = await rebuilt(service)
-    assert (code, said["verdict"], said["differences"]) == (0, "equal", [])
+    code, reported, log = await rebuilt(service)
+    assert (code, reported["verdict"], reported["differences"]) == (0, "equal", [])
     assert "bulk_rebuild_abandoned" not in log
 
     await seal(service)
@@ -203,8 +205,8 @@ async def test_lists_of_the_longest_names_have_pages(service: Service) -> None:
     for number in range(1, 4):
         who = {"customer_profile_id": long_text(rng)}
         await service.post_json("straitsx", payment(number, id=long_text(rng), **who))
-        told = changed("straitsx/17-customer-personal", {"id": who["customer_profile_id"]})
-        await service.post("straitsx", told)
+        stated = changed("straitsx/17-customer-personal", {"id": who["customer_profile_id"]})
+        await service.post("straitsx", stated)
         await service.post_json("straitsx", payout(10 + number, id=long_text(rng)))
     await service.fold()
     for path, name in (
@@ -225,8 +227,8 @@ async def test_a_decision_on_a_finding_with_the_longest_name_is_understood(
         "customerProfileId": long_text(random.Random(3)), "totalDailyPaymentLimit": 100,
         "availableDailyPaymentLimit": 40,
     }  # fmt: skip
-    told = {"id": "limits_1", "type": "transactionLimits", "attributes": limits}
-    await service.post_json("straitsx", {"data": told})
+    stated = {"id": "limits_1", "type": "transactionLimits", "attributes": limits}
+    await service.post_json("straitsx", {"data": stated})
     await service.fold()
     (found,) = (await service.ask("/v1/exceptions"))["exceptions"]
     path = f"/v1/exceptions/{found['id']}/resolve"

@@ -59,11 +59,11 @@ def seeded() -> random.Random:
 
 def callbacks(rng: random.Random, stories: int) -> list[SimulatedCallback]:
     """Tell stories with everything that can happen to them, and noise between."""
-    told = disturb(story("everything", rng, stories), rng, duplicate=0.2, shuffle=True,
+    stated = disturb(story("everything", rng, stories), rng, duplicate=0.2, shuffle=True,
                    conflict=True)  # fmt: skip
     for body in NOISE:
-        told.insert(rng.randrange(len(told)), SimulatedCallback("straitsx", None, body))
-    return told
+        stated.insert(rng.randrange(len(stated)), SimulatedCallback("straitsx", None, body))
+    return stated
 
 
 def new_event(callback: SimulatedCallback) -> NewEvent:
@@ -75,12 +75,12 @@ def new_event(callback: SimulatedCallback) -> NewEvent:
     )  # fmt: skip
 
 
-async def append(database: Database, told: Sequence[SimulatedCallback]) -> None:
+async def append(database: Database, stated: Sequence[SimulatedCallback]) -> None:
     """Append callbacks to the logs of their sources, in batches."""
-    new_events = [(callback.provider, new_event(callback)) for callback in told]
+    new_events = [(callback.provider, new_event(callback)) for callback in stated]
     log = Log(database.service_dsn, database.settings)
     running = asyncio.create_task(log.run())
-    for n in range(0, len(told), CHUNK):
+    for n in range(0, len(stated), CHUNK):
         chunk = new_events[n : n + CHUNK]
         await asyncio.gather(*(log.appenders[source].append(each) for source, each in chunk))
     log.stop()
@@ -98,8 +98,8 @@ async def decide_all(database: Database, generation: int) -> int:
     decide = OperatorEvents(log).decide
     for row in rows:
         about = {"kind": row["kind"], "resource": row["resource_id"], "reason": "conflict"}
-        said = {"action": "keep", "keep": row["position"], "by": "ops", "exception": row["id"]}
-        await decide("straitsx", {**said, **about, "note": None})
+        reported = {"action": "keep", "keep": row["position"], "by": "ops", "exception": row["id"]}
+        await decide("straitsx", {**reported, **about, "note": None})
     log.stop()
     await running
     return len(rows)
@@ -175,12 +175,12 @@ async def test_batches_bounded_in_bytes_leave_no_trace(database: Database) -> No
 
 async def test_folding_while_the_log_grows_is_folding_it_at_once(database: Database) -> None:
     rng = seeded()
-    told = callbacks(rng, 4)
+    stated = callbacks(rng, 4)
     generation = await make_books(database.service_dsn, "bit by bit")
-    while told:
+    while stated:
         size = rng.randrange(1, 40)
-        await append(database, told[:size])
-        told = told[size:]
+        await append(database, stated[:size])
+        stated = stated[size:]
         await fold_all(database.service_dsn, database.settings, generation)
     await decide_all(database, generation)
     await fold_all(database.service_dsn, database.settings, generation)
@@ -247,10 +247,10 @@ async def some_progress(
     database: Database, generation: int, connection: Any, rng: random.Random
 ) -> None:
     """Wait until some more events are folded, or all are, and then for an instant."""
-    wanted = await folded(connection) + rng.randrange(1, 40)
+    expected = await folded(connection) + rng.randrange(1, 40)
 
     async def check() -> bool:
-        return await folded(connection) >= wanted or await is_at_head(database, generation)
+        return await folded(connection) >= expected or await is_at_head(database, generation)
 
     await eventually(check, 60)
     await asyncio.sleep(rng.random() * 0.02)
@@ -384,14 +384,14 @@ def _failing(projection: Projection) -> Projection:
 
 def poison_of(rng: random.Random) -> list[SimulatedCallback]:
     """Tell a sound story with a payout in it that the poisoned registry cannot fold."""
-    told = story("everything", rng, 2)
+    stated = story("everything", rng, 2)
     bodies = [
         orjson.dumps(payout(666, status=status, amount="666.0"))
         for status in ("pending", "completed")
     ]
-    told.insert(5, SimulatedCallback("straitsx", None, bodies[0]))
-    told.insert(30, SimulatedCallback("straitsx", None, bodies[1]))
-    return told
+    stated.insert(5, SimulatedCallback("straitsx", None, bodies[0]))
+    stated.insert(30, SimulatedCallback("straitsx", None, bodies[1]))
+    return stated
 
 
 def without(found: Dump, marks: Sequence[str]) -> Dump:
@@ -434,7 +434,7 @@ async def test_a_stream_whose_fold_raises_is_parked_and_no_other(
     assert differences(without(actual, [POISON]), without(sound, [POISON])) == {}
 
 
-async def test_rows_that_the_database_refuses_park_their_stream_and_stop_nobody(
+async def test_rows_that_the_database_refuses_park_their_stream_and_stop_no_one(
     database: Database,
 ) -> None:
     known = registry.load()
@@ -483,7 +483,7 @@ async def test_a_bug_in_one_sources_fold_leaves_the_other_sources_alone(
             rows = {row["source"]: row for row in await connection.fetch(SELECT_POSITIONS)}
         return bool(rows["gokart"]["head"] == rows["gokart"]["books"] > 0)
 
-    with captured_logs() as said:
+    with captured_logs() as reported:
         try:
             await eventually(gokart_is_folded)
             assert not running[0].done()
@@ -491,5 +491,5 @@ async def test_a_bug_in_one_sources_fold_leaves_the_other_sources_alone(
             await eventually(lambda: live_at_head(database))
         finally:
             await end(running)
-    failed = [line for line in said if line["event"] == "fold_failed"]
+    failed = [line for line in reported if line["event"] == "fold_failed"]
     assert {line["source"] for line in failed} == {"straitsx"}

@@ -58,7 +58,7 @@ async def caller(database: Database) -> AsyncIterator[Ledger]:
 
 async def everywhere(caller: Ledger, body: bytes) -> list[dict[str, Any]]:
     """Post a body to every documented event's URL and to none, twice."""
-    return [await caller.tell("straitsx", body, event) for event in (*EVENTS, None) * 2]
+    return [await caller.report("straitsx", body, event) for event in (*EVENTS, None) * 2]
 
 
 async def events(caller: Ledger) -> list[dict[str, Any]]:
@@ -77,8 +77,8 @@ async def test_an_event_name_that_the_provider_does_not_document_is_404_and_reco
 
     async def recorded() -> bool:
         found = await caller.rows("/v1/deliveries", "deliveries", outcome="refused")
-        told = {(row["answer"], row["reason"], row["path_event"]) for row in found}
-        return len(found) == 8 and (404, "unknown_event", "contractPayment") in told
+        stated = {(row["answer"], row["reason"], row["path_event"]) for row in found}
+        return len(found) == 8 and (404, "unknown_event", "contractPayment") in stated
 
     await eventually(recorded)
     assert await events(caller) == []
@@ -105,7 +105,7 @@ async def test_one_signed_body_is_never_many_events(
     assert len(found) == count
     understood = [event for event in found if event["kind"] not in ("unreadable", "unknown")]
     assert len(understood) == count - 1
-    assert {said["status"] for said in await everywhere(caller, body)} == {"duplicate"}
+    assert {reported["status"] for reported in await everywhere(caller, body)} == {"duplicate"}
     assert len(await events(caller)) == count
 
 
@@ -113,13 +113,13 @@ async def test_one_signed_body_is_never_many_events(
 async def test_a_bank_account_posted_again_as_the_other_family_s_is_a_mismatch(
     caller: Ledger, first: tuple[str, str], second: tuple[str, str]
 ) -> None:
-    said = await caller.tell("straitsx", ACCOUNT, first[0])
-    assert (said["status"], said["position"]) == ("accepted", 1)
-    assert (await caller.tell("straitsx", ACCOUNT, first[1]))["status"] == "duplicate"
-    said = await caller.tell("straitsx", ACCOUNT, second[0])
-    assert (said["status"], said["reason"]) == ("quarantined", "event_mismatch")
-    assert "event 1" in said["detail"]
-    again = await caller.tell("straitsx", ACCOUNT, second[1])
+    reported = await caller.report("straitsx", ACCOUNT, first[0])
+    assert (reported["status"], reported["position"]) == ("accepted", 1)
+    assert (await caller.report("straitsx", ACCOUNT, first[1]))["status"] == "duplicate"
+    reported = await caller.report("straitsx", ACCOUNT, second[0])
+    assert (reported["status"], reported["reason"]) == ("quarantined", "event_mismatch")
+    assert "event 1" in reported["detail"]
+    again = await caller.report("straitsx", ACCOUNT, second[1])
     assert (again["status"], again["position"]) == ("duplicate", 2)
     await caller.fold()
     rows = await caller.rows("/v1/bank_accounts", "bank_accounts")
@@ -129,15 +129,15 @@ async def test_a_bank_account_posted_again_as_the_other_family_s_is_a_mismatch(
     assert "event 1" in issue["detail"]
 
 
-async def test_money_that_only_the_url_tells_is_booked_once(caller: Ledger) -> None:
+async def test_money_that_only_the_url_states_is_booked_once(caller: Ledger) -> None:
     body = orjson.dumps(SHARED)
-    said = await caller.tell("straitsx", body, "paymentStatusUpdated")
+    reported = await caller.report("straitsx", body, "paymentStatusUpdated")
     for event in ("payoutStatusUpdated", "userDepositStatusUpdated"):
-        await caller.tell("straitsx", body, event)
+        await caller.report("straitsx", body, event)
     await caller.fold()
     rows = await caller.rows("/v1/transactions", "transactions")
     assert [(row["kind"], row["id"]) for row in rows] == [("payment", SHARED["id"])]
-    assert said["position"] == 1
+    assert reported["position"] == 1
 
 
 async def test_a_signature_over_no_body_is_none_for_a_query(caller: Ledger) -> None:

@@ -129,8 +129,8 @@ async def test_what_an_owner_plants_in_the_schema_of_the_log_is_named(
     found = await examine(database)
     assert any(each.how.startswith(named) for each in found.log), found.log
     assert found.books == ()
-    told = await doctor_schema.examine(database.service_dsn, database.settings)
-    assert named in {each.found[: len(named)] for each in told if each.verdict == "fail"}
+    stated = await doctor_schema.examine(database.service_dsn, database.settings)
+    assert named in {each.found[: len(named)] for each in stated if each.verdict == "fail"}
 
 
 BOOKS = {
@@ -189,8 +189,8 @@ async def test_what_the_service_role_plants_in_the_books_is_named(
     found = await examine(database)
     assert any(each.how.startswith(named) for each in found.books), found.books
     assert found.log == ()
-    told = await doctor_schema.examine(database.service_dsn, database.settings)
-    assert named in {each.found[: len(named)] for each in told if each.verdict == "fail"}
+    stated = await doctor_schema.examine(database.service_dsn, database.settings)
+    assert named in {each.found[: len(named)] for each in stated if each.verdict == "fail"}
 
 
 async def test_books_of_another_version_have_no_policies_either(database: Database) -> None:
@@ -222,6 +222,6 @@ async def test_terms_in_the_database_are_compared_with_the_settings(database: Da
     changed: Any = replace(database.settings.sources["gokart"], currency="EUR")
     sources = dict(database.settings.sources) | {"gokart": changed}
     settings = replace(database.settings, sources=sources)
-    told = await doctor_schema.examine(database.service_dsn, settings)
-    (found,) = [each for each in told if each.name == "terms"]
+    stated = await doctor_schema.examine(database.service_dsn, settings)
+    (found,) = [each for each in stated if each.name == "terms"]
     assert found.found == "gokart: currency is 'USD' in ledger.sources, 'EUR' by the settings"

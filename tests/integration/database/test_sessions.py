@@ -58,20 +58,20 @@ async def test_what_a_role_or_a_database_carries_does_not_reach_a_session(
 ) -> None:
     async with database.service() as connection:
         name = await connection.fetchval("SELECT current_database()")
-        wanted = await settings_of(connection)
+        expected = await settings_of(connection)
     async with database.owner() as connection:
         for setting, value in CARRIED.items():
-            if setting in wanted:
+            if setting in expected:
                 place = owner.format(name)
                 await connection.execute(f"ALTER {place} SET {setting} = '{value}'")
     async with database.service() as connection:
-        assert await settings_of(connection) == wanted
+        assert await settings_of(connection) == expected
         await connection.execute("SELECT pg_sleep(0.2)")
         await connection.execute("CREATE TEMPORARY TABLE t ON COMMIT DROP AS SELECT ''::text")
     async with db.pooled(database.service_dsn, size_max=1) as pool:
         for _ in range(2):
             async with pool.acquire() as connection:
-                assert await settings_of(connection) == wanted
+                assert await settings_of(connection) == expected
 
 
 async def test_a_server_that_is_read_only_on_purpose_stays_so(database: Database) -> None:

@@ -96,7 +96,7 @@ async def test_racing_duplicates_over_eight_connections_lose_and_invent_nothing(
     seed = random.randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)
-    told: dict[int, set[int]] = {}
+    stated: dict[int, set[int]] = {}
     fresh: dict[int, int] = {}
 
     async def sender() -> None:
@@ -107,7 +107,7 @@ async def test_racing_duplicates_over_eight_connections_lose_and_invent_nothing(
                 rng.shuffle(ids)
                 positions, news = await append(connection, ids)
                 for i, position, new in zip(ids, positions, news, strict=True):
-                    told.setdefault(i, set()).add(position)
+                    stated.setdefault(i, set()).add(position)
                     fresh[i] = fresh.get(i, 0) + new
 
     async with asyncio.TaskGroup() as tasks:
@@ -116,7 +116,7 @@ async def test_racing_duplicates_over_eight_connections_lose_and_invent_nothing(
     async with database.service() as connection:
         stored = await log_of(connection)
         head = await connection.fetchval(HEAD)
-    assert {i: {p} for i, p in stored.items()} == told
+    assert {i: {p} for i, p in stored.items()} == stated
     assert set(fresh.values()) == {1}
     assert sorted(stored.values()) == list(range(1, len(stored) + 1))
     assert head == len(stored)

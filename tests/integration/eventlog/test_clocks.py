@@ -48,15 +48,15 @@ async def warnings(service: Service, path: str = "/v1/wallets", **as_of: Any) ->
     return list(answer["as_of"].get("warnings", []))
 
 
-async def test_a_log_ahead_of_its_clock_is_told_until_the_clock_is_there(
+async def test_a_log_ahead_of_its_clock_is_stated_until_the_clock_is_there(
     service: Service, database: Database
 ) -> None:
     await post(service, 1)
     assert not any("clock" in each for each in (await service.ask("/v1/status"))["warnings"])
     await jump(database)
-    told = [w for w in (await service.ask("/v1/status"))["warnings"] if clocks.LOG_AHEAD in w]
-    assert len(told) == 1
-    assert told[0].startswith("straitsx: log_ahead_of_clock: its last event is recorded at 20")
+    stated = [w for w in (await service.ask("/v1/status"))["warnings"] if clocks.LOG_AHEAD in w]
+    assert len(stated) == 1
+    assert stated[0].startswith("straitsx: log_ahead_of_clock: its last event is recorded at 20")
     found = await doctor.check_database(database.settings)
     assert any(each.verdict == "fail" and clocks.LOG_AHEAD in each.found for each in found)
     async with database.service() as connection:
@@ -68,7 +68,7 @@ async def test_a_log_ahead_of_its_clock_is_told_until_the_clock_is_there(
         assert await clocks.clock_conditions(connection) == []
 
 
-async def test_an_answer_that_leaves_events_out_by_a_wrong_clock_says_so(
+async def test_an_answer_that_leaves_events_out_by_a_wrong_clock_states_so(
     service: Service, database: Database
 ) -> None:
     await post(service, 1)
@@ -79,13 +79,13 @@ async def test_an_answer_that_leaves_events_out_by_a_wrong_clock_says_so(
     assert (await service.ask("/v1/wallets"))["wallets"][0]["available"] == "20"
     answer = await service.ask("/v1/wallets", recorded_at=after)
     assert answer["wallets"][0]["available"] == "10"
-    (told,) = answer["as_of"]["warnings"]
-    assert told.startswith(LEFT_OUT)
-    assert await warnings(service, "/v1/transactions", recorded_at=after) == [told]
-    assert await warnings(service, "/v1/entries", recorded_at=after, source="straitsx") == [told]
+    (stated,) = answer["as_of"]["warnings"]
+    assert stated.startswith(LEFT_OUT)
+    assert await warnings(service, "/v1/transactions", recorded_at=after) == [stated]
+    assert await warnings(service, "/v1/entries", recorded_at=after, source="straitsx") == [stated]
     assert await warnings(service, recorded_at=after, source="gokart") == []
     assert await warnings(service, recorded_at=after, position="straitsx:1") == []
-    assert await warnings(service, recorded_at=after, position="straitsx:2,gokart:0") == [told]
+    assert await warnings(service, recorded_at=after, position="straitsx:2,gokart:0") == [stated]
     assert await warnings(service, recorded_at=before) == []
     assert await warnings(service, position="straitsx:1") == []
 
@@ -119,7 +119,7 @@ SELECT ledger.append('straitsx', ARRAY[$1::bytea], ARRAY['k'], ARRAY['unknown'],
 """
 
 
-async def test_an_export_as_of_a_time_says_what_it_leaves_out(
+async def test_an_export_as_of_a_time_states_what_it_leaves_out(
     service: Service, database: Database, tmp_path: Path
 ) -> None:
     await post(service, 1)

@@ -163,10 +163,10 @@ async def test_no_key_is_made_beside_a_log_that_is_not_empty(sealed: Database) -
         await prepare(owner, sealed.settings)
     async with sealed.service() as connection:
         await sealer.round(connection)
-        told = await conditions.current(connection)
+        stated = await conditions.current(connection)
     assert await rows_of(sealed, "seals") == []
-    assert [(each.source, each.name) for each in told] == [(SOURCE, "seal_refused")]
-    assert "ledger seal begin-file straitsx" in told[0].detail
+    assert [(each.source, each.name) for each in stated] == [(SOURCE, "seal_refused")]
+    assert "ledger seal begin-file straitsx" in stated[0].detail
     assert not list(sealed.settings.data_dir.iterdir())
     checkpoint_file.begin_again(sealed.settings.data_dir, SOURCE)
     with pytest.raises(CannotSeal, match="ledger seal rotate"):
@@ -299,8 +299,8 @@ async def test_a_head_that_is_no_source_writes_no_file(sealed: Database, tmp_pat
     )
     async with sealed.service() as connection:
         await Sealer(sealed.service_dsn, sealed.settings).round(connection)
-        told = {each.source: each.name for each in await conditions.current(connection)}
-    assert told == {name: "seal_refused"}
+        stated = {each.source: each.name for each in await conditions.current(connection)}
+    assert stated == {name: "seal_refused"}
     assert not list(outside.iterdir())
     assert outside.stat().st_mode & 0o777 == 0o755
 
@@ -462,13 +462,13 @@ async def test_every_node_of_a_proof_can_be_read(sealed: Database) -> None:
     async with sealed.service() as connection:
         events = await seals.events_after(connection, SOURCE, 0, 10**9, 10**12)
         leaves = [leaf_hash(leaf.encode(event)) for event in events]
-        wanted = {
+        expected = {
             (height, index)
             for height in range(10)
             for index in range(900 >> height)
             if height != 9 or (index + 1) << 9 <= 900
         }
-        found = await seals.load_nodes(connection, SOURCE, wanted)
+        found = await seals.load_nodes(connection, SOURCE, expected)
         for (height, index), node in found.items():
             assert node == root_of(leaves[index << height : (index + 1) << height])
 

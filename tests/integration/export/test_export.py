@@ -86,9 +86,9 @@ async def test_csv_holds_the_same_rows_and_exact_amounts(service: Service, tmp_p
     for what in ("entries", "balances", "transactions", "customers"):
         data = await exported(service, tmp_path / "x", what=what, format="csv")
         found = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
-        wanted = await answered(service, what)
+        expected = await answered(service, what)
         assert found == [
-            {name: export_files.cell(value) for name, value in row.items()} for row in wanted
+            {name: export_files.cell(value) for name, value in row.items()} for row in expected
         ]
     assert any(row["effective_at"] for row in found) if what == "entries" else True
 
@@ -99,11 +99,11 @@ async def test_parquet_holds_the_same_rows_and_exact_amounts(
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `analytics` is missing")
     await exported(service, tmp_path / "x", format="parquet")
     found = parquet.read_table(tmp_path / "x").to_pylist()
-    wanted = await answered(service, "entries")
+    expected = await answered(service, "entries")
     assert [(r["position"], r["line"], r["account"], r["amount"]) for r in found] == [
-        (r["position"], r["line"], r["account"], Decimal(r["amount"])) for r in wanted
+        (r["position"], r["line"], r["account"], Decimal(r["amount"])) for r in expected
     ]
-    assert found[0]["effective_at"] == datetime.fromisoformat(wanted[0]["effective_at"])
+    assert found[0]["effective_at"] == datetime.fromisoformat(expected[0]["effective_at"])
     for what in ("balances", "transactions", "customers", "events"):
         await exported(service, tmp_path / what, format="parquet", what=what)
         assert parquet.read_table(tmp_path / what).num_rows > 0

@@ -57,9 +57,9 @@ class Ledger:
                 while await SourceSealer(source, self.database.settings).step(connection):
                     pass
 
-    async def pack(self, name: str = "pack.tar", **wanted: Any) -> Path:
+    async def pack(self, name: str = "pack.tar", **expected: Any) -> Path:
         path = self.folder / name
-        given = export_pack.PackRequest(**wanted)
+        given = export_pack.PackRequest(**expected)
         dsn = self.database.service_dsn
         await export_pack.write_file(self.database.settings, dsn, path, given, quiet=True)
         return path
@@ -128,11 +128,13 @@ async def test_a_pack_holds_and_needs_nothing_but_itself(ledger: Ledger) -> None
     path = await ledger.pack()
     found = check(path)
     assert overall(found) == "ok", found
-    told = {(each.source, each.name): each.message for each in found}
-    assert told["straitsx", "log"] == ("60 events, dense, in order of time, each with its own body")
-    assert told["straitsx", "seals"].startswith("the 60 events are signed by callback-ledger+")
-    assert told["straitsx", "books"] == "every table is the fold of the events up to 60"
-    assert told["gokart", "books"] == "every table is the fold of the events up to 5"
+    stated = {(each.source, each.name): each.message for each in found}
+    assert stated["straitsx", "log"] == (
+        "60 events, dense, in order of time, each with its own body"
+    )
+    assert stated["straitsx", "seals"].startswith("the 60 events are signed by callback-ledger+")
+    assert stated["straitsx", "books"] == "every table is the fold of the events up to 60"
+    assert stated["gokart", "books"] == "every table is the fold of the events up to 5"
     (key,) = [each for each in found if each.name == "keys"]
     assert "compare it with a key that reached you another way" in key.advice
 
@@ -168,7 +170,7 @@ async def test_every_table_in_a_pack_is_that_of_the_live_books(ledger: Ledger) -
         for table, all_columns in (declared | {"parked": PARKED, "links": LINKS}).items():
             columns = {name: kind for name, kind in all_columns.items() if name != "state"}
             rows = await connection.fetch(f"SELECT {', '.join(columns)} FROM {table}")
-            live = sorted(row_line(columns, told(columns, row)) for row in rows)
+            live = sorted(row_line(columns, stated(columns, row)) for row in rows)
             packed = [
                 line
                 for source in ("gokart", "straitsx")
@@ -193,7 +195,7 @@ async def test_a_pack_holds_the_log_of_statements_and_folds_it(ledger: Ledger) -
     assert orjson.loads(line)["contract_id"] == "nobody"
 
 
-def told(columns: Mapping[str, str], row: Any) -> dict[str, Any]:
+def stated(columns: Mapping[str, str], row: Any) -> dict[str, Any]:
     """Return a row as the fold made it: what PostgreSQL keeps as jsonb comes as text."""
     return {
         name: orjson.loads(row[name]) if kind == "jsonb" and row[name] else row[name]
@@ -278,8 +280,8 @@ async def test_a_pack_up_to_any_position_is_covered_by_a_later_checkpoint(ledger
         about = orjson.loads(members(path)["about.json"])
         assert about["sources"][0]["checkpoint"] == next(s for s in SIZES if s >= position)
         assert overall(check(path)) == "ok", found
-        told = {each.name: each.message for each in found if each.outcome == "ok"}
-        assert told["books"] == f"every table is the fold of the events up to {position}"
+        stated = {each.name: each.message for each in found if each.outcome == "ok"}
+        assert stated["books"] == f"every table is the fold of the events up to {position}"
 
 
 async def test_events_that_are_not_sealed_are_left_out_and_counted(

@@ -18,7 +18,7 @@ from ledger.queries.as_of import snapshot as reads_asof
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
 from tests.integration.queries.test_asof_oracle import stories
-from tests.property.driver import GOKART, STRAITSX, told
+from tests.property.driver import GOKART, STRAITSX, stated
 
 FAR = "2999-01-01T00:00:00Z"
 
@@ -75,7 +75,7 @@ async def test_the_moment_itself_counts(service: Service) -> None:
     assert await available(service, recorded_at=before.isoformat()) == "none"
 
 
-async def test_an_answer_says_what_it_is_as_of(service: Service) -> None:
+async def test_an_answer_states_what_it_is_as_of(service: Service) -> None:
     for number in (1, 2):
         await service.post_json("straitsx", payment(number))
     await service.fold()
@@ -251,15 +251,15 @@ async def _check_states(service: Service, every: list[Any], moment: datetime) ->
             for its, _, _, fact in every
             if its == source and fact and fact.effective_at and fact.effective_at <= moment
         ]
-        wanted = {
-            key: row for key, row in told(*counting, terms=terms).rows.items()
+        expected = {
+            key: row for key, row in stated(*counting, terms=terms).rows.items()
             if registry.load().streams[key[0]].table.name == name
         } if counting else {}  # fmt: skip
         word = "status" if name == "transactions" else "verification_status"
         at = moment.isoformat()
         rows = (await service.ask(f"/v1/{name}", limit=1000, source=source, effective_at=at))[name]
         assert {(row.get("kind", "customer"), row["id"]): row[word] for row in rows} == {
-            key: row[word] for key, row in wanted.items()
+            key: row[word] for key, row in expected.items()
         }
 
 

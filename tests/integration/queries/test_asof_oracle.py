@@ -18,7 +18,7 @@ from tests.conftest import Database
 LISTS = ("wallets", "balances", "entries", "transactions", "customers")
 
 
-def tell(kind: str, about: Deal, *steps: tuple[str, int]) -> list[SimulatedCallback]:
+def report(kind: str, about: Deal, *steps: tuple[str, int]) -> list[SimulatedCallback]:
     """Make the callbacks of one story."""
     script = SCRIPTS[kind]
     return [
@@ -36,26 +36,28 @@ def stories(rng: Random) -> list[SimulatedCallback]:
     twin = replace(deal(rng), idempotency_id=odd.idempotency_id)
     again = replace(odd, idempotency_id="0-" + odd.idempotency_id)
     found = [
-        *tell("payment", one, ("pending", 0), ("completed", 9), ("refunded", 90)),
-        *tell("payment", replace(deal(rng), customer_id=one.customer_id), ("completed", 3)),
-        *tell("payout", sent, ("pending", 0), ("completed", 5)),
-        *tell("payment", back, ("completed", 60)),
-        *tell("payout", two, ("completed", 5), ("failed", 6)),
-        *tell("payment", odd, ("completed", 5)),
-        *tell("payment", again, ("refunded", 70)),
-        *tell("payment", replace(odd, amount=odd.amount + 1), ("pending", 1)),
-        *tell("payment", twin, ("completed", 8)),
-        *tell("swap", deal(rng), ("pending", 0), ("completed", 2)),
-        *tell("fx_payout", deal(rng, "xusd"), ("pending", 0), ("completed", 2)),
-        *tell("payment", deal(rng), ("teleported", 2)),
-        *tell("customer", one, ("pending", 0), ("verified", 30), ("rejected", 60)),
-        *tell("customer", two, ("verified", 3)),
-        *tell("bank_account", one, ("pending", 0), ("verified", 10)),
-        *tell("virtual_account", one, ("pending", 0), ("enabled", 1)),
-        *tell("limits", replace(one, account_no="77"), ("Annual", 0), ("Daily", 1), ("Annual", 5)),
-        *tell("limits_request", one, ("pending", 0), ("approved", 4), ("rejected", 5)),
-        *tell("rfi", one, ("sent", 0), ("received", 4), ("completed", 9)),
-        *tell("conversion", deal(rng), ("Pending", 0), ("Success", 6), ("Rejected", 9)),
+        *report("payment", one, ("pending", 0), ("completed", 9), ("refunded", 90)),
+        *report("payment", replace(deal(rng), customer_id=one.customer_id), ("completed", 3)),
+        *report("payout", sent, ("pending", 0), ("completed", 5)),
+        *report("payment", back, ("completed", 60)),
+        *report("payout", two, ("completed", 5), ("failed", 6)),
+        *report("payment", odd, ("completed", 5)),
+        *report("payment", again, ("refunded", 70)),
+        *report("payment", replace(odd, amount=odd.amount + 1), ("pending", 1)),
+        *report("payment", twin, ("completed", 8)),
+        *report("swap", deal(rng), ("pending", 0), ("completed", 2)),
+        *report("fx_payout", deal(rng, "xusd"), ("pending", 0), ("completed", 2)),
+        *report("payment", deal(rng), ("teleported", 2)),
+        *report("customer", one, ("pending", 0), ("verified", 30), ("rejected", 60)),
+        *report("customer", two, ("verified", 3)),
+        *report("bank_account", one, ("pending", 0), ("verified", 10)),
+        *report("virtual_account", one, ("pending", 0), ("enabled", 1)),
+        *report(
+            "limits", replace(one, account_no="77"), ("Annual", 0), ("Daily", 1), ("Annual", 5)
+        ),
+        *report("limits_request", one, ("pending", 0), ("approved", 4), ("rejected", 5)),
+        *report("rfi", one, ("sent", 0), ("received", 4), ("completed", 9)),
+        *report("conversion", deal(rng), ("Pending", 0), ("Success", 6), ("Rejected", 9)),
         SimulatedCallback("straitsx", None, b"{nonsense"),
     ]
     rng.shuffle(found)
@@ -145,13 +147,13 @@ async def test_as_of_a_position_is_what_was_answered_there(
     monkeypatch.setattr(balance_index, "WIDE_BLOCKS", 2)
     monkeypatch.setattr(reads_asof, "EVENTS_AT_ONCE", 3)
     rng = Random(seed)
-    told = stories(rng)
-    people = sorted({part for each in told for part in _customers(each.body)})
+    stated = stories(rng)
+    people = sorted({part for each in stated for part in _customers(each.body)})
     async with serving(database) as service:
         oracle = Oracle(service, people)
         await oracle.remember()
         decisions = 0
-        for n, callback in enumerate(told):
+        for n, callback in enumerate(stated):
             await service.post(callback.provider, callback.body, callback.event)
             await oracle.remember()
             if n % 5 == 4 and await decide(service, rng):

@@ -88,10 +88,10 @@ S = "straitsx"
 
 def finding(statement: str, **given: Any) -> tuple[str, tuple[Any, ...]]:
     """Return a question about findings: statement and arguments."""
-    wanted = {"since": None, "name": None, "reason": None, "state": None, "wanted": None}
-    wanted |= given
+    expected = {"since": None, "name": None, "reason": None, "state": None, "wanted": None}
+    expected |= given
     kinds = sorted({"limits", "customer", *registry.load().money_kinds})
-    return statement, (S, NOW, PAGE, *wanted.values(), kinds)
+    return statement, (S, NOW, PAGE, *expected.values(), kinds)
 
 
 LATER = {"since": datetime(2026, 1, 1, 0, 10, tzinfo=UTC), "name": "8"}
@@ -106,7 +106,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
         reads_findings.SELECT_KEPT, reason="unverified_money", state="open"
     ),
     "one by its name": finding(
-        reads_findings.SELECT_KEPT, reason="unverified_money", wanted="c4ca4238a0b923820dcc509a6f"
+        reads_findings.SELECT_KEPT, reason="unverified_money", expected="c4ca4238a0b923820dcc509a6f"
     ),
     "exceptions": (reads_exceptions.SELECT_EXCEPTIONS, (S, PAGE, *(None,) * 6)),
     "exceptions of a reason that there is not": (
@@ -192,9 +192,9 @@ async def test_a_busy_customers_lists_are_cut_and_say_so(database: Database) -> 
         await connection.execute(FILL[0], 12)
         await connection.execute(FILL[2], 3)
     async with database.service() as connection, reads.open_snapshot(connection) as snapshot:
-        told = await reads_people._belongings(snapshot, "straitsx", ["busy", "customer_0"])
-    assert [(len(told[name]["limits"]), told[name]["cut"]) for name in ("busy", "customer_0")] == [
-        (reads_people.LISTED_MAX, ["limits"]), (0, []),
-    ]  # fmt: skip
-    accounts = [each.id for each in told["customer_0"]["virtual_accounts"]]
+        stated = await reads_people._belongings(snapshot, "straitsx", ["busy", "customer_0"])
+    busy, other = stated["busy"], stated["customer_0"]
+    assert (len(busy["limits"]), busy["cut"]) == (reads_people.LISTED_MAX, ["limits"])
+    assert (len(other["limits"]), other["cut"]) == (0, [])
+    accounts = [each.id for each in stated["customer_0"]["virtual_accounts"]]
     assert accounts == ["va_1", "va_2"]

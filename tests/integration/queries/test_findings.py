@@ -85,11 +85,11 @@ async def test_limits_that_drift_from_what_the_transactions_used_are_found(
         "customerProfileId": "cp_1", "totalAnnualPaymentLimit": 200, "totalAnnualPayoutLimit": 200,
         "availableAnnualPaymentLimit": 170, "availableAnnualPayoutLimit": 200,
     }  # fmt: skip
-    told = {"id": "limits_1", "type": "transactionLimits", "attributes": limits}
-    await service.post_json("straitsx", {"data": told})
+    stated = {"id": "limits_1", "type": "transactionLimits", "attributes": limits}
+    await service.post_json("straitsx", {"data": stated})
     assert await found(service, reason="limit_drift") == []
     limits["availableAnnualPaymentLimit"] = 150
-    await service.post_json("straitsx", {"data": told})
+    await service.post_json("straitsx", {"data": stated})
     assert await found(service, reason="limit_drift") == [
         ("limit_drift", "limits", "cp_1:annual_payment", "20")
     ]
@@ -131,7 +131,7 @@ async def test_limits_of_every_customer_are_listed_page_by_page(service: Service
     assert [len(page) for page in pages] == [2, 2, 1]
 
 
-async def test_what_is_used_of_a_limit_is_counted_anew_whenever_anything_about_it_changes(
+async def test_what_is_used_of_a_limit_is_counted_again_whenever_anything_about_it_changes(
     service: Service,
 ) -> None:
     """The books keep what they find; what they keep is what a fold from nothing finds."""
@@ -177,10 +177,10 @@ async def test_money_of_a_customer_is_a_finding_until_it_is_verified_or_gone(
     await service.post_json("straitsx", payment(1, customer_profile_id="cp_1"))
     assert [each[2:] for each in await found(service, **money)] == [("cp_1", "10")]
     for number, status in enumerate(("pending", "verified", "rejected"), 1):
-        told = {"id": "cp_1", "type": "customer_profile",
+        stated = {"id": "cp_1", "type": "customer_profile",
                 "attributes": {"verificationStatus": status,
                                "updatedAt": f"2026-01-0{number}T00:00:00Z"}}  # fmt: skip
-        await service.post_json("straitsx", {"data": told})
+        await service.post_json("straitsx", {"data": stated})
         rows = [] if status == "verified" else [("cp_1", "10")]
         assert [each[2:] for each in await found(service, **money)] == rows
     await service.post_json(
@@ -212,14 +212,14 @@ async def test_a_finding_is_an_exception_after_those_of_the_log(service: Service
         ("gokart", "unreadable"), ("straitsx", "unreadable"), ("straitsx", "stuck_pending"),
     ]  # fmt: skip
     event = await service.ask(f"/v1/events/straitsx/{position}")
-    (told,) = (await service.ask("/v1/reconciliation/findings"))["findings"]
+    (stated,) = (await service.ask("/v1/reconciliation/findings"))["findings"]
     assert rows[2] == {
-        "id": told["exception"], "source": "straitsx", "reason": "stuck_pending",
-        "detail": told["detail"], "kind": "payout", "resource_id": "contract_0001",
+        "id": stated["exception"], "source": "straitsx", "reason": "stuck_pending",
+        "detail": stated["detail"], "kind": "payout", "resource_id": "contract_0001",
         "event": {"position": position, "event_id": event["event_id"]}, "state": "open",
         "opened_at": "2026-01-01T00:00:01Z", "closed_at": None, "note": None,
     }  # fmt: skip
-    assert told["event_position"] == position
+    assert stated["event_position"] == position
 
 
 async def test_a_finding_goes_once_it_holds_no_more(service: Service) -> None:
@@ -248,8 +248,8 @@ async def test_an_acknowledged_finding_is_resolved_by_an_event_that_a_rebuild_ke
     assert after[1]["closed_at"] == event["recorded_at"]
     assert await exceptions(service, state="open") == []
     assert await exceptions(service, state="resolved") == after
-    status, said = await resolve(service, rows[0]["id"])
-    assert (status, said["detail"]) == (409, f"exception {rows[0]['id']} is resolved already")
+    status, reported = await resolve(service, rows[0]["id"])
+    assert (status, reported["detail"]) == (409, f"exception {rows[0]['id']} is resolved already")
     again = await fold_from_zero(service.database.service_dsn, service.database.settings)
     async with service.database.service() as connection:
         one = await dump(connection, service.generation)
@@ -259,9 +259,9 @@ async def test_an_acknowledged_finding_is_resolved_by_an_event_that_a_rebuild_ke
 async def test_nothing_can_be_kept_of_a_finding(service: Service) -> None:
     await service.post_json("straitsx", payout(1))
     (row,) = await exceptions(service)
-    status, said = await resolve(service, row["id"], action="keep", keep=1)
-    assert (status, said["status"]) == (400, 400)
-    assert said["detail"].endswith("acknowledge it")
+    status, reported = await resolve(service, row["id"], action="keep", keep=1)
+    assert (status, reported["status"]) == (400, 400)
+    assert reported["detail"].endswith("acknowledge it")
     assert (await resolve(service, "0123456789abcdef"))[0] == 404
 
 
@@ -293,8 +293,8 @@ async def test_another_drift_is_another_exception(service: Service) -> None:
             "customerProfileId": "cp_1", "totalDailyPaymentLimit": 100,
             "availableDailyPaymentLimit": left,
         }  # fmt: skip
-        told = {"id": "limits_1", "type": "transactionLimits", "attributes": limits}
-        position = await service.post_json("straitsx", {"data": told})
+        stated = {"id": "limits_1", "type": "transactionLimits", "attributes": limits}
+        position = await service.post_json("straitsx", {"data": stated})
         (row,) = await exceptions(service, state="open")
         assert (row["reason"], row["resource_id"]) == ("limit_drift", "cp_1:daily_payment")
         assert row["event"]["position"] == position

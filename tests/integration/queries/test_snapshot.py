@@ -46,7 +46,7 @@ async def test_every_statement_fits_the_tables(database: Database) -> None:
             await connection.prepare(sql)
 
 
-async def test_status_tells_how_far_the_books_are(database: Database) -> None:
+async def test_status_states_how_far_the_books_are(database: Database) -> None:
     async with serving(database) as service:
         for number in (1, 2, 3):
             await service.post_json("straitsx", payment(number))
@@ -139,11 +139,11 @@ async def test_a_swap_of_the_books_is_not_noticed(database: Database) -> None:
                 assert await service.ask("/v1/transactions") == before
                 async with service.client.get("/v1/status") as response:
                     status = await response.json()
-                    told = response.headers["Ledger-Books"]
+                    stated = response.headers["Ledger-Books"]
                 assert status["generation"] == service.generation
                 assert {row["generation"] for row in status["sources"]} == {service.generation}
                 assert status["books_version"] == version
-                assert told == f"{service.generation}/{version}"
+                assert stated == f"{service.generation}/{version}"
 
 
 async def test_a_database_that_is_away_is_503_and_comes_back(database: Database) -> None:

@@ -113,8 +113,8 @@ async def test_a_period_that_cannot_be_is_refused(
     service: Service, window: tuple[str, str], message: str
 ) -> None:
     body = statement([row("r1", "c1", "10", NOON)])
-    status, told = await refused_statement(service, body, window)
-    assert (status, message in told["detail"]) == (422, True), told
+    status, stated = await refused_statement(service, body, window)
+    assert (status, message in stated["detail"]) == (422, True), stated
     await post_statement(service, body, (JANUARY[0], in_(hours=23)))
 
 
@@ -123,10 +123,10 @@ async def test_a_currency_that_callbacks_cannot_name_is_refused(
     service: Service, code: str
 ) -> None:
     body = statement([row("r1", "c1", "10", NOON)])
-    status, told = await refused_statement(service, body, currency=code)
-    assert (status, "is no currency code: a letter, then 1 to 11" in told["detail"]) == (
+    status, stated = await refused_statement(service, body, currency=code)
+    assert (status, "is no currency code: a letter, then 1 to 11" in stated["detail"]) == (
         422, True,
-    ), told  # fmt: skip
+    ), stated  # fmt: skip
     named = statement([row("r1", "c1", "10", NOON) | {"currency": code}])
     params = {"source": "straitsx", "from": JANUARY[0], "to": JANUARY[1]}
     async with service.client.post("/v1/statements", params=params, data=named) as answer:
@@ -165,8 +165,8 @@ async def test_a_wallet_that_cannot_be_reconciled_stops_no_other_and_is_named(
         assert "AAA: OverflowError: date value out of range; withdraw the statement" in found.detail
 
         async def reconciled() -> Any:
-            told = (await service.ask("/v1/reconciliation"))["reconciliations"]
-            return [(each["source"], each["currency"]) for each in told] == [
+            stated = (await service.ask("/v1/reconciliation"))["reconciliations"]
+            return [(each["source"], each["currency"]) for each in stated] == [
                 ("gokart", "XSGD"), ("straitsx", "XSGD"),
             ]  # fmt: skip
 
@@ -197,6 +197,6 @@ async def test_verify_names_a_wallet_that_cannot_be_reconciled(service: Service)
     found = await Verification(
         service.database.settings, VerifyOptions(), Progress(quiet=True)
     ).examine()
-    (told,) = [each for each in found if each.name == "reconciliation"]
-    assert told.outcome == "INCOMPLETE"
-    assert "AAA: cannot be reconciled: OverflowError" in told.message
+    (stated,) = [each for each in found if each.name == "reconciliation"]
+    assert stated.outcome == "INCOMPLETE"
+    assert "AAA: cannot be reconciled: OverflowError" in stated.message

@@ -66,11 +66,11 @@ async def test_a_bulk_load_is_the_ordinary_fold(
     await fill(database, seeded(), 5)
     generation = await begin(database)
     load = load_of(database, generation, processes)
-    told: list[tuple[str, int, int]] = []
-    load.on_progress = lambda *said: told.append(said)
+    stated: list[tuple[str, int, int]] = []
+    load.on_progress = lambda *reported: stated.append(reported)
     await load.run()
-    assert {stage for stage, _, _ in told} == {"sort", "fold", "fold linked", "index"}
-    assert {(done, total) for stage, done, total in told if stage == "sort"} >= {
+    assert {stage for stage, _, _ in stated} == {"sort", "fold", "fold linked", "index"}
+    assert {(done, total) for stage, done, total in stated if stage == "sort"} >= {
         (0, load.events), (load.events, load.events),
     }  # fmt: skip
     assert await unlike_the_ordinary_fold(database, generation) == {}
@@ -99,11 +99,11 @@ async def test_the_indexes_of_a_loaded_generation_are_those_of_any_other(
 
 
 async def test_samples_are_loaded_as_they_are_folded(database: Database) -> None:
-    told = [
+    stated = [
         SimulatedCallback(provider, None, body(name))
         for provider in ("straitsx", "gokart") for name in names(provider)
     ]  # fmt: skip
-    await append(database, told)
+    await append(database, stated)
     generation = await begin(database)
     await load_of(database, generation).run()
     assert await unlike_the_ordinary_fold(database, generation) == {}
@@ -113,18 +113,18 @@ async def test_returns_and_their_payouts_are_folded_together_whatever_part_they_
     database: Database,
 ) -> None:
     rng = seeded()
-    told = []
+    stated = []
     for n in range(1, 120):
-        told.append(payout(n, status="completed"))
+        stated.append(payout(n, status="completed"))
         for each in range(rng.choice((0, 0, 1, 3))):
             # Every third return names a payout of its own and so ties several together.
             named = n if each < 2 else rng.randrange(1, 120)
-            told.append(payment(1000 + 10 * n + each, transaction_remarks=f"RTN idem-{named:04}"))
+            stated.append(payment(1000 + 10 * n + each, transaction_remarks=f"RTN idem-{named:04}"))
     # More than are looked at under one link.
-    told += [payment(9000 + n, transaction_remarks="RTN idem-0001") for n in range(40)]
-    rng.shuffle(told)
+    stated += [payment(9000 + n, transaction_remarks="RTN idem-0001") for n in range(40)]
+    rng.shuffle(stated)
     await append(
-        database, [SimulatedCallback("straitsx", None, orjson.dumps(each)) for each in told]
+        database, [SimulatedCallback("straitsx", None, orjson.dumps(each)) for each in stated]
     )
     generation = await begin(database)
     stages: set[str] = set()
@@ -258,16 +258,16 @@ async def test_files_that_were_lost_are_made_again(database: Database, tmp_path:
     assert await unlike_the_ordinary_fold(database, generation) == {}
 
 
-async def test_a_load_whose_files_cannot_be_made_again_begins_anew(
+async def test_a_load_whose_files_cannot_be_made_again_begins_again(
     database: Database, tmp_path: Path
 ) -> None:
     database = replace(database, settings=replace(database.settings, data_dir=tmp_path))
-    told: list[dict[str, Any]] = []
+    stated: list[dict[str, Any]] = []
     for n in range(1, 80):
-        told.append(payout(n, status="completed"))
-        told.append(payment(1000 + n, transaction_remarks=f"RTN idem-{n:04}"))
+        stated.append(payout(n, status="completed"))
+        stated.append(payment(1000 + n, transaction_remarks=f"RTN idem-{n:04}"))
     await append(
-        database, [SimulatedCallback("straitsx", None, orjson.dumps(each)) for each in told]
+        database, [SimulatedCallback("straitsx", None, orjson.dumps(each)) for each in stated]
     )
     generation = await begin(database)
     load = load_of(database, generation)
@@ -361,7 +361,7 @@ async def test_a_unit_that_waits_for_a_lost_database_is_given_up(
             await running
 
 
-def test_a_process_of_a_load_ends_with_whoever_gave_it_units(database: Database) -> None:
+def test_a_process_of_a_load_ends_with_the_one_who_gave_it_units(database: Database) -> None:
 
     start = ExecutorStart(database.service_dsn, 1, "/nonexistent", [])
     process = subprocess.Popen(

@@ -61,8 +61,8 @@ def command(
     async def run(*flags: str) -> Done:
         capsys.readouterr()
         code = await asyncio.to_thread(cli.run, ["rebuild", *flags])
-        said = capsys.readouterr()
-        return Done(code, said.out, said.err)
+        reported = capsys.readouterr()
+        return Done(code, reported.out, reported.err)
 
     return run
 
@@ -101,11 +101,11 @@ async def test_without_a_flag_equal_books_are_kept_for_a_later_swap(
 ) -> None:
     done = await command("--json")
     assert (done.code, done.err) == (0, "")
-    said = done.json
-    assert (said["verdict"], said["then"], said["differences"]) == ("equal", "kept", [])
-    assert (said["live"], said["generation"]) == (live, live + 1)
-    assert {row["source"] for row in said["sources"]} == {"straitsx", "gokart"}
-    assert said["events"] == sum(row["position"] for row in said["sources"]) > 100
+    reported = done.json
+    assert (reported["verdict"], reported["then"], reported["differences"]) == ("equal", "kept", [])
+    assert (reported["live"], reported["generation"]) == (live, live + 1)
+    assert {row["source"] for row in reported["sources"]} == {"straitsx", "gokart"}
+    assert reported["events"] == sum(row["position"] for row in reported["sources"]) > 100
     assert await generations(database) == [(live, "live"), (live + 1, "building")]
     swapped = (await command("--swap", "--json")).json
     assert (swapped["then"], swapped["events"]) == ("swapped", 0)
@@ -222,7 +222,7 @@ async def test_what_was_changed_by_hand_is_found_and_named(
          "rebuilt"),
     ],
 )  # fmt: skip
-async def test_a_row_that_one_side_lacks_is_told_with_the_side_that_has_it(
+async def test_a_row_that_one_side_lacks_is_stated_with_the_side_that_has_it(
     database: Database, live: int, command: Command, statement: str, side: str
 ) -> None:
     row = await change(database, live, statement)
@@ -287,8 +287,8 @@ async def test_sums_kept_for_answers_about_earlier_times_are_compared_with_the_e
     bodies = [orjson.dumps(payment(n)) for n in range(190)]
     make = payout if what == "an account that never was busy" else payment
     seldom = orjson.dumps(make(999, currency="usd"))
-    told = [seldom, *bodies] if what.startswith(("an account", "a currency")) else bodies
-    await append(database, [SimulatedCallback("straitsx", None, body) for body in told])
+    stated = [seldom, *bodies] if what.startswith(("an account", "a currency")) else bodies
+    await append(database, [SimulatedCallback("straitsx", None, body) for body in stated])
     live = await first_generation(database)
     await fold(database, live)
     await fold(database, live)  # spans are summed behind the fold
@@ -333,7 +333,7 @@ async def test_a_source_that_nothing_is_known_of_any_more_is_not_left_out_of_new
     assert await generations(database) == [(live, "live")]
 
 
-async def test_different_books_are_swapped_only_when_told_to(
+async def test_different_books_are_swapped_only_when_stated_to(
     database: Database, live: int, command: Command
 ) -> None:
     await change(database, live, CORRUPTIONS["a balance"][1])
@@ -370,7 +370,7 @@ async def test_a_rollback_brings_the_books_before_back_at_the_present_position(
     assert await generations(database) == [(live, "previous"), (new, "live")]
 
 
-async def test_previous_books_that_differ_are_rolled_back_to_only_when_told_to(
+async def test_previous_books_that_differ_are_rolled_back_to_only_when_stated_to(
     database: Database, live: int, command: Command
 ) -> None:
     await change(database, live, CORRUPTIONS["a balance"][1])
@@ -444,7 +444,7 @@ async def test_a_second_rebuild_at_the_same_time_is_refused(
     assert (await command("--swap")).code == 0
 
 
-async def test_another_version_differs_as_it_should_and_says_so(
+async def test_another_version_differs_as_it_should_and_states_so(
     database: Database, live: int, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await change(database, live, "ALTER TABLE balances ADD COLUMN colour text")
@@ -514,20 +514,20 @@ async def test_no_answer_goes_back_in_time_at_a_swap(
 ) -> None:
     """The live books may advance until the moment of the swap, and never unseen."""
     sound = SecondFold.fold_until
-    told = 0
+    stated = 0
 
     async def fold_until(self: SecondFold, position: int, done: int = -1) -> None:
-        nonlocal told
+        nonlocal stated
         await sound(self, position, done)
-        if told < 40:
-            told += 1
-            body = orjson.dumps(payment(5000 + told))
+        if stated < 40:
+            stated += 1
+            body = orjson.dumps(payment(5000 + stated))
             await append(database, [SimulatedCallback("straitsx", None, body)])
             try:
                 async with asyncio.timeout(0.3):
                     await fold(database, live)
             except TimeoutError:
-                held.append(told)
+                held.append(stated)
 
     held: list[int] = []
     monkeypatch.setattr(SecondFold, "fold_until", fold_until)
@@ -562,7 +562,7 @@ async def test_rows_that_the_database_refuses_leave_the_work_to_the_ordinary_fol
     assert (await generations(database))[-1][1] == "live"
 
 
-async def test_a_rebuild_without_a_live_generation_says_so(database: Database) -> None:
+async def test_a_rebuild_without_a_live_generation_states_so(database: Database) -> None:
     async with exclusive_rebuild(database.service_dsn) as connection:
         work = Rebuild(database.service_dsn, database.settings, connection, load_registry())
         with pytest.raises(NoBooks):

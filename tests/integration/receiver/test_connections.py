@@ -63,7 +63,7 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
 
 @paths
 @pytest.mark.parametrize("sent", [b"", b"POST /callbacks/str", head("X-Slow: 1")[:-2]])
-async def test_idle_connections_of_one_address_keep_nobody_out(
+async def test_idle_connections_of_one_address_keep_no_one_out(
     database: Database, lines: tuple[str, ...], sent: bytes
 ) -> None:
     limits = {"connections_max": 40, "connections_per_address_max": 20}
@@ -233,10 +233,10 @@ async def test_a_transfer_coding_other_than_chunked_is_501(database: Database, c
 
 async def recorded(listening: Listening, *answers: int) -> None:
     """Wait until exactly these refusals are recorded."""
-    wanted = [("refused", each) for each in answers]
+    expected = [("refused", each) for each in answers]
 
     async def found() -> bool:
-        return [row[:2] for row in await listening.deliveries()] == wanted
+        return [row[:2] for row in await listening.deliveries()] == expected
 
     await eventually(found)
 

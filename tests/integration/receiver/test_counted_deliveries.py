@@ -23,10 +23,10 @@ SELECT position, count, at, last_at FROM ledger.deliveries
 """
 
 
-async def append(database: Database, told: Sequence[NewEvent]) -> None:
+async def append(database: Database, stated: Sequence[NewEvent]) -> None:
     """Append everything in as few batches as the appender makes of it."""
     log = Log(database.service_dsn, database.settings)
-    waiting = [log.appenders["straitsx"].append(each) for each in told]
+    waiting = [log.appenders["straitsx"].append(each) for each in stated]
     running = asyncio.create_task(log.run())
     await asyncio.gather(*waiting)
     log.stop()
@@ -46,10 +46,10 @@ def again(number: int, at: datetime) -> NewEvent:
 async def test_the_first_hundred_of_an_event_and_day_are_rows_and_the_rest_is_counted(
     database: Database, sizes: tuple[int, ...]
 ) -> None:
-    told = [again(1, MOMENT + timedelta(seconds=n)) for n in range(251)]
+    stated = [again(1, MOMENT + timedelta(seconds=n)) for n in range(251)]
     for size in sizes:
-        await append(database, told[:size])
-        told = told[size:]
+        await append(database, stated[:size])
+        stated = stated[size:]
     found = await rows(database)
     assert len(found) == 100
     assert sum(count for _, count, _, _ in found) == 250
@@ -60,12 +60,12 @@ async def test_the_first_hundred_of_an_event_and_day_are_rows_and_the_rest_is_co
 async def test_events_and_days_are_counted_apart(database: Database) -> None:
     midnight = MOMENT.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     await append(database, [new_event(1), new_event(2)])
-    told: list[NewEvent] = []
+    stated: list[NewEvent] = []
     for second in (-1, 0):
         at = midnight + timedelta(seconds=second)
-        told += [again(number, at) for number in (1, 2) for _ in range(130)]
-    await append(database, told)
-    await append(database, told[:1])
+        stated += [again(number, at) for number in (1, 2) for _ in range(130)]
+    await append(database, stated)
+    await append(database, stated[:1])
     found = await rows(database)
     by_event_and_day: dict[tuple[int, Any], list[int]] = {}
     for position, count, at, _ in found:
@@ -75,7 +75,7 @@ async def test_events_and_days_are_counted_apart(database: Database) -> None:
     ]  # fmt: skip
 
 
-async def test_the_list_of_deliveries_says_how_many_a_row_stands_for(database: Database) -> None:
+async def test_the_list_of_deliveries_states_how_many_a_row_stands_for(database: Database) -> None:
     async with serving(database) as service:
         for _ in range(104):
             await service.post_json("straitsx", payment(1))

@@ -108,8 +108,8 @@ def status(answer: bytes) -> int:
 async def check_serves(listening: Listening, number: int = 1) -> None:
     """An ordinary callback is still taken."""
     async with calling(listening.url) as caller:
-        said = await caller.tell("straitsx", orjson.dumps(payment(number)))
-        assert said["status"] in ("accepted", "duplicate")
+        reported = await caller.report("straitsx", orjson.dumps(payment(number)))
+        assert reported["status"] in ("accepted", "duplicate")
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /callb", head("X-Slow: 1")[:-4]])
@@ -213,7 +213,7 @@ async def test_a_request_that_two_servers_read_differently_is_400(
         await check_serves(listening)
 
 
-async def test_a_client_that_leaves_early_harms_nobody(database: Database) -> None:
+async def test_a_client_that_leaves_early_harms_no_one(database: Database) -> None:
     request = head(f"Content-Length: {len(GOOD)}") + GOOD
     async with receiving(database) as listening:
         for length in range(0, len(request) + 1, 29):
@@ -283,8 +283,8 @@ async def test_a_log_that_stalls_is_503_in_time_and_the_resend_is_taken_once(
                 assert time.monotonic() - began < 2
                 assert {reply.status for reply in replies} == {503}
             for n in range(1, 4):
-                said = await caller.tell("straitsx", orjson.dumps(payment(n)))
-                assert said["position"] in (1, 2, 3)
+                reported = await caller.report("straitsx", orjson.dumps(payment(n)))
+                assert reported["position"] in (1, 2, 3)
         assert await listening.count() == 3
 
 

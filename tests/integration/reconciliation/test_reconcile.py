@@ -92,9 +92,9 @@ async def test_a_wallet_that_agrees_line_by_line_is_reconciled(service: Service)
         "state": "RECONCILED", "through": JANUARY[1], "statement_balance": "88.5",
         "difference": "0", "breaks": 0, "position": run.positions, "current": True,
     }  # fmt: skip
-    (told,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
-    assert told["current"] is True
-    figures = told["figures"]
+    (shown,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
+    assert shown["current"] is True
+    figures = shown["figures"]
     assert (figures["matched_in"], figures["matched_out"], figures["fees"]) == (
         "110",
         "-20",
@@ -142,10 +142,13 @@ async def test_an_import_looks_its_lines_up_however_long_the_log_is(service: Ser
             f"EXPLAIN (ANALYZE, FORMAT JSON) {SELECT_LINES}", *asked
         )
         assert len(await connection.fetch(SELECT_LINES, *asked)) == 10
-    told = json.dumps(json.loads(plan))
-    assert set(re.findall(r'"Index Name": "(\w+)"', told)) == {"events_stated", "events_stated_at"}
-    assert "Seq Scan" not in told
-    assert {*re.findall(r'"Rows Removed by Filter": (\d+)', told)} <= {"0"}
+    shown = json.dumps(json.loads(plan))
+    assert set(re.findall(r'"Index Name": "(\w+)"', shown)) == {
+        "events_stated",
+        "events_stated_at",
+    }
+    assert "Seq Scan" not in shown
+    assert {*re.findall(r'"Rows Removed by Filter": (\d+)', shown)} <= {"0"}
 
 
 async def test_a_row_entered_late_takes_its_place_by_the_next_file_that_overlaps(
@@ -235,8 +238,8 @@ async def test_a_period_longer_than_the_file_states_is_refused(service: Service)
     stated = {"openingBalance": 0, "closingBalance": 0, "from": JANUARY[0],
               "to": "2026-01-05T00:00:00Z"}  # fmt: skip
     body = json.dumps({"data": [], "meta": stated}).encode()
-    status, told = await refused_statement(service, body)
-    assert (status, "states that it covers 2026-01-01" in told["detail"]) == (422, True)
+    status, shown = await refused_statement(service, body)
+    assert (status, "states that it covers 2026-01-01" in shown["detail"]) == (422, True)
     assert (await service.ask("/v1/statements"))["statements"] == []
 
 
@@ -317,8 +320,8 @@ async def test_every_difference_is_books_minus_statement_everywhere(service: Ser
         rows = list(csv.reader(io.StringIO(await answer.text())))
     assert ["differences and gaps", "books - statement"] in rows
     head = next(place for place, row in enumerate(rows) if row[:1] == ["id"])
-    told = [dict(zip(rows[head], row, strict=True)) for row in rows[head + 1 :]]
-    assert {each["id"]: (each["difference"], each["gap"]) for each in told} == {
+    shown = [dict(zip(rows[head], row, strict=True)) for row in rows[head + 1 :]]
+    assert {each["id"]: (each["difference"], each["gap"]) for each in shown} == {
         each["id"]: (each["difference"], each["gap"]) for each in found.values()
     }
     await decide(service, found["contract:nobody"]["id"], "write_off")
@@ -360,8 +363,8 @@ async def test_reopening_takes_the_posting_back(service: Service) -> None:
     id_ = found["contract:nobody"]["id"]
     await decide(service, id_, "write_off")
     await reconcile(service)
-    status, told = await refused_decision(service, id_, action="write_off")
-    assert (status, "not open" in told) == (409, True)
+    status, shown = await refused_decision(service, id_, action="write_off")
+    assert (status, "not open" in shown) == (409, True)
     await decide(service, id_, "note")
     await decide(service, id_, "reopen")
     await reconcile(service)
@@ -382,19 +385,19 @@ async def test_items_may_be_matched_by_hand_and_only_once(service: Service) -> N
     await decide(service, found["contract:other_a"], "match", items=pair)
     (result,) = (await reconcile(service)).results
     assert (result.figures["breaks_count"], result.figures["lines_matched"]) == (2, 1)
-    status, told = await refused_decision(
+    status, shown = await refused_decision(
         service, found["contract:other_b"], action="match",
         items=["line:x2", "payment:contract_0001"],
     )  # fmt: skip
-    assert (status, "is already matched" in told) == (409, True)
-    status, told = await refused_decision(
+    assert (status, "is already matched" in shown) == (409, True)
+    status, shown = await refused_decision(
         service, found["contract:other_b"], action="match", items=["line:x2"]
     )
-    assert (status, "differ by -10 XSGD (books - statement)" in told) == (409, True)
-    status, told = await refused_decision(
+    assert (status, "differ by -10 XSGD (books - statement)" in shown) == (409, True)
+    status, shown = await refused_decision(
         service, found["contract:other_b"], action="match", items=["line:x2", "payment:nobody"]
     )
-    assert (status, "payment:nobody: the XSGD wallet has no" in told) == (400, True)
+    assert (status, "payment:nobody: the XSGD wallet has no" in shown) == (400, True)
     rest = ["line:x2", "payment:contract_0002"]
     await decide(service, found["contract:other_b"], "match", items=rest)
     (result,) = (await reconcile(service)).results
@@ -429,8 +432,8 @@ async def test_a_decision_whose_break_is_gone_can_only_be_taken_back(service: Se
         ("OPEN", 3, (f"adjustment:{found['id']}",))
     ]
     for action in ("write_off", "void", "match", "post_fee"):
-        status, told = await refused_decision(service, found["id"], action=action)
-        assert (status, "reopen it" in told) == (409, True), action
+        status, shown = await refused_decision(service, found["id"], action=action)
+        assert (status, "reopen it" in shown) == (409, True), action
     await decide(service, found["id"], "reopen")
     (result,) = (await reconcile(service)).results
     assert (result.state, result.breaks) == ("RECONCILED", ())
@@ -444,21 +447,21 @@ async def test_a_break_with_nothing_but_notes_can_vanish_and_be_noted_again(
     (found,) = await open_breaks(service)
     await decide(service, found["id"], "note")
     await reconcile(service)
-    status, told = await refused_decision(service, found["id"], action="reopen")
-    assert (status, "has no decision yet" in told) == (409, True)
+    status, shown = await refused_decision(service, found["id"], action="reopen")
+    assert (status, "has no decision yet" in shown) == (409, True)
     await post_statement(service, statement([]))
     await reconcile(service)
     await decide(service, found["id"], "note")
-    status, told = await refused_decision(service, found["id"], action="reopen")
-    assert (status, "has no decision yet" in told) == (409, True)
+    status, shown = await refused_decision(service, found["id"], action="reopen")
+    assert (status, "has no decision yet" in shown) == (409, True)
 
 
 async def test_an_opening_balance_is_written_off_not_voided(service: Service) -> None:
     await post_statement(service, statement([], opening="20"))
     await reconcile(service)
     (found,) = await open_breaks(service)
-    status, told = await refused_decision(service, found["id"], action="void")
-    assert (status, "write_off posts to equity:opening" in told) == (400, True)
+    status, shown = await refused_decision(service, found["id"], action="void")
+    assert (status, "write_off posts to equity:opening" in shown) == (400, True)
 
 
 async def test_an_import_is_reconciled_at_once_however_long_the_last_run_took(
@@ -472,8 +475,8 @@ async def test_an_import_is_reconciled_at_once_however_long_the_last_run_took(
             await service.fold()
             await reconciler.round(connection)
             reconciler._rest_until["straitsx"] = float("inf")
-    (told,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
-    assert told["through"] == "2026-03-01T00:00:00Z"
+    (shown,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
+    assert shown["through"] == "2026-03-01T00:00:00Z"
 
 
 async def test_a_line_is_in_one_live_match_by_constraint(service: Service) -> None:
@@ -572,8 +575,8 @@ async def listed(service: Service, **asked: str) -> list[dict[str, Any]]:
     return [dict(each) for each in (await service.ask("/v1/statements", **asked))["statements"]]
 
 
-async def withdraw(service: Service, sha256: str, **told: str) -> tuple[int, dict[str, Any]]:
-    body = {"by": "ann", "note": "the sandbox's", **told}
+async def withdraw(service: Service, sha256: str, **shown: str) -> tuple[int, dict[str, Any]]:
+    body = {"by": "ann", "note": "the sandbox's", **shown}
     path = f"/v1/statements/straitsx/{sha256}/withdraw"
     async with service.client.post(path, json=body) as answer:
         return answer.status, dict(await answer.json(content_type=None))
@@ -598,8 +601,8 @@ async def test_a_mistaken_statement_is_withdrawn_and_the_right_one_stated_again(
     done = await post_statement(service, right, again="yes")
     assert (done["status"], done["new"], done["changed"]) == ("accepted", 0, 3)
     assert (await reconcile(service)).results[0].state == "RECONCILED"
-    told = {each["sha256"]: (each["status"], each["by"]) for each in await listed(service)}
-    assert told[sha256] == ("withdrawn", "ann")
+    shown = {each["sha256"]: (each["status"], each["by"]) for each in await listed(service)}
+    assert shown[sha256] == ("withdrawn", "ann")
     assert (await withdraw(service, sha256))[0] == 404
     assert (await withdraw(service, sha256, note=" "))[0] == 400
 
@@ -636,11 +639,11 @@ async def test_lines_stated_before_are_stated_again_by_the_same_file_of_another_
 async def test_a_file_is_kept_byte_for_byte(service: Service) -> None:
     file = statement(await books_of_three(service)) + b" " * (2 * PART_BYTES)
     await post_statement(service, file)
-    (told,) = await listed(service)
-    path = f"/v1/statements/straitsx/{told['sha256']}/file"
+    (shown,) = await listed(service)
+    path = f"/v1/statements/straitsx/{shown['sha256']}/file"
     async with service.client.get(path) as answer:
         assert (answer.status, await answer.read()) == (200, file)
-    async with service.client.get(path.replace(told["sha256"], "0" * 64)) as answer:
+    async with service.client.get(path.replace(shown["sha256"], "0" * 64)) as answer:
         assert answer.status == 404
     again = await fold_from_zero(service.database.service_dsn, service.database.settings)
     async with service.database.service() as connection:
@@ -666,9 +669,11 @@ async def test_a_wallet_without_a_statement_is_listed_beside_the_runs(service: S
     await post_statement(service, statement(await books_of_three(service)))
     await service.post_json("straitsx", payment(8, currency="xusd", **at(NOON)))
     await reconcile(service)
-    told = await service.ask("/v1/reconciliation")
-    assert [each["currency"] for each in told["reconciliations"]] == ["XSGD"]
-    assert told["without_statement"] == [{"source": "straitsx", "currency": "XUSD", "total": "9.5"}]
+    shown = await service.ask("/v1/reconciliation")
+    assert [each["currency"] for each in shown["reconciliations"]] == ["XSGD"]
+    assert shown["without_statement"] == [
+        {"source": "straitsx", "currency": "XUSD", "total": "9.5"}
+    ]
     assert (await service.ask("/v1/reconciliation", currency="xsgd"))["without_statement"] == []
 
 

@@ -64,10 +64,10 @@ async def append_callbacks(database: Database, callbacks: list[tuple[str, bytes]
     await running
 
 
-async def import_all(database: Database, told: Month, currencies: list[str]) -> None:
+async def import_all(database: Database, stated: Month, currencies: list[str]) -> None:
     for currency in currencies:
         read = read_statement(
-            told.statements[currency], format=None, currency=None, columns=None, window=None
+            stated.statements[currency], format=None, currency=None, columns=None, window=None
         )
         await append_statement(database.service_dsn, "straitsx", read)
 
@@ -92,19 +92,19 @@ def names(found: tuple[str, str, frozenset[str]], fault: Planted) -> bool:
     if kind != fault.type or currency not in {c for c, _ in fault.differences}:
         return False
     ids = {item.partition(":")[2] for item in items}
-    wanted = {each for each in (fault.line_id, fault.transaction_id) if each}
-    return bool(wanted & ids)
+    expected = {each for each in (fault.line_id, fault.transaction_id) if each}
+    return bool(expected & ids)
 
 
-def check_found(run: Run, told: Month) -> None:
+def check_found(run: Run, stated: Month) -> None:
     """Every planted fault is found in each wallet it touches; every break is a planted fault."""
     found = found_of(run)
-    for fault in told.planted:
+    for fault in stated.planted:
         wallets = {currency for currency, _ in fault.differences}
         hits = {each[0] for each in found if names(each, fault)}
         assert hits == wallets, fault
     for each in found:
-        assert any(names(each, fault) for fault in told.planted), each
+        assert any(names(each, fault) for fault in stated.planted), each
 
 
 def check_identity(run: Run) -> None:
@@ -113,58 +113,58 @@ def check_identity(run: Run) -> None:
         assert result.state != "INCOMPLETE"
 
 
-async def shuffled(service: Service, told: Month, rng: Random) -> None:
-    callbacks = list(told.callbacks)
+async def shuffled(service: Service, stated: Month, rng: Random) -> None:
+    callbacks = list(stated.callbacks)
     rng.shuffle(callbacks)
-    currencies = list(told.statements)
+    currencies = list(stated.statements)
     rng.shuffle(currencies)
-    await import_all(service.database, told, currencies[:2])
+    await import_all(service.database, stated, currencies[:2])
     await append_callbacks(service.database, callbacks)
-    await import_all(service.database, told, currencies[2:])
+    await import_all(service.database, stated, currencies[2:])
 
 
 async def test_every_planted_fault_is_found_and_nothing_else(service: Service) -> None:
-    told = month(SEED, 2_500, faults=True)
+    stated = month(SEED, 2_500, faults=True)
     print("seed", SEED)
-    await append_callbacks(service.database, list(told.callbacks))
-    await import_all(service.database, told, list(told.statements))
+    await append_callbacks(service.database, list(stated.callbacks))
+    await import_all(service.database, stated, list(stated.statements))
     run = await reconcile(service)
-    check_found(run, told)
+    check_found(run, stated)
     check_identity(run)
-    assert {b.type for r in run.results for b in r.breaks} == {f.type for f in told.planted}
+    assert {b.type for r in run.results for b in r.breaks} == {f.type for f in stated.planted}
 
 
 async def test_a_month_without_faults_is_reconciled(service: Service) -> None:
-    told = month(SEED, 1_000, faults=False)
-    await append_callbacks(service.database, list(told.callbacks))
-    await import_all(service.database, told, list(told.statements))
+    stated = month(SEED, 1_000, faults=False)
+    await append_callbacks(service.database, list(stated.callbacks))
+    await import_all(service.database, stated, list(stated.statements))
     run = await reconcile(service)
     assert {r.currency: (r.state, r.breaks) for r in run.results} == dict.fromkeys(
-        told.statements, ("RECONCILED", ())
+        stated.statements, ("RECONCILED", ())
     )
 
 
 async def test_the_order_of_import_changes_nothing(cluster: Any, database: Database) -> None:
-    told = month(SEED, 600, faults=True)
+    stated = month(SEED, 600, faults=True)
     digests = set()
     async with serving(database) as service:
-        await append_callbacks(database, list(told.callbacks))
-        await import_all(database, told, list(told.statements))
+        await append_callbacks(database, list(stated.callbacks))
+        await import_all(database, stated, list(stated.statements))
         digests.add(tuple(r.sha256 for r in (await reconcile(service)).results))
     rng = Random(SEED)
     from tests.conftest import database as fresh
 
     async for other in fresh.__wrapped__(cluster):  # type: ignore[attr-defined]
         async with serving(other) as service:
-            await shuffled(service, told, rng)
+            await shuffled(service, stated, rng)
             digests.add(tuple(r.sha256 for r in (await reconcile(service)).results))
     assert len(digests) == 1
 
 
 async def test_the_identity_holds_when_all_breaks_are_decided(service: Service) -> None:
-    told = month(SEED, 600, faults=True)
-    await append_callbacks(service.database, list(told.callbacks))
-    await import_all(service.database, told, list(told.statements))
+    stated = month(SEED, 600, faults=True)
+    await append_callbacks(service.database, list(stated.callbacks))
+    await import_all(service.database, stated, list(stated.statements))
     run = await reconcile(service)
     check_identity(run)
     for result in run.results:
@@ -184,10 +184,10 @@ async def test_the_identity_holds_when_all_breaks_are_decided(service: Service) 
 async def test_a_month_of_a_hundred_thousand_transactions_is_reconciled_in_time(
     service: Service,
 ) -> None:
-    told = month(SEED, 100_000, faults=True)
-    for some in batched(told.callbacks, 20_000):
+    stated = month(SEED, 100_000, faults=True)
+    for some in batched(stated.callbacks, 20_000):
         await append_callbacks(service.database, some)
-    await import_all(service.database, told, list(told.statements))
+    await import_all(service.database, stated, list(stated.statements))
     await service.fold()
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", ALONE, service.database.service_dsn],
@@ -198,7 +198,7 @@ async def test_a_month_of_a_hundred_thousand_transactions_is_reconciled_in_time(
     lines = sum(r.figures["lines"] for r in run.results)
     transactions = sum(r.figures["transactions"] for r in run.results)
     print(f"seed {SEED}: {lines} lines, {transactions} movements, {seconds:.1f} s, {memory} MiB")
-    check_found(run, told)
+    check_found(run, stated)
     check_identity(run)
     assert seconds < 30
     assert memory < 500

@@ -88,8 +88,8 @@ async def test_callbacks_do_not_wait_for_a_hostile_file(tmp_path: Path) -> None:
                 waits = []
                 while not importing.done() or not waits:
                     began = time.monotonic()
-                    told = payment(number, amount=str(len(waits) + 1))
-                    await caller.tell("straitsx", orjson.dumps(told))
+                    stated = payment(number, amount=str(len(waits) + 1))
+                    await caller.report("straitsx", orjson.dumps(stated))
                     waits.append(time.monotonic() - began)
                     await asyncio.wait([importing], timeout=0.05)
                 reply = await importing
@@ -97,8 +97,8 @@ async def test_callbacks_do_not_wait_for_a_hostile_file(tmp_path: Path) -> None:
 
 
 async def test_an_endless_tag_is_refused_at_once(service: Service) -> None:
-    status, told = await refused_statement(service, b"<" + b"A" * 80_000)
-    assert (status, "a tag is longer than 65536 bytes" in told["detail"]) == (422, True)
+    status, stated = await refused_statement(service, b"<" + b"A" * 80_000)
+    assert (status, "a tag is longer than 65536 bytes" in stated["detail"]) == (422, True)
 
 
 async def test_a_second_import_of_a_source_is_refused_while_one_runs(service: Service) -> None:
@@ -115,11 +115,11 @@ async def test_a_second_import_of_a_source_is_refused_while_one_runs(service: Se
     await begun.wait()
 
     async def refusal() -> Any:
-        status, told = await _post(service, FILE)
-        return told["detail"] if status == 409 else None
+        status, stated = await _post(service, FILE)
+        return stated["detail"] if status == 409 else None
 
-    told = await eventually(refusal)
-    assert "another import of straitsx is running" in told
+    stated = await eventually(refusal)
+    assert "another import of straitsx is running" in stated
     again.set()
     assert (await first)[0] == 200
     assert (await _post(service, FILE))[1]["status"] == "duplicate"

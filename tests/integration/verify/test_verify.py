@@ -96,11 +96,11 @@ async def sealed(database: Database, tmp_path: Path) -> Sealed:
 async def test_an_unchanged_log_is_verified_completely(sealed: Sealed) -> None:
     found = await sealed.verify(against=True, skip_books=False)
     assert overall(found) == "ok", found
-    told = {(check.source, check.name): check.message for check in found}
-    assert told[SOURCE, "log"].startswith("310 events, dense")
-    assert told[SOURCE, "seals"] == "3 checkpoints and 1 tile are those of 310 events"
-    assert told[SOURCE, "books"] == "every table is the fold of the log up to 310"
-    assert told["gokart", "books"] == "every table is the fold of the log up to 3"
+    stated = {(check.source, check.name): check.message for check in found}
+    assert stated[SOURCE, "log"].startswith("310 events, dense")
+    assert stated[SOURCE, "seals"] == "3 checkpoints and 1 tile are those of 310 events"
+    assert stated[SOURCE, "books"] == "every table is the fold of the log up to 310"
+    assert stated["gokart", "books"] == "every table is the fold of the log up to 3"
     async with sealed.database.service() as connection:
         rows = await connection.fetch("SELECT state FROM ledger.generations")
         assert [row["state"] for row in rows] == ["live"]
@@ -361,13 +361,13 @@ BOOKS = {
 
 @pytest.mark.parametrize("name", list(BOOKS))
 async def test_books_that_are_not_the_fold_of_the_log_are_found(sealed: Sealed, name: str) -> None:
-    statement, told = BOOKS[name]
+    statement, stated = BOOKS[name]
     async with sealed.database.owner() as connection:
         schema = schema_of(sealed.generation)
         assert (await connection.execute(statement.format(schema))).endswith(" 1")
     failure = await sealed.failure(skip_books=False)
     assert (failure.name, failure.source) == ("books", SOURCE)
-    assert told in failure.message
+    assert stated in failure.message
 
 
 async def test_an_edited_entry_is_found_at_its_position_without_folding(sealed: Sealed) -> None:

@@ -26,10 +26,10 @@ NOON = "2026-01-10T12:00:00Z"
 async def service(database: Database) -> AsyncIterator[Service]:
     """A source with two reconciled wallets: one agrees, the other has two breaks."""
     async with serving(database) as running:
-        told = {"created_at": NOON, "updated_at": NOON, "fees": "0.0"}
+        stated = {"created_at": NOON, "updated_at": NOON, "fees": "0.0"}
         for number in (1, 2):
-            await running.post_json("straitsx", payment(number, **told))
-        await running.post_json("straitsx", payment(3, currency="xusd", **told))
+            await running.post_json("straitsx", payment(number, **stated))
+        await running.post_json("straitsx", payment(3, currency="xusd", **stated))
         rows = [row("r1", "contract_0001", "10", NOON), row("x1", "nobody", "3", NOON)]
         await post_statement(running, statement(rows))
         await post_statement(
@@ -88,7 +88,7 @@ async def test_what_was_reconciled_is_found_again(service: Service) -> None:
     ],
 )  # fmt: skip
 async def test_an_edited_result_is_named_and_the_next_run_mends_it(
-    service: Service, change: str, table: str, says: str
+    service: Service, change: str, table: str, states: str
 ) -> None:
     before = await results(service)
     await as_superuser(service.database, change)
@@ -99,7 +99,7 @@ async def test_an_edited_result_is_named_and_the_next_run_mends_it(
         "recon_runs", "recon_matches", "recon_breaks",
     }  # fmt: skip
     named = [check.message for check in found if check.message.startswith(table)]
-    assert any(says in each for each in named), found
+    assert any(states in each for each in named), found
     await reconcile(service)
     assert await results(service) == before
     assert overall(await checked(service)) == "ok"

@@ -65,7 +65,7 @@ def test_every_operation_is_a_route_of_the_whole_application() -> None:
 
 
 def test_the_paths_of_the_contract_are_documented() -> None:
-    wanted = {
+    expected = {
         "/v1/wallets",
         "/v1/balances",
         "/v1/entries",
@@ -89,7 +89,7 @@ def test_the_paths_of_the_contract_are_documented() -> None:
         "/docs",
         "/",
     }
-    assert wanted <= set(DOCUMENT["paths"])
+    assert expected <= set(DOCUMENT["paths"])
 
 
 def test_operation_ids_are_unique() -> None:

@@ -169,9 +169,9 @@ def test_a_lag_ends_when_the_books_are_first_seen_at_the_position() -> None:
 
 def test_the_mix_is_repeatable_distinct_and_understood() -> None:
     known = registry.load()
-    told = list(mixed(3, 2_000))
-    assert told == list(mixed(3, 2_000))
-    new_events = [new_event(known, callback) for callback in told]
+    stated = list(mixed(3, 2_000))
+    assert stated == list(mixed(3, 2_000))
+    new_events = [new_event(known, callback) for callback in stated]
     assert len({each.event_id for each in new_events}) == 2_000
     assert {each.reason for each in new_events} == {None}
     assert {"payment", "payout", "fx_payout", "swap", "customer", "bank_account", "limits"} <= {
@@ -188,7 +188,7 @@ def test_the_mix_has_one_customer_with_much_more_than_the_others() -> None:
     assert len(set(owners)) > len(owners) / 2
 
 
-def test_the_machine_tells_what_it_was_used_for() -> None:
+def test_the_machine_states_what_it_was_used_for() -> None:
     before, own = machine_used(), time.process_time()
     while time.process_time() < own + 0.2:
         sum(range(10_000))

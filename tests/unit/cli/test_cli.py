@@ -174,7 +174,7 @@ def test_an_unknown_setting_is_usage_and_named(here: Here, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("arguments", [["wallets"], ["send", "payment"], ["status", "--json"]])
-def test_nobody_listening_is_exit_3_and_says_what_to_do(arguments: list[str], here: Here) -> None:
+def test_no_one_listening_is_exit_3_and_states_what_to_do(arguments: list[str], here: Here) -> None:
     url = f"http://127.0.0.1:{unused_port()}"
     done = here(*arguments, "--url", url)
     assert (done.code, done.out, done.err.count("\n")) == (3, "", 1)
@@ -281,8 +281,8 @@ async def test_a_problem_document_is_one_line_with_its_exit_status(
     fake.answers["/v1/balances"] = (status, problem)
     done = await ledger("balances", "--url", fake.url)
     hint = "; give the token with --token or LEDGER_API_TOKENS" if status == 401 else ""
-    said = f"ledger: the service answered {status}: Title: what happened{hint}\n"
-    assert done == Done(code, "", said)
+    reported = f"ledger: the service answered {status}: Title: what happened{hint}\n"
+    assert done == Done(code, "", reported)
 
 
 async def test_resolving_posts_the_decision(fake: Fake) -> None:

@@ -60,12 +60,12 @@ def fact(callback: SimulatedCallback) -> Fact:
     return registry.load().dispatch.translate(terms, "callback", callback.event, callback.body)
 
 
-def told(name: str, seed: int = 7) -> list[tuple[str, str]]:
+def stated(name: str, seed: int = 7) -> list[tuple[str, str]]:
     return [(f.kind, f.status) for f in map(fact, story(name, Random(seed)))]
 
 
 @pytest.mark.parametrize("name", [*SCENARIOS, *SCRIPTS])
-def test_the_same_seed_tells_the_same_story_and_another_seed_another(name: str) -> None:
+def test_the_same_seed_states_the_same_story_and_another_seed_another(name: str) -> None:
     assert story(name, Random(1), 3) == story(name, Random(1), 3)
     assert not {c.body for c in story(name, Random(1))} & {c.body for c in story(name, Random(2))}
 
@@ -111,7 +111,7 @@ def test_samples_are_chosen_by_glob_over_their_names() -> None:
 
 
 def test_a_refund_story_refunds_one_credited_and_one_blocked_payment() -> None:
-    assert told("refund") == [
+    assert stated("refund") == [
         ("payment", "pending"), ("payment", "completed"), ("payment", "refunded"),
         ("payment", "pending"), ("payment", "failed"), ("payment", "refunded"),
     ]  # fmt: skip
@@ -125,15 +125,15 @@ def test_a_return_story_brings_the_payout_back_under_its_idempotency_id() -> Non
 
 
 def test_a_kyc_story_ends_verified_after_a_rejection() -> None:
-    statuses = [status for kind, status in told("kyc") if kind == "customer"]
+    statuses = [status for kind, status in stated("kyc") if kind == "customer"]
     assert statuses == ["pending", "rejected", "pending", "verified"]
-    assert {kind for kind, _ in told("kyc")} == {
+    assert {kind for kind, _ in stated("kyc")} == {
         "customer", "bank_account", "virtual_account", "limits", "limits_request", "rfi",
     }  # fmt: skip
 
 
 def test_the_everything_story_has_every_kind() -> None:
-    assert {kind for kind, _ in told("everything")} == set(SCRIPTS)
+    assert {kind for kind, _ in stated("everything")} == set(SCRIPTS)
 
 
 @pytest.mark.parametrize("kind", [k for k, s in SCRIPTS.items() if s.body.__module__ ==
@@ -154,7 +154,7 @@ def test_what_names_no_amount_has_no_conflict() -> None:
     assert conflicting(story("customer", Random(1))[0]) is None
 
 
-def test_disturbing_loses_nothing_and_repeats_the_wanted_share_later() -> None:
+def test_disturbing_loses_nothing_and_repeats_the_requested_share_later() -> None:
     callbacks = fresh(list(SCRIPTS), Random(2), 100)
     sent = disturb(callbacks, Random(4), duplicate=0.3, shuffle=True)
     counted = Counter(callback.body for callback in sent)
@@ -198,7 +198,7 @@ def test_a_given_secret_replaces_the_configured_one() -> None:
     assert found["X-Callback-Token"] == "other"
 
 
-def test_a_secret_of_another_scheme_is_said_without_quoting_it() -> None:
+def test_a_secret_of_another_scheme_is_reported_without_quoting_it() -> None:
     with pytest.raises(SettingsError, match=r"source hooks.*base64") as caught:
         headers(WEBHOOKS_SOURCE, b"{}", Target("http://x", SOURCES, secret="hush!"), NOW)
     assert "hush" not in str(caught.value)
@@ -253,7 +253,7 @@ async def test_a_refusal_is_an_answer_with_its_reason() -> None:
     assert exit_code(answers, bad_signature=True) == 0
 
 
-async def test_nobody_listening_is_said_with_what_to_do() -> None:
+async def test_no_one_listening_is_reported_with_what_to_do() -> None:
     url = f"http://127.0.0.1:{unused_port()}"
     with pytest.raises(ServiceUnreachable, match=r"Connection refused.*ledger serve"):
         await send(Target(url, SOURCES), fresh(["payment"], Random(1), 20))

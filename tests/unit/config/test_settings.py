@@ -186,7 +186,7 @@ def test_whom_others_reach_needs_secrets_that_are_hard_to_guess(
     load(given)
 
 
-def test_a_source_whose_provider_issues_short_secrets_says_so(tmp_path: Path) -> None:
+def test_a_source_whose_provider_issues_short_secrets_states_so(tmp_path: Path) -> None:
     short = {"LEDGER_HOST": "0.0.0.0", "LEDGER_API_TOKENS": STRONG, "LEDGER_CONFIG": "short.toml"}
     file = tmp_path / "short.toml"
     text = '[sources.straitsx]\nsecrets = ["ss_5572cf13d099"]\n'

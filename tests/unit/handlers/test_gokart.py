@@ -17,9 +17,9 @@ MEMBER = "421f91c7-0000-4ca5-bf9d-af3e6fbe7c61"
 
 def callback(name: str, /, **changes: Any) -> Payload:
     """Return a sample with fields of its conversion changed."""
-    said = payload(name)
-    apply(said.root["conversion"], changes)
-    return said
+    reported = payload(name)
+    apply(reported.root["conversion"], changes)
+    return reported
 
 
 def fact(name: str, /, **changes: Any) -> Fact:
@@ -54,36 +54,36 @@ def test_a_conversion_states_revenue_and_keeps_the_members_points_beside_it() ->
 
 
 def test_the_three_statuses_keep_their_capitals() -> None:
-    said = [fact(f"gokart/{name}") for name in ("01-pending", "02-success", "03-rejected")]
-    assert [each.status for each in said] == ["Pending", "Success", "Rejected"]
-    assert said[2].details["rejection_reason"] == "Order returned"
-    assert said[2].amount == Decimal("12.5")
+    reported = [fact(f"gokart/{name}") for name in ("01-pending", "02-success", "03-rejected")]
+    assert [each.status for each in reported] == ["Pending", "Success", "Rejected"]
+    assert reported[2].details["rejection_reason"] == "Order returned"
+    assert reported[2].amount == Decimal("12.5")
     assert fact("gokart/02-success", status="SUCCESS").status == "Success"
 
 
 def test_pascal_case_states_the_same_as_camel_case() -> None:
-    said = callback("gokart/02-success")
-    conversion = said.root["conversion"]
+    reported = callback("gokart/02-success")
+    conversion = reported.root["conversion"]
     pascal = {name[0].upper() + name[1:]: value for name, value in conversion.items()}
-    other = Payload({**said.root, "conversion": pascal})
+    other = Payload({**reported.root, "conversion": pascal})
     assert HANDLER.matches(other)
-    assert HANDLER.envelope(other) == HANDLER.envelope(said)
-    assert HANDLER.translate(other, GOKART) == HANDLER.translate(said, GOKART)
+    assert HANDLER.envelope(other) == HANDLER.envelope(reported)
+    assert HANDLER.translate(other, GOKART) == HANDLER.translate(reported, GOKART)
 
 
 def test_the_pascal_case_sample_is_understood() -> None:
-    said = fact("gokart/04-success-pascal")
-    assert (said.status, said.amount, said.details["reward_points"]) == (
+    reported = fact("gokart/04-success-pascal")
+    assert (reported.status, reported.amount, reported.details["reward_points"]) == (
         "Success",
         Decimal("7.25"),
         "30",
     )
-    assert said.details["member"] == MEMBER
+    assert reported.details["member"] == MEMBER
 
 
 def test_both_casings_may_stand_together_while_they_agree() -> None:
-    said = fact("gokart/02-success", Revenue=60, PubMemberId=MEMBER, Status=None)
-    assert said == fact("gokart/02-success")
+    reported = fact("gokart/02-success", Revenue=60, PubMemberId=MEMBER, Status=None)
+    assert reported == fact("gokart/02-success")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_revenue_of_zero_is_flagged_and_text_money_agrees() -> None:
     )
 
 
-def test_the_callback_records_id_tells_events_apart() -> None:
+def test_the_callback_records_id_states_events_apart() -> None:
     assert HANDLER.envelope(callback("gokart/01-pending")) == Envelope(
         kind="conversion",
         resource_id="c2f8a4d0-1b3e-4c57-8a90-d1e2f3a4b501",
@@ -143,23 +143,23 @@ def test_the_callback_records_id_tells_events_apart() -> None:
     )
 
 
-def test_without_an_id_event_status_and_time_tell_events_apart() -> None:
+def test_without_an_id_event_status_and_time_state_events_apart() -> None:
     name = "more/gokart/conversion-mixed-without-id"
     tail = HANDLER.envelope(callback(name)).tail
     assert tail == "/Success/2026-03-11T09:30:00+00:00"
-    told = HANDLER.envelope(callback(name, eventId="e1")).tail
-    assert told == "e1/Success/2026-03-11T09:30:00+00:00"
+    stated = HANDLER.envelope(callback(name, eventId="e1")).tail
+    assert stated == "e1/Success/2026-03-11T09:30:00+00:00"
 
 
 def test_an_undocumented_status_is_keyed_by_the_body() -> None:
-    said = HANDLER.envelope(callback("gokart/02-success", status="Reviewing"))
-    assert (said.status, said.tail) == ("unknown:Reviewing", None)
+    reported = HANDLER.envelope(callback("gokart/02-success", status="Reviewing"))
+    assert (reported.status, reported.tail) == ("unknown:Reviewing", None)
 
 
 def test_the_events_of_a_multi_event_offer_share_their_conversion() -> None:
-    said = [fact(f"more/gokart/conversion-event-{n}") for n in (1, 2)]
-    assert said[0].resource_id == said[1].resource_id
-    assert [each.details["event"] for each in said] == ["event-install", "event-level-10"]
+    reported = [fact(f"more/gokart/conversion-event-{n}") for n in (1, 2)]
+    assert reported[0].resource_id == reported[1].resource_id
+    assert [each.details["event"] for each in reported] == ["event-install", "event-level-10"]
     nested = fact("more/gokart/conversion-event-1", conversionEventId="ce-1")
     assert nested.details["event"] == "ce-1"
 
@@ -191,6 +191,8 @@ def test_a_callback_posted_without_a_conversion_cannot_be_true() -> None:
 
 
 def test_no_fact_holds_what_the_tracking_system_knows_of_people() -> None:
-    said = fact("gokart/02-success", trackSysConversionEmail="a@example.com", pubPostalCode="94110")
-    assert "example.com" not in repr(said)
-    assert "94110" not in repr(said)
+    reported = fact(
+        "gokart/02-success", trackSysConversionEmail="a@example.com", pubPostalCode="94110"
+    )
+    assert "example.com" not in repr(reported)
+    assert "94110" not in repr(reported)

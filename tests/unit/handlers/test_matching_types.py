@@ -55,13 +55,13 @@ TAILS = {
 
 
 def envelope_of(name: str, path_event: str | None = None, **changes: object) -> Envelope:
-    said = payload(name, path_event, **changes)
-    (handler,) = [each for each in all_handlers("straitsx") if each.matches(said)]
-    return handler.envelope(said)
+    reported = payload(name, path_event, **changes)
+    (handler,) = [each for each in all_handlers("straitsx") if each.matches(reported)]
+    return handler.envelope(reported)
 
 
 @pytest.mark.parametrize("provider", ["straitsx", "gokart"])
-def test_each_sample_is_matched_by_the_one_handler_its_name_says(provider: str) -> None:
+def test_each_sample_is_matched_by_the_one_handler_its_name_states(provider: str) -> None:
     for name in readable(provider):
         stem = name.rsplit("/", 1)[1].removesuffix(".json")
         word = stem.split("-")[1] if stem[:2].isdigit() else stem.split("-")[0]
@@ -74,9 +74,9 @@ def test_each_sample_is_matched_by_the_one_handler_its_name_says(provider: str) 
 
 def test_every_handler_has_a_sample() -> None:
     for provider in ("straitsx", "gokart"):
-        said = [payload(name) for name in readable(provider)]
+        reported = [payload(name) for name in readable(provider)]
         for handler in all_handlers(provider):
-            assert any(handler.matches(each) for each in said), handler.kind
+            assert any(handler.matches(each) for each in reported), handler.kind
 
 
 def test_the_25_samples_are_there_in_order_and_only_the_third_is_unreadable() -> None:
@@ -114,11 +114,11 @@ def test_the_event_names_of_the_documents_are_all_claimed() -> None:
 
 
 @pytest.mark.parametrize(("name", "tail"), TAILS.items())
-def test_the_tail_tells_the_events_of_a_stream_apart(name: str, tail: str | None) -> None:
+def test_the_tail_states_the_events_of_a_stream_apart(name: str, tail: str | None) -> None:
     assert envelope_of(name).tail == tail
 
 
-def test_an_undocumented_status_is_kept_as_told_and_keyed_by_the_body() -> None:
+def test_an_undocumented_status_is_kept_as_stated_and_keyed_by_the_body() -> None:
     for name in TAILS:
         field = {
             "customer": "verificationStatus",
@@ -149,10 +149,10 @@ def test_status_is_read_whatever_its_case() -> None:
 def test_the_envelope_does_not_read_money() -> None:
     for name in readable("straitsx"):
         root = {"amount": "much", "fees": ["?"], "token": 1.5, "currency": {}}
-        said = payload(name)
-        changed = payload(name, **{key: root[key] for key in root if key in said.fields})
-        (handler,) = [each for each in all_handlers("straitsx") if each.matches(said)]
-        assert handler.envelope(changed) == handler.envelope(said), name
+        reported = payload(name)
+        changed = payload(name, **{key: root[key] for key in root if key in reported.fields})
+        (handler,) = [each for each in all_handlers("straitsx") if each.matches(reported)]
+        assert handler.envelope(changed) == handler.envelope(reported), name
 
 
 def test_an_envelope_carries_identity_and_the_providers_time_in_utc() -> None:
@@ -176,20 +176,20 @@ def test_users_and_customers_bank_accounts_are_numbered_apart() -> None:
 
 
 @pytest.mark.parametrize("type_", ["paynowTransaction", "bankTransferTransaction"])
-def test_a_shared_type_is_told_by_its_shape_or_not_at_all(type_: str) -> None:
+def test_a_shared_type_is_stated_by_its_shape_or_not_at_all(type_: str) -> None:
     incoming: tuple[dict[str, object], ...] = (
         {"sender_information": {}},
         {"senderInformation": None},
     )
     outgoing = ({"account_no": "1"}, {"accountNo": "1"}, {"payout_invoice_id": "x"})
     for shape in incoming:
-        said = Payload({"type": type_, **shape})
-        assert straitsx_payment.matches(said)
-        assert not straitsx_payout.matches(said)
+        reported = Payload({"type": type_, **shape})
+        assert straitsx_payment.matches(reported)
+        assert not straitsx_payout.matches(reported)
     for other in outgoing:
-        said = Payload({"type": type_, **other})
-        assert straitsx_payout.matches(said)
-        assert not straitsx_payment.matches(said)
+        reported = Payload({"type": type_, **other})
+        assert straitsx_payout.matches(reported)
+        assert not straitsx_payment.matches(reported)
     neither = Payload({"type": type_, "amount": "1"})
     assert not straitsx_payment.matches(neither)
     assert not straitsx_payout.matches(neither)
@@ -197,8 +197,8 @@ def test_a_shared_type_is_told_by_its_shape_or_not_at_all(type_: str) -> None:
 
 def test_types_are_matched_exactly() -> None:
     for type_ in ("direct bank transfer", "Withdrawal", "banktransfer", "fxpayout", "rfirequest"):
-        said = Payload({"id": "x", "type": type_})
-        assert not [each for each in all_handlers("straitsx") if each.matches(said)], type_
+        reported = Payload({"id": "x", "type": type_})
+        assert not [each for each in all_handlers("straitsx") if each.matches(reported)], type_
 
 
 def test_a_bank_account_has_no_type_an_account_number_and_a_verification_status() -> None:

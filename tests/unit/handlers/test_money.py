@@ -77,45 +77,53 @@ def test_a_bank_transfer_payment_is_gross_of_its_fees_and_belongs_to_its_custome
 
 
 def test_the_second_payment_sample_translates_without_the_optional_bank_fields() -> None:
-    said = fact(PAYMENT, "straitsx/02-payment-xsgd")
-    assert (said.amount, said.currency, said.fees) == (Decimal(1000), "XSGD", Decimal(0))
-    assert said.customer_id == "customer_profile_af516116-f262-4582-9536-4ddc86fc7442"
-    assert said.effective_at == utc("2025-04-16T02:30:22.850")
+    reported = fact(PAYMENT, "straitsx/02-payment-xsgd")
+    assert (reported.amount, reported.currency, reported.fees) == (
+        Decimal(1000),
+        "XSGD",
+        Decimal(0),
+    )
+    assert reported.customer_id == "customer_profile_af516116-f262-4582-9536-4ddc86fc7442"
+    assert reported.effective_at == utc("2025-04-16T02:30:22.850")
 
 
 def test_a_paynow_payment_is_a_payment() -> None:
-    said = fact(PAYMENT, "straitsx/05-payment-paynow")
-    assert (said.status, said.amount, said.currency) == ("completed", Decimal(50), "XSGD")
-    assert said.idempotency_id == "2026051400001234"
-    assert said.details["virtual_account_id"] == "paynow_b2c3d4e5-f6a7-8901-bcde-f12345678901"
-    assert said.details["account_no"] is None
+    reported = fact(PAYMENT, "straitsx/05-payment-paynow")
+    assert (reported.status, reported.amount, reported.currency) == (
+        "completed",
+        Decimal(50),
+        "XSGD",
+    )
+    assert reported.idempotency_id == "2026051400001234"
+    assert reported.details["virtual_account_id"] == "paynow_b2c3d4e5-f6a7-8901-bcde-f12345678901"
+    assert reported.details["account_no"] is None
 
 
 def test_a_payments_states_agree_in_everything_material() -> None:
     stages = ["payment-1-pending", "payment-2-completed", "payment-3-refunded"]
-    said = [fact(PAYMENT, f"more/straitsx/{name}") for name in stages]
-    assert [each.status for each in said] == ["pending", "completed", "refunded"]
-    material = {(e.resource_id, e.amount, e.currency, e.fees, e.customer_id) for e in said}
+    reported = [fact(PAYMENT, f"more/straitsx/{name}") for name in stages]
+    assert [each.status for each in reported] == ["pending", "completed", "refunded"]
+    material = {(e.resource_id, e.amount, e.currency, e.fees, e.customer_id) for e in reported}
     contract = "contract_1a0f4e6b8c2d43e5a7b9c1d3e5f70001"
     assert material == {(contract, Decimal(250), "XSGD", Decimal("0.5"), CUSTOMER)}
 
 
 def test_a_blocked_payment_stays_pending_with_its_reasons() -> None:
-    said = fact(PAYMENT, "more/straitsx/payment-blocked")
-    assert (said.status, said.details["blocked_reasons"]) == ("pending", ["NM-001"])
+    reported = fact(PAYMENT, "more/straitsx/payment-blocked")
+    assert (reported.status, reported.details["blocked_reasons"]) == ("pending", ["NM-001"])
     plain_codes = fact(PAYMENT, "more/straitsx/payment-blocked", blocked_reasons=["CR-001", 5])
     assert plain_codes.details["blocked_reasons"] == ["CR-001"]
 
 
 def test_failed_and_expired_payments_keep_their_status() -> None:
     assert fact(PAYMENT, "more/straitsx/payment-failed").status == "failed"
-    said = fact(PAYMENT, "more/straitsx/payment-paynow-expired")
-    assert (said.status, said.amount) == ("expired", Decimal("18.9"))
+    reported = fact(PAYMENT, "more/straitsx/payment-paynow-expired")
+    assert (reported.status, reported.amount) == ("expired", Decimal("18.9"))
 
 
 def test_camel_case_and_number_money_state_the_same_payment() -> None:
-    said = fact(PAYMENT, "more/straitsx/payment-camel-numbers")
-    assert said == Fact(
+    reported = fact(PAYMENT, "more/straitsx/payment-camel-numbers")
+    assert reported == Fact(
         kind="payment",
         resource_id="contract_1a0f4e6b8c2d43e5a7b9c1d3e5f70006",
         status="completed",
@@ -138,11 +146,11 @@ def test_camel_case_and_number_money_state_the_same_payment() -> None:
 
 def test_a_returned_payout_names_the_payout_that_came_back() -> None:
     name = "more/straitsx/payout-3-returned-as-payment"
-    said = fact(PAYMENT, name)
+    reported = fact(PAYMENT, name)
     payout = fact(PAYOUT, "more/straitsx/payout-2-completed")
-    assert said.details["return_of"] == payout.idempotency_id == "payout-2026-03-0001"
-    assert (said.amount, said.currency) == (payout.amount, payout.currency)
-    assert said.customer_id is None
+    assert reported.details["return_of"] == payout.idempotency_id == "payout-2026-03-0001"
+    assert (reported.amount, reported.currency) == (payout.amount, payout.currency)
+    assert reported.customer_id is None
 
 
 @pytest.mark.parametrize(
@@ -161,24 +169,24 @@ def test_a_returned_payout_names_the_payout_that_came_back() -> None:
 def test_return_remarks_are_found_flat_or_with_the_sender(
     flat: Any, nested: Any, expected: str | None
 ) -> None:
-    said = fact(
+    reported = fact(
         PAYMENT,
         "straitsx/01-payment-xusd",
         transaction_remarks=flat,
         sender_information=nested,
     )
-    assert said.details["return_of"] == expected
+    assert reported.details["return_of"] == expected
 
 
-def test_what_the_sender_says_is_not_asked_where_the_remarks_name_the_payout() -> None:
+def test_what_the_sender_states_is_not_asked_where_the_remarks_name_the_payout() -> None:
     disputed = {"transaction_remarks": "RTN abc-2", "transactionRemarks": "RTN abc-3"}
-    told = {"transaction_remarks": "RTN abc-1", "sender_information": disputed}
-    assert fact(PAYMENT, "straitsx/01-payment-xusd", **told).details["return_of"] == "abc-1"
-    told["transaction_remarks"] = "INVOICE"
+    stated = {"transaction_remarks": "RTN abc-1", "sender_information": disputed}
+    assert fact(PAYMENT, "straitsx/01-payment-xusd", **stated).details["return_of"] == "abc-1"
+    stated["transaction_remarks"] = "INVOICE"
     with pytest.raises(
         InvalidCallback, match="transaction_remarks and transactionRemarks disagree"
     ):
-        fact(PAYMENT, "straitsx/01-payment-xusd", **told)
+        fact(PAYMENT, "straitsx/01-payment-xusd", **stated)
 
 
 def test_a_payout_states_amount_fees_and_what_became_of_it() -> None:
@@ -205,10 +213,14 @@ def test_a_payout_states_amount_fees_and_what_became_of_it() -> None:
     assert domestic.details["express"] == "FAST"
 
 
-def test_a_failed_payout_says_why() -> None:
-    said = fact(PAYOUT, "more/straitsx/payout-failed-2")
-    assert (said.status, said.amount, said.fees) == ("failed", Decimal("41.5"), Decimal(1))
-    assert said.details["failure_reason"] == "Invalid account number"
+def test_a_failed_payout_states_why() -> None:
+    reported = fact(PAYOUT, "more/straitsx/payout-failed-2")
+    assert (reported.status, reported.amount, reported.fees) == (
+        "failed",
+        Decimal("41.5"),
+        Decimal(1),
+    )
+    assert reported.details["failure_reason"] == "Invalid account number"
 
 
 @pytest.mark.parametrize(
@@ -222,10 +234,10 @@ def test_a_failed_payout_says_why() -> None:
 def test_payouts_of_other_types_are_payouts(
     name: str, amount: str, fees: str | None, currency: str
 ) -> None:
-    said = fact(PAYOUT, f"more/straitsx/{name}")
-    assert said.kind == "payout"
-    assert said.fees == (None if fees is None else Decimal(fees))
-    assert (said.amount, said.currency) == (Decimal(amount), currency)
+    reported = fact(PAYOUT, f"more/straitsx/{name}")
+    assert reported.kind == "payout"
+    assert reported.fees == (None if fees is None else Decimal(fees))
+    assert (reported.amount, reported.currency) == (Decimal(amount), currency)
 
 
 def test_an_fx_payout_debits_from_and_fee_and_names_what_the_recipient_gets() -> None:
@@ -244,15 +256,22 @@ def test_an_fx_payout_debits_from_and_fee_and_names_what_the_recipient_gets() ->
 
 
 def test_an_fx_payouts_customer_is_its_initiators() -> None:
-    said = fact(FX, "straitsx/10-fx_payout-failed")
-    assert (said.status, said.customer_id) == ("failed", "b2c3d4e5-f6a7-8901-bcde-f23456789012")
-    assert said.effective_at == utc("2025-03-25T14:15:30")
+    reported = fact(FX, "straitsx/10-fx_payout-failed")
+    assert (reported.status, reported.customer_id) == (
+        "failed",
+        "b2c3d4e5-f6a7-8901-bcde-f23456789012",
+    )
+    assert reported.effective_at == utc("2025-03-25T14:15:30")
 
 
 def test_the_other_spelling_of_fx_payouts_is_understood() -> None:
-    said = fact(FX, "more/straitsx/fx_payout-transaction-cancelled")
-    assert (said.status, said.amount, said.fees) == ("failed", Decimal("91.53"), Decimal("0.75"))
-    assert said.terms == {"to_amount": "1500000", "to_currency": "IDR"}
+    reported = fact(FX, "more/straitsx/fx_payout-transaction-cancelled")
+    assert (reported.status, reported.amount, reported.fees) == (
+        "failed",
+        Decimal("91.53"),
+        Decimal("0.75"),
+    )
+    assert reported.terms == {"to_amount": "1500000", "to_currency": "IDR"}
 
 
 def test_an_fx_payout_without_a_fee_has_unknown_fees() -> None:
@@ -295,25 +314,33 @@ def test_a_user_deposit_takes_its_created_time_when_it_has_no_other() -> None:
 
 
 def test_a_user_deposit_in_snake_case_states_the_same() -> None:
-    said = fact(DEPOSIT, "more/straitsx/user_deposit-snake")
-    assert (said.amount, said.fees, said.currency) == (Decimal("45.6"), Decimal(0), "USD")
-    assert said.idempotency_id == "8f21c3d4-0003-4aaa-9bbb-ccccdddd0003"
-    assert said.effective_at == utc("2026-03-03T05:00:09")
+    reported = fact(DEPOSIT, "more/straitsx/user_deposit-snake")
+    assert (reported.amount, reported.fees, reported.currency) == (
+        Decimal("45.6"),
+        Decimal(0),
+        "USD",
+    )
+    assert reported.idempotency_id == "8f21c3d4-0003-4aaa-9bbb-ccccdddd0003"
+    assert reported.effective_at == utc("2026-03-03T05:00:09")
 
 
 def test_a_user_withdrawal_is_read_bare_and_wrapped_alike() -> None:
     bare = fact(WITHDRAWAL, "more/straitsx/user_withdrawal-1-pending")
     wrapped = fact(WITHDRAWAL, "more/straitsx/user_withdrawal-2-completed-in-data")
     assert (bare.status, wrapped.status) == ("pending", "completed")
-    for said in (bare, wrapped):
-        assert (said.amount, said.fees, said.currency) == (Decimal(500), Decimal("1.5"), "XSGD")
-        assert said.idempotency_id == "settlement-2026-10-0001"
-        assert said.flags == ()
+    for reported in (bare, wrapped):
+        assert (reported.amount, reported.fees, reported.currency) == (
+            Decimal(500),
+            Decimal("1.5"),
+            "XSGD",
+        )
+        assert reported.idempotency_id == "settlement-2026-10-0001"
+        assert reported.flags == ()
 
 
 def test_the_withdrawal_sample_states_a_tenth_exactly() -> None:
-    said = fact(WITHDRAWAL, "straitsx/08-user_withdrawal-pending")
-    assert (said.amount, said.fees, said.flags) == (Decimal("0.1"), Decimal(0), ())
+    reported = fact(WITHDRAWAL, "straitsx/08-user_withdrawal-pending")
+    assert (reported.amount, reported.fees, reported.flags) == (Decimal("0.1"), Decimal(0), ())
 
 
 @pytest.mark.parametrize(
@@ -329,8 +356,8 @@ def test_the_withdrawal_sample_states_a_tenth_exactly() -> None:
     ],
 )
 def test_net_amount_is_checked_and_never_used(net: Any, expected: tuple[str, ...]) -> None:
-    said = fact(WITHDRAWAL, "more/straitsx/user_withdrawal-1-pending", netAmount=net)
-    assert (said.amount, said.flags) == (Decimal(500), expected)
+    reported = fact(WITHDRAWAL, "more/straitsx/user_withdrawal-1-pending", netAmount=net)
+    assert (reported.amount, reported.flags) == (Decimal(500), expected)
 
 
 def test_net_amount_is_checked_to_the_last_of_38_digits() -> None:
@@ -377,9 +404,9 @@ def test_a_swap_states_the_same_in_text_and_numbers() -> None:
 
 
 def test_a_swap_without_fees_costs_none_and_without_a_list_is_unknown() -> None:
-    said = fact(SWAP, "more/straitsx/swap-failed-without-fees")
-    assert (said.status, said.fees) == ("failed", Decimal(0))
-    assert said.terms == {"target_amount": "13.7445", "target_currency": "XSGD"}
+    reported = fact(SWAP, "more/straitsx/swap-failed-without-fees")
+    assert (reported.status, reported.fees) == ("failed", Decimal(0))
+    assert reported.terms == {"target_amount": "13.7445", "target_currency": "XSGD"}
     assert fact(SWAP, "straitsx/13-swap-completed", fees=None).fees == Decimal("13.3")
     unstated = {"fees": None, "totalSourceCurrencyAmount": None}
     assert fact(SWAP, "straitsx/13-swap-completed", **unstated).fees is None
@@ -428,16 +455,16 @@ def test_a_blockchain_deposit_takes_its_currency_from_the_token() -> None:
 
 
 def test_network_fees_on_a_deposit_are_flagged() -> None:
-    said = fact(CHAIN_IN, "more/straitsx/chain_deposit-with-network-fees")
-    assert (said.amount, said.fees) == (Decimal(40), Decimal("0.5"))
-    assert said.flags == ("network_fees_on_deposit",)
+    reported = fact(CHAIN_IN, "more/straitsx/chain_deposit-with-network-fees")
+    assert (reported.amount, reported.fees) == (Decimal(40), Decimal("0.5"))
+    assert reported.flags == ("network_fees_on_deposit",)
 
 
 def test_a_blockchain_deposit_in_camel_case_states_the_same() -> None:
-    said = fact(CHAIN_IN, "more/straitsx/chain_deposit-failed-camel")
-    assert (said.status, said.amount, said.fees) == ("failed", Decimal(7), Decimal(0))
-    assert said.idempotency_id == "chain-in-2026-03-0002"
-    assert said.details == {
+    reported = fact(CHAIN_IN, "more/straitsx/chain_deposit-failed-camel")
+    assert (reported.status, reported.amount, reported.fees) == ("failed", Decimal(7), Decimal(0))
+    assert reported.idempotency_id == "chain-in-2026-03-0002"
+    assert reported.details == {
         "transaction_hash": "0x11",
         "blockchain": "USDC_ERC20",
         "network": "Ethereum",
@@ -445,9 +472,13 @@ def test_a_blockchain_deposit_in_camel_case_states_the_same() -> None:
 
 
 def test_a_blockchain_withdrawal_states_the_networks_fees() -> None:
-    said = fact(CHAIN_OUT, "straitsx/15-chain_withdrawal-completed")
-    assert (said.amount, said.fees, said.currency) == (Decimal(2), Decimal("0.02"), "XSGD")
-    assert (said.idempotency_id, said.flags) == ("testing", ())
+    reported = fact(CHAIN_OUT, "straitsx/15-chain_withdrawal-completed")
+    assert (reported.amount, reported.fees, reported.currency) == (
+        Decimal(2),
+        Decimal("0.02"),
+        "XSGD",
+    )
+    assert (reported.idempotency_id, reported.flags) == ("testing", ())
     pending = fact(CHAIN_OUT, "more/straitsx/chain_withdrawal-1-pending")
     assert (pending.amount, pending.fees) == (Decimal(30), Decimal("0.35"))
 
@@ -461,8 +492,8 @@ def test_a_blockchain_withdrawal_states_the_networks_fees() -> None:
 )
 def test_a_blockchain_total_is_amount_and_network_fees(handler: Handler, name: str) -> None:
     assert refusal(handler, name, total_amount="2.01") == "total_mismatch"
-    told = fact(handler, name, total_amount="2.01", network_fees=None)
-    assert told.fees == Decimal("2.01") - (told.amount or 0)
+    stated = fact(handler, name, total_amount="2.01", network_fees=None)
+    assert stated.fees == Decimal("2.01") - (stated.amount or 0)
     assert fact(handler, name, total_amount=ABSENT).amount == fact(handler, name).amount
 
 
@@ -523,9 +554,9 @@ def test_an_amount_of_zero_is_flagged(
     handler: Handler, name: str, amount: str, fees: str, currency: str
 ) -> None:
     zero: dict[str, Any] = {amount: "-0.00", fees: "0", "total_amount": "0"}
-    said = fact(handler, name, netAmount="0", **zero)
-    assert (said.amount, said.flags) == (Decimal(0), ("zero_amount",))
-    assert plain(said.amount or Decimal(0)) == "0"
+    reported = fact(handler, name, netAmount="0", **zero)
+    assert (reported.amount, reported.flags) == (Decimal(0), ("zero_amount",))
+    assert plain(reported.amount or Decimal(0)) == "0"
 
 
 @each_simple
@@ -544,8 +575,8 @@ def test_an_empty_customer_is_none(
 def test_no_fact_holds_what_the_samples_know_of_people() -> None:
     known = ("MEI LIN", "Jane Smith", "JOHN DOE", "ACME FINTECH PTE. LTD.", "Ettie", "0721100042")
     for name in readable("straitsx"):
-        said = payload(name)
+        reported = payload(name)
         for handler in all_handlers("straitsx"):
-            if handler.matches(said):
-                text = repr(handler.translate(said, STRAITSX))
+            if handler.matches(reported):
+                text = repr(handler.translate(reported, STRAITSX))
                 assert not [word for word in known if word in text], name

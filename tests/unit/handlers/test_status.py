@@ -54,9 +54,9 @@ def test_a_customer_profile_states_its_verification_and_little_else() -> None:
 
 
 def test_a_rejected_customer_comes_with_summary_reasons_and_whether_to_try_again() -> None:
-    said = fact(PROFILE, "straitsx/22-customer-rejected")
-    assert (said.status, said.effective_at) == ("rejected", utc("2025-09-15T07:10:22"))
-    assert said.details["rejection"] == {
+    reported = fact(PROFILE, "straitsx/22-customer-rejected")
+    assert (reported.status, reported.effective_at) == ("rejected", utc("2025-09-15T07:10:22"))
+    assert reported.details["rejection"] == {
         "summary": "Rejected due to StraitsX policy",
         "retryable": True,
         "reasons": ["Rejected due to StraitsX policy"],
@@ -64,8 +64,8 @@ def test_a_rejected_customer_comes_with_summary_reasons_and_whether_to_try_again
 
 
 def test_a_refused_document_is_a_reason() -> None:
-    said = fact(PROFILE, "more/straitsx/customer-3-rejected-document")
-    assert said.details["rejection"] == {
+    reported = fact(PROFILE, "more/straitsx/customer-3-rejected-document")
+    assert reported.details["rejection"] == {
         "summary": None,
         "retryable": False,
         "reasons": ["passport: Document expired"],
@@ -73,7 +73,7 @@ def test_a_refused_document_is_a_reason() -> None:
 
 
 def test_odd_descriptions_do_not_stop_a_verification_status() -> None:
-    said = fact(
+    reported = fact(
         PROFILE,
         "straitsx/22-customer-rejected",
         isRetryable="yes",
@@ -82,7 +82,7 @@ def test_odd_descriptions_do_not_stop_a_verification_status() -> None:
         identityDocuments={"selfie": {"rejection_reason": "blurred", "type": []}, "passport": None},
         sourceOfWealth=[],
     )
-    assert said.details["rejection"] == {
+    assert reported.details["rejection"] == {
         "summary": None,
         "retryable": None,
         "reasons": ["too risky", "selfie: blurred"],
@@ -111,15 +111,15 @@ def test_a_bank_account_shows_four_digits_of_its_number() -> None:
 
 
 def test_a_users_bank_account_has_a_stream_of_its_own() -> None:
-    said = fact(BANK, "straitsx/24-bank_account-verified", "ubaVerificationStatusUpdated")
-    assert said.resource_id == "user:1"
+    reported = fact(BANK, "straitsx/24-bank_account-verified", "ubaVerificationStatusUpdated")
+    assert reported.resource_id == "user:1"
 
 
 def test_a_disabled_bank_account_in_camel_case_is_understood() -> None:
-    said = fact(BANK, "more/straitsx/bank_account-disabled-camel")
-    assert (said.resource_id, said.status) == ("43", "verified")
-    assert said.effective_at == utc("2026-03-01T02:45:00")
-    assert said.details == {"disabled": True, "bank_abbrev": "UOB", "account_no_last4": "4343"}
+    reported = fact(BANK, "more/straitsx/bank_account-disabled-camel")
+    assert (reported.resource_id, reported.status) == ("43", "verified")
+    assert reported.effective_at == utc("2026-03-01T02:45:00")
+    assert reported.details == {"disabled": True, "bank_abbrev": "UOB", "account_no_last4": "4343"}
     absent = fact(BANK, "more/straitsx/bank_account-disabled-camel", disabled=ABSENT)
     assert absent.details["disabled"] is None
 
@@ -140,9 +140,9 @@ def test_a_virtual_account_states_its_number_once_it_is_enabled() -> None:
 
 
 def test_a_virtual_account_without_times_and_instructions_is_understood() -> None:
-    said = fact(VIRTUAL, "straitsx/11-virtual_account-disabled")
-    assert (said.status, said.effective_at) == ("disabled", None)
-    assert said.details == {
+    reported = fact(VIRTUAL, "straitsx/11-virtual_account-disabled")
+    assert (reported.status, reported.effective_at) == ("disabled", None)
+    assert reported.details == {
         "currency": "USD",
         "reference_id": "finaltesting123_usd_biz",
         "account_no": None,
@@ -174,12 +174,12 @@ def test_limits_are_only_those_that_the_callback_names() -> None:
 def test_limits_as_texts_without_a_type_are_understood() -> None:
     name = "more/straitsx/limits-strings-without-type"
     assert payload(name).type is None
-    said = fact(LIMITS, name)
-    assert (said.resource_id, said.customer_id) == (
+    reported = fact(LIMITS, name)
+    assert (reported.resource_id, reported.customer_id) == (
         "customer_profile_transaction_limit_9d2c41",
         CUSTOMER,
     )
-    assert said.details["limits"] == {
+    assert reported.details["limits"] == {
         "total_annual_payment_limit": "200000",
         "available_annual_payment_limit": "199750",
         "total_annual_payout_limit": "200000",
@@ -189,8 +189,8 @@ def test_limits_as_texts_without_a_type_are_understood() -> None:
 
 
 def test_limits_in_snake_case_are_understood() -> None:
-    said = fact(LIMITS, "more/straitsx/limits-snake")
-    assert said.details["limits"] == {
+    reported = fact(LIMITS, "more/straitsx/limits-snake")
+    assert reported.details["limits"] == {
         "total_daily_payment_limit": "5000",
         "available_daily_payment_limit": "4750.5",
         "transaction_size_limit": "2500",
@@ -213,8 +213,8 @@ def test_limits_that_cannot_be_true_are_refused(changes: Any, reason: str) -> No
 
 def test_a_limit_twice_with_one_value_is_one_limit() -> None:
     twice = {"total_daily_payment_limit": "200000.00"}
-    said = fact(LIMITS, "straitsx/20-limits-daily", **twice)
-    assert said.details["limits"]["total_daily_payment_limit"] == "200000"
+    reported = fact(LIMITS, "straitsx/20-limits-daily", **twice)
+    assert reported.details["limits"]["total_daily_payment_limit"] == "200000"
 
 
 def test_a_limits_request_states_its_status_and_customer() -> None:
@@ -226,8 +226,8 @@ def test_a_limits_request_states_its_status_and_customer() -> None:
         customer_id="customer_profile_12313123",
     )
     stages = ("limits_request-1-pending", "limits_request-2-rejected")
-    said = [fact(REQUEST, f"more/straitsx/{name}").status for name in stages]
-    assert said == ["pending", "rejected"]
+    reported = [fact(REQUEST, f"more/straitsx/{name}").status for name in stages]
+    assert reported == ["pending", "rejected"]
 
 
 def test_an_rfi_states_its_deadline_and_the_state_of_each_question() -> None:
@@ -252,11 +252,11 @@ def test_an_rfi_states_its_deadline_and_the_state_of_each_question() -> None:
 
 
 def test_the_other_spelling_of_an_rfi_is_understood() -> None:
-    said = fact(RFI, "more/straitsx/rfi-2-received")
-    assert (said.status, said.customer_id) == ("received", CUSTOMER)
-    assert said.details["expires_at"] == "2026-03-16T15:59:59Z"
-    assert said.details["counts"] == {"total": 2, "pending": 0, "rejected": 0, "accepted": 0}
-    assert [(q["id"], q["status"], q["optional"]) for q in said.details["questions"]] == [
+    reported = fact(RFI, "more/straitsx/rfi-2-received")
+    assert (reported.status, reported.customer_id) == ("received", CUSTOMER)
+    assert reported.details["expires_at"] == "2026-03-16T15:59:59Z"
+    assert reported.details["counts"] == {"total": 2, "pending": 0, "rejected": 0, "accepted": 0}
+    assert [(q["id"], q["status"], q["optional"]) for q in reported.details["questions"]] == [
         ("3001", "submitted", False),
         ("3002", "submitted", True),
     ]
@@ -286,16 +286,16 @@ DECIDED = {
 
 
 def test_a_decision_is_a_fact_about_the_stream_it_decides() -> None:
-    said = Payload(DECIDED)
-    assert DECISION.envelope(said) == Envelope("decision", "d4d1da72", "keep")
-    assert DECISION.translate(said, STRAITSX) == Fact(
+    reported = Payload(DECIDED)
+    assert DECISION.envelope(reported) == Envelope("decision", "d4d1da72", "keep")
+    assert DECISION.translate(reported, STRAITSX) == Fact(
         kind="decision", resource_id="d4d1da72", status="keep", details=DECIDED
     )
 
 
 def test_a_decision_on_an_event_without_a_stream_has_no_resource() -> None:
-    said = Payload({"exception": "00ff", "action": "acknowledge", "keep": None, "by": "ops"})
-    decided = DECISION.translate(said, STRAITSX)
+    reported = Payload({"exception": "00ff", "action": "acknowledge", "keep": None, "by": "ops"})
+    decided = DECISION.translate(reported, STRAITSX)
     assert (decided.resource_id, decided.status, decided.details["keep"]) == (
         "",
         "acknowledge",

@@ -8,7 +8,7 @@ from typing import Any
 
 from ledger.model import Fact, stamp
 from projections import conversions
-from tests.property.driver import GOKART, Books, at, one, told, word
+from tests.property.driver import GOKART, Books, at, one, stated, word
 
 KEY = ("conversion", "thing_1")
 
@@ -104,7 +104,7 @@ def test_an_unknown_status_of_a_conversion_is_only_an_exception() -> None:
 
 def test_events_beyond_the_bound_move_nothing() -> None:
     facts = [conversion("Success", 1, event=f"e{n:03}") for n in range(conversions.EVENTS_MAX + 2)]
-    books = told(*facts, terms=GOKART)
+    books = stated(*facts, terms=GOKART)
     assert books.balances()["income:conversions USD"] == str(-60 * conversions.EVENTS_MAX)
     assert books.issues(KEY) == ["too_many_events"]
 

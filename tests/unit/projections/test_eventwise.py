@@ -22,7 +22,7 @@ OUTCOME = FoldResult(
 )  # fmt: skip
 
 
-def test_history_tells_every_fact_in_log_order() -> None:
+def test_history_states_every_fact_in_log_order() -> None:
     first = money("payment", "completed", 5, idempotency_id="i1")
     second = money("payment", "pending", 3)
     books = one(first, second)
@@ -95,9 +95,9 @@ def test_history_and_echoes_name_every_position_of_a_transactions_lines() -> Non
     done = again(payout, status="completed")
     failed = again(payout, status="failed")
     books = one(payment, payout, done, failed, keep(done, 3), payment)
-    told = {(row[1], row[2], row[3]) for row in books.tables["history"]}
-    told |= {(row[1], row[2], row[3]) for row in books.tables["echoes"]}
-    assert {(row[3], row[4], row[1]) for row in books.tables["entries"]} <= told
+    stated = {(row[1], row[2], row[3]) for row in books.tables["history"]}
+    stated |= {(row[1], row[2], row[3]) for row in books.tables["echoes"]}
+    assert {(row[3], row[4], row[1]) for row in books.tables["entries"]} <= stated
 
 
 def test_a_withdrawn_leg_leaves_debits_and_credits_as_if_it_had_never_been() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ledger.model import Fact
 from projections import limit_requests, limits
-from tests.property.driver import Books, at, keep, one, told, word
+from tests.property.driver import Books, at, keep, one, stated, word
 
 
 def row_of(books: Books) -> Any:
@@ -55,7 +55,7 @@ def test_a_rejection_is_shown_while_it_holds() -> None:
     books = one(customer("rejected", 1, rejection=why, country="SG"))
     row = row_of(books)
     assert (row["rejection"], row["details"]) == (why, {"country": "SG"})
-    books.tell(customer("verified", 2, country="SG"))
+    books.report(customer("verified", 2, country="SG"))
     assert row_of(books)["rejection"] is None
 
 
@@ -68,7 +68,7 @@ def test_an_unknown_status_of_a_customer_changes_nothing_and_is_an_exception() -
 
 def test_a_customers_state_stays_small_however_often_it_changes() -> None:
     facts = [customer(("pending", "rejected")[n % 2], n) for n in range(500)]
-    assert len(told(*facts).saved["customer", "thing_1"][2]) < 400
+    assert len(stated(*facts).saved["customer", "thing_1"][2]) < 400
 
 
 # bank accounts
@@ -117,12 +117,12 @@ def test_a_virtual_account_enabled_after_it_was_disabled_is_flagged() -> None:
         assert row_of(one(*order))["flags"] == []
 
 
-def test_a_virtual_account_whose_callbacks_tell_one_time_of_creation_is_not_flagged() -> None:
+def test_a_virtual_account_whose_callbacks_state_one_time_of_creation_is_not_flagged() -> None:
     for order in permutations([account("disabled", 5), account("enabled", 5)]):
         assert row_of(one(*order))["flags"] == []
 
 
-def test_without_a_time_the_order_received_tells_whether_it_was_enabled_again() -> None:
+def test_without_a_time_the_order_received_states_whether_it_was_enabled_again() -> None:
     assert row_of(one(account("disabled"), account("enabled", 5)))["flags"] != []
     assert row_of(one(account("enabled"), account("disabled")))["flags"] == []
 
@@ -138,7 +138,7 @@ def test_details_of_a_virtual_account_are_merged_and_absent_ones_erase_nothing()
         assert row["updated_at"] == at(2)
 
 
-def test_a_virtual_account_without_a_time_tells_none() -> None:
+def test_a_virtual_account_without_a_time_states_none() -> None:
     assert row_of(one(account("disabled")))["updated_at"] is None
 
 
@@ -149,12 +149,12 @@ def limit(**given: str | None) -> Fact:
     return word("limits", "", None, customer_id="customer_7", details={"limits": given})
 
 
-def test_what_is_used_of_a_limit_is_what_the_last_callback_that_says_so_says() -> None:
+def test_what_is_used_of_a_limit_is_what_the_last_callback_that_states_so_states() -> None:
     first = limit(total_daily_payout_limit="50", available_daily_payout_limit="20.5")
     last = limit(total_daily_payout_limit="50", available_daily_payout_limit="10")
     vague = limit(total_daily_payout_limit="50", available_daily_payout_limit=None)
     used = row_of(one(first, last, vague))["used"]
-    assert [(name, told["amount"], told["position"]) for name, told in used.items()] == [
+    assert [(name, stated["amount"], stated["position"]) for name, stated in used.items()] == [
         ("daily_payout", "40", 2)
     ]
 
@@ -178,7 +178,7 @@ def test_annual_and_daily_limits_do_not_overwrite_each_other() -> None:
 def test_the_last_value_received_of_a_limit_holds_also_when_it_is_null() -> None:
     books = one(limit(a_limit="1"), limit(a_limit="2"))
     assert row_of(books)["limits"] == {"a_limit": "2"}
-    books.tell(limit(a_limit=None))
+    books.report(limit(a_limit=None))
     assert row_of(books)["limits"] == {"a_limit": None}
 
 
@@ -219,24 +219,24 @@ def test_a_limit_request_both_approved_and_rejected_is_a_conflict() -> None:
 
 def test_a_decision_ends_the_conflict_of_a_limit_request() -> None:
     books = one(request("rejected", 3), request("approved", 2))
-    books.tell(keep(request("approved", 2), 2))
+    books.report(keep(request("approved", 2), 2))
     assert (row_of(books)["status"], row_of(books)["conflict"]) == ("approved", None)
     assert books.issues(("limits_request", "thing_1")) == []
-    books.tell(request("rejected", 9))
+    books.report(request("rejected", 9))
     assert row_of(books)["status"] == "approved"
     assert books.issues(("limits_request", "thing_1")) == ["conflict_after_decision"]
 
 
-def test_a_limit_request_told_often_stays_small() -> None:
-    books = told(*[request("approved", n) for n in range(100)])
-    said = books.stored(("limits_request", "thing_1")).state["said"]["approved"]
-    assert len(said["positions"]) == limit_requests.POSITIONS_MAX
+def test_a_limit_request_stated_often_stays_small() -> None:
+    books = stated(*[request("approved", n) for n in range(100)])
+    reported = books.stored(("limits_request", "thing_1")).state["statuses"]["approved"]
+    assert len(reported["positions"]) == limit_requests.POSITIONS_MAX
 
 
 def test_an_unknown_status_of_a_limit_request_is_an_exception() -> None:
     books = one(request("unknown:escalated", 1))
     assert row_of(books)["status"] == "unknown:escalated"
-    books.tell(request("approved", 2))
+    books.report(request("approved", 2))
     assert row_of(books)["status"] == "approved"
 
 
@@ -250,7 +250,7 @@ def rfi(status: str, minutes: int | None = 0, **details: Any) -> Fact:
 def test_the_last_received_status_of_a_request_for_information_holds() -> None:
     books = one(rfi("sent"), rfi("received"))
     assert row_of(books)["status"] == "received"
-    books.tell(rfi("sent", counts={"pending": 1}))
+    books.report(rfi("sent", counts={"pending": 1}))
     assert (row_of(books)["status"], row_of(books)["details"]) == (
         "sent",
         {"counts": {"pending": 1}},

@@ -9,7 +9,7 @@ import pytest
 from ledger.fold.journal import Unbalanced, check_balanced
 from ledger.model import SourceTerms
 from projections.postings import exact, settle
-from tests.property.driver import GOKART, at, money, one, told, word
+from tests.property.driver import GOKART, at, money, one, stated, word
 
 AVAILABLE = "assets:wallet:available"
 HELD = "assets:wallet:held"
@@ -60,19 +60,19 @@ def test_every_state_of_every_kind_has_its_posting(
     case: tuple[str, str], balances: dict[str, str]
 ) -> None:
     kind, status = case
-    assert told(money(kind, status)).balances() == dict(sorted(balances.items()))
+    assert stated(money(kind, status)).balances() == dict(sorted(balances.items()))
 
 
 @pytest.mark.parametrize("kind", ["payment", "payout", "user_deposit", "chain_withdrawal"])
 def test_money_of_a_named_customer_is_the_customers(kind: str) -> None:
-    balances = told(money(kind, "completed", customer_id="customer_7")).balances()
+    balances = stated(money(kind, "completed", customer_id="customer_7")).balances()
     sign = "-" if kind in {"payment", "user_deposit"} else ""
     assert balances[f"{CUSTOMER} XSGD"] == f"{sign}100"
     assert f"{MERCHANT} XSGD" not in balances
 
 
 def test_a_customers_swap_goes_through_the_customers_account() -> None:
-    assert told(money("swap", "completed", customer_id="customer_7")).balances() == {
+    assert stated(money("swap", "completed", customer_id="customer_7")).balances() == {
         f"{AVAILABLE} USDC": "75.16",
         f"{AVAILABLE} XSGD": "-102",
         "expenses:fees XSGD": "2",
@@ -83,7 +83,7 @@ def test_a_customers_swap_goes_through_the_customers_account() -> None:
 
 @pytest.mark.parametrize("kind", IN)
 def test_a_refund_after_completion_takes_the_gross_back_and_keeps_the_fee(kind: str) -> None:
-    books = told(money(kind, "completed", 5), money(kind, "refunded", 9))
+    books = stated(money(kind, "completed", 5), money(kind, "refunded", 9))
     assert books.balances() == {f"{AVAILABLE} XSGD": "-2", "expenses:fees XSGD": "2"}
     assert books.legs() == [
         (at(5).isoformat(), AVAILABLE, "XSGD", "98"),
@@ -108,7 +108,7 @@ def test_a_hold_stands_at_the_time_of_pending_and_vanishes_with_the_outcome() ->
         (at(3).isoformat(), AVAILABLE, "XSGD", "-102"),
         (at(3).isoformat(), HELD, "XSGD", "102"),
     ]
-    books.tell(money("payout", "completed", 8))
+    books.report(money("payout", "completed", 8))
     assert {leg[0] for leg in books.legs()} == {at(8).isoformat()}
     assert books.balance(HELD, "XSGD") == 0
 
@@ -118,7 +118,7 @@ def test_a_failed_payout_releases_its_hold() -> None:
 
 
 def test_unknown_fees_post_nothing_and_are_flagged() -> None:
-    books = told(money("payout", "completed", fees=None))
+    books = stated(money("payout", "completed", fees=None))
     assert books.balances() == {f"{AVAILABLE} XSGD": "-100", f"{MERCHANT} XSGD": "100"}
     row = books.rows["payout", "contract_1"]
     assert (row["fees"], row["flags"]) == (None, ["fees_unknown"])
@@ -132,12 +132,12 @@ def test_fees_that_become_known_are_posted_at_the_time_of_completion() -> None:
 
 
 def test_nothing_is_posted_for_an_amount_of_zero() -> None:
-    assert told(money("payment", "completed", amount=Decimal(0), fees=Decimal(0))).legs() == []
+    assert stated(money("payment", "completed", amount=Decimal(0), fees=Decimal(0))).legs() == []
 
 
 def test_the_configured_wallet_is_moved_and_named_in_the_details() -> None:
     terms = SourceTerms("straitsx", "straitsx", wallets={"payout.sgd": "XSGD"})
-    books = told(money("payout", "completed", currency="SGD"), terms=terms)
+    books = stated(money("payout", "completed", currency="SGD"), terms=terms)
     assert books.balances() == PAID
     row = books.rows["payout", "contract_1"]
     assert (row["currency"], row["details"]) == ("SGD", {"wallet": "XSGD"})
@@ -145,14 +145,14 @@ def test_the_configured_wallet_is_moved_and_named_in_the_details() -> None:
 
 def test_a_wallet_map_of_one_kind_leaves_the_others_alone() -> None:
     terms = SourceTerms("straitsx", "straitsx", wallets={"payout.sgd": "XSGD"})
-    books = told(money("payment", "completed", currency="SGD"), terms=terms)
+    books = stated(money("payment", "completed", currency="SGD"), terms=terms)
     assert books.balance(AVAILABLE, "SGD") == 98
     assert books.rows["payment", "contract_1"]["details"] == {}
 
 
 def test_both_sides_of_a_swap_move_their_configured_wallets() -> None:
     terms = SourceTerms("s", "straitsx", wallets={"swap.xsgd": "SGD", "swap.usdc": "USD"})
-    books = told(money("swap", "completed"), terms=terms)
+    books = stated(money("swap", "completed"), terms=terms)
     assert books.balance(AVAILABLE, "SGD") == -102
     assert books.balance(AVAILABLE, "USD") == Decimal("75.16")
 
@@ -172,7 +172,7 @@ def test_thirty_eight_digits_are_posted_without_rounding() -> None:
 def test_a_successful_conversion_earns_revenue_and_owes_points() -> None:
     details = {"reward_points": "45", "member": "m-1", "event": "", "callback_id": "c1"}
     fact = word("conversion", "Success", 1, amount=Decimal("60.5"), currency="USD", details=details)
-    assert told(fact, terms=GOKART).balances() == {
+    assert stated(fact, terms=GOKART).balances() == {
         "assets:receivable:gokart USD": "60.5",
         "expenses:rewards PTS": "45",
         "income:conversions USD": "-60.5",
@@ -183,13 +183,13 @@ def test_a_successful_conversion_earns_revenue_and_owes_points() -> None:
 @pytest.mark.parametrize("status", ["Pending", "Rejected"])
 def test_a_conversion_that_is_not_successful_moves_nothing(status: str) -> None:
     fact = word("conversion", status, 1, amount=Decimal(60), currency="USD")
-    assert told(fact, terms=GOKART).legs() == []
+    assert stated(fact, terms=GOKART).legs() == []
 
 
 def test_points_without_a_member_wait_in_suspense() -> None:
     details = {"reward_points": "45", "member": None}
     fact = word("conversion", "Success", 1, amount=Decimal(0), currency="USD", details=details)
-    assert told(fact, terms=GOKART).balances() == {
+    assert stated(fact, terms=GOKART).balances() == {
         "expenses:rewards PTS": "45",
         "suspense PTS": "-45",
     }
@@ -219,6 +219,6 @@ def test_an_amount_has_one_spelling(value: str, spelled: str) -> None:
 
 @pytest.mark.parametrize("amount", ["-1", "NaN", "Infinity"])
 def test_an_amount_that_cannot_be_posted_parks_its_stream(amount: str) -> None:
-    books = told(money("payment", "completed", amount=Decimal(amount)))
+    books = stated(money("payment", "completed", amount=Decimal(amount)))
     assert books.parked == {("payment", "contract_1")}
     assert books.balances() == {}

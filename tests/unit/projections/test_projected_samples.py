@@ -8,7 +8,7 @@ from ledger import registry
 from ledger.errors import InvalidCallback, MalformedBody
 from ledger.model import Fact
 from tests import samples
-from tests.property.driver import GOKART, STRAITSX, Books, told
+from tests.property.driver import GOKART, STRAITSX, Books, stated
 
 PATHS = {"bank_account": "cpbaVerificationStatusUpdated"}
 
@@ -27,7 +27,7 @@ def facts_of(provider: str) -> list[Fact]:
 
 
 def documents() -> Books:
-    return told(*facts_of("straitsx"))
+    return stated(*facts_of("straitsx"))
 
 
 def test_all_samples_but_the_broken_one_are_facts() -> None:
@@ -57,7 +57,7 @@ def test_every_currency_sums_to_zero_over_all_accounts() -> None:
         assert total == 0
 
 
-def test_the_fx_payout_told_both_completed_and_failed_is_the_only_conflict() -> None:
+def test_the_fx_payout_stated_both_completed_and_failed_is_the_only_conflict() -> None:
     books = documents()
     conflicts = {key: row for key, row in books.rows.items() if row.get("conflict")}
     ((kind, name),) = conflicts
@@ -95,12 +95,12 @@ def test_virtual_accounts_limit_requests_and_requests_for_information_after_all_
 
 def test_the_samples_mean_the_same_when_they_are_sent_again() -> None:
     facts = facts_of("straitsx")
-    assert told(*facts, *facts).meaning() == told(*facts).meaning()
+    assert stated(*facts, *facts).meaning() == stated(*facts).meaning()
 
 
 def test_gokart_samples_earn_revenue_and_owe_points() -> None:
     facts = facts_of("gokart")
     assert facts
-    books = told(*facts, terms=GOKART)
+    books = stated(*facts, terms=GOKART)
     assert books.parked == set()
     assert sum(books.balance(a, c) for a, c in books.sums if c == "PTS") == 0

@@ -10,7 +10,7 @@ import pytest
 
 from ledger.model import RecordedFact, SourceTerms
 from projections import factset, transactions
-from tests.property.driver import Books, at, money, one, told
+from tests.property.driver import Books, at, money, one, stated
 
 AVAILABLE = "assets:wallet:available"
 
@@ -56,7 +56,7 @@ def test_a_return_of_no_known_payout_is_flagged_and_its_own_owners() -> None:
 
 def test_a_return_matches_its_payout_when_that_arrives() -> None:
     books = one(returning(customer_id="customer_8"))
-    books.tell(payout(customer_id="customer_7"))
+    books.report(payout(customer_id="customer_7"))
     assert row_of(books, "payment", "payment_1")["flags"] == ["return"]
     assert books.balance("liabilities:customers:customer_8", "XSGD") == 0
     assert books.balance("liabilities:customers:customer_7", "XSGD") == 0
@@ -81,7 +81,7 @@ def test_a_return_in_another_wallets_currency_is_flagged() -> None:
 
 def test_currencies_of_a_return_are_compared_as_wallets() -> None:
     terms = SourceTerms("straitsx", "straitsx", wallets={"payout.sgd": "XSGD"})
-    books = told(payout(currency="SGD"), returning(), terms=terms)
+    books = stated(payout(currency="SGD"), returning(), terms=terms)
     assert row_of(books, "payment", "payment_1")["flags"] == ["return"]
     assert books.balance("equity:merchant", "XSGD") == 0
 
@@ -109,7 +109,7 @@ def test_partial_returns_add_up_on_the_payout() -> None:
 def test_a_return_that_is_pending_or_refunded_returns_nothing() -> None:
     books = one(payout(), returning("pending"))
     assert row_of(books, "payout", "payout_1")["flags"] == []
-    books.tell(returning(), returning("refunded"))
+    books.report(returning(), returning("refunded"))
     assert row_of(books, "payout", "payout_1")["flags"] == []
     assert books.balance("equity:merchant", "XSGD") == 100
 

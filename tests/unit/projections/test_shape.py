@@ -135,11 +135,11 @@ def test_every_kind_of_callback_has_a_projection() -> None:
 @pytest.mark.parametrize("kind", FACTS)
 def test_a_row_has_exactly_the_columns_that_the_framework_does_not_fill(kind: str) -> None:
     projection = registry.load().streams[kind]
-    wanted = set(projection.table.columns) - {"source", "kind", "id"}
+    expected = set(projection.table.columns) - {"source", "kind", "id"}
     unknown_only = [fact for fact in FACTS[kind] if fact.status.startswith("unknown:")]
     for facts in (FACTS[kind], unknown_only):
         for _, view in views_of(projection, facts) if facts else ():
-            assert set(view.row) == wanted
+            assert set(view.row) == expected
 
 
 @pytest.mark.parametrize("kind", FACTS)

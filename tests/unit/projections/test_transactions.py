@@ -11,7 +11,7 @@ import pytest
 
 from ledger.model import Decision, RecordedFact
 from projections import factset
-from tests.property.driver import Books, again, at, event_id, keep, money, one, told
+from tests.property.driver import Books, again, at, event_id, keep, money, one, stated
 
 AVAILABLE = "assets:wallet:available"
 HELD = "assets:wallet:held"
@@ -71,8 +71,8 @@ def test_completed_alone_equals_pending_then_completed_byte_for_byte() -> None:
         assert both.meaning() == alone.meaning()
 
 
-def test_the_row_tells_the_time_of_the_fact_that_gives_the_status() -> None:
-    books = told(money("payment", "completed", 7), money("payment", "pending", 30))
+def test_the_row_states_the_time_of_the_fact_that_gives_the_status() -> None:
+    books = stated(money("payment", "completed", 7), money("payment", "pending", 30))
     assert row_of(books)["effective_at"] == at(7)
 
 
@@ -95,7 +95,7 @@ def test_facts_of_one_time_agree_on_details_by_event_id() -> None:
 
 
 def test_the_handlers_flags_of_the_deciding_fact_are_shown() -> None:
-    books = told(money("chain_deposit", "completed", flags=("network_fees_on_deposit",)))
+    books = stated(money("chain_deposit", "completed", flags=("network_fees_on_deposit",)))
     assert row_of(books, "chain_deposit")["flags"] == ["network_fees_on_deposit"]
 
 
@@ -245,7 +245,7 @@ def test_facts_beyond_the_bound_are_counted_and_not_kept() -> None:
         money("payment", "completed", n, amount=Decimal(n + 1))
         for n in range(factset.FACTS_MAX + 3)
     ]
-    books = told(*facts)
+    books = stated(*facts)
     key = ("payment", "contract_1")
     state = msgspec.convert(books.stored(key).state, factset.FactSet)
     assert len(state.facts) == len(state.materials) == factset.FACTS_MAX
@@ -253,8 +253,8 @@ def test_facts_beyond_the_bound_are_counted_and_not_kept() -> None:
     assert books.issues(key) == ["too_many_facts", "conflict"]
 
 
-def test_a_fact_told_a_thousand_times_stays_small() -> None:
-    books = told(*[money("payment", "completed", n) for n in range(1000)])
+def test_a_fact_stated_a_thousand_times_stays_small() -> None:
+    books = stated(*[money("payment", "completed", n) for n in range(1000)])
     state = msgspec.convert(books.stored(("payment", "contract_1")).state, factset.FactSet)
     assert len(state.facts) == 1
     positions = state.facts[0].positions
@@ -262,14 +262,14 @@ def test_a_fact_told_a_thousand_times_stays_small() -> None:
     assert (positions[0], positions[-1]) == (1, 1000)
 
 
-def test_details_told_again_and_again_replace_each_other() -> None:
+def test_details_stated_again_and_again_replace_each_other() -> None:
     facts = [
         money("payment", "completed", n, details={"merchant_ref": f"ref {n}"}) for n in range(9)
     ]
     pending = money("payment", "pending", 0, details={"merchant_ref": "ref 0"})
-    books = told(pending, *facts)
+    books = stated(pending, *facts)
     state = msgspec.convert(books.stored(("payment", "contract_1")).state, factset.FactSet)
-    assert [told["merchant_ref"] for told in state.details] == ["ref 0", "ref 8"]
+    assert [stated["merchant_ref"] for stated in state.details] == ["ref 0", "ref 8"]
     assert books.rows["payment", "contract_1"]["details"] == {"merchant_ref": "ref 8"}
 
 
@@ -293,7 +293,7 @@ def test_a_decision_drops_facts_of_other_material_only() -> None:
         money("payout", "completed", 2, amount=Decimal(90)),
         money("payout", "completed", 3),
     )
-    books.tell(keep(money("payout", "pending"), 2))
+    books.report(keep(money("payout", "pending"), 2))
     row = row_of(books, "payout")
     assert (row["status"], row["amount"], row["effective_at"]) == ("completed", 90, at(2))
     assert books.balance(AVAILABLE, "XSGD") == -92
@@ -303,14 +303,14 @@ def test_keeping_what_is_not_an_end_does_not_choose_between_two_ends() -> None:
     books = one(
         money("payout", "pending", 1), money("payout", "completed", 2), money("payout", "failed", 3)
     )
-    books.tell(keep(money("payout", "pending"), 1))
+    books.report(keep(money("payout", "pending"), 1))
     assert row_of(books, "payout")["status"] == "conflict"
 
 
 def test_acknowledging_changes_no_money() -> None:
     books = one(money("payout", "completed"), money("payout", "failed"))
     before = (books.legs(), row_of(books, "payout"))
-    books.tell(keep(money("payout", "failed"), None))
+    books.report(keep(money("payout", "failed"), None))
     assert (books.legs(), row_of(books, "payout")) == before
 
 
@@ -318,7 +318,7 @@ def test_a_later_contradiction_of_a_decision_moves_nothing_and_is_an_exception()
     completed, failed = money("payout", "completed", 3), money("payout", "failed", 8)
     books = one(completed, failed, keep(completed, 1))
     before = books.legs()
-    books.tell(money("payout", "failed", 8, details={"failure_reason": "told again"}))
+    books.report(money("payout", "failed", 8, details={"failure_reason": "told again"}))
     assert books.legs() == before
     assert row_of(books, "payout")["status"] == "completed"
     assert books.issues(("payout", "contract_1")) == ["conflict_after_decision"]
@@ -327,7 +327,7 @@ def test_a_later_contradiction_of_a_decision_moves_nothing_and_is_an_exception()
 def test_what_agrees_with_a_decision_later_still_counts() -> None:
     kept = money("payment", "completed", 3)
     books = one(kept, money("payment", "completed", 4, amount=Decimal(90)), keep(kept, 1))
-    books.tell(money("payment", "refunded", 9))
+    books.report(money("payment", "refunded", 9))
     assert row_of(books)["status"] == "refunded"
     assert books.balances() == {f"{AVAILABLE} XSGD": "-2", "expenses:fees XSGD": "2"}
 
@@ -349,7 +349,7 @@ def test_a_decision_on_no_event_of_the_stream_is_an_exception() -> None:
 def test_a_decision_may_name_any_telling_of_the_fact_it_keeps() -> None:
     completed = money("payout", "completed", 3)
     books = one(completed, money("payout", "failed", 8), again(completed, effective_at=at(9)))
-    books.tell(keep(completed, 3))
+    books.report(keep(completed, 3))
     assert row_of(books, "payout")["status"] == "completed"
 
 

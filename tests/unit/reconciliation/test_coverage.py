@@ -38,8 +38,8 @@ def test_files_that_follow_each_other_have_nothing_broken() -> None:
 
 def test_a_file_that_opens_otherwise_than_the_last_one_closed_is_named() -> None:
     first, second = file("a", 1, 10, "0", "7", 1), file("b", 10, 20, "6", "8", 2)
-    told = covered(first, second).stated_balances
-    found = continuity_breaks(told, Decimal(0), [line(3, "7"), line(10, "2")])
+    stated = covered(first, second).stated_balances
+    found = continuity_breaks(stated, Decimal(0), [line(3, "7"), line(10, "2")])
     assert [each.split(",")[0] for each in found] == [
         "statement b opens at 2026-06-10T00:00:00+00:00 with 6",
         "statement b closes at 2026-06-20T00:00:00+00:00 with 8",

@@ -196,7 +196,7 @@ def test_a_declared_day_matches_only_when_the_sums_agree() -> None:
     assert {g.classification for g in found_less} == {"MISSING_IN_LEDGER", "MISSING_AT_PROVIDER"}
 
 
-def test_a_transaction_without_movement_tells_why() -> None:
+def test_a_transaction_without_movement_states_why() -> None:
     row = [line("1", "5", contract="c")]
     known = {"c": KnownTransaction("payout", "failed", None)}
     assert one(row, [], known=known).classification == "STATUS"

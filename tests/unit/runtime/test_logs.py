@@ -52,7 +52,7 @@ for error in (aiohttp.http.HttpProcessingError(message="canary"), OSError("canar
 formats = pytest.mark.parametrize("log_format", ["json", "console"])
 
 
-def said(code: str, log_format: str) -> str:
+def reported(code: str, log_format: str) -> str:
     """Return what a process with configured logs says."""
     done = subprocess.run(
         [sys.executable, "-c", START + code, log_format], capture_output=True, check=True, text=True
@@ -63,7 +63,7 @@ def said(code: str, log_format: str) -> str:
 
 @formats
 def test_an_exception_is_logged_without_its_message_and_variables(log_format: str) -> None:
-    words = said(EXCEPTIONS, log_format)
+    words = reported(EXCEPTIONS, log_format)
     assert CANARY not in words
     for each in ("it_failed", "they_failed", "in fail", "builtins.KeyError", "builtins.TypeError",
                  "caused by", "of which"):  # fmt: skip
@@ -72,14 +72,14 @@ def test_an_exception_is_logged_without_its_message_and_variables(log_format: st
 
 @formats
 def test_fields_that_are_not_allowed_are_dropped(log_format: str) -> None:
-    words = said(FIELDS, log_format)
+    words = reported(FIELDS, log_format)
     assert "straitsx" in words
     assert CANARY not in words
 
 
 @formats
 def test_a_request_that_is_not_http_is_not_logged_at_all(log_format: str) -> None:
-    words = said(NOT_HTTP, log_format)
+    words = reported(NOT_HTTP, log_format)
     assert words.count("Error handling request") == 1
     assert "builtins.OSError" in words
     assert CANARY not in words
@@ -87,6 +87,6 @@ def test_a_request_that_is_not_http_is_not_logged_at_all(log_format: str) -> Non
 
 @formats
 def test_a_password_of_the_database_is_left_out(log_format: str) -> None:
-    words = said(PASSWORDS, log_format)
+    words = reported(PASSWORDS, log_format)
     assert "hush" not in words
     assert words.count("***") == 12

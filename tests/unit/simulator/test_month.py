@@ -20,21 +20,21 @@ from tests.property.driver import STRAITSX, Books
 WALLETS = ("assets:wallet:available", "assets:wallet:held")
 
 
-def statements(told: Month) -> dict[str, Statement]:
+def statements(stated: Month) -> dict[str, Statement]:
     return {
         currency: read_statement(body, format=None, currency=None, columns=None, window=None)
-        for currency, body in told.statements.items()
+        for currency, body in stated.statements.items()
     }
 
 
-def movements(told: Month) -> dict[str, Decimal]:
+def movements(stated: Month) -> dict[str, Decimal]:
     """Fold the callbacks and return what every wallet holds."""
     found = registry.load()
     facts = [
         found.dispatch.translate(STRAITSX, "callback", event, body)
-        for event, body in told.callbacks
+        for event, body in stated.callbacks
     ]
-    sums = Books().tell(*facts, batches=[500] * (len(facts) // 500)).sums
+    sums = Books().report(*facts, batches=[500] * (len(facts) // 500)).sums
     held: dict[str, Decimal] = defaultdict(Decimal)
     for (account, currency), (debits, credited) in sums.items():
         if account in WALLETS:
@@ -44,51 +44,51 @@ def movements(told: Month) -> dict[str, Decimal]:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_without_faults_the_statements_are_the_wallets_movements(seed: int) -> None:
-    told = month(seed, 1_500, faults=False)
-    held = movements(told)
-    read = statements(told)
+    stated = month(seed, 1_500, faults=False)
+    held = movements(stated)
+    read = statements(stated)
     assert set(read) == set(CURRENCIES)
     for currency, statement in read.items():
         assert total(*(line.amount for line in statement.lines)) == held[currency]
         assert statement.closing == held[currency]
         assert min(line.balance or Decimal(0) for line in statement.lines) > 0
-    assert told.planted == ()
+    assert stated.planted == ()
 
 
 def test_with_faults_the_differences_are_those_planted() -> None:
-    told = month(3, 1_500, faults=True)
-    held = movements(told)
-    wanted: dict[str, Decimal] = defaultdict(Decimal)
-    for fault in told.planted:
+    stated = month(3, 1_500, faults=True)
+    held = movements(stated)
+    expected: dict[str, Decimal] = defaultdict(Decimal)
+    for fault in stated.planted:
         for currency, difference in fault.differences:
-            wanted[currency] = total(wanted[currency], difference)
-    for currency, statement in statements(told).items():
-        assert total(held[currency], -(statement.closing or Decimal(0))) == wanted[currency]
+            expected[currency] = total(expected[currency], difference)
+    for currency, statement in statements(stated).items():
+        assert total(held[currency], -(statement.closing or Decimal(0))) == expected[currency]
 
 
 def test_every_kind_of_fault_is_planted_and_names_what_exists() -> None:
-    told = month(4, 3_000, faults=True)
-    assert Counter(fault.type for fault in told.planted) == {
+    stated = month(4, 3_000, faults=True)
+    assert Counter(fault.type for fault in stated.planted) == {
         "MISSING_AT_PROVIDER": 10, "MISSING_IN_LEDGER": 10, "AMOUNT": 15, "FEE": 15,
         "DUPLICATE_PROVIDER": 5, "DIRECTION": 5, "TIMING": 5, "AMBIGUOUS": 10, "CURRENCY": 5,
     }  # fmt: skip
-    lines = {line.id: line for s in statements(told).values() for line in s.lines}
-    bodies = b"".join(body for _, body in told.callbacks)
-    for fault in told.planted:
+    lines = {line.id: line for s in statements(stated).values() for line in s.lines}
+    bodies = b"".join(body for _, body in stated.callbacks)
+    for fault in stated.planted:
         if fault.line_id is not None:
             assert lines[fault.line_id].amount == fault.amount
             assert lines[fault.line_id].currency == fault.currency
         assert fault.transaction_id is None or fault.transaction_id.encode() in bodies
         if fault.line_id is not None:
-            assert told.closed_at - lines[fault.line_id].effective_at > timedelta(days=5)
-    ids = [fault.transaction_id for fault in told.planted if fault.transaction_id]
+            assert stated.closed_at - lines[fault.line_id].effective_at > timedelta(days=5)
+    ids = [fault.transaction_id for fault in stated.planted if fault.transaction_id]
     assert len(set(ids)) == len(ids)
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
     def digest(seed: int) -> str:
-        told = month(seed, 400, faults=True)
-        parts = [*told.statements.values(), *(body for _, body in told.callbacks)]
+        stated = month(seed, 400, faults=True)
+        parts = [*stated.statements.values(), *(body for _, body in stated.callbacks)]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
     assert digest(7) == digest(7)
@@ -96,11 +96,11 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 
 
 def test_about_as_many_transactions_as_asked_for_and_no_fewer_than_fit() -> None:
-    told = month(5, 1_000, faults=True)
+    stated = month(5, 1_000, faults=True)
     found = registry.load()
     streams = {
         (envelope.kind, envelope.resource_id)
-        for event, body in told.callbacks
+        for event, body in stated.callbacks
         if (envelope := found.read("straitsx", event, body).envelope).kind != "customer"
     }
     assert 1_000 <= len(streams) <= 1_002
@@ -109,22 +109,22 @@ def test_about_as_many_transactions_as_asked_for_and_no_fewer_than_fit() -> None
 
 
 def test_lines_are_on_other_days_than_their_callbacks_and_nothing_is_planted_of_it() -> None:
-    told = month(6, 2_500, faults=True)
+    stated = month(6, 2_500, faults=True)
     crossing = [
         line
-        for statement in statements(told).values()
+        for statement in statements(stated).values()
         for line in statement.lines
         if line.effective_at.strftime("%H:%M:%S") in ("00:00:30", "16:00:30")
     ]
     assert len(crossing) >= 5
-    assert not {line.id for line in crossing} & {fault.line_id for fault in told.planted}
+    assert not {line.id for line in crossing} & {fault.line_id for fault in stated.planted}
 
 
 def test_a_long_month_is_made_callback_by_callback_in_little_memory() -> None:
-    told = month(9, 20_000, faults=True)
-    assert sum(1 for _ in told.callbacks) > 26_000
+    stated = month(9, 20_000, faults=True)
+    assert sum(1 for _ in stated.callbacks) > 26_000
     tracemalloc.start()
-    for _ in zip(range(5_000), told.callbacks, strict=False):
+    for _ in zip(range(5_000), stated.callbacks, strict=False):
         pass
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()

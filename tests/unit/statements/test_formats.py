@@ -17,8 +17,8 @@ JUNE = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
 
 
 def read(body: bytes | str, **terms: Any) -> Statement:
-    wanted = {"format": None, "currency": None, "columns": None, "window": None} | terms
-    return read_statement(body.encode() if isinstance(body, str) else body, **wanted)
+    expected = {"format": None, "currency": None, "columns": None, "window": None} | terms
+    return read_statement(body.encode() if isinstance(body, str) else body, **expected)
 
 
 def refused(body: bytes | str, **terms: Any) -> str:
@@ -28,7 +28,7 @@ def refused(body: bytes | str, **terms: Any) -> str:
 
 
 def row(n: int, amount: str, balance: str, indicator: str = "Credit", **other: str) -> str:
-    told = {
+    stated = {
         "id": f'"line_{n}"',
         "type": '"Bank Transfer In"',
         "contractId": f'"contract_{n}"',
@@ -38,7 +38,7 @@ def row(n: int, amount: str, balance: str, indicator: str = "Credit", **other: s
         "ledgerBalance": balance,
         "createdAt": f'"2026-06-0{n}T09:00:00.000+08:00"',
     } | other
-    return "{" + ",".join(f'"{key}":{value}' for key, value in told.items()) + "}"
+    return "{" + ",".join(f'"{key}":{value}' for key, value in stated.items()) + "}"
 
 
 def page(*rows: str, opening: str = "10.5", closing: str = "10.300001") -> str:
@@ -100,11 +100,11 @@ def api(text: str) -> str:
          "overlapping pages", "byte order mark"],
 )  # fmt: skip
 def test_every_shape_of_a_straitsx_statement_is_read_alike(body: str) -> None:
-    wanted = [
+    expected = [
         (line.id, line.amount, line.balance) for line in read(page(*ROWS), currency="xsgd").lines
     ]
     statement = read(body, currency="xsgd", window=JUNE)
-    assert [(line.id, line.amount, line.balance) for line in statement.lines] == wanted
+    assert [(line.id, line.amount, line.balance) for line in statement.lines] == expected
 
 
 def test_lines_of_one_instant_follow_the_running_balance() -> None:
@@ -128,15 +128,15 @@ def test_a_balance_that_does_not_follow_names_its_line() -> None:
 
 
 def test_one_and_one_point_nought_are_equal_but_usd_and_xusd_are_not() -> None:
-    told = page(row(1, "1.00", "2.0"), opening="1", closing="2.000")
-    assert read(told, currency="USD").closing == Decimal(2)
+    stated = page(row(1, "1.00", "2.0"), opening="1", closing="2.000")
+    assert read(stated, currency="USD").closing == Decimal(2)
     named = page(row(1, "1.00", "2.0", currency='"xusd"'), opening="1", closing="2.000")
     assert read(named, currency="XUSD").currency == read(named).currency == "XUSD"
     assert "about XUSD, not USD" in refused(named, currency="usd")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reported"),
     [
         ({"amount": "NaN"}, "NaN"),
         ({"amount": "1e2"}, "plain decimal"),
@@ -158,10 +158,10 @@ def test_one_and_one_point_nought_are_equal_but_usd_and_xusd_are_not() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_hostile_row_is_refused_by_its_number(changes: dict[str, str], said: str) -> None:
-    told = {"amount": "0.2", "balance": "10.8"} | changes
-    message = refused(page(ROWS[0], row(2, **told)), currency="xsgd")
-    assert said in message
+def test_a_hostile_row_is_refused_by_its_number(changes: dict[str, str], reported: str) -> None:
+    stated = {"amount": "0.2", "balance": "10.8"} | changes
+    message = refused(page(ROWS[0], row(2, **stated)), currency="xsgd")
+    assert reported in message
     assert message.startswith(("line 2", "line 1"))
 
 
@@ -191,8 +191,8 @@ def test_a_line_outside_the_period_is_refused() -> None:
 
 
 def test_a_period_that_the_file_states_is_used() -> None:
-    told = '{"from":"2026-06-01T00:00:00Z","to":"2026-07-01T00:00:00Z",' + page(*ROWS)[1:]
-    statement = read(told, currency="xsgd")
+    stated = '{"from":"2026-06-01T00:00:00Z","to":"2026-07-01T00:00:00Z",' + page(*ROWS)[1:]
+    statement = read(stated, currency="xsgd")
     assert (statement.opened_at, statement.closed_at) == JUNE
 
 
@@ -268,7 +268,7 @@ def test_equal_lines_without_ids_keep_their_own_and_newer_files_give_the_same() 
 
 
 @pytest.mark.parametrize(
-    ("body", "changes", "said"),
+    ("body", "changes", "reported"),
     [
         ("Date,Amount\n2026-06-01T00:00:00Z,\"1,234.56\"\n", {}, "line 2: amount '1,234.56'"),
         ("Date,Amount\n2026-06-01T00:00:00Z,\"1,2345\"\n", {"thousands": ","}, "not grouped"),
@@ -292,10 +292,10 @@ def test_equal_lines_without_ids_keep_their_own_and_newer_files_give_the_same() 
     ],
 )  # fmt: skip
 def test_a_csv_that_is_not_as_declared_is_refused(
-    body: str, changes: dict[str, str], said: str
+    body: str, changes: dict[str, str], reported: str
 ) -> None:
     columns = {"effective_at": "Date", "amount": "Amount"} | changes
-    assert said in refused(body, currency="SGD", columns=columns)
+    assert reported in refused(body, currency="SGD", columns=columns)
 
 
 def test_two_currencies_in_one_csv_are_refused() -> None:
@@ -362,8 +362,8 @@ def test_days_of_a_camt_053_begin_where_the_bank_is() -> None:
 
 
 def test_the_last_second_of_a_camt_053_is_in_its_period() -> None:
-    told = "<FrToDt><FrDtTm>2026-06-01T00:00:00+08:00</FrDtTm>{}</FrToDt>"
-    statement = read(camt(told.format("<ToDtTm>2026-06-30T23:59:59.999+08:00</ToDtTm>"), *PARTS))
+    stated = "<FrToDt><FrDtTm>2026-06-01T00:00:00+08:00</FrDtTm>{}</FrToDt>"
+    statement = read(camt(stated.format("<ToDtTm>2026-06-30T23:59:59.999+08:00</ToDtTm>"), *PARTS))
     assert statement.opened_at == datetime(2026, 5, 31, 16, tzinfo=UTC)
     assert statement.closed_at == datetime(2026, 6, 30, 16, tzinfo=UTC)
 
@@ -378,14 +378,14 @@ def test_the_references_of_one_of_a_batch_are_not_the_batchs() -> None:
 
 
 def test_a_period_longer_than_a_camt_053_states_is_refused() -> None:
-    told = (
+    stated = (
         "<FrToDt><FrDtTm>2026-06-01T00:00:00Z</FrDtTm>"
         "<ToDtTm>2026-06-03T00:00:00Z</ToDtTm></FrToDt>"
     )
     given = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 6, 4, tzinfo=UTC)
-    assert read(camt(told, *PARTS), window=given).closed_at == given[1]
+    assert read(camt(stated, *PARTS), window=given).closed_at == given[1]
     later = given[1] + timedelta(seconds=1)
-    message = refused(camt(told, *PARTS), window=(given[0], later))
+    message = refused(camt(stated, *PARTS), window=(given[0], later))
     assert "states that it covers 2026-06-01" in message
 
 
@@ -490,7 +490,7 @@ def test_following_statements_of_an_mt940_are_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "reported"),
     [
         (SWIFT.replace("C100,00", "C100.00"), "line 1: :61:"),
         (SWIFT.replace("C100,00", "C1,0,0"), "line 1: :61:"),
@@ -506,8 +506,8 @@ def test_following_statements_of_an_mt940_are_one() -> None:
         (SWIFT + ":20:X\n" * 10_001, "more than 10000 statements"),
     ],
 )  # fmt: skip
-def test_a_wrong_mt940_is_refused(wrong: str, said: str) -> None:
-    assert said in refused(wrong)
+def test_a_wrong_mt940_is_refused(wrong: str, reported: str) -> None:
+    assert reported in refused(wrong)
 
 
 def test_the_refusal_of_an_unknown_format_lists_the_known_ones() -> None:

@@ -59,21 +59,21 @@ class Provider:
         query = self.asked[-1]
         begins, ends = (datetime.fromisoformat(query[f"filter[{name}]"]) for name in ("from", "to"))
         before = sum((a for at, a in self.rows if at < begins), Decimal("0.1"))
-        running, told = before, []
+        running, stated = before, []
         for n, (at, amount) in enumerate(self.rows):
             if begins <= at <= ends:
                 running += amount
                 mark = "Debit" if amount < 0 else "Credit"
-                told.append(
+                stated.append(
                     f'{{"id":"l{n}","type":"ledgerEntry","attributes":{{"type":"Fee",'
                     f'"creditDebitIndicator":"{mark}","amount":{abs(amount)},"contractId":"c{n}",'
                     f'"ledgerBalance":{running},"createdAt":"{at.isoformat()}"}}}}'
                 )
         size = int(query["page[size]"])
         start = (int(number) - 1) * size
-        pages = f'"pages":{-(-len(told) // size)},' if self.tells_pages else ""
+        pages = f'"pages":{-(-len(stated) // size)},' if self.tells_pages else ""
         return (
-            f'{{"data":[{",".join(told[::-1][start : start + size])}],"meta":{{{pages}'
+            f'{{"data":[{",".join(stated[::-1][start : start + size])}],"meta":{{{pages}'
             f'"openingBalance":{before},"closingBalance":{running + self.off_by}}},'
             f'"links":{{"self":"page {number}"}}}}'
         )
@@ -288,8 +288,8 @@ async def test_a_row_that_was_entered_late_is_fetched_with_the_next_period() -> 
 
     covered: dict[str, ImportedPeriod] = {}
     clock = [DAY + timedelta(hours=3)]
-    async with provider.serving() as told, open_session(told) as session:
-        pull = replace(told, overlap_seconds=5_400)
+    async with provider.serving() as stated, open_session(stated) as session:
+        pull = replace(stated, overlap_seconds=5_400)
 
         async def next_round() -> None:
             await catch_up(API, session, pull, "XSGD", importer, lambda: clock[0], covered)
@@ -316,12 +316,12 @@ async def test_what_is_fetched_once_more_never_begins_before_what_was_imported()
     begins: list[datetime] = []
 
     async def importer(body: bytes) -> None:
-        told = read_statement(body, format=None, currency=None, columns=None, window=None)
-        begins.append(told.opened_at)
+        stated = read_statement(body, format=None, currency=None, columns=None, window=None)
+        begins.append(stated.opened_at)
 
     covered = {"XSGD": ImportedPeriod(DAY, DAY + timedelta(minutes=10))}
-    async with provider.serving() as told, open_session(told) as session:
-        pull = replace(told, overlap_seconds=86_400)
+    async with provider.serving() as stated, open_session(stated) as session:
+        pull = replace(stated, overlap_seconds=86_400)
         await catch_up(
             API, session, pull, "XSGD", importer, lambda: DAY + timedelta(hours=1), covered
         )
@@ -353,7 +353,7 @@ def test_pull_is_off_unless_configured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "reported"),
     [
         (TOML + "speed = 9\n", "pull.*unknown field `speed`"),
         (TOML.replace("every_seconds = 3600", ""), "pull.*missing required field `every_seconds`"),
@@ -365,6 +365,6 @@ def test_pull_is_off_unless_configured(tmp_path: Path) -> None:
         (TOML + 'since = "2026-06-01T00:00:00"\n', "timezone.*since"),
     ],
 )
-def test_a_wrong_pull_refuses_to_start(tmp_path: Path, wrong: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_a_wrong_pull_refuses_to_start(tmp_path: Path, wrong: str, reported: str) -> None:
+    with pytest.raises(SettingsError, match=reported):
         loaded(tmp_path, wrong)

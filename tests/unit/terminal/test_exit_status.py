@@ -47,10 +47,10 @@ def test_every_failure_has_a_status_and_one_sentence(
     error: BaseException, status: int, words: str
 ) -> None:
     assert exits.status_of(error) == status
-    said = exits.sentence(error)
-    assert words in said
-    assert "\n" not in said
-    assert "secret" not in said
+    reported = exits.sentence(error)
+    assert words in reported
+    assert "\n" not in reported
+    assert "secret" not in reported
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,6 @@ def test_an_unexpected_failure_names_where_it_arose() -> None:
     try:
         broken()
     except LookupError as error:
-        said = exits.sentence(error)
-    assert said.startswith("LookupError at test_exit_status.py:")
+        reported = exits.sentence(error)
+    assert reported.startswith("LookupError at test_exit_status.py:")
     assert issubclass(LedgerError, Exception)

@@ -56,9 +56,9 @@ def shown(
 @pytest.mark.parametrize("width", [200, 90, 80, 60, 40])
 def test_a_wallet_is_shown_whole(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     lines = shown(monkeypatch, width, "wallets", WALLET)
-    told = " ".join(lines).split()
+    stated = " ".join(lines).split()
     for word in ("straitsx", "XSGD", "-139517.57", "93750.97", "-45766.6", "INCOMPLETE"):
-        assert word in told
+        assert word in stated
     assert max(map(len, lines)) <= width
 
 
