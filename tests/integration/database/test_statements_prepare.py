@@ -18,6 +18,7 @@ from tests.conftest import Database
 
 NOT_PREPARED = {
     "ledger.__main__": "runs a command when it is imported",
+    "ledger.bench.baseline": "creates the table that its statement fills",
     "ledger.database.migrations": "creates the table that its statements read",
     "ledger.export.offline_fold": "its statements are SQLite's",
 }
