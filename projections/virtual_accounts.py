@@ -34,7 +34,7 @@ class AccountState:
 class VirtualAccount:
     """The state: the last word in each status."""
 
-    statuses: dict[str, AccountState] = field(default_factory=dict)
+    said: dict[str, AccountState] = field(default_factory=dict)
     """Status → what was reported in it. Stored under this name."""
     unknown: dict[str, datetime] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ def fold(state: VirtualAccount | None, seen: RecordedFact) -> VirtualAccount:
     fact = seen.fact
     if fact.status not in RANKS:
         return replace(state, unknown=unknown.remember(state.unknown, seen))
-    at, before = fact.effective_at, state.statuses.get(fact.status)
+    at, before = fact.effective_at, state.said.get(fact.status)
     new = AccountState(
         first_at=at,
         last_at=at,
@@ -56,24 +56,24 @@ def fold(state: VirtualAccount | None, seen: RecordedFact) -> VirtualAccount:
         details={name: value for name, value in fact.details.items() if value is not None},
     )
     reported = new if before is None else _merged(before, new)
-    return replace(state, statuses={**state.statuses, fact.status: reported})
+    return replace(state, said={**state.said, fact.status: reported})
 
 
 def view(state: VirtualAccount, related: Sequence[VirtualAccount], terms: SourceTerms) -> View:
     """Return the row of a virtual account; nothing is posted."""
-    by_time = sorted(state.statuses.values(), key=_order)
+    by_time = sorted(state.said.values(), key=_order)
     details = {
         name: value for reported in by_time for name, value in sorted(reported.details.items())
     }
     owners = [reported.customer_id for reported in by_time if reported.customer_id]
-    status = max(state.statuses, key=RANKS.__getitem__, default=None)
+    status = max(state.said, key=RANKS.__getitem__, default=None)
     row = {
         "customer_id": owners[-1] if owners else None,
         "status": status or next(iter(state.unknown)),
         "currency": details.pop("currency", None),
         "reference_id": details.pop("reference_id", None),
-        "updated_at": state.statuses[status].last_at if status else None,
-        "flags": ["enabled_after_disabled"] if _came_back(state.statuses) else [],
+        "updated_at": state.said[status].last_at if status else None,
+        "flags": ["enabled_after_disabled"] if _came_back(state.said) else [],
         "details": details,
     }
     return View(row, (), unknown.issues(state.unknown, RANKS))

@@ -229,7 +229,7 @@ def test_a_decision_ends_the_conflict_of_a_limit_request() -> None:
 
 def test_a_limit_request_stated_often_stays_small() -> None:
     books = stated(*[request("approved", n) for n in range(100)])
-    reported = books.stored(("limits_request", "thing_1")).state["statuses"]["approved"]
+    reported = books.stored(("limits_request", "thing_1")).state["said"]["approved"]
     assert len(reported["positions"]) == limit_requests.POSITIONS_MAX
 
 
