@@ -63,11 +63,11 @@ def rows(command: FillCommand) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a command's callbacks."""
     known = registry.load()
     began = FIRST + timedelta(seconds=command.first)
-    told = mixed(command.seed, command.count, began)
+    callbacks = mixed(command.seed, command.count, began)
     if command.customers:
         number = command.first // bench_people.EVENTS_EACH
-        told = bench_people.told(number, command.customers, command.start)
-    for n, callback in enumerate(told):
+        callbacks = bench_people.callbacks_of(number, command.customers, command.start)
+    for n, callback in enumerate(callbacks):
         made = new_event(known, callback)
         position = command.first + n
         at = command.start + STEP * position

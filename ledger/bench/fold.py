@@ -151,7 +151,7 @@ async def _books_made(look: Gauge, service: MeasuredService) -> int:
     deadline = time.monotonic() + READY_SECONDS_MAX
     while (found := await look.checkpoint()) is None:
         if time.monotonic() > deadline or not service.process.alive:
-            raise MeasurementFailed(f"the projector made no books: {service.said()}")
+            raise MeasurementFailed(f"the projector made no books: {service.end_of_log()}")
         await asyncio.sleep(POLL_SECONDS)
     return found
 

@@ -118,7 +118,7 @@ class ProcessUsage(NamedTuple):
 
 
 def machine_used() -> ProcessUsage:
-    """Return what all processors were used for so far; zeros where nobody tells."""
+    """Return what all processors were used for so far; zeros where the system does not tell."""
     line = _line(PROC / "stat", "cpu ", after=" ")
     if line is None:
         return ProcessUsage(0.0, 0.0)

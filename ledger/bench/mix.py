@@ -1,4 +1,4 @@
-"""What a busy account sends in a day: made-up stories of many customers, told at the same time.
+"""What a busy account sends in a day: made-up stories of many customers at the same time.
 
 Stories begin one after another, so what callbacks say of time goes with their order in the log, as
 a provider's does, but for what overlaps.
@@ -60,7 +60,7 @@ _WEIGHTS: Final = [weight for weight, _, _ in _ALL]
 
 
 def mixed(seed: int, count: int, began: datetime = FIRST) -> Iterator[SimulatedCallback]:
-    """Tell `count` distinct StraitsX callbacks; the same seed tells the same, in the same order.
+    """Yield `count` distinct StraitsX callbacks; the same seed yields the same, in the same order.
 
     The first stories begin at `began`.
     """
@@ -70,9 +70,9 @@ def mixed(seed: int, count: int, began: datetime = FIRST) -> Iterator[SimulatedC
     heapify(waiting)
     started = AT_ONCE
     for _ in range(count):
-        moment, number, told = waiting[0]
-        yield told[0]
-        rest = told[1:]
+        moment, number, steps = waiting[0]
+        yield steps[0]
+        rest = steps[1:]
         if not rest:
             number, rest = started, _story(rng, hot, began + started * STEP)
             started += 1
@@ -80,7 +80,7 @@ def mixed(seed: int, count: int, began: datetime = FIRST) -> Iterator[SimulatedC
 
 
 def _story(rng: Random, hot: Deal, began: datetime) -> list[SimulatedCallback]:
-    """Tell one story of the mix."""
+    """Return one story of the mix."""
     _, kind, steps = rng.choices(_ALL, _WEIGHTS)[0]
     if not steps:
         return returned(rng, began)

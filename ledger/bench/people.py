@@ -23,7 +23,7 @@ STEP: Final = timedelta(seconds=1)
 PAID_ON: Final = datetime(2026, 1, 5, 4, tzinfo=UTC)
 
 
-def told(first: int, count: int, limits_at: datetime) -> Iterator[SimulatedCallback]:
+def callbacks_of(first: int, count: int, limits_at: datetime) -> Iterator[SimulatedCallback]:
     """Tell of the customers from number `first` on; of each all there is, one after the other.
 
     `limits_at` is when the callbacks about limits arrive: what is used is counted up to then.

@@ -77,7 +77,7 @@ async def measure_query(
                     while not work.done():
                         for name, each in questions.items():
                             busy[name] += await _ask(session, each, WARM)
-                    said = await work
+                    outcome = await work
                 finally:
                     work.cancel()
         return {
@@ -92,9 +92,9 @@ async def measure_query(
             "peace": {name: _figures(times) for name, times in peace.items()},
             "rebuilding": {name: _figures(times) for name, times in busy.items()},
             "verified": {
-                "differences": len(said["differences"]),
+                "differences": len(outcome["differences"]),
                 **await stand.look.books_are_sound(),
-                "ok": said["verdict"] == "equal",
+                "ok": outcome["verdict"] == "equal",
             },
         }
 
@@ -129,7 +129,7 @@ async def _questions(stand: Stand, events: int) -> dict[str, Ask]:
 
 
 def _lists(customers: int) -> dict[str, Ask]:
-    """Return every list, a page as long as when nobody says how long, and its usual filters."""
+    """Return every list, a page of the usual length, and its usual filters."""
     rng = Random(2)  # noqa: S311 - the same questions every time
 
     def one() -> str:

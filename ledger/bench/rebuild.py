@@ -1,4 +1,4 @@
-"""`ledger bench rebuild`: a log of any length folded anew, against a plain COPY of it.
+"""`ledger bench rebuild`: a log of any length folded again, against a plain COPY of it.
 
 The live books are made by one load, then the real command rebuilds them beside a running service
 and compares every row; meanwhile callbacks are answered at a fixed rate.
@@ -181,7 +181,7 @@ async def verify_only(stand: Stand, processes: int) -> dict[str, Any]:
             process.kill()
             await process.wait()
     if not out:
-        raise MeasurementFailed(f"the rebuild said nothing: {err.decode('utf-8', 'replace')}")
+        raise MeasurementFailed(f"the rebuild printed nothing: {err.decode('utf-8', 'replace')}")
     found = orjson.loads(out)
     assert isinstance(found, dict)
     return found
@@ -201,14 +201,14 @@ async def _traffic(stand: Stand, processes: int) -> dict[str, Any]:
         try:
             while not work.done():
                 during.append(await _phase(service, generator, port, PHASE_SECONDS / 5))
-            said = await work
+            outcome = await work
         finally:
             work.cancel()
         return {
             "offered_per_second": RATE,
             "peace": _answers(before),
             "rebuilding": _answers(during),
-            "differences": len(said["differences"]),
+            "differences": len(outcome["differences"]),
         }
 
 

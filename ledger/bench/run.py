@@ -103,11 +103,11 @@ class MeasuredService:
         for process in self.process.children():
             if role in process.arguments()[2:5]:
                 return process
-        raise MeasurementFailed(f"the service has no {role} process: {self.said()}")
+        raise MeasurementFailed(f"the service has no {role} process: {self.end_of_log()}")
 
-    def said(self) -> str:
+    def end_of_log(self) -> str:
         """Return the end of its log."""
-        return self.log.read_text("utf-8", "replace").strip()[-LOG_CHARS:] or "it said nothing"
+        return self.log.read_text("utf-8", "replace").strip()[-LOG_CHARS:] or "its log is empty"
 
     async def port(self) -> int:
         """Wait until it is ready; return its port. Raises MeasurementFailed at the deadline."""
@@ -116,7 +116,7 @@ class MeasuredService:
             if found := ANNOUNCED.search(self.announcement.read_text("utf-8", "replace")):
                 return int(found[1])
             if time.monotonic() > deadline or not self.process.alive:
-                raise MeasurementFailed(f"the service did not become ready: {self.said()}")
+                raise MeasurementFailed(f"the service did not become ready: {self.end_of_log()}")
             await asyncio.sleep(POLL_SECONDS)
 
 
@@ -189,7 +189,7 @@ class Tool:
         """The running process. Raises MeasurementFailed when it has ended."""
         if found := Process.of(self.process.pid):
             return found
-        raise MeasurementFailed(f"{self.name} has ended: {self._said()}")
+        raise MeasurementFailed(f"{self.name} has ended: {self._end_of_log()}")
 
     async def ask(self, command: bytes, seconds_max: float) -> bytes:
         """Send a line, return the answer. Raises MeasurementFailed at the deadline."""
@@ -205,14 +205,14 @@ class Tool:
                 found = await self.process.stdout.readline()
         except TimeoutError:
             raise MeasurementFailed(
-                f"{self.name} did not answer in {seconds_max:.0f} s: {self._said()}"
+                f"{self.name} did not answer in {seconds_max:.0f} s: {self._end_of_log()}"
             ) from None
         if not found:
-            raise MeasurementFailed(f"{self.name} has ended: {self._said()}")
+            raise MeasurementFailed(f"{self.name} has ended: {self._end_of_log()}")
         return found
 
-    def _said(self) -> str:
-        return self.log.read_text("utf-8", "replace").strip()[-LOG_CHARS:] or "it said nothing"
+    def _end_of_log(self) -> str:
+        return self.log.read_text("utf-8", "replace").strip()[-LOG_CHARS:] or "its log is empty"
 
 
 @asynccontextmanager

@@ -58,18 +58,18 @@ async def clock_conditions(connection: Any) -> list[Condition]:
     found = []
     apart = max((before - theirs).total_seconds(), (theirs - after).total_seconds())
     if apart > SECONDS_MAX:
-        told = (
+        message = (
             f"the service's clock and the database's are {apart:.0f} s apart; synchronise both "
             "machines' clocks (chrony, systemd-timesyncd)"
         )
-        found.append(Condition("", CLOCKS_DIFFER, told, 0))
+        found.append(Condition("", CLOCKS_DIFFER, message, 0))
     for row in await connection.fetch(SELECT_AHEAD, SECONDS_MAX):
-        told = (
+        message = (
             f"its last event is recorded at {_written(row['recorded_at'])}, {row['seconds']:.0f} s "
             "ahead of the database's clock: what comes until then is recorded at that time, and "
             "asked by recorded_at it seems later than it was; see that the clock is right"
         )
-        found.append(Condition(row["source"], LOG_AHEAD, told, 0))
+        found.append(Condition(row["source"], LOG_AHEAD, message, 0))
     return found
 
 

@@ -49,16 +49,16 @@ def check_identity(source: str, row: Mapping[str, Any]) -> None:
     """Check that a stored event's id and key are those of its body. Raises Tampered.
 
     The key begins with source, kind, idempotency id and resource, or is that of a body of which
-    only the URL told what it is; the id is 128 bits of SHA-256 over key and body.
+    only the URL gives what it is; the id is 128 bits of SHA-256 over key and body.
     """
     position, key = row["position"], row["idempotency_key"]
     if event_id(key, row["body"]) != row["event_id"]:
-        told = f"event {position} is not the one that its event_id names: key or body differs"
-        raise Tampered("identity", position, told)
+        problem = f"event {position} is not the one that its event_id names: key or body differs"
+        raise Tampered("identity", position, problem)
     begin = "/".join((source, row["kind"], row["idempotency_id"] or "", row["resource_id"], ""))
     if not key.startswith(begin) and key != by_url_key(source, row["body"]):
-        told = f"event {position} has another kind, idempotency id or resource than its key"
-        raise Tampered("identity", position, told)
+        problem = f"event {position} has another kind, idempotency id or resource than its key"
+        raise Tampered("identity", position, problem)
 
 
 def statements_log(source: str) -> str:

@@ -1,7 +1,7 @@
 """Deliveries that made no event: refused and failed requests, recorded beside the hot path.
 
 Bounded: a token bucket per outcome and source, a bounded queue, and the oldest refused rows are
-trimmed, so that nobody can fill the disk by being refused.
+trimmed, so that refused requests cannot fill the disk.
 """
 
 from __future__ import annotations
