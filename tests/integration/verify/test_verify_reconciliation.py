@@ -64,7 +64,7 @@ async def test_what_was_reconciled_is_found_again(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "table", "says"),
+    ("change", "table", "states"),
     [
         ("UPDATE ledger.recon_breaks SET state = 'RESOLVED' WHERE type = 'MISSING_IN_LEDGER'",
          "recon_breaks", "state is RESOLVED, the log says OPEN"),
