@@ -12,7 +12,7 @@ class SettingsError(LedgerError):
 
 
 class NotStorable(LedgerError, ValueError):
-    """An event's own values cannot be folded or written. The event is set apart and listed."""
+    """An event's own values cannot be folded or written. The event is parked and listed."""
 
 
 class RegistryError(LedgerError):
@@ -140,7 +140,7 @@ class Tampered(LedgerError):
 
 
 class BooksDisagree(LedgerError):
-    """The live books and a fold of the log set different events apart. The message names one."""
+    """The live books and a fold of the log park different events. The message names one."""
 
 
 class StatementRefused(LedgerError):

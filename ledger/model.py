@@ -228,7 +228,7 @@ class RecordedFact(Record, frozen=True):
 
 
 RETRY = "retry"
-"""The decision to fold again what was set apart: it changes no stream and closes nothing."""
+"""The decision to fold again what was parked: it changes no stream and closes nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,10 @@ STATEMENT: Final = "statement"
 INTERNAL: Final = frozenset({OPERATOR, STATEMENT})
 """What handlers name as the provider of events that the service itself writes."""
 PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+COLUMN_TYPES: Final = (
+    "text", "text[]", "bigint", "int", "numeric", "boolean", "timestamptz", "jsonb", "bytea",
+)  # fmt: skip
+"""The PostgreSQL types that a column of a projection's table may have."""
 HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 
@@ -230,6 +234,13 @@ def _declared(module: ModuleType) -> list[Projection | StreamProjection]:
             f"{_file(module)} declares no PROJECTION; end it with PROJECTION = …, PROJECTIONS = "
             "(…, …), or PROJECTIONS = () when it only serves others"
         )
+    for projection in several:
+        for column, kind in projection.table.columns.items():
+            if kind not in COLUMN_TYPES:
+                raise RegistryError(
+                    f"{_file(module)}: the column {column} cannot have the type {kind}; use one "
+                    f"of {', '.join(COLUMN_TYPES)}"
+                )
     return list(several)
 
 

@@ -8,6 +8,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
@@ -190,6 +191,14 @@ def test_every_package_introduces_itself(package: Path) -> None:
     assert len(sentence.splitlines()) == 1
     modules = [path for path in package.glob("*.py") if path.name != "__init__.py"]
     assert len(modules) <= MODULES_MAX
+
+
+def test_the_architecture_page_shows_the_layers_that_are_kept() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if each["type"] == "layers")
+    page = (ROOT / "ledger/README.md").read_text(encoding="utf-8")
+    assert "\n".join(["```", *layers, "```"]) in page
 
 
 def test_classes_have_names_of_the_field() -> None:

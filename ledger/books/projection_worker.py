@@ -5,7 +5,7 @@ it folds what the log holds beyond the checkpoint: while PostgreSQL writes one b
 read and folded. A turn ends when everything it folded is written, so a failed write is seen in the
 turn that made it. Any failure ends the turn; the next one begins at the checkpoint.
 
-Only what an event's own values cause (`is_data_error`) sets that event apart, after it
+Only what an event's own values cause (`is_data_error`) parks that event, after it
 failed alone twice. Everything else is tried again until it works.
 """
 
@@ -34,7 +34,7 @@ from ledger.fold.change import (
     ChangeSet,
     StreamKey,
     TranslatedEvent,
-    set_apart,
+    park_event,
 )
 from ledger.fold.translate import translate
 from ledger.model import RETRY, SourceTerms
@@ -77,7 +77,7 @@ class ProjectionWorker:
     on_batch: Callable[[int], None] = lambda _position: None
     """Called with the last position of every batch that is read."""
     on_retry: Callable[[], None] = lambda: None
-    """Called when an operator's decision to try set-apart events again is in the books."""
+    """Called when an operator's decision to try parked events again is in the books."""
     head: int = 0
     """The end of the log as far as it is known here."""
     position: int = 0
@@ -363,7 +363,7 @@ class WritePipeline:
         return change, written
 
     async def _isolate(self, events: Sequence[TranslatedEvent], error: Exception) -> None:
-        """Fold a batch that failed half by half; set apart the event that fails alone twice."""
+        """Fold a batch that failed half by half; park the event that fails alone twice."""
         if len(events) > 1:
             half = len(events) // 2
             for part in (events[:half], events[half:]):
@@ -378,7 +378,7 @@ class WritePipeline:
         why = describe(again)
         source = self.folder.terms.source
         LOGGER.error(REFUSED, source=source, position=event.position, error=why)
-        last = await self._attempt([set_apart(event, why)])
+        last = await self._attempt([park_event(event, why)])
         if last is not None:
             raise last from error
 
@@ -396,13 +396,13 @@ class WritePipeline:
 
 
 def decides_to_retry(event: TranslatedEvent) -> bool:
-    """Tell whether an event is an operator's decision to try set-apart events again."""
+    """Tell whether an event is an operator's decision to try parked events again."""
     fact = event.fact
     return fact is not None and fact.kind == DECISION and fact.status == RETRY
 
 
 async def would_fold(folder: ProjectionWorker, position: int) -> bool:
-    """Tell whether the database takes the rows of a set-apart event now; nothing is kept."""
+    """Tell whether the database takes the rows of a parked event now; nothing is kept."""
     async with folder.shared.reading.acquire() as connection:
         rows = await read_at(connection, folder.terms.source, [position])
     if not rows:

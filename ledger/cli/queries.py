@@ -254,8 +254,8 @@ def resolve(
         The exception's id, as `ledger exceptions` lists it.
     action
         acknowledge: seen, nothing changes; keep: the facts of event --keep apply (not for
-        what looks incomplete by now); retry: fold again what was set apart (parked,
-        rows_refused).
+        what looks incomplete by now); retry: fold the parked event again (reasons
+        parked and rows_refused).
     keep
         Position of the event whose facts apply.
     note

@@ -36,7 +36,7 @@ ANSWER_SECONDS_MAX: Final = 5.0
 RECEIVER_CONNECTIONS: Final = 14 + log.CONNECTIONS_MAX
 """Connections of one web process: its queries' pool, deliveries, readiness, metrics, the log."""
 FOLD_CONNECTIONS: Final = 2 * fold_connections.CONNECTIONS_MAX
-"""Connections that fold all sources; twice, while events set apart are tried again."""
+"""Connections that fold all sources; twice, while parked events are tried again."""
 SHARED_CONNECTIONS: Final = 10
 """Connections for seals, reconciling, decisions, and the supervision of the folds."""
 COMMAND_CONNECTIONS: Final = 8

@@ -19,7 +19,7 @@ import orjson
 from ledger.books.projection_worker import log_handler_failure
 from ledger.export.jsonl import row_line
 from ledger.fold.batch import Batch, StoredStream, run
-from ledger.fold.change import ChangeSet, LoadedStream, StreamKey, TranslatedEvent, set_apart
+from ledger.fold.change import ChangeSet, LoadedStream, StreamKey, TranslatedEvent, park_event
 from ledger.fold.known_streams import RELATED_MAX
 from ledger.fold.stream_state import encode
 from ledger.fold.translate import translate
@@ -118,7 +118,7 @@ class OfflineFold:
     """(table, line)"""
     parked: set[StreamKey] = field(default_factory=set)
     parked_at: set[int] = field(default_factory=set)
-    """The positions of the events that are set apart."""
+    """The positions of the events that are parked."""
 
     def add(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Fold further events of the log (columns of ledger.events)."""
@@ -201,4 +201,4 @@ class OfflineFold:
             return
         if events[0].issue is not None:
             raise error
-        self._fold([set_apart(events[0], type(error).__name__)])
+        self._fold([park_event(events[0], type(error).__name__)])

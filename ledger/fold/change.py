@@ -18,7 +18,7 @@ StreamKey: TypeAlias = tuple[str, str]
 DECISION: Final = "decision"
 PARKED: Final = "parked"
 REFUSED: Final = "rows_refused"
-"""The reason of an event that is set apart because its rows cannot be stored."""
+"""The reason of an event that is parked because its rows cannot be stored."""
 AHEAD_MAX: Final = timedelta(days=1)
 """How far after its arrival a callback may be dated: clocks differ, and so do days."""
 
@@ -86,7 +86,7 @@ def in_time(fact: Fact, received_at: datetime) -> Fact:
     )
 
 
-def set_apart(event: TranslatedEvent, why: str) -> TranslatedEvent:
+def park_event(event: TranslatedEvent, why: str) -> TranslatedEvent:
     """Return an event whose rows cannot be stored as one that parks its stream.
 
     Its fact names the stream. A decision parks no stream: it is listed by itself.

@@ -21,7 +21,7 @@ from ledger.queries.schemas.reconciliation import FindingAnswer
 from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot
 
 RETRIED: Final = ("parked", "rows_refused")
-"""Reasons of exceptions about events that were set apart and may be folded again."""
+"""Reasons of exceptions about events that were parked and may be folded again."""
 
 # An exception is its latest row; one that was opened again starts over.
 SELECT_EXCEPTIONS: Final = """
@@ -193,7 +193,7 @@ async def prepare_decision(
     stream = row["source"], row["kind"], row["resource_id"]
     if action == RETRY and row["reason"] not in RETRIED:
         raise InvalidRequest(
-            f"{row['reason']} is not about an event that was set apart, so there is nothing to "
+            f"{row['reason']} is not about an event that was parked, so there is nothing to "
             f"retry; retry is for: {', '.join(RETRIED)}"
         )
     if action == "keep":

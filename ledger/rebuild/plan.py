@@ -130,7 +130,7 @@ class CannotResume(LedgerError):
 
 
 class CannotBulkLoad(LedgerError):
-    """The database refused a row. Use the ordinary fold, which can set single events apart."""
+    """The database refused a row. Use the ordinary fold, which can park single events."""
 
 
 @dataclass(frozen=True, slots=True)

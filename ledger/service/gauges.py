@@ -43,7 +43,7 @@ class DatabaseGauges:
                   ["source"], {(lag.source,): lag.events for lag in lags}),
             gauge("ledger_books_still_seconds", "How long the books have not moved while behind",
                   ["source"], {(lag.source,): lag.still_seconds for lag in lags}),
-            gauge("ledger_parked_events", "Events that are set apart from the books",
+            gauge("ledger_parked_events", "Events that are left out of the books, and listed",
                   ["source"], {(lag.source,): lag.parked for lag in lags}),
             gauge("ledger_condition", "1 while a process reports what keeps it from its work",
                   ["source", "condition"], {(each.source, each.name): 1 for each in current}),

@@ -83,7 +83,7 @@ class Projector:
     """Versions that this process made live once: it never takes over from a newer one."""
     _log_grew: asyncio.Event = field(default_factory=asyncio.Event)
     _is_retry_due: bool = True
-    """Whether set-apart events are to be tried again: at every start, and when decided."""
+    """Whether parked events are to be tried again: at every start, and when decided."""
     _different: str = ""
     """Why rebuilt books wait for a decision, if they do."""
     _backoff: Backoff = field(default_factory=lambda: Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX))
@@ -191,7 +191,7 @@ class Projector:
         """Fold the log beside the live books, compare, and swap; return the live generation.
 
         Books that differ in rows that both have are swapped only when they hold events again that
-        were set apart, or when the settings accept the changes of another version; and never when
+        were parked, or when the settings accept the changes of another version; and never when
         they park an event that the live books contain. Raises BooksDiffer otherwise, and
         RebuildRunning while another process rebuilds.
         """
@@ -329,7 +329,7 @@ def _log_stages() -> OnProgress:
 
 
 def _is_explained(found: SourceComparison, freed: set[tuple[str, int]]) -> bool:
-    """Tell whether events that were set apart and are folded now explain every difference."""
+    """Tell whether events that were parked and are folded now explain every difference."""
     positions = {position for source, position in freed if source == found.source}
     return all(
         not difference.key

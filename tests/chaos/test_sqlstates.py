@@ -1,7 +1,7 @@
 """Law: a passing error costs no event. When it is over, the books are the fold of the log.
 
 Every class of SQLSTATE is raised by a real PostgreSQL, under load, where a stage writes: appending,
-folding, sealing, reconciling, rebuilding. What only one event causes sets that event apart, and is
+folding, sealing, reconciling, rebuilding. What only one event causes parks that event, and is
 tried again at every start and when an operator asks.
 """
 
@@ -363,8 +363,8 @@ async def test_no_real_fault_costs_an_event(tmp_path: Path) -> None:
         await check(bench)
 
 
-async def set_apart(bench: Bench, id_: str) -> list[Any]:
-    """Return the exception that lists the event of a transaction, once it is set apart."""
+async def parked(bench: Bench, id_: str) -> list[Any]:
+    """Return the exception that lists the event of a transaction, once it is parked."""
     live = await bench.live()
 
     async def listed() -> list[Any]:
@@ -397,7 +397,7 @@ async def test_what_one_row_causes_sets_that_event_apart_until_it_is_tried_again
                 body = orjson.dumps(payment(900 + place, id=id_))
                 taken = SimulatedCallback("straitsx", None, body)
                 assert await bench.storm.deliver(bench.caller, taken)
-                ((exception_id, _),) = await set_apart(bench, id_)
+                ((exception_id, _),) = await parked(bench, id_)
                 await bench.moving()
                 await bench.folded()  # all the others flow on
                 assert not await is_in_books(bench, id_)

@@ -12,7 +12,9 @@ from typing import NoReturn
 import pytest
 
 import handlers
+import projections
 from ledger import registry
+from ledger.database import copy_format
 from ledger.errors import RegistryError
 from ledger.model import Handler, Payload
 from tests import samples
@@ -119,3 +121,35 @@ def test_a_file_that_declares_nothing_refuses_to_start(folder: Path) -> None:
     (folder / "empty.py").write_text("HANDLERZ = ()\n")
     with pytest.raises(RegistryError, match=r"^handlers/empty.py declares no HANDLER and no"):
         registry.load()
+
+
+COUNTS = """
+from ledger.model import Projection, Table
+
+PROJECTION = Projection(
+    name="counts",
+    table=Table("counts", {"source": "text", "day": "date"}, key=("source", "day")),
+    rows=lambda outcome: (),
+)
+"""
+
+
+def test_a_column_of_an_unsupported_type_refuses_to_start_and_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "counts.py").write_text(COUNTS)
+    monkeypatch.setattr(projections, "__path__", [*projections.__path__, str(tmp_path)])
+    registry.load.cache_clear()
+    try:
+        with pytest.raises(
+            RegistryError, match=r"^projections/counts.py: the column day cannot have the type date"
+        ):
+            registry.load()
+    finally:
+        sys.modules.pop("projections.counts", None)
+        registry.load.cache_clear()
+
+
+@pytest.mark.parametrize("kind", registry.COLUMN_TYPES)
+def test_every_type_that_a_column_may_have_can_be_written(kind: str) -> None:
+    assert copy_format.encode([kind], [(None,)]) == b"\\N\n"

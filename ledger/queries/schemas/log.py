@@ -127,7 +127,7 @@ class Decision(Schema, frozen=True, forbid_unknown_fields=True):
         Literal["acknowledge", "keep", "retry"],
         Meta(
             description="acknowledge: seen, nothing changes; keep: the facts of the event at "
-            "`keep` apply; retry: fold again what was set apart."
+            "`keep` apply; retry: fold the parked event again."
         ),
     ]
     keep: Annotated[int | None, Meta(description="Position of the event whose facts apply.")] = None

@@ -139,7 +139,7 @@ async def _async(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("sqlstate", ["22003", "23514", "54000"])
-async def test_only_the_event_whose_values_fail_twice_is_set_apart_and_tried_at_the_next_start(
+async def test_only_the_event_whose_values_fail_twice_is_parked_and_tried_at_the_next_start(
     database: Database, sqlstate: str
 ) -> None:
     generation = await prepare_faults(database)
@@ -167,7 +167,7 @@ async def _other_generation(database: Database, generation: int) -> int | None:
     return None if found == generation else found
 
 
-async def test_a_decision_to_retry_folds_what_was_set_apart(database: Database) -> None:
+async def test_a_decision_to_retry_folds_what_was_parked(database: Database) -> None:
     generation = await prepare_faults(database)
     await set_fault(database, "22003", "contract_0002")
     async with serving(database, make_books=False) as service, projecting(database):
@@ -185,7 +185,7 @@ async def test_a_decision_to_retry_folds_what_was_set_apart(database: Database) 
         assert (await service.ask("/v1/exceptions", state="open"))["exceptions"] == []
 
 
-async def test_an_event_that_cannot_even_be_set_apart_skips_no_other(database: Database) -> None:
+async def test_an_event_that_cannot_even_be_parked_skips_no_other(database: Database) -> None:
     generation = await prepare_faults(database)
     async with database.owner() as owner:
         await owner.execute(

@@ -266,7 +266,7 @@ async def test_no_pack_is_made_that_sets_other_events_apart_than_the_books(
             "INSERT INTO parked VALUES ('straitsx', $1, 'payout', 'contract_0002', 'rows_refused')",
             position,
         )
-    with pytest.raises(BooksDisagree, match=f"event {position} of straitsx is set apart"):
+    with pytest.raises(BooksDisagree, match=f"event {position} of straitsx is parked"):
         await make_pack(service, tmp_path / "pack.tar")
     assert not (tmp_path / "pack.tar").exists()
 
