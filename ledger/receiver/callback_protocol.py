@@ -31,6 +31,8 @@ PATH: Final = re.compile(rb"/callbacks/([a-z0-9][a-z0-9_-]{0,62})(?:/([A-Za-z0-9
 HEAD_BYTES_MAX: Final = 4_096
 HEADERS_MAX: Final = 64
 END: Final = b"\r\n\r\n"
+VERSION: Final = b" HTTP/1.1"
+"""How a request line ends; llhttp reads other protocols too."""
 LEFT_TO_AIOHTTP: Final = ("Transfer-Encoding", "Expect", "Upgrade", "Trailer", "TE")
 """Header fields that change how the rest of a request is read; so may one that is repeated."""
 
@@ -47,7 +49,7 @@ class PlainCallback(msgspec.Struct, frozen=True, gc=False):
 class RequestReader:
     """Reads the requests of one connection; llhttp calls its methods `on_…`."""
 
-    __slots__ = ("_begun", "_body", "_ended", "_headers", "_parser", "_url")
+    __slots__ = ("_begun", "_body", "_ended", "_headers", "_keeps_alive", "_parser", "_url")
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
@@ -55,6 +57,7 @@ class RequestReader:
         self._body: list[bytes] = []
         self._headers: CIMultiDict[str] = CIMultiDict()
         self._begun = self._ended = 0
+        self._keeps_alive = False
 
     def on_message_begin(self) -> None:
         """Note that a request begins."""
@@ -76,8 +79,9 @@ class RequestReader:
         self._body.append(piece)
 
     def on_message_complete(self) -> None:
-        """Note that a request ends."""
+        """Note that a request ends, and whether another one may follow it."""
         self._ended += 1
+        self._keeps_alive = self._parser.should_keep_alive()
 
     def read(self, data: bytes) -> PlainCallback | None:
         """Return the callback that `data` is, whole and nothing more.
@@ -99,10 +103,10 @@ class RequestReader:
             and path is not None
             and bool(self._body)
             and parser.get_method() == METHOD.encode()
-            and parser.get_http_version() == "1.1"
+            and data[: data.find(b"\r\n")].endswith(VERSION)
             and "Host" in self._headers
             and len({name.lower() for name in self._headers}) == len(self._headers) <= HEADERS_MAX
-            and self._headers.get("Connection", "keep-alive").lower() == "keep-alive"
+            and self._keeps_alive
             and not any(name in self._headers for name in LEFT_TO_AIOHTTP)
         )
         if not is_plain:
@@ -204,6 +208,8 @@ class CallbackProtocol(asyncio.Protocol):
                 return False
             receiver.log.appenders[source.name].submit(new_event, self._answer)
         except (Refusal, Overloaded):
+            return False
+        except Exception:  # noqa: BLE001 - aiohttp's handler meets it again, logs and answers it
             return False
         self._incoming, self._new_event = incoming, new_event
         return True

@@ -38,7 +38,7 @@ from ledger.receiver.delivery_log import DeliveryLog
 from ledger.registry import UNREADABLE, ParsedCallback, Registry
 from ledger.runtime import addresses
 from ledger.runtime.metrics import RequestCounters
-from ledger.signatures.scheme import HEADER_CHARS_MAX, Scheme
+from ledger.signatures.scheme import HEADER_CHARS_MAX, Proof, Scheme
 
 LOGGER = structlog.get_logger("ledger.receive")
 
@@ -211,7 +211,7 @@ class Receiver:
             callback = self.registry.read(source.provider, incoming.path_event, body)
         new_event = callback_event(
             source.name, callback, body, received_at=now, path_event=incoming.path_event,
-            peer=incoming.peer, headers=headers_to_keep(incoming, scheme.kept(proof)),
+            peer=incoming.peer, headers=headers_to_keep(incoming, scheme, proof),
         )  # fmt: skip
         return mark_event(source, source.name, new_event)
 
@@ -311,15 +311,19 @@ def _mismatch(position: int) -> ParsedCallback:
     return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), EVENT_MISMATCH, detail)
 
 
-def headers_to_keep(incoming: Incoming, proof: Mapping[str, str]) -> str:
+def headers_to_keep(incoming: Incoming, scheme: Scheme, proof: Proof) -> str:
     """Return the headers that an event keeps as a JSON object.
 
-    `proof` is what the source's scheme keeps of its headers (`Scheme.kept`), never a secret.
+    Of the headers that the scheme reads, only what it keeps of them (`Scheme.kept`): never a
+    secret, whatever the source calls its header.
     """
-    header = incoming.headers.get
-    common = {"Content-Type": header("Content-Type"), "User-Agent": header("User-Agent")}
-    kept = {name: value[:HEADER_CHARS_MAX] for name, value in common.items() if value}
-    kept.update(proof)
+    read_by_scheme = {name.lower() for name in scheme.headers}
+    kept = {
+        name: value[:HEADER_CHARS_MAX]
+        for name in ("Content-Type", "User-Agent")
+        if name.lower() not in read_by_scheme and (value := incoming.headers.get(name))
+    }
+    kept.update(scheme.kept(proof))
     if incoming.query:
         kept["Query"] = incoming.query
     try:

@@ -23,6 +23,7 @@ REQUEST = b"\r\n".join((b"POST /callbacks/straitsx HTTP/1.1", *LINES))
 PIECES = [
     b"\r\n", b"\n", b"\r", b":", b": ", b" ", b"\t", b"0", b"2", b"+2", b"Content-Length: 2\r\n",
     b"content-length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"\x00",
+    b"Proxy-Connection: close\r\n", b"RTSP/1.1",
     b"X-A: 1\r\n", b"Host: y\r\n", b"/", b"?", b"%41", b"HTTP/1.0", b"GET", b"\xe9", b";",
     b"Expect: x\r\n", b"Xfers-Signature: a:  b \r\n", b"xfers-signature: 2\r\n", b"/name", b"{",
 ]  # fmt: skip
@@ -60,6 +61,8 @@ def test_an_ordinary_callback_takes_the_fast_path_again_and_again() -> None:
         REQUEST + REQUEST,
         REQUEST + b"P",
         REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        REQUEST.replace(b"HTTP/1.1", b"RTSP/1.1"),
+        REQUEST.replace(b"Host: x", b"Host: x\r\nProxy-Connection: close"),
         REQUEST.replace(b"POST", b"PUT"),
         REQUEST.replace(b"/callbacks/", b"/v1/"),
         REQUEST.replace(b"straitsx HTTP", b"straitsx?a=1 HTTP"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -228,3 +228,46 @@ async def test_a_stopping_service_answers_503_on_open_connections(database: Data
         assert (code, fields["connection"]) == (503, "close")
         async with database.service() as connection:
             assert await connection.fetchval(COUNT_EVENTS) == 1
+
+
+class BrokenRegistry:
+    """A registry whose handlers fail in a way that nothing foresees."""
+
+    def __init__(self, dispatch: Any) -> None:
+        self.dispatch = dispatch
+
+    def read(self, *_: Any) -> Any:
+        raise RuntimeError("a defect")
+
+
+async def test_a_defect_is_answered_500_and_recorded(database: Database) -> None:
+    async with receiving(database) as listening:
+        receiver = listening.web.app[RECEIVER]
+        receiver.registry = cast(Any, BrokenRegistry(receiver.registry.dispatch))
+        async with connected(listening.port) as (reader, writer):
+            writer.write(request(1))
+            code, _, content = await answer(reader)
+        assert (code, content["status"]) == (500, "error")
+
+        async def recorded() -> Any:
+            async with database.service() as connection:
+                return await connection.fetch("SELECT status FROM ledger.deliveries")
+
+        rows = await eventually(recorded)
+    assert [row["status"] for row in rows] == [500]
+
+
+@pytest.mark.parametrize("header", ["User-Agent", "content-type", "X-Callback-Token"])
+async def test_a_token_is_never_stored_whatever_its_header_is_called(
+    database: Database, header: str
+) -> None:
+    token = "a-token-of-the-provider-0123456789"
+    source = replace(database.settings.sources["gokart"], header=header, secrets=(token,))
+    async with receiving(database, sources={"gokart": source}) as listening:
+        async with connected(listening.port) as (reader, writer):
+            writer.write(request(1, f"{header}: {token}", path="/callbacks/gokart"))
+            code, _, _content = await answer(reader)
+        assert code == 200
+        async with database.service() as connection:
+            (row,) = await connection.fetch("SELECT * FROM ledger.events")
+    assert token not in str(dict(row))
