@@ -251,10 +251,10 @@ async def test_a_defect_is_answered_500_and_recorded(database: Database) -> None
 
         async def recorded() -> Any:
             async with database.service() as connection:
-                return await connection.fetch("SELECT status FROM ledger.deliveries")
+                return await connection.fetch("SELECT answer FROM ledger.deliveries")
 
         rows = await eventually(recorded)
-    assert [row["status"] for row in rows] == [500]
+    assert [row["answer"] for row in rows] == [500]
 
 
 @pytest.mark.parametrize("header", ["User-Agent", "content-type", "X-Callback-Token"])
