@@ -50,7 +50,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
             "bad_keep", f"keep is {shown(keep)}, no position of the log (from 1 on)"
         )
     if read.status == "keep" and keep is None:
-        raise InvalidCallback("missing_keep", "name in keep the position of the event to keep")
+        raise InvalidCallback("missing_keep", "name in keep the position of the event that stands")
     details: dict[str, JSON] = payload.texts(_TEXTS)
     return read.fact(details=details | {"resource": payload.named("resource"), "keep": keep})
 

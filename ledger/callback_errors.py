@@ -6,6 +6,8 @@ another package is no other version of the books.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class LedgerError(Exception):
     """The ledger could not do what was asked. The message says what to do next."""
@@ -23,6 +25,9 @@ class InvalidCallback(LedgerError):
 
     `reason` is a stable word (`negative_fees`), the message explains it to a person.
     """
+
+    name_in_books: ClassVar[str] = "CannotBeTrue"
+    """What books call this error beside its message; they are compared with earlier ones."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

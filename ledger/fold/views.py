@@ -60,7 +60,7 @@ class ViewFold:
         elif key in known.parked:
             self._park(event, key, "an earlier event of the stream is parked")
         elif isinstance(state, Exception):
-            self._park(event, key, f"{type(state).__name__}: {state}")
+            self._park(event, key, _cause(state))
         elif event.issue is not None:
             self._park(event, key, f"{event.issue.reason}: {event.issue.detail}")
         else:
@@ -74,7 +74,7 @@ class ViewFold:
                 if decides or not self._fold_alone(step, stream):
                     self._fold_together(step, stream)
             except Exception as error:  # noqa: BLE001 - a view's bug parks its stream only
-                self._park(event, key, f"{type(error).__name__}: {error}")
+                self._park(event, key, _cause(error))
 
     def changes(self) -> ChangeSet:
         """Return what the events folded so far change."""
@@ -202,3 +202,9 @@ class ViewFold:
             identity.resource_id, identity.status, event.received_at, event.recorded_at, fact,
             entries, opened, cleared, decided,
         )  # fmt: skip
+
+
+def _cause(error: Exception) -> str:
+    """Return what books keep of an error that parked a stream: its name and its message."""
+    name = getattr(error, "name_in_books", type(error).__name__)
+    return f"{name}: {error}"

@@ -1,0 +1,93 @@
+"""Law: what a stream's row keeps for the fold is spelled as the versions before spelled it.
+
+Books of two versions are compared column by column, this one among them: a field with another name
+would keep new books from replacing the live ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledger import registry
+from ledger.errors import InvalidCallback
+from ledger.fold.views import _cause
+
+MONEY = [
+    "kind id facts materials details idempotency_ids unknown dropped keep decided_at",
+    "status material effective_at positions event_id details flags latest",
+    "amount currency fees customer_id terms",
+]
+TIMED = ["status updated_at position customer_id details unknown"]
+STORED = {
+    "adjustment": [
+        "currency position effective_at details words", "action by note at position",
+    ],
+    "bank_account": TIMED,
+    "chain_deposit": MONEY,
+    "chain_withdrawal": MONEY,
+    "conversion": [
+        "events unknown dropped",
+        "status sent_at callback_id event_id revenue currency points member idempotency_id flags "
+        "details",
+    ],
+    "customer": TIMED,
+    "fx_payout": MONEY,
+    "limits": ["customer_id limits dropped used customers", "amount position at"],
+    "limits_request": [
+        "said unknown keep decided_at", "updated_at positions event_id customer_id",
+    ],
+    "payment": MONEY,
+    "payout": MONEY,
+    "rfi": ["status position updated_at customer_id details unknown"],
+    "statement": ["status currency details at"],
+    "statement_line": [
+        "status amount currency effective_at idempotency_id details at versions",
+    ],
+    "statement_part": ["file part parts"],
+    "swap": MONEY,
+    "user_deposit": MONEY,
+    "user_withdrawal": MONEY,
+    "virtual_account": [
+        "said unknown",
+        "first_at last_at first_position last_position event_id customer_id details",
+    ],
+}  # fmt: skip
+"""Kind → the fields of its state, then those of the types within it, in their order."""
+
+
+def spelled(kind: Any) -> Iterator[str]:
+    """Return the stored field names of a type and of the types in its fields."""
+    for part in (kind, *typing.get_args(kind)):
+        if dataclasses.is_dataclass(part) and isinstance(part, type):
+            yield " ".join(each.name for each in dataclasses.fields(part))
+        elif isinstance(part, type) and issubclass(part, msgspec.Struct):
+            yield " ".join(each.encode_name for each in msgspec.structs.fields(part))
+        else:
+            if part is not kind:
+                yield from spelled(part)
+            continue
+        for hint in typing.get_type_hints(part).values():
+            yield from spelled(hint)
+
+
+@pytest.mark.parametrize("kind", STORED)
+def test_a_stored_state_keeps_its_names_and_their_order(kind: str) -> None:
+    projection = registry.load().streams[kind]
+    assert list(dict.fromkeys(spelled(projection.state))) == STORED[kind]
+
+
+def test_every_kind_of_stream_has_its_names_written_down() -> None:
+    assert STORED.keys() == registry.load().streams.keys()
+
+
+def test_an_error_is_kept_under_the_name_that_earlier_books_have() -> None:
+    assert _cause(InvalidCallback("bad_amount", "a payment of 0")) == (
+        "CannotBeTrue: a payment of 0"
+    )
+    assert _cause(ValueError("odd")) == "ValueError: odd"
