@@ -103,7 +103,7 @@ class Envelope(Record, frozen=True):
     idempotency_id: str | None = None
     provider_at: datetime | None = None
     tail: str | None = None
-    """What tells this callback from others of its stream; None = the digest of the body."""
+    """What distinguishes this callback from others of its stream; None = the digest of the body."""
 
     def fact(
         self,
@@ -116,7 +116,7 @@ class Envelope(Record, frozen=True):
         details: Mapping[str, JSON] | None = None,
         flags: tuple[str, ...] = (),
     ) -> Fact:
-        """Return the fact of this callback: what it says, under the identity read already."""
+        """Return the fact of this callback: what it states, under the identity read already."""
         return Fact(
             self.kind, self.resource_id, self.status, self.provider_at, self.idempotency_id,
             customer_id, amount, currency, fees, terms or {}, details or {}, flags,
@@ -127,7 +127,7 @@ def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -
     """Return the envelope of a callback that names its resource in `id` and its state.
 
     A stream has one callback per state, or, when `dated`, per state and updated time. A state
-    that no document names is told apart by the body. Raises InvalidCallback `missing_id`.
+    that no document names is distinguished by the body. Raises InvalidCallback `missing_id`.
     """
     if payload.id is None:
         raise InvalidCallback("missing_id", "the callback has no id")
@@ -138,9 +138,9 @@ def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -
         tail = None
     elif dated:
         tail = f"{status}@{updated.isoformat() if updated else ''}"
-    told_at = updated or as_instant("created_at", get("created_at"))
+    provider_at = updated or as_instant("created_at", get("created_at"))
     idempotency_id = as_text("idempotency_id", get("idempotency_id"))
-    return Envelope(kind, payload.id, status, idempotency_id, told_at, tail)
+    return Envelope(kind, payload.id, status, idempotency_id, provider_at, tail)
 
 
 def flags(**raised: bool) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def flags(**raised: bool) -> tuple[str, ...]:
 
 
 class Fact(Record, frozen=True):
-    """What one callback says, in the ledger's words. Money is exact; absent is None, not zero.
+    """What one callback states, in the ledger's words. Money is exact; absent is None, not zero.
 
     Material (immutable within a stream): amount, currency, fees once known, customer, terms.
     """
@@ -177,7 +177,7 @@ class Handler:
     provider: str
     kind: str
     events: frozenset[str]
-    """The provider's event names, as they may stand in the callback URL."""
+    """The provider's event names, as they may be in the callback URL."""
     matches: Callable[[Payload], bool]
     """Whether the body itself says that it is of this type."""
     envelope: Callable[[Payload], Envelope]
@@ -233,9 +233,9 @@ RETRY = "retry"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An operator's word on a stream's trouble, itself an event of the log.
+    """An operator's decision about a stream's issues, itself an event of the log.
 
-    `keep` is the position of the event whose facts stand; None only acknowledges.
+    `keep` is the position of the event whose facts are kept; None only acknowledges.
     """
 
     reason: str
@@ -260,7 +260,7 @@ class Issue(Record, frozen=True):
 
 
 class View(Record, frozen=True):
-    """What a stream's facts say: one row of its table, its dated legs, its troubles."""
+    """What a stream's facts mean: one row of its table, its dated legs, its issues."""
 
     row: Mapping[str, Any]
     legs: tuple[Leg, ...] = ()
@@ -293,9 +293,9 @@ class FoldResult(Record, frozen=True):
     fact: Fact | None
     entries: Sequence[Entry] = ()
     opened: Sequence[tuple[str, str, Issue]] = ()
-    """(kind, resource id, trouble) of the troubles that this event brought."""
+    """(kind, resource id, issue) of the issues that this event opened."""
     cleared: Sequence[tuple[str, str, str]] = ()
-    """(kind, resource id, reason) of the troubles that this event ended."""
+    """(kind, resource id, reason) of the issues that this event cleared."""
     decided: tuple[str, str, str] | None = None
     """(exception id, action, note) when this event is an operator's decision."""
 

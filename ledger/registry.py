@@ -7,6 +7,7 @@ import pkgutil
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, Final
@@ -23,6 +24,7 @@ from ledger.model import (
     Provider,
     Record,
     StreamProjection,
+    as_currency,
     shown,
 )
 from ledger.signatures.schemes import SCHEMES
@@ -41,6 +43,10 @@ COLUMN_TYPES: Final = (
 )  # fmt: skip
 """The PostgreSQL types that a column of a projection's table may have."""
 HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+
+
+class WrongEnvelope(Exception):
+    """A handler returned what is no envelope of its kind."""
 
 
 class ParsedCallback(Record, frozen=True):
@@ -77,7 +83,10 @@ class Registry:
         return frozenset(kind for kind, view in folded if view.table.name == "transactions")
 
     def read(self, provider: str, path_event: str | None, body: bytes) -> ParsedCallback:
-        """Read a callback's envelope for appending. Never raises for what a body may hold."""
+        """Read a callback's envelope for appending. Raises for no body and no error of a handler.
+
+        What a handler fails to read, or returns wrongly, has the reason `handler_failed`.
+        """
         try:
             payload = Payload(parse(body), path_event)
         except MalformedBody as error:
@@ -85,22 +94,49 @@ class Registry:
         except InvalidCallback as error:
             return ParsedCallback(Envelope(UNREADABLE, "", UNREADABLE), UNREADABLE, error.detail)
         try:
-            envelope = self.dispatch.handler(provider, payload).envelope(payload)
+            return self._parsed(provider, payload)
         except InvalidCallback as error:
             return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), error.reason, error.detail)
+        except WrongEnvelope as error:
+            detail = str(error)
         except Exception as error:  # noqa: BLE001 - a handler's bug must not cost a callback
             detail = f"reading the envelope raised {type(error).__name__}"
-            return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), "handler_failed", detail)
+        return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), "handler_failed", detail)
+
+    def _parsed(self, provider: str, payload: Payload) -> ParsedCallback:
+        handler = self.dispatch.handler(provider, payload)
+        envelope = handler.envelope(payload)
+        _check_envelope(handler, envelope)
         is_by_url = self.dispatch.depends_on_url(provider, payload)
         if envelope.status.startswith("unknown:"):
-            detail = self._unknown(provider, envelope)
+            detail = _unknown_status(handler, envelope)
             return ParsedCallback(envelope, "unknown_status", detail, is_by_url)
         return ParsedCallback(envelope, is_by_url=is_by_url)
 
-    def _unknown(self, provider: str, envelope: Envelope) -> str:
-        known = next(h for h in self.handlers[provider] if h.kind == envelope.kind).statuses or ()
-        status = shown(envelope.status.removeprefix("unknown:"))
-        return f"no document names the status {status}, only {', '.join(sorted(known))}"
+
+def _check_envelope(handler: Handler, envelope: Any) -> None:
+    """Check that an envelope can be stored, whatever the handler returned. Raises WrongEnvelope."""
+    if not isinstance(envelope, Envelope):
+        raise WrongEnvelope(f"the handler of {handler.kind} returned no Envelope")
+    if envelope.kind != handler.kind:
+        raise WrongEnvelope(f"the handler of {handler.kind} returned an envelope of another kind")
+    for name in ("resource_id", "status", "idempotency_id", "tail"):
+        value = getattr(envelope, name)
+        is_absent = value is None and name in ("idempotency_id", "tail")
+        if not is_absent and not isinstance(value, str):
+            raise WrongEnvelope(f"the handler of {handler.kind} returned as {name} what is no text")
+    moment: Any = envelope.provider_at
+    if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
+        raise WrongEnvelope(
+            f"the handler of {handler.kind} returned as provider_at what is no time with a zone"
+        )
+
+
+def _unknown_status(handler: Handler, envelope: Envelope) -> str:
+    status = shown(envelope.status.removeprefix("unknown:"))
+    return (
+        f"no document names the status {status}, only {', '.join(sorted(handler.statuses or ()))}"
+    )
 
 
 def _modules(package: ModuleType) -> list[ModuleType]:
@@ -149,6 +185,7 @@ def _callbacks(
     """Return what the modules declare: providers by name, and each provider's handlers."""
     providers: dict[str, Provider] = {}
     declared: dict[str, list[Handler]] = {}
+    declared_in: dict[str, str] = {}
     files: dict[int, str] = {}
     for module in modules:
         provider, translated = _provider(module), _handlers(module)
@@ -164,6 +201,7 @@ def _callbacks(
                     "already; rename this one or take one of them away"
                 )
             providers[provider.name] = provider
+            declared_in[provider.name] = _file(module)
         for handler in translated:
             siblings = declared.setdefault(handler.provider, [])
             if any(other.kind == handler.kind for other in siblings):
@@ -173,13 +211,27 @@ def _callbacks(
                 )
             siblings.append(handler)
             files[id(handler)] = _file(module)
-    for name, siblings in declared.items():
-        if name not in providers and name not in INTERNAL:
+    _check_complete(declared_in, {name: files[id(own[0])] for name, own in declared.items()})
+    return providers, {name: tuple(siblings) for name, siblings in declared.items()}
+
+
+def _check_complete(provider_files: Mapping[str, str], handler_files: Mapping[str, str]) -> None:
+    """Refuse handlers without a provider and providers without handlers. Raises RegistryError.
+
+    Both map a provider's name to a file that declares it, or a handler of it.
+    """
+    for name, file in handler_files.items():
+        if name not in provider_files and name not in INTERNAL:
             raise RegistryError(
-                f"{files[id(siblings[0])]}: no file declares the provider {name}; add "
+                f"{file}: no file declares the provider {name}; add "
                 f"PROVIDER = Provider(name={name!r}, …) to handlers/{name}.py, or correct the name"
             )
-    return providers, {name: tuple(siblings) for name, siblings in declared.items()}
+    for name, file in provider_files.items():
+        if name not in handler_files:
+            raise RegistryError(
+                f"{file}: no file declares a handler of the provider {name}; add HANDLER = "
+                "Handler(…) or HANDLERS = (…, …), spelt so, or take PROVIDER away"
+            )
 
 
 def _provider(module: ModuleType) -> Provider | None:
@@ -208,7 +260,16 @@ def _problem(provider: Provider) -> str | None:
         return f"{scheme.name} has headers of its own; take away header={provider.header!r}"
     if not scheme.own_headers and not HEADER_NAME.fullmatch(provider.header):
         return f"header={provider.header!r} cannot be the name of a header; {scheme.name} needs one"
-    return None
+    return _currency_problem(provider.default_currency)
+
+
+def _currency_problem(currency: Any) -> str | None:
+    if currency is None or (isinstance(currency, str) and as_currency(currency) == currency):
+        return None
+    return (
+        f"default_currency={currency!r} is not a currency; write 2 to 12 capitals and digits, a "
+        "letter first, as SGD"
+    )
 
 
 def _handlers(module: ModuleType) -> tuple[Handler, ...]:

@@ -85,7 +85,7 @@ def send(
     scenario: str | None = None,
     count: int | None = None, sending: Sending = SENDING, json: Json = False,
 ) -> int:  # fmt: skip
-    """Post signed callbacks to a running service, as StraitsX and GoKart would.
+    """Post signed callbacks to a running service, in the providers' own formats.
 
     Without arguments: every sample of the providers' documents, in order. With --count: made-up
     callbacks of these kinds. With --scenario: stories of several callbacks that belong together.

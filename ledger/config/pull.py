@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -11,20 +12,20 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from ledger.config.conversion import convert_table
+
 ATTEMPTS_MAX: Final = 8
+CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}")
 MONTH_SECONDS: Final = 31 * 86_400
 
 
-class Pull(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Pull(msgspec.Struct, frozen=True):
     """How one provider's statements are fetched. Times are seconds."""
 
     url: str
     """The API's root, e.g. https://api.straitsx.com/v1 (StraitsX docs, account statement)."""
     key: str
-    currencies: Annotated[
-        tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z][A-Za-z0-9]{1,11}\Z")], ...],
-        Meta(min_length=1),
-    ]
+    currencies: tuple[str, ...]
     every_seconds: Annotated[float, Meta(ge=60, le=MONTH_SECONDS)]
     since: Annotated[datetime, Meta(tz=True)] | None = None
     """Where the first period begins; without it, at the midnight (UTC) before the first run."""
@@ -40,19 +41,35 @@ class Pull(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"Pull({self.url!r}, currencies={self.currencies})"
 
 
-def read_pull(table: Any, secret: Callable[[str], str]) -> Pull:
+def read_pull(table: Mapping[str, Any], secret: Callable[[str], str]) -> Pull:
     """Read the table; `secret` resolves what `key` names. Raises ValueError, naming the key."""
-    try:
-        pull = msgspec.convert(table, Pull)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"pull: {error}") from error
+    known = Pull.__struct_fields__
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise ValueError(
+            f"pull.{unknown[0]} is unknown; pull takes only {', '.join(sorted(known))}"
+        )
+    required = [field.name for field in msgspec.structs.fields(Pull) if field.required]
+    missing = [name for name in required if name not in table]
+    if missing:
+        raise ValueError(f"pull lacks {', '.join(missing)}")
+    pull = convert_table(table, Pull, secrets=("key",), prefix="pull.")
     if not _is_safe(pull.url):
-        raise ValueError(f"url {pull.url!r}: the key must only travel over https")
+        raise ValueError(f"pull.url = {pull.url!r}: the key must only travel over https")
     key = secret(pull.key)
     if not key.isascii() or not key.isprintable():
-        raise ValueError("key holds characters that no header can carry")
-    currencies = tuple(dict.fromkeys(each.upper() for each in pull.currencies))
+        raise ValueError("pull.key holds characters that no header can carry")
+    currencies = _currencies(pull.currencies)
     return msgspec.structs.replace(pull, url=pull.url.rstrip("/"), key=key, currencies=currencies)
+
+
+def _currencies(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError('pull.currencies is empty: expected texts, as ["xsgd", "xusd"]')
+    for value in values:
+        if not CURRENCY.fullmatch(value):
+            raise ValueError(f"pull.currencies: {value!r} is not a currency")
+    return tuple(dict.fromkeys(value.upper() for value in values))
 
 
 def _is_safe(url: str) -> bool:

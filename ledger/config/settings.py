@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
-import msgspec
 from msgspec import Meta
 
+from ledger.config.conversion import convert, convert_text
 from ledger.config.reconciliation import Rules
 from ledger.config.source import (
     PREFIX,
@@ -128,7 +128,7 @@ _READERS: Final[Mapping[Any, Callable[[Any], Any]]] = {
     tuple[str, ...]: to_texts,
     tuple[Network, ...]: to_networks,
 }
-"""Types that the environment writes as no library reads them; msgspec converts the others."""
+"""Types with a notation of their own; `conversion` reads the others."""
 
 
 def _shared_secrets(sources: Iterable[Source]) -> list[str]:
@@ -190,14 +190,14 @@ def _read(name: str, value: Any) -> Any:
     try:
         if reader is not None:
             return reader(value)
-        return msgspec.convert(value, kind, strict=not isinstance(value, str))
+        return convert_text(value, kind) if isinstance(value, str) else convert(value, kind)
     except (TypeError, ValueError) as error:
         given = "" if name in SECRET_SETTINGS else f"={value!r}"
         raise SettingsError(f"{PREFIX}{name.upper()}{given} is not valid: {error}") from error
 
 
 def _sources(raw: Any, environ: Mapping[str, str]) -> dict[str, Source]:
-    """Read every source; `raw` is what the file says of them, a table or their names."""
+    """Read every source; `raw` is `sources` of the file: their tables, or only their names."""
     is_named = raw is not None or PREFIX + "SOURCES" in environ
     named = environ.get(PREFIX + "SOURCES", default_sources() if raw is None else raw)
     if not isinstance(named, dict):

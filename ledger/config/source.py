@@ -1,26 +1,29 @@
-"""What `[sources.<name>]` says: one provider account, its log, how it is authenticated."""
+"""The settings of `[sources.<name>]`: one provider account, its log, how it is authenticated."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from ledger import registry
+from ledger.config.conversion import convert_table
 from ledger.config.pull import Pull, read_pull
 from ledger.config.reconciliation import Rules, rules_of
-from ledger.config.values import to_networks, to_texts, to_truth
+from ledger.config.values import to_currency, to_networks, to_texts, to_truth
 from ledger.errors import SettingsError
 from ledger.model import Provider, SourceTerms
 from ledger.signatures.scheme import TOLERANCE_SECONDS, Scheme
 from ledger.signatures.schemes import SCHEMES
 
 PREFIX: Final = "LEDGER_"
+SECRET_KEYS: Final = ("secrets", "secrets_retired", "pull")
+"""Keys of a source whose values no message may quote."""
 SOURCE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 EVENT_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """A provider's event name, as it may be in a callback URL."""
@@ -29,7 +32,7 @@ LOG_NAME: Final = re.compile(SOURCE_NAME.pattern + r"(\.statements)?")
 PAYLOAD_CURRENCY: Final = re.compile(r"[a-z_]+\.[a-z]{2,12}")
 """Which currency of which kind a wallet is named for."""
 
-Currency = Annotated[str, Meta(pattern=r"\A[A-Za-z]{2,12}\Z")]
+T = TypeVar("T")
 Position = Annotated[int, Meta(ge=0)]
 
 
@@ -97,9 +100,9 @@ class SourceTable(msgspec.Struct, frozen=True):
     tolerance_seconds: Annotated[float, Meta(ge=1, le=86_400)] | None = None
     secrets: str | list[str] = []
     secrets_retired: str | list[str] = []
-    weak_secrets: bool | str = False
+    weak_secrets: Any = False
     allow_ips: str | list[str] = []
-    currency: Currency | None = None
+    currency: Any = None
     wallets: dict[str, Any] = {}
     unsigned_until: Position = 0
     unsigned_statements_until: Position = 0
@@ -115,7 +118,8 @@ def read_source(name: str, table: Any, environ: Mapping[str, str]) -> Source:
     if not isinstance(table, dict) or set(table) - set(known):
         raise SettingsError(f"[sources.{name}] takes only {', '.join(sorted(known))}")
     try:
-        return _source(name, msgspec.convert(table, SourceTable), environ)
+        keys = convert_table(table, SourceTable, SECRET_KEYS)
+        return _source(name, keys, environ)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"[sources.{name}]: {error}") from error
 
@@ -153,7 +157,7 @@ def _source(name: str, table: SourceTable, environ: Mapping[str, str]) -> Source
     provider = _provider(name, table.provider or name)
     scheme = _scheme(table.scheme or provider.scheme)
     secrets, retired, currency = map(environ.get, variables(name))
-    to_networks(table.allow_ips)
+    _named("allow_ips", to_networks, table.allow_ips)
     source = Source(
         name=name,
         provider=provider.name,
@@ -162,9 +166,9 @@ def _source(name: str, table: SourceTable, environ: Mapping[str, str]) -> Source
         tolerance_seconds=_tolerance(scheme, table.tolerance_seconds),
         secrets=_secrets(name, secrets or table.secrets, environ),
         secrets_retired=_secrets(name, retired or table.secrets_retired, environ),
-        weak_secrets=to_truth(table.weak_secrets),
+        weak_secrets=_named("weak_secrets", to_truth, table.weak_secrets),
         allow_ips=to_texts(table.allow_ips),
-        currency=_currency(currency or table.currency),
+        currency=_currency(name, currency, table.currency),
         wallets=_wallets(table.wallets),
         unsigned_until=table.unsigned_until,
         unsigned_statements_until=table.unsigned_statements_until,
@@ -211,7 +215,7 @@ def _tolerance(scheme: type[Scheme], given: float | None) -> float:
 
 
 def _secrets(source: str, value: str | list[str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what is named as secrets; only an absent key or [] says that there are none."""
+    """Return what is named as secrets; an absent key or [] means that there are none."""
     words = to_texts(value)
     if isinstance(value, str) and not words:
         raise ValueError("its secret is empty; leave it out to take unsigned callbacks")
@@ -219,7 +223,7 @@ def _secrets(source: str, value: str | list[str], environ: Mapping[str, str]) ->
 
 
 def _secret(source: str, text: str, environ: Mapping[str, str]) -> str:
-    """Return a secret that is written out, or read it where `env:` or `file:` says that it is."""
+    """Return a secret that is written out, or the one that `env:` or `file:` refers to."""
     place, _, rest = text.partition(":")
     if place == "env":
         value = environ.get(rest, "").strip()
@@ -245,8 +249,19 @@ def _pull(
     return read_pull(table, lambda text: _secret(source, text, environ))
 
 
-def _currency(text: str | None) -> str | None:
-    return None if text is None else msgspec.convert(text, Currency).upper()
+def _currency(source: str, variable: str | None, key: Any) -> str | None:
+    """Return a source's currency, from its variable before its key."""
+    if variable:
+        return _named(_variable("CURRENCY", source), to_currency, variable)
+    return None if key is None else _named("currency", to_currency, key)
+
+
+def _named(key: str, read: Callable[[Any], T], value: Any) -> T:
+    """Read a value. Raises ValueError, which names its key."""
+    try:
+        return read(value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _wallets(table: Mapping[str, Any]) -> dict[str, str]:
@@ -255,7 +270,7 @@ def _wallets(table: Mapping[str, Any]) -> dict[str, str]:
         name = _payload_currency(key)
         if name in wallets:
             raise ValueError(f"wallets: {name!r} is named twice")
-        wallets[name] = msgspec.convert(value, Currency).upper()
+        wallets[name] = _named(f"wallets: {key}", to_currency, value)
     return wallets
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from ledger.runtime.addresses import Network, network
+
+CURRENCY: Final = re.compile(r"[A-Za-z]{2,12}")
 
 
 def to_truth(value: Any) -> bool:
     """Read true or false, in the words that people use for them."""
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if str(value).lower() not in known:
+    word = str(value).strip().lower()
+    if word not in known:
         raise ValueError("expected true or false")
-    return known[str(value).lower()]
+    return known[word]
+
+
+def to_currency(value: Any) -> str:
+    """Read a currency, in capitals or not."""
+    if not isinstance(value, str) or not CURRENCY.fullmatch(value.strip()):
+        raise ValueError(f"{value!r} is not a currency: expected 2 to 12 letters, as SGD")
+    return value.strip().upper()
 
 
 def to_texts(value: Any) -> tuple[str, ...]:

@@ -74,9 +74,9 @@ async def clock_conditions(connection: Any) -> list[Condition]:
 
 
 async def doubts(connection: Any, positions: Mapping[str, int], recorded_at: datetime) -> list[str]:
-    """Say of which sources events had arrived at `recorded_at` that a time leaves out.
+    """Return a sentence for each source that had events at `recorded_at` which a time leaves out.
 
-    `positions` says, by source, up to where that time goes.
+    `positions` maps a source to its last position at that time.
     """
     return [
         f"{source}: events after position {position} had arrived by then, but are recorded later, "

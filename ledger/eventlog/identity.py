@@ -23,8 +23,8 @@ def identity(source: str, reading: ParsedCallback, body: bytes) -> tuple[str, by
     """Return a callback's idempotency key and its event id.
 
     The key is source, kind, idempotency id, resource and the state reported. What is not understood
-    is keyed by its bytes alone, and so is what only the URL's event name tells: one signed body
-    is one event, whatever URL it is posted to.
+    is keyed by its bytes alone, and so is what only the URL's event name identifies: one signed
+    body is one event, whatever URL it is posted to.
     """
     envelope = reading.envelope
     tail = envelope.tail
@@ -41,15 +41,15 @@ def identity(source: str, reading: ParsedCallback, body: bytes) -> tuple[str, by
 
 
 def by_url_key(source: str, body: bytes) -> str:
-    """Return the idempotency key of a callback of which only the URL tells what it is."""
+    """Return the idempotency key of a callback that only the URL identifies."""
     return f"{source}/{BY_URL}///{sha256(body).hexdigest()}"
 
 
 def check_identity(source: str, row: Mapping[str, Any]) -> None:
     """Check that a stored event's id and key are those of its body. Raises Tampered.
 
-    The key begins with source, kind, idempotency id and resource, or is that of a body of which
-    only the URL gives what it is; the id is 128 bits of SHA-256 over key and body.
+    The key begins with source, kind, idempotency id and resource, or is that of a body
+    that only the URL identifies; the id is 128 bits of SHA-256 over key and body.
     """
     position, key = row["position"], row["idempotency_key"]
     if event_id(key, row["body"]) != row["event_id"]:

@@ -30,8 +30,8 @@ REGISTER_HEAD: Final = "INSERT INTO ledger.heads (source) VALUES ($1) ON CONFLIC
 async def terms_of(connection: Any, settings: Settings) -> list[SourceTerms]:
     """Return what facts and postings need to know of every source that the database has.
 
-    Of a configured source that is what the settings say, whatever the database says; of a log of
-    statements it is fixed. Of others there is only what the database says.
+    Those of a configured source come from the settings, whatever the database has; those of a log
+    of statements are fixed; those of other sources come from the database.
     """
     rows = await connection.fetch(SELECT_SOURCES)
     return [_configured(settings, row["source"]) or stored(row) for row in rows]

@@ -6,8 +6,9 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -16,7 +17,7 @@ import projections
 from ledger import registry
 from ledger.database import copy_format
 from ledger.errors import RegistryError
-from ledger.model import Handler, Payload
+from ledger.model import Envelope, Handler, Payload, changed
 from tests import samples
 
 BODY = samples.body("straitsx/05-payment-paynow")
@@ -42,6 +43,58 @@ def test_an_envelope_that_raises_is_quarantined_and_not_an_error() -> None:
         assert found.reason == "handler_failed"
         assert found.detail == "reading the envelope raised ZeroDivisionError"
         assert (found.envelope.kind, found.envelope.resource_id) == ("unknown", "")
+
+
+def returning(**changes: Any) -> registry.Registry:
+    """Return a registry in which the payment's handler returns an envelope with changes."""
+    known = registry.load()
+
+    def change(handler: Handler) -> Handler:
+        if handler.kind != "payment":
+            return handler
+
+        def envelope(payload: Payload) -> Envelope:
+            return changed(handler.envelope(payload), **changes)
+
+        return replace(handler, envelope=envelope)
+
+    payment = tuple(change(handler) for handler in known.handlers["straitsx"])
+    return replace(known, handlers={**known.handlers, "straitsx": payment})
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"resource_id": 5}, "as resource_id what is no text"),
+        ({"resource_id": None}, "as resource_id what is no text"),
+        ({"status": None}, "as status what is no text"),
+        ({"idempotency_id": 5}, "as idempotency_id what is no text"),
+        ({"tail": b""}, "as tail what is no text"),
+        ({"kind": "payout"}, "an envelope of another kind"),
+        ({"kind": "nothing", "status": "unknown:x"}, "an envelope of another kind"),
+        ({"provider_at": "2026-01-01"}, "as provider_at what is no time with a zone"),
+        ({"provider_at": datetime(2026, 1, 1)}, "as provider_at what is no time with a zone"),
+    ],
+)
+def test_a_wrong_envelope_is_quarantined_and_not_an_error(
+    changes: dict[str, Any], problem: str
+) -> None:
+    found = returning(**changes).read("straitsx", None, BODY)
+    assert found.reason == "handler_failed"
+    assert found.detail == f"the handler of payment returned {problem}"
+    assert found.envelope == Envelope("unknown", "", "unknown")
+
+
+def test_what_is_no_envelope_is_quarantined_and_not_an_error() -> None:
+    known = registry.load()
+    wrong = tuple(replace(h, envelope=lambda _: None) for h in known.handlers["straitsx"])
+    found = replace(known, handlers={"straitsx": wrong}).read("straitsx", None, BODY)
+    assert (found.reason, found.envelope.kind) == ("handler_failed", "unknown")
+
+
+def test_an_unknown_status_is_quarantined() -> None:
+    found = returning(status="unknown:paid").read("straitsx", None, BODY)
+    assert (found.reason, found.envelope.status) == ("unknown_status", "unknown:paid")
 
 
 def test_other_callbacks_are_read_as_ever() -> None:
@@ -104,6 +157,10 @@ def test_one_file_declares_a_provider_and_its_callbacks(folder: Path) -> None:
         ('PROVIDER = Provider(name="acme", scheme="standard-webhooks")', "",
          "no file declares the provider acme; add PROVIDER"),
         ('"payout"', '"payment"', "another handler translates payment of acme"),
+        ("HANDLERS = (", "HANDLRES = (", "no file declares a handler of the provider acme; add"),
+        ('webhooks")', 'webhooks", default_currency="U$D")', "default_currency='U$D' is not a"),
+        ('webhooks")', 'webhooks", default_currency="usd")', "default_currency='usd' is not a"),
+        ('webhooks")', 'webhooks", default_currency=5)', "default_currency=5 is not a currency"),
         ("HANDLERS = (", "HANDLERS = [1] or (", "HANDLERS a tuple of them"),
         ("HANDLERS = (", 'HANDLER = handler("x")\nHANDLERS = (', "keep one of them"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from ledger.signatures.schemes import SCHEMES
 SOURCE = '[sources.straitsx]\nprovider = "straitsx"\n'
 
 
+PULL = (
+    f"{SOURCE}[sources.straitsx.pull]\n"
+    'url = "https://x"\nkey = "k"\ncurrencies = ["xsgd"]\nevery_seconds = 60\n'
+)
 WEBHOOKS = SOURCE + 'scheme = "standard-webhooks"\n'
 
 
@@ -40,7 +45,7 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (SOURCE + '[sources.straitsx.wallets]\n"payouts.sgd" = "XSGD"', "payout, swap"),
         (SOURCE + '[sources.straitsx.wallets]\n"customer.sgd" = "XSGD"', "is for none of"),
         (SOURCE.replace('"straitsx"', '"acme"'), "'acme' is none of gokart, straitsx"),
-        (SOURCE.replace('"straitsx"', "5"), r"Expected `str \| null`.*provider"),
+        (SOURCE.replace('"straitsx"', "5"), "provider = 5 is not valid: expected a text"),
         (SOURCE + 'scheme = "md5"', "hmac-sha256-hex, static-token, standard-webhooks"),
         (SOURCE + "tolerance_seconds = 60", "hmac-sha256-hex carry no signed time"),
         (WEBHOOKS + "tolerance_seconds = 0", "tolerance_seconds"),
@@ -48,20 +53,33 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (WEBHOOKS + 'header = "X-Signature"', "headers of its own"),
         (WEBHOOKS + 'secrets = ["no base64!"]', "whsec_ and then base64"),
         ('[sources.gokart]\n[sources.gokart.pull]\nurl = "https://x"', "come as files only"),
-        ("port = 8081.5", "LEDGER_PORT=8081.5 is not valid: Expected `int`"),
-        ("receivers = true", "LEDGER_RECEIVERS=True is not valid: Expected `int`"),
+        ("port = 8081.5", "LEDGER_PORT=8081.5 is not valid: expected a whole number"),
+        ("receivers = true", "LEDGER_RECEIVERS=True is not valid: expected a whole number"),
         ('sources = ["straitsx", ""]', "empty"),
         ("sources = 5", "expected texts"),
         ("api_tokens = [1]", "expected texts"),
-        ("port = 65536", "LEDGER_PORT=65536 is not valid: Expected `int` <= 65535"),
-        ("receivers = 65", "LEDGER_RECEIVERS=65 is not valid: Expected `int` <= 64"),
-        ("batch_events_max = 0", "LEDGER_BATCH_EVENTS_MAX=0 is not valid: Expected `int` >= 1"),
-        ("answer_seconds_max = 0", "LEDGER_ANSWER_SECONDS_MAX=0 is not valid"),
-        ('log_format = "xml"', "LEDGER_LOG_FORMAT='xml' is not valid"),
+        ("port = 65536", "LEDGER_PORT=65536 is not valid: .* from 0 to 65535$"),
+        ("receivers = 65", "LEDGER_RECEIVERS=65 is not valid: .* from 1 to 64$"),
+        ("batch_events_max = 0", "LEDGER_BATCH_EVENTS_MAX=0 is not .* at least 1$"),
+        ("answer_seconds_max = 0", "number, above 0 and below 86400$"),
+        ("answer_seconds_max = true", "LEDGER_ANSWER_SECONDS_MAX=True is not valid"),
+        ('log_format = "xml"', "LEDGER_LOG_FORMAT='xml' is not .* one of console, json$"),
         ('swap_changed_books = "perhaps"', "LEDGER_SWAP_CHANGED_BOOKS.*true or false"),
         (SOURCE + "unsigned_until = -1", "unsigned_until"),
         (SOURCE + "unsigned_until = true", "unsigned_until"),
-        (SOURCE + 'currency = "S$"', "regex"),
+        (SOURCE + 'currency = "S$"', r"currency: 'S\$' is not a currency"),
+        (SOURCE + 'weak_secrets = "x"', "weak_secrets: expected true or false"),
+        (SOURCE + 'wallets = {"payout.sgd" = "S$"}', r"payout.sgd: 'S\$' is not a currency"),
+        (SOURCE + "wallets = 5", "wallets = 5 is not valid: expected a table"),
+        (SOURCE + "pull = 5", "pull is not valid: expected a table"),
+        (SOURCE + "pull = {}", "pull lacks url, key, currencies, every_seconds"),
+        (SOURCE + "pull = {speling = 1}", "pull takes only answer_seconds_max, attempts_max"),
+        (PULL.replace('"https://x"', "5"), "pull.url = 5 is not valid: expected a text"),
+        (PULL.replace('"https://x"', '"http://x"'), "only travel over https"),
+        (PULL.replace('["xsgd"]', '["x d"]'), "pull.currencies: 'x d' is not a currency"),
+        (PULL.replace('["xsgd"]', "[]"), "pull.currencies is empty"),
+        (PULL.replace("60", "6"), "pull.every_seconds = 6 is .* from 60 to 2678400$"),
+        (PULL + 'since = "x"', "pull.since = 'x' is not valid: expected a time with a zone"),
         (SOURCE + 'allow_ips = ["here"]', "'here' is neither an address"),
         (SOURCE + 'speling = "x"', "takes only allow_ips"),
     ],
@@ -123,6 +141,74 @@ def test_the_environment_writes_numbers_paths_and_truths_as_texts() -> None:
     assert (found.port, found.answer_seconds_max, found.data_dir) == (0, 2.5, Path("here"))
     assert (found.swap_changed_books, found.connections_per_address_max) == (True, 7)
     assert (found.log_format, found.pg_user, found.receivers) == ("json", "5", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (" 8081 ", 8081), ("8080\n", 8080), ("67_108_864", 67_108_864), ("08080", 8080),
+        ("+8081", 8081), ("1_0", 10),
+    ],
+)  # fmt: skip
+def test_whole_numbers_are_read_as_python_reads_them(
+    tmp_path: Path, text: str, number: int
+) -> None:
+    assert load({"LEDGER_BODY_BYTES_MAX": text}).body_bytes_max == number
+    assert loaded(tmp_path, f"body_bytes_max = {json.dumps(text)}").body_bytes_max == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [(" 4.5 ", 4.5), (".5", 0.5), ("5.", 5.0), ("1_0", 10.0), ("2e1", 20.0)]
+)
+def test_numbers_are_read_as_python_reads_them(text: str, number: float) -> None:
+    assert load({"LEDGER_ANSWER_SECONDS_MAX": text}).answer_seconds_max == number
+
+
+def test_blanks_around_texts_are_cut() -> None:
+    found = load({"LEDGER_LOG_FORMAT": "json\n", "LEDGER_SWAP_CHANGED_BOOKS": " yes "})
+    assert (found.log_format, found.swap_changed_books) == ("json", True)
+
+
+def test_the_file_may_write_weak_secrets_as_a_number(tmp_path: Path) -> None:
+    assert loaded(tmp_path, SOURCE + "weak_secrets = 1").sources["straitsx"].weak_secrets
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "accepted"),
+    [
+        ("LEDGER_PORT", "abc", "a whole number from 0 to 65535"),
+        ("LEDGER_PORT", "null", "a whole number from 0 to 65535"),
+        ("LEDGER_PORT", "70000", "a whole number from 0 to 65535"),
+        ("LEDGER_RECEIVERS", "2.0", "a whole number from 1 to 64"),
+        ("LEDGER_CONNECTIONS_PER_ADDRESS_MAX", "null", "a whole number, at least 1"),
+        ("LEDGER_CONNECTIONS_MAX", "true", "a whole number, at least 1"),
+        ("LEDGER_ANSWER_SECONDS_MAX", "null", "a number, above 0 and below 86400"),
+        ("LEDGER_ANSWER_SECONDS_MAX", "true", "a number, above 0 and below 86400"),
+        ("LEDGER_ANSWER_SECONDS_MAX", "nan", "a number, above 0 and below 86400"),
+        ("LEDGER_ANSWER_SECONDS_MAX", "inf", "a number, above 0 and below 86400"),
+        ("LEDGER_LOG_FORMAT", "null", "one of console, json"),
+        ("LEDGER_LOG_FORMAT", "xml", "one of console, json"),
+        ("LEDGER_SWAP_CHANGED_BOOKS", "null", "true or false"),
+    ],
+)
+def test_a_wrong_variable_is_refused_with_what_it_accepts(
+    name: str, text: str, accepted: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({name: text})
+    assert str(caught.value) == f"{name}={text!r} is not valid: expected {accepted}"
+
+
+def test_a_variable_of_blanks_is_refused() -> None:
+    for name in ("LEDGER_METRICS_TOKEN", "LEDGER_PORT"):
+        with pytest.raises(SettingsError, match=f"{name}.* is not valid: it holds only blanks"):
+            load({name: "  "})
+
+
+def test_a_wrong_currency_is_named_with_its_variable() -> None:
+    with pytest.raises(SettingsError, match=r"LEDGER_CURRENCY_GOKART: 'U\$D' is not a currency"):
+        load({"LEDGER_CURRENCY_GOKART": "U$D"})
+    assert load({"LEDGER_CURRENCY_GOKART": "sgd\n"}).sources["gokart"].currency == "SGD"
 
 
 def test_commas_more_than_needed_do_no_harm() -> None:
@@ -228,4 +314,19 @@ def test_a_database_url_that_would_be_misread_is_refused_without_quoting_it(url:
 def test_no_message_quotes_a_token(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="LEDGER_API_TOKENS") as caught:
         loaded(tmp_path, 'api_tokens = ["hush", 1]')
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SOURCE + 'secrets = ["hush", 1]',
+        SOURCE + 'secrets_retired = ["hush", 1]',
+        SOURCE + 'pull = "hush"',
+        PULL.replace('"k"', '["hush"]'),
+    ],
+)
+def test_no_message_quotes_a_secret(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"secrets|pull") as caught:
+        loaded(tmp_path, text)
     assert "hush" not in str(caught.value)
