@@ -79,7 +79,7 @@ ADVANCE_PROGRESS: Final = "UPDATE spans SET done = $2 + 1 WHERE source = $1 AND 
 # lead through all it ever had. Returns the earlier currencies of accounts that become indexed: the
 # inner DISTINCT makes every account a look-up of its own, and `source || ''` keeps the planner of a
 # young table from looking for it among all lines of the source.
-INSERT_BLOCK: Final = """
+INSERT_BLOCK: Final = f"""
 WITH hours AS MATERIALIZED (
        SELECT account, currency, date_bin('1 hour', effective_at, '2000-01-01Z') AS moment,
               sum(debits) AS debits, sum(amount) AS amount, count(*) AS lines
@@ -92,11 +92,11 @@ WITH hours AS MATERIALIZED (
         GROUP BY account HAVING sum(lines) >= $4),
      earlier AS MATERIALIZED (
        SELECT DISTINCT f.account, l.currency FROM fresh AS f
-        CROSS JOIN generate_series(0, $2::bigint >> 16) AS shards(shard)
+        CROSS JOIN generate_series(0, $2::bigint >> {SHARD_BITS}) AS shards(shard)
         CROSS JOIN LATERAL (
               SELECT DISTINCT currency FROM entries
                WHERE source || '' = $1 AND account = f.account
-                 AND (position >> 16 << 32) + hashtext(account)
+                 AND (position >> {SHARD_BITS} << 32) + hashtext(account)
                      = (shard << 32) + hashtext(f.account)
                  AND effective_at > '-infinity' AND position + 0 <= $2) AS l),
      added AS (
@@ -120,9 +120,9 @@ WITH hours AS MATERIALIZED (
          FROM hourly GROUP BY 1, 5
         ORDER BY 1, 2, 4, 5)
 SELECT account, currency FROM earlier
-"""
+"""  # noqa: S608 - made of the constant above
 # What accounts that become indexed had in the blocks before, up to position $4.
-INSERT_EARLIER_BLOCKS: Final = """
+INSERT_EARLIER_BLOCKS: Final = f"""
 WITH hours AS MATERIALIZED (
        SELECT h.id, e.span, e.moment, e.debits, e.credits
          FROM unnest($2::text[], $3::text[]) AS u(account, currency)
@@ -131,11 +131,11 @@ WITH hours AS MATERIALIZED (
               SELECT (l.position - 1) / $5::bigint AS span,
                      date_bin('1 hour', l.effective_at, '2000-01-01Z') AS moment,
                      sum(l.debits) AS debits, sum(l.debits - l.amount) AS credits
-                FROM generate_series(0, $4::bigint >> 16) AS shards(shard)
+                FROM generate_series(0, $4::bigint >> {SHARD_BITS}) AS shards(shard)
                CROSS JOIN LATERAL (
                      SELECT position, effective_at, debits, amount FROM entries
                       WHERE source || '' = $1 AND account = u.account AND currency = u.currency
-                        AND (position >> 16 << 32) + hashtext(account)
+                        AND (position >> {SHARD_BITS} << 32) + hashtext(account)
                             = (shard << 32) + hashtext(u.account)
                         AND effective_at > '-infinity' AND position + 0 <= $4) AS l
                GROUP BY 1, 2) AS e)
@@ -145,7 +145,7 @@ SELECT id, 1, 1, span, moment, debits, credits FROM hours
 SELECT id, 24, 1, span, date_bin('1 day', moment, '2000-01-01Z'), sum(debits), sum(credits)
   FROM hours GROUP BY 1, 4, 5
  ORDER BY 1, 2, 4, 5
-"""
+"""  # noqa: S608 - made of the constant above
 # $2 blocks make a wide one, of which $3 are complete.
 INSERT_WIDE_BLOCKS: Final = """
 INSERT INTO cells
@@ -164,7 +164,7 @@ SELECT u.account, u.currency FROM unnest($2::text[], $3::text[]) AS u(account, c
 """
 # $4 blocks, $5 of which make a wide one. Whole days, then the whole hours of the last day, then
 # the last hour line by line. The inner sums make every block a look-up of its own.
-SELECT_BLOCK_SUMS: Final = """
+SELECT_BLOCK_SUMS: Final = f"""
 WITH pieces AS MATERIALIZED (
        SELECT $5::bigint AS width, generate_series(0, $4::bigint / $5 - 1) AS span
         UNION ALL
@@ -190,16 +190,16 @@ SELECT h.account, h.currency, s.debits, s.credits
                         AND c.moment < date_bin('1 hour', $7::timestamptz, '2000-01-01Z')) AS whole
                UNION ALL
               SELECT whole.debits, whole.credits
-                FROM generate_series(0, $6::bigint >> 16) AS shards(shard)
+                FROM generate_series(0, $6::bigint >> {SHARD_BITS}) AS shards(shard)
                CROSS JOIN LATERAL (
                      SELECT sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
                        FROM entries AS e
                       WHERE e.source = $1 AND e.account = h.account AND e.currency = h.currency
-                        AND (e.position >> 16 << 32) + hashtext(e.account)
+                        AND (e.position >> {SHARD_BITS} << 32) + hashtext(e.account)
                             = (shard << 32) + hashtext(h.account)
                         AND e.effective_at >= date_bin('1 hour', $7::timestamptz, '2000-01-01Z')
                         AND e.effective_at <= $7 AND e.position + 0 <= $6) AS whole) AS part) AS s
-"""
+"""  # noqa: S608 - made of the constant above
 SELECT_TAIL_SUMS: Final = """
 SELECT account, currency, sum(debits) AS debits, sum(debits - amount) AS credits
   FROM entries
@@ -207,20 +207,20 @@ SELECT account, currency, sum(debits) AS debits, sum(debits - amount) AS credits
    AND account = ANY ($2::text[]) AND currency = ANY ($3::text[])
  GROUP BY account, currency
 """
-SELECT_PLAIN_SUMS: Final = """
+SELECT_PLAIN_SUMS: Final = f"""
 SELECT u.account, u.currency, s.debits, s.credits
   FROM unnest($2::text[], $3::text[]) AS u(account, currency)
  CROSS JOIN LATERAL (
        SELECT sum(whole.debits) AS debits, sum(whole.credits) AS credits
-         FROM generate_series(0, $4::bigint >> 16) AS shards(shard)
+         FROM generate_series(0, $4::bigint >> {SHARD_BITS}) AS shards(shard)
         CROSS JOIN LATERAL (
               SELECT sum(e.debits) AS debits, sum(e.debits - e.amount) AS credits
                 FROM entries AS e
                WHERE e.source = $1 AND e.account = u.account AND e.currency = u.currency
-                 AND (e.position >> 16 << 32) + hashtext(e.account)
+                 AND (e.position >> {SHARD_BITS} << 32) + hashtext(e.account)
                      = (shard << 32) + hashtext(u.account)
                  AND e.effective_at <= $5 AND e.position + 0 <= $4) AS whole) AS s
-"""
+"""  # noqa: S608 - made of the constant above
 INDEXING_SESSION: Final[Mapping[str, Any]] = {
     "synchronous_commit": "off",
     "enable_seqscan": "off",

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from ledger.books import balance_index
+from ledger.books.balance_index import SHARD_BITS
 from ledger.config.reconciliation import Rules
 from ledger.model import changed
 from ledger.reconciliation.coverage import CoveredFile, coverage_of
@@ -44,20 +45,20 @@ SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, refere
  WHERE source = $1 AND currency = $2 AND status = 'stated'
    AND effective_at >= $3 AND effective_at < $4
 """
-SELECT_MOVEMENTS: Final = """
+SELECT_MOVEMENTS: Final = f"""
 WITH moved AS (
        SELECT e.kind, e.transaction AS id, e.effective_at,
               coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'assets:wallet:%'), 0) AS net,
               coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'expenses:%'), 0) AS fee
          FROM checkpoints AS c
-        CROSS JOIN generate_series(0, c.position >> 16) AS shards(shard)
-        CROSS JOIN unnest('{assets:wallet:available,assets:wallet:held,expenses:fees,
-                            expenses:network_fees}'::text[]) AS requested(account)
+        CROSS JOIN generate_series(0, c.position >> {SHARD_BITS}) AS shards(shard)
+        CROSS JOIN unnest('{{assets:wallet:available,assets:wallet:held,expenses:fees,
+                            expenses:network_fees}}'::text[]) AS requested(account)
         CROSS JOIN LATERAL (
               SELECT kind, transaction, effective_at, amount, account FROM entries
                WHERE source = $1 AND currency = $2 AND kind <> 'adjustment'
                  AND account = requested.account
-                 AND (position >> 16 << 32) + hashtext(account)
+                 AND (position >> {SHARD_BITS} << 32) + hashtext(account)
                      = (shard << 32) + hashtext(requested.account)
                  AND effective_at >= $3 AND effective_at < $4 OFFSET 0) AS e
         WHERE c.source = $1
@@ -69,7 +70,7 @@ SELECT m.kind, m.id, m.effective_at, m.net, m.fee, t.idempotency_id,
    AND hashtextextended(t.id, 0) = hashtextextended(m.id, 0)
  WHERE m.net <> 0
  ORDER BY m.kind, m.id, m.effective_at
-"""
+"""  # noqa: S608 - made of the constant SHARD_BITS
 SELECT_NAMED: Final = """
 SELECT t.kind, t.id, t.status, t.idempotency_id, e.currency, e.effective_at,
        coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'assets:wallet:%'), 0) AS net,

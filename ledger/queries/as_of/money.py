@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ledger.books import balance_index
+from ledger.books.balance_index import SHARD_BITS
 from ledger.errors import Conflicting, NotFound
 from ledger.payload import plain
 from ledger.queries.as_of.snapshot import bound, histories_then, page, rows_then
@@ -71,14 +72,14 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
  ORDER BY position, line LIMIT $2
 """
 # $5 an account, $13 to $14 the shards of positions to read; otherwise as SELECT_LINES.
-SELECT_LINES_THEN: Final = """
+SELECT_LINES_THEN: Final = f"""
 SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS shards(shard)
  CROSS JOIN LATERAL (
        SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
               recorded_at
          FROM entries
         WHERE source = $1 AND account = $5
-          AND (position >> 16 << 32) + hashtext(account) = (shard << 32) + hashtext($5)
+          AND (position >> {SHARD_BITS} << 32) + hashtext(account) = (shard << 32) + hashtext($5)
           AND effective_at > '-infinity'
           AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
           AND $6::text IS NULL
@@ -87,7 +88,7 @@ SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS shards(shard)
           AND ($10::timestamptz IS NULL OR effective_at < $10)
           AND effective_at <= $11 AND position <= ($12::jsonb ->> $1)::bigint OFFSET 0) AS l
  ORDER BY l.position, l.line LIMIT $2
-"""
+"""  # noqa: S608 - made of the constant SHARD_BITS
 # A transaction without contradictions had the same values then as now, if it was there.
 SELECT_CANDIDATES: Final = """
 (SELECT kind, id, first_position FROM transactions

@@ -21,6 +21,7 @@ from ledger.eventlog import clocks
 from ledger.eventlog.reader import read_at
 from ledger.eventlog.sources import load_terms
 from ledger.fold.change import StreamKey
+from ledger.fold.known_streams import RELATED_MAX
 from ledger.fold.translate import translate
 from ledger.model import SourceTerms
 from ledger.queries.as_of.refold import Refold, requested_positions
@@ -59,7 +60,7 @@ SELECT x.kind, x.resource_id, x.position
                       AND p.position < x.position)
  ORDER BY 3
 """
-SELECT_LINKED_THEN: Final = """
+SELECT_LINKED_THEN: Final = f"""
 SELECT DISTINCT l.kind, l.id FROM unnest($2::text[]) AS u(link)
  CROSS JOIN LATERAL (
        SELECT links.kind, links.id FROM links
@@ -67,12 +68,12 @@ SELECT DISTINCT l.kind, l.id FROM unnest($2::text[]) AS u(link)
           AND hashtextextended(t.id, 0) = hashtextextended(links.id, 0)
         WHERE links.source = $1 AND links.link = u.link AND t.first_position <= $3
           AND hashtextextended(links.link, 0) = hashtextextended(u.link, 0)
-        ORDER BY links.kind DESC, links.id COLLATE "C" LIMIT 16) AS l
+        ORDER BY links.kind DESC, links.id COLLATE "C" LIMIT {RELATED_MAX}) AS l
  WHERE NOT EXISTS (SELECT FROM parked AS p
                     WHERE p.source = $1 AND p.kind = l.kind AND p.resource_id = l.id
                       AND hashtextextended(p.resource_id, 0) = hashtextextended(l.id, 0)
                       AND p.position <= $3)
-"""
+"""  # noqa: S608 - made of the constant RELATED_MAX
 SELECT_HISTORY_THEN: Final = """
 SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effective_at,
        h.received_at, h.recorded_at
