@@ -38,6 +38,10 @@ STATEMENT: Final = "statement"
 INTERNAL: Final = frozenset({OPERATOR, STATEMENT})
 """What handlers name as the provider of events that the service itself writes."""
 PROVIDER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+API_SCHEME: Final = "token"
+"""The name of the API's own tokens in its description, beside those of the providers."""
+LISTS: Final = frozenset({"events", "views"})
+"""Lists of the service itself, which an export would find instead of a table of that name."""
 COLUMN_TYPES: Final = (
     "text", "text[]", "bigint", "int", "numeric", "boolean", "timestamptz", "jsonb", "bytea",
 )  # fmt: skip
@@ -249,7 +253,7 @@ def _provider(module: ModuleType) -> Provider | None:
 
 def _problem(provider: Provider) -> str | None:
     """Return what is wrong with a declaration and how to correct it; None when nothing is."""
-    if provider.name in INTERNAL:
+    if provider.name in INTERNAL | {API_SCHEME}:
         return f"the provider's name {provider.name!r} is the service's own; choose another"
     if not PROVIDER_NAME.fullmatch(provider.name):
         return f"the provider's name {provider.name!r} must be lower case letters, digits, - and _"
@@ -296,6 +300,11 @@ def _declared(module: ModuleType) -> list[Projection | StreamProjection]:
             "(…, …), or PROJECTIONS = () when it only serves others"
         )
     for projection in several:
+        if projection.table.name in LISTS:
+            raise RegistryError(
+                f"{_file(module)}: the name of the table {projection.table.name} is the service's "
+                "own; choose another"
+            )
         for column, kind in projection.table.columns.items():
             if kind not in COLUMN_TYPES:
                 raise RegistryError(

@@ -123,7 +123,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": _name(route.method, route.path),
         "summary": route.summary,
         "tags": [route.tag],
-        "security": [{"token": []}, {}],
+        "security": [{registry.API_SCHEME: []}, {}],
         "parameters": [
             *(_path_param(name) for name in _IN_PATH.findall(route.path)),
             *(_query_param(param) for param in route.query),
@@ -262,14 +262,14 @@ def _service(route: ServiceRoute) -> dict[str, Any]:
         "operationId": _name("get", route.path),
         "summary": route.summary,
         "tags": ["service"],
-        "security": [{}] if route.is_open else [{"token": []}, {}],
+        "security": [{}] if route.is_open else [{registry.API_SCHEME: []}, {}],
         "responses": dict.fromkeys(route.statuses, answer),
     }
 
 
 def _security() -> dict[str, Any]:
     return {
-        "token": {
+        registry.API_SCHEME: {
             "type": "http",
             "scheme": "bearer",
             "description": "One of LEDGER_API_TOKENS; not needed where none is set.",

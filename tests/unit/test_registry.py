@@ -149,6 +149,7 @@ def test_one_file_declares_a_provider_and_its_callbacks(folder: Path) -> None:
     [
         ('"acme", scheme', '"Acme!", scheme', "'Acme!' must be lower case letters"),
         ('"acme", scheme', '"statement", scheme', "'statement' is the service's own"),
+        ('"acme", scheme', '"token", scheme', "'token' is the service's own"),
         ('"acme", scheme', '"straitsx", scheme', "the provider straitsx already"),
         ("standard-webhooks", "md5", "'md5'; use one of hmac-sha256-hex, static-token"),
         ("standard-webhooks", "static-token", "header='' cannot be the name of a header"),
@@ -191,16 +192,22 @@ PROJECTION = Projection(
 """
 
 
-def test_a_column_of_an_unsupported_type_refuses_to_start_and_names_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("date", "date", "the column day cannot have the type date"),
+        ('"counts",', '"events",', "the name of the table events is the service's own"),
+        ('"counts",', '"views",', "the name of the table views is the service's own"),
+    ],
+)
+def test_a_wrong_table_refuses_to_start_and_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, words: str
 ) -> None:
-    (tmp_path / "counts.py").write_text(COUNTS)
+    (tmp_path / "counts.py").write_text(COUNTS.replace(old, new))
     monkeypatch.setattr(projections, "__path__", [*projections.__path__, str(tmp_path)])
     registry.load.cache_clear()
     try:
-        with pytest.raises(
-            RegistryError, match=r"^projections/counts.py: the column day cannot have the type date"
-        ):
+        with pytest.raises(RegistryError, match=f"^projections/counts.py: {words}"):
             registry.load()
     finally:
         sys.modules.pop("projections.counts", None)
