@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from cyclopts import App, Parameter
@@ -194,12 +194,17 @@ def views(
         {
             "view": view["table"],
             "columns": [column["name"] for column in view["columns"]],
-            "filters": view["filters"],
+            "filters": [_filter_text(name, view["needs"]) for name in view["filters"]],
         }
         for view in document["views"]
     ]
     tables.show("views", {**document, "views": rows}, tables.console())
     return 0
+
+
+def _filter_text(name: str, needs: Mapping[str, Sequence[str]]) -> str:
+    """Return a filter's name and, in brackets, the filters that it needs."""
+    return f"{name} (with {', '.join(needs[name])})" if name in needs else name
 
 
 def _filters_of(texts: tuple[str, ...]) -> dict[str, str]:
@@ -345,7 +350,7 @@ async def _answer(
 ) -> bytes:
     import os
 
-    import orjson
+    import msgspec
 
     from ledger.client.service_client import Client, service_url
     from ledger.config.settings import load
@@ -357,10 +362,13 @@ async def _answer(
             return await client.post(path, body)
         if whole is None:
             return await client.get(path, params)
-        rows: list[Any] = []
+        # Pages are joined as they are: decoding their rows would round what JSON columns hold.
+        rows: list[msgspec.Raw] = []
         while True:
-            page = orjson.loads(await client.get(path, params))
-            rows += page[whole]
-            if not page.get("next"):
-                return orjson.dumps({**page, whole: rows})
-            params = {**params, "cursor": page["next"]}
+            raw = await client.get(path, params)
+            page = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+            rows += msgspec.json.decode(page[whole], type=list[msgspec.Raw])
+            following = msgspec.json.decode(page["next"]) if "next" in page else None
+            if not following:
+                return msgspec.json.encode({**page, whole: rows})
+            params = {**params, "cursor": following}

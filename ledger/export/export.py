@@ -186,7 +186,10 @@ async def _pages(snapshot: Snapshot, params: QueryParams, what: str) -> AsyncIte
     base, cursor = params, None
     while True:
         answer = await read(snapshot, base)
-        yield [msgspec.to_builtins(row) for row in getattr(answer, _rows_of(what))]
+        yield [
+            msgspec.to_builtins(row, builtin_types=(msgspec.Raw,))
+            for row in getattr(answer, _rows_of(what))
+        ]
         cursor = answer.next
         if cursor is None:
             return

@@ -101,7 +101,10 @@ class JsonLines:
     def write(self, rows: Sequence[Row]) -> None:
         """Write further rows."""
         self.sink.write(
-            b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+            b"".join(
+                orjson.dumps(row, default=_fragment, option=orjson.OPT_APPEND_NEWLINE)
+                for row in rows
+            )
         )
 
     def close(self) -> None:
@@ -139,8 +142,8 @@ def cell(value: Any) -> str:
             return ""
         case bool():
             return "true" if value else "false"
-        case dict() | list():
-            return orjson.dumps(value).decode()
+        case dict() | list() | msgspec.Raw():
+            return _json(value)
         case str() if value.startswith(_FORMULA) and not _AMOUNT.fullmatch(value):
             return "'" + value
         case _:
@@ -199,9 +202,20 @@ class Parquet:
             case "moment":
                 return datetime.fromisoformat(value)
             case "json":
-                return orjson.dumps(value).decode()
+                return _json(value)
             case _:
                 return value
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON: what is JSON text already stays exactly this text."""
+    return orjson.dumps(value, default=_fragment).decode()
+
+
+def _fragment(value: Any) -> Any:
+    if isinstance(value, msgspec.Raw):
+        return orjson.Fragment(bytes(value))
+    raise TypeError
 
 
 def _arrow() -> Any:

@@ -91,6 +91,7 @@ class TableList:
             columns=[ViewColumn(name, TYPES[kind][0]) for name, kind in self.columns.items()],
             key=list(self.table.key),
             filters=[param.name for param in self.params],
+            needs={name: list(each.needs) for name, each in self.filters.items() if each.needs},
         )
 
     async def read(self, snapshot: Snapshot, params: QueryParams) -> Any:
@@ -123,7 +124,8 @@ def _value(kind: str, value: Any) -> Any:
         case "numeric":
             return plain(value)
         case "jsonb":
-            return msgspec.json.decode(value)
+            # The stored text itself: decoding it would round its fractions.
+            return msgspec.Raw(value)
         case _:
             return value
 
@@ -145,7 +147,7 @@ def table_list(table: Table, *, stream: bool) -> TableList:
     columns = {name: kind for name, kind in table.columns.items() if name not in table.hidden}
     kinds = {**table.columns, **(FRAMEWORK_ORDER if stream else {})}
     _check(table, columns, kinds)
-    filters = {filter_.name: filter_ for filter_ in _filters(table)}
+    filters = _filters(table)
     row = row_type(table, columns)
     listing = Listing(
         _statement(table, columns, kinds, filters.values()),
@@ -161,6 +163,11 @@ def _check(table: Table, columns: Mapping[str, str], kinds: Mapping[str, str]) -
     for name in table.order:
         if kinds.get(name) not in ("text", *INTEGERS):
             raise _unfit(table, f"its rows cannot be listed in the order of {name}")
+    for name in table.hidden:
+        if name not in table.columns:
+            raise _unfit(table, f"hidden= names {name}, which is no column of it")
+        if name == "source" or name in table.order:
+            raise _unfit(table, f"{name} cannot be hidden: the cursors of its pages show it")
     for name in table.filters:
         if name in RESERVED or columns.get(name) not in FILTERED:
             raise _unfit(table, f"{name} cannot be a filter of its list")
@@ -173,22 +180,29 @@ def _unfit(table: Table, reason: str) -> RegistryError:
     )
 
 
-def _filters(table: Table) -> Iterable[Filter]:
+def _filters(table: Table) -> dict[str, Filter]:
     """Return the filters that an index serves: the beginning of the key, and those declared."""
+    filters = {filter_.name: filter_ for filter_ in _key_filters(table)}
+    for name in table.filters:
+        if name not in filters or filters[name].needs:
+            kind = table.columns[name]
+            filters[name] = Filter(name, kind, hashed=kind == "text")
+    return filters
+
+
+def _key_filters(table: Table) -> Iterable[Filter]:
     if table.hashed:
         # Such rows are found by the hash of their id, and then compared.
-        yield Filter("kind", table.columns["kind"], needs=("id",))
-        yield Filter("id", table.columns["id"], hashed=True)
-    else:
-        needs: tuple[str, ...] = ()
-        for name in table.key[1:]:
-            if name in RESERVED or name in table.hidden or table.columns[name] not in FILTERED:
-                break
-            yield Filter(name, table.columns[name], needs)
-            needs = (*needs, name)
-    for name in table.filters:
-        if name not in table.key:
-            yield Filter(name, table.columns[name], hashed=table.columns[name] == "text")
+        if not {"kind", "id"} & set(table.hidden):
+            yield Filter("kind", table.columns["kind"], needs=("id",))
+            yield Filter("id", table.columns["id"], hashed=True)
+        return
+    needs: tuple[str, ...] = ()
+    for name in table.key[1:]:
+        if name in RESERVED or table.columns[name] not in FILTERED:
+            return
+        yield Filter(name, table.columns[name], needs)
+        needs = (*needs, name)
 
 
 def _statement(

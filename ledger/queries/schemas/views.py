@@ -29,6 +29,10 @@ class ViewDescription(Schema, frozen=True):
     filters: Annotated[
         list[str], Meta(description="The columns that are parameters of its list, each `=value`.")
     ]
+    needs: Annotated[
+        dict[str, list[str]],
+        Meta(description="A filter that goes with others only, and the filters that it needs."),
+    ]
 
 
 class Views(Schema, frozen=True):

@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 import pytest
 
+from ledger.books.generations import schema_of
 from ledger.errors import DatabaseUnavailable, InvalidRequest, NotCaughtUp, NotFound
 from ledger.export import export
 from ledger.export import tables as export_files
@@ -122,6 +123,26 @@ async def test_a_parquet_column_with_a_longer_sum_holds_texts(
     balances = {r["account"]: r["balance"] for r in table.to_pylist() if r["currency"] == "XSGD"}
     assert str(table.schema.field("debits").type) == "string"
     assert balances["equity:merchant"].endswith("000003")
+
+
+async def test_json_of_a_view_is_answered_and_exported_as_it_is_stored(
+    service: Service, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra `analytics` is missing")
+    stored = '{"a": 0.1234567890123456789012345, "b": 123456789012345678901234567890}'
+    async with service.database.service() as connection:
+        books = schema_of(service.generation)
+        await connection.execute(f"UPDATE {books}.limits SET limits = $1", stored)
+    async with service.client.get("/v1/views/limits") as response:
+        assert f'"limits":{stored}' in await response.text()
+    lines = await exported(service, tmp_path / "x", what="limits")
+    assert f'"limits":{stored}' in lines.decode()
+    text = await exported(service, tmp_path / "x", what="limits", format="csv")
+    (row, *_) = csv.DictReader(io.StringIO(text.decode(), newline=""))
+    assert row["limits"] == stored
+    await exported(service, tmp_path / "x", what="limits", format="parquet")
+    table = await asyncio.to_thread(parquet.read_table, tmp_path / "x")
+    assert set(table.column("limits").to_pylist()) == {stored}
 
 
 async def test_events_are_exported_with_their_bytes(service: Service, tmp_path: Path) -> None:

@@ -255,6 +255,21 @@ async def test_all_follows_every_page(fake: Fake) -> None:
     assert cut.err == "ledger: there are more rows; --all shows them\n"
 
 
+async def test_all_pages_as_json_keep_every_number_as_it_came(fake: Fake) -> None:
+    row = b'{"a": 0.1234567890123456789012345}'
+    fake.answers["/v1/views/x"] = b'{"rows":[%b],"next":"c2"}' % row
+    fake.answers["c2"] = b'{"rows":[%b],"next":null}' % row
+    done = await ledger("views", "x", "--all", "--json", "--url", fake.url)
+    assert done.out.encode() == b'{"rows":[%b,%b],"next":null}\n' % (row, row)
+
+
+async def test_views_are_listed_with_the_filters_that_go_together(fake: Fake) -> None:
+    view = {"table": "x", "columns": [], "filters": ["kind", "id"], "needs": {"id": ["kind"]}}
+    fake.answers["/v1/views"] = {"views": [view], "position": {}}
+    done = await ledger("views", "--url", fake.url)
+    assert "kind, id (with kind)" in done.out
+
+
 async def test_one_thing_is_asked_for_by_source_and_quoted_id(fake: Fake) -> None:
     fake.answers["/v1/transactions/straitsx/a/b"] = PAYOUT
     done = await ledger("transactions", "straitsx", "a/b", "--url", fake.url)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from ledger.errors import InvalidRequest, MissingExtra
@@ -117,6 +118,7 @@ def test_the_content_of_a_callback_cannot_break_out_of_a_journal() -> None:
         ("-2+3", "'-2+3"), ("\t=1", "'\t=1"), ("-12.5", "-12.5"), ("-7", "-7"), (-7, "-7"),
         ("-", "'-"), ("--7", "'--7"), ("-1e9", "'-1e9"), ("a=b", "a=b"), ("", ""), (None, ""),
         (True, "true"), ({"a": "=1"}, '{"a":"=1"}'), (["x"], '["x"]'), ("12.50", "12.50"),
+        (msgspec.Raw(b'{"a": 0.1234567890123456789012345}'), '{"a": 0.1234567890123456789012345}'),
     ],
 )  # fmt: skip
 def test_no_cell_is_a_formula_and_negative_amounts_stay_amounts(value: Any, shown: str) -> None:
