@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import shlex
 import shutil
 import stat
 import subprocess
@@ -138,6 +139,34 @@ class Cluster:
     def exists(self) -> bool:
         """Whether the cluster was created completely."""
         return (self.pgdata / "PG_VERSION").is_file()
+
+    @property
+    def belongs_to_root(self) -> bool:
+        """Whether root owns it, as a cluster that an earlier version ran in a user namespace."""
+        return self.pgdata.stat().st_uid == 0
+
+    def give_to(self, account: SystemAccount) -> None:
+        """Make an account the owner of every file of the cluster; symlinks are not followed.
+
+        The directory itself comes last, so that an interrupted change is made again. Raises
+        PostgresError where the directory is a symlink or its owner cannot be changed.
+        """
+        if self.pgdata.is_symlink():
+            raise PostgresError(
+                f"{self.pgdata} is a symlink to a directory of root, and PostgreSQL does not run "
+                f"as root: make {account.name} the owner of that directory and of all in it "
+                f"(`chown -R {account.name}: {shlex.quote(str(self.pgdata.resolve()))}`)"
+            )
+        try:
+            for _, folders, files, opened in os.fwalk(self.pgdata, follow_symlinks=False):
+                for name in (*folders, *files):
+                    os.chown(name, account.uid, account.gid, dir_fd=opened, follow_symlinks=False)
+            os.chown(self.pgdata, account.uid, account.gid, follow_symlinks=False)
+        except OSError as error:
+            raise PostgresError(
+                f"the files in {self.pgdata} belong to root, and {account.name} cannot be made "
+                f"their owner: {error}"
+            ) from error
 
     def password(self, role: str) -> str:
         """Return a role's password, made at first and kept in a 0600 file."""

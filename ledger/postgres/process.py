@@ -9,7 +9,6 @@ enter the directories above.
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -59,7 +58,8 @@ class SystemAccount:
 
 
 def accounts(pgdata: Path, pg_user: str | None) -> list[SystemAccount]:
-    """List the accounts to try, best first; an existing cluster is run by its owner.
+    """List the accounts to try, best first; an existing cluster is run by its owner, unless that is
+    root.
 
     Raises PostgresError if the cluster belongs to another account than this process may use, or
     `pg_user` does not exist.
@@ -74,24 +74,9 @@ def accounts(pgdata: Path, pg_user: str | None) -> list[SystemAccount]:
             )
         return [SystemAccount(current, os.getegid(), _name(current), is_current=True)]
     ordinary = _ordinary_accounts(pg_user)
-    if owner is None:
+    if owner is None or owner.st_uid == 0:
         return ordinary
-    if owner.st_uid == 0:
-        raise PostgresError(_give_away(pgdata, ordinary))
     return [SystemAccount(owner.st_uid, owner.st_gid, _name(owner.st_uid), is_current=False)]
-
-
-def _give_away(pgdata: Path, ordinary: Sequence[SystemAccount]) -> str:
-    """Return what to do about a cluster that belongs to root, as one that an earlier version ran
-    in a user namespace does.
-    """
-    name = ordinary[0].name if ordinary else "ledger-postgres"
-    advice = "" if ordinary else f"{CREATE_ACCOUNT}; then "
-    return (
-        f"{pgdata} belongs to root, and PostgreSQL does not run as root. What to do: {advice}"
-        f"give the directory to the account that shall run PostgreSQL (`chown -R {name}: "
-        f"{shlex.quote(str(pgdata))}`) and start again; nothing else of it changes"
-    )
 
 
 def _ordinary_accounts(pg_user: str | None) -> list[SystemAccount]:

@@ -188,6 +188,8 @@ class EmbeddedPostgres:
             cluster.check_version(binaries)
         candidates = accounts(cluster.pgdata, self._pg_user)
         account, binaries = await asyncio.to_thread(choose_account, binaries, candidates)
+        if cluster.exists and cluster.belongs_to_root and not account.is_current:
+            await _give(cluster, account)
         if not cluster.exists:
             began = time.monotonic()
             await create(cluster, binaries, account)
@@ -258,6 +260,20 @@ def _server_pid(cluster: Cluster) -> int | None:
     except (FileNotFoundError, ValueError):
         return None
     return pid if pid > 0 and serves(pid, cluster.pgdata) else None
+
+
+async def _give(cluster: Cluster, account: SystemAccount) -> None:
+    """Make the account the owner of a cluster of root once no process of PostgreSQL uses it."""
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    while any_serves(cluster.pgdata):
+        if time.monotonic() > deadline:
+            raise PostgresError(
+                f"a PostgreSQL process that the ledger did not find by its pid file still uses "
+                f"{cluster.pgdata}: stop it and start again"
+            )
+        await asyncio.sleep(POLL_SECONDS)
+    await asyncio.to_thread(cluster.give_to, account)
+    _log.info("postgres_owner_changed", user=account.name, data_dir=str(cluster.data_dir))
 
 
 def _forget_stale(cluster: Cluster) -> None:

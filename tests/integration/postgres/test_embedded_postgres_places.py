@@ -21,6 +21,7 @@ from ledger.errors import PostgresError
 from ledger.postgres import binaries as postgres_binaries
 from ledger.postgres import process as postgres_process
 from ledger.postgres.server import EmbeddedPostgres, Endpoint, find_binaries
+from tests.capturing import captured_logs
 
 DEBIAN_15 = "/usr/lib/postgresql/15/bin"
 
@@ -97,31 +98,62 @@ async def test_root_serves_a_directory_that_the_servers_account_cannot_enter(
 
 
 @as_root
-async def test_a_cluster_of_root_is_refused_until_it_is_given_to_an_ordinary_account(
+async def test_a_cluster_of_root_is_given_to_an_ordinary_account_and_opens(
     tmp_path: Path,
 ) -> None:
     """An earlier version ran such clusters in a user namespace."""
     pgdata = tmp_path / "d" / "pgdata"
     async with running(tmp_path / "d") as (_, endpoint):
         await run(endpoint.service_dsn, "CREATE SCHEMA s; CREATE TABLE s.t AS SELECT 42 AS n")
-    owner = pgdata.owner()
+    owner = pgdata.stat()
     await asyncio.to_thread(subprocess.run, ["chown", "-R", "root:", pgdata], check=True)
-    with pytest.raises(PostgresError, match=f"belongs to root.*`chown -R {owner}: ") as caught:
-        await EmbeddedPostgres(tmp_path / "d").start()
-    command = str(caught.value).split("`")[1]
-    await asyncio.to_thread(subprocess.run, command, shell=True, check=True)
-    async with running(tmp_path / "d") as (server, endpoint):
-        assert uid_of(server.pid) == pgdata.stat().st_uid != 0
-        assert await value(endpoint.service_dsn, "SELECT n FROM s.t") == 42
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").touch()
+    (pgdata / "link").symlink_to(tmp_path / "outside")
+    outside = [tmp_path / "outside", tmp_path / "outside" / "file", *(tmp_path / "d").glob("*word")]
+    kept = [(path.stat().st_uid, path.stat().st_mode) for path in outside]
+    with captured_logs() as logged:
+        async with running(tmp_path / "d") as (server, endpoint):
+            assert uid_of(server.pid) == owner.st_uid != 0
+            assert await value(endpoint.service_dsn, "SELECT n FROM s.t") == 42
+            assert {path.lstat().st_uid for path in (pgdata, *pgdata.rglob("*"))} == {owner.st_uid}
+    assert "postgres_owner_changed" in [entry["event"] for entry in logged]
+    assert pgdata.stat().st_mode == owner.st_mode
+    assert [(path.stat().st_uid, path.stat().st_mode) for path in outside] == kept
+    assert len(kept) == 4
 
 
 @as_root
-def test_a_cluster_of_root_where_no_account_exists_is_refused_with_both_commands(
+async def test_a_cluster_of_root_where_no_account_exists_is_refused_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pwd, "getpwnam", no_account)
-    with pytest.raises(PostgresError, match=r"`useradd --system (\S+)`.*`chown -R \1: "):
-        postgres_process.accounts(tmp_path, None)
+    pgdata = tmp_path / "d" / "pgdata"
+    async with running(tmp_path / "d"):
+        pass
+    await asyncio.to_thread(subprocess.run, ["chown", "-R", "root:", pgdata], check=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(pwd, "getpwnam", no_account)
+        with pytest.raises(PostgresError, match=r"`useradd --system (\S+)`.*LEDGER_PG_USER=\1"):
+            await EmbeddedPostgres(tmp_path / "d").start()
+    assert {path.lstat().st_uid for path in (pgdata, *pgdata.rglob("*"))} == {0}
+
+
+@as_root
+async def test_a_cluster_of_root_that_is_a_symlink_is_refused_with_the_command(
+    tmp_path: Path,
+) -> None:
+    pgdata = tmp_path / "d" / "pgdata"
+    async with running(tmp_path / "d"):
+        pass
+    pgdata.rename(tmp_path / "disk")
+    pgdata.symlink_to(tmp_path / "disk")
+    await asyncio.to_thread(subprocess.run, ["chown", "-R", "root:", tmp_path / "disk"], check=True)
+    with pytest.raises(PostgresError, match="is a symlink to a directory of root") as caught:
+        await EmbeddedPostgres(tmp_path / "d").start()
+    command = str(caught.value).split("`")[1]
+    await asyncio.to_thread(subprocess.run, command, shell=True, check=True)
+    async with running(tmp_path / "d") as (server, _):
+        assert uid_of(server.pid) != 0
 
 
 def no_account(name: str) -> NoReturn:
