@@ -20,7 +20,7 @@ from ledger.config.settings import Settings
 from ledger.config.source import Source, secret_name
 from ledger.errors import Conflicting
 from ledger.eventlog.identity import is_statements_log, source_of
-from ledger.signatures.scheme import Proof, Scheme
+from ledger.signatures.scheme import MARK_BEGIN, Proof, Scheme
 from ledger.signatures.schemes import SELF_PROVING
 
 MARK: Final = "Ledger-Mark"
@@ -30,7 +30,6 @@ QUERY: Final = "Query"
 _OTHERS: Final = frozenset({"Content-Type", "User-Agent", QUERY, MARK})
 """Kept headers that are never a provider's signature."""
 
-_BEGIN: Final = b"callback-ledger mark 1\n"
 _CALLBACK: Final = "callback"
 
 _decode: Final = msgspec.json.Decoder(dict[str, str]).decode
@@ -62,7 +61,7 @@ def mark(secret: str, log: str, origin: str, path_event: str | None, event_id: b
     """Return an event's mark, in hex. `event_id` covers its key and body."""
     values = (log.encode(), origin.encode(), (path_event or "").encode(), event_id)
     data = b"".join(len(value).to_bytes(4, "big") + value for value in values)
-    return hmac.digest(secret.encode(), _BEGIN + data, "sha256").hex()
+    return hmac.digest(secret.encode(), MARK_BEGIN + data, "sha256").hex()
 
 
 def headers_with_mark(

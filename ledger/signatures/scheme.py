@@ -19,6 +19,12 @@ HEADER_CHARS_MAX: Final = 512
 TOLERANCE_SECONDS: Final = 300.0
 """How far a signed time may be from ours unless the source says otherwise."""
 
+MARK_BEGIN: Final = b"callback-ledger mark 1\n"
+"""How the bytes begin that this program marks with a source's secret; no provider signs them.
+
+Without this rule an event's mark would be a signature of a callback whose body is these bytes.
+"""
+
 NO_SIGNATURE: Final = "no_signature"
 BAD_SIGNATURE: Final = "bad_signature"
 STALE_TIMESTAMP: Final = "stale_timestamp"

@@ -102,6 +102,27 @@ def test_a_mark_is_of_one_event_of_one_log() -> None:
         assert doubt.kind == "unknown"
 
 
+@pytest.mark.parametrize("scheme", ["static-token", "hmac-sha256-hex"])
+@pytest.mark.parametrize("recorded", [NOW, EARLIER])
+def test_a_mark_is_no_signature_of_the_bytes_that_it_covers(
+    scheme: str, recorded: datetime
+) -> None:
+    """Whoever writes to the database can copy a mark, and knows the bytes that it covers."""
+    names = (b"gokart", b"callback", b"", b"0" * 16)
+    message = b"callback-ledger mark 1\n" + b"".join(
+        len(name).to_bytes(4, "big") + name for name in names
+    )
+    copied = orjson.loads(with_mark())["Ledger-Mark"]
+    assert copied == sign(SECRET, message)
+    for header in ("X-Signature", "Xfers-Signature"):
+        headers = orjson.dumps({header: copied}).decode()
+        row = event(headers=headers, body=message, recorded_at=recorded, event_id=b"2" * 16)
+        doubt = doubt_about("gokart", row, scheme=scheme)
+        assert doubt is not None
+        assert doubt.kind == "unknown"
+        assert doubt.is_refused is (recorded == NOW)
+
+
 def test_events_from_before_there_were_marks_are_unmarked_and_not_forged() -> None:
     doubt = doubt_about("straitsx", event(origin="operator", recorded_at=EARLIER))
     assert doubt is not None
