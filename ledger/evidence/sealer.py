@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -268,7 +269,7 @@ class Sealer:
 
 
 @contextmanager
-def sealing(dsn: str, settings: Settings) -> Iterator[None]:
-    """Seal for the length of a block."""
-    with in_thread("sealer", Sealer(dsn, settings).run):
-        yield
+def sealing(dsn: str, settings: Settings) -> Iterator[Future[None]]:
+    """Seal for the length of a block; yields what `in_thread` does."""
+    with in_thread("sealer", Sealer(dsn, settings).run) as ended:
+        yield ended

@@ -16,7 +16,9 @@ import socket
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Final
 
 import structlog
@@ -36,6 +38,8 @@ LOGGER = structlog.get_logger("ledger.service.process")
 WATCHDOG_SECONDS: Final = 10.0
 ORPHANED: Final = 70
 """The exit code of a process that the watchdog ended because its supervisor was gone."""
+WORK_ENDED: Final = 71
+"""The exit code of a process whose work in a thread has ended by itself."""
 NICENESS: Final = {"projector": 5, "evidence": BACKGROUND_NICENESS}
 """Role → niceness: answers to providers go first, then the books, then all else."""
 
@@ -67,18 +71,39 @@ async def serve_projector(settings: Settings, pipe: socket.socket) -> None:
 
 
 async def serve_evidence(settings: Settings, pipe: socket.socket) -> None:
-    """Seal, reconcile and fetch statements until SIGTERM, or the end of the supervisor."""
+    """Seal, reconcile and fetch statements until SIGTERM, or the end of the supervisor.
+
+    Ends the process with WORK_ENDED when one of these ends by itself, which it logs: the
+    supervisor then starts the process again.
+    """
     stop = _stop_event(pipe)
     dsn = settings.database_url or ""
-    reconciling = in_thread("reconciler", Reconciler(dsn, settings).run)
-    pulled = in_thread("puller", lambda: puller.run(dsn, settings))
-    with (
-        sealing(dsn, settings),
-        reconciling,
-        pulled if puller.has_pulls(settings) else nullcontext(),
-    ):
+    with ExitStack() as stack:
+        ended = [
+            stack.enter_context(sealing(dsn, settings)),
+            stack.enter_context(in_thread("reconciler", Reconciler(dsn, settings).run)),
+        ]
+        if puller.has_pulls(settings):
+            pulling = in_thread("puller", lambda: puller.run(dsn, settings))
+            ended.append(stack.enter_context(pulling))
+        for work in ended:
+            work.add_done_callback(_setter(stop))
         pipe.send(b"ready\n")
         await stop.wait()
+        has_ended = any(work.done() for work in ended)
+    if has_ended:
+        sys.exit(WORK_ENDED)
+
+
+def _setter(stop: asyncio.Event) -> Callable[[Future[None]], None]:
+    """Return a callback that sets an event of this event loop from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def set_event(_: Future[None]) -> None:
+        if not stop.is_set():
+            loop.call_soon_threadsafe(stop.set)
+
+    return set_event
 
 
 async def _report_ready(projector: Projector, pipe: socket.socket) -> None:

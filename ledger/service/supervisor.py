@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from ledger.postgres.server import EmbeddedPostgres, Endpoint
 from ledger.runtime import logs
 from ledger.runtime.event_loop import runner, wait_for
 from ledger.service.startup import Prepared, data_folder_lock, prepare, running_database
+from ledger.statements import puller
 
 LOGGER = structlog.get_logger("ledger.serve")
 
@@ -30,6 +32,14 @@ RESTART_SECONDS_MIN: Final = 0.1
 RESTART_SECONDS_MAX: Final = 5.0
 STEADY_SECONDS: Final = 10.0
 DATABASE_RETRY_SECONDS: Final = 1.0
+NEVER_STARTS: Final = frozenset(
+    {
+        errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.EPERM, errno.ENOTDIR, errno.EISDIR,
+        errno.ELOOP, errno.ENAMETOOLONG, errno.E2BIG,
+    }
+)  # fmt: skip
+"""Errors of starting a program that no later attempt gets over; all others are tried again."""
+
 ROLES: Final = ("all", "receiver", "projector", "query")
 
 
@@ -71,22 +81,29 @@ class Supervisor:
                 self.processes.append(ServiceProcess(name, (name,), ()))
 
     async def keep_running(self, process: ServiceProcess) -> None:
-        """Start a process again whenever it ends, with growing pauses, until stopping."""
+        """Start a process again whenever it ends, with growing pauses, until stopping.
+
+        Raises ProcessNotStarted when its program cannot be run at all.
+        """
         pause = RESTART_SECONDS_MIN
         loop = asyncio.get_running_loop()
         while not self.stopping.is_set():
             started = loop.time()
-            code = await self._run(process)
-            if self.stopping.is_set():
-                return
-            LOGGER.error("process_ended", name=process.name, code=code)
+            try:
+                code = await self._run(process)
+            except OSError as error:  # too many processes or files, or too little memory, for now
+                LOGGER.error("process_start_failed", name=process.name, error=str(error))
+            else:
+                if self.stopping.is_set():
+                    return
+                LOGGER.error("process_ended", name=process.name, code=code)
             if loop.time() - started > STEADY_SECONDS:
                 pause = RESTART_SECONDS_MIN
             await wait_for(self.stopping, pause)
             pause = min(pause * 2, RESTART_SECONDS_MAX)
 
     async def _run(self, process: ServiceProcess) -> int:
-        """Run a process to its end; return its exit status."""
+        """Run a process to its end; return its exit status. Raises OSError if it cannot start."""
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
@@ -109,6 +126,8 @@ class Supervisor:
                 env=dict(self.environment),
             )  # fmt: skip
         except OSError as error:
+            if error.errno not in NEVER_STARTS:
+                raise
             raise ProcessNotStarted(
                 f"the process {process.name} cannot be started with {sys.executable}: {error}; "
                 "correct it and start the service again"
@@ -182,8 +201,9 @@ def listen(settings: Settings) -> socket.socket:
 async def serve(settings: Settings, role: str) -> int:
     """Run the service until SIGINT or SIGTERM. Returns the exit code.
 
-    Raises DataFolderTaken when another service runs on its data folder, and ProcessNotStarted
-    for a process that cannot be started again, once the others are stopped.
+    Raises DataFolderTaken when another service runs on its data folder, RegistryError for a
+    handler, projection or statement API that cannot be used, and ProcessNotStarted for a process
+    that cannot be started again, once the others are stopped.
     """
     with data_folder_lock(settings, role):
         return await _serve(settings, role)
@@ -195,6 +215,8 @@ async def _serve(settings: Settings, role: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: (killing if stopping.is_set() else stopping).set())
     registry.load()  # what cannot be loaded is refused before anything is served
+    if role in ("all", "projector"):
+        puller.check_apis(settings)
     sock = listen(settings) if role != "projector" else None
     try:
         async with running_database(settings) as (endpoint, embedded):

@@ -72,6 +72,13 @@ async def run(
                 tasks.create_task(_pull_source(dsn, source, source.pull, api, now))
 
 
+def check_apis(settings: Settings, apis: Mapping[str, StatementApi] = APIS) -> None:
+    """Raise RegistryError unless every source with a pull has a provider with a known API."""
+    for source in settings.sources.values():
+        if source.pull is not None:
+            declared_api(source, apis)
+
+
 def declared_api(source: Source, apis: Mapping[str, StatementApi]) -> StatementApi:
     """Return the API that a source's provider declares. Raises RegistryError for an unknown one."""
     name = registry.load().providers[source.provider].statement_api or ""
