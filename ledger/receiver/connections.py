@@ -16,7 +16,7 @@ from operator import attrgetter
 from time import monotonic
 from typing import Any, Final, Protocol, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.typedefs import Handler
 
 from ledger.config.settings import Settings
@@ -32,6 +32,16 @@ FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: 24\r\n\r\n"
     b'{"status":"unavailable"}'
+)
+
+
+HEAD_BYTES_MAX: Final = 64 * 1024
+"""Bytes of a request's line and headers together; aiohttp limits only the number and each size."""
+
+HEAD_END: Final = b"\r\n\r\n"
+HEAD_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
+    b"Content-Length: 0\r\n\r\n"
 )
 
 
@@ -105,12 +115,32 @@ def _drop_idlest(connections: Iterable[Connection]) -> bool:
     return True
 
 
+@dataclass(slots=True)
+class HeadSize:
+    """Counts the bytes of one request's head while they arrive."""
+
+    count: int = 0
+    is_complete: bool = False
+    _last: bytes = b""
+
+    def add(self, data: bytes) -> None:
+        """Count those of the bytes that belong to the head."""
+        if self.is_complete:
+            return
+        if not self.count:
+            data = data.lstrip(b"\r\n")  # a parser skips empty lines before a request
+        end = (self._last + data).find(HEAD_END)
+        self.is_complete = end >= 0
+        self.count += len(data) if end < 0 else end + len(HEAD_END) - len(self._last)
+        self._last = (self._last + data)[1 - len(HEAD_END) :]
+
+
 class Connection(asyncio.Protocol):
     """One connection: passes on what comes, and knows whether a request is being answered."""
 
     __slots__ = (
-        "_connections", "_http", "_is_answering", "_is_over", "_make_http", "_request",
-        "_transport", "active_at", "address", "began_at", "is_proxy", "is_used", "peer",
+        "_connections", "_head", "_http", "_is_answering", "_is_over", "_make_http", "_request",
+        "_transport", "_unread", "active_at", "address", "began_at", "is_proxy", "is_used", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +152,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._request: web.BaseRequest | None = None
         """The request that aiohttp answers."""
+        self._unread: StreamReader | None = None
+        """The body of a request that was answered before all of it came."""
+        self._head = HeadSize()
         self._is_answering = False
         self._is_over = False
         """Whether the client sends no more."""
@@ -180,7 +213,28 @@ class Connection(asyncio.Protocol):
         self.active_at = monotonic()
         if self.began_at is None and not self._is_answering:
             self.began_at = self.active_at
-        self._http.data_received(data)
+            self._head = HeadSize()
+        if self._is_head_too_large(data):
+            self._refuse_head()
+        else:
+            self._http.data_received(data)
+
+    def _is_head_too_large(self, data: bytes) -> bool:
+        """Count bytes of a head; False for those of a body, even of a request already answered."""
+        if self._unread is not None and self._unread.is_eof():
+            self._unread = None
+            self._head = HeadSize()
+        if self._is_answering or self._unread is not None:
+            return False
+        self._head.add(data)
+        return self._head.count > HEAD_BYTES_MAX
+
+    def _refuse_head(self) -> None:
+        """Answer 431 and close."""
+        self._connections.leave(self)
+        if self._transport is not None:
+            self._transport.write(HEAD_TOO_LARGE)
+            self._transport.close()
 
     def eof_received(self) -> bool | None:
         """Keep open for the answer to a request that came whole; close otherwise."""
@@ -212,7 +266,9 @@ class Connection(asyncio.Protocol):
 
     def end(self) -> None:
         """Note that its answer is ready."""
-        self._request = None
+        request, self._request = self._request, None
+        if request is not None and not request.content.is_eof():
+            self._unread = request.content
         self._is_answering = False
         self.is_used = True
         self.active_at = monotonic()

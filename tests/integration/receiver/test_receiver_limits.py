@@ -17,6 +17,7 @@ import pytest
 from ledger.config.settings import Settings
 from ledger.eventlog.appender import AppendRefused, Log
 from ledger.eventlog.new_event import NewEvent
+from ledger.receiver.connections import HEAD_BYTES_MAX
 from ledger.runtime.addresses import network
 from ledger.service.web import RECEIVER, Web
 from ledger.signatures.hmac_sha256_hex import sign
@@ -168,6 +169,64 @@ async def test_headers_that_are_none_are_400(database: Database, lines: list[str
         assert status(await exchange(listening.port, request)) == 400
         assert await listening.count() == 0
         await check_serves(listening)
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000], ids=["in pieces", "at once"])
+@pytest.mark.parametrize("before", [b"", b"\r\n\r\n"], ids=["plain", "after empty lines"])
+async def test_a_head_of_many_large_headers_is_431(
+    database: Database, size: int, before: bytes
+) -> None:
+    lines = [f"X-{n}: " + "x" * 4_000 for n in range(17)]
+    request = head(*lines, f"Content-Length: {len(GOOD)}")
+    sent = before + request[: HEAD_BYTES_MAX + 1]  # no more, so that its end is an orderly one
+    async with receiving(database) as listening:
+        async with connected(listening.port) as (reader, writer), asyncio.timeout(SECONDS_MAX):
+            for start in range(0, len(sent), size):
+                writer.write(sent[start : start + size])
+                await writer.drain()
+            assert status(await reader.read()) == 431
+        assert await listening.count() == 0
+        await check_serves(listening)
+
+
+@pytest.mark.parametrize("size", [1_000, 200_000], ids=["in pieces", "at once"])
+async def test_a_large_head_and_a_large_body_within_their_limits_are_taken(
+    database: Database, size: int
+) -> None:
+    lines = [f"X-{n}: " + "x" * 4_000 for n in range(16)]
+    body = orjson.dumps(payment(1) | {"note": "y" * 100_000})
+    sent = head(*lines, f"Content-Length: {len(body)}") + body
+    async with (
+        receiving(database) as listening,
+        connected(listening.port) as (reader, writer),
+        asyncio.timeout(SECONDS_MAX),
+    ):
+        for _ in range(2):
+            for start in range(0, len(sent), size):
+                writer.write(sent[start : start + size])
+                await writer.drain()
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert status(answer) == 200, answer
+            length = re.search(rb"(?i)content-length: (\d+)", answer)
+            assert length is not None
+            await reader.readexactly(int(length[1]))
+
+
+async def test_the_rest_of_the_body_of_a_refused_request_is_not_taken_for_a_head(
+    database: Database,
+) -> None:
+    async with (
+        receiving(database) as listening,
+        connected(listening.port) as (reader, writer),
+        asyncio.timeout(SECONDS_MAX),
+    ):
+        writer.write(head("Content-Length: 200000", path="/callbacks/elsewhere"))
+        assert status(await reader.readuntil(b"\r\n\r\n")) == 404
+        for _ in range(20):
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+        writer.write(head("Content-Length: 0", "Connection: close", path="/callbacks/elsewhere"))
+        assert b" 431 " not in await reader.read()
 
 
 async def test_an_overlong_url_is_400(database: Database) -> None:
