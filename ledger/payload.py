@@ -83,8 +83,8 @@ def _find(fields: Mapping[str, JSON], node: Mapping[str, JSON], name: str) -> JS
     other = _CAMEL[name]
     if other and (twin := fields.get(other)) is not None:
         if value is not None and value != twin:
-            told = f"{named(name, value)} and {named(other, twin)} disagree"
-            raise InvalidCallback("two_values", told)
+            detail = f"{named(name, value)} and {named(other, twin)} disagree"
+            raise InvalidCallback("two_values", detail)
         return twin
     if value is None and fields is not node:
         value = node.get(name)
@@ -280,8 +280,8 @@ def as_text(name: str, value: JSON, chars_max: int = TEXT_MAX) -> str | None:
     if not isinstance(value, str):
         raise InvalidCallback("bad_" + name, f"{named(name, value)} is not a text")
     if len(value) > chars_max:
-        told = f"{named(name, value)} is longer than {chars_max} characters"
-        raise InvalidCallback("bad_" + name, told)
+        detail = f"{named(name, value)} is longer than {chars_max} characters"
+        raise InvalidCallback("bad_" + name, detail)
     return str(value)
 
 

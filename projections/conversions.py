@@ -88,7 +88,7 @@ def view(state: Conversion, related: Sequence[Conversion], terms: SourceTerms) -
     """Return the row over all events, and the legs of those that succeeded."""
     row = blank_row(state.unknown)
     if not state.events:
-        return View(row, (), _troubles(state))
+        return View(row, (), _issues(state))
     last = max(state.events.values(), key=lambda reported: reported.order)
     row |= {
         "status": last.status,
@@ -99,7 +99,7 @@ def view(state: Conversion, related: Sequence[Conversion], terms: SourceTerms) -
         "flags": sorted({flag for reported in state.events.values() for flag in reported.flags}),
         "details": _details(state, last),
     }
-    return View(row, _legs(state, terms), _troubles(state))
+    return View(row, _legs(state, terms), _issues(state))
 
 
 def _details(state: Conversion, last: Last) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _text(fact: Fact, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _troubles(state: Conversion) -> tuple[Issue, ...]:
+def _issues(state: Conversion) -> tuple[Issue, ...]:
     found = unknown.issues(state.unknown, STATUSES)
     if not state.dropped:
         return found

@@ -217,7 +217,7 @@ def _case(state: FactSet) -> Case:
     differing = _differing(state.kind, facts, materials)
     issues = [
         *unknown.issues(state.unknown, RANKS[state.kind]),
-        *_decision_troubles(state, kept, late),
+        *_decision_issues(state, kept, late),
     ]
     known_fees = [material.fees for material in materials if material.fees is not None]
     flags = {"idempotency_id_changed"} if len(state.idempotency_ids) > 1 else set()
@@ -340,7 +340,7 @@ def _contradiction(facts: Sequence[StatedFact], differing: Sequence[str]) -> str
     return f"the facts differ in {', '.join(differing)}: {places}; decide which one to keep"
 
 
-def _decision_troubles(
+def _decision_issues(
     state: FactSet, kept: StatedFact | None, late: Sequence[StatedFact]
 ) -> list[Issue]:
     found = []

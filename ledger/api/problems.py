@@ -24,7 +24,7 @@ from ledger.errors import (
 )
 from ledger.queries.schemas.log import Problem
 
-LOGGER = structlog.get_logger("ledger.query")
+LOGGER = structlog.get_logger(__name__)
 
 PROBLEM_JSON: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = "1"

@@ -79,11 +79,11 @@ class Difference:
         if self.live is None or self.rebuilt is None:
             side = "only a fold of the log has it" if self.live is None else "the log has no cause"
             return f"{self.table} {named}: {side}"
-        told = ", ".join(
+        columns = ", ".join(
             f"{name} is {_shown(self.live.get(name))}, the log says {_shown(value)}"
             for name, value in self.rebuilt.items()
         )
-        return f"{self.table} {named}: {told}"
+        return f"{self.table} {named}: {columns}"
 
     def cells(self) -> Iterator[tuple[str, Any, Any]]:
         """Yield (column, live value, rebuilt value); one without a name for a missing row."""
@@ -306,7 +306,7 @@ def _difference(
         return Difference(table, named, one, two)
     sides = [(one, _COLUMNS.decode(live or "")), (two, _COLUMNS.decode(other or ""))]
     differing = [name for name in one if sides[0][1][name] != sides[1][1][name]] or [*one]
-    # What is told alike (a number and its text within a structure) is told as it is written.
+    # What reads alike (a number and its text within a structure) is shown as it is written.
     shown = [
         {name: side[name] if one[name] != two[name] else bytes(written[name]).decode()
          for name in differing}

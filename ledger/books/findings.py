@@ -54,11 +54,12 @@ CREATE TABLE open_exceptions (
     "CREATE INDEX ON open_exceptions (source, kind, position, id)",
 )
 # $2 customers whose money or verification may have changed, $3 those whose limits may have, $4 $5
-# those whom payments and payouts name, with the first positions of these. Limits say nothing of
-# what the log told first after them. They count the days and years of Singapore (StraitsX is
-# there); those that are used in two currencies are not compared: a limit does not say in which.
-# It is planned once, perhaps while its tables are empty: OFFSET 0 makes each customer a look-up of
-# its own, `||` and coalesce keep the planner from every index but the right one.
+# those whom payments and payouts name, with the first positions of these: a later transaction of a
+# customer does not concern limits that were reported before it. Limits count the days and years of
+# Singapore (StraitsX is there); those that are used in two currencies are not compared, since a
+# limit does not name its currency. The statement is planned once, perhaps while its tables are
+# empty: OFFSET 0 makes each customer a look-up of its own, `||` and coalesce keep the planner from
+# every index but the right one.
 REFRESH: Final = f"""
 WITH people AS MATERIALIZED (
        SELECT DISTINCT u.id FROM unnest($2::text[]) AS u(id)),
@@ -73,15 +74,15 @@ WITH people AS MATERIALIZED (
      claims AS (
        SELECT DISTINCT ON (l.customer_id, c.what) l.customer_id, c.what,
               split_part(c.what, '_', 1) AS period, split_part(c.what, '_', 2) AS kind,
-              (c.told->>'amount')::numeric AS amount, (c.told->>'position')::bigint AS position,
-              (c.told->>'at')::timestamptz AS at
+              (c.used->>'amount')::numeric AS amount, (c.used->>'position')::bigint AS position,
+              (c.used->>'at')::timestamptz AS at
          FROM limited AS d
         CROSS JOIN LATERAL (SELECT * FROM limits
                              WHERE source || '' = $1 AND customer_id = d.id
                                AND hashtextextended(customer_id, 0) = hashtextextended(d.id, 0)
                             OFFSET 0) AS l
-        CROSS JOIN LATERAL jsonb_each(l.used) AS c(what, told)
-        ORDER BY l.customer_id, c.what, (c.told->>'position')::bigint DESC),
+        CROSS JOIN LATERAL jsonb_each(l.used) AS c(what, used)
+        ORDER BY l.customer_id, c.what, (c.used->>'position')::bigint DESC),
      drifts AS (
        SELECT 'limit_drift' AS reason, 'limits' AS kind, c.customer_id || ':' || c.what AS id,
               c.customer_id, ours.currency, trim_scale(c.amount - ours.amount) AS amount,

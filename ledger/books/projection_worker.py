@@ -42,7 +42,7 @@ from ledger.registry import Registry
 from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled
 from ledger.runtime.metrics import FOLD_FAILURES, FOLDED
 
-LOGGER = structlog.get_logger("ledger.worker")
+LOGGER = structlog.get_logger(__name__)
 
 YIELD_EVERY_EVENTS: Final = 50
 """After so many events the loop may run: what PostgreSQL is being sent must not wait."""

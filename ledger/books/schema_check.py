@@ -79,6 +79,6 @@ async def _books(
 
 def sentences(unlike: tuple[SchemaDifference, ...]) -> list[str]:
     """Say what is not as it should be, bounded."""
-    told = [each.how for each in unlike[:UNLIKE_MAX]]
-    more = len(unlike) - len(told)
-    return [*told, *([f"and {more} more objects"] if more else [])]
+    shown = [each.how for each in unlike[:UNLIKE_MAX]]
+    more = len(unlike) - len(shown)
+    return [*shown, *([f"and {more} more objects"] if more else [])]

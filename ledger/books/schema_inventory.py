@@ -2,7 +2,7 @@
 
 Two inventories are equal when the schemas behave alike: tables with their columns, defaults,
 constraints and indexes, row security and policies, triggers and rules, and the functions with
-their bodies. Names of books are left out of what is told (`books`), so that those of any
+their bodies. Names of books are left out of the text (`books`), so that those of any
 generation compare.
 """
 
@@ -60,7 +60,7 @@ SELECT 'column' AS kind, c.relname || '.' || a.attname AS name,
   LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
  WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
-# What is not null is told with the column; PostgreSQL 18 has constraints for it too.
+# NOT NULL is part of the column; PostgreSQL 18 has constraints for it too.
 SELECT_CONSTRAINTS: Final = """
 SELECT 'constraint' AS kind, c.conrelid::regclass::text || '.' || c.conname AS name,
        pg_get_constraintdef(c.oid) AS definition
@@ -179,7 +179,7 @@ async def taken(connection: Any, schema: str) -> dict[str, str]:
     """Return the inventory of a schema; {} when there is none."""
     found: dict[str, str] = {}
     async with connection.transaction():
-        # Names are told with their schema, whatever the session's search path is.
+        # Names are written with their schema, whatever the session's search path is.
         await connection.execute(PIN)
         for statement in STATEMENTS:
             for row in await connection.fetch(statement, schema):

@@ -28,7 +28,7 @@ from ledger.errors import DatabaseUnavailable, LedgerError, Overloaded
 from ledger.eventlog.new_event import NewEvent
 from ledger.runtime.event_loop import stop_if_cancelled
 
-LOGGER = structlog.get_logger("ledger.log")
+LOGGER = structlog.get_logger(__name__)
 
 APPEND: Final = """
 SELECT base, positions, fresh FROM ledger.append(

@@ -46,7 +46,7 @@ from ledger.runtime.background import in_thread
 from ledger.runtime.event_loop import stop_if_cancelled
 from ledger.runtime.metrics import SEALED
 
-LOGGER = structlog.get_logger("ledger.seal")
+LOGGER = structlog.get_logger(__name__)
 
 EVENTS_MAX: Final = 1_000
 """Events that one checkpoint adds at most."""

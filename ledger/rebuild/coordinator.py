@@ -58,7 +58,7 @@ from ledger.rebuild.worker_process import (
 )
 from ledger.registry import Registry
 
-LOGGER = structlog.get_logger("ledger.rebuild")
+LOGGER = structlog.get_logger(__name__)
 
 PROCESSES: Final = 2
 FOLDER: Final = "rebuild"

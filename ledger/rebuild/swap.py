@@ -197,8 +197,8 @@ class Rebuild:
 
     async def _check_terms(self) -> None:
         """Raise NoBooks when the live books have a source that could not be folded again."""
-        told = await positions_of(self.connection, self.live)
-        lost = sorted(told.keys() - {terms.source for terms in self.terms})
+        live_positions = await positions_of(self.connection, self.live)
+        lost = sorted(live_positions.keys() - {terms.source for terms in self.terms})
         if lost:
             raise NoBooks(
                 f"{lost[0]} has books, but ledger.sources does not say any more what it is; "

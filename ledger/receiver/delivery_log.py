@@ -23,7 +23,7 @@ from ledger.database.errors import EXPECTED, is_data_error
 from ledger.runtime.event_loop import stop_if_cancelled, wait_for
 from ledger.runtime.metrics import DELIVERIES_DROPPED
 
-LOGGER = structlog.get_logger("ledger.deliveries")
+LOGGER = structlog.get_logger(__name__)
 
 INSERT_DELIVERIES: Final = """
 INSERT INTO ledger.deliveries (source, at, outcome, answer, path_event, peer, reason, body_bytes)

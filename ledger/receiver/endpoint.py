@@ -40,7 +40,7 @@ from ledger.runtime import addresses
 from ledger.runtime.metrics import RequestCounters
 from ledger.signatures.scheme import HEADER_CHARS_MAX, Proof, Scheme
 
-LOGGER = structlog.get_logger("ledger.receive")
+LOGGER = structlog.get_logger(__name__)
 
 FORWARDED_FOR: Final = "X-Forwarded-For"
 FORM: Final = "application/x-www-form-urlencoded"

@@ -31,7 +31,7 @@ from ledger.reconciliation.store import delete_missing, replace_result
 from ledger.registry import STATEMENT
 from ledger.runtime.event_loop import stop_if_cancelled
 
-LOGGER = structlog.get_logger("ledger.reconcile")
+LOGGER = structlog.get_logger(__name__)
 
 SELECT_LOGS: Final = "SELECT source FROM ledger.sources WHERE provider = $1 ORDER BY source"
 NO_BITMAPS: Final = "SET LOCAL enable_bitmapscan = off"

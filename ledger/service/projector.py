@@ -33,7 +33,7 @@ from ledger.rebuild.coordinator import OnProgress
 from ledger.rebuild.swap import Rebuild, SourceComparison, exclusive_rebuild
 from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled, wait_for
 
-LOGGER = structlog.get_logger("ledger.projector")
+LOGGER = structlog.get_logger(__name__)
 
 LISTEN: Final = "ledger_log"
 CHECK_SECONDS: Final = 1.0

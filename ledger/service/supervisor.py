@@ -25,7 +25,7 @@ from ledger.runtime.event_loop import runner, wait_for
 from ledger.service.startup import Prepared, data_folder_lock, prepare, running_database
 from ledger.statements import puller
 
-LOGGER = structlog.get_logger("ledger.serve")
+LOGGER = structlog.get_logger(__name__)
 
 STOP_GRACE_SECONDS: Final = 3.0
 RESTART_SECONDS_MIN: Final = 0.1

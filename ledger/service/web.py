@@ -36,7 +36,7 @@ from ledger.registry import load
 from ledger.runtime import metrics
 from ledger.service.gauges import DatabaseGauges
 
-LOGGER = structlog.get_logger("ledger.app")
+LOGGER = structlog.get_logger(__name__)
 
 BACKLOG: Final = 1_024
 LINGER_SECONDS: Final = 2.0

@@ -26,7 +26,7 @@ from ledger.runtime.event_loop import stop_if_cancelled
 from ledger.statements.import_process import ImportOptions, import_file
 from ledger.statements.provider_api import APIS, StatementApi
 
-LOGGER = structlog.get_logger("ledger.pulling")
+LOGGER = structlog.get_logger(__name__)
 
 SELECT_IMPORTED: Final = """
 SELECT split_part(resource_id, ':', 1) AS currency,

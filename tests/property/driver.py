@@ -181,11 +181,11 @@ class Books:
         return {name: f"{amount.normalize():f}" for name, amount in found.items() if amount}
 
     def issues(self, key: StreamKey) -> list[str]:
-        """Return the reasons of the troubles that a stream has now."""
+        """Return the reasons of the issues that a stream has now."""
         return self.stored(key).issues
 
     def meaning(self) -> bytes:
-        """Return everything the books mean, as bytes: rows, dated legs, sums, troubles.
+        """Return everything the books mean, as bytes: rows, dated legs, sums, issues.
 
         Where in the log things stand is left out: it tells the order of arrival.
         """
