@@ -244,20 +244,25 @@ class Receiver:
         path, headers = request.match_info, request.headers
         return Incoming(
             path.get("source", ""), path.get("event"), request.method, headers,
-            request.rel_url.raw_query_string, self.peer(connection_of(request), headers),
+            request.rel_url.raw_query_string,
+            self.peer(connection_of(request), headers, request.remote),
             request.content_length or 0,
         )  # fmt: skip
 
-    def peer(self, connection: Connection | None, headers: Headers) -> str:
-        """Return the sender's address; X-Forwarded-For counts only from a trusted proxy."""
-        if connection is None:
-            return ""
-        if not connection.is_proxy:
+    def peer(
+        self, connection: Connection | None, headers: Headers, remote: str | None = None
+    ) -> str:
+        """Return the sender's address; X-Forwarded-For counts only from a trusted proxy.
+
+        `remote` is the other end of a connection that is none of `connections`, or has ended.
+        """
+        if connection is not None and not connection.is_proxy:
             return connection.peer
         # Every line counts: a sender can write the first, its proxy then adds another.
         forwarded_for = ",".join(headers.getall(FORWARDED_FOR, ()))
         proxies = self.settings.trusted_proxies
-        return addresses.sender(connection.peer, forwarded_for, proxies) or ""
+        nearest = remote if connection is None else connection.peer
+        return addresses.sender(nearest, forwarded_for, proxies) or ""
 
     def _unavailable(self, incoming: Incoming, error: Exception, *, is_read: bool) -> Answer:
         self._record(incoming, "failed", 503, type(error).__name__)

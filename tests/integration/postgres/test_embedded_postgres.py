@@ -294,7 +294,11 @@ async def test_a_lost_service_password_is_replaced_and_a_lost_owners_is_asked_fo
     (tmp_path / "d" / "ledger_owner.password").unlink()
     with pytest.raises(PostgresError, match=r"ledger_owner\.password is missing"):
         await EmbeddedPostgres(tmp_path / "d").start()
-    assert not postgres_process.any_serves(tmp_path / "d" / "pgdata")
+
+    async def is_stopped() -> bool:
+        return not postgres_process.any_serves(tmp_path / "d" / "pgdata")
+
+    assert await eventually(is_stopped)
 
 
 async def test_a_start_that_fails_leaves_no_server_behind(tmp_path: Path) -> None:

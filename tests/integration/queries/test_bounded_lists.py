@@ -106,7 +106,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
         reads_findings.SELECT_KEPT, reason="unverified_money", state="open"
     ),
     "one by its name": finding(
-        reads_findings.SELECT_KEPT, reason="unverified_money", expected="c4ca4238a0b923820dcc509a6f"
+        reads_findings.SELECT_KEPT, reason="unverified_money", wanted="c4ca4238a0b923820dcc509a6f"
     ),
     "exceptions": (reads_exceptions.SELECT_EXCEPTIONS, (S, PAGE, *(None,) * 6)),
     "exceptions of a reason that there is not": (
