@@ -298,7 +298,7 @@ async def test_a_lost_service_password_is_replaced_and_a_lost_owners_is_asked_fo
     async def is_stopped() -> bool:
         return not postgres_process.any_serves(tmp_path / "d" / "pgdata")
 
-    assert await eventually(is_stopped)
+    await until(is_stopped)
 
 
 async def test_a_start_that_fails_leaves_no_server_behind(tmp_path: Path) -> None:
@@ -308,10 +308,10 @@ async def test_a_start_that_fails_leaves_no_server_behind(tmp_path: Path) -> Non
     with pytest.raises(PostgresError, match="refuses the password"):
         await EmbeddedPostgres(tmp_path / "d").start()
 
-    async def nobody_left() -> bool:
+    async def none_left() -> bool:
         return not postgres_process.any_serves(tmp_path / "d" / "pgdata")
 
-    await until(nobody_left)
+    await until(none_left)
 
 
 async def test_a_server_that_cannot_start_is_an_error_with_its_own_words(tmp_path: Path) -> None:
