@@ -314,8 +314,8 @@ async def _add_indexed(
     )
 
 
-def _add(found: Sums, wanted: Sequence[Account], rows: Iterable[Mapping[str, Any]]) -> None:
-    accounts = set(wanted)
+def _add(found: Sums, requested: Sequence[Account], rows: Iterable[Mapping[str, Any]]) -> None:
+    accounts = set(requested)
     for row in rows:
         account = (row["account"], row["currency"])
         if row["debits"] is not None and account in accounts:

@@ -32,9 +32,9 @@ SELECT_PARKED: Final = """
 SELECT DISTINCT kind, resource_id FROM parked WHERE source = $1
 """
 SELECT_LINKED: Final = """
-SELECT l.link, l.kind, l.id FROM unnest($2::text[]) AS wanted(link)
- CROSS JOIN LATERAL (SELECT * FROM links WHERE source = $1 AND links.link = wanted.link
-                        AND hashtextextended(links.link, 0) = hashtextextended(wanted.link, 0)
+SELECT l.link, l.kind, l.id FROM unnest($2::text[]) AS requested(link)
+ CROSS JOIN LATERAL (SELECT * FROM links WHERE source = $1 AND links.link = requested.link
+                        AND hashtextextended(links.link, 0) = hashtextextended(requested.link, 0)
                       ORDER BY kind DESC, id COLLATE "C" LIMIT $3) AS l
 """
 

@@ -96,8 +96,8 @@ def _create(table: Table, columns: Mapping[str, str], *, stream: bool) -> tuple[
         # `kind` is there for the planner: two columns look better to it than any other index.
         create.append(f"CREATE INDEX ON {table.name} ({HASHED.format('id')}, kind)")
     for index in table.indexes:
-        wanted, _, where = index.partition(" WHERE ")
-        keyed, _, more = wanted.partition(" INCLUDE ")
+        definition, _, where = index.partition(" WHERE ")
+        keyed, _, more = definition.partition(" INCLUDE ")
         included = f" INCLUDE ({more})" if more else ""
         condition = f" WHERE {where}" if where else ""
         create.append(f"CREATE INDEX ON {table.name} ({keyed}){included}{condition}")

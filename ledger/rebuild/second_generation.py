@@ -52,10 +52,10 @@ async def second_generation(
     async with database.connected(dsn, seconds_max=300) as connection:
         live = await connection.fetchrow(SELECT_LIVE)
         targets = await folded_positions(connection, int(live["generation"]))
-        wanted = {source: targets.get(source, 0) for source in sources}
+        until = {source: targets.get(source, 0) for source in sources}
         try:
             made, _ = await build_generation(
-                dsn, settings, registry, version, wanted, on_progress=on_progress
+                dsn, settings, registry, version, until, on_progress=on_progress
             )
             yield made
         finally:

@@ -9,50 +9,22 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import asyncpg
 import pytest
 
 from ledger.errors import PostgresError
 from ledger.postgres import binaries as postgres_binaries
 from ledger.postgres import process as postgres_process
-from ledger.postgres.server import EmbeddedPostgres, Endpoint, find_binaries
+from ledger.postgres.server import EmbeddedPostgres, find_binaries
 from tests.capturing import captured_logs
+from tests.integration.postgres.test_embedded_postgres import run, running, value
 
 DEBIAN_15 = "/usr/lib/postgresql/15/bin"
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
-
-
-@asynccontextmanager
-async def running(
-    data_dir: Path, *, pg_bin: str | None = None, pg_user: str | None = None
-) -> AsyncIterator[tuple[EmbeddedPostgres, Endpoint]]:
-    server = EmbeddedPostgres(data_dir, pg_bin=pg_bin, pg_user=pg_user)
-    try:
-        yield server, await server.start()
-    finally:
-        await server.stop()
-
-
-async def value(dsn: str, query: str, *arguments: object) -> object:
-    connection = await asyncpg.connect(dsn, timeout=5)
-    try:
-        return await connection.fetchval(query, *arguments)
-    finally:
-        await connection.close()
-
-
-async def run(dsn: str, script: str) -> None:
-    connection = await asyncpg.connect(dsn, timeout=5)
-    try:
-        await connection.execute(script)
-    finally:
-        await connection.close()
 
 
 def copies_in(directory: Path) -> list[Path]:
