@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from itertools import compress
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -33,6 +33,7 @@ from ledger.payload import (
 )
 
 __all__ = [
+    "ATTRIBUTE",
     "JSON",
     "YEARS",
     "Decision",
@@ -45,6 +46,7 @@ __all__ = [
     "Issue",
     "Leg",
     "Number",
+    "OwnerRule",
     "Payload",
     "Projection",
     "Provider",
@@ -81,6 +83,18 @@ changed = msgspec.structs.replace
 """Return a record with some fields changed, as `dataclasses.replace` does for dataclasses."""
 
 
+class OwnerRule(Record, frozen=True):
+    """How a source's payouts name their customer: in a text that we gave the provider."""
+
+    field: str
+    """Which text: `idempotency_id`, `external_reference` or `payout_invoice_id`."""
+    match: str
+    """A regular expression with one group, the customer's id, for `re.search` in the text.
+
+    An empty group names no customer.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class SourceTerms:
     """What the operator configured about one source that its facts and postings need."""
@@ -91,6 +105,10 @@ class SourceTerms:
     """The currency of a provider whose callbacks name none (GoKart's revenue)."""
     wallets: Mapping[str, str] = field(default_factory=dict)
     """`"<kind>.<currency, lower case>"` → the wallet's currency, upper case."""
+    owner_of: OwnerRule | None = None
+    """Whose money a payout is that names no customer; None = the merchant's."""
+    date_by: str = "creation"
+    """When a state without a time of its own was reached: `creation` or `receipt`."""
 
 
 class Envelope(Record, frozen=True):
@@ -231,16 +249,23 @@ RETRY = "retry"
 """The decision to fold again what was parked: it changes no stream and closes nothing."""
 
 
+ATTRIBUTE: Final = "attribute"
+"""The decision that names the customer of a transaction, or takes that back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An operator's decision about a stream's issues, itself an event of the log.
+    """An operator's decision about a stream, itself an event of the log.
 
-    `keep` is the position of the event whose facts are kept; None only acknowledges.
+    To keep: `keep` is the position of the event whose facts are kept; None only acknowledges. To
+    attribute: `customer_id` is whose transaction it is; None takes earlier ones back.
     """
 
     reason: str
     keep: int | None
     position: int
+    action: str = "keep"
+    customer_id: str | None = None
 
 
 class Leg(Record, frozen=True, order=True, array_like=True):

@@ -37,7 +37,7 @@ _PROJECT: Final = frozenset({"handlers", "projections", "ledger"})
 def current_version(terms: Iterable[SourceTerms]) -> str:
     """Return the version of the books that this program folds under these terms: 16 hex digits."""
     settings = "|".join(
-        f"{t.source}:{t.provider}:{t.currency}:{sorted(t.wallets.items())}"
+        f"{t.source}:{t.provider}:{t.currency}:{sorted(t.wallets.items())}:{t.owner_of}:{t.date_by}"
         for t in sorted(terms, key=lambda t: t.source)
         if t.provider != registry.STATEMENT  # they come with the first import and have no terms
     )

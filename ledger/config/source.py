@@ -6,18 +6,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from ledger import registry
 from ledger.config.conversion import convert_table
+from ledger.config.owner_rule import read_owner_rule
 from ledger.config.pull import Pull, read_pull
 from ledger.config.reconciliation import Rules, rules_of
 from ledger.config.values import to_currency, to_networks, to_texts, to_truth
 from ledger.errors import SettingsError
-from ledger.model import Provider, SourceTerms
+from ledger.model import OwnerRule, Provider, SourceTerms
 from ledger.signatures.scheme import TOLERANCE_SECONDS, Scheme
 from ledger.signatures.schemes import SCHEMES
 
@@ -62,6 +63,10 @@ class Source:
     """The name of the signature scheme; "" = that of the provider."""
     tolerance_seconds: float = TOLERANCE_SECONDS
     """How far the signed time of a callback may be from ours, if its scheme signs one."""
+    owner_of: OwnerRule | None = None
+    """How its payouts name their customer."""
+    date_by: str = "creation"
+    """When a state without a time of its own was reached: `creation` or `receipt`."""
     is_assumed: bool = False
     """Whether no setting names the source, which is there because every service has it."""
 
@@ -88,7 +93,9 @@ class Source:
     def terms(self) -> SourceTerms:
         """What facts and postings of this source need to know."""
         currency = self.currency or self.default_currency
-        return SourceTerms(self.name, self.provider, currency, dict(self.wallets))
+        return SourceTerms(
+            self.name, self.provider, currency, dict(self.wallets), self.owner_of, self.date_by
+        )
 
 
 class SourceTable(msgspec.Struct, frozen=True):
@@ -104,6 +111,8 @@ class SourceTable(msgspec.Struct, frozen=True):
     allow_ips: str | list[str] = []
     currency: Any = None
     wallets: dict[str, Any] = {}
+    owner_of: dict[str, Any] | None = None
+    date_by: Literal["creation", "receipt"] = "creation"
     unsigned_until: Position = 0
     unsigned_statements_until: Position = 0
     reconcile: dict[str, Any] = {}
@@ -170,6 +179,8 @@ def _source(name: str, table: SourceTable, environ: Mapping[str, str]) -> Source
         allow_ips=to_texts(table.allow_ips),
         currency=_currency(name, currency, table.currency),
         wallets=_wallets(table.wallets),
+        owner_of=None if table.owner_of is None else read_owner_rule(table.owner_of),
+        date_by=table.date_by,
         unsigned_until=table.unsigned_until,
         unsigned_statements_until=table.unsigned_statements_until,
         reconcile=rules_of(table.reconcile),

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 
 from ledger.config.settings import Settings
 from ledger.eventlog.identity import is_statements_log, source_of
-from ledger.model import SourceTerms
+from ledger.model import OwnerRule, SourceTerms
 from ledger.registry import STATEMENT
 
 SELECT_SOURCES: Final = """
-SELECT source, provider, currency, wallets::text FROM ledger.sources ORDER BY source
+SELECT source, provider, currency, wallets::text, owner_field, owner_match, date_by
+  FROM ledger.sources ORDER BY source
 """
 ADD_SOURCE: Final = """
-INSERT INTO ledger.sources (source, provider, currency, wallets) VALUES ($1, $2, $3, $4)
+INSERT INTO ledger.sources
+       (source, provider, currency, wallets, owner_field, owner_match, date_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (source) DO NOTHING
 """
 REGISTER_SOURCE: Final = """
-INSERT INTO ledger.sources (source, provider, currency, wallets) VALUES ($1, $2, $3, $4)
+INSERT INTO ledger.sources
+       (source, provider, currency, wallets, owner_field, owner_match, date_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (source) DO UPDATE
-   SET provider = EXCLUDED.provider, currency = EXCLUDED.currency, wallets = EXCLUDED.wallets
+   SET provider = EXCLUDED.provider, currency = EXCLUDED.currency, wallets = EXCLUDED.wallets,
+       owner_field = EXCLUDED.owner_field, owner_match = EXCLUDED.owner_match,
+       date_by = EXCLUDED.date_by
 """
 REGISTER_HEAD: Final = "INSERT INTO ledger.heads (source) VALUES ($1) ON CONFLICT DO NOTHING"
 
@@ -52,9 +59,11 @@ def _configured(settings: Settings, source: str) -> SourceTerms | None:
 
 def stored(row: Any) -> SourceTerms:
     """Return the terms that a row of ledger.sources has."""
+    field, match = row["owner_field"], row["owner_match"]
     return SourceTerms(
-        row["source"], row["provider"], row["currency"], orjson.loads(row["wallets"])
-    )
+        row["source"], row["provider"], row["currency"], orjson.loads(row["wallets"]),
+        None if field is None else OwnerRule(field, match), row["date_by"],
+    )  # fmt: skip
 
 
 async def changed_terms(connection: Any, settings: Settings) -> list[tuple[str, str]]:
@@ -67,7 +76,7 @@ async def changed_terms(connection: Any, settings: Settings) -> list[tuple[str, 
             how = ", ".join(
                 f"{name} is {getattr(there, name)!r} in ledger.sources, "
                 f"{getattr(here, name)!r} by the settings"
-                for name in ("provider", "currency", "wallets")
+                for name in ("provider", "currency", "wallets", "owner_of", "date_by")
                 if getattr(there, name) != getattr(here, name)
             )
             found.append((source, how))
@@ -84,8 +93,9 @@ async def register(
     statement = REGISTER_SOURCE if decides else ADD_SOURCE
     for source in settings.sources.values():
         terms = source.terms
-        wallets: Mapping[str, str] = terms.wallets
+        owner = terms.owner_of
         await connection.execute(
-            statement, terms.source, terms.provider, terms.currency, encode(wallets)
-        )
+            statement, terms.source, terms.provider, terms.currency, encode(terms.wallets),
+            owner and owner.field, owner and owner.match, terms.date_by,
+        )  # fmt: skip
         await connection.execute(REGISTER_HEAD, terms.source)

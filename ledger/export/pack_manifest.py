@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import orjson
 
 from ledger import __version__
+from ledger.config.owner_rule import read_owner_rule
 from ledger.config.source import LOG_NAME
 from ledger.errors import Tampered
 from ledger.evidence.merkle import HASH_BYTES, extends
 from ledger.evidence.signed_note import Checkpoint
-from ledger.model import SourceTerms
+from ledger.model import OwnerRule, SourceTerms
 
 FORMAT: Final = "callback-ledger audit pack 1"
 ABOUT: Final = "about.json"
@@ -33,11 +34,15 @@ class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The size that was signed: `position`, or more when no checkpoint ends there."""
     consistency: list[str]
     """The proof that the tree of `checkpoint` begins with that of `position` (RFC 6962 §2.1.2)."""
+    owner_of: OwnerRule | None = None
+    date_by: Literal["creation", "receipt"] = "creation"
 
     @property
     def terms(self) -> SourceTerms:
         """What was configured about the source."""
-        return SourceTerms(self.source, self.provider, self.currency, self.wallets)
+        return SourceTerms(
+            self.source, self.provider, self.currency, self.wallets, self.owner_of, self.date_by
+        )
 
     def is_covered(self, root: bytes, by: Checkpoint) -> bool:
         """Tell whether a checkpoint covers the first `position` events, whose root is `root`."""
@@ -64,6 +69,7 @@ def describe(
     return Packed(
         terms.source, terms.provider, terms.currency, dict(sorted(terms.wallets.items())),
         position, checkpoint, [b64encode(step).decode() for step in path],
+        terms.owner_of, "receipt" if terms.date_by == "receipt" else "creation",
     )  # fmt: skip
 
 
@@ -81,6 +87,9 @@ def read_about(data: bytes) -> About:
         content = msgspec.convert(orjson.loads(data), About)
         steps = [step for source in content.sources for step in source.consistency]
         hashes = [b64decode(step, validate=True) for step in steps]
+        for rule in (source.owner_of for source in content.sources):
+            if rule is not None:
+                read_owner_rule(msgspec.to_builtins(rule))
     except (msgspec.ValidationError, ValueError) as error:
         raise Tampered("about", None, f"{ABOUT} cannot be read: {error}") from error
     if content.format != FORMAT:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ledger.fold.change import DECISION, StreamKey, TranslatedEvent
 from ledger.fold.known_streams import KnownStreams
-from ledger.model import Decision, RecordedFact, StreamProjection
+from ledger.model import ATTRIBUTE, Decision, RecordedFact, StreamProjection
+
+STREAM_DECISIONS: Final = frozenset({"keep", ATTRIBUTE})
+"""The decisions that change what a stream means."""
 
 
 class FoldStep(NamedTuple):
@@ -43,9 +46,13 @@ def advance(projection: StreamProjection, state: Any, event: TranslatedEvent) ->
             fact, event.position, event.event_id, event.received_at, event.recorded_at
         )
         return projection.fold(state, recorded)
-    if state is None or projection.decide is None or fact.status != "keep":
+    if state is None or projection.decide is None or fact.status not in STREAM_DECISIONS:
         return state
-    decision = Decision(str(fact.details.get("reason")), fact.details.get("keep"), event.position)
+    stated = fact.details
+    decision = Decision(
+        str(stated.get("reason")), stated.get("keep"), event.position, fact.status,
+        stated.get("customer_id"),
+    )  # fmt: skip
     return projection.decide(state, decision)
 
 

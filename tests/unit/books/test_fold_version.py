@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ledger.books import fold_version
-from ledger.model import SourceTerms
+from ledger.model import OwnerRule, SourceTerms
 
 ROOT = Path(__file__).parents[3]
 VERSION = """
@@ -106,8 +106,16 @@ def test_comments_docstrings_and_layout_are_the_same_version(code: Path) -> None
 def test_the_terms_of_a_source_are_part_of_the_version() -> None:
     terms = SourceTerms("points", "gokart", "USD")
     assert fold_version.current_version([terms]) == fold_version.current_version([terms])
-    other = SourceTerms("points", "gokart", "EUR")
-    assert fold_version.current_version([terms]) != fold_version.current_version([other])
+    owner = OwnerRule("idempotency_id", "(.+)")
+    others = (
+        SourceTerms("points", "gokart", "EUR"),
+        SourceTerms("points", "gokart", "USD", owner_of=owner),
+        SourceTerms("points", "gokart", "USD", owner_of=OwnerRule("idempotency_id", "(.*)")),
+        SourceTerms("points", "gokart", "USD", owner_of=OwnerRule("external_reference", "(.+)")),
+        SourceTerms("points", "gokart", "USD", date_by="receipt"),
+    )
+    versions = {fold_version.current_version([each]) for each in (terms, *others)}
+    assert len(versions) == 1 + len(others)
 
 
 def test_logs_of_statements_have_no_terms() -> None:

@@ -12,6 +12,7 @@ from ledger import config
 from ledger.config.settings import Settings, load
 from ledger.config.source import SourceTable
 from ledger.errors import SettingsError
+from ledger.model import OwnerRule
 from ledger.signatures.schemes import SCHEMES
 
 SOURCE = '[sources.straitsx]\nprovider = "straitsx"\n'
@@ -21,6 +22,7 @@ PULL = (
     f"{SOURCE}[sources.straitsx.pull]\n"
     'url = "https://x"\nkey = "k"\ncurrencies = ["xsgd"]\nevery_seconds = 60\n'
 )
+OWNER = SOURCE + "owner_of = {{ field = '{}', match = '{}' }}\n"
 WEBHOOKS = SOURCE + 'scheme = "standard-webhooks"\n'
 
 
@@ -71,6 +73,17 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (SOURCE + 'weak_secrets = "x"', "weak_secrets: expected true or false"),
         (SOURCE + 'wallets = {"payout.sgd" = "S$"}', r"payout.sgd: 'S\$' is not a currency"),
         (SOURCE + "wallets = 5", "wallets = 5 is not valid: expected a table"),
+        (SOURCE + "owner_of = 5", "owner_of = 5 is not valid: expected a table"),
+        (SOURCE + "owner_of = {}", "owner_of takes a field and a match, as { field = "),
+        (OWNER.format("match", "(x)").replace("}", ", x = 1}"), "takes a field and a match"),
+        (OWNER.format("customer_id", "(x)"), "'customer_id' is none of idempotency_id, external"),
+        (OWNER.format("idempotency_id", ""), "owner_of.match is no text of 1 to 200 characters"),
+        (OWNER.format("idempotency_id", "(" + "x" * 199 + ")"), "no text of 1 to 200 characters"),
+        (OWNER.format("idempotency_id", "(x"), "no regular expression: missing \\)"),
+        (OWNER.format("idempotency_id", "x{99999999999}(y)"), "is no regular expression"),
+        (OWNER.format("idempotency_id", "x"), "0 groups; put exactly one around the customer"),
+        (OWNER.format("idempotency_id", "(x)(y)"), "has 2 groups"),
+        (SOURCE + 'date_by = "month"', "date_by = 'month' is not .* one of creation, receipt"),
         (SOURCE + "pull = 5", "pull is not valid: expected a table"),
         (SOURCE + "pull = {}", "pull lacks url, key, currencies, every_seconds"),
         (SOURCE + "pull = {speling = 1}", "pull takes only answer_seconds_max, attempts_max"),
@@ -128,6 +141,15 @@ def test_a_wallet_is_named_in_either_spelling(tmp_path: Path) -> None:
     for key in ('"payout.sgd"', "payout.sgd", '"PAYOUT.SGD"'):
         found = loaded(tmp_path, SOURCE + f'[sources.straitsx.wallets]\n{key} = "xsgd"')
         assert found.sources["straitsx"].wallets == {"payout.sgd": "XSGD"}
+
+
+def test_a_source_declares_how_its_payouts_name_their_customer(tmp_path: Path) -> None:
+    text = OWNER.format("idempotency_id", "^cust-(.+)-[0-9]+$") + 'date_by = "receipt"'
+    terms = loaded(tmp_path, text).sources["straitsx"].terms
+    assert terms.owner_of == OwnerRule("idempotency_id", "^cust-(.+)-[0-9]+$")
+    assert terms.date_by == "receipt"
+    terms = loaded(tmp_path, SOURCE).sources["straitsx"].terms
+    assert (terms.owner_of, terms.date_by) == (None, "creation")
 
 
 def test_the_environment_writes_numbers_paths_and_truths_as_texts() -> None:
