@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from ledger.callback_errors import InvalidCallback, MalformedBody
 from ledger.fold.change import TranslatedEvent, in_time
 from ledger.fold.dispatch import EVENT_MISMATCH, Dispatch
-from ledger.model import Issue, SourceTerms
+from ledger.model import Fact, Issue, SourceTerms, changed
 
 OnFailure: TypeAlias = Callable[[str, int, Exception], None]
 """(source, position, what the handler raised): called for a bug in a handler, to be logged"""
@@ -20,7 +21,24 @@ EVENT_COLUMNS: Final = (
 )  # fmt: skip
 """What the fold needs of an event, in this order."""
 
+BY_RECEIPT: Final = "receipt"
+BY_CREATION_FLAG: Final = "dated_by_creation"
+BY_RECEIPT_FLAG: Final = "dated_by_receipt"
+
 _columns: Final = itemgetter(*EVENT_COLUMNS)
+
+
+def dated(fact: Fact, terms: SourceTerms, received_at: datetime) -> Fact:
+    """Return a fact with the date that its source declares for what has no time of its own.
+
+    StraitsX gives no updated time of user deposits, chain transactions, virtual accounts and older
+    payments (`straitsx-callback-samples`).
+    """
+    if terms.date_by != BY_RECEIPT or BY_CREATION_FLAG not in fact.flags:
+        return fact
+    names = tuple(BY_RECEIPT_FLAG if name == BY_CREATION_FLAG else name for name in fact.flags)
+    moment = max(fact.effective_at or received_at, received_at)
+    return changed(fact, effective_at=moment, flags=names)
 
 
 def translate(
@@ -38,7 +56,9 @@ def translate(
     else:
         try:
             stated = dispatch.translate(terms, origin, path_event, body)
-            fact = in_time(stated, received_at) if origin == "callback" else stated
+            fact = stated
+            if origin == "callback":
+                fact = dated(in_time(stated, received_at), terms, received_at)
         except MalformedBody as error:
             issue = Issue("unreadable", str(error))
         except InvalidCallback as error:
