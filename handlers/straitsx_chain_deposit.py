@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, flags, identify
+from ledger.model import (
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    SourceTerms,
+    as_codes,
+    flags,
+    identify,
+)
 
 STATUSES: Final = frozenset({"pending", "completed", "failed"})
 
@@ -39,7 +48,10 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         amount=amount,
         currency=payload.currency("token"),
         fees=fees,
-        details=payload.notes(_NOTES),
+        details={
+            **payload.notes(_NOTES),
+            "blocked_reasons": as_codes(payload.get("blocked_reasons")),
+        },
         flags=flags(zero_amount=not amount, network_fees_on_deposit=bool(fees)),
     )
 

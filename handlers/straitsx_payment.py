@@ -15,10 +15,12 @@ from ledger.model import (
     Handler,
     Payload,
     SourceTerms,
+    as_codes,
     as_note,
     flags,
     identify,
     inside,
+    returned_ids,
 )
 
 STATUSES: Final = frozenset({"pending", "completed", "refunded", "failed", "expired"})
@@ -61,21 +63,16 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
 def _details(payload: Payload) -> dict[str, JSON]:
     method = payload.get("payment_method")
     account = payload.note("bank_account_no") or as_note(inside(method, "account_no"))
+    sender = payload.get("sender_information")
+    named = returned_ids(payload.get("transaction_remarks"), inside(sender, "transaction_remarks"))
     return {
         "virtual_account_id": as_note(inside(method, "id")),
         "account_no": account,
         **payload.notes(_NOTES),
-        "blocked_reasons": _blocked_reasons(payload.get("blocked_reasons")),
+        "blocked_reasons": as_codes(payload.get("blocked_reasons")),
         "return_of": _return_of(payload),
+        **({} if named is None else {"returned_ids": named}),
     }
-
-
-def _blocked_reasons(reasons: JSON) -> list[str]:
-    """Return the codes (`NM-001`); the documents show objects with a code, and plain codes."""
-    if not reasons or not isinstance(reasons, list):
-        return []
-    codes = [reason.get("code") if isinstance(reason, dict) else reason for reason in reasons]
-    return [code for code in map(as_note, codes) if code]
 
 
 def _return_of(payload: Payload) -> str | None:

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, flags, identify
+from ledger.model import (
+    JSON,
+    Envelope,
+    Fact,
+    Handler,
+    Payload,
+    SourceTerms,
+    as_codes,
+    flags,
+    identify,
+    inside,
+    returned_ids,
+)
 
 STATUSES: Final = frozenset({"pending", "completed", "refunded", "failed"})
 
@@ -33,8 +45,18 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         amount=amount,
         currency=payload.currency("currency"),
         fees=payload.fees("fees"),
+        details=_details(payload),
         flags=flags(zero_amount=not amount),
     )
+
+
+def _details(payload: Payload) -> dict[str, JSON]:
+    sender = payload.get("sender_information")
+    named = returned_ids(payload.get("transaction_remarks"), inside(sender, "transaction_remarks"))
+    return {
+        "blocked_reasons": as_codes(payload.get("blocked_reasons")),
+        **({} if named is None else {"returned_ids": named}),
+    }
 
 
 HANDLER = Handler(

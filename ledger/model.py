@@ -20,6 +20,7 @@ from ledger.payload import (
     YEARS,
     Number,
     Payload,
+    as_codes,
     as_currency,
     as_instant,
     as_money,
@@ -27,6 +28,7 @@ from ledger.payload import (
     as_text,
     inside,
     plain,
+    returned_ids,
     shown,
     stamp,
     total,
@@ -56,6 +58,7 @@ __all__ = [
     "StreamProjection",
     "Table",
     "View",
+    "as_codes",
     "as_currency",
     "as_instant",
     "as_money",
@@ -66,6 +69,7 @@ __all__ = [
     "identify",
     "inside",
     "plain",
+    "returned_ids",
     "shown",
     "stamp",
     "total",
@@ -122,6 +126,8 @@ class Envelope(Record, frozen=True):
     provider_at: datetime | None = None
     tail: str | None = None
     """What distinguishes this callback from others of its stream; None = the digest of the body."""
+    is_dated_by_creation: bool = False
+    """Whether `provider_at` is when the resource was created: the callback has no updated time."""
 
     def fact(
         self,
@@ -134,7 +140,12 @@ class Envelope(Record, frozen=True):
         details: Mapping[str, JSON] | None = None,
         flags: tuple[str, ...] = (),
     ) -> Fact:
-        """Return the fact of this callback: what it states, under the identity read already."""
+        """Return the fact of this callback: what it states, under the identity read already.
+
+        Raises its flag `dated_by_creation` where a state after `pending` has no time of its own.
+        """
+        if self.is_dated_by_creation and self.status != "pending":
+            flags = (*flags, "dated_by_creation")
         return Fact(
             self.kind, self.resource_id, self.status, self.provider_at, self.idempotency_id,
             customer_id, amount, currency, fees, terms or {}, details or {}, flags,
@@ -158,7 +169,8 @@ def identify(payload: Payload, kind: str, status: str, *, dated: bool = False) -
         tail = f"{status}@{updated.isoformat() if updated else ''}"
     provider_at = updated or as_instant("created_at", get("created_at"))
     idempotency_id = as_text("idempotency_id", get("idempotency_id"))
-    return Envelope(kind, payload.id, status, idempotency_id, provider_at, tail)
+    by_creation = updated is None and provider_at is not None
+    return Envelope(kind, payload.id, status, idempotency_id, provider_at, tail, by_creation)
 
 
 def flags(**raised: bool) -> tuple[str, ...]:

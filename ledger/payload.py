@@ -30,6 +30,9 @@ AMOUNT_MAX: Final = 40
 YEARS: Final = range(1970, 2200)
 """Years in which something can have happened."""
 
+RETURNED_IDS_MAX: Final = 64
+"""Ids that are read from the remarks of one incoming transfer; banks carry about 140 characters."""
+
 SHOWN_MAX: Final = 32
 """Characters of a value that a message shows."""
 
@@ -44,6 +47,9 @@ _SNAKE_CASE: Final = re.compile(r"[a-z]+[0-9]*(?:_[a-z]+[0-9]*)*")
 _MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}", re.ASCII)
 _INTEGER_MAX: Final = 10**TEXT_MAX
+_RETURN: Final = re.compile(r"\bRTN\b([\s:/-]*)", re.IGNORECASE)
+_ID_END: Final = re.compile(r"[^\w-]|$")
+_CUT_WORD: Final = re.compile(r"[\w-]*\Z")
 _moment: Final = datetime.fromisoformat
 
 DECIMAL_DIGITS: Final = 128
@@ -294,6 +300,53 @@ def as_currency(text: str) -> str | None:
 def as_note(value: JSON) -> str | None:
     """Read a descriptive text, cut to TEXT_MAX; what is no text, or "", is None."""
     return value[:TEXT_MAX] or None if isinstance(value, str) else None
+
+
+def as_codes(value: JSON) -> list[str]:
+    """Read a list of codes, of which the documents show both plain ones and objects with a `code`.
+
+    What is no list has none; an item that is no code is left out.
+    """
+    if not value or not isinstance(value, list):
+        return []
+    codes = [item.get("code") if isinstance(item, dict) else item for item in value]
+    return [code for code in map(as_note, codes) if code]
+
+
+def returned_ids(*remarks: JSON) -> list[str] | None:
+    """Return what the remarks of an incoming transfer may name after `RTN`, longest first.
+
+    A bank that sends a payout back writes `RTN` and the payout's id somewhere into the remarks
+    (StraitsX docs, payment and payout lifecycle; payout FAQ). Where the id ends is not marked, so
+    every text that begins there and ends before a blank or a punctuation mark other than `-` and
+    `_` may be it. None when no text has the word `RTN`; [] when nothing follows the word. At most
+    RETURNED_IDS_MAX, of the first TEXT_MAX characters of each text; the shortest ones after each
+    `RTN` come first, so that words before the id do not displace it.
+    """
+    texts = dict.fromkeys(text for text in remarks if isinstance(text, str))
+    if not any(map(_RETURN.search, texts)):
+        return None
+    candidates = [
+        candidate
+        for text in map(_whole_words, texts)
+        for match in _RETURN.finditer(text)
+        if match[1]
+        for candidate in enumerate(_beginnings(text[match.end() :]))
+    ]
+    candidates.sort(key=lambda candidate: candidate[0])
+    distinct = dict.fromkeys(beginning for _, beginning in candidates)
+    return sorted([*distinct][:RETURNED_IDS_MAX], key=len, reverse=True)
+
+
+def _whole_words(text: str) -> str:
+    """Cut a text to TEXT_MAX, and no word in two: its beginning may be another id."""
+    return text if len(text) <= TEXT_MAX else _CUT_WORD.sub("", text[:TEXT_MAX])
+
+
+def _beginnings(text: str) -> list[str]:
+    """Return the beginnings of a text that end where an id can end, shortest first."""
+    beginnings = (text[: end.start()].rstrip() for end in _ID_END.finditer(text))
+    return [*dict.fromkeys(beginning for beginning in beginnings if beginning)]
 
 
 def as_money(name: str, value: JSON) -> Decimal | None:

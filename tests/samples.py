@@ -50,7 +50,7 @@ def apply(fields: Any, changes: dict[str, Any]) -> None:
     """Change fields in place; ABSENT takes one away."""
     for key, value in changes.items():
         if value is ABSENT:
-            fields.pop(key)
+            fields.pop(key, None)
         else:
             fields[key] = value
 

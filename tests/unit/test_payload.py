@@ -28,9 +28,10 @@ from ledger.model import (
     flags,
     identify,
     plain,
+    returned_ids,
     total,
 )
-from ledger.payload import camel
+from ledger.payload import RETURNED_IDS_MAX, TEXT_MAX, camel
 from ledger.strict_json import parse
 from tests.samples import utc
 
@@ -313,6 +314,56 @@ def test_events_of_a_stream_differ_by_status_or_also_by_updated_time() -> None:
     assert identify(reported, "k", "unknown:x", dated=True).tail is None
     assert identify(reported, "k", "done").resource_id == "7"
     assert reason_of(identify, Payload({}), "k", "done") == "missing_id"
+
+
+@pytest.mark.parametrize(
+    ("remarks", "expected"),
+    [
+        (["RTN po-1"], ["po-1"]),
+        (["rtn po-1"], ["po-1"]),
+        (["/ROC/RTN po-1"], ["po-1"]),
+        (["RTN: po-1", None], ["po-1"]),
+        (["RTN-po-1"], ["po-1"]),
+        (["RTN/po-1"], ["po-1"]),
+        (["RTN \t:- / po_1  "], ["po_1"]),
+        (["returned: RTN po-1."], ["po-1.", "po-1"]),
+        (["RTN po-1, closed"], ["po-1, closed", "po-1,", "po-1"]),
+        (["RTN po 1"], ["po 1", "po"]),
+        (["RTN po/1"], ["po/1", "po"]),
+        (["RTN Löhne-1 März"], ["Löhne-1 März", "Löhne-1"]),
+        (["RTN a RTN b-2"], ["a RTN b-2", "a RTN", "b-2", "a"]),
+        (["RTN po-1", "rtn po-1"], ["po-1"]),
+        (["RTN po-1", "RTN po-22"], ["po-22", "po-1"]),
+        (["RTN RTN RTN po-1"], ["RTN RTN po-1", "RTN po-1", "RTN RTN", "po-1", "RTN"]),
+        (["RTN"], []),
+        (["RTN :/- "], []),
+        (["RTN.po-1"], []),
+        (["PARTNER po-1"], None),
+        (["RTNS po-1", "RTN1 po-1", "_RTN po-1"], None),
+        (["", None, 17, ["RTN po-1"], {"RTN": "RTN po-1"}], None),
+        ([], None),
+    ],
+)
+def test_remarks_name_what_may_have_come_back(
+    remarks: list[Any], expected: list[str] | None
+) -> None:
+    assert returned_ids(*remarks) == expected
+
+
+def test_words_before_the_id_do_not_displace_it_from_the_remarks() -> None:
+    named = returned_ids("RTN " * 100 + "po-1 " + "closed " * 10)
+    assert named is not None
+    assert (len(named), "po-1" in named) == (RETURNED_IDS_MAX, True)
+    assert returned_ids(" " * TEXT_MAX + "RTN po-1") == []
+    assert returned_ids("RTN " + "x" * TEXT_MAX) == []
+    assert returned_ids("RTN " + "x" * (TEXT_MAX - 4)) == ["x" * (TEXT_MAX - 4)]
+
+
+def test_long_remarks_are_read_in_linear_time() -> None:
+    started = process_time()
+    for text in ("RTN " * 100_000, "RTN" + " :-/" * 100_000 + ".", "x " * 200_000 + "RTN"):
+        assert len(returned_ids(text, text + "!") or []) <= RETURNED_IDS_MAX
+    assert process_time() - started < 2
 
 
 def test_flags_are_the_names_that_are_raised() -> None:

@@ -148,45 +148,99 @@ def test_a_returned_payout_names_the_payout_that_came_back() -> None:
     name = "more/straitsx/payout-3-returned-as-payment"
     reported = fact(PAYMENT, name)
     payout = fact(PAYOUT, "more/straitsx/payout-2-completed")
-    assert reported.details["return_of"] == payout.idempotency_id == "payout-2026-03-0001"
+    assert reported.details["returned_ids"] == [payout.idempotency_id] == ["payout-2026-03-0001"]
     assert (reported.amount, reported.currency) == (payout.amount, payout.currency)
     assert reported.customer_id is None
 
 
+@pytest.mark.parametrize("handler", [PAYMENT, DEPOSIT])
 @pytest.mark.parametrize(
     ("flat", "nested", "expected"),
     [
-        ("RTN abc-1", None, "abc-1"),
-        (None, {"transaction_remarks": "RTN  abc-2 returned"}, "abc-2"),
-        (None, {"transactionRemarks": "RTN abc-3"}, "abc-3"),
-        ("", {"transaction_remarks": "RTN abc-4"}, "abc-4"),
-        ("RETURN abc", None, None),
-        ("about RTN abc", None, None),
-        ("RTN", None, None),
+        ("RTN abc-1", None, ["abc-1"]),
+        (None, {"transaction_remarks": "RTN  abc-2 returned"}, ["abc-2 returned", "abc-2"]),
+        (None, {"transactionRemarks": "RTN abc-3"}, ["abc-3"]),
+        ("", {"transaction_remarks": "/ROC/RTN abc-4"}, ["abc-4"]),
+        ("RTN abc-5", {"transaction_remarks": "RTN abc-5"}, ["abc-5"]),
+        ("RTN abc-6", {"transaction_remarks": "RTN abc-6-longer"}, ["abc-6-longer", "abc-6"]),
+        ("RTN", {"transaction_remarks": "RTN abc-7"}, ["abc-7"]),
+        ("RTN", None, []),
+        ("RETURN abc", {"transaction_remarks": "PARTNER abc"}, None),
         (17, {"transaction_remarks": ["RTN x"]}, None),
+        (None, "RTN abc", None),
     ],
 )
-def test_return_remarks_are_found_flat_or_with_the_sender(
-    flat: Any, nested: Any, expected: str | None
+def test_remarks_name_the_payout_that_came_back_flat_or_with_the_sender(
+    handler: Handler, flat: Any, nested: Any, expected: list[str] | None
 ) -> None:
-    reported = fact(
-        PAYMENT,
-        "straitsx/01-payment-xusd",
-        transaction_remarks=flat,
-        sender_information=nested,
-    )
-    assert reported.details["return_of"] == expected
+    name = "01-payment-xusd" if handler is PAYMENT else "04-user_deposit-usd"
+    for remarks in ("transaction_remarks", "transactionRemarks"):
+        stated: dict[str, Any] = dict.fromkeys(
+            ("sender_information", "senderInformation", "transaction_remarks"), ABSENT
+        )
+        stated |= {remarks: flat, "sender_information": nested}
+        reported = fact(handler, f"straitsx/{name}", **stated)
+        assert reported.details.get("returned_ids") == expected
 
 
-def test_what_the_sender_states_is_not_asked_where_the_remarks_name_the_payout() -> None:
+@pytest.mark.parametrize("remarks", ["RTN abc-1", "INVOICE"])
+def test_remarks_that_are_given_twice_with_two_values_cannot_be_true(remarks: str) -> None:
     disputed = {"transaction_remarks": "RTN abc-2", "transactionRemarks": "RTN abc-3"}
-    stated = {"transaction_remarks": "RTN abc-1", "sender_information": disputed}
-    assert fact(PAYMENT, "straitsx/01-payment-xusd", **stated).details["return_of"] == "abc-1"
-    stated["transaction_remarks"] = "INVOICE"
+    stated = {"transaction_remarks": remarks, "sender_information": disputed}
     with pytest.raises(
         InvalidCallback, match="transaction_remarks and transactionRemarks disagree"
     ):
         fact(PAYMENT, "straitsx/01-payment-xusd", **stated)
+
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (PAYMENT, "straitsx/01-payment-xusd"),
+        (DEPOSIT, "straitsx/04-user_deposit-usd"),
+        (CHAIN_IN, "straitsx/14-chain_deposit-completed"),
+    ],
+)
+def test_every_incoming_kind_keeps_why_it_is_blocked(handler: Handler, name: str) -> None:
+    coded = [{"code": "NM-001"}, "CR-001", {"code": None}, {}, 5]
+    for spelling in ("blocked_reasons", "blockedReasons"):
+        absent = dict.fromkeys(("blocked_reasons", "blockedReasons"), ABSENT)
+        for value, expected in ((coded, ["NM-001", "CR-001"]), (None, []), ("NM-001", [])):
+            reported = fact(handler, name, **(absent | {spelling: value}))
+            assert reported.details["blocked_reasons"] == expected
+
+
+STATED_TIMES = [
+    (handler, name, {"status": status}, created, updated)
+    for handler, name, status, created, updated in [
+        (PAYMENT, "straitsx/01-payment-xusd", "completed", "created_at", "updated_at"),
+        (PAYOUT, "straitsx/06-payout-usd", "failed", "created_at", "updated_at"),
+        (DEPOSIT, "straitsx/04-user_deposit-usd", "completed", "createdAt", "updatedAt"),
+        (WITHDRAWAL, "straitsx/08-user_withdrawal-pending", "failed", "createdAt", "updatedAt"),
+        (FX, "straitsx/09-fx_payout-completed", "completed", "createdAt", "updatedAt"),
+        (SWAP, "straitsx/13-swap-completed", "completed", "createdAt", "updatedAt"),
+        (CHAIN_IN, "straitsx/14-chain_deposit-completed", "failed", "created_at", "updated_at"),
+        (CHAIN_OUT, "straitsx/15-chain_withdrawal-completed", "failed", "created_at", "updated_at"),
+    ]
+]
+
+
+@pytest.mark.parametrize(("handler", "name", "stated", "created", "updated"), STATED_TIMES)
+def test_a_final_state_with_the_creations_time_alone_is_flagged(
+    handler: Handler, name: str, stated: dict[str, Any], created: str, updated: str
+) -> None:
+    early, late = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    no_date = "0001-01-01T00:00:00Z"
+
+    def flags_of(**changes: Any) -> tuple[str, ...]:
+        return fact(handler, name, **(stated | changes)).flags
+
+    assert flags_of(**{created: early, updated: ABSENT}) == ("dated_by_creation",)
+    assert flags_of(**{created: early, updated: no_date}) == ("dated_by_creation",)
+    assert flags_of(**{created: early, updated: late}) == ()
+    assert flags_of(**{created: early, updated: early}) == ()
+    assert flags_of(**{created: ABSENT, updated: ABSENT}) == ()
+    assert flags_of(**{created: early, updated: ABSENT, "status": "pending"}) == ()
 
 
 def test_a_payout_states_amount_fees_and_what_became_of_it() -> None:
@@ -310,6 +364,8 @@ def test_a_user_deposit_takes_its_created_time_when_it_has_no_other() -> None:
         amount=Decimal(100),
         currency="USD",
         fees=Decimal(0),
+        details={"blocked_reasons": []},
+        flags=("dated_by_creation",),
     )
 
 
@@ -450,14 +506,20 @@ def test_a_blockchain_deposit_takes_its_currency_from_the_token() -> None:
         amount=Decimal(1),
         currency="XSGD",
         fees=Decimal(0),
-        details={"transaction_hash": hash_, "blockchain": "XSGD_ERC20", "network": "Ethereum"},
+        details={
+            "transaction_hash": hash_,
+            "blockchain": "XSGD_ERC20",
+            "network": "Ethereum",
+            "blocked_reasons": [],
+        },
+        flags=("dated_by_creation",),
     )
 
 
 def test_network_fees_on_a_deposit_are_flagged() -> None:
     reported = fact(CHAIN_IN, "more/straitsx/chain_deposit-with-network-fees")
     assert (reported.amount, reported.fees) == (Decimal(40), Decimal("0.5"))
-    assert reported.flags == ("network_fees_on_deposit",)
+    assert reported.flags == ("network_fees_on_deposit", "dated_by_creation")
 
 
 def test_a_blockchain_deposit_in_camel_case_states_the_same() -> None:
@@ -468,6 +530,7 @@ def test_a_blockchain_deposit_in_camel_case_states_the_same() -> None:
         "transaction_hash": "0x11",
         "blockchain": "USDC_ERC20",
         "network": "Ethereum",
+        "blocked_reasons": [],
     }
 
 
@@ -478,7 +541,7 @@ def test_a_blockchain_withdrawal_states_the_networks_fees() -> None:
         Decimal("0.02"),
         "XSGD",
     )
-    assert (reported.idempotency_id, reported.flags) == ("testing", ())
+    assert (reported.idempotency_id, reported.flags) == ("testing", ("dated_by_creation",))
     pending = fact(CHAIN_OUT, "more/straitsx/chain_withdrawal-1-pending")
     assert (pending.amount, pending.fees) == (Decimal(30), Decimal("0.35"))
 
@@ -555,7 +618,8 @@ def test_an_amount_of_zero_is_flagged(
 ) -> None:
     zero: dict[str, Any] = {amount: "-0.00", fees: "0", "total_amount": "0"}
     reported = fact(handler, name, netAmount="0", **zero)
-    assert (reported.amount, reported.flags) == (Decimal(0), ("zero_amount",))
+    assert (reported.amount, reported.flags[0]) == (Decimal(0), "zero_amount")
+    assert "zero_amount" not in fact(handler, name).flags
     assert plain(reported.amount or Decimal(0)) == "0"
 
 

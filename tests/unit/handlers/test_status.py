@@ -136,6 +136,7 @@ def test_a_virtual_account_states_its_number_once_it_is_enabled() -> None:
             "account_no": "885375018112345",
             "bank": "DBS Bank",
         },
+        flags=("dated_by_creation",),
     )
 
 
