@@ -1,7 +1,8 @@
 """GoKart conversions: a member completed an offer; revenue for us, points for the member.
 
-Shape: gokart callback-schema-v1 (camelCase) and the older documentation (PascalCase inside
-`conversion`); both occur, even mixed. No currency is named: the operator configures it.
+Shape: gokart callback-schema-v1 (camelCase), the older documentation (PascalCase inside
+`conversion`) and schema-no-batch-v1 (no `status`, revenue null); spellings occur mixed. No currency
+is named: the operator configures it.
 """
 
 from __future__ import annotations
@@ -57,19 +58,19 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a conversion: revenue is the amount, reward points are kept beside it.
 
-    Raises InvalidCallback for missing or negative revenue, negative points, points without a
-    member on Success, fields that are given twice with two values, and
-    `currency_not_configured` when the source's settings name no currency.
+    Unknown revenue is None and flagged where points are given: the member gets them all the same.
+    Raises InvalidCallback for neither revenue nor points, negative ones, points without a member
+    on Success, fields that are given twice with two values, and `currency_not_configured` when
+    the source's settings name no currency.
     """
     conversion = _conversion(payload)
     read = envelope(payload)
     if not terms.currency:
         message = f"give the source {terms.source} a currency: its callbacks name none"
         raise InvalidCallback("currency_not_configured", message)
-    revenue = _money(conversion, "revenue")
-    if revenue is None:
-        raise InvalidCallback("missing_amount", "the conversion has no revenue")
-    points = _money(conversion, "rewardPoints")
+    revenue, points = _money(conversion, "revenue"), _money(conversion, "rewardPoints")
+    if revenue is None and points is None:
+        raise InvalidCallback("missing_amount", "the conversion has no revenue and no points")
     member = _text(conversion, "pubMemberId")
     if points and member is None and read.status == "Success":
         raise InvalidCallback(
@@ -83,7 +84,9 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
             "member": member,
             **_details(payload, conversion),
         },
-        flags=flags(zero_amount=not revenue),
+        flags=flags(
+            zero_amount=revenue is not None and not revenue, revenue_unknown=revenue is None
+        ),
     )
 
 
@@ -129,10 +132,14 @@ def _money(conversion: Mapping[str, JSON], name: str) -> Decimal | None:
 
 def _event(conversion: Mapping[str, JSON]) -> str:
     """Return which event of a multi-event offer this is; "" for offers with one event."""
-    return _text(conversion, "conversionEventId") or _text(conversion, "eventId") or ""
+    names = ("conversionEventId", "eventId", "offerEventId")
+    return next((event for name in names if (event := _text(conversion, name))), "")
 
 
 def _status(conversion: Mapping[str, JSON]) -> str:
+    """Return the status; where the schema has no such field, only what succeeded is sent."""
+    if "status" not in conversion and "Status" not in conversion:
+        return "Success"
     text = _text(conversion, "status")
     if text is None:
         raise InvalidCallback("missing_status", "the conversion has no status")

@@ -34,7 +34,8 @@ def envelope(payload: Payload) -> Envelope:
     """Read the envelope: no status and no time, so the body distinguishes events."""
     if payload.id is None:
         raise InvalidCallback("missing_id", "the callback has no id")
-    return Envelope("limits", payload.id, "", provider_at=payload.told_at())
+    moment, is_creation = payload.stated_time()
+    return Envelope("limits", payload.id, "", provider_at=moment, is_dated_by_creation=is_creation)
 
 
 def translate(payload: Payload, terms: SourceTerms) -> Fact:

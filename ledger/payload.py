@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, getcontext
 from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
@@ -45,11 +45,16 @@ _PERSONAL: Final = re.compile(
 _NO_DATE: Final = "0001-01-01T00:00:00"
 _SNAKE_CASE: Final = re.compile(r"[a-z]+[0-9]*(?:_[a-z]+[0-9]*)*")
 _MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
+_EXPONENT: Final = re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?0*\d{1,3}", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}", re.ASCII)
 _INTEGER_MAX: Final = 10**TEXT_MAX
 _RETURN: Final = re.compile(r"\bRTN\b([\s:/-]*)", re.IGNORECASE)
 _ID_END: Final = re.compile(r"[^\w-]|$")
 _CUT_WORD: Final = re.compile(r"[\w-]*\Z")
+_SECOND: Final = timedelta(seconds=1)
+_UNUSUAL_TIME: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d):(\d\d)((?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d))", re.ASCII
+)
 _moment: Final = datetime.fromisoformat
 
 DECIMAL_DIGITS: Final = 128
@@ -238,9 +243,14 @@ class Payload:
         """Return a time with a zone, in UTC; None when absent, null or ""."""
         return as_instant(name, self.get(name))
 
-    def told_at(self) -> datetime | None:
-        """Return the provider's time of this callback: updated, else created, in UTC."""
-        return self.instant("updated_at") or self.instant("created_at")
+    def stated_time(self) -> tuple[datetime | None, bool]:
+        """Return the provider's time of this callback in UTC: updated, else created; and which.
+
+        The second is whether only the time of creation is given.
+        """
+        updated = self.instant("updated_at")
+        moment = updated or self.instant("created_at")
+        return moment, updated is None and moment is not None
 
 
 def shown(value: JSON) -> str:
@@ -352,7 +362,9 @@ def _beginnings(text: str) -> list[str]:
 def as_money(name: str, value: JSON) -> Decimal | None:
     """Read `value` as a Decimal: ASCII digits, at most 20 before and 18 after the point.
 
-    No exponent, sign other than "-", blank or currency sign passes; -0 reads as 0.
+    A JSON number may have an exponent (`1e-7`), as some programs write small amounts; its value
+    has the same bounds. In a text no exponent passes, and nowhere a sign other than "-", a blank
+    or a currency sign; -0 reads as 0.
     """
     if value is None:
         return None
@@ -363,6 +375,8 @@ def as_money(name: str, value: JSON) -> Decimal | None:
     else:
         raise InvalidCallback("bad_" + name, f"{named(name, value)} is not an amount")
     amount = _amount(text) if len(text) <= AMOUNT_MAX else None
+    if amount is None and type(value) is Number:
+        amount = _scaled(text)
     if amount is None:
         raise InvalidCallback("bad_" + name, f"{named(name, value)} is not a plain decimal amount")
     return amount
@@ -374,17 +388,27 @@ def _amount(text: str) -> Decimal | None:
     return (Decimal(text) or Decimal(0)) if _MONEY.fullmatch(text) else None
 
 
+def _scaled(lexeme: str) -> Decimal | None:
+    """Read a number with an exponent exactly; None for what has none or is beyond the bounds."""
+    if not _EXPONENT.fullmatch(lexeme):
+        return None
+    value = Decimal(lexeme)
+    return _amount(plain(value)) if value else Decimal(0)
+
+
 def as_instant(name: str, value: JSON) -> datetime | None:
     """Read an RFC 3339 time with an offset, in UTC; more than 6 fractional digits are cut.
 
-    The first moment of year 1 is how many programs write that there is no date: it is None.
+    A leap second (`:60`) is the first second of the next minute, as POSIX and PostgreSQL count:
+    `23:59:60Z` is the first instant of the next day. `t` and `z` may be lower case. The first
+    moment of year 1 is how many programs write that there is no date: it is None.
     """
     if value is None or value == "":
         return None
     if type(value) is not str or len(value) > 64:
         raise InvalidCallback("bad_" + name, f"{named(name, value)} is not a time")
     try:
-        moment = _moment(value)
+        moment = _read_moment(value)
         zone = moment.tzinfo
         if moment.year == 1 and moment.isoformat().startswith(_NO_DATE):
             return None
@@ -395,6 +419,20 @@ def as_instant(name: str, value: JSON) -> datetime | None:
         return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise InvalidCallback("bad_" + name, f"{named(name, value)} is not a time") from error
+
+
+def _read_moment(text: str) -> datetime:
+    """Read a time, also as `fromisoformat` does not. Raises ValueError or OverflowError."""
+    try:
+        return _moment(text)
+    except ValueError:
+        unusual = _UNUSUAL_TIME.fullmatch(text)
+        if unusual is None:
+            raise
+    day, minute, second, rest = unusual.groups()
+    if second != "60":
+        return _moment(f"{day}T{minute}:{second}{rest.upper()}")
+    return _moment(f"{day}T{minute}:59{rest.upper()}") + _SECOND
 
 
 def stamp(moment: datetime) -> str:

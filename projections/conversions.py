@@ -43,7 +43,8 @@ class Last:
     sent_at: datetime
     callback_id: str
     event_id: str
-    revenue: Decimal
+    revenue: Decimal | None
+    """None where the provider does not state it: then only points are posted."""
     currency: str
     points: Decimal
     member: str | None
@@ -69,7 +70,7 @@ class Conversion:
 def fold(state: Conversion | None, seen: RecordedFact) -> Conversion:
     """Keep a fact when it is the last of its event.
 
-    Raises InvalidCallback when it names no currency, or no revenue.
+    Raises InvalidCallback when it names no currency, or neither revenue nor points.
     """
     state = state or Conversion()
     fact = seen.fact
@@ -92,7 +93,7 @@ def view(state: Conversion, related: Sequence[Conversion], terms: SourceTerms) -
     last = max(state.events.values(), key=lambda reported: reported.order)
     row |= {
         "status": last.status,
-        "amount": exact(total(*(reported.revenue for reported in state.events.values()))),
+        "amount": _revenue(state),
         "currency": last.currency,
         "idempotency_id": last.idempotency_id,
         "effective_at": last.sent_at,
@@ -100,6 +101,12 @@ def view(state: Conversion, related: Sequence[Conversion], terms: SourceTerms) -
         "details": _details(state, last),
     }
     return View(row, _legs(state, terms), _issues(state))
+
+
+def _revenue(state: Conversion) -> Decimal | None:
+    """Return the revenue that is known of all events; None when it is of none."""
+    known = [event.revenue for event in state.events.values() if event.revenue is not None]
+    return exact(total(*known)) if known else None
 
 
 def _details(state: Conversion, last: Last) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def _details(state: Conversion, last: Last) -> dict[str, Any]:
         "events": {
             name: {
                 "status": reported.status,
-                "revenue": plain(reported.revenue),
+                "revenue": None if reported.revenue is None else plain(reported.revenue),
                 "reward_points": plain(reported.points),
                 "sent_at": stamp(reported.sent_at),
             }
@@ -126,7 +133,7 @@ def _legs(state: Conversion, terms: SourceTerms) -> tuple[Leg, ...]:
         if reported.status == "Success"
         for line in reward(
             reported.sent_at,
-            revenue=reported.revenue,
+            revenue=reported.revenue or ZERO,
             currency=wallet("conversion", reported.currency, terms),
             points=reported.points,
             member=reported.member,
@@ -137,15 +144,16 @@ def _legs(state: Conversion, terms: SourceTerms) -> tuple[Leg, ...]:
 
 def _last(seen: RecordedFact) -> Last:
     fact = seen.fact
-    if fact.amount is None or fact.currency is None:
-        raise InvalidCallback("missing_amount", "a conversion names no revenue or no currency")
     points = as_money("reward_points", fact.details.get("reward_points"))
+    if fact.currency is None or (fact.amount is None and points is None):
+        detail = "a conversion names no currency, or neither revenue nor points"
+        raise InvalidCallback("missing_amount", detail)
     return Last(
         status=fact.status,
         sent_at=seen.effective_at,
         callback_id=_text(fact, "callback_id") or "",
         event_id=seen.event_id,
-        revenue=exact(fact.amount),
+        revenue=None if fact.amount is None else exact(fact.amount),
         currency=fact.currency,
         points=exact(points or ZERO),
         member=_text(fact, "member"),

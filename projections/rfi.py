@@ -38,15 +38,21 @@ def fold(state: Request | None, seen: RecordedFact) -> Request:
     if state.status is not None:
         held = (RANKS[state.status], state.position)
         if held >= (RANKS[fact.status], seen.position):
-            return state
+            return replace(state, details=_with_deadline(state.details, fact.details))
     return Request(
         status=fact.status,
         position=seen.position,
         updated_at=seen.effective_at,
         customer_id=fact.customer_id or state.customer_id,
-        details=dict(fact.details),
+        details=_with_deadline(fact.details, state.details),
         unknown=state.unknown,
     )
+
+
+def _with_deadline(details: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the details that hold, with the deadline of others where they state none."""
+    deadline = details.get("expires_at") or other.get("expires_at")
+    return {**details, "expires_at": deadline} if deadline else dict(details)
 
 
 def view(state: Request, related: Sequence[Request], terms: SourceTerms) -> View:

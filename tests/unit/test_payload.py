@@ -170,8 +170,13 @@ def test_money_is_its_exact_lexeme_whether_text_or_number(lexeme: str, expected:
         '".5"',
         '"5."',
         '"1e3"',
-        "1e3",
-        "1E-7",
+        '"1E-7"',
+        "1e20",
+        "1e-19",
+        "1.5e999",
+        "1e99999999999",
+        "0e9999",
+        "-1.0e+1000",
         '"NaN"',
         '"Infinity"',
         '"0x10"',
@@ -188,6 +193,26 @@ def test_money_is_its_exact_lexeme_whether_text_or_number(lexeme: str, expected:
 def test_what_is_not_plainly_an_amount_is_refused(lexeme: str) -> None:
     reported = Payload(parse(b'{"amount":%s}' % lexeme.encode()))
     assert reason_of(reported.money, "amount") == "bad_amount"
+
+
+@pytest.mark.parametrize(
+    ("lexeme", "expected"),
+    [
+        ("1e-7", "0.0000001"),
+        ("1.5E3", "1500"),
+        ("-2.50e+1", "-25"),
+        ("1e-18", "0.000000000000000001"),
+        ("10e-19", "0.000000000000000001"),
+        ("1E0019", "10000000000000000000"),
+        ("99999999999999999999999999999999999999e-18", "99999999999999999999.999999999999999999"),
+        ("0e999", "0"),
+        ("-0.0e-5", "0"),
+    ],
+)
+def test_a_number_with_an_exponent_is_its_exact_value(lexeme: str, expected: str) -> None:
+    amount = Payload(parse(b'{"amount":%s}' % lexeme.encode())).money("amount")
+    assert amount is not None
+    assert (amount, plain(amount)) == (Decimal(expected), expected)
 
 
 def test_absent_money_is_none_and_not_zero() -> None:
@@ -278,6 +303,13 @@ def test_currencies_are_short_codes_in_upper_case() -> None:
         ("2025-07-07T15:19:07.898+08:00", "2025-07-07T07:19:07.898"),
         ("2025-06-13T04:24:39Z", "2025-06-13T04:24:39"),
         ("2024-09-18T18:29:26.8469471+00:00", "2024-09-18T18:29:26.846947"),
+        ("2025-04-16t08:15:42.681z", "2025-04-16T08:15:42.681"),
+        ("2025-04-16T08:15:42z", "2025-04-16T08:15:42"),
+        ("2025-04-16t16:15:42+08:00", "2025-04-16T08:15:42"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00"),
+        ("2016-12-31t23:59:60.25z", "2017-01-01T00:00:00.25"),
+        ("2017-01-01T07:59:60+08:00", "2017-01-01T00:00:00"),
+        ("2024-02-29T12:34:60.0000000Z", "2024-02-29T12:35:00"),
     ],
 )
 def test_times_are_read_in_utc(text: str, expected: str) -> None:
@@ -286,18 +318,43 @@ def test_times_are_read_in_utc(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["2025-04-16T08:15:42", "2025-02-30T00:00:00Z", "14 May 2026 - 9:11 AM", 1700000000, [], "x"],
+    [
+        "2025-04-16T08:15:42",
+        "2025-02-30T00:00:00Z",
+        "2025-02-30T23:59:60Z",
+        "2025-01-01T23:59:61Z",
+        "2025-01-01T23:60:60Z",
+        "2025-01-01T23:59:60",
+        "9999-12-31T23:59:60Z",
+        "14 May 2026 - 9:11 AM",
+        1700000000,
+        [],
+        "x",
+    ],
 )
 def test_what_is_not_a_time_with_a_zone_is_refused(value: Any) -> None:
     assert reason_of(as_instant, "x", value) == "bad_x"
 
 
-def test_a_callback_was_stated_when_it_was_updated_or_else_created() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0001-01-01T00:00:00Z",
+        "0001-01-01t00:00:00z",
+        "0001-01-01T00:00:00",
+        "0001-01-01T00:00:00.0000000+08:00",
+    ],
+)
+def test_the_first_moment_of_year_one_is_no_date(text: str) -> None:
+    assert as_instant("x", text) is None
+
+
+def test_a_callback_is_dated_when_it_was_updated_or_else_created() -> None:
     created, updated = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
     both = {"createdAt": created, "updatedAt": updated}
-    assert Payload(both).told_at() == utc("2026-01-02T00:00:00")
-    assert Payload({"created_at": created}).told_at() == utc("2026-01-01T00:00:00")
-    assert Payload({}).told_at() is None
+    assert Payload(both).stated_time() == (utc("2026-01-02T00:00:00"), False)
+    assert Payload({"created_at": created}).stated_time() == (utc("2026-01-01T00:00:00"), True)
+    assert Payload({}).stated_time() == (None, False)
 
 
 def test_a_status_is_a_known_word_or_kept_as_stated() -> None:

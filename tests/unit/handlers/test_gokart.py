@@ -53,6 +53,80 @@ def test_a_conversion_states_revenue_and_keeps_the_members_points_beside_it() ->
     )
 
 
+def test_a_conversion_without_status_and_revenue_is_a_success_that_credits_points() -> None:
+    assert fact("more/gokart/conversion-no-batch") == Fact(
+        kind="conversion",
+        resource_id="c2f8a4d0-1b3e-4c57-8a90-d1e2f3a4b510",
+        status="Success",
+        effective_at=utc("2024-09-18T18:29:26.846947"),
+        amount=None,
+        currency="USD",
+        details={
+            "reward_points": "89",
+            "member": "member-7",
+            "event": "849b0000-c25a-49f2-9201-c7897f1c1b1c",
+            "callback_id": "b10c6e52-0010-4d0f-9c1a-3f2e1d0c9b10",
+            "sent_at": "2024-09-18T18:29:26.8469471+00:00",
+            "offer_id": "9a4be0d7-33c1-4e5a-bb1c-20f1e2d3c4b5",
+            "rejection_reason": None,
+            "is_reward_sent": False,
+        },
+        flags=("revenue_unknown",),
+    )
+
+
+def test_a_conversion_may_name_its_event_by_the_offers() -> None:
+    assert fact("more/gokart/conversion-offer-event") == Fact(
+        kind="conversion",
+        resource_id="c2f8a4d0-1b3e-4c57-8a90-d1e2f3a4b511",
+        status="Success",
+        effective_at=utc("2026-03-10T08:00:00"),
+        amount=Decimal("2.5"),
+        currency="USD",
+        details={
+            "reward_points": "12",
+            "member": MEMBER,
+            "event": "849b0001-c25a-49f2-9201-c7897f1c1b1c",
+            "callback_id": "b10c6e52-0011-4d0f-9c1a-3f2e1d0c9b11",
+            "sent_at": "2026-03-10T08:00:00.0000000+00:00",
+            "offer_id": "9a4be0d7-33c1-4e5a-bb1c-20f1e2d3c4b5",
+            "rejection_reason": None,
+            "is_reward_sent": True,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("stated", "event"),
+    [
+        ({"conversionEventId": "c", "eventId": "e", "offerEventId": "o"}, "c"),
+        ({"conversionEventId": "", "eventId": "e", "offerEventId": "o"}, "e"),
+        ({"conversionEventId": None, "eventId": None, "OfferEventId": "o"}, "o"),
+        ({"ConversionEventId": "c", "EventId": "e"}, "c"),
+        ({"OfferEventId": 7}, "7"),
+        ({}, ""),
+    ],
+)
+def test_the_first_event_that_is_given_is_the_conversions(stated: Any, event: str) -> None:
+    names = dict.fromkeys(("conversionEventId", "eventId", "offerEventId", "OfferEventId"), ABSENT)
+    assert fact("gokart/02-success", **(names | stated)).details["event"] == event
+
+
+def test_unknown_revenue_is_flagged_and_is_not_zero() -> None:
+    for unknown in (None, ABSENT):
+        reported = fact("gokart/02-success", revenue=unknown)
+        assert (reported.amount, reported.flags) == (None, ("revenue_unknown",))
+    assert fact("gokart/02-success", rewardPoints=0, revenue=None).flags == ("revenue_unknown",)
+    zero = fact("gokart/02-success", revenue=0)
+    assert (zero.amount, zero.flags) == (Decimal(0), ("zero_amount",))
+
+
+def test_a_status_that_is_null_is_not_a_missing_one() -> None:
+    assert fact("gokart/02-success", status=ABSENT).status == "Success"
+    for null in ({"status": None}, {"status": ABSENT, "Status": None}, {"status": ""}):
+        assert refusal("gokart/02-success", **null) == "missing_status"
+
+
 def test_the_three_statuses_keep_their_capitals() -> None:
     reported = [fact(f"gokart/{name}") for name in ("01-pending", "02-success", "03-rejected")]
     assert [each.status for each in reported] == ["Pending", "Success", "Rejected"]
@@ -92,10 +166,10 @@ def test_both_casings_may_stand_together_while_they_agree() -> None:
         ({"Revenue": 61}, "two_values"),
         ({"ConversionId": "another"}, "two_values"),
         ({"Status": "Rejected"}, "two_values"),
-        ({"revenue": ABSENT}, "missing_amount"),
-        ({"revenue": None}, "missing_amount"),
+        ({"revenue": ABSENT, "rewardPoints": ABSENT}, "missing_amount"),
+        ({"revenue": None, "rewardPoints": None}, "missing_amount"),
         ({"revenue": -1}, "negative_amount"),
-        ({"revenue": Number("1e2")}, "bad_revenue"),
+        ({"revenue": Number("1e20")}, "bad_revenue"),
         ({"rewardPoints": -45}, "negative_amount"),
         ({"rewardPoints": "many"}, "bad_rewardPoints"),
         ({"pubMemberId": None}, "missing_member"),

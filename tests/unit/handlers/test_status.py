@@ -203,7 +203,7 @@ def test_limits_in_snake_case_are_understood() -> None:
     [
         ({"total_daily_payment_limit": "1"}, "two_values"),
         ({"totalDailyPaymentLimit": "lots"}, "bad_total_daily_payment_limit"),
-        ({"totalDailyPaymentLimit": Number("1e9")}, "bad_total_daily_payment_limit"),
+        ({"totalDailyPaymentLimit": Number("1e20")}, "bad_total_daily_payment_limit"),
     ],
 )
 def test_limits_that_cannot_be_true_are_refused(changes: Any, reason: str) -> None:
@@ -242,7 +242,7 @@ def test_an_rfi_states_its_deadline_and_the_state_of_each_question() -> None:
         details={
             "expires_at": "2025-09-30T16:59:52Z",
             "created_at": "2025-09-11T08:59:32Z",
-            "counts": {"total": 3, "pending": 3, "rejected": 0},
+            "counts": {"total": 3, "pending": 3, "rejected": 0, "accepted": 0},
             "questions": [
                 {"id": "1823", "reply_type": "TEXT", **params},
                 {"id": "1024", "reply_type": "DOC", **params},
@@ -262,6 +262,126 @@ def test_the_other_spelling_of_an_rfi_is_understood() -> None:
         ("3002", "submitted", True),
     ]
     assert fact(RFI, "more/straitsx/rfi-3-completed").status == "completed"
+
+
+def test_an_rfi_is_read_with_its_summary_beside_the_request() -> None:
+    asked: dict[str, Any] = {"optional": False, "requires_action": True}
+    assert fact(RFI, "more/straitsx/rfi-summary-beside") == Fact(
+        kind="rfi",
+        resource_id="rfi_request_7pp2m0d9x1",
+        status="sent",
+        effective_at=utc("2026-05-14T03:11:13"),
+        customer_id=CUSTOMER,
+        details={
+            "expires_at": "2026-05-28T16:59:59Z",
+            "created_at": "2026-05-14T03:11:13Z",
+            "counts": {"total": 3, "pending": 1, "rejected": 1, "accepted": 1},
+            "questions": [
+                {"id": "4001", "status": "pending", "reply_type": "CHECKBOX", **asked},
+                {
+                    "id": "4002",
+                    "status": "accepted",
+                    "reply_type": "DOC",
+                    "optional": False,
+                    "requires_action": False,
+                },
+                {
+                    "id": "4003",
+                    "status": "rejected",
+                    "reply_type": "TEXT",
+                    "optional": True,
+                    "requires_action": True,
+                },
+            ],
+        },
+    )
+
+
+def test_an_rfi_is_read_with_its_summary_inside_the_request_in_snake_case() -> None:
+    answered: dict[str, Any] = {"status": "submitted", "requires_action": False}
+    assert fact(RFI, "more/straitsx/rfi-summary-inside-snake") == Fact(
+        kind="rfi",
+        resource_id="rfi_request_7pp2m0d9x2",
+        status="received",
+        effective_at=utc("2026-05-14T03:11:13"),
+        customer_id=CUSTOMER,
+        details={
+            "expires_at": "2026-05-28T16:59:59Z",
+            "created_at": "2026-05-14T03:11:13Z",
+            "counts": {"total": 3, "pending": 0, "rejected": 0, "accepted": 1, "submitted": 2},
+            "questions": [
+                {"id": "4001", "reply_type": "CHECKBOX", "optional": False, **answered},
+                {"id": "4002", "reply_type": "DOC", "optional": False, **answered},
+                {"id": "4003", "reply_type": "TEXT", "optional": True, **answered},
+            ],
+        },
+        flags=("dated_by_creation",),
+    )
+
+
+SUMMARY_PLACES = [
+    (place, spelling)
+    for place in ("inside", "beside", "at the top")
+    for spelling in (
+        "rfProgressSummary",
+        "rfiProgressSummary",
+        "rf_progress_summary",
+        "rfi_progress_summary",
+    )
+]
+
+
+@pytest.mark.parametrize(("place", "spelling"), SUMMARY_PLACES)
+@pytest.mark.parametrize("request_name", ["activeRfRequest", "active_rfi_request"])
+def test_an_rfis_deadline_and_counts_are_read_wherever_they_are(
+    place: str, spelling: str, request_name: str
+) -> None:
+    summary = {"expiryDate": "2026-01-02T00:00:00Z"}
+    summary |= {f"{word}Questions": n for n, word in enumerate(("total", "pending", "rejected"))}
+    request: dict[str, Any] = {"status": "received", "accepted_questions": 7}
+    attributes: dict[str, Any] = {request_name: request}
+    root: dict[str, Any] = {"id": "r", "type": "rfiRequest", "attributes": attributes}
+    {"inside": request, "beside": attributes, "at the top": root}[place][spelling] = summary
+    details = RFI.translate(Payload(root), STRAITSX).details
+    assert details["expires_at"] == "2026-01-02T00:00:00Z"
+    assert details["counts"] == {"total": 0, "pending": 1, "rejected": 2, "accepted": 7}
+
+
+@pytest.mark.parametrize(
+    ("stated", "summary"),
+    [
+        ({"totalQuestions": 3}, {"totalQuestions": 4}),
+        ({"total_questions": 3}, {"totalQuestions": 4}),
+        ({"expiryDate": "2026-01-02T00:00:00Z"}, {"expiry_date": "2026-01-03T00:00:00Z"}),
+        ({"rf_progress_summary": {"pendingQuestions": 1}}, {"pendingQuestions": 2}),
+        ({"rfQuestions": [{"id": 1}], "rfiQuestions": [{"id": 2}]}, {}),
+    ],
+)
+def test_an_rfi_whose_places_differ_cannot_be_true(stated: Any, summary: Any) -> None:
+    root = {
+        "id": "r",
+        "type": "rfiRequest",
+        "attributes": {"activeRfRequest": {"status": "sent", **stated}},
+        "rfiProgressSummary": summary,
+    }
+    with pytest.raises(InvalidCallback) as caught:
+        RFI.translate(Payload(root), STRAITSX)
+    assert caught.value.reason == "two_values"
+
+
+def test_an_rfi_whose_places_agree_is_read_once() -> None:
+    same = {"expiryDate": "2026-01-02T08:00:00+08:00", "totalQuestions": 2}
+    request = {"status": "sent", "expiry_date": "2026-01-02T00:00:00Z", "total_questions": 2}
+    root = {"id": "r", "attributes": {"activeRfRequest": request}, "rfProgressSummary": same}
+    details = RFI.translate(Payload(root), STRAITSX).details
+    assert (details["expires_at"], details["counts"]) == ("2026-01-02T00:00:00Z", {"total": 2})
+
+
+def test_an_rfi_with_two_active_requests_cannot_be_true() -> None:
+    two = {"active_rf_request": {"status": "sent"}, "active_rfi_request": {"status": "received"}}
+    with pytest.raises(InvalidCallback) as caught:
+        RFI.envelope(Payload({"id": "r", "attributes": two}))
+    assert caught.value.reason == "two_values"
 
 
 def test_an_rfi_holds_neither_questions_nor_replies() -> None:

@@ -109,5 +109,30 @@ def test_events_beyond_the_bound_move_nothing() -> None:
     assert books.issues(KEY) == ["too_many_events"]
 
 
-def test_a_conversion_without_revenue_is_parked() -> None:
-    assert books_of(conversion("Success", 1, amount=None)).parked == {KEY}
+def test_a_conversion_with_neither_revenue_nor_points_is_parked() -> None:
+    assert books_of(conversion("Success", 1, amount=None, points=None)).parked == {KEY}
+
+
+def test_a_conversion_whose_revenue_is_unknown_credits_its_points() -> None:
+    unknown = conversion("Success", 1, amount=None, flags=("revenue_unknown",))
+    books = books_of(unknown)
+    assert books.balances() == {"expenses:rewards PTS": "45", "liabilities:members:m-1 PTS": "-45"}
+    row = books.rows[KEY]
+    assert (row["amount"], row["currency"], row["flags"]) == (None, "USD", ["revenue_unknown"])
+    assert row["details"]["events"][""]["revenue"] is None
+
+
+def test_the_known_revenue_of_a_conversions_other_events_is_its_amount() -> None:
+    facts = [
+        conversion("Success", 1, event="a", amount=None, flags=("revenue_unknown",)),
+        conversion("Success", 2, event="b", amount=Decimal("1.5")),
+    ]
+    for order in permutations(facts):
+        row = books_of(*order).rows[KEY]
+        assert (row["amount"], row["flags"]) == (Decimal("1.5"), ["revenue_unknown"])
+
+
+def test_revenue_that_is_stated_later_is_earned_then() -> None:
+    facts = [conversion("Success", 1, amount=None), conversion("Success", 2)]
+    for order in permutations(facts):
+        assert books_of(*order).balances()["income:conversions USD"] == "-60"

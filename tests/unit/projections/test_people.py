@@ -272,3 +272,11 @@ def test_the_expiry_of_a_request_for_information_is_a_time() -> None:
     row = row_of(one(rfi("sent", expires_at=at(90).isoformat(), questions=[])))
     assert row["expires_at"] == at(90)
     assert row["details"] == {"questions": []}
+
+
+def test_the_deadline_of_a_request_for_information_is_kept_until_another_is_stated() -> None:
+    first, second = at(90).isoformat(), at(120).isoformat()
+    dated, silent = rfi("sent", expires_at=first), rfi("received", expires_at=None)
+    for order in permutations([dated, silent, rfi("completed")]):
+        assert row_of(one(*order))["expires_at"] == at(90)
+    assert row_of(one(dated, silent, rfi("sent", expires_at=second)))["expires_at"] == at(120)
