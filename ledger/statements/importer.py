@@ -224,7 +224,7 @@ async def _changing(connection: Any, log: str) -> AsyncIterator[None]:
     """Change a log of statements in one transaction, and notify the projector."""
     async with connection.transaction():
         await database.assert_safe(connection)
-        await connection.execute(ADD_SOURCE, log, STATEMENT, None, "{}")
+        await connection.execute(ADD_SOURCE, log, STATEMENT, None, "{}", None, None, "creation")
         await connection.execute(REGISTER_HEAD, log)
         yield
         await connection.execute(NOTIFY)
