@@ -1,10 +1,11 @@
-"""An operator's decision on an exception: written by our own API, never by a provider."""
+"""An operator's decision on an exception or a transaction, written by our own API."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from ledger.model import (
+    ATTRIBUTE,
     JSON,
     RETRY,
     Envelope,
@@ -16,7 +17,7 @@ from ledger.model import (
     shown,
 )  # fmt: skip
 
-ACTIONS: Final = frozenset({"keep", "acknowledge", RETRY})
+ACTIONS: Final = frozenset({"keep", "acknowledge", RETRY, ATTRIBUTE})
 NAMES: Final = ", ".join(sorted(ACTIONS))
 
 _TEXTS: Final = ("exception", "action", "kind", "reason", "note", "by")
@@ -41,9 +42,12 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a decision: its body becomes the details, `keep` being a position of the log.
 
-    Raises InvalidCallback `missing_keep` when the action is to keep and no position is named.
+    Raises InvalidCallback `missing_keep` when the action is to keep and no position is named; when
+    it is to attribute and no transaction is, or `customer_id` is neither a text nor null.
     """
     read = envelope(payload)
+    if read.status == ATTRIBUTE:
+        return read.fact(details=_attribution(payload))
     keep = payload.get("keep")
     if keep is not None and (not isinstance(keep, int) or isinstance(keep, bool) or keep < 1):
         raise InvalidCallback(
@@ -53,6 +57,23 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         raise InvalidCallback("missing_keep", "name in keep the position of the event that stands")
     details: dict[str, JSON] = payload.texts(_TEXTS)
     return read.fact(details=details | {"resource": payload.named("resource"), "keep": keep})
+
+
+def _attribution(payload: Payload) -> dict[str, JSON]:
+    """Read whose a transaction is: `customer_id` is null where earlier decisions are undone."""
+    for name in ("kind", "resource"):
+        if payload.named(name) is None:
+            raise InvalidCallback(f"missing_{name}", f"name in {name} the transaction's {name}")
+    if "customer_id" not in payload.root:
+        raise InvalidCallback(
+            "missing_customer_id", "name the customer, or null to undo what was decided"
+        )
+    customer = payload.get("customer_id")
+    if customer == "" or not isinstance(customer, str | None):
+        raise InvalidCallback("bad_customer_id", "customer_id is neither a customer's id nor null")
+    return payload.texts(("action", "kind", "reason", "customer_id", "note", "by")) | {
+        "resource": payload.named("resource")
+    }
 
 
 HANDLER = Handler(

@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from ledger.model import RETRY, FoldResult, Issue, Projection, Table
+from ledger.model import ATTRIBUTE, RETRY, FoldResult, Issue, Projection, Table
 
 
 def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
     """Return the exceptions that an event opened, cleared and, as a decision, resolved.
 
-    A decision to retry resolves nothing: books that are folded again show what came of it.
+    A decision to retry resolves nothing: books that are folded again show what came of it. One
+    that attributes a transaction is about no exception.
     """
     if not (outcome.opened or outcome.cleared or outcome.decided):
         return ()
@@ -25,7 +26,7 @@ def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
     for kind, resource, reason in outcome.cleared:
         name = _stream_id(outcome.source, kind, resource, reason)
         found.append(_row(outcome, name, "cleared", Issue(reason, ""), kind, resource))
-    if outcome.decided is not None and outcome.decided[1] != RETRY:
+    if outcome.decided is not None and outcome.decided[1] not in (RETRY, ATTRIBUTE):
         found.append(_resolved(outcome, *outcome.decided))
     return found
 

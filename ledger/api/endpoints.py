@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -14,13 +14,17 @@ from ledger.api.problems import PRIVATE
 from ledger.config.settings import Settings
 from ledger.errors import InvalidRequest
 from ledger.queries import events, evidence, exceptions, status
+from ledger.queries.attribution import prepare_attribution
+from ledger.queries.kinds import kinds_of
 from ledger.queries.params import QueryParams, decode_body
 from ledger.queries.schemas.evidence import Seal
-from ledger.queries.schemas.log import Decision, Resolution
+from ledger.queries.schemas.log import Attribution, Decision, Resolution
 from ledger.queries.snapshot import Pool, Snapshot, read_consistent
 
 DECISION_BYTES_MAX: Final = 16_384
 BODY_SECONDS_MAX: Final = 10.0
+
+D = TypeVar("D", Attribution, Decision)
 
 Read: TypeAlias = Callable[[Snapshot, QueryParams], Awaitable[Any]]
 Decide: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[Mapping[str, Any]]]
@@ -147,7 +151,50 @@ async def resolve_exception(request: web.Request, params: QueryParams) -> web.Re
     return json_answer(answer, {source: answer.position}, books)
 
 
+async def attribute_transaction(request: web.Request, params: QueryParams) -> web.Response:
+    """Take an operator's decision on whose a transaction is; it becomes an event of the log."""
+    stated = await _read_decision(request, Attribution)
+    if not stated.note.strip():
+        raise InvalidRequest('say why in "note"')
+    kind = _same_kind(params.text("kind"), stated.kind)
+    source, pool = params.need("source"), request.app[QUERY].pool
+
+    async def head(snapshot: Snapshot) -> int:
+        return snapshot.places[snapshot.check(source)].head
+
+    async def read(snapshot: Snapshot) -> tuple[dict[str, Any], str]:
+        id_ = params.need("id")
+        details = await prepare_attribution(snapshot, source, id_, kind, stated.customer_id)
+        return details, snapshot.books
+
+    # What was decided or received a moment ago counts, too.
+    reached = await read_consistent(pool, {}, head)
+    details, books = await read_consistent(pool, {source: reached}, read)
+    by = {} if stated.by is None else {"by": stated.by}
+    done = await request.app[DECIDE](source, {**details, "note": stated.note, **by})
+    answer = msgspec.convert(done, Resolution)
+    return json_answer(answer, {source: answer.position}, books)
+
+
+def _same_kind(asked: str | None, stated: str | None) -> str | None:
+    """Return the kind that the address or the body names. Raises InvalidRequest."""
+    if stated is not None and stated not in kinds_of("transactions"):
+        listed = ", ".join(kinds_of("transactions"))
+        raise InvalidRequest(f"kind {stated[:60]!a} is no kind; there is: {listed}")
+    if asked is not None and stated is not None and asked != stated:
+        raise InvalidRequest("the address and the decision name different kinds; name it once")
+    return asked or stated
+
+
 async def _decision(request: web.Request) -> Decision:
+    decision = await _read_decision(request, Decision)
+    if (decision.action == "keep") != (decision.keep is not None):
+        raise InvalidRequest('"keep" takes the position of an event, with the action "keep" only')
+    return decision
+
+
+async def _read_decision(request: web.Request, kind: type[D]) -> D:
+    """Read a decision within its limits. Raises InvalidRequest."""
     if request.content_type != "application/json":
         raise InvalidRequest("send the decision as JSON, with Content-Type: application/json")
     if (request.content_length or 0) > DECISION_BYTES_MAX:
@@ -157,7 +204,4 @@ async def _decision(request: web.Request) -> Decision:
             raw = await request.read()
     except TimeoutError as error:
         raise InvalidRequest("the decision took too long to arrive") from error
-    decision = decode_body(raw, Decision, "the decision")
-    if (decision.action == "keep") != (decision.keep is not None):
-        raise InvalidRequest('"keep" takes the position of an event, with the action "keep" only')
-    return decision
+    return decode_body(raw, kind, "the decision")

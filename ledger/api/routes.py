@@ -25,6 +25,12 @@ ACCOUNT: Final = Param("account", "Only this account; `liabilities:*` is every o
 CUSTOMER: Final = Param("customer_id", "Only what belongs to this customer.")
 KIND: Final = Param("kind", "Only this kind.", "kind")
 STATUS: Final = Param("status", "Only this status.", "status")
+OF_KIND: Final = Param(
+    "kind",
+    "Which one, where several kinds share the id (409 otherwise).",
+    "kind",
+    table="transactions",
+)
 EFFECTIVE: Final = (
     Param("from", "Provider's time at or after this.", "time"),
     Param("to", "Provider's time before this.", "time"),
@@ -95,17 +101,24 @@ MONEY: Final = (
         "money",
         money_schemas.TransactionDetail,
         SnapshotRead(with_as_of(money.transaction, as_of_money.transaction)),
-        (
-            Param(
-                "kind",
-                "Which one, where several kinds share the id (409 otherwise).",
-                "kind",
-                table="transactions",
-            ),
-        ),
+        (OF_KIND,),
         is_list=False,
         can_conflict=True,
         is_dated=True,
+    ),
+    Route(
+        "/v1/transactions/{source}/{id}/attribute",
+        "Decide whose a transaction is",
+        "money",
+        log_schemas.Resolution,
+        endpoints.attribute_transaction,
+        (OF_KIND,),
+        is_list=False,
+        method="POST",
+        takes=log_schemas.Attribution,
+        about="Moves it to the account of `customer_id`; null undoes that. The decision is an "
+        "event of the log itself; the answer has its position. Of several the last applies, "
+        "before the customer that the provider names and before the source's `owner_of`.",
     ),
 )
 PEOPLE: Final = (

@@ -16,7 +16,7 @@ from ledger import __version__
 from ledger.cli.evidence import prove, rebuild, seal, verify
 from ledger.cli.export import export
 from ledger.cli.options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
-from ledger.cli.queries import COMMANDS, exceptions
+from ledger.cli.queries import COMMANDS, exceptions, transactions
 from ledger.cli.reconciliation import reconcile, statement
 from ledger.runtime.decimals import configure_decimal
 from ledger.runtime.secrets import redact
@@ -70,6 +70,7 @@ def migrate(*, json: Json = False) -> int:
 
 for _command in COMMANDS:
     app.command(_command, group=ASK)
+app.command(transactions)
 app.command(exceptions)
 app.command(statement)
 app.command(reconcile)

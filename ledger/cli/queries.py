@@ -83,7 +83,15 @@ def entries(
     return show_list("entries", filters, paging, service)
 
 
-def transactions(
+transactions = App(
+    name="transactions",
+    help="List transactions, show one in full, or decide whose it is.",
+    group=ASK,
+)
+
+
+@transactions.default
+def transactions_list(
     only_source: Annotated[str | None, Parameter(name="source")] = None, id_: Id = None, /, *,
     source: SourceName = None, kind: Kind = None, status: Status = None,
     customer_id: CustomerId = None, currency: Currency = None,
@@ -103,6 +111,40 @@ def transactions(
                "idempotency_id": idempotency_id, "flag": flag, "from": from_, "to": to,
                **as_of.params()}  # fmt: skip
     return show_list("transactions", filters, paging, service)
+
+
+@transactions.command
+def attribute(
+    source: str, id_: Annotated[str, Parameter(name="id")], /, *,
+    note: str, customer: str | None = None, undo: Flag = False, kind: Kind = None,
+    by: str | None = None, service: ServiceOptions = NOW,
+) -> int:  # fmt: skip
+    """Decide whose a transaction is; the decision itself becomes an event of the log.
+
+    Parameters
+    ----------
+    source
+        The transaction's source.
+    id_
+        The transaction's id, as `ledger transactions` lists it.
+    note
+        The reason.
+    customer
+        The id of the customer whose it is.
+    undo
+        Take back what was decided: it belongs to whom its facts or `owner_of` name.
+    kind
+        Which one, where several kinds share the id.
+    by
+        Who decides.
+    """
+    if undo == (customer is not None):
+        raise InvalidRequest("name the customer with --customer, or take it back with --undo")
+    given = {"note": note, "by": by, "kind": kind}
+    body = {name: value for name, value in given.items() if value is not None}
+    return _decide(
+        service, ("transactions", source, id_, "attribute"), {"customer_id": customer, **body}
+    )
 
 
 def customers(
@@ -268,11 +310,16 @@ def resolve(
     by
         Who decides.
     """
-    from ledger.terminal import tables
-
     given = {"action": action, "keep": keep, "note": note, "by": by}
     body = {name: value for name, value in given.items() if value is not None}
-    document, raw = ask_service(service, api("exceptions", exception_id, "resolve"), {}, body=body)
+    return _decide(service, ("exceptions", exception_id, "resolve"), body)
+
+
+def _decide(service: ServiceOptions, segments: tuple[str, ...], body: Mapping[str, Any]) -> int:
+    """Send a decision and print what became of it."""
+    from ledger.terminal import tables
+
+    document, raw = ask_service(service, api(*segments), {}, body=body)
     if service.json:
         return write_raw(raw)
     tables.show_one(document, tables.console())
@@ -280,7 +327,7 @@ def resolve(
 
 
 COMMANDS: Final = (
-    status, wallets, balances, entries, transactions, customers, events, deliveries, views,
+    status, wallets, balances, entries, customers, events, deliveries, views,
 )  # fmt: skip
 """The commands in the order in which help lists them."""
 

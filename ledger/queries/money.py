@@ -20,6 +20,7 @@ from ledger.queries.schemas.money import (
     Reconciliation,
     Step,
     Transaction,
+    TransactionDecision,
     TransactionDetail,
     Transactions,
     Wallet,
@@ -149,6 +150,12 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
           AND hashtextextended(p.resource_id, 0) = hashtextextended($3, 0))
  ORDER BY position
 """
+SELECT_DECISIONS: Final = """
+SELECT position, action, reason, customer_id, note, by, recorded_at FROM decisions
+ WHERE source = $1 AND kind = $2 AND id = $3 AND hashtextextended(id, 0) = hashtextextended($3, 0)
+   AND position <= $4
+ ORDER BY position
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,7 @@ class JournalLines(Listing):
 HISTORY_MAX: Final = 1_000
 """How many of the last steps of a stream an answer has."""
 
+_NO_TRANSACTION: Final = "source {} has no transaction {!r} of kind {}"
 NEAR: Final = 2_000
 LINES_MAX: Final = 2**31 - 1
 UNPROVED: Final = Reconciliation()
@@ -328,7 +336,7 @@ async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDet
     stream = (kind, id_)
     rows = await snapshot.rows(SELECT_TRANSACTIONS, source, 1, None, kind, *(None,) * 7, id_)
     if not rows:
-        raise NotFound(f"source {source} has no transaction {id_!r} of kind {kind}")
+        raise NotFound(_NO_TRANSACTION.format(source, id_, kind))
     history = await histories(snapshot, source, [stream])
     lines = await snapshot.rows(SELECT_ENTRIES_OF, source, *stream)
     events = await snapshot.rows(SELECT_EVENTS_OF, source, *stream)
@@ -339,8 +347,31 @@ async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDet
         history=history.get(stream, []),
         entries=[from_row(Entry, line) for line in lines],
         events=[from_row(Mention, event) for event in events],
+        decisions=await decisions(snapshot, source, stream),
         position=snapshot.position,
     )
+
+
+async def decisions(
+    snapshot: Snapshot, source: str, stream: tuple[str, str]
+) -> list[TransactionDecision]:
+    """Read what operators decided about a transaction, by kind and id, up to the snapshot."""
+    place = snapshot.places[source].books
+    rows = await snapshot.rows(SELECT_DECISIONS, source, *stream, place)
+    return [from_row(TransactionDecision, row) for row in rows]
+
+
+async def kind_of(snapshot: Snapshot, source: str, id_: str, kind: str | None) -> str:
+    """Return the kind of the transaction with an id: `kind`, or the only one that has the id.
+
+    Raises NotFound, or Conflicting when several kinds share the id and none is named.
+    """
+    if kind is None:
+        return await _only_kind(snapshot, source, id_)
+    known = [row["kind"] for row in await snapshot.rows(SELECT_KINDS_OF, source, id_)]
+    if kind not in known:
+        raise NotFound(_NO_TRANSACTION.format(source, id_, kind))
+    return kind
 
 
 async def _only_kind(snapshot: Snapshot, source: str, id_: str) -> str:

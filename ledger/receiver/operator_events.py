@@ -26,17 +26,20 @@ class OperatorEvents:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def decide(self, source: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Append a decision on an exception; return its position, event id and status.
+        """Append a decision; return its position, event id and status.
+
+        `body` has the action, and the exception or, without one, the resource that it is about.
 
         Raises NotFound and Conflicting, like `append`.
         """
         now = self.now()
         raw = orjson.dumps({**body, "decided_at": now.isoformat()}, option=orjson.OPT_SORT_KEYS)
+        about = str(body["exception"] if "exception" in body else body.get("resource"))
         digest = hashlib.sha256(raw).hexdigest()
         new_event = operator_event(
-            key=f"{source}/decision//{body.get('exception')}/{digest}",
+            key=f"{source}/decision//{about}/{digest}",
             kind="decision",
-            resource_id=str(body.get("exception")),
+            resource_id=about,
             status=str(body.get("action")),
             body=raw,
             received_at=now,

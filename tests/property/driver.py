@@ -78,6 +78,19 @@ def keep(fact: Fact, position: int | None, reason: str = "conflict") -> Fact:
                 details=details)  # fmt: skip
 
 
+def attribute(fact: Fact, customer_id: str | None) -> Fact:
+    """Return an operator's decision on whose the stream of `fact` is; None undoes it."""
+    details: dict[str, Any] = {
+        "action": "attribute",
+        "kind": fact.kind,
+        "resource": fact.resource_id,
+        "customer_id": customer_id,
+        "note": "asked them",
+        "by": "ops",
+    }
+    return Fact("decision", fact.resource_id, "attribute", details=details)
+
+
 def event_id(fact: Fact) -> str:
     """Name an event by what it tells, as the program names it by its bytes."""
     return hashlib.sha256(repr(fact).encode()).hexdigest()[:32]

@@ -17,6 +17,7 @@ from ledger.queries.money import (
     UNPROVED,
     JournalLines,
     account_filters,
+    decisions,
     normal_side,
 )
 from ledger.queries.params import QueryParams
@@ -344,6 +345,7 @@ async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDet
         history=history.get(stream, []),
         entries=[from_row(Entry, line) for line in lines],
         events=[from_row(Mention, event) for event in events],
+        decisions=await decisions(snapshot, source, stream),
         position=snapshot.position,
         as_of=snapshot.as_of,
     )

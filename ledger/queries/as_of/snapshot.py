@@ -50,14 +50,15 @@ SELECT h.kind, h.id, h.position
    AND hashtextextended(h.id, 0) = hashtextextended(u.id, 0)
  WHERE h.position <= $4 AND h.effective_at <= $5
  UNION
-SELECT x.kind, x.resource_id, x.position
+SELECT d.kind, d.id, d.position
   FROM unnest($2::text[], $3::text[]) AS u(kind, id)
-  JOIN exceptions AS x ON x.source = $1 AND x.kind = u.kind AND x.resource_id = u.id
- WHERE x.action = 'resolved' AND x.position <= $4
+  JOIN decisions AS d ON d.source = $1 AND d.kind = u.kind AND d.id = u.id
+   AND hashtextextended(d.id, 0) = hashtextextended(u.id, 0)
+ WHERE d.position <= $4
    AND NOT EXISTS (SELECT FROM parked AS p
-                    WHERE p.source = $1 AND p.kind = x.kind AND p.resource_id = x.resource_id
-                      AND hashtextextended(p.resource_id, 0) = hashtextextended(x.resource_id, 0)
-                      AND p.position < x.position)
+                    WHERE p.source = $1 AND p.kind = d.kind AND p.resource_id = d.id
+                      AND hashtextextended(p.resource_id, 0) = hashtextextended(d.id, 0)
+                      AND p.position < d.position)
  ORDER BY 3
 """
 SELECT_LINKED_THEN: Final = f"""

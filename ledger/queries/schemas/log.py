@@ -6,9 +6,14 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
+from ledger.payload import TEXT_MAX
 from ledger.queries.schemas.money import Cursor, Moment, Positions, Schema
 
 ReportedText: TypeAlias = Annotated[str, Meta(max_length=400, pattern=r"^[^\x00]*$")]
+
+NamedText: TypeAlias = Annotated[
+    str, Meta(min_length=1, max_length=TEXT_MAX, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")
+]
 
 
 class Event(Schema, frozen=True):
@@ -133,6 +138,20 @@ class Decision(Schema, frozen=True, forbid_unknown_fields=True):
     keep: Annotated[int | None, Meta(description="Position of the event whose facts apply.")] = None
     note: Annotated[ReportedText | None, Meta(description="Why.")] = None
     by: Annotated[ReportedText | None, Meta(description="Who decides.")] = None
+
+
+class Attribution(Schema, frozen=True, forbid_unknown_fields=True):
+    """Whose a transaction is, as an operator decides."""
+
+    customer_id: Annotated[
+        NamedText | None,
+        Meta(description="The customer; null undoes what was decided before."),
+    ]
+    note: Annotated[ReportedText, Meta(description="Why; at least one character that is no blank.")]
+    by: Annotated[ReportedText | None, Meta(description="Who decides.")] = None
+    kind: Annotated[
+        str | None, Meta(description="Which one, where several kinds share the id, as `?kind=`.")
+    ] = None
 
 
 class Resolution(Schema, frozen=True):

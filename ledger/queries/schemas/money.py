@@ -242,11 +242,30 @@ class Mention(Schema, frozen=True):
     idempotency_key: str
 
 
+class TransactionDecision(Schema, frozen=True):
+    """What an operator decided about a transaction; the last attribution applies."""
+
+    position: Annotated[int, Meta(description="Of the decision's own event.")]
+    action: Annotated[
+        str,
+        Meta(
+            description="attribute: it belongs to `customer_id`, or to whom its facts name where "
+            "that is null; keep, acknowledge, retry: about its exception `reason`."
+        ),
+    ]
+    reason: str | None
+    customer_id: str | None
+    note: str | None
+    by: str | None
+    recorded_at: Moment
+
+
 class TransactionDetail(Transaction, frozen=True):
-    """A transaction with its journal lines and events."""
+    """A transaction with its journal lines, its events and the decisions about it."""
 
     entries: list[Entry]
     events: list[Mention]
+    decisions: list[TransactionDecision]
     position: Positions
     as_of: Earlier = UNSET
 

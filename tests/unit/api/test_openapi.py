@@ -79,6 +79,7 @@ def test_the_paths_of_the_contract_are_documented() -> None:
         "/v1/deliveries",
         "/v1/exceptions",
         "/v1/exceptions/{id}/resolve",
+        "/v1/transactions/{source}/{id}/attribute",
         "/v1/status",
         "/callbacks/{source}",
         "/callbacks/{source}/{event}",

@@ -310,6 +310,36 @@ async def test_resolving_posts_the_decision(fake: Fake) -> None:
     assert json.loads(fake.bodies[0]) == {"action": "keep", "keep": 7, "note": "bank", "by": "me"}
 
 
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        (
+            ["--customer", "c 1", "--note", "it is theirs", "--by", "me", "--kind", "payout"],
+            {"customer_id": "c 1", "note": "it is theirs", "by": "me", "kind": "payout"},
+        ),
+        (["--undo", "--note", "a mistake"], {"customer_id": None, "note": "a mistake"}),
+    ],
+)
+async def test_attributing_posts_the_decision(
+    fake: Fake, options: list[str], body: dict[str, str | None]
+) -> None:
+    fake.answers["/v1/transactions/s/a/b/attribute"] = {"position": 9, "status": "accepted"}
+    done = await ledger("transactions", "attribute", "s", "a/b", *options, "--url", fake.url)
+    assert done.code == 0, done
+    assert "accepted" in done.out
+    assert json.loads(fake.bodies[0]) == body
+
+
+@pytest.mark.parametrize("options", [[], ["--undo", "--customer", "c1"]])
+async def test_attributing_names_a_customer_or_undoes(fake: Fake, options: list[str]) -> None:
+    done = await ledger(
+        "transactions", "attribute", "s", "x", *options, "--note", "n", "--url", fake.url
+    )
+    assert (done.code, fake.bodies) == (2, [])
+    assert "--customer" in done.err
+    assert "--undo" in done.err
+
+
 async def test_sending_prints_a_line_per_answer_and_fails_on_a_refusal(
     fake: Fake, tmp_path: Path
 ) -> None:

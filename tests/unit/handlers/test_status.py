@@ -440,3 +440,51 @@ def test_a_decision_that_decides_nothing_is_refused(changes: Any, reason: str) -
     with pytest.raises(InvalidCallback) as caught:
         DECISION.translate(Payload(DECIDED | changes), STRAITSX)
     assert caught.value.reason == reason
+
+
+ATTRIBUTED: Any = {
+    "action": "attribute",
+    "kind": "payout",
+    "resource": "contract_1",
+    "customer_id": "cust_1",
+    "note": "they asked us to pay",
+    "by": "ops",
+}
+
+
+def test_an_attribution_names_the_customer_of_a_transaction() -> None:
+    reported = Payload(ATTRIBUTED)
+    assert DECISION.envelope(reported) == Envelope("decision", "contract_1", "attribute")
+    decided = DECISION.translate(reported, STRAITSX)
+    assert (decided.kind, decided.resource_id, decided.status) == (
+        "decision",
+        "contract_1",
+        "attribute",
+    )
+    assert decided.details == ATTRIBUTED | {"reason": None}
+    assert decided.customer_id is None, "the customer is the transaction's, not the decision's"
+
+
+def test_an_attribution_to_null_undoes_the_ones_before() -> None:
+    decided = DECISION.translate(Payload(ATTRIBUTED | {"customer_id": None}), STRAITSX)
+    assert (decided.status, decided.details["customer_id"]) == ("attribute", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"kind": None}, "missing_kind"),
+        ({"resource": ""}, "missing_resource"),
+        ({"customer_id": ABSENT}, "missing_customer_id"),
+        ({"customer_id": ""}, "bad_customer_id"),
+        ({"customer_id": 5}, "bad_customer_id"),
+        ({"customer_id": ["cust_1"]}, "bad_customer_id"),
+        ({"customer_id": "x" * 513}, "bad_customer_id"),
+        ({"note": 5.5}, "bad_note"),
+    ],
+)
+def test_an_attribution_that_names_no_one_is_refused(changes: Any, reason: str) -> None:
+    body = {k: v for k, v in (ATTRIBUTED | changes).items() if v is not ABSENT}
+    with pytest.raises(InvalidCallback) as caught:
+        DECISION.translate(Payload(body), STRAITSX)
+    assert caught.value.reason == reason

@@ -7,9 +7,9 @@ from datetime import timedelta
 from decimal import Decimal
 
 from ledger.fold.journal import add_up
-from ledger.model import Entry, FoldResult, Issue, Leg, changed
+from ledger.model import RETRY, Entry, FoldResult, Issue, Leg, changed
 from projections import balances, exceptions
-from tests.property.driver import LATER, again, at, event_id, keep, money, one, word
+from tests.property.driver import LATER, again, at, attribute, event_id, keep, money, one, word
 
 
 def digest(text: str) -> str:
@@ -158,3 +158,49 @@ def test_a_parked_stream_is_one_exception_at_the_event_that_parked_it() -> None:
     (row,) = books.tables["exceptions"]
     assert row[1:5] == (digest("straitsx|1|parked"), 1, "opened", "parked")
     assert books.tables["history"] == []
+
+
+def test_every_decision_on_a_stream_is_listed() -> None:
+    fact = money("payout", "completed")
+    books = one(fact, money("payout", "failed"), keep(fact, 1), keep(fact, None))
+    stream = ("straitsx", "payout", "contract_1")
+    assert books.tables["decisions"] == [
+        (*stream, 3, "keep", "conflict", None, "asked the provider", "ops",
+         LATER + timedelta(seconds=3)),
+        (*stream, 4, "acknowledge", "conflict", None, "asked the provider", "ops",
+         LATER + timedelta(seconds=4)),
+    ]  # fmt: skip
+
+
+def test_a_decision_to_retry_is_listed_and_resolves_nothing() -> None:
+    fact = money("payout", "completed")
+    retry = changed(keep(fact, None), status=RETRY)
+    books = one(fact, retry)
+    assert [row[4] for row in books.tables["decisions"]] == [RETRY]
+    assert books.tables["exceptions"] == []
+
+
+def test_attributions_are_listed_whether_or_not_the_stream_is_known_and_are_no_exceptions() -> None:
+    fact = money("payout", "completed")
+    books = one(attribute(fact, "cust_1"), fact, attribute(fact, "cust_2"), attribute(fact, None))
+    assert [(row[3], row[4], row[6]) for row in books.tables["decisions"]] == [
+        (1, "attribute", "cust_1"),
+        (3, "attribute", "cust_2"),
+        (4, "attribute", None),
+    ]
+    assert books.tables["exceptions"] == []
+    assert [row[3] for row in books.tables["history"]] == [2]
+
+
+def test_an_attribution_of_a_parked_stream_is_listed() -> None:
+    parked = money("payout", "completed", amount=None)
+    books = one(parked, attribute(parked, "cust_1"))
+    assert [row[3:5] for row in books.tables["decisions"]] == [(2, "attribute")]
+    assert [row[3] for row in books.tables["exceptions"]] == ["opened"]
+
+
+def test_a_decision_on_what_has_no_stream_has_no_row() -> None:
+    without = changed(keep(money("payout", "completed"), None), details={"exception": "00ff"})
+    books = one(without)
+    assert books.tables["decisions"] == []
+    assert [row[3] for row in books.tables["exceptions"]] == ["resolved"]

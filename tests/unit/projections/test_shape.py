@@ -42,12 +42,13 @@ COLUMNS = {
     "entries": "source position line kind transaction account currency amount effective_at "
     "recorded_at debits",
     "echoes": "source kind id position",
+    "decisions": "source kind id position action reason customer_id note by recorded_at",
     "balances": "source account currency debits credits",
     "exceptions": "source id position action reason detail kind resource_id event_id at note",
 }
 MODES = {
     "history": "append", "entries": "append", "echoes": "append", "balances": "sum",
-    "exceptions": "append",
+    "exceptions": "append", "decisions": "append",
 }  # fmt: skip
 
 CONVERSION = {
