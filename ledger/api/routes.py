@@ -12,6 +12,8 @@ from ledger.api.routes_reconciliation import RECONCILIATION
 from ledger.queries import customers, events, evidence, money, views
 from ledger.queries.as_of import customers as as_of_customers
 from ledger.queries.as_of import money as as_of_money
+from ledger.queries.as_of import people as as_of_people
+from ledger.queries.as_of import views as as_of_views
 from ledger.queries.as_of.snapshot import with_as_of
 from ledger.queries.params import Param, Route
 from ledger.queries.schemas import evidence as evidence_schemas
@@ -145,40 +147,45 @@ PEOPLE: Final = (
         "Bank accounts and their verification",
         "people",
         money_schemas.BankAccounts,
-        SnapshotRead(customers.bank_accounts),
+        SnapshotRead(with_as_of(customers.bank_accounts, as_of_people.bank_accounts)),
         (SOURCE, CUSTOMER, _verification_of("bank_accounts")),
+        is_dated=True,
     ),
     Route(
         "/v1/virtual_accounts",
         "Virtual accounts",
         "people",
         money_schemas.VirtualAccounts,
-        SnapshotRead(customers.virtual_accounts),
+        SnapshotRead(with_as_of(customers.virtual_accounts, as_of_people.virtual_accounts)),
         (SOURCE, CUSTOMER, _status_of("virtual_accounts")),
+        is_dated=True,
     ),
     Route(
         "/v1/limits",
         "Transaction limits",
         "people",
         money_schemas.Limits,
-        SnapshotRead(customers.limits),
+        SnapshotRead(with_as_of(customers.limits, as_of_people.limits)),
         (SOURCE, CUSTOMER),
+        is_dated=True,
     ),
     Route(
         "/v1/limit_requests",
         "Requests to change limits",
         "people",
         money_schemas.LimitRequests,
-        SnapshotRead(customers.limit_requests),
+        SnapshotRead(with_as_of(customers.limit_requests, as_of_people.limit_requests)),
         (SOURCE, CUSTOMER, _status_of("limit_requests")),
+        is_dated=True,
     ),
     Route(
         "/v1/rfi",
         "Requests for information",
         "people",
         money_schemas.Rfis,
-        SnapshotRead(customers.rfi),
+        SnapshotRead(with_as_of(customers.rfi, as_of_people.rfi)),
         (SOURCE, CUSTOMER, _status_of("rfi")),
+        is_dated=True,
     ),
 )
 EVENT_BODY: Final = Route(
@@ -352,15 +359,17 @@ VIEWS: Final = Route(
 def view_route(table: views.TableList) -> Route:
     """Return the address of one view, made from its declaration."""
     name = table.table.name
+    historical = as_of_views.historical_read(table)
+    present_only = "" if historical else " This view answers for the present only."
     return Route(
         f"/v1/views/{name}",
         f"Rows of the view {name}",
         "views",
         table.answer,
-        SnapshotRead(table.read),
+        SnapshotRead(with_as_of(table.read, historical) if historical else table.read),
         table.params,
-        about="Columns and filters are those that the projection declares. Views answer for the "
-        "present only.",
+        is_dated=historical is not None,
+        about="Columns and filters are those that the projection declares." + present_only,
     )
 
 

@@ -53,12 +53,11 @@ def export(
         Only this source; for an audit pack it may be given more than once.
     effective_at
         Only what the provider dates at or before this time, RFC 3339; not for packs, events and
-        views.
+        views that are not dated.
     recorded_at
-        As the ledger knew it at this time, RFC 3339; not for packs and views.
+        As the ledger knew it at this time, RFC 3339; not for packs.
     position
-        Up to this position: straitsx:25, more than once or straitsx:25,gokart:3 for several; not
-        for views.
+        Up to this position: straitsx:25, more than once or straitsx:25,gokart:3 for several.
     json
         Print what was written as JSON.
     """

@@ -29,6 +29,11 @@ from ledger.errors import InvalidRequest
 
 PAGE_LIMIT_MAX: Final = 1000
 
+RESERVED: Final = (
+    "source", "limit", "cursor", "at_least", "effective_at", "recorded_at", "position",
+)  # fmt: skip
+"""Parameters of every list, which have options of their own."""
+
 Account: TypeAlias = Annotated[
     str | None, Parameter(help='Only this account, or all with a prefix: "liabilities:*".')
 ]
@@ -216,16 +221,16 @@ def views(
             help="Only rows with this value, as column=value; may be given more than once.",
         ),
     ] = (),
-    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
+    as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List the views of the books, or the rows of one TABLE, as its projection declares it.
 
     Without TABLE: every view with its columns, and those that --filter takes.
     """
     if table is not None:
-        filters = {**_filters_of(filter_), "source": source}
+        filters = {**_filters_of(filter_), "source": source, **as_of.params()}
         return show_list("rows", filters, paging, service, path=api("views", table))
-    if filter_ or source:
+    if filter_ or source or as_of != LATEST:
         raise InvalidRequest("name the view whose rows to list; `ledger views` lists the views")
     from ledger.terminal import tables
 
@@ -256,7 +261,7 @@ def _filters_of(texts: tuple[str, ...]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InvalidRequest(f"--filter is column=value; it is {text!r}")
-        if name in ("source", "limit", "cursor", "at_least"):
+        if name in RESERVED:
             raise InvalidRequest(f"use --{name.replace('_', '-')} {value} instead of --filter")
         if name in filters:
             raise InvalidRequest(f"--filter names {name} more than once; give it once")

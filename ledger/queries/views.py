@@ -96,7 +96,16 @@ class TableList:
 
     async def read(self, snapshot: Snapshot, params: QueryParams) -> Any:
         """Read one page. Raises InvalidRequest for a filter without those it needs."""
-        given = {name: params.values.get(name) for name in self.filters}
+        given = self.filter_values(params)
+        rows, following = await self.listing.page(snapshot, params, *given.values())
+        return self.page_of(snapshot, rows, following)
+
+    def filter_values(self, params: QueryParams) -> dict[str, Any]:
+        """Return the value of each filter, None when it was not given.
+
+        Raises InvalidRequest for a filter without those it needs.
+        """
+        given: dict[str, Any] = {name: params.values.get(name) for name in self.filters}
         for name, value in given.items():
             missing = [other for other in self.filters[name].needs if given[other] is None]
             if value is not None and missing:
@@ -104,12 +113,18 @@ class TableList:
                     f"{name} is a filter only together with {' and '.join(missing)}: the rows of "
                     f"{self.table.name} are found by {', '.join(self.table.key[1:])}"
                 )
-        rows, following = await self.listing.page(snapshot, params, *given.values())
+        return given
+
+    def page_of(
+        self, snapshot: Snapshot, rows: Iterable[DatabaseRow], following: str | None
+    ) -> Any:
+        """Make the answer of rows that have the shown columns as the database returns them."""
         answer: Any = self.answer
         return answer(
             rows=[self._row(row) for row in rows],
             next=following,
             position=snapshot.position,
+            as_of=snapshot.as_of,
         )
 
     def _row(self, row: DatabaseRow) -> Any:
@@ -150,7 +165,7 @@ def table_list(table: Table, *, stream: bool) -> TableList:
     filters = _filters(table)
     row = row_type(table, columns)
     listing = Listing(
-        _statement(table, columns, kinds, filters.values()),
+        list_statement(table, columns, kinds, filters.values()),
         {name: int if kinds[name] in INTEGERS else str for name in table.order},
     )
     return TableList(table, columns, filters, row, list_type(table, row), listing)
@@ -205,10 +220,12 @@ def _key_filters(table: Table) -> Iterable[Filter]:
         needs = (*needs, name)
 
 
-def _statement(
+def list_statement(
     table: Table, columns: Iterable[str], kinds: Mapping[str, str], filters: Iterable[Filter]
 ) -> str:
-    """Write the list's statement. Names come from the projections' code, never from data."""
+    """Write the statement of a list: $1 source, $2 rows, then the key after which it begins, then
+    the filters. Names come from the projections' code, never from data.
+    """
     order = ", ".join(table.order)
     after = [
         f"${place}::{'bigint' if kinds[name] in INTEGERS else 'text'}"

@@ -61,6 +61,37 @@ PROJECTION = Projection(
     rows=rows,
 )
 '''
+DATED = '''"""Payments with their place and time: a view that can be read as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ledger.model import FoldResult, Projection, Table
+
+
+def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
+    """Return the row of a payment."""
+    fact = outcome.fact
+    if fact is None or fact.kind != "payment":
+        return ()
+    return [(outcome.source, outcome.position, fact.amount, fact.effective_at)]
+
+
+PROJECTION = Projection(
+    name="dated",
+    table=Table(
+        name="dated",
+        columns={
+            "source": "text", "position": "bigint", "amount": "numeric",
+            "effective_at": "timestamptz",
+        },
+        key=("source", "position"),
+    ),
+    rows=rows,
+)
+'''
 COUNT = 7
 COLUMNS = ["source", "id", "number", "customer", "amount", "at", "is_large", "tags", "about"]
 
@@ -112,6 +143,22 @@ async def check_api(caller: Caller) -> None:
     assert {"customer", "is_large", "limit", "cursor"} <= {param["name"] for param in taken}
 
 
+async def check_as_of(caller: Caller) -> None:
+    """Read a view with positions as it was; of one that keeps none this is refused."""
+    then = await caller.ask("/v1/views/dated", position=f"straitsx:{COUNT - 2}")
+    assert [row["position"] for row in then["rows"]] == list(range(1, COUNT - 1))
+    assert then["as_of"]["position"]["straitsx"] == COUNT - 2
+    moment = then["rows"][2]["effective_at"]
+    dated = await caller.ask("/v1/views/dated", effective_at=moment)
+    assert [row["position"] for row in dated["rows"]] == [
+        row["position"] for row in then["rows"] if row["effective_at"] <= moment
+    ]
+    for name, value in (("position", "straitsx:1"), ("effective_at", moment)):
+        answer = await caller.request("GET", "/v1/views/paid", params={name: value})
+        problem = orjson.loads(answer.body)
+        assert (answer.status, problem["detail"].endswith("for the present only")) == (400, True)
+
+
 def check_command_line(service: Service) -> None:
     """Show the view as a table, as JSON and page by page."""
     where = ("--url", service.url)
@@ -120,6 +167,11 @@ def check_command_line(service: Service) -> None:
     shown = ledger(service, "views", "paid", "--filter", "customer=c1", *where)
     assert (shown.returncode, shown.stdout.count(b"250.1")) == (0, 3)
     assert b"for nobody" not in shown.stdout
+    place = ("--position", "straitsx:2")
+    earlier = ledger(service, "views", "dated", *place, "--json", *where)
+    assert [row["position"] for row in orjson.loads(earlier.stdout)["rows"]] == [1, 2]
+    wrong = ledger(service, "views", *place, *where)
+    assert (wrong.returncode, b"name the view" in wrong.stderr) == (2, True)
     whole = ledger(service, "views", "paid", "--all", "--limit", "2", "--json", *where)
     assert [row["number"] for row in orjson.loads(whole.stdout)["rows"]] == list(
         range(1, COUNT + 1)
@@ -133,6 +185,14 @@ def check_exports(service: Service) -> None:
     text = ledger(service, "export", "--format", "csv", "--what", "paid").stdout.decode()
     header, *rows = csv.reader(io.StringIO(text))
     assert (header, len(rows), rows[1][4]) == (COLUMNS, COUNT, "250.1")
+    earlier = ledger(
+        service, "export", "--format", "jsonl", "--what", "dated", "--position", "straitsx:2"
+    )
+    assert [orjson.loads(line)["position"] for line in earlier.stdout.splitlines()] == [1, 2]
+    refused = ledger(
+        service, "export", "--format", "jsonl", "--what", "paid", "--position", "straitsx:2"
+    )
+    assert (refused.returncode, b"for the present only" in refused.stderr) == (2, True)
     file = service.folder / "paid.parquet"
     done = ledger(service, "export", "--format", "parquet", "--what", "paid", "--out", str(file))
     assert done.returncode == 0, done.stderr
@@ -147,6 +207,7 @@ async def test_a_view_is_listed_filtered_paged_exported_and_shown_by_one_file(
     own = Path(projections.__file__).parent
     shutil.copytree(own, tmp_path / "projections", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "projections" / "paid.py").write_text(PAID, "utf-8")
+    (tmp_path / "projections" / "dated.py").write_text(DATED, "utf-8")
     with serve(TOML, PYTHONPATH=str(tmp_path)) as service:
         async with calling(service.url) as caller:
             await post_payments(caller)
@@ -159,5 +220,6 @@ async def test_a_view_is_listed_filtered_paged_exported_and_shown_by_one_file(
 
             await eventually(folded)
             await check_api(caller)
+            await check_as_of(caller)
         await asyncio.to_thread(check_command_line, service)
         await asyncio.to_thread(check_exports, service)

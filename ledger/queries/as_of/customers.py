@@ -1,7 +1,7 @@
 """As-of for people: customers, and what named one of them, as they were.
 
-An account, a limit or a request is taken to belong to the customer that it belongs to now: the
-provider moves none of them from one customer to another.
+What belonged to a customer is looked for among all that ever named it: an account or a request
+shows the customer that was named last. Limits and limit requests have their customer in their key.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ SELECT kind, id FROM limit_requests
  WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
 """
 SELECT_RFI_THEN: Final = """
-SELECT kind, id FROM rfi
- WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
+SELECT DISTINCT kind, id FROM named_customers
+ WHERE source = $1 AND kind = 'rfi' AND position <= $2 AND customer_id = $3
+   AND hashtextextended(customer_id, 0) = hashtextextended($3, 0) ORDER BY kind, id LIMIT $4
 """
 SELECT_BANK_ACCOUNTS_THEN: Final = """
-SELECT kind, id FROM bank_accounts
- WHERE source = $1 AND first_position <= $2 AND customer_id = $3 ORDER BY kind, id LIMIT $4
+SELECT DISTINCT kind, id FROM named_customers
+ WHERE source = $1 AND kind = 'bank_account' AND position <= $2 AND customer_id = $3
+   AND hashtextextended(customer_id, 0) = hashtextextended($3, 0) ORDER BY kind, id LIMIT $4
 """
 # A virtual account need not name its customer: the payments through it do. Payments that once
 # contradicted themselves may have named another one.
@@ -62,8 +64,9 @@ WITH named AS MATERIALIZED (
         WHERE source = $1 AND first_position <= $2
           AND (conflict IS NOT NULL OR flags && '{{decided,idempotency_id_changed}}'))
 SELECT DISTINCT kind, id FROM (
-       (SELECT kind, id FROM virtual_accounts
-         WHERE source = $1 AND first_position <= $2 AND customer_id = $3
+       (SELECT DISTINCT kind, id FROM named_customers
+         WHERE source = $1 AND kind = 'virtual_account' AND position <= $2 AND customer_id = $3
+           AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
          ORDER BY kind, id LIMIT $4)
         UNION ALL
        SELECT a.kind, a.id FROM named AS n
@@ -95,6 +98,10 @@ SELECT_PAID_THEN: Final = """
   ORDER BY first_position LIMIT $7)
  ORDER BY first_position LIMIT $7
 """
+
+
+CANDIDATES_MAX: Final = 1_000
+"""Streams of each list of a customer that are read at most; the list says that it is cut then."""
 
 
 async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
@@ -169,15 +176,11 @@ async def _belongings(snapshot: Snapshot, source: str, id_: str) -> dict[str, An
     lists: dict[str, Any] = {"cut": []}
     for what, (statement, kind) in OWN_THEN.items():
         place = snapshot.places[source].books
-        keys = _keys(await snapshot.rows(statement, source, place, id_, LISTED_MAX + 1))
-        rows = [
-            row
-            for row in await _rows(snapshot, source, keys[:LISTED_MAX])
-            if row["customer_id"] == id_
-            or (kind is VirtualAccount and await _has_paid(snapshot, source, id_, row))
-        ]
-        lists[what] = [from_row(kind, row) for row in rows]
-        if len(keys) > LISTED_MAX:
+        keys = _keys(await snapshot.rows(statement, source, place, id_, CANDIDATES_MAX))
+        through = kind is VirtualAccount
+        rows = await _own_rows(snapshot, source, id_, keys, through_payments=through)
+        lists[what] = [from_row(kind, row) for row in rows[:LISTED_MAX]]
+        if len(rows) > LISTED_MAX or len(keys) == CANDIDATES_MAX:
             lists["cut"].append(what)
     return lists
 
@@ -192,15 +195,33 @@ OWN_THEN: Final[Mapping[str, tuple[str, type[Schema]]]] = {
 """List of a customer's answer → the statement that finds its streams, and what its rows are."""
 
 
-async def _rows(
-    snapshot: Snapshot, source: str, keys: Sequence[tuple[str, str]]
+async def _own_rows(
+    snapshot: Snapshot,
+    source: str,
+    id_: str,
+    keys: Sequence[tuple[str, str]],
+    *,
+    through_payments: bool,
 ) -> list[dict[str, Any]]:
-    """Return the earlier rows of streams, a few at a time."""
-    made: list[dict[str, Any]] = []
+    """Return the earlier rows of streams that were the customer's, up to LISTED_MAX + 1.
+
+    With `through_payments` an account is also the customer's when its payments went through it.
+    """
+    own: list[dict[str, Any]] = []
     for first in range(0, len(keys), STREAMS_AT_ONCE):
         part = keys[first : first + STREAMS_AT_ONCE]
-        made += [row for row in await rows_then(snapshot, source, part) if row is not None]
-    return made
+        own += [
+            row
+            for row in await rows_then(snapshot, source, part)
+            if row is not None
+            and (
+                row["customer_id"] == id_
+                or (through_payments and await _has_paid(snapshot, source, id_, row))
+            )
+        ]
+        if len(own) > LISTED_MAX:
+            break
+    return own[: LISTED_MAX + 1]
 
 
 async def _has_paid(

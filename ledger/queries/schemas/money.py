@@ -288,6 +288,7 @@ class BankAccounts(Schema, frozen=True):
     bank_accounts: list[BankAccount]
     next: Cursor
     position: Positions
+    as_of: Earlier = UNSET
 
 
 class VirtualAccount(Schema, frozen=True):
@@ -310,6 +311,7 @@ class VirtualAccounts(Schema, frozen=True):
     virtual_accounts: list[VirtualAccount]
     next: Cursor
     position: Positions
+    as_of: Earlier = UNSET
 
 
 class Limit(Schema, frozen=True):
@@ -327,6 +329,7 @@ class Limits(Schema, frozen=True):
     limits: list[Limit]
     next: Cursor
     position: Positions
+    as_of: Earlier = UNSET
 
 
 class LimitSet(Schema, frozen=True):
@@ -353,6 +356,7 @@ class LimitRequests(Schema, frozen=True):
     limit_requests: list[LimitRequest]
     next: Cursor
     position: Positions
+    as_of: Earlier = UNSET
 
 
 class Rfi(Schema, frozen=True):
@@ -373,6 +377,7 @@ class Rfis(Schema, frozen=True):
     rfi: list[Rfi]
     next: Cursor
     position: Positions
+    as_of: Earlier = UNSET
 
 
 class Customer(Schema, frozen=True):

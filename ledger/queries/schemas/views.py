@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
 from ledger.model import Table
-from ledger.queries.schemas.money import Amount, Cursor, Moment, Positions, Schema
+from ledger.queries.schemas.money import Amount, Cursor, Earlier, Moment, Positions, Schema
 
 ColumnType: TypeAlias = Literal["text", "texts", "integer", "boolean", "amount", "time", "json"]
 
@@ -66,7 +66,12 @@ def row_type(table: Table, columns: dict[str, str]) -> type[Schema]:
 
 def list_type(table: Table, row: type[Schema]) -> type[Schema]:
     """Make the type of a page of a view."""
-    fields = [("rows", list[row]), ("next", Cursor), ("position", Positions)]  # type: ignore[valid-type]
+    fields = [
+        ("rows", list[row]),  # type: ignore[valid-type]
+        ("next", Cursor),
+        ("position", Positions),
+        ("as_of", Earlier, UNSET),
+    ]
     about = f"Rows of the view {table.name}, by source and {', '.join(table.order)}."
     return _struct(f"{_camel(table.name)}View", about, fields)
 
@@ -75,7 +80,7 @@ def _camel(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
 
 
-def _struct(name: str, about: str, fields: list[tuple[str, Any]]) -> type[Schema]:
+def _struct(name: str, about: str, fields: list[Any]) -> type[Schema]:
     made: type[Any] = msgspec.defstruct(
         name, fields, bases=(Schema,), frozen=True, module=__name__, namespace={"__doc__": about}
     )

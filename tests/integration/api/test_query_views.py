@@ -89,10 +89,3 @@ async def test_a_filter_that_no_index_serves_is_refused_and_states_what_it_goes_
     assert (status, "together with kind" in found["detail"]) == (400, True)
     status, found = await service.refused("/v1/views/rfi", customer_id="x")
     assert (status, "unknown parameter 'customer_id'" in found["detail"]) == (400, True)
-
-
-async def test_views_answer_for_the_present_only_and_say_so(service: Service) -> None:
-    for name in ("position", "recorded_at", "effective_at"):
-        status, found = await service.refused("/v1/views/rfi", **{name: "1"})
-        assert status == 400
-        assert found["detail"].endswith("it answers for the present only")

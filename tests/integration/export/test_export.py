@@ -83,6 +83,19 @@ async def test_json_lines_are_what_the_api_answers_at_any_as_of(
         assert found or params
 
 
+@pytest.mark.parametrize("view", ["rfi", "bank_accounts", "virtual_accounts", "limits"])
+async def test_views_are_exported_as_the_api_answers_them_at_any_as_of(
+    service: Service, tmp_path: Path, view: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "LIMIT_MAX", 1)
+    for params in AS_OF:
+        found = rows_of(await exported(service, tmp_path / "x", what=view, params=params))
+        pages = await service.pages(f"/v1/views/{view}", "rows", **params)
+        assert found == [row for page in pages for row in page], params
+    past = {"source": "straitsx", "position": "0"}
+    assert await exported(service, tmp_path / "x", what=view, params=past) == b""
+
+
 async def test_csv_holds_the_same_rows_and_exact_amounts(service: Service, tmp_path: Path) -> None:
     for what in ("entries", "balances", "transactions", "customers"):
         data = await exported(service, tmp_path / "x", what=what, format="csv")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -12,10 +12,9 @@ from ledger.books import balance_index
 from ledger.queries.as_of import snapshot as reads_asof
 from ledger.simulator.deal import Deal, deal
 from ledger.simulator.simulate import SCRIPTS, SimulatedCallback
-from tests.asking import Json, Service, problem, serving
+from tests.asking import serving
 from tests.conftest import Database
-
-LISTS = ("wallets", "balances", "entries", "transactions", "customers")
+from tests.every_position import EveryPosition, Step, decide
 
 
 def report(kind: str, about: Deal, *steps: tuple[str, int]) -> list[SimulatedCallback]:
@@ -64,80 +63,7 @@ def stories(rng: Random) -> list[SimulatedCallback]:
     return found
 
 
-@dataclass
-class Oracle:
-    """Remembers every answer at every place, and asks for it again."""
-
-    service: Service
-    customers: list[str]
-    seen: list[tuple[dict[str, int], dict[str, Any]]] = field(default_factory=list)
-
-    async def remember(self) -> None:
-        """Fold to the head and keep all answers."""
-        await self.service.fold()
-        found = {name: await self.get(f"/v1/{name}", limit=1000) for name in LISTS}
-        for row in found["transactions"]["transactions"]:
-            path = f"/v1/transactions/{row['source']}/{row['id']}"
-            found[path] = await self.get(path, kind=row["kind"])
-        for id_ in self.customers:
-            path = f"/v1/customers/straitsx/{id_}"
-            found[path] = await self.get(path)
-        self.seen.append((found["wallets"]["position"], found))
-
-    async def get(self, path: str, **params: Any) -> Json:
-        """Ask, and leave out of the answer what only an as-of has."""
-        async with self.service.client.get(path, params=params) as response:
-            if response.status != 200:
-                return {"status": (await problem(response))[0]}
-            found: Json = await response.json()
-        found.pop("as_of", None)
-        return found
-
-    async def check(self, place: dict[str, int], was: dict[str, Any]) -> None:
-        """Ask everything again as of `place`."""
-        position = ",".join(f"{source}:{at}" for source, at in place.items())
-        for name in LISTS:
-            assert (
-                _differing(
-                    await self.get(f"/v1/{name}", limit=1000, position=position), was[name], name
-                )
-                == []
-            ), place
-        for path, answer in was.items():
-            if path.startswith("/"):
-                source = path.split("/")[3]
-                kind = {"kind": answer["kind"]} if "kind" in answer else {}
-                now = await self.get(path, position=place[source], **kind)
-                # The other source's place is not asked about, and has moved on.
-                assert _here(now, source) == _here(answer, source), path
-
-
-def _differing(now: Json, was: Json, name: str) -> list[tuple[str, Any, Any]]:
-    """Return what differs of two answers, so that a failure shows it."""
-    found = [(key, now[key], was[key]) for key in now.keys() | was.keys() if key != name]
-    found += [(name, len(now[name]), len(was[name]))]
-    for one, other in zip(now[name], was[name], strict=False):
-        found += [(key, one[key], other[key]) for key in one.keys() | other.keys()]
-    return [each for each in found if each[1] != each[2]]
-
-
-def _here(answer: Json, source: str) -> Json:
-    return answer | {"position": answer.get("position", {}).get(source)}
-
-
-async def decide(service: Service, rng: Random) -> bool:
-    """Decide on one open conflict; return whether there was one."""
-    rows = (await service.ask("/v1/exceptions", state="open", reason="conflict"))["exceptions"]
-    if not rows:
-        return False
-    row = rng.choice(rows)
-    events = await service.ask("/v1/events", kind=row["kind"], resource_id=row["resource_id"])
-    keep = rng.choice([event["position"] for event in events["events"]])
-    path = f"/v1/exceptions/{row['id']}/resolve"
-    async with service.client.post(path, json={"action": "keep", "keep": keep}) as response:
-        return response.status == 200
-
-
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_as_of_a_position_is_what_was_answered_there(
     database: Database, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -147,22 +73,19 @@ async def test_as_of_a_position_is_what_was_answered_there(
     monkeypatch.setattr(balance_index, "WIDE_BLOCKS", 2)
     monkeypatch.setattr(reads_asof, "EVENTS_AT_ONCE", 3)
     rng = Random(seed)
-    stated = stories(rng)
-    people = sorted({part for each in stated for part in _customers(each.body)})
+    steps: list[Step] = []
+    for n, each in enumerate(stories(rng)):
+        steps += [each, partial(decide, rng=rng)] if n % 5 == 4 else [each]
+    bodies = [each.body for each in steps if isinstance(each, SimulatedCallback)]
+    people = sorted({name for body in bodies for name in _customers(body)})
     async with serving(database) as service:
-        oracle = Oracle(service, people)
-        await oracle.remember()
-        decisions = 0
-        for n, callback in enumerate(stated):
-            await service.post(callback.provider, callback.body, callback.event)
-            await oracle.remember()
-            if n % 5 == 4 and await decide(service, rng):
-                decisions += 1
-                await oracle.remember()
-        assert decisions > 0
-        assert len(oracle.seen) > 40
-        for place, was in oracle.seen:
-            await oracle.check(place, was)
+        positions = EveryPosition(service, customers=people)
+        await positions.play(steps)
+        resolved = await service.ask("/v1/exceptions", state="resolved", reason="conflict")
+        assert resolved["exceptions"]
+        assert len(positions.recorded) > 40
+        await positions.check()
+        await positions.check_filters(rng, 100)
 
 
 def _customers(body: bytes) -> list[str]:

@@ -45,10 +45,11 @@ COLUMNS = {
     "decisions": "source kind id position action reason customer_id note by recorded_at",
     "balances": "source account currency debits credits",
     "exceptions": "source id position action reason detail kind resource_id event_id at note",
+    "named_customers": "source kind id customer_id position",
 }
 MODES = {
     "history": "append", "entries": "append", "echoes": "append", "balances": "sum",
-    "exceptions": "append", "decisions": "append",
+    "exceptions": "append", "decisions": "append", "named_customers": "append",
 }  # fmt: skip
 
 CONVERSION = {
