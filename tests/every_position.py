@@ -63,10 +63,13 @@ class EveryPosition:
 
     async def check(self) -> None:
         """Ask everything again as of each recorded position: the answers are the same."""
+        # A source may have come later; then it was at 0.
+        zero = dict.fromkeys(self.recorded[-1][0], 0)
         for place, answers in self.recorded:
-            position = ",".join(f"{source}:{at}" for source, at in place.items())
+            position = ",".join(f"{source}:{at}" for source, at in (zero | place).items())
             for path, was in answers.items():
                 if path in self.lists:
+                    was = was | {"position": zero | was["position"]}
                     now = await self._get(path, limit=ROWS_MAX, position=position)
                     assert _differing(now, was, _rows_of(path)) == [], (path, place)
                 else:
@@ -105,6 +108,7 @@ class EveryPosition:
             column = rng.choice(known)
             needs = view["needs"].get(column, []) if view else []
             given = {each: row[each] for each in (*needs, column)}
+            place = dict.fromkeys(self.recorded[-1][0], 0) | place
             position = ",".join(f"{source}:{at}" for source, at in place.items())
             if "source" in given:
                 position = str(place[given["source"]])

@@ -360,7 +360,7 @@ def view_route(table: views.TableList) -> Route:
     """Return the address of one view, made from its declaration."""
     name = table.table.name
     historical = as_of_views.historical_read(table)
-    present_only = "" if historical else " This view answers for the present only."
+    limits = as_of_views.limits_of_as_of(table)
     return Route(
         f"/v1/views/{name}",
         f"Rows of the view {name}",
@@ -369,7 +369,7 @@ def view_route(table: views.TableList) -> Route:
         SnapshotRead(with_as_of(table.read, historical) if historical else table.read),
         table.params,
         is_dated=historical is not None,
-        about="Columns and filters are those that the projection declares." + present_only,
+        about=f"Columns and filters are those that the projection declares. {limits}".strip(),
     )
 
 

@@ -17,6 +17,7 @@ from ledger.books import balance_index
 from ledger.books.balance_index import FOREVER, SHARD_BITS
 from ledger.database.copy_format import array_of, arrays
 from ledger.errors import InvalidRequest
+from ledger.model import Table
 from ledger.queries.as_of.snapshot import Read, bound, page, rows_then
 from ledger.queries.params import QueryParams
 from ledger.queries.snapshot import DatabaseRow, Snapshot
@@ -47,9 +48,26 @@ def historical_read(listed: TableList) -> Read | None:
         return StreamRows(listed).read
     if table.name == BALANCES:
         return partial(read_balances, listed)
-    if table.mode == "append" and listed.columns.get("position") == "bigint":
+    if _is_of_events(table) and listed.columns.get("position") == "bigint":
         return partial(read_events, listed)
     return None
+
+
+def limits_of_as_of(listed: TableList) -> str:
+    """Say in a sentence which as-of parameters a table's list refuses; "" when none."""
+    if historical_read(listed) is None:
+        return "It answers for the present only."
+    if _is_of_events(listed.table) and not _is_dated(listed):
+        return "Its rows are not dated by the provider: `effective_at` is refused."
+    return ""
+
+
+def _is_of_events(table: Table) -> bool:
+    return table.mode == "append"
+
+
+def _is_dated(listed: TableList) -> bool:
+    return listed.columns.get("effective_at") == "timestamptz"
 
 
 @dataclass(frozen=True)
@@ -140,7 +158,7 @@ async def read_events(listed: TableList, snapshot: Snapshot, params: QueryParams
     Raises InvalidRequest for `effective_at` where the rows have no such time.
     """
     given = listed.filter_values(params).values()
-    is_dated = listed.columns.get("effective_at") == "timestamptz"
+    is_dated = _is_dated(listed)
     if snapshot.effective_at != FOREVER and not is_dated:
         raise InvalidRequest(
             f"the rows of {listed.table.name} are not dated by the provider: use recorded_at or "
@@ -155,9 +173,9 @@ async def read_events(listed: TableList, snapshot: Snapshot, params: QueryParams
 
     async def evaluate(source: str, rows: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
         place = snapshot.places[source].books
-        return [row if row["position"] <= place and _is_dated(row) else None for row in rows]
+        return [row if row["position"] <= place and is_before(row) else None for row in rows]
 
-    def _is_dated(row: DatabaseRow) -> bool:
+    def is_before(row: DatabaseRow) -> bool:
         moment = row["effective_at"] if is_dated else None
         return moment is None or moment <= snapshot.effective_at
 

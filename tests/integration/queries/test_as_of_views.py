@@ -14,7 +14,8 @@ import pytest
 from ledger.queries.as_of import snapshot as reads_as_of
 from ledger.queries.views import table_lists
 from ledger.simulator.simulate import STRAITSX, SimulatedCallback
-from tests.asking import Service, serving
+from tests import statements
+from tests.asking import Service, payment, serving
 from tests.conftest import Database
 from tests.every_position import EveryPosition, Step, decide
 
@@ -125,6 +126,43 @@ async def test_tables_of_people_are_as_of_every_position_what_they_were(
     assert len(positions.recorded) > 40
     await positions.check()
     await positions.check_filters(rng, 150)
+
+
+async def write_off(service: Service, action: str = "write_off") -> None:
+    """Decide on the first break that there is."""
+    await statements.reconcile(service)
+    breaks = (await service.ask("/v1/breaks"))["breaks"]
+    await statements.decide(service, breaks[0]["id"], action)
+
+
+async def test_statements_and_decisions_on_breaks_are_what_they_were(service: Service) -> None:
+    first = statements.row("s1", "contract_0001", "9.5", "2026-01-01T00:00:01Z")
+    second = statements.row("s2", "contract_0002", "7", "2026-01-02T00:00:00Z")
+    more = statements.row("s3", "nobody", "3", "2026-01-03T00:00:00Z")
+
+    def imported(*rows: dict[str, Any]) -> Step:
+        return lambda each: statements.post_statement(each, statements.statement(list(rows)))
+
+    names = ("statements", "statement_lines", "adjustments", "entries", "balances", "exceptions")
+    positions = EveryPosition(
+        service, lists=[f"/v1/views/{name}" for name in names], with_transactions=False
+    )
+    await positions.play(
+        [
+            callback("paymentStatusUpdated", payment(1)),
+            imported(first),
+            imported(first, second),
+            write_off,
+            imported(first, second, more),
+            partial(write_off, action="reopen"),
+            callback("paymentStatusUpdated", payment(2)),
+        ]
+    )
+    assert len(positions.recorded) == 8
+    rows = positions.recorded[-1][1]
+    assert [len(rows[f"/v1/views/{name}"]["rows"]) for name in names[:3]] == [3, 3, 1]
+    await positions.check()
+    await positions.check_filters(Random(1), 60)
 
 
 async def answer_text(service: Service, path: str, **params: Any) -> bytes:

@@ -17,6 +17,9 @@ from ledger.queries import money as reads_money
 from ledger.queries import reconciliation as reads_recon
 from ledger.queries import snapshot as reads
 from ledger.queries import status as reads_status
+from ledger.queries.as_of import customers as reads_people_then
+from ledger.queries.as_of import people as reads_lists_then
+from ledger.queries.as_of.views import StreamRows
 from ledger.queries.views import table_lists
 from tests.asking import first_generation
 from tests.conftest import Database
@@ -53,6 +56,16 @@ SELECT 'straitsx', 'virtual_account', 'va_' || n, 'enabled',
     """
 INSERT INTO limits (source, kind, id, customer_id, limits, used, first_position, position, state)
 SELECT 'straitsx', 'limits', 'limits_' || n, 'customer_' || n, '{}', '{}', n, n, ''
+  FROM generate_series(1, $1::int) AS n
+""",
+    """
+INSERT INTO rfi (source, kind, id, customer_id, status, details, first_position, position, state)
+SELECT 'straitsx', 'rfi', 'rfi_' || n, 'customer_' || n, 'sent', '{}', n, n, ''
+  FROM generate_series(1, $1::int) AS n
+""",
+    """
+INSERT INTO named_customers (source, kind, id, customer_id, position)
+SELECT 'straitsx', 'rfi', 'rfi_' || n, 'customer_' || n, n
   FROM generate_series(1, $1::int) AS n
 """,
     """
@@ -133,6 +146,29 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "limits of customers": (
         reads_people.SELECT_LIMITS_OF, (S, ["customer_0", "customer_77"], PAGE),
     ),
+    "earlier customers": (
+        reads_people_then.SELECT_CUSTOMERS_THEN, (S, PAGE, None, None, MANY, None),
+    ),
+    "customers at the beginning": (
+        reads_people_then.SELECT_CUSTOMERS_THEN, (S, PAGE, None, None, 5, None),
+    ),
+    "earlier requests of a customer": (
+        reads_lists_then.SELECT_NAMED_THEN, (S, PAGE, None, None, "customer_77", MANY, "rfi"),
+    ),
+    "earlier limits of a customer": (
+        reads_lists_then.SELECT_LIMITS_THEN, (S, PAGE, None, None, "customer_77", MANY),
+    ),
+    "what named a customer": (
+        reads_people_then.SELECT_RFI_THEN, (S, MANY, "customer_77", PAGE),
+    ),
+    **{
+        f"streams of {name} after {after}": (
+            StreamRows(table_lists()[name]).candidates, (S, PAGE, *after, None, None),
+        )
+        for name, after in (
+            ("rfi", (None, None)), ("rfi", ("rfi", "rfi_5")), ("transactions", (10_000,)),
+        )
+    },
     "one statement line": (
         reads_recon.SELECT_STATEMENT_LINES, (S, PAGE, None, None, None, "line_77", None),
     ),
