@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -23,6 +23,8 @@ from ledger.queries.snapshot import Pool, Snapshot, read_consistent
 
 DECISION_BYTES_MAX: Final = 16_384
 BODY_SECONDS_MAX: Final = 10.0
+EXPORTS_MAX: Final = 3
+"""Exports at once, per process; each holds one of the connections that answer queries."""
 
 D = TypeVar("D", Attribution, Decision)
 
@@ -37,6 +39,8 @@ class QueryState:
 
     pool: Pool
     settings: Settings
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS_MAX))
+    """Limits how many exports run at once."""
 
 
 QUERY: Final = web.AppKey("QUERY", QueryState)
@@ -69,7 +73,7 @@ def json_answer(
     answer: msgspec.Struct, position: Mapping[str, int], books: str | None = None
 ) -> web.Response:
     """Return an answer as JSON, with headers that name where it is true and from which books."""
-    headers = {**PRIVATE, "Ledger-Position": _positions_text(position)}
+    headers = {**PRIVATE, "Ledger-Position": positions_text(position)}
     if books is not None:
         headers["Ledger-Books"] = books
     return web.Response(
@@ -77,7 +81,8 @@ def json_answer(
     )
 
 
-def _positions_text(position: Mapping[str, int]) -> str:
+def positions_text(position: Mapping[str, int]) -> str:
+    """Write positions as the header `Ledger-Position` has them."""
     return ",".join(f"{source}:{place}" for source, place in position.items())
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ledger import __version__, registry
+from ledger.api.exports import CONTENT_TYPES
 from ledger.model import Provider
 from ledger.queries.kinds import UNNAMED, kinds_of, statuses_of
 from ledger.queries.params import (
@@ -29,6 +30,7 @@ TAGS: Final = (
     ("money", "Wallets, balances, journal entries, transactions."),
     ("people", "Customers, their accounts, limits and requests for information."),
     ("views", "Every table of the books, as its projection declares it."),
+    ("exports", "Whole lists as files."),
     ("reconciliation", "Statements, matches, breaks, decisions, reports, findings."),
     ("log", "Events as they arrived, and every delivery."),
     ("evidence", "Signed checkpoints of each log, and proofs against them."),
@@ -49,6 +51,7 @@ PROBLEMS: Final = {
     "404": "Nothing has this name or id.",
     "409": "The request contradicts what is already recorded.",
     "422": "The statement is refused; `detail` names the line. Nothing of it was stored.",
+    "501": "The format needs a package that is not installed; `detail` names the command.",
     "503": "The books or the database are not available yet; repeat the request after Retry-After.",
 }
 EVENT_PARAM: Final = {
@@ -158,6 +161,8 @@ def _path_param(name: str) -> dict[str, Any]:
 def _named_schema(name: str) -> dict[str, Any]:
     if name == "position":
         return {"type": "integer", "minimum": 0, "maximum": POSITION_MAX}
+    if name == "format":
+        return {"type": "string", "enum": list(CONTENT_TYPES)}
     return {"type": "string", "minLength": 1}
 
 
@@ -209,6 +214,8 @@ def _answer(route: Route) -> dict[str, Any]:
 
 def _problems(route: Route) -> dict[str, Any]:
     statuses = {"400", "401", "403", "404", "503"}
+    if route.tag == "exports":
+        statuses.add("501")
     if route.takes is bytes:
         statuses.add("422")
     elif route.method == "POST" or route.can_conflict:

@@ -15,6 +15,7 @@ from ledger.errors import (
     DatabaseUnavailable,
     InvalidRequest,
     LedgerError,
+    MissingExtra,
     NotCaughtUp,
     NotFound,
     Overloaded,
@@ -47,6 +48,7 @@ STATUSES: Final[dict[type[LedgerError], tuple[HTTPStatus, str]]] = {
     NotCaughtUp: (HTTPStatus.SERVICE_UNAVAILABLE, "not-yet"),
     DatabaseUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "database-unavailable"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
+    MissingExtra: (HTTPStatus.NOT_IMPLEMENTED, "not-installed"),
 }
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Final
 
 from ledger.api import endpoints
 from ledger.api.endpoints import SnapshotRead
+from ledger.api.exports import export_route
 from ledger.api.routes_reconciliation import RECONCILIATION
+from ledger.export.lists import ExportedList, exported_events, exported_list
 from ledger.queries import customers, events, evidence, money, views
 from ledger.queries.as_of import customers as as_of_customers
 from ledger.queries.as_of import money as as_of_money
@@ -198,22 +201,23 @@ EVENT_BODY: Final = Route(
     content_types=("application/octet-stream",),
     headers=("Ledger-Event-Id",),
 )
-LOG: Final = (
-    Route(
-        "/v1/events",
-        "Events of the log, the newest first",
-        "log",
-        log_schemas.Events,
-        SnapshotRead(events.events),
-        (
-            SOURCE,
-            KIND,
-            Param("resource_id", "Only of this resource."),
-            STATUS,
-            Param("verdict", "Only with this verdict.", "choice", ("accepted", "quarantined")),
-            *RECORDED,
-        ),
+EVENTS: Final = Route(
+    "/v1/events",
+    "Events of the log, the newest first",
+    "log",
+    log_schemas.Events,
+    SnapshotRead(events.events),
+    (
+        SOURCE,
+        KIND,
+        Param("resource_id", "Only of this resource."),
+        STATUS,
+        Param("verdict", "Only with this verdict.", "choice", ("accepted", "quarantined")),
+        *RECORDED,
     ),
+)
+LOG: Final = (
+    EVENTS,
     Route(
         "/v1/events/{source}/{position}",
         "One event's envelope and headers",
@@ -373,9 +377,32 @@ def view_route(table: views.TableList) -> Route:
     )
 
 
+EXPORTED: Final = ("balances", "customers", "entries", "transactions")
+"""Lists that are exported as `/v1/<name>` answers them; every other table as its view does."""
+
+
+@cache
+def exported_lists() -> Mapping[str, ExportedList]:
+    """Return everything that can be exported as a table, by name."""
+    lists = {route.path.removeprefix("/v1/"): route for route in (*MONEY, *PEOPLE)}
+    views_by_name = {name: view_route(table) for name, table in views.table_lists().items()}
+    exported = {
+        **{name: _exported(name, route, "rows") for name, route in views_by_name.items()},
+        **{name: _exported(name, lists[name], name) for name in EXPORTED},
+        "events": exported_events("events", replace(EVENTS, is_dated=True)),
+    }
+    return dict(sorted(exported.items()))
+
+
+def _exported(name: str, route: Route, field: str) -> ExportedList:
+    assert isinstance(route.endpoint, SnapshotRead), f"{route.path} is no list"
+    return exported_list(name, route, route.endpoint.read, field)
+
+
 @cache
 def all_routes() -> tuple[Route, ...]:
     """Return every address of the query API. Raises RegistryError for a wrong declaration."""
     tables = views.table_lists().values()
     lists = (*MONEY, *PEOPLE, VIEWS, *map(view_route, tables))
-    return (*lists, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)
+    exports = map(export_route, exported_lists().values())
+    return (*lists, *exports, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)

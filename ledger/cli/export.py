@@ -105,13 +105,15 @@ def _audit(path: Path, sources: tuple[str, ...], position: str | None, *, json: 
 
 
 def _export(format_: str, what: str, out: str, params: dict[str, str], *, json: bool) -> int:
+    from ledger.api.routes import exported_lists
     from ledger.export.export import ExportRequest, write
 
     if json and out == "-":
         raise InvalidRequest("--json describes the file that is written: name it with --out FILE")
     if format_ == "parquet" and out == "-" and sys.stdout.isatty():
         raise InvalidRequest("Parquet is not for terminals: name a file with --out FILE")
-    done = _run(write(_dsn(_settings()), ExportRequest(format_, what, out, params)))
+    request = ExportRequest(format_, what, out, params)
+    done = _run(write(_dsn(_settings()), request, exported_lists()))
     for warning in done.warnings:
         print(f"ledger: warning: {warning}", file=sys.stderr)
     if json:

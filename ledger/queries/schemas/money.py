@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Annotated, Any, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ledger.payload import plain
 
+AMOUNT_PATTERN: Final = r"^-?\d+(\.\d+)?$"
+"""What makes a text an amount: exports write such a column as exact decimals."""
+
 Amount: TypeAlias = Annotated[
     str,
     Meta(
-        pattern=r"^-?\d+(\.\d+)?$",
+        pattern=AMOUNT_PATTERN,
         description="Exact decimal, without exponent or trailing zeros.",
         examples=["13304.95"],
     ),

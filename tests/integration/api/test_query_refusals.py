@@ -33,7 +33,7 @@ async def guarded(database: Database) -> AsyncIterator[Service]:
 def filled(path: str) -> str:
     """Put values into a path."""
     values = {"{source}": "straitsx", "{id}": "x", "{position}": "1", "{currency}": "XSGD",
-              "{sha256}": "ab"}  # fmt: skip
+              "{sha256}": "ab", "{format}": "csv"}  # fmt: skip
     for name, value in values.items():
         path = path.replace(name, value)
     return path
@@ -49,7 +49,9 @@ async def test_an_unknown_parameter_is_never_ignored(service: Service) -> None:
 
 
 async def test_a_malformed_as_of_is_refused_and_named(service: Service) -> None:
-    assert len(DATED) == 7
+    of_tables = [path for path in DATED if path.startswith(("/v1/views/", "/v1/exports/"))]
+    assert len(DATED) - len(of_tables) == 12
+    assert "/v1/exports/events.{format}" in of_tables
     for path in DATED:
         for name in ("effective_at", "recorded_at", "position"):
             for text in ("", "yesterday", "2024-03-31", "-1", "straitsx:", "straitsx:1,straitsx:2"):

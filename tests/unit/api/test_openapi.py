@@ -93,6 +93,22 @@ def test_the_paths_of_the_contract_are_documented() -> None:
     assert expected <= set(DOCUMENT["paths"])
 
 
+def test_exports_are_documented_with_the_parameters_of_their_lists() -> None:
+    operation = DOCUMENT["paths"]["/v1/exports/transactions.{format}"]["get"]
+    listed = DOCUMENT["paths"]["/v1/transactions"]["get"]["parameters"]
+    names = [param["name"] for param in operation["parameters"]]
+    assert names[0] == "format"
+    assert operation["parameters"][0]["schema"]["enum"] == ["csv", "jsonl", "parquet"]
+    assert set(names[1:]) == {p["name"] for p in listed} - {"limit", "cursor", "totals"}
+    answer = operation["responses"]["200"]
+    assert set(answer["content"]) == {
+        "text/csv", "application/x-ndjson", "application/vnd.apache.parquet",
+    }  # fmt: skip
+    assert {"Ledger-Position", "Content-Disposition"} <= set(answer["headers"])
+    assert "501" in operation["responses"]
+    assert "/v1/exports/limits.{format}" in DOCUMENT["paths"]
+
+
 def test_operation_ids_are_unique() -> None:
     names = [operation["operationId"] for operation in operations()]
     assert len(names) == len(set(names))
