@@ -73,7 +73,7 @@ TRANSACTIONS: Final = Table(
         "source, effective_at WHERE return_of IS NOT NULL AND status = 'completed'",
         "hashtextextended(return_of, 0), source WHERE return_of IS NOT NULL",
         "source, first_position WHERE conflict IS NOT NULL"
-        " OR flags && '{decided,idempotency_id_changed}'",
+        " OR flags && '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone}'",
     ),
 )
 """One row per money stream; `transactions` and `conversions` both write it."""

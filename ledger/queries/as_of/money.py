@@ -90,7 +90,8 @@ SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS shards(shard)
           AND effective_at <= $11 AND position <= ($12::jsonb ->> $1)::bigint OFFSET 0) AS l
  ORDER BY l.position, l.line LIMIT $2
 """  # noqa: S608 - made of the constant SHARD_BITS
-# A transaction without contradictions had the same values then as now, if it was there.
+# A transaction without contradictions, which no operator attributed to a customer, had the same
+# values then as now, if it was there.
 SELECT_CANDIDATES: Final = """
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
@@ -105,7 +106,8 @@ SELECT_CANDIDATES: Final = """
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
     AND ($5::text IS NULL OR kind = $5)
-    AND (conflict IS NOT NULL OR flags && '{decided,idempotency_id_changed}')
+    AND (conflict IS NOT NULL OR flags &&
+         '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone}')
   ORDER BY first_position DESC LIMIT $2)
  ORDER BY first_position DESC LIMIT $2
 """
@@ -120,7 +122,8 @@ SELECT u.kind, u.id
                UNION
               SELECT o.id FROM transactions AS o
                WHERE o.source = $1 AND o.kind = u.kind
-                 AND (o.conflict IS NOT NULL OR o.flags && '{decided,idempotency_id_changed}')
+                 AND (o.conflict IS NOT NULL OR o.flags &&
+                      '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone}')
                  AND o.details -> 'idempotency_ids' ? u.idempotency_id) AS other
         WHERE other.id <> u.id AND u.idempotency_id = (
               SELECT min(h.idempotency_id COLLATE "C") FROM history AS h
