@@ -62,7 +62,11 @@ TRANSACTIONS: Final = Table(
     hashed=True,
     indexes=(
         "source, status",
+        "source, position, first_position",
+        "source, effective_at, first_position",
         "hashtextextended(customer_id, 0), source, first_position WHERE customer_id IS NOT NULL",
+        "hashtextextended(customer_id, 0), source, position, first_position"
+        " WHERE customer_id IS NOT NULL",
         "hashtextextended(kind || coalesce(customer_id, ''), 0), effective_at",
         "hashtextextended(idempotency_id, 0), source WHERE idempotency_id IS NOT NULL",
         "hashtextextended(customer_id, 0),"

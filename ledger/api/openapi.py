@@ -13,6 +13,7 @@ from ledger.api.exports import CONTENT_TYPES
 from ledger.model import Provider
 from ledger.queries.kinds import UNNAMED, kinds_of, statuses_of
 from ledger.queries.params import (
+    AMOUNT_PATTERN,
     LIMIT_DEFAULT,
     LIMIT_MAX,
     POSITION_MAX,
@@ -176,6 +177,8 @@ def _query_param(param: Param) -> dict[str, Any]:
 
 
 def _schema(param: Param) -> dict[str, Any]:
+    if param.several:
+        return _several(param)
     match param.kind:
         case "position" if param.name == "limit":
             return {
@@ -192,15 +195,32 @@ def _schema(param: Param) -> dict[str, Any]:
             return {"type": "string", "format": "date-time"}
         case "positions":
             return {"type": "string", "pattern": POSITIONS_PATTERN}
+        case "amount":
+            return {"type": "string", "pattern": AMOUNT_PATTERN, "examples": ["1000.50"]}
         case "choice":
             return {"type": "string", "enum": list(param.choices)}
         case "kind":
             return {"type": "string", "enum": list(kinds_of(param.table))}
         case "status":
-            known = f"^({'|'.join(statuses_of(param.table))}|{UNNAMED}.+)$"
-            return {"type": "string", "pattern": known}
+            return {"type": "string", "pattern": f"^({_status_pattern(param)})$"}
         case _:
             return {"type": "string"}
+
+
+def _several(param: Param) -> dict[str, Any]:
+    """Describe a text of one value or several, separated by commas."""
+    match param.kind:
+        case "kind":
+            one = "|".join(kinds_of(param.table))
+        case "status":
+            one = _status_pattern(param)
+        case _:
+            one = "[^,]+"
+    return {"type": "string", "pattern": f"^({one})(,({one}))*$"}
+
+
+def _status_pattern(param: Param) -> str:
+    return f"{'|'.join(statuses_of(param.table))}|{UNNAMED}.+"
 
 
 def _answer(route: Route) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ledger.api.endpoints import SnapshotRead
 from ledger.api.exports import export_route
 from ledger.api.routes_reconciliation import RECONCILIATION
 from ledger.export.lists import ExportedList, exported_events, exported_list
-from ledger.queries import customers, events, evidence, money, views
+from ledger.queries import customers, events, evidence, money, transactions, views
 from ledger.queries.as_of import customers as as_of_customers
 from ledger.queries.as_of import money as as_of_money
 from ledger.queries.as_of import people as as_of_people
@@ -25,7 +25,12 @@ from ledger.queries.schemas import money as money_schemas
 from ledger.queries.schemas import views as view_schemas
 
 SOURCE: Final = Param("source", "Only this source.")
-CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
+CURRENCY: Final = Param(
+    "currency",
+    "Only this currency, or these, separated by commas; upper or lower case.",
+    "currency",
+    several=True,
+)
 ACCOUNT: Final = Param("account", "Only this account; `liabilities:*` is every one that starts so.")
 CUSTOMER: Final = Param("customer_id", "Only what belongs to this customer.")
 KIND: Final = Param("kind", "Only this kind.", "kind")
@@ -46,6 +51,38 @@ RECORDED: Final = (
 )
 
 
+SORT: Final = Param(
+    "sort",
+    "By the provider's time, `-` the latest first, over all sources; otherwise the newest of each "
+    "source first.",
+    "choice",
+    tuple(transactions.SORTS),
+)
+CHANGED_AFTER: Final = Param(
+    "changed_after",
+    "Only what an event after this position changed, in the order of the last change: a feed to "
+    "follow. A number for the one requested source, or `source:position[,…]`; other sources from "
+    "their beginning.",
+    "positions",
+)
+AFTER: Final = Param(
+    "after",
+    "Only lines of events after this position: a feed to follow. A number for the one requested "
+    "source, or `source:position[,…]`; other sources from their beginning.",
+    "positions",
+)
+AMOUNTS: Final = (
+    Param("amount_min", "Only amounts of at least this.", "amount"),
+    Param("amount_max", "Only amounts of at most this.", "amount"),
+)
+TOTALS: Final = Param(
+    "totals",
+    "`true` adds count and sum per currency of the whole list, with its filters.",
+    "choice",
+    ("true", "false"),
+)
+
+
 def _status_of(table: str, name: str = "status") -> Param:
     return Param(name, f"Only this {name.replace('_', ' ')}.", "status", table=table)
 
@@ -53,6 +90,13 @@ def _status_of(table: str, name: str = "status") -> Param:
 def _verification_of(table: str) -> Param:
     return _status_of(table, "verification_status")
 
+
+FEED: Final = (
+    "`changed_after` makes it a feed: follow `next` until it is null, then ask again with the "
+    "highest `changed_position` seen, or the `position` of the last answer. A transaction that "
+    "changes meanwhile comes again. Ids are opaque texts that may contain commas: a filter by id "
+    "takes one value."
+)
 
 MONEY: Final = (
     Route(
@@ -79,33 +123,62 @@ MONEY: Final = (
         "money",
         money_schemas.Entries,
         SnapshotRead(with_as_of(money.entries, as_of_money.entries)),
-        (SOURCE, ACCOUNT, CURRENCY, Param("transaction", "Only of this transaction."), *EFFECTIVE),
+        (
+            SOURCE,
+            ACCOUNT,
+            CURRENCY,
+            Param("transaction", "Only of this transaction."),
+            *EFFECTIVE,
+            AFTER,
+        ),
         is_dated=True,
     ),
     Route(
         "/v1/transactions",
-        "Transactions, the newest first",
+        "Transactions, the newest first, by date, or as they change",
         "money",
         money_schemas.Transactions,
-        SnapshotRead(with_as_of(money.transactions, as_of_money.transactions)),
+        SnapshotRead(with_as_of(transactions.transactions, as_of_money.transactions)),
         (
             SOURCE,
-            replace(KIND, table="transactions"),
-            _status_of("transactions"),
+            Param(
+                "kind",
+                "Only this kind, or these, separated by commas.",
+                "kind",
+                table="transactions",
+                several=True,
+            ),
+            Param(
+                "status",
+                "Only this status, or these, separated by commas; `unknown:…` comes last.",
+                "status",
+                table="transactions",
+                several=True,
+            ),
             CUSTOMER,
             CURRENCY,
             Param("idempotency_id", "Only with this idempotency ID."),
-            Param("flag", "Only with this flag, e.g. `idempotency_id_reused`."),
+            Param(
+                "flag",
+                "Only with this flag, or one of these, separated by commas, e.g. "
+                "`idempotency_id_reused`.",
+                several=True,
+            ),
             *EFFECTIVE,
+            *AMOUNTS,
+            SORT,
+            CHANGED_AFTER,
+            TOTALS,
         ),
         is_dated=True,
+        about=FEED,
     ),
     Route(
         "/v1/transactions/{source}/{id}",
         "One transaction with its entries and events",
         "money",
         money_schemas.TransactionDetail,
-        SnapshotRead(with_as_of(money.transaction, as_of_money.transaction)),
+        SnapshotRead(with_as_of(transactions.transaction, as_of_money.transaction)),
         (OF_KIND,),
         is_list=False,
         can_conflict=True,

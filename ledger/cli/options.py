@@ -14,8 +14,16 @@ PROVE: Final = Group("Prove, verify and export", sort_key=4)
 
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
+SeveralKinds: TypeAlias = Annotated[
+    str | None, Parameter(name="--kind", help="Only this kind, or these: payout,fx_payout.")
+]
+SeveralStatuses: TypeAlias = Annotated[
+    str | None, Parameter(name="--status", help="Only this status, or these: pending,failed.")
+]
 SourceName: TypeAlias = Annotated[str | None, Parameter(help="Only this source.")]
-Currency: TypeAlias = Annotated[str | None, Parameter(help="Only this currency, like XSGD.")]
+Currency: TypeAlias = Annotated[
+    str | None, Parameter(help="Only this currency, or these: XSGD,USD.")
+]
 CustomerId: TypeAlias = Annotated[str | None, Parameter(help="Only this customer.")]
 Kind: TypeAlias = Annotated[str | None, Parameter(help="Only this kind, like payout.")]
 Status: TypeAlias = Annotated[str | None, Parameter(help="Only this status, like completed.")]

@@ -21,6 +21,8 @@ from ledger.cli.options import (
     Kind,
     Paging,
     ServiceOptions,
+    SeveralKinds,
+    SeveralStatuses,
     SourceName,
     Status,
     To,
@@ -79,12 +81,18 @@ def balances(
 def entries(
     *, source: SourceName = None, account: Account = None, currency: Currency = None,
     transaction: Annotated[str | None, Parameter(help="Only this transaction id.")] = None,
-    from_: From = None, to: To = None, as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE,
+    from_: From = None, to: To = None,
+    after: Annotated[
+        str | None,
+        Parameter(help="Only of events after this position: 25 for one source, or straitsx:25."),
+    ] = None,
+    as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE,
     service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """Show journal lines; an amount greater than zero debits the account."""
     filters = {"source": source, "account": account, "currency": currency,
-               "transaction": transaction, "from": from_, "to": to, **as_of.params()}  # fmt: skip
+               "transaction": transaction, "from": from_, "to": to, "after": after,
+               **as_of.params()}  # fmt: skip
     return show_list("entries", filters, paging, service)
 
 
@@ -98,14 +106,32 @@ transactions = App(
 @transactions.default
 def transactions_list(
     only_source: Annotated[str | None, Parameter(name="source")] = None, id_: Id = None, /, *,
-    source: SourceName = None, kind: Kind = None, status: Status = None,
+    source: SourceName = None, kind: SeveralKinds = None, status: SeveralStatuses = None,
     customer_id: CustomerId = None, currency: Currency = None,
     idempotency_id: Annotated[
         str | None, Parameter(help="Only with this idempotency id of the provider.")
     ] = None,
-    flag: Annotated[str | None, Parameter(help="Only with this flag.")] = None,
-    from_: From = None,
-    to: To = None, as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE,
+    flag: Annotated[
+        str | None, Parameter(help="Only with this flag, or one of these, separated by commas.")
+    ] = None,
+    from_: From = None, to: To = None,
+    amount_min: Annotated[str | None, Parameter(help="Only amounts of at least this.")] = None,
+    amount_max: Annotated[str | None, Parameter(help="Only amounts of at most this.")] = None,
+    sort: Annotated[
+        str | None,
+        Parameter(
+            help="By the provider's time: effective_at; --sort=-effective_at: the latest first."
+        ),
+    ] = None,
+    changed_after: Annotated[
+        str | None,
+        Parameter(
+            help="Only what changed after this position, in the order of changes: 25 for one "
+            "source, or straitsx:25."
+        ),
+    ] = None,
+    totals: Annotated[Flag, Parameter(help="Add count and sum per currency of all.")] = False,
+    as_of: AsOfOptions = LATEST, paging: Paging = FIRST_PAGE,
     service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List transactions, or show one by SOURCE and ID with its history, entries and events."""
@@ -114,6 +140,8 @@ def transactions_list(
     filters = {"source": source or only_source, "kind": kind, "status": status,
                "customer_id": customer_id, "currency": currency,
                "idempotency_id": idempotency_id, "flag": flag, "from": from_, "to": to,
+               "amount_min": amount_min, "amount_max": amount_max, "sort": sort,
+               "changed_after": changed_after, "totals": "true" if totals else None,
                **as_of.params()}  # fmt: skip
     return show_list("transactions", filters, paging, service)
 
@@ -358,7 +386,10 @@ def show_list(
     )
     if service.json:
         return write_raw(raw)
-    tables.show(name, document, tables.console())
+    out = tables.console()
+    tables.show(name, document, out)
+    if document.get("totals"):
+        tables.show("totals", {"totals": document["totals"]}, out)
     if document.get("next") and not sys.stdout.isatty():
         print("ledger: there are more rows; --all shows them", file=sys.stderr)
     return 0

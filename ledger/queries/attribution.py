@@ -7,8 +7,8 @@ from typing import Any, Final
 from ledger import registry
 from ledger.errors import Conflicting, InvalidRequest
 from ledger.model import ATTRIBUTE
-from ledger.queries.money import kind_of
 from ledger.queries.snapshot import Snapshot
+from ledger.queries.transactions import kind_of
 
 SELECT_ATTRIBUTED: Final = """
 SELECT customer_id FROM decisions

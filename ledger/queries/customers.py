@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ledger.errors import NotFound
-from ledger.queries.money import histories
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
     BankAccount,
@@ -27,6 +26,7 @@ from ledger.queries.schemas.money import (
     from_row,
 )
 from ledger.queries.snapshot import Listing, Snapshot, group_rows
+from ledger.queries.transactions import histories
 
 # Every list takes: $1 source, $2 rows, $3 $4 the key, $5 customer, $6 status.
 SELECT_CUSTOMERS: Final = """

@@ -1,4 +1,4 @@
-"""Reading money: wallets, balances, journal entries and transactions."""
+"""Reading money: wallets, balances and journal entries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ledger.books.balance_index import SHARD_BITS
-from ledger.errors import Conflicting, NotFound
 from ledger.payload import plain
 from ledger.queries import reconciliation
 from ledger.queries.params import QueryParams
@@ -16,21 +15,12 @@ from ledger.queries.schemas.money import (
     Balances,
     Entries,
     Entry,
-    Mention,
     Reconciliation,
-    Step,
-    Transaction,
-    TransactionDecision,
-    TransactionDetail,
-    Transactions,
     Wallet,
     Wallets,
     from_row,
 )
 from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot, group_rows
-
-REUSED: Final = "idempotency_id_reused"
-"""The flag of transactions that share their idempotency ID with another of the same kind."""
 
 SELECT_WALLETS: Final = """
 SELECT source, currency,
@@ -41,7 +31,7 @@ SELECT source, currency,
   FROM balances
  WHERE source = $1 AND ($3::text IS NULL OR currency > $3)
    AND account IN ('assets:wallet:available', 'assets:wallet:held', 'memo:incoming')
-   AND ($4::text IS NULL OR currency = $4)
+   AND ($4::text[] IS NULL OR currency = ANY ($4))
  GROUP BY source, currency HAVING bool_or(debits <> 0 OR credits <> 0)
  ORDER BY currency LIMIT $2
 """
@@ -49,7 +39,7 @@ SELECT_BALANCES: Final = """
 SELECT source, account, currency, debits, credits FROM balances
  WHERE source = $1 AND ($3::text IS NULL OR (account, currency) > ($3, $4::text))
    AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
-   AND ($7::text IS NULL OR currency = $7)
+   AND ($7::text[] IS NULL OR currency = ANY ($7))
    AND ($8::text IS NULL
         OR account IN ('liabilities:customers:' || $8, 'liabilities:members:' || $8))
    AND (debits <> 0 OR credits <> 0)
@@ -61,7 +51,7 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
   FROM entries
  WHERE source = $1 AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
    AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
-   AND ($7::text IS NULL OR currency = $7)
+   AND ($7::text[] IS NULL OR currency = ANY ($7))
    AND ($8::text IS NULL OR transaction = $8
         AND position = ANY (journal_positions($1, NULL, $8)))
    AND ($9::timestamptz IS NULL OR effective_at >= $9)
@@ -83,79 +73,11 @@ SELECT l.* FROM generate_series($11::bigint, $12::bigint) AS shards(shard)
           AND effective_at > '-infinity'
           AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
           AND $6::text IS NULL
-          AND ($7::text IS NULL OR currency = $7) AND ($8::text IS NULL OR transaction = $8)
+          AND ($7::text[] IS NULL OR currency = ANY ($7)) AND ($8::text IS NULL OR transaction = $8)
           AND ($9::timestamptz IS NULL OR effective_at >= $9)
           AND ($10::timestamptz IS NULL OR effective_at < $10) OFFSET 0) AS l
  ORDER BY l.position, l.line LIMIT $2
 """  # noqa: S608 - made of the constant SHARD_BITS
-SELECT_TRANSACTIONS: Final = """
-SELECT t.source, t.kind, t.id, t.idempotency_id, t.status, t.amount, t.currency, t.fees,
-       t.customer_id, t.effective_at, t.flags, t.conflict, t.return_of, t.details,
-       t.first_position, reused.it AS reused
-  FROM transactions AS t
- CROSS JOIN LATERAL (
-       SELECT EXISTS (SELECT FROM transactions AS o
-                       WHERE o.source = t.source AND o.idempotency_id = t.idempotency_id
-                         AND hashtextextended(o.idempotency_id, 0)
-                             = hashtextextended(t.idempotency_id, 0)
-                         AND o.kind = t.kind AND o.id <> t.id) AS it) AS reused
- WHERE t.source = $1 AND ($3::bigint IS NULL OR t.first_position < $3)
-   AND ($4::text IS NULL OR t.kind = $4) AND ($5::text IS NULL OR t.status = $5)
-   AND ($6::text IS NULL
-        OR t.customer_id = $6 AND hashtextextended(t.customer_id, 0) = hashtextextended($6, 0))
-   AND ($7::text IS NULL OR t.currency = $7)
-   AND ($8::text IS NULL
-        OR t.idempotency_id = $8
-           AND hashtextextended(t.idempotency_id, 0) = hashtextextended($8, 0))
-   AND ($9::text IS NULL OR $9 = ANY (t.flags) OR $9 = 'idempotency_id_reused' AND reused.it)
-   AND ($10::timestamptz IS NULL OR t.effective_at >= $10)
-   AND ($11::timestamptz IS NULL OR t.effective_at < $11)
-   AND ($12::text IS NULL OR t.id = $12 AND hashtextextended(t.id, 0) = hashtextextended($12, 0))
- ORDER BY t.first_position DESC LIMIT $2
-"""
-SELECT_KINDS_OF: Final = """
-SELECT DISTINCT kind FROM transactions
- WHERE source = $1 AND id = $2 AND hashtextextended(id, 0) = hashtextextended($2, 0) ORDER BY kind
-"""
-SELECT_HISTORY: Final = """
-SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effective_at,
-       h.received_at, h.recorded_at
-  FROM unnest($2::text[], $3::text[]) AS u(kind, id)
- CROSS JOIN LATERAL (
-       SELECT * FROM history AS t
-        WHERE t.source = $1 AND t.kind = u.kind AND t.id = u.id
-          AND hashtextextended(t.id, 0) = hashtextextended(u.id, 0)
-        ORDER BY t.position DESC LIMIT $4) AS h
- ORDER BY h.position
-"""
-SELECT_ENTRIES_OF: Final = """
-SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
-       recorded_at
-  FROM entries
- WHERE source = $1 AND kind = $2 AND transaction = $3
-   AND position = ANY (journal_positions($1, $2, $3))
- ORDER BY position, line
-"""
-SELECT_EVENTS_OF: Final = """
-SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, received_at,
-       verdict, idempotency_key
-  FROM ledger.events
- WHERE source = $1 AND position IN (
-       SELECT h.position FROM history AS h
-        WHERE h.source = $1 AND h.kind = $2 AND h.id = $3
-          AND hashtextextended(h.id, 0) = hashtextextended($3, 0)
-        UNION
-       SELECT p.position FROM parked AS p
-        WHERE p.source = $1 AND p.kind = $2 AND p.resource_id = $3
-          AND hashtextextended(p.resource_id, 0) = hashtextextended($3, 0))
- ORDER BY position
-"""
-SELECT_DECISIONS: Final = """
-SELECT position, action, reason, customer_id, note, by, recorded_at FROM decisions
- WHERE source = $1 AND kind = $2 AND id = $3 AND hashtextextended(id, 0) = hashtextextended($3, 0)
-   AND position <= $4
- ORDER BY position
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +90,7 @@ class JournalLines(Listing):
     in steps that double.
     """
 
-    within: str
+    within: str = ""
 
     async def rows(
         self, snapshot: Snapshot, source: str, count: int, start: Sequence[Any], *filters: Any
@@ -189,22 +111,17 @@ class JournalLines(Listing):
         return lines
 
 
-HISTORY_MAX: Final = 1_000
-"""How many of the last steps of a stream an answer has."""
-
-_NO_TRANSACTION: Final = "source {} has no transaction {!r} of kind {}"
 NEAR: Final = 2_000
 LINES_MAX: Final = 2**31 - 1
 UNPROVED: Final = Reconciliation()
 WALLETS: Final = Listing(SELECT_WALLETS, {"currency": str})
 BALANCES: Final = Listing(SELECT_BALANCES, {"account": str, "currency": str})
-ENTRIES: Final = JournalLines(SELECT_ENTRIES, {"position": int, "line": int}, SELECT_LINES)
-TRANSACTIONS: Final = Listing(SELECT_TRANSACTIONS, {"first_position": int})
+ENTRIES: Final = JournalLines(SELECT_ENTRIES, {"position": int, "line": int}, within=SELECT_LINES)
 
 
 async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
     """Read what each wallet holds, and what is announced for it."""
-    rows, following = await WALLETS.page(snapshot, params, params.text("currency"))
+    rows, following = await WALLETS.page(snapshot, params, params.texts("currency"))
     listed = []
     for (source,), group in group_rows(rows, "source").items():
         claims = await reconciliation.claims(snapshot, source)
@@ -228,7 +145,7 @@ async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
         snapshot,
         params,
         *account_filters(params),
-        params.text("currency"),
+        params.texts("currency"),
         params.text("customer_id"),
     )
     listed = []
@@ -264,125 +181,23 @@ def account_filters(params: QueryParams) -> tuple[str | None, str | None]:
     return None, escaped + "%"
 
 
+def line_floors(snapshot: Snapshot, params: QueryParams) -> dict[str, tuple[int, int]]:
+    """Return the keys after which the lines of each source begin, by `after`."""
+    places = snapshot.positions(params, "after")
+    return {source: (place, LINES_MAX) for source, place in places.items()}
+
+
 async def entries(snapshot: Snapshot, params: QueryParams) -> Entries:
     """Read journal lines in log order."""
     rows, following = await ENTRIES.page(
         snapshot,
         params,
         *account_filters(params),
-        params.text("currency"),
+        params.texts("currency"),
         params.text("transaction"),
         params.time("from"),
         params.time("to"),
+        floors=line_floors(snapshot, params),
     )
     lines = [from_row(Entry, row) for row in rows]
     return Entries(entries=lines, next=following, position=snapshot.position)
-
-
-async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
-    """Read transactions, each with its history."""
-    rows, following = await TRANSACTIONS.page(
-        snapshot,
-        params,
-        params.text("kind"),
-        params.text("status"),
-        params.text("customer_id"),
-        params.text("currency"),
-        params.text("idempotency_id"),
-        params.text("flag"),
-        params.time("from"),
-        params.time("to"),
-        None,
-    )
-    listed: list[Transaction] = []
-    for (source,), group in group_rows(rows, "source").items():
-        steps = await histories(snapshot, source, [(row["kind"], row["id"]) for row in group])
-        listed += [
-            from_row(
-                Transaction,
-                row,
-                flags=_flags(row),
-                history=steps.get((row["kind"], row["id"]), []),
-            )
-            for row in group
-        ]
-    return Transactions(transactions=listed, next=following, position=snapshot.position)
-
-
-def _flags(row: DatabaseRow) -> list[str]:
-    flags = list(row["flags"] or ())
-    return [*flags, REUSED] if row["reused"] and REUSED not in flags else flags
-
-
-async def histories(
-    snapshot: Snapshot, source: str, streams: Sequence[tuple[str, str]]
-) -> dict[tuple[Any, ...], list[Step]]:
-    """Read the last HISTORY_MAX steps of many streams of one source, by (kind, id), at once."""
-    kinds, ids = [kind for kind, _ in streams], [id_ for _, id_ in streams]
-    rows = await snapshot.rows(SELECT_HISTORY, source, kinds, ids, HISTORY_MAX)
-    return {
-        stream: [from_row(Step, row) for row in group]
-        for stream, group in group_rows(rows, "kind", "id").items()
-    }
-
-
-async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDetail:
-    """Read one transaction with its journal lines and events.
-
-    Raises NotFound, or Conflicting when several kinds share the id and none is named.
-    """
-    source, id_ = snapshot.check(params.need("source")), params.need("id")
-    kind = params.text("kind") or await _only_kind(snapshot, source, id_)
-    stream = (kind, id_)
-    rows = await snapshot.rows(SELECT_TRANSACTIONS, source, 1, None, kind, *(None,) * 7, id_)
-    if not rows:
-        raise NotFound(_NO_TRANSACTION.format(source, id_, kind))
-    history = await histories(snapshot, source, [stream])
-    lines = await snapshot.rows(SELECT_ENTRIES_OF, source, *stream)
-    events = await snapshot.rows(SELECT_EVENTS_OF, source, *stream)
-    return from_row(
-        TransactionDetail,
-        rows[0],
-        flags=_flags(rows[0]),
-        history=history.get(stream, []),
-        entries=[from_row(Entry, line) for line in lines],
-        events=[from_row(Mention, event) for event in events],
-        decisions=await decisions(snapshot, source, stream),
-        position=snapshot.position,
-    )
-
-
-async def decisions(
-    snapshot: Snapshot, source: str, stream: tuple[str, str]
-) -> list[TransactionDecision]:
-    """Read what operators decided about a transaction, by kind and id, up to the snapshot."""
-    place = snapshot.places[source].books
-    rows = await snapshot.rows(SELECT_DECISIONS, source, *stream, place)
-    return [from_row(TransactionDecision, row) for row in rows]
-
-
-async def kind_of(snapshot: Snapshot, source: str, id_: str, kind: str | None) -> str:
-    """Return the kind of the transaction with an id: `kind`, or the only one that has the id.
-
-    Raises NotFound, or Conflicting when several kinds share the id and none is named.
-    """
-    if kind is None:
-        return await _only_kind(snapshot, source, id_)
-    known = [row["kind"] for row in await snapshot.rows(SELECT_KINDS_OF, source, id_)]
-    if kind not in known:
-        raise NotFound(_NO_TRANSACTION.format(source, id_, kind))
-    return kind
-
-
-async def _only_kind(snapshot: Snapshot, source: str, id_: str) -> str:
-    kinds = [row["kind"] for row in await snapshot.rows(SELECT_KINDS_OF, source, id_)]
-    if not kinds:
-        raise NotFound(
-            f"source {source} has no transaction {id_!r}; /v1/exceptions lists what could not "
-            "be read"
-        )
-    if len(kinds) > 1:
-        raise Conflicting(
-            f"several transactions have the id {id_!r}; add ?kind= with one of: {', '.join(kinds)}"
-        )
-    return str(kinds[0])

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -19,7 +20,7 @@ import orjson
 from ledger.errors import InvalidRequest
 from ledger.model import YEARS
 from ledger.payload import NAME_MAX
-from ledger.queries.kinds import LOG, is_status, kinds_of, statuses_of
+from ledger.queries.kinds import LOG, UNNAMED, is_status, kinds_of, statuses_of
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1000
@@ -28,6 +29,14 @@ MESSAGE_MAX: Final = 500
 CURSOR_MAX: Final = 6144
 """Characters of the longest cursor: a name of NAME_MAX characters and the rest of its key."""
 POSITION_MAX: Final = 2**63 - 1
+VALUES_MAX: Final = 64
+"""Values that one filter has at most."""
+
+OF_STATEMENTS: Final = ".statements"
+"""Suffix of the name of the log that holds the statements of a source."""
+
+AMOUNT_PATTERN: Final = r"^-?\d{1,20}(\.\d{1,18})?$"
+"""How an amount is written, as a pattern for the documentation."""
 
 POSITIONS_PATTERN: Final = (
     r"^(\d{1,19}|[a-z0-9][a-z0-9_-]*(\.statements)?:\d{1,19}"
@@ -38,6 +47,7 @@ POSITIONS_PATTERN: Final = (
 S = TypeVar("S", bound=msgspec.Struct)
 
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
+_AMOUNT = re.compile(AMOUNT_PATTERN, re.ASCII)
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}(\.statements)?", re.ASCII)
 _LOST_PLUS = re.compile(r" (\d\d:\d\d)$", re.ASCII)
 
@@ -50,11 +60,13 @@ class Param:
     about: str
     kind: Literal[
         "text", "currency", "time", "kept_time", "position", "integer", "positions", "choice",
-        "kind", "status",
+        "kind", "status", "amount",
     ] = "text"  # fmt: skip
     choices: tuple[str, ...] = ()
     table: str = LOG
     """The table of the books whose kinds or statuses are allowed."""
+    several: bool = False
+    """Whether it takes several values, separated by commas. Never an id: it may have commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,25 @@ class QueryParams:
     def need(self, name: str) -> str:
         """Return a text that the path always gives."""
         return str(self.values[name])
+
+    def texts(self, name: str) -> list[str] | None:
+        """Return the values of a parameter that takes several; None when it was not given."""
+        value = self.text(name)
+        return None if value is None else split_values(value)
+
+    def amount(self, name: str) -> Decimal | None:
+        """Return an amount; None when it was not given."""
+        value = self.text(name)
+        return None if value is None else Decimal(value)
+
+    def is_true(self, name: str) -> bool:
+        """Return whether a choice of true and false is true."""
+        return self.text(name) == "true"
+
+    def positions(self, name: str) -> int | Mapping[str, int] | None:
+        """Return a bare position, or positions by source; None when it was not given."""
+        value = self.text(name)
+        return None if value is None else read_positions(name, value)
 
     def number(self, name: str) -> int | None:
         """Return a position; None when it was not given."""
@@ -171,14 +202,15 @@ def parse_params(
                 f"unknown parameter {_shown(name)}; this address takes: {allowed}{dated}"
             )
         if name in given:
-            raise InvalidRequest(f"parameter {name} is given more than once; give it once")
+            several = ", its values separated by commas" if known[name].several else ""
+            raise InvalidRequest(f"parameter {name} is given more than once; give it once{several}")
         given[name] = value
     values: dict[str, str | int | datetime] = {}
     for name, text in path.items():
         values[name] = _position(name, text) if name == "position" else _text(name, text)
     for param in route.params:
         if param.name in given:
-            values[param.name] = _value(param, given[param.name])
+            values[param.name] = _read(param, given[param.name])
     _check_status(route, values)
     return QueryParams(
         values=values,
@@ -195,14 +227,16 @@ def _check_status(route: Route, values: Mapping[str, str | int | datetime]) -> N
         text = values.get(param.name)
         if param.kind != "status" or not isinstance(text, str):
             continue
-        kind = values.get("kind")
-        kind = kind if isinstance(kind, str) else None
-        if not is_status(text, param.table, kind):
-            listed = ", ".join(statuses_of(param.table, kind)) or "none"
-            of = f" of {kind}" if kind else ""
-            raise InvalidRequest(
-                f"{param.name} {_shown(text)} is no status{of}; there is: {listed}"
-            )
+        kinds = values.get("kind")
+        named = split_values(kinds) if isinstance(kinds, str) else [None]
+        for status in split_values(text) if param.several else [text]:
+            if not any(is_status(status, param.table, kind) for kind in named):
+                known = {word for kind in named for word in statuses_of(param.table, kind)}
+                listed = ", ".join(sorted(known)) or "none"
+                of = f" of {kinds}" if kinds else ""
+                raise InvalidRequest(
+                    f"{param.name} {_shown(status)} is no status{of}; there is: {listed}"
+                )
 
 
 def _as_of(given: Mapping[str, str]) -> AsOfParams | None:
@@ -226,8 +260,58 @@ def read_positions(name: str, text: str | None) -> int | dict[str, int]:
     return _positions(name, text)
 
 
+def positions_by_source(
+    name: str, places: int | Mapping[str, int], heads: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the positions that a parameter names, by source; `heads` has the requested sources.
+
+    A bare number is a position among callbacks: logs of statements and sources without events do
+    not make it ambiguous. Raises InvalidRequest for a bare number where several sources are
+    requested, and for a source that is not requested.
+    """
+    if isinstance(places, int):
+        sources = [source for source in heads if not source.endswith(OF_STATEMENTS)] or list(heads)
+        sources = [source for source in sources if heads[source]] or sources
+        if len(sources) != 1:
+            example = ",".join(f"{source}:{places}" for source in sources)
+            raise InvalidRequest(
+                f"{name}={places} is about one source: add source=, or write {example}"
+            )
+        return {sources[0]: places}
+    for source in places:
+        if source not in heads:
+            raise InvalidRequest(f"{name} names {source}, but the request is not about it")
+    return dict(places)
+
+
+def split_values(text: str) -> list[str]:
+    """Return the values of a text that has several, separated by commas.
+
+    A status that no document names (`unknown:…`) may have commas: everything after `unknown:`
+    belongs to it.
+    """
+    listed, unnamed, rest = text.partition(UNNAMED)
+    if unnamed and (not listed or listed.endswith(",")):
+        return [*listed.removesuffix(",").split(","), unnamed + rest] if listed else [text]
+    return text.split(",")
+
+
+def _read(param: Param, text: str) -> str | int | datetime:
+    if not param.several:
+        return _value(param, text)
+    values = split_values(text)
+    if len(values) > VALUES_MAX:
+        raise InvalidRequest(f"{param.name} has more than {VALUES_MAX} values")
+    return ",".join(str(_value(param, value)) for value in values)
+
+
 def _value(param: Param, text: str) -> str | int | datetime:
     match param.kind:
+        case "amount":
+            return _amount(param.name, text)
+        case "positions":
+            read_positions(param.name, text)
+            return text
         case "position":
             return _position(param.name, text)
         case "integer":
@@ -277,6 +361,15 @@ def _integer(name: str, text: str) -> int:
     if not _DIGITS.fullmatch(number) or int(number) > POSITION_MAX:
         raise InvalidRequest(f"{name} must be a whole number; it is {_shown(text)}")
     return int(text)
+
+
+def _amount(name: str, text: str) -> str:
+    if not _AMOUNT.fullmatch(text):
+        raise InvalidRequest(
+            f"{name} must be an amount like 1000.50, of up to 20 digits and 18 decimals; it is "
+            f"{_shown(text)}"
+        )
+    return text
 
 
 def _kept_time(name: str, text: str) -> datetime:
@@ -392,3 +485,18 @@ def after(params: QueryParams, source: str, kinds: Sequence[type]) -> list[str |
     if len(key) != len(kinds) or any(type(k) is not t for k, t in zip(key, kinds, strict=True)):
         raise InvalidRequest("cursor belongs to another address; start again without it")
     return list(key) if first == source else [None] * len(kinds)
+
+
+def marked_after(
+    params: QueryParams, source: str, mark: str, kinds: Sequence[type]
+) -> list[str | int | None]:
+    """Return where the page starts, as `after`, where cursors name the order of their list.
+
+    Raises InvalidRequest when the cursor is not of the order `mark`.
+    """
+    if params.cursor is None:
+        return [None] * len(kinds)
+    if params.cursor[1:2] != (mark,):
+        raise InvalidRequest("cursor belongs to another list or order; start again without it")
+    begin, *key = after(params, source, [str, *kinds])
+    return [None] * len(kinds) if begin is None else key

@@ -14,8 +14,14 @@ from msgspec import UNSET, UnsetType
 
 from ledger.books.balance_index import FOREVER
 from ledger.database.errors import CONNECTION_LOST
-from ledger.errors import DatabaseUnavailable, NotCaughtUp, NotFound
-from ledger.queries.params import QueryParams, after, write_cursor
+from ledger.errors import DatabaseUnavailable, InvalidRequest, NotCaughtUp, NotFound
+from ledger.queries.params import (
+    QueryParams,
+    after,
+    marked_after,
+    positions_by_source,
+    write_cursor,
+)
 from ledger.queries.schemas.money import AsOf
 
 BARRIER_SECONDS_MAX: Final = 5.0
@@ -122,6 +128,28 @@ class Snapshot:
         first = params.cursor[0] if params.cursor else ""
         return [name for name in names if name >= str(first)]
 
+    def positions(self, params: QueryParams, name: str) -> dict[str, int]:
+        """Return the positions that a parameter names, by source; 0 for those it does not name.
+
+        Raises NotFound for an unknown source, InvalidRequest for a bare position where several
+        sources are requested, for a source that is not requested, and beyond the end of a log.
+        """
+        places = params.positions(name)
+        if places is None:
+            return {}
+        for source in places if isinstance(places, Mapping) else ():
+            self.check(source)
+        requested = params.text("source")
+        sources = list(self.places) if requested is None else [self.check(requested)]
+        heads = {source: self.places[source].head for source in sources}
+        named = positions_by_source(name, places, heads)
+        for source, place in named.items():
+            if place > heads[source]:
+                raise InvalidRequest(
+                    f"{name} {place} is beyond the log of {source}: it ends at {heads[source]}"
+                )
+        return dict.fromkeys(sources, 0) | named
+
     async def rows(self, statement: str, *values: Any) -> list[DatabaseRow]:
         """Fetch every row."""
         return list(await self.connection.fetch(statement, *values))
@@ -141,25 +169,58 @@ class Listing:
 
     statement: str
     key: Mapping[str, type]
+    mark: str = ""
+    """What its cursors name, where an address lists in several orders."""
+    together: str = ""
+    """A column whose equal values one page shows whole, unless they are more than a page."""
 
     async def page(
-        self, snapshot: Snapshot, params: QueryParams, *filters: Any
+        self,
+        snapshot: Snapshot,
+        params: QueryParams,
+        *filters: Any,
+        floors: Mapping[str, tuple[Any, ...]] | None = None,
     ) -> tuple[list[DatabaseRow], str | None]:
         """Fetch one page, source by source; return its rows and the next page's cursor.
 
-        Every statement names one source, so that each is answered from an index.
+        `floors` has the keys, by source, after which ascending rows begin. Every statement names
+        one source, so that each is answered from an index.
         """
         rows: list[DatabaseRow] = []
-        kinds = list(self.key.values())
         for source in snapshot.sources(params):
-            start = after(params, source, kinds)
+            start = self._start(params, source, (floors or {}).get(source))
             count = params.limit + 1 - len(rows)
             rows += await self.rows(snapshot, source, count, start, *filters)
             if len(rows) > params.limit:
-                rows.pop()
-                last = rows[-1]
-                return rows, write_cursor([last["source"], *(last[name] for name in self.key)])
+                return self._cut(rows)
         return rows, None
+
+    def cursor(self, row: DatabaseRow) -> str:
+        """Return the cursor of the page after a row."""
+        mark = [self.mark] if self.mark else []
+        return write_cursor([row["source"], *mark, *(row[name] for name in self.key)])
+
+    def _start(
+        self, params: QueryParams, source: str, floor: tuple[Any, ...] | None
+    ) -> Sequence[Any]:
+        kinds = list(self.key.values())
+        start = (
+            marked_after(params, source, self.mark, kinds)
+            if self.mark
+            else after(params, source, kinds)
+        )
+        if floor is None:
+            return start
+        return floor if start[0] is None else max(floor, tuple(start))
+
+    def _cut(self, rows: list[DatabaseRow]) -> tuple[list[DatabaseRow], str]:
+        """Cut the row off that is beyond the page, and those that must be shown with it."""
+        beyond = rows.pop()
+        if self.together:
+            place = (beyond["source"], beyond[self.together])
+            kept = [row for row in rows if (row["source"], row[self.together]) != place]
+            rows = kept or rows
+        return rows, self.cursor(rows[-1])
 
     async def rows(
         self, snapshot: Snapshot, source: str, count: int, start: Sequence[Any], *filters: Any

@@ -106,6 +106,7 @@ LAYOUTS: Final[Mapping[str, tuple[TableColumn, ...]]] = {
                             "positions=events"),
     "settings": _columns("name=setting", "~value", "origin"),
     "answers": _columns(">count", "answer"),
+    "totals": _columns("currency", ">count", ">sum"),
 }  # fmt: skip
 """Name of a list → its columns; a list without a layout shows the fields of its first row."""
 

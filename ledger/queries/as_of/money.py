@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from ledger.books import balance_index
 from ledger.books.balance_index import SHARD_BITS
-from ledger.errors import Conflicting, NotFound
+from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.payload import plain
 from ledger.queries.as_of.snapshot import bound, histories_then, page, rows_then
 from ledger.queries.money import (
-    REUSED,
-    SELECT_KINDS_OF,
     UNPROVED,
     JournalLines,
     account_filters,
-    decisions,
+    line_floors,
     normal_side,
 )
 from ledger.queries.params import QueryParams
@@ -35,6 +34,7 @@ from ledger.queries.schemas.money import (
     from_row,
 )
 from ledger.queries.snapshot import DatabaseRow, Snapshot
+from ledger.queries.transactions import PRESENT_ONLY, REUSED, SELECT_KINDS_OF, decisions
 
 AVAILABLE: Final = "assets:wallet:available"
 HELD: Final = "assets:wallet:held"
@@ -45,14 +45,14 @@ SELECT_CURRENCIES: Final = """
 SELECT DISTINCT currency FROM balances
  WHERE source = $1 AND ($3::text IS NULL OR currency > $3)
    AND account IN ('assets:wallet:available', 'assets:wallet:held', 'memo:incoming')
-   AND ($4::text IS NULL OR currency = $4)
+   AND ($4::text[] IS NULL OR currency = ANY ($4))
  ORDER BY currency LIMIT $2
 """
 SELECT_ACCOUNTS: Final = """
 SELECT source, account, currency FROM balances
  WHERE source = $1 AND ($3::text IS NULL OR (account, currency) > ($3, $4::text))
    AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
-   AND ($7::text IS NULL OR currency = $7)
+   AND ($7::text[] IS NULL OR currency = ANY ($7))
    AND ($8::text IS NULL
         OR account IN ('liabilities:customers:' || $8, 'liabilities:members:' || $8))
  ORDER BY account, currency LIMIT $2
@@ -63,7 +63,7 @@ SELECT source, position, line, kind, transaction, account, currency, amount, eff
   FROM entries
  WHERE source = $1 AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
    AND ($5::text IS NULL OR account = $5) AND ($6::text IS NULL OR account LIKE $6)
-   AND ($7::text IS NULL OR currency = $7)
+   AND ($7::text[] IS NULL OR currency = ANY ($7))
    AND ($8::text IS NULL OR transaction = $8
         AND position = ANY (journal_positions($1, NULL, $8)))
    AND ($9::timestamptz IS NULL OR effective_at >= $9)
@@ -84,7 +84,7 @@ SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS shards(shard)
           AND effective_at > '-infinity'
           AND ($3::bigint IS NULL OR (position, line) > ($3, $4::bigint))
           AND $6::text IS NULL
-          AND ($7::text IS NULL OR currency = $7) AND ($8::text IS NULL OR transaction = $8)
+          AND ($7::text[] IS NULL OR currency = ANY ($7)) AND ($8::text IS NULL OR transaction = $8)
           AND ($9::timestamptz IS NULL OR effective_at >= $9)
           AND ($10::timestamptz IS NULL OR effective_at < $10)
           AND effective_at <= $11 AND position <= ($12::jsonb ->> $1)::bigint OFFSET 0) AS l
@@ -95,17 +95,17 @@ SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS shards(shard)
 SELECT_CANDIDATES: Final = """
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
-    AND ($5::text IS NULL OR kind = $5)
+    AND ($5::text[] IS NULL OR kind = ANY ($5))
     AND ($6::text IS NULL OR customer_id = $6
          AND hashtextextended(customer_id, 0) = hashtextextended($6, 0))
-    AND ($7::text IS NULL OR currency = $7)
+    AND ($7::text[] IS NULL OR currency = ANY ($7))
     AND ($8::text IS NULL OR idempotency_id = $8
          AND hashtextextended(idempotency_id, 0) = hashtextextended($8, 0))
   ORDER BY first_position DESC LIMIT $2)
  UNION
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
-    AND ($5::text IS NULL OR kind = $5)
+    AND ($5::text[] IS NULL OR kind = ANY ($5))
     AND (conflict IS NOT NULL OR flags &&
          '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone}')
   ORDER BY first_position DESC LIMIT $2)
@@ -157,13 +157,13 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
 """
 
 ENTRIES_THEN: Final = JournalLines(
-    SELECT_ENTRIES_THEN, {"position": int, "line": int}, SELECT_LINES_THEN
+    SELECT_ENTRIES_THEN, {"position": int, "line": int}, within=SELECT_LINES_THEN
 )
 
 
 async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
     """Read what each wallet held, and what was announced for it."""
-    currency = params.text("currency")
+    currency = params.texts("currency")
 
     async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[DatabaseRow]:
         return await snapshot.rows(SELECT_CURRENCIES, source, count, *start, currency)
@@ -203,7 +203,7 @@ async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
     """Read what each account had been debited and credited."""
     filters = (
         *account_filters(params),
-        params.text("currency"),
+        params.texts("currency"),
         params.text("customer_id"),
     )
 
@@ -241,12 +241,13 @@ async def entries(snapshot: Snapshot, params: QueryParams) -> Entries:
         snapshot,
         params,
         *account_filters(params),
-        params.text("currency"),
+        params.texts("currency"),
         params.text("transaction"),
         params.time("from"),
         params.time("to"),
         snapshot.effective_at,
         _json(places),
+        floors=line_floors(snapshot, params),
     )
     return Entries(
         entries=[from_row(Entry, row) for row in rows],
@@ -261,12 +262,21 @@ def _json(places: Mapping[str, int]) -> str:
 
 
 async def transactions(snapshot: Snapshot, params: QueryParams) -> Transactions:
-    """Read transactions as they were, each with its history until then."""
-    texts = [params.text(name) for name in ("kind", "customer_id", "currency", "idempotency_id")]
+    """Read transactions as they were, each with its history until then.
+
+    Raises InvalidRequest for what only lists of the present take.
+    """
+    _check_dated(params)
+    filters = (
+        params.texts("kind"),
+        params.text("customer_id"),
+        params.texts("currency"),
+        params.text("idempotency_id"),
+    )
 
     async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[DatabaseRow]:
         place = snapshot.places[source].books
-        return await snapshot.rows(SELECT_CANDIDATES, source, count, *start, place, *texts)
+        return await snapshot.rows(SELECT_CANDIDATES, source, count, *start, place, *filters)
 
     async def evaluate(source: str, rows: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
         made = await _transactions(snapshot, source, [(row["kind"], row["id"]) for row in rows])
@@ -303,14 +313,37 @@ async def _transactions(
     return made
 
 
+def _check_dated(params: QueryParams) -> None:
+    for name in PRESENT_ONLY:
+        if params.text(name) is not None:
+            raise InvalidRequest(
+                f"{name} answers for the present only; leave it out, or effective_at, recorded_at "
+                "and position"
+            )
+
+
 def _is_listed(row: DatabaseRow, params: QueryParams) -> bool:
-    for name in ("status", "customer_id", "currency", "idempotency_id"):
+    """Return whether the row of a candidate matches the filters that its past may decide."""
+    for name in ("customer_id", "idempotency_id"):
         requested = params.text(name)
         if requested is not None and row[name] != requested:
             return False
-    flag = params.text("flag")
-    is_dated = _is_between(row["effective_at"], params.time("from"), params.time("to"))
-    return is_dated and (flag is None or flag in row["flags"])
+    for name in ("status", "currency"):
+        values = params.texts(name)
+        if values is not None and row[name] not in values:
+            return False
+    flags = params.texts("flag")
+    return (
+        (flags is None or not {*flags}.isdisjoint(row["flags"]))
+        and _is_between(row["effective_at"], params.time("from"), params.time("to"))
+        and _is_within(row["amount"], params.amount("amount_min"), params.amount("amount_max"))
+    )
+
+
+def _is_within(amount: Decimal | None, least: Decimal | None, greatest: Decimal | None) -> bool:
+    if amount is None:
+        return least is None and greatest is None
+    return (least is None or amount >= least) and (greatest is None or amount <= greatest)
 
 
 def _is_between(moment: datetime | None, first: datetime | None, end: datetime | None) -> bool:

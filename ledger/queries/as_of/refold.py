@@ -8,38 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from ledger.errors import InvalidRequest
 from ledger.fold.change import StreamKey, TranslatedEvent
 from ledger.fold.states import advance
 from ledger.model import SourceTerms, StreamProjection
-from ledger.queries.params import AsOfParams
-
-OF_STATEMENTS: Final = ".statements"
-"""Suffix of the name of the log that holds the statements of a source."""
+from ledger.queries.params import AsOfParams, positions_by_source
 
 
 def requested_positions(as_of: AsOfParams, heads: Mapping[str, int]) -> dict[str, int]:
-    """Return the positions that a request names, by source; `heads` has the requested sources.
-
-    A bare number is a position among callbacks: logs of statements and sources without events do
-    not make it ambiguous. Raises InvalidRequest for a bare number where several sources are
-    requested, and for a source that is not requested.
-    """
-    if as_of.position is not None:
-        sources = [source for source in heads if not source.endswith(OF_STATEMENTS)] or list(heads)
-        sources = [source for source in sources if heads[source]] or sources
-        if len(sources) != 1:
-            example = ",".join(f"{source}:{as_of.position}" for source in sources)
-            raise InvalidRequest(
-                f"position={as_of.position} is about one source: add source=, or write {example}"
-            )
-        return {sources[0]: as_of.position}
-    for source in as_of.positions:
-        if source not in heads:
-            raise InvalidRequest(f"position names {source}, but the request is not about it")
-    return dict(as_of.positions)
+    """Return the positions that an as-of names, by source. Raises as `positions_by_source`."""
+    places = as_of.positions if as_of.position is None else as_of.position
+    return positions_by_source("position", places, heads)
 
 
 @dataclass(slots=True)

@@ -25,10 +25,10 @@ from ledger.fold.known_streams import RELATED_MAX
 from ledger.fold.translate import translate
 from ledger.model import SourceTerms
 from ledger.queries.as_of.refold import Refold, requested_positions
-from ledger.queries.money import HISTORY_MAX
 from ledger.queries.params import AsOfParams, QueryParams, after, write_cursor
 from ledger.queries.schemas.money import AsOf, Step, from_row
 from ledger.queries.snapshot import BooksBehind, DatabaseRow, Snapshot, SourcePlace, group_rows
+from ledger.queries.transactions import HISTORY_MAX
 
 Read: TypeAlias = Callable[[Snapshot, QueryParams], Awaitable[Any]]
 

@@ -221,14 +221,37 @@ class Transaction(Schema, frozen=True):
     return_of: Annotated[str | None, Meta(description="Id of the payout that came back.")]
     details: dict[str, Any] | None
     history: Annotated[list[Step], Meta(description="The last 1000 steps.")]
+    changed_position: Annotated[
+        int | None,
+        Meta(
+            description="Log position of the last event that changed it: its own, or one of "
+            "another transaction, such as a return. null in earlier states.",
+            examples=[25],
+        ),
+    ] = None
+
+
+class Total(Schema, frozen=True):
+    """What a whole list adds up to in one currency."""
+
+    currency: Annotated[str | None, Meta(description="null: rows of which no amount is known.")]
+    count: int
+    sum: Annotated[Amount | None, Meta(description="null: no amount is known.")]
 
 
 class Transactions(Schema, frozen=True):
-    """Transactions by source, the newest first."""
+    """Transactions by source, the newest first; or as `sort` or `changed_after` order them."""
 
     transactions: list[Transaction]
     next: Cursor
     position: Positions
+    totals: Annotated[
+        list[Total] | UnsetType,
+        Meta(
+            description="By currency, of every page together; present with `totals=true`.",
+            examples=[[{"currency": "XSGD", "count": 12, "sum": "13304.95"}]],
+        ),
+    ] = UNSET
     as_of: Earlier = UNSET
 
 
@@ -263,7 +286,7 @@ class TransactionDecision(Schema, frozen=True):
     recorded_at: Moment
 
 
-class TransactionDetail(Transaction, frozen=True):
+class TransactionDetail(Transaction, frozen=True, kw_only=True):
     """A transaction with its journal lines, its events and the decisions about it."""
 
     entries: list[Entry]

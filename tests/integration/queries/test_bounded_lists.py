@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -13,13 +14,15 @@ from ledger.books.generations import use_generation
 from ledger.queries import customers as reads_people
 from ledger.queries import exceptions as reads_exceptions
 from ledger.queries import findings as reads_findings
-from ledger.queries import money as reads_money
 from ledger.queries import reconciliation as reads_recon
 from ledger.queries import snapshot as reads
 from ledger.queries import status as reads_status
+from ledger.queries import transactions as reads_transactions
 from ledger.queries.as_of import customers as reads_people_then
 from ledger.queries.as_of import people as reads_lists_then
 from ledger.queries.as_of.views import StreamRows
+from ledger.queries.kinds import kinds_of
+from ledger.queries.transactions import FILTERS
 from ledger.queries.views import table_lists
 from tests.asking import first_generation
 from tests.conftest import Database
@@ -107,6 +110,47 @@ def finding(statement: str, **given: Any) -> tuple[str, tuple[Any, ...]]:
     return statement, (S, NOW, PAGE, *expected.values(), kinds)
 
 
+MOMENT = datetime(2026, 1, 1, 1, tzinfo=UTC)
+
+
+def transaction_lists() -> dict[str, tuple[str, tuple[Any, ...]]]:
+    """Return questions about transactions: every order, its first and a later page, filtered."""
+    orders = {
+        "newest": (reads_transactions.SELECT_TRANSACTIONS, (10_000,)),
+        "changed": (reads_transactions.SELECT_CHANGED, (19_000, 19_000)),
+        "earliest": (reads_transactions.SELECT_EARLIEST, (MOMENT, 0)),
+        "latest": (reads_transactions.SELECT_LATEST, (MOMENT, 0)),
+    }
+    filters: dict[str, dict[str, Any]] = {
+        "all": {},
+        "two statuses": {"status": ["pending", "completed"]},
+        "two kinds": {"kind": ["payment", "payout"], "currency": ["XSGD", "USD"]},
+        "an amount": {"amount_min": Decimal(10), "amount_max": Decimal(10)},
+    }
+    lists = [
+        (order, what, statement, start, given)
+        for order, (statement, later) in orders.items()
+        for what, given in filters.items()
+        for start in ((None,) * len(later), later)
+    ]
+    kinds = kinds_of("transactions")
+    for customer in ("customer_0", "customer_77"):
+        given = {"kind": kinds, "customer_id": customer}
+        for statement, starts in (
+            (reads_transactions.SELECT_TRANSACTIONS, ((None,), (10_000,))),
+            (reads_transactions.SELECT_CHANGED, ((0, 0), (19_000, 19_000))),
+            (reads_transactions.SELECT_EARLIEST_OF, ((None, None), (MOMENT, 0))),
+            (reads_transactions.SELECT_LATEST_OF, ((None, None), (MOMENT, 0))),
+        ):
+            lists += [(statement[-60:], customer, statement, start, given) for start in starts]
+    return {
+        f"transactions, {order} of {what}, after {start}": (
+            statement, (S, PAGE, *start, *(given.get(name) for name in FILTERS)),
+        )
+        for order, what, statement, start, given in lists
+    }  # fmt: skip
+
+
 LATER = {"since": datetime(2026, 1, 1, 0, 10, tzinfo=UTC), "name": "8"}
 QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "stuck": finding(reads_findings.SELECT_STUCK),
@@ -130,11 +174,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     ),
     "open exceptions": (reads_exceptions.SELECT_OPEN, (S, PAGE, *(None,) * 4)),
     "status": (reads_status.SELECT_LAGS, ()),
-    "transactions": (reads_money.SELECT_TRANSACTIONS, (S, PAGE, *(None,) * 10)),
-    "transactions of a busy customer": (
-        reads_money.SELECT_TRANSACTIONS,
-        (S, PAGE, None, None, None, "customer_0", *(None,) * 6),
-    ),
+    **transaction_lists(),
     "customers": (reads_people.SELECT_CUSTOMERS, (S, PAGE, *(None,) * 4)),
     "customers of a rare status": (
         reads_people.SELECT_CUSTOMERS, (S, PAGE, None, None, None, "pending"),

@@ -219,6 +219,27 @@ async def test_options_become_the_contracts_parameters(fake: Fake) -> None:
     ]  # fmt: skip
 
 
+async def test_lists_are_followed_ordered_and_added_up(fake: Fake) -> None:
+    rows = {"next": None, "position": {}}
+    fake.answers["/v1/transactions"] = {
+        "transactions": [], "totals": [{"currency": "XSGD", "count": 2, "sum": "30.5"}], **rows,
+    }  # fmt: skip
+    fake.answers["/v1/entries"] = {"entries": [], **rows}
+    done = await ledger(
+        "transactions", "--status", "pending,failed", "--amount-min", "10.5", "--amount-max", "99",
+        "--sort=-effective_at", "--totals", LEDGER_URL=fake.url,
+    )  # fmt: skip
+    assert done.out.splitlines()[1:] == ["currency  count   sum", "XSGD          2  30.5"]
+    await ledger("transactions", "--changed-after", "straitsx:25", LEDGER_URL=fake.url)
+    await ledger("entries", "--after", "25", LEDGER_URL=fake.url)
+    assert [params for _, _, params, _ in fake.asked] == [
+        {"status": "pending,failed", "amount_min": "10.5", "amount_max": "99",
+         "sort": "-effective_at", "totals": "true"},
+        {"changed_after": "straitsx:25"},
+        {"after": "25"},
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "command", ["wallets", "balances", "entries", "transactions", "customers", "customers s c1"]
 )
