@@ -69,10 +69,17 @@ EVENT_COLUMNS: Final = tuple(
 
 
 def columns_of(kind: type[Any]) -> tuple[ExportColumn, ...]:
-    """Return the columns of an answer's rows."""
+    """Return the columns of an answer's rows: the fields that are always present."""
     info = msgspec.inspect.type_info(kind)
     assert isinstance(info, msgspec.inspect.StructType)
-    return tuple(ExportColumn(field.encode_name, _type_of(field.type)) for field in info.fields)
+    optional = {
+        field.name for field in msgspec.structs.fields(kind) if field.default is msgspec.UNSET
+    }
+    return tuple(
+        ExportColumn(field.encode_name, _type_of(field.type))
+        for field in info.fields
+        if field.name not in optional
+    )
 
 
 def _type_of(info: Any) -> ColumnType:

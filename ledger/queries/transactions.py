@@ -77,7 +77,7 @@ FILTERS: Final = (
 COLUMNS: Final = """
        t.source, t.kind, t.id, t.idempotency_id, t.status, t.amount, t.currency, t.fees,
        t.customer_id, t.effective_at, t.flags, t.conflict, t.return_of, t.details,
-       t.first_position, t.position AS changed_position, reused.it AS reused"""
+       t.first_position, reused.it AS reused"""
 # All take: $1 source, $2 rows, then the key of the last row seen, then the filters.
 SELECT_TRANSACTIONS: Final = f"""
 SELECT {COLUMNS} {matching(4)}
@@ -85,7 +85,7 @@ SELECT {COLUMNS} {matching(4)}
  ORDER BY t.first_position DESC LIMIT $2
 """
 SELECT_CHANGED: Final = f"""
-SELECT {COLUMNS} {matching(5)}
+SELECT {COLUMNS}, t.position AS changed_position {matching(5)}
    AND t.source = $1
    AND ($3::bigint IS NULL OR (t.position, t.first_position) > ($3, $4::bigint))
  ORDER BY t.position, t.first_position LIMIT $2

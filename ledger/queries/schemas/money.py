@@ -222,13 +222,13 @@ class Transaction(Schema, frozen=True):
     details: dict[str, Any] | None
     history: Annotated[list[Step], Meta(description="The last 1000 steps.")]
     changed_position: Annotated[
-        int | None,
+        int | UnsetType,
         Meta(
             description="Log position of the last event that changed it: its own, or one of "
-            "another transaction, such as a return. null in earlier states.",
+            "another transaction, such as a return. Present with `changed_after`.",
             examples=[25],
         ),
-    ] = None
+    ] = UNSET
 
 
 class Total(Schema, frozen=True):
