@@ -13,7 +13,7 @@ from ledger.api.exports import CONTENT_TYPES
 from ledger.model import Provider
 from ledger.queries.kinds import UNNAMED, kinds_of, statuses_of
 from ledger.queries.params import (
-    AMOUNT_PATTERN,
+    BOUND_PATTERN,
     LIMIT_DEFAULT,
     LIMIT_MAX,
     POSITION_MAX,
@@ -196,7 +196,7 @@ def _schema(param: Param) -> dict[str, Any]:
         case "positions":
             return {"type": "string", "pattern": POSITIONS_PATTERN}
         case "amount":
-            return {"type": "string", "pattern": AMOUNT_PATTERN, "examples": ["1000.50"]}
+            return {"type": "string", "pattern": BOUND_PATTERN, "examples": ["1000.50"]}
         case "choice":
             return {"type": "string", "enum": list(param.choices)}
         case "kind":

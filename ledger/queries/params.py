@@ -35,7 +35,7 @@ VALUES_MAX: Final = 64
 OF_STATEMENTS: Final = ".statements"
 """Suffix of the name of the log that holds the statements of a source."""
 
-AMOUNT_PATTERN: Final = r"^-?\d{1,20}(\.\d{1,18})?$"
+BOUND_PATTERN: Final = r"^-?\d{1,20}(\.\d{1,18})?$"
 """How an amount is written, as a pattern for the documentation."""
 
 POSITIONS_PATTERN: Final = (
@@ -47,7 +47,7 @@ POSITIONS_PATTERN: Final = (
 S = TypeVar("S", bound=msgspec.Struct)
 
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
-_AMOUNT = re.compile(AMOUNT_PATTERN, re.ASCII)
+_AMOUNT = re.compile(BOUND_PATTERN, re.ASCII)
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}(\.statements)?", re.ASCII)
 _LOST_PLUS = re.compile(r" (\d\d:\d\d)$", re.ASCII)
 
