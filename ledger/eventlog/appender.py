@@ -1,7 +1,7 @@
 """Appending to the log by group commit: one appender per source, one round trip per batch.
 
-Nothing here reads before it writes: the database's unique key tells new from duplicate. An error
-from the database means *unknown*: the receiver answers 503, and the provider's retry meets the key.
+Nothing here reads before it writes: the function in the database tells new from duplicate. An error
+from the database means *unknown*: the receiver answers 503, and the provider's retry is recognised.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ledger.runtime.event_loop import stop_if_cancelled
 LOGGER = structlog.get_logger(__name__)
 
 APPEND: Final = """
-SELECT base, positions, fresh FROM ledger.append(
+SELECT base, positions, fresh, event_ids FROM ledger.append(
     $1, $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
     $8::text[]::timestamptz[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
     $14::text[], $15::bytea[], $16::text[]::timestamptz[])
@@ -39,7 +39,7 @@ SELECT base, positions, fresh FROM ledger.append(
 """Times go as texts (`time_texts`): asyncpg sends the earliest and the latest as infinity."""
 
 SELECT_KNOWN: Final = """
-SELECT position, kind, resource_id FROM ledger.events
+SELECT position, path_event, kind, resource_id FROM ledger.events
  WHERE source = $1 AND position = ANY ($2::bigint[])
 """
 NOTIFY: Final = "SELECT pg_notify('ledger_log', '')"
@@ -80,8 +80,10 @@ class AppendResult(msgspec.Struct, frozen=True, gc=False):
 
     position: int
     fresh: bool
+    event_id: bytes
+    """The id of the event there: not that of this delivery where another version read it."""
     is_same_resource: bool = True
-    """Whether the event there has the kind and the resource of this delivery."""
+    """Whether the event there came by the same event name, or has the same kind and resource."""
 
 
 OnResult: TypeAlias = Callable[["AppendResult | LedgerError"], None]
@@ -257,7 +259,7 @@ class Appender:
                 raise
 
     async def _others(self, connection: Any, batch: list[_Waiting], record: Any) -> set[int]:
-        """Return the places in the batch whose bytes are in the log as another resource."""
+        """Return the places whose bytes are in the log as another resource, by another URL."""
         if record["positions"] is None:
             return set()
         duplicates = {
@@ -268,9 +270,12 @@ class Appender:
         if not duplicates:
             return set()
         rows = await connection.fetch(SELECT_KNOWN, self.source, list(duplicates.values()))
-        known = {position: (kind, resource_id) for position, kind, resource_id in rows}
-        posted = {n: (batch[n].new_event.kind, batch[n].new_event.resource_id) for n in duplicates}
-        return {n for n, position in duplicates.items() if known.get(position) != posted[n]}
+        known = {row["position"]: row for row in rows}
+        return {
+            n
+            for n, position in duplicates.items()
+            if _is_other(known[position], batch[n].new_event)
+        }
 
     def _report(self, batch: list[_Waiting], record: Any, others: set[int]) -> None:
         """Report to each of a batch where its event is."""
@@ -278,10 +283,12 @@ class Appender:
         base = record["base"]
         for n, waiting in enumerate(batch):
             if positions is None:
-                result = AppendResult(base + n + 1, fresh=True)
+                result = AppendResult(base + n + 1, fresh=True, event_id=waiting.new_event.event_id)
             else:
-                fresh = record["fresh"][n]
-                result = AppendResult(positions[n], fresh=fresh, is_same_resource=n not in others)
+                result = AppendResult(
+                    positions[n], fresh=record["fresh"][n], event_id=record["event_ids"][n],
+                    is_same_resource=n not in others,
+                )  # fmt: skip
             self._finish(waiting, result)
 
     def _finish(self, waiting: _Waiting, result: AppendResult | LedgerError) -> None:
@@ -309,6 +316,16 @@ class Appender:
         self._queue.clear()
         if not isinstance(error, asyncpg.PostgresError) or is_server_gone(error):
             await pool.expire_connections()  # the others are of the same server
+
+
+def _is_other(known: Any, posted: NewEvent) -> bool:
+    """Tell whether an event with the same bytes is another resource than what was posted.
+
+    By the same event name it is the same, even if another version of the program read it otherwise.
+    """
+    if known["path_event"] == posted.path_event:
+        return False
+    return (known["kind"], known["resource_id"]) != (posted.kind, posted.resource_id)
 
 
 def columns(new_events: Sequence[NewEvent]) -> list[list[Any]]:

@@ -73,7 +73,7 @@ def acknowledge(source: str, new_event: NewEvent, result: AppendResult) -> Answe
         "status": outcome,
         "source": source,
         "position": result.position,
-        "event_id": new_event.event_id.hex(),
+        "event_id": result.event_id.hex(),
     }
     if outcome == "quarantined":
         content["reason"] = new_event.reason

@@ -376,7 +376,7 @@ def new_event(number: int, **changes: Any) -> NewEvent:
         "detail": None,
         "peer": "127.0.0.1",
         "headers": "{}",
-        "body": b"{}",
+        "body": b"body %d" % number,
         "received_at": MOMENT,
     }
     return NewEvent(**{**given, **changes})
