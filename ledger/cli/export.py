@@ -98,6 +98,12 @@ def _audit(path: Path, sources: tuple[str, ...], position: str | None, *, json: 
     print(f"{path}: {places}, {done.bytes} bytes, sha256 {done.sha256}")
     for source, count in done.unsealed.items():
         print(f"{source}: its last {count} events are not sealed yet and not in the pack")
+    if not done.is_signed:
+        print(
+            "ledger: warning: its about.json is not signed, because the sealing key is not in "
+            f"{settings.data_dir}: checking the pack is INCOMPLETE; export where the service seals",
+            file=sys.stderr,
+        )
     print(f"check it anywhere: ledger verify {path}")
     for key in done.keys:
         print(f"hand this key over by another way than the pack: {key}")

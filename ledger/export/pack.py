@@ -23,21 +23,30 @@ from ledger.books.generations import SELECT_LIVE, schema_of
 from ledger.config.settings import Settings
 from ledger.config.source import LOG_NAME
 from ledger.database import connection as database
-from ledger.errors import BooksDisagree, InvalidRequest, NotCaughtUp, Tampered
+from ledger.errors import (
+    BadNote,
+    BooksDisagree,
+    CannotSeal,
+    InvalidRequest,
+    NotCaughtUp,
+    Tampered,
+)
 from ledger.eventlog.identity import check_identity
 from ledger.eventlog.sources import terms_of
-from ledger.evidence import leaf, merkle
+from ledger.evidence import keys, leaf, merkle
 from ledger.evidence.merkle import Frontier
-from ledger.evidence.signed_note import Verifier, checkpoint_of, open_checkpoint
+from ledger.evidence.signed_note import Signer, Verifier, checkpoint_of, open_checkpoint
 from ledger.evidence.store import SELECT_COVERING, SELECT_ENDS, events_after, load_nodes
 from ledger.export.jsonl import event_line
 from ledger.export.offline_fold import OfflineFold, OfflineStore
 from ledger.export.pack_file import PackWriter, Parts
 from ledger.export.pack_manifest import (
     ABOUT,
+    ABOUT_NOTE,
     KEYS,
     Packed,
     about,
+    about_text,
     books_folder,
     describe,
     events_folder,
@@ -92,6 +101,8 @@ class PackResult:
     keys: list[str]
     sha256: str
     bytes: int
+    is_signed: bool
+    """Whether the versions and terms in it are signed: the sealing key was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +122,30 @@ async def write_file(
 
     Raises Tampered when log and seals differ, NotCaughtUp when nothing is sealed.
     """
+    signer = _signer(settings.data_dir)
     with replacing(path) as file, Progress.shown(quiet=quiet) as progress:
         async with database.connected(dsn, seconds_max=SECONDS_MAX) as connection:
             hashed = HashedFile(file)
-            export = PackExport(connection, settings, progress, PackWriter(hashed), path.parent)
+            export = PackExport(
+                connection, settings, progress, PackWriter(hashed), path.parent, signer
+            )
             reaches = await export.write(request)
     return PackResult(
         {each.packed.source: each.packed.position for each in reaches},
         {each.packed.source: each.unsealed for each in reaches if each.unsealed},
-        _keys(reaches),
+        _keys(reaches, signer),
         hashed.sha256,
         hashed.size,
+        signer is not None,
     )
+
+
+def _signer(data_dir: Path) -> Signer | None:
+    """Return the key that signs what a pack is about; None where it is not at hand."""
+    try:
+        return keys.signing_key(data_dir)
+    except (CannotSeal, BadNote, OSError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +158,8 @@ class PackExport:
     writer: PackWriter
     folder: Path
     """The folder for what the fold cannot keep in memory."""
+    signer: Signer | None = None
+    """Signs what the pack is about."""
 
     async def write(self, request: PackRequest) -> list[_Reach]:
         """Write everything; return the reach of each source."""
@@ -151,8 +176,12 @@ class PackExport:
         ]
         packs = [each.packed for each in reaches]
         version = fold_version.current_version([each.terms for each in packs])
-        self.writer.add(ABOUT, about(version, packs))
-        self.writer.add(KEYS, "".join(f"{key}\n" for key in _keys(reaches)).encode())
+        data = about(version, packs)
+        self.writer.add(ABOUT, data)
+        if self.signer is not None:
+            self.writer.add(ABOUT_NOTE, self.signer.sign(about_text(data)).encode())
+        trusted = _keys(reaches, self.signer)
+        self.writer.add(KEYS, "".join(f"{key}\n" for key in trusted).encode())
         for each in reaches:
             self.writer.add(note_name(each.packed.source), each.note.encode())
         for each in reaches:
@@ -310,5 +339,6 @@ def _check_root(reach: _Reach, root: bytes) -> None:
         raise Tampered("seals", None, f"{message}; run `ledger verify`, which names the first")
 
 
-def _keys(reaches: Sequence[_Reach]) -> list[str]:
-    return sorted({each.vkey for each in reaches})
+def _keys(reaches: Sequence[_Reach], signer: Signer | None) -> list[str]:
+    own = {str(signer.verifier)} if signer is not None else set()
+    return sorted({each.vkey for each in reaches} | own)

@@ -2,18 +2,21 @@
 
 Any `tar` opens it. Members have the same owner, mode and time (none); after them come
 `SHA256SUMS`, for `sha256sum -c`, and its own hash. A header must be the one of its name and size,
-padding is zero, and nothing follows, so that every byte is checked.
+padding is zero, and nothing follows, so that every byte is checked. What another `tar` made of the
+members is read as well, and reported as such.
 """
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from ledger.errors import Tampered
+from ledger.errors import InvalidRequest, Tampered
+from ledger.export import packed_again
 
 BLOCK: Final = 512
 END: Final = bytes(2 * BLOCK)
@@ -27,6 +30,9 @@ CHUNK_BYTES: Final = 1 << 20
 LINE_BYTES_MAX: Final = 1 << 26
 SMALL_BYTES_MAX: Final = 1 << 24
 """The largest member that is read into memory."""
+
+GZIP: Final = b"\x1f\x8b"
+"""How a file begins that gzip made."""
 
 SUMS: Final = "SHA256SUMS"
 SUM_OF_SUMS: Final = "SHA256SUMS.sha256"
@@ -149,15 +155,19 @@ class PackReader:
 
     file: BinaryIO
     members: dict[str, Member] = field(default_factory=dict)
+    _is_written_here: bool = True
+    """Whether every header and the end of the file are those that PackWriter writes."""
 
     def scan(self, progress: Callable[[int], None] = lambda _bytes: None) -> None:
         """Read every byte and find the members. Raises Tampered where it is no pack."""
         self.file.seek(0)
-        while (block := self.file.read(BLOCK)) != bytes(BLOCK):
-            name, size = _read_header(block, self.file.tell() - len(block))
+        first = self.file.read(BLOCK)
+        self._is_written_here = not _is_by_another_program(first)
+        members = self._members() if self._is_written_here else packed_again.members(self.file)
+        for name, offset, size in members:
             if name in self.members:
                 raise Tampered("container", None, f"{name} is there twice")
-            offset = self.file.tell()
+            self.file.seek(offset)
             digest = sha256()
             for chunk in self._chunks(name, size):
                 digest.update(chunk)
@@ -165,22 +175,53 @@ class PackReader:
                 raise Tampered("container", None, f"the padding after {name} is not zero")
             self.members[name] = Member(offset, size, digest.hexdigest())
             progress(self.file.tell())
-        if self.file.read(BLOCK + 1) != bytes(BLOCK):
-            raise Tampered("container", None, "the file does not end where the pack ends")
+
+    def is_as_written(self) -> bool:
+        """Tell whether the file is what PackWriter makes of the members, after `changed`."""
+        return self._is_written_here and [*self.members] == self._listed()
 
     def changed(self) -> list[str]:
         """Return the members that differ from SHA256SUMS, in order."""
-        listed = list(self.members)
-        if listed[-2:] != [SUMS, SUM_OF_SUMS]:
-            return [SUMS]
+        for name in (SUMS, SUM_OF_SUMS):
+            if name not in self.members:
+                return [name]
         sums = self.read(SUMS)
         if self.read(SUM_OF_SUMS) != sum_line(sums):
             return [SUM_OF_SUMS]
-        made = [f"{self.members[name].sha256}  {name}\n" for name in listed[:-2]]
-        stated = sums.decode("utf-8", "replace").splitlines(keepends=True)
-        known = dict.fromkeys(stated)
-        changed = [name for name, line in zip(listed, made, strict=False) if line not in known]
-        return changed or ([] if stated == made else [SUMS])
+        made = {
+            f"{member.sha256}  {name}\n": name
+            for name, member in self.members.items()
+            if name not in (SUMS, SUM_OF_SUMS)
+        }
+        stated = self._stated()
+        known = set(stated)
+        changed = [name for line, name in made.items() if line not in known]
+        return changed or ([] if sorted(stated) == sorted(made) else [SUMS])
+
+    def _stated(self) -> list[str]:
+        """Return the lines of SHA256SUMS, which has the members in the order of the writer."""
+        return self.read(SUMS).decode("utf-8", "replace").splitlines(keepends=True)
+
+    def _listed(self) -> list[str]:
+        """Return the names of the members in the order of the writer."""
+        names = [line.partition("  ")[2].removesuffix("\n") for line in self._stated()]
+        return [*names, SUMS, SUM_OF_SUMS]
+
+    def _members(self) -> Iterator[tuple[str, int, int]]:
+        """Yield name, offset and size of each member of a file that PackWriter wrote."""
+        place = 0
+        while True:
+            self.file.seek(place)
+            block = self.file.read(BLOCK)
+            if block == bytes(BLOCK):
+                break
+            name, size = _read_header(block, place)
+            yield name, place + BLOCK, size
+            place += BLOCK + size + -size % BLOCK
+        rest = self.file.read(packed_again.RECORD + 1)
+        if rest != bytes(BLOCK):
+            self._is_written_here = False
+            packed_again.check_end(place, rest)
 
     def read(self, name: str) -> bytes:
         """Return a small member whole. Raises Tampered when it is missing or not small."""
@@ -218,8 +259,25 @@ class PackReader:
 
 
 def open_pack(path: Path) -> BinaryIO:
-    """Open a pack's file for reading."""
-    return path.open("rb", buffering=CHUNK_BYTES)
+    """Open a pack's file for reading. Raises InvalidRequest for a compressed one."""
+    file = path.open("rb", buffering=CHUNK_BYTES)
+    if file.read(len(GZIP)) == GZIP:
+        file.close()
+        raise InvalidRequest(f"{path} is compressed; run `gunzip`, then verify what it makes")
+    return file
+
+
+def _is_by_another_program(block: bytes) -> bool:
+    """Tell whether an archive's first block is a header, and not one that PackWriter makes.
+
+    One that differs from ours in nothing but its checksum is a damaged one of ours.
+    """
+    try:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        ours = header(info.name, info.size)
+    except (tarfile.HeaderError, ValueError):
+        return False
+    return ours[:148] + ours[156:] != block[:148] + block[156:]
 
 
 def _read_header(block: bytes, offset: int) -> tuple[str, int]:

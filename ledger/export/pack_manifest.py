@@ -1,4 +1,8 @@
-"""The manifest of an audit pack: its first member, and the names of the others. Pure."""
+"""The manifest of an audit pack: its first member, and the names of the others. Pure.
+
+`about.json` has what folds the books: the program's version and the terms of the sources. A signed
+note beside it (C2SP signed-note) lists each of its fields, so that a changed one can be named.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,17 @@ from ledger.evidence.merkle import HASH_BYTES, extends
 from ledger.evidence.signed_note import Checkpoint
 from ledger.model import OwnerRule, SourceTerms
 
-FORMAT: Final = "callback-ledger audit pack 1"
+FORMAT: Final = "callback-ledger audit pack 2"
+UNSIGNED_FORMAT: Final = "callback-ledger audit pack 1"
+"""The format of versions that did not sign what a pack is about."""
 ABOUT: Final = "about.json"
+ABOUT_NOTE: Final = "about.note.txt"
+"""The member with the signed fields of ABOUT; a pack made without the sealing key has none."""
 KEYS: Final = "keys/trusted.txt"
+SHOWN_MAX: Final = 100
+"""Characters of a value that a message shows."""
+
+_NOTE_BEGIN: Final = "callback-ledger about.json"
 
 
 class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,9 +88,68 @@ def describe(
 def about(version: str, sources: Sequence[Packed]) -> bytes:
     """Return the first member."""
     content = About(FORMAT, f"callback-ledger {__version__}", version, list(sources))
-    return orjson.dumps(
-        msgspec.to_builtins(content), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-    )
+    return _encode(msgspec.to_builtins(content))
+
+
+def about_text(data: bytes) -> str:
+    """Return the text of the note about the first member: a line for each of its fields.
+
+    Its second line is no number, so that it is never taken for a checkpoint.
+    """
+    lines = [_NOTE_BEGIN, *(f"{name} {value}" for name, value in _fields(data).items())]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def changed_fields(data: bytes, text: str) -> list[str]:
+    """Return how the first member differs from a signed text, a clause for each field.
+
+    Raises Tampered when the text or the member is none.
+    """
+    begin, *lines = text.splitlines()
+    if begin != _NOTE_BEGIN:
+        raise Tampered("about", None, f"{ABOUT_NOTE} is a note about something else")
+    signed = dict(line.split(" ", 1) for line in lines)
+    present = _fields(data)
+    changes = [
+        f"{name} is {_shown(present.get(name))}, but {_shown(signed.get(name))} was signed"
+        for name in dict.fromkeys([*signed, *present])
+        if present.get(name) != signed.get(name)
+    ]
+    if not changes and _encode(orjson.loads(data)) != data:
+        return ["the bytes are not those that its fields make"]
+    return changes
+
+
+def _fields(data: bytes) -> dict[str, str]:
+    """Return the fields of the first member and their values in JSON. Raises Tampered."""
+    try:
+        content = orjson.loads(data)
+    except ValueError as error:
+        raise Tampered("about", None, f"{ABOUT} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise Tampered("about", None, f"{ABOUT} is no object")
+    fields: dict[str, str] = {}
+    for name, value in content.items():
+        if name != "sources" or not isinstance(value, list):
+            fields[name] = _json(value)
+            continue
+        for number, source in enumerate(value):
+            for key, inner in (source if isinstance(source, dict) else {"": source}).items():
+                fields[f"sources[{number}].{key}"] = _json(inner)
+    return fields
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _shown(value: str | None) -> str:
+    text = "absent" if value is None else value
+    return text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
+
+
+def _encode(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def read_about(data: bytes) -> About:
@@ -92,8 +163,8 @@ def read_about(data: bytes) -> About:
                 read_owner_rule(msgspec.to_builtins(rule))
     except (msgspec.ValidationError, ValueError) as error:
         raise Tampered("about", None, f"{ABOUT} cannot be read: {error}") from error
-    if content.format != FORMAT:
-        message = f"this is {content.format[:60]!r}, and this program reads {FORMAT!r}"
+    if content.format not in (FORMAT, UNSIGNED_FORMAT):
+        message = f"its format is {content.format[:60]!r}, and this program reads {FORMAT!r}"
         raise Tampered("about", None, message)
     names = [each.source for each in content.sources]
     wrong = [each for each in content.sources if not 0 < each.position <= each.checkpoint]
@@ -126,4 +197,4 @@ def books_folder(source: str, table: str) -> str:
 
 def small_members(sources: Sequence[Any]) -> set[str]:
     """Return the members that are not parts of tables."""
-    return {ABOUT, KEYS, *(note_name(each.source) for each in sources)}
+    return {ABOUT, ABOUT_NOTE, KEYS, *(note_name(each.source) for each in sources)}

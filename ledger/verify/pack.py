@@ -18,15 +18,17 @@ from ledger.books import fold_version
 from ledger.errors import BadNote, InvalidRequest, Tampered
 from ledger.evidence import checkpoint_file
 from ledger.evidence.keys import read_trusted
-from ledger.evidence.signed_note import Checkpoint, Verifier, open_checkpoint
+from ledger.evidence.signed_note import Checkpoint, Verifier, open_checkpoint, open_note
 from ledger.export.offline_fold import OfflineFold, OfflineStore
 from ledger.export.pack_file import SUM_OF_SUMS, SUMS, PackReader, Parts, open_pack
 from ledger.export.pack_manifest import (
     ABOUT,
+    ABOUT_NOTE,
     KEYS,
     About,
     Packed,
     books_folder,
+    changed_fields,
     events_folder,
     note_name,
     read_about,
@@ -40,6 +42,9 @@ from ledger.verify.pack_checks import BooksCheck, EventsCheck, books_of, check_j
 LISTED_MAX: Final = 20
 KEEP: Final = "keep the pack as it is, ask for an unchanged one, and compare the two"
 ELSEWHERE: Final = "compare it with a key that reached you another way (--key, --trusted FILE)"
+PACKED_AGAIN: Final = (
+    "the archive is not as it was written: another program packed its members again, unchanged"
+)
 ALL_HOLDS: Final = "the pack is complete, and its books are the fold of its events"
 
 
@@ -63,9 +68,16 @@ def run(path: Path, options: PackOptions) -> int:
 
 
 def _proviso(results: Sequence[CheckResult]) -> str:
-    """Return what the reader still has to do about the pack's own key."""
-    keys = (result for result in results if result.name == "keys" and result.advice)
-    return "".join(f"; {result.message}: {result.advice}" for result in keys)
+    """Return what to know of the archive, and what is still to do about the pack's own key."""
+    archive = [
+        f"; {result.advice}" for result in results if result.name == "container" and result.advice
+    ]
+    keys = [
+        f"; {result.message}: {result.advice}"
+        for result in results
+        if result.name == "keys" and result.advice
+    ]
+    return "".join(archive + keys)
 
 
 @dataclass(slots=True)
@@ -87,8 +99,9 @@ class PackCheck:
         claims = self._claims(trusted)
         try:
             self._check_container()
-            about = read_about(self.reader.read(ABOUT))
             self._load_keys(trusted)
+            self._check_about()
+            about = read_about(self.reader.read(ABOUT))
             is_same = self._check_version(about)
         except Tampered as error:
             self._fail(error)
@@ -136,9 +149,13 @@ class PackCheck:
         changed = self.reader.changed()
         for name in changed[:LISTED_MAX]:
             self._fail(Tampered("container", None, f"{name} is not what {SUMS} says"))
-        if not changed:
-            message = f"{len(self.reader.members)} members, each with the hash that {SUMS} says"
-            self.report.add("ok", "container", message)
+        if changed:
+            return
+        message = f"{len(self.reader.members)} members, each with the hash that {SUMS} says"
+        advice = ""
+        if not self.reader.is_as_written():
+            advice = PACKED_AGAIN
+        self.report.add("ok", "container", message, advice)
 
     def _load_keys(self, trusted: Sequence[Verifier]) -> None:
         try:
@@ -151,6 +168,31 @@ class PackCheck:
             return
         named = ", ".join(map(str, own))
         self.report.add("ok", "keys", f"the pack's own key signed: {named}", ELSEWHERE)
+
+    def _check_about(self) -> None:
+        """Check the fields of the first member against those that were signed. Raises Tampered."""
+        data = self.reader.read(ABOUT)
+        if ABOUT_NOTE not in self.reader.members:
+            message = (
+                f"{ABOUT} is not signed, as in packs of older versions: its version and the terms "
+                "of its sources (currency, wallets …) are not proved"
+            )
+            advice = "compare them with what was agreed, or ask for a pack that is signed"
+            self.report.add("INCOMPLETE", "about", message, advice)
+            return
+        try:
+            text, signers = open_note(self.reader.read(ABOUT_NOTE).decode(), self.keys)
+        except (BadNote, UnicodeDecodeError) as error:
+            raise Tampered("about", None, f"{ABOUT_NOTE} is not valid: {error}") from error
+        if not signers:
+            self._fail(Tampered("about", None, f"{ABOUT_NOTE} is signed by no trusted key"))
+            return
+        changes = changed_fields(data, text)
+        for change in changes[:LISTED_MAX]:
+            self._fail(Tampered("about", None, f"{ABOUT}: {change}"))
+        if not changes:
+            by = ", ".join(map(str, signers))
+            self.report.add("ok", "about", f"every field of {ABOUT} is signed by {by}")
 
     def _check_version(self, about: About) -> bool:
         """Report whether this program folds by the same version as the one that made the pack."""

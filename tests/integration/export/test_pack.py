@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,15 +20,17 @@ import pytest
 from ledger import registry
 from ledger.books import table_sql
 from ledger.database import connection as db
-from ledger.errors import InvalidRequest, NotCaughtUp, Tampered
+from ledger.errors import BadNote, InvalidRequest, NotCaughtUp, Tampered
 from ledger.evidence import checkpoint_file, keys
 from ledger.evidence.sealer import SourceSealer
+from ledger.evidence.signed_note import Signer, open_checkpoint, open_note
 from ledger.export import offline_fold as shelf
 from ledger.export import pack as export_pack
 from ledger.export import pack_file as pack
 from ledger.export.jsonl import event_line, read_event, row_line
 from ledger.export.offline_fold import LINKS, PARKED
 from ledger.export.pack_file import SUM_OF_SUMS, SUMS, PackReader, PackWriter
+from ledger.export.pack_manifest import about_text
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
 from ledger.verify.outcome import CheckResult, overall
@@ -248,7 +251,7 @@ async def test_the_same_log_packs_to_the_same_bytes_from_another_database(
                         table, schema_name="ledger", records=[tuple(row) for row in rows]
                     )
             await new.execute("SET timezone = 'Asia/Singapore'")
-        settings = replace(ledger.database.settings, fold_events_max=3, data_dir=ledger.folder)
+        settings = replace(ledger.database.settings, fold_events_max=3)
         second = ledger.folder / "second.tar"
         await export_pack.write_file(settings, dsn, second, export_pack.PackRequest(), quiet=True)
     finally:
@@ -470,8 +473,11 @@ async def test_a_pack_signed_by_another_key_fails_against_the_one_kept_elsewhere
     found = check(path, trusted=trusted)
     assert (overall(found), [each for each in found if each.name == "keys"]) == ("ok", [])
     other = keys.rotate(tmp_path / "elsewhere").verifier
-    found = failure(path, keys=(str(other),))
-    assert (found.name, "signed by no trusted key" in found.message) == ("seals", True)
+    failures = [each for each in check(path, keys=(str(other),)) if each.outcome == "fail"]
+    assert [(each.name, each.source) for each in failures] == [
+        ("about", ""), ("seals", "gokart"), ("seals", "straitsx"),
+    ]  # fmt: skip
+    assert all("signed by no trusted key" in each.message for each in failures)
     (tmp_path / "none.txt").write_text("# nobody\n")
     for options, words in (
         ({"trusted": tmp_path / "none.txt"}, "holds no key"), ({"keys": ("x",)}, "cannot be read"),
@@ -501,10 +507,12 @@ async def test_a_pack_of_another_version_of_the_program_is_folded_by_this_one(
     ledger: Ledger,
 ) -> None:
     path = await ledger.pack(sources=("straitsx",))
+    signer = keys.signing_key(ledger.database.settings.data_dir)
 
     def older(found: dict[str, bytes]) -> None:
-        about = orjson.loads(found["about.json"]) | {"version": "0" * 16}
-        found["about.json"] = orjson.dumps(about)
+        about = edited(found["about.json"], {"version": "0" * 16})
+        found["about.json"] = about
+        found["about.note.txt"] = signer.sign(about_text(about)).encode()
 
     forged = repack(path, older)
     found = check(forged)
@@ -516,6 +524,234 @@ async def test_a_pack_of_another_version_of_the_program_is_folded_by_this_one(
     assert overall(found) == "INCOMPLETE"
     (books,) = [each for each in found if each.name == "books"]
     assert "folded by another version" in books.message
+
+
+def edited(about: bytes, changes: Mapping[str, Any], number: int | None = None) -> bytes:
+    """Return the first member with fields changed: its own, or those of a source."""
+    content = orjson.loads(about)
+    (content if number is None else content["sources"][number]).update(changes)
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+@pytest.mark.parametrize(
+    ("number", "field", "value"),
+    [
+        (None, "format", "callback-ledger audit pack 1"),
+        (None, "format", "another"),
+        (None, "program", "callback-ledger 9"),
+        (None, "version", "0" * 16),
+        (None, "more", 1),
+        (None, "sources", {}),
+        (1, "source", "straitsz"),
+        (1, "provider", "gokart"),
+        (0, "currency", "SGD"),
+        (0, "currency", None),
+        (1, "currency", "XSGD"),
+        (1, "wallets", {"XSGD": "other"}),
+        (1, "position", 59),
+        (1, "position", 61),
+        (1, "checkpoint", 61),
+        (1, "consistency", ["AA=="]),
+        (1, "owner_of", {"field": "idempotency_id", "match": "(.+)"}),
+        (1, "date_by", "receipt"),
+        (1, "more", 1),
+    ],
+)
+async def test_a_changed_field_of_what_a_pack_is_about_fails_and_is_named(
+    ledger: Ledger, number: int | None, field: str, value: Any
+) -> None:
+    def change(found: dict[str, bytes]) -> None:
+        found["about.json"] = edited(found["about.json"], {field: value}, number)
+
+    forged = repack(await ledger.pack(), change)
+    found = failure(forged, skip_books=True)
+    name = field if number is None else f"sources[{number}].{field}"
+    if field == "sources":
+        name = "sources[0].source"
+    assert (found.name, found.message.startswith(f"about.json: {name} is ")) == ("about", True)
+    assert "was signed" in found.message
+
+
+async def test_every_field_of_what_a_pack_is_about_is_signed(ledger: Ledger) -> None:
+    found = members(await ledger.pack())
+    (key,) = keys.trusted_keys(ledger.database.settings.data_dir)
+    text, signers = open_note(found["about.note.txt"].decode(), [key])
+    assert signers == [key]
+    about = orjson.loads(found["about.json"])
+    names = [*about.keys() - {"sources"}]
+    names += [
+        f"sources[{n}].{name}" for n, source in enumerate(about["sources"]) for name in source
+    ]
+    assert sorted(line.partition(" ")[0] for line in text.splitlines()[1:]) == sorted(names)
+    with pytest.raises(BadNote, match="not a checkpoint"):
+        open_checkpoint(found["about.note.txt"].decode(), [key])
+
+
+async def test_other_bytes_and_other_notes_about_a_pack_fail(ledger: Ledger) -> None:
+    path = await ledger.pack()
+    signer = keys.signing_key(ledger.database.settings.data_dir)
+
+    def respelled(found: dict[str, bytes]) -> None:
+        found["about.json"] = found["about.json"].replace(b'"version"', b' "version"')
+
+    def doubled(found: dict[str, bytes]) -> None:
+        found["about.json"] = b'{"version": "1",' + found["about.json"].removeprefix(b"{")
+
+    def checkpoint(found: dict[str, bytes]) -> None:
+        found["about.note.txt"] = found["checkpoints/straitsx.txt"]
+
+    def by_another_key(found: dict[str, bytes]) -> None:
+        other = Signer.generate().sign(about_text(found["about.json"]))
+        found["about.note.txt"] = other.encode()
+
+    def of_another_text(found: dict[str, bytes]) -> None:
+        note = found["about.note.txt"]
+        found["about.note.txt"] = note.replace(b"callback-ledger audit", b"callback-ledger Audit")
+
+    def of_nothing(found: dict[str, bytes]) -> None:
+        found["about.note.txt"] = signer.sign("callback-ledger about.json\n").encode()
+
+    for change in (respelled, doubled, checkpoint, by_another_key, of_another_text, of_nothing):
+        assert failure(repack(path, change), skip_books=True).name == "about", change
+
+
+async def test_a_pack_that_does_not_sign_what_it_is_about_is_incomplete(ledger: Ledger) -> None:
+    def older(found: dict[str, bytes]) -> None:
+        del found["about.note.txt"]
+        found["about.json"] = edited(
+            found["about.json"], {"format": "callback-ledger audit pack 1"}
+        )
+
+    found = check(repack(await ledger.pack(), older))
+    (about,) = [each for each in found if each.outcome != "ok"]
+    assert (about.outcome, about.name) == ("INCOMPLETE", "about")
+    assert about.message.startswith("about.json is not signed, as in packs of older versions")
+
+
+async def test_a_pack_of_a_machine_without_the_sealing_key_says_that_it_is_not_signed(
+    ledger: Ledger,
+) -> None:
+    settings = replace(ledger.database.settings, data_dir=ledger.folder / "nowhere")
+    path = ledger.folder / "pack.tar"
+    done = await export_pack.write_file(
+        settings, ledger.database.service_dsn, path, export_pack.PackRequest(), quiet=True
+    )
+    assert not done.is_signed
+    assert [each.name for each in check(path) if each.outcome != "ok"] == ["about"]
+
+
+async def test_a_pack_is_signed_by_a_key_that_has_sealed_nothing_yet(ledger: Ledger) -> None:
+    rotated = keys.rotate(ledger.database.settings.data_dir).verifier
+    path = await ledger.pack()
+    found = check(path)
+    assert overall(found) == "ok"
+    (about,) = [each.message for each in found if each.name == "about"]
+    assert about == f"every field of about.json is signed by {rotated}"
+    trusted = ledger.database.settings.data_dir / "keys" / "trusted.txt"
+    assert verdict(path, trusted=trusted) == "ok"
+
+
+FORMATS = {"gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT, "ustar": tarfile.USTAR_FORMAT}
+
+
+def archive(found: Mapping[str, bytes], tar_format: int, **fields: Any) -> bytes:
+    """Return an archive of members, packed by another program."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tar_format) as tar:
+        for name, data in found.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for field, value in fields.items():
+                setattr(info, field, value)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def container(path: Path) -> CheckResult:
+    """Return the result about the container of a pack that holds."""
+    found = check(path)
+    assert overall(found) == "ok", found
+    (result,) = [each for each in found if each.name == "container"]
+    return result
+
+
+@pytest.mark.parametrize("name", [*FORMATS])
+async def test_a_pack_that_another_program_packed_again_holds_and_says_so(
+    ledger: Ledger, name: str
+) -> None:
+    path = await ledger.pack(sources=("straitsx",))
+    found = members(path)
+    assert not container(path).advice
+    in_order = archive(found, FORMATS[name], mtime=1.5, uid=1000, uname="auditor")
+    backwards = archive(dict(reversed(found.items())), FORMATS[name])
+    ours = {"mode": 0o600, "mtime": 0}
+    for data in (in_order, backwards, archive(found, FORMATS[name], **ours)):
+        path.write_bytes(data)
+        assert container(path).advice == (
+            "the archive is not as it was written: another program packed its members again, "
+            "unchanged"
+        )
+
+
+def run(*words: str | Path) -> None:
+    subprocess.run(words, check=True)
+
+
+async def test_a_pack_that_tar_unpacked_and_packed_holds_and_says_so(ledger: Ledger) -> None:
+    path = await ledger.pack(sources=("straitsx",))
+    folder = ledger.folder / "unpacked"
+    folder.mkdir()
+    run("tar", "-xf", path, "-C", folder)
+    again = ledger.folder / "again.tar"
+    run("tar", "-cf", again, "-C", folder, ".")
+    assert "packed its members again" in container(again).advice
+    run("gzip", "-1", again)
+    with pytest.raises(InvalidRequest, match="is compressed; run `gunzip`"):
+        check(again.with_suffix(".tar.gz"))
+
+
+async def test_members_in_another_order_are_a_pack_that_was_packed_again(ledger: Ledger) -> None:
+    path = await ledger.pack(sources=("straitsx",))
+    found = members(path)
+    names = [*found]
+    out = io.BytesIO()
+    for name in (names[1], names[0], *names[2:]):
+        data = found[name]
+        out.write(pack.header(name, len(data)) + data + bytes(-len(data) % 512))
+    path.write_bytes(out.getvalue() + pack.END)
+    assert "packed its members again" in container(path).advice
+
+
+@pytest.mark.parametrize("name", [*FORMATS])
+async def test_a_pack_that_was_packed_again_with_changes_fails(ledger: Ledger, name: str) -> None:
+    path = await ledger.pack(sources=("gokart",))
+    found = members(path)
+    data = archive(found, FORMATS[name])
+
+    def forged(**changes: bytes) -> bytes:
+        return archive(found | changes, FORMATS[name])
+
+    lines = found["events/gokart/000001.jsonl"]
+    without = {key: value for key, value in found.items() if key != "keys/trusted.txt"}
+    linked = io.BytesIO(data)
+    with tarfile.open(fileobj=linked, mode="a", format=FORMATS[name]) as tar:
+        info = tarfile.TarInfo("readme.txt")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(info)
+    for wrong in (
+        forged(**{"events/gokart/000001.jsonl": lines.replace(b"5", b"6", 1)}),
+        forged(**{"readme.txt": b"more"}), forged(**{SUMS: b""}),
+        archive(without, FORMATS[name]), linked.getvalue(), data + b"x", data[: len(data) // 2],
+        data + data,
+    ):  # fmt: skip
+        path.write_bytes(wrong)
+        assert verdict(path) == "fail"
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        last = tar.getmembers()[-1]
+    hidden = bytearray(data)
+    hidden[last.offset_data + last.size] = 1  # in the padding of a member
+    path.write_bytes(hidden)
+    assert verdict(path) == "fail"
 
 
 async def test_a_pack_whose_books_are_not_folded_again_is_incomplete(ledger: Ledger) -> None:
