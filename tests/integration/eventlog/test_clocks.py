@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ledger.api.routes import exported_lists
 from ledger.doctor import doctor
 from ledger.eventlog import clocks
 from ledger.export.export import ExportRequest, write
@@ -126,13 +127,14 @@ async def test_an_export_as_of_a_time_states_what_it_leaves_out(
     await jump(database)
     await post(service, 2)
     out = tmp_path / "out.csv"
-    done = await write(
-        database.service_dsn, ExportRequest("csv", "transactions", str(out), {"recorded_at": now()})
-    )
+    lists = exported_lists()
+    dated = ExportRequest("csv", "transactions", str(out), {"recorded_at": now()})
+    done = await write(database.service_dsn, dated, lists)
     assert [each[: len(LEFT_OUT)] for each in done.warnings] == [LEFT_OUT]
     rows = await asyncio.to_thread(out.read_text, "utf-8")
     assert len(list(csv.DictReader(rows.splitlines()))) == 1
-    done = await write(database.service_dsn, ExportRequest("csv", "transactions", str(out), {}))
+    undated = ExportRequest("csv", "transactions", str(out), {})
+    done = await write(database.service_dsn, undated, lists)
     assert (done.rows, done.warnings) == (2, [])
 
 
