@@ -1,6 +1,7 @@
 """StraitsX transaction limits of a customer: some of them per callback, without any time.
 
-Shape: straitsx-callback-samples, transaction limits; other pages show texts without a type.
+Shape: straitsx-callback-samples, transaction limits; other pages show texts without a type. The
+samples use one id for the limits of several customers, so a stream is of a customer and an id.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from ledger.model import (
     Payload,
     SourceTerms,
     as_money,
+    changed,
+    joined_id,
     plain,
 )
 
@@ -41,11 +44,14 @@ def envelope(payload: Payload) -> Envelope:
 def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate the limits that are present, as plain decimal texts; null is no limit.
 
+    The fact's resource is customer and id together; `provider_id` is the id alone.
+
     Raises InvalidCallback for a limit that is no amount, or is given twice with two values.
     """
-    return envelope(payload).fact(
-        customer_id=payload.text("customer_profile_id"),
-        details={"limits": _limits(payload)},
+    read, customer = envelope(payload), payload.text("customer_profile_id")
+    return changed(read, resource_id=joined_id(customer, read.resource_id)).fact(
+        customer_id=customer,
+        details={"provider_id": read.resource_id, "limits": _limits(payload)},
     )
 
 

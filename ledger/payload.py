@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, getcontext
 from functools import lru_cache, partial
+from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
 from ledger.callback_errors import InvalidCallback
@@ -251,6 +252,19 @@ class Payload:
         updated = self.instant("updated_at")
         moment = updated or self.instant("created_at")
         return moment, updated is None and moment is not None
+
+
+def joined_id(*parts: str | None) -> str:
+    """Return one id for a resource that several texts name together: `customer/id`.
+
+    Different parts never make the same id: `/` and `%` inside a part are escaped, and what would
+    be longer than TEXT_MAX is `sha256:` and a digest, which has no `/`.
+    """
+    escaped = ((part or "").replace("%", "%25").replace("/", "%2F") for part in parts)
+    joined = "/".join(escaped)
+    if len(joined) <= TEXT_MAX:
+        return joined
+    return f"sha256:{sha256(joined.encode()).hexdigest()}"
 
 
 def shown(value: JSON) -> str:

@@ -38,12 +38,14 @@ class LimitRequest:
     unknown: dict[str, datetime] = field(default_factory=dict)
     keep: int | None = None
     decided_at: int = 0
+    provider_id: str | None = None
+    """The provider's id, which the requests of several customers may have."""
 
 
 def fold(state: LimitRequest | None, seen: RecordedFact) -> LimitRequest:
     """Merge a fact into what was reported in its status."""
-    state = state or LimitRequest()
     fact = seen.fact
+    state = state or LimitRequest(provider_id=fact.details.get("provider_id"))
     if fact.status not in STATUSES:
         return replace(state, unknown=unknown.remember(state.unknown, seen))
     new = RequestState(seen.effective_at, [seen.position], seen.event_id, fact.customer_id)
@@ -78,6 +80,7 @@ def view(state: LimitRequest, related: Sequence[LimitRequest], terms: SourceTerm
 def _row(state: LimitRequest, status: str, ends: Sequence[str]) -> dict[str, Any]:
     reported = state.said.get(ends[0] if ends else status)
     return {
+        "provider_id": state.provider_id,
         "customer_id": reported.customer_id if reported else None,
         "status": status,
         "updated_at": reported.updated_at if reported else state.unknown[status],
@@ -119,6 +122,7 @@ PROJECTION = StreamProjection(
             "source": "text",
             "kind": "text",
             "id": "text",
+            "provider_id": "text",
             "customer_id": "text",
             "status": "text",
             "updated_at": "timestamptz",

@@ -47,6 +47,8 @@ class UsedLimits:
 class LimitState:
     """The state: the last value of every field, as decimal text, and what is used of each limit."""
 
+    provider_id: str | None = None
+    """The provider's id, which the limits of several customers may have."""
     customer_id: str | None = None
     limits: dict[str, str | None] = field(default_factory=dict)
     dropped: int = 0
@@ -64,6 +66,7 @@ def fold(state: LimitState | None, seen: RecordedFact) -> LimitState:
     kept = dict(sorted(merged.items())[:FIELDS_MAX])
     return replace(
         state,
+        provider_id=fact.details.get("provider_id"),
         customer_id=fact.customer_id or state.customer_id,
         limits=kept,
         dropped=state.dropped + len(merged) - len(kept),
@@ -100,7 +103,12 @@ def view(state: LimitState, related: Sequence[LimitState], terms: SourceTerms) -
         name: {"amount": used.amount, "position": used.position, "at": stamp(used.at)}
         for name, used in sorted(state.used.items())
     }
-    row = {"customer_id": state.customer_id, "limits": state.limits, "used": used}
+    row = {
+        "provider_id": state.provider_id,
+        "customer_id": state.customer_id,
+        "limits": state.limits,
+        "used": used,
+    }
     if not state.dropped:
         return View(row)
     detail = f"more than {FIELDS_MAX} limits were told; the last in the alphabet are not kept"
@@ -116,6 +124,7 @@ PROJECTION = StreamProjection(
             "source": "text",
             "kind": "text",
             "id": "text",
+            "provider_id": "text",
             "customer_id": "text",
             "limits": "jsonb",
             "used": "jsonb",

@@ -58,7 +58,7 @@ SELECT source, kind, id, customer_id, status, currency, reference_id, updated_at
  ORDER BY kind, id LIMIT $2
 """
 SELECT_LIMITS: Final = """
-SELECT source, kind, id, customer_id, limits FROM limits
+SELECT source, kind, id, provider_id, customer_id, limits FROM limits
  WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text))
    AND ($5::text IS NULL
         OR customer_id = $5 AND hashtextextended(customer_id, 0) = hashtextextended($5, 0))
@@ -66,7 +66,8 @@ SELECT source, kind, id, customer_id, limits FROM limits
  ORDER BY kind, id LIMIT $2
 """
 SELECT_LIMIT_REQUESTS: Final = """
-SELECT source, kind, id, customer_id, status, updated_at, conflict FROM limit_requests
+SELECT source, kind, id, provider_id, customer_id, status, updated_at, conflict
+  FROM limit_requests
  WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text))
    AND ($5::text IS NULL OR customer_id = $5)
    AND ($6::text IS NULL
@@ -84,14 +85,15 @@ SELECT source, kind, id, customer_id, status, updated_at, expires_at, details FR
 # What belongs to many customers, $2, of each the first $3 rows; `of` is the customer.
 SELECT_LIMITS_OF: Final = """
 SELECT u.customer AS of, t.* FROM unnest($2::text[]) AS u(customer)
- CROSS JOIN LATERAL (SELECT source, kind, id, customer_id, limits FROM limits
+ CROSS JOIN LATERAL (SELECT source, kind, id, provider_id, customer_id, limits FROM limits
                       WHERE source = $1 AND customer_id = u.customer
                         AND hashtextextended(customer_id, 0) = hashtextextended(u.customer, 0)
                       ORDER BY kind, id LIMIT $3) AS t
 """
 SELECT_LIMIT_REQUESTS_OF: Final = """
 SELECT u.customer AS of, t.* FROM unnest($2::text[]) AS u(customer)
- CROSS JOIN LATERAL (SELECT source, kind, id, customer_id, status, updated_at, conflict
+ CROSS JOIN LATERAL (SELECT source, kind, id, provider_id, customer_id, status, updated_at,
+                            conflict
                        FROM limit_requests WHERE source = $1 AND customer_id = u.customer
                       ORDER BY kind, id LIMIT $3) AS t
 """

@@ -27,6 +27,12 @@ SELECT source, position, encode(event_id, 'hex') AS event_id, idempotency_key, k
         OR position <= ledger.position_at($1, $9 - interval '1 microsecond'))
  ORDER BY position DESC LIMIT $2
 """
+# Limits and their requests are streams of a customer and an id; events have the id alone.
+SELECT_PROVIDER_ID: Final = """
+SELECT provider_id FROM limits WHERE source = $1 AND kind = $2 AND id = $3
+ UNION ALL
+SELECT provider_id FROM limit_requests WHERE source = $1 AND kind = $2 AND id = $3
+"""
 SELECT_EVENT: Final = """
 SELECT source, position, encode(event_id, 'hex') AS event_id, idempotency_key, kind, resource_id,
        status, idempotency_id, provider_at, path_event, origin, verdict, reason, detail, peer,
@@ -88,7 +94,7 @@ async def events(snapshot: Snapshot, params: QueryParams) -> Events:
         snapshot,
         params,
         params.text("kind"),
-        params.text("resource_id"),
+        await _resource(snapshot, params),
         params.text("status"),
         params.text("verdict"),
         params.time("from"),
@@ -96,6 +102,17 @@ async def events(snapshot: Snapshot, params: QueryParams) -> Events:
     )
     events = [from_row(Event, row) for row in rows]
     return Events(events=events, next=following, position=snapshot.head)
+
+
+async def _resource(snapshot: Snapshot, params: QueryParams) -> str | None:
+    """Return the resource that events have which is asked for, also by the id of its row."""
+    kind, resource = params.text("kind"), params.text("resource_id")
+    if kind is not None and resource is not None:
+        for source in snapshot.sources(params):
+            row = await snapshot.row(SELECT_PROVIDER_ID, source, kind, resource)
+            if row is not None and row["provider_id"] is not None:
+                return str(row["provider_id"])
+    return resource
 
 
 async def event(snapshot: Snapshot, params: QueryParams) -> EventDetail:

@@ -27,6 +27,7 @@ from ledger.model import (
     as_text,
     flags,
     identify,
+    joined_id,
     plain,
     returned_ids,
     total,
@@ -371,6 +372,18 @@ def test_events_of_a_stream_differ_by_status_or_also_by_updated_time() -> None:
     assert identify(reported, "k", "unknown:x", dated=True).tail is None
     assert identify(reported, "k", "done").resource_id == "7"
     assert reason_of(identify, Payload({}), "k", "done") == "missing_id"
+
+
+def test_an_id_of_several_parts_is_bounded_and_its_own() -> None:
+    longest = "c" * (TEXT_MAX - 2)
+    assert joined_id(longest, "i") == longest + "/i"
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", joined_id(longest, "id"))
+    assert joined_id(longest, "id") != joined_id(longest, "ie")
+
+
+@given(st.lists(st.tuples(st.text("/%2Fa"), st.text("/%2Fa")), unique=True))
+def test_different_parts_make_different_ids(parts: list[tuple[str, str]]) -> None:
+    assert len({joined_id(*part) for part in parts}) == len(parts)
 
 
 @pytest.mark.parametrize(

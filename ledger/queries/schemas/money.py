@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Annotated, Any, Final, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -43,6 +43,9 @@ Parked: TypeAlias = Annotated[
 class Schema(msgspec.Struct, frozen=True):
     """What every answer type shares: it is immutable."""
 
+    read_from: ClassVar[Mapping[str, str]] = {}
+    """Field → the column that it is read from, where that has another name."""
+
 
 A = TypeVar("A", bound=Schema)
 
@@ -64,10 +67,11 @@ def from_row(kind: type[A], row: Mapping[str, Any], **more: Any) -> A:
     """
     values: dict[str, Any] = {}
     for name in kind.__struct_fields__:
+        column = kind.read_from.get(name, name)
         if name in more:
             values[name] = more[name]
-        elif name in row:
-            value = row[name]
+        elif column in row:
+            value = row[column]
             if isinstance(value, Decimal):
                 value = plain(value)
             elif isinstance(value, str) and name in _json_fields(kind):
@@ -340,11 +344,17 @@ class VirtualAccounts(Schema, frozen=True):
     as_of: Earlier = UNSET
 
 
+_PROVIDERS_ID: Final = {"id": "provider_id"}
+"""The row's own id is of customer and id together: the provider uses one id for several."""
+
+
 class Limit(Schema, frozen=True):
     """The transaction limits of one customer, as last reported."""
 
+    read_from: ClassVar[Mapping[str, str]] = _PROVIDERS_ID
+
     source: str
-    id: str
+    id: Annotated[str, Meta(description="The provider's; several customers may have the same.")]
     customer_id: str | None
     limits: dict[str, Any] | None
 
@@ -361,6 +371,8 @@ class Limits(Schema, frozen=True):
 class LimitSet(Schema, frozen=True):
     """Limits without their customer."""
 
+    read_from: ClassVar[Mapping[str, str]] = _PROVIDERS_ID
+
     id: str
     limits: dict[str, Any] | None
 
@@ -368,8 +380,10 @@ class LimitSet(Schema, frozen=True):
 class LimitRequest(Schema, frozen=True):
     """One request to change limits."""
 
+    read_from: ClassVar[Mapping[str, str]] = _PROVIDERS_ID
+
     source: str
-    id: str
+    id: Annotated[str, Meta(description="The provider's; several customers may have the same.")]
     customer_id: str | None
     status: str | None
     updated_at: Moment | None

@@ -84,6 +84,40 @@ async def test_a_customer_known_from_limits_only_has_no_verification_status(
     assert request["status"] == "approved"
 
 
+async def test_two_customers_with_one_id_have_limits_and_requests_of_their_own(
+    service: Service,
+) -> None:
+    for customer, limit, status in (("cust_1", 1, "approved"), ("cust_2", 2, "rejected")):
+        limits = {"customerProfileId": customer, "totalDailyPayoutLimit": limit}
+        request = {"customerProfileId": customer, "status": status}
+        for type_, attributes in (
+            ("transactionLimits", limits),
+            ("transactionLimitsUpdateRequest", request),
+        ):
+            data = {"id": "abc_1", "type": type_, "attributes": attributes}
+            await service.post_json("straitsx", {"data": data})
+    await service.fold()
+    for customer, limit, status in (("cust_1", "1", "approved"), ("cust_2", "2", "rejected")):
+        for as_of in ({}, {"position": "straitsx:4"}):
+            answer = await service.ask(f"/v1/customers/straitsx/{customer}", **as_of)
+            (limits,), (request,) = answer["limits"], answer["limit_requests"]
+            assert limits == {"id": "abc_1", "limits": {"total_daily_payout_limit": limit}}
+            assert (request["id"], request["status"]) == ("abc_1", status)
+    listed = (await service.ask("/v1/limits"))["limits"]
+    assert [(each["id"], each["customer_id"]) for each in listed] == [
+        ("abc_1", "cust_1"),
+        ("abc_1", "cust_2"),
+    ]
+    assert len((await service.ask("/v1/limit_requests"))["limit_requests"]) == 2
+    events = (await service.ask("/v1/events", resource_id="abc_1"))["events"]
+    assert [event["position"] for event in events] == [4, 3, 2, 1]
+    of_row = {"kind": "limits_request", "resource_id": "cust_1/abc_1"}
+    events = (await service.ask("/v1/events", **of_row))["events"]
+    assert [event["position"] for event in events] == [4, 2]
+    (row, _) = (await service.ask("/v1/views/limits"))["rows"]
+    assert (row["id"], row["provider_id"]) == ("cust_1/abc_1", "abc_1")
+
+
 async def test_a_customer_known_from_a_payment_only_is_stated(service: Service) -> None:
     await service.post_json("straitsx", payment(1, customer_profile_id="cust_9"))
     await service.fold()

@@ -56,9 +56,12 @@ async def test_a_view_states_what_the_list_of_its_own_states(service: Service) -
             tuple(sorted((k, str(v)) for k, v in row.items() if k in ("id", "amount", "debits")))
             for row in (await service.ask(f"/v1/{name}", limit=1000))[name]
         }
+        rows = (await service.ask(f"/v1/views/{name}", limit=1000))["rows"]
+        if name == "limits":  # The view's id is of customer and id together.
+            rows = [row | {"id": row["provider_id"]} for row in rows]
         view = {
             tuple(sorted((k, str(v)) for k, v in row.items() if k in ("id", "amount", "debits")))
-            for row in (await service.ask(f"/v1/views/{name}", limit=1000))["rows"]
+            for row in rows
         }
         assert own
         assert own <= view, name

@@ -158,15 +158,18 @@ async def test_what_is_used_of_a_limit_is_counted_again_whenever_anything_about_
     await service.post_json("straitsx", told_limits(2, "cp_1", 90))
     assert await found(service, **drift) == []
     await service.post_json("straitsx", told_limits(3, "cp_2", 8))
-    # Limits that come to belong to another customer say nothing of the first any more.
+    # Another customer's limits with the same id are others.
     await service.post_json("straitsx", told_limits(3, "cp_3", 9))
-    assert await found(service, **drift) == [("limit_drift", "limits", "cp_3:daily_payment", "9")]
+    assert await found(service, **drift) == [
+        ("limit_drift", "limits", "cp_3:daily_payment", "9"),
+        ("limit_drift", "limits", "cp_2:daily_payment", "8"),
+    ]
     await service.post_json("straitsx", payment(4, customer_profile_id="cp_4"))
     assert len(await found(service, reason="unverified_money")) == 3
     again = await fold_from_zero(service.database.service_dsn, service.database.settings)
     async with service.database.service() as connection:
         one = await dump(connection, service.generation)
-        assert len(one["findings"]) == 4
+        assert len(one["findings"]) == 5
         assert differences(one, await dump(connection, again)) == {}
 
 

@@ -154,17 +154,18 @@ def test_a_virtual_account_without_times_and_instructions_is_understood() -> Non
 def test_limits_are_only_those_that_the_callback_names() -> None:
     assert fact(LIMITS, "straitsx/19-limits-annual") == Fact(
         kind="limits",
-        resource_id="abc_1234",
+        resource_id="customer_profile_12313123/abc_1234",
         status="",
         customer_id="customer_profile_12313123",
         details={
+            "provider_id": "abc_1234",
             "limits": {
                 "total_annual_payment_limit": "200000",
                 "available_annual_payment_limit": "200000",
                 "total_annual_payout_limit": "200000",
                 "available_annual_payout_limit": "200000",
                 "transaction_size_limit": None,
-            }
+            },
         },
     )
     daily = fact(LIMITS, "straitsx/20-limits-daily").details["limits"]
@@ -176,7 +177,7 @@ def test_limits_as_texts_without_a_type_are_understood() -> None:
     name = "more/straitsx/limits-strings-without-type"
     assert payload(name).type is None
     reported = fact(LIMITS, name)
-    assert (reported.resource_id, reported.customer_id) == (
+    assert (reported.details["provider_id"], reported.customer_id) == (
         "customer_profile_transaction_limit_9d2c41",
         CUSTOMER,
     )
@@ -221,14 +222,32 @@ def test_a_limit_twice_with_one_value_is_one_limit() -> None:
 def test_a_limits_request_states_its_status_and_customer() -> None:
     assert fact(REQUEST, "straitsx/21-limits_request-approved") == Fact(
         kind="limits_request",
-        resource_id="abc_1234",
+        resource_id="customer_profile_12313123/abc_1234",
         status="approved",
         effective_at=utc("2025-01-16T09:52:52"),
         customer_id="customer_profile_12313123",
+        details={"provider_id": "abc_1234"},
     )
     stages = ("limits_request-1-pending", "limits_request-2-rejected")
     reported = [fact(REQUEST, f"more/straitsx/{name}").status for name in stages]
     assert reported == ["pending", "rejected"]
+
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [(LIMITS, "straitsx/20-limits-daily"), (REQUEST, "straitsx/21-limits_request-approved")],
+)
+def test_limits_and_requests_are_of_a_customer_and_an_id(handler: Handler, name: str) -> None:
+    assert handler.envelope(payload(name)).resource_id == "abc_1234"
+    stated = [("a", "b"), ("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("", "a/b"), (None, "b")]
+    resources = []
+    for customer, id_ in stated:
+        root = payload(name, None, customerProfileId=customer).root
+        root["data"]["id"] = id_  # type: ignore[index]
+        reported = handler.translate(Payload(root), STRAITSX)
+        assert (reported.details["provider_id"], reported.customer_id) == (id_, customer or None)
+        resources.append(reported.resource_id)
+    assert resources == ["a/b", "a%2Fb/c", "a/b%2Fc", "a%252Fb/c", "/a%2Fb", "/b"]
 
 
 def test_an_rfi_states_its_deadline_and_the_state_of_each_question() -> None:

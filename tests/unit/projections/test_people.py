@@ -146,7 +146,13 @@ def test_a_virtual_account_without_a_time_states_none() -> None:
 
 
 def limit(**given: str | None) -> Fact:
-    return word("limits", "", None, customer_id="customer_7", details={"limits": given})
+    return word(
+        "limits",
+        "",
+        None,
+        customer_id="customer_7",
+        details={"provider_id": "limits_7", "limits": given},
+    )
 
 
 def test_what_is_used_of_a_limit_is_what_the_last_callback_that_states_so_states() -> None:
@@ -165,6 +171,7 @@ def test_annual_and_daily_limits_do_not_overwrite_each_other() -> None:
     for order in permutations([annual, daily]):
         row = row_of(one(*order))
         assert row == {
+            "provider_id": "limits_7",
             "customer_id": "customer_7",
             "limits": {
                 "total_annual_payment_limit": "200000",
@@ -193,13 +200,15 @@ def test_limits_are_bounded() -> None:
 
 
 def request(status: str, minutes: int) -> Fact:
-    return word("limits_request", status, minutes, customer_id="customer_7")
+    details = {"provider_id": "request_7"}
+    return word("limits_request", status, minutes, customer_id="customer_7", details=details)
 
 
 def test_a_limit_request_takes_its_end_whatever_the_order() -> None:
     for end in ("approved", "rejected"):
         for order in permutations([request("pending", 1), request(end, 2)]):
             assert row_of(one(*order)) == {
+                "provider_id": "request_7",
                 "customer_id": "customer_7",
                 "status": end,
                 "updated_at": at(2),

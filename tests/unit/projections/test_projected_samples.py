@@ -76,7 +76,7 @@ def test_the_verification_statuses_after_all_samples() -> None:
 
 
 def test_annual_and_daily_limits_stand_beside_each_other_after_all_samples() -> None:
-    limits = documents().rows["limits", "abc_1234"]["limits"]
+    limits = documents().rows["limits", "customer_profile_12313123/abc_1234"]["limits"]
     assert limits["total_annual_payment_limit"] == "200000"
     assert limits["total_daily_payout_limit"] == "200000"
     assert limits["transaction_size_limit"] is None
@@ -87,7 +87,8 @@ def test_virtual_accounts_limit_requests_and_requests_for_information_after_all_
     rows = documents().rows
     accounts = sorted(row["status"] for (kind, _), row in rows.items() if kind == "virtual_account")
     assert accounts == ["disabled", "enabled"]
-    assert rows["limits_request", "abc_1234"]["status"] == "approved"
+    request = rows["limits_request", "customer_profile_12313123/abc_1234"]
+    assert (request["status"], request["provider_id"]) == ("approved", "abc_1234")
     (rfi,) = [row for (kind, _), row in rows.items() if kind == "rfi"]
     assert (rfi["status"], rfi["customer_id"]) == ("sent", "customer_profile_123_abc")
     assert rfi["expires_at"].isoformat() == "2025-09-30T16:59:52+00:00"

@@ -27,8 +27,8 @@ COLUMNS = {
     "bank_accounts": "source kind id customer_id verification_status disabled updated_at details",
     "virtual_accounts": "source kind id customer_id status currency reference_id updated_at flags "
     "details",
-    "limits": "source kind id customer_id limits used",
-    "limit_requests": "source kind id customer_id status updated_at conflict",
+    "limits": "source kind id provider_id customer_id limits used",
+    "limit_requests": "source kind id provider_id customer_id status updated_at conflict",
     "rfi": "source kind id customer_id status updated_at expires_at details",
     "statements": "source kind id status currency format sha256 opened_at closed_at opening "
     "closing lines by note",

@@ -38,9 +38,9 @@ STORED = {
     ],
     "customer": TIMED,
     "fx_payout": MONEY,
-    "limits": ["customer_id limits dropped used customers", "amount position at"],
+    "limits": ["provider_id customer_id limits dropped used customers", "amount position at"],
     "limits_request": [
-        "said unknown keep decided_at", "updated_at positions event_id customer_id",
+        "said unknown keep decided_at provider_id", "updated_at positions event_id customer_id",
     ],
     "payment": MONEY,
     "payout": MONEY,
