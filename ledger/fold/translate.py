@@ -56,9 +56,9 @@ def translate(
     else:
         try:
             stated = dispatch.translate(terms, origin, path_event, body)
-            fact = stated
             if origin == "callback":
-                fact = dated(in_time(stated, received_at), terms, received_at)
+                stated = dated(in_time(stated, received_at), terms, received_at)
+            fact = stated
         except MalformedBody as error:
             issue = Issue("unreadable", str(error))
         except InvalidCallback as error:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ledger.callback_errors import InvalidCallback
+from ledger.fold.change import TranslatedEvent
 from ledger.fold.dispatch import Dispatch
 from ledger.fold.translate import translate
 from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms
@@ -40,6 +41,20 @@ def dated(
 ) -> tuple[datetime | None, tuple[str, ...]]:
     """Return the date and the flags of an event's fact."""
 
+    fact = translated(terms, effective_at, flags=flags, origin=origin).fact
+    assert fact is not None
+    return fact.effective_at, fact.flags
+
+
+def translated(
+    terms: SourceTerms,
+    effective_at: datetime | None,
+    *,
+    flags: tuple[str, ...] = (),
+    origin: str = "callback",
+) -> TranslatedEvent:
+    """Return the translation of an event whose fact is dated so."""
+
     def fail(source: str, position: int, error: Exception) -> None:
         raise error
 
@@ -49,9 +64,14 @@ def dated(
         "body": b'{"type": "t"}', "received_at": RECEIVED, "recorded_at": RECEIVED,
     }  # fmt: skip
     stated = Fact("k", "r", "completed", effective_at, flags=flags)
-    fact = translate(dispatch(stated), terms, row, fail).fact
-    assert fact is not None
-    return fact.effective_at, fact.flags
+    return translate(dispatch(stated), terms, row, fail)
+
+
+def test_what_is_dated_too_late_is_an_issue_and_no_fact() -> None:
+    late = translated(BY_CREATION, RECEIVED + timedelta(days=2))
+    assert late.fact is None
+    assert late.issue is not None
+    assert late.issue.reason == "time_out_of_range"
 
 
 def test_by_creation_a_completion_counts_for_the_month_of_its_creation() -> None:
