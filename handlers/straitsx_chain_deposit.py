@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 from ledger.model import (
+    ONE_END,
     Envelope,
     Fact,
     Handler,
+    MoneyKind,
     Payload,
     SourceTerms,
     as_codes,
@@ -55,6 +57,13 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         flags=flags(zero_amount=not amount, network_fees_on_deposit=bool(fees)),
     )
 
+
+MONEY_KIND = MoneyKind(
+    name="chain_deposit",
+    ranks=ONE_END,
+    postings="chain_deposit",
+    is_announced=True,
+)
 
 HANDLER = Handler(
     provider="straitsx",

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, flags, identify
+from ledger.model import (
+    ONE_END,
+    Envelope,
+    Fact,
+    Handler,
+    MoneyKind,
+    Payload,
+    SourceTerms,
+    flags,
+    identify,
+)
 
 STATUSES: Final = frozenset({"pending", "completed", "failed"})
 
@@ -43,6 +53,12 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         flags=flags(zero_amount=not amount),
     )
 
+
+MONEY_KIND = MoneyKind(
+    name="chain_withdrawal",
+    ranks=ONE_END,
+    postings="chain_withdrawal",
+)
 
 HANDLER = Handler(
     provider="straitsx",

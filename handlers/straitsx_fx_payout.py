@@ -10,10 +10,12 @@ from decimal import Decimal
 from typing import Final
 
 from ledger.model import (
+    ONE_END,
     Envelope,
     Fact,
     Handler,
     InvalidCallback,
+    MoneyKind,
     Payload,
     SourceTerms,
     as_text,
@@ -48,7 +50,6 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     fee is not in the source currency. The rate reproduces no amount and is not read.
     """
     source = _side(payload, "from")
-    target = _side(payload, "to")
     amount = source.amount("amount")
     currency = source.currency("currency")
     return envelope(payload).fact(
@@ -56,13 +57,19 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         amount=amount,
         currency=currency,
         fees=_fees(payload, currency),
-        terms={
-            "to_amount": plain(target.amount("amount")),
-            "to_currency": target.currency("currency"),
-        },
+        terms=_target(payload),
         details={"quote_id": payload.note("quote_id")},
         flags=flags(zero_amount=not amount),
     )
+
+
+def _target(payload: Payload) -> dict[str, str]:
+    """Return what the recipient gets; the amount may be open until the payout is completed."""
+    target = _side(payload, "to")
+    terms = {"to_currency": target.currency("currency")}
+    if target.money("amount") is not None or envelope(payload).status == "completed":
+        terms["to_amount"] = plain(target.amount("amount"))
+    return terms
 
 
 def _side(payload: Payload, name: str) -> Payload:
@@ -92,6 +99,14 @@ def _customer(payload: Payload) -> str | None:
     named = inside(payload.get("initiator"), "customer_profile_id")
     return as_text("customer_profile_id", named) or payload.text("customer_profile_id")
 
+
+MONEY_KIND = MoneyKind(
+    name="fx_payout",
+    ranks=ONE_END,
+    postings="fx_payout",
+    can_come_back=True,
+    has_owner_rule=True,
+)
 
 HANDLER = Handler(
     provider="straitsx",

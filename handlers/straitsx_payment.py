@@ -5,14 +5,15 @@ Statuses: StraitsX docs, transaction status. Shape: straitsx-callback-samples, p
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from ledger.model import (
+    INCOMING,
     JSON,
     Envelope,
     Fact,
     Handler,
+    MoneyKind,
     Payload,
     SourceTerms,
     as_codes,
@@ -27,7 +28,6 @@ STATUSES: Final = frozenset({"pending", "completed", "refunded", "failed", "expi
 
 _SHARED_TYPES: Final = frozenset({"paynowTransaction", "bankTransferTransaction"})
 _NOTES: Final = ("merchant_ref", "end_to_end_ref")
-_RETURN: Final = re.compile(r"RTN\s+(\S+)")
 
 
 def matches(payload: Payload) -> bool:
@@ -70,26 +70,17 @@ def _details(payload: Payload) -> dict[str, JSON]:
         "account_no": account,
         **payload.notes(_NOTES),
         "blocked_reasons": as_codes(payload.get("blocked_reasons")),
-        "return_of": _return_of(payload),
         **({} if named is None else {"returned_ids": named}),
     }
 
 
-def _return_of(payload: Payload) -> str | None:
-    """Return the idempotency id of the payout that the bank sent back, when this is one.
-
-    Such a return is a new payment whose remarks are `RTN <idempotency id>` (StraitsX docs,
-    payout FAQ).
-    """
-    sender = payload.get("sender_information")
-    own = _returned(payload.note("transaction_remarks"))
-    return own or _returned(as_note(inside(sender, "transaction_remarks")))
-
-
-def _returned(remarks: str | None) -> str | None:
-    match = _RETURN.match(remarks) if remarks and remarks.startswith("RTN") else None
-    return match and match[1]
-
+MONEY_KIND = MoneyKind(
+    name="payment",
+    ranks=INCOMING,
+    postings="incoming",
+    is_announced=True,
+    brings_back=True,
+)
 
 HANDLER = Handler(
     provider="straitsx",

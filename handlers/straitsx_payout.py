@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, flags, identify
+from ledger.model import (
+    ONE_END,
+    Envelope,
+    Fact,
+    Handler,
+    MoneyKind,
+    Payload,
+    SourceTerms,
+    flags,
+    identify,
+)
 
 STATUSES: Final = frozenset({"pending", "completed", "failed"})
 
@@ -46,6 +56,14 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         flags=flags(zero_amount=not amount),
     )
 
+
+MONEY_KIND = MoneyKind(
+    name="payout",
+    ranks=ONE_END,
+    postings="outgoing",
+    can_come_back=True,
+    has_owner_rule=True,
+)
 
 HANDLER = Handler(
     provider="straitsx",

@@ -9,10 +9,12 @@ from decimal import Decimal
 from typing import Final
 
 from ledger.model import (
+    ONE_END,
     Envelope,
     Fact,
     Handler,
     InvalidCallback,
+    MoneyKind,
     Payload,
     SourceTerms,
     flags,
@@ -52,12 +54,20 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
         currency=currency,
         fees=fees,
         terms={
-            "target_amount": plain(payload.amount("target_currency_amount")),
+            **_target_amount(payload),
             "target_currency": payload.currency("target_currency"),
         },
         details={"quote_id": payload.note("quote_id"), "fixed_side": payload.note("fixed_side")},
         flags=flags(zero_amount=not amount),
     )
+
+
+def _target_amount(payload: Payload) -> dict[str, str]:
+    """Return the amount bought; it may be open until the swap is completed."""
+    amount = payload.money("target_currency_amount")
+    if amount is None and payload.status("status", STATUSES) != "completed":
+        return {}
+    return {"target_amount": plain(payload.amount("target_currency_amount"))}
 
 
 def _fees(payload: Payload, currency: str) -> Decimal | None:
@@ -82,6 +92,12 @@ def _fee(item: object, currency: str) -> Decimal:
         raise InvalidCallback("fee_currency", f"a fee is in {stated}, the source in {currency}")
     return amount
 
+
+MONEY_KIND = MoneyKind(
+    name="swap",
+    ranks=ONE_END,
+    postings="swap",
+)
 
 HANDLER = Handler(
     provider="straitsx",

@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Final
 
 from ledger.model import (
+    INCOMING,
     JSON,
     Envelope,
     Fact,
     Handler,
+    MoneyKind,
     Payload,
     SourceTerms,
     as_codes,
@@ -58,6 +60,14 @@ def _details(payload: Payload) -> dict[str, JSON]:
         **({} if named is None else {"returned_ids": named}),
     }
 
+
+MONEY_KIND = MoneyKind(
+    name="user_deposit",
+    ranks=INCOMING,
+    postings="incoming",
+    is_announced=True,
+    brings_back=True,
+)
 
 HANDLER = Handler(
     provider="straitsx",

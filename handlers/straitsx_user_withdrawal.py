@@ -8,7 +8,18 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final
 
-from ledger.model import Envelope, Fact, Handler, Payload, SourceTerms, flags, identify, total
+from ledger.model import (
+    ONE_END,
+    Envelope,
+    Fact,
+    Handler,
+    MoneyKind,
+    Payload,
+    SourceTerms,
+    flags,
+    identify,
+    total,
+)
 
 STATUSES: Final = frozenset({"pending", "completed", "failed"})
 
@@ -47,6 +58,13 @@ def _explains(net: Decimal | None, amount: Decimal, fees: Decimal) -> bool:
     """Check `netAmount` only: the documents disagree on whether it includes the fees."""
     return net is None or net in (amount, total(amount, fees), total(amount, fees.copy_negate()))
 
+
+MONEY_KIND = MoneyKind(
+    name="user_withdrawal",
+    ranks=ONE_END,
+    postings="outgoing",
+    can_come_back=True,
+)
 
 HANDLER = Handler(
     provider="straitsx",

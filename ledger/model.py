@@ -37,7 +37,9 @@ from ledger.payload import (
 
 __all__ = [
     "ATTRIBUTE",
+    "INCOMING",
     "JSON",
+    "ONE_END",
     "YEARS",
     "Decision",
     "Entry",
@@ -48,13 +50,18 @@ __all__ = [
     "InvalidCallback",
     "Issue",
     "Leg",
+    "MoneyKind",
+    "MoneyProjection",
     "Number",
     "OwnerRule",
     "Payload",
     "Projection",
     "Provider",
+    "Received",
     "Record",
     "RecordedFact",
+    "Related",
+    "Share",
     "SourceTerms",
     "StreamProjection",
     "Table",
@@ -224,6 +231,39 @@ class Handler:
     """Statuses the documents name; None = any (kinds that carry no status)."""
 
 
+INCOMING: Final[Mapping[str, int]] = {
+    "pending": 1, "failed": 2, "expired": 3, "completed": 4, "refunded": 5,
+}  # fmt: skip
+"""The statuses of incoming bank transfers by rank: the highest one reported is the state (StraitsX
+docs, transaction status)."""
+
+ONE_END: Final[Mapping[str, int]] = {"pending": 1, "failed": 2, "completed": 2}
+"""The statuses of what is completed or fails, by rank: two of the same rank exclude each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoneyKind:
+    """A kind of transaction, found by its presence in a handler's file as `MONEY_KIND`.
+
+    Several handlers may translate callbacks of one kind; the kind is declared beside one of them.
+    """
+
+    name: str
+    ranks: Mapping[str, int]
+    """Status → rank; the highest one reported is the state. Statuses of the highest rank exclude
+    each other. The lowest one is provisional: its fees may change."""
+    postings: str
+    """The posting rule, by its name in `projections/postings.py`."""
+    is_announced: bool = False
+    """Whether money comes in: what is uncertain about it is in memo accounts, not in a wallet."""
+    brings_back: bool = False
+    """Whether its remarks may name a transaction that it brings back (`returned_ids`)."""
+    can_come_back: bool = False
+    """Whether another transaction may bring its money back."""
+    has_owner_rule: bool = False
+    """Whether a source's rule (`owner_of`) names its customer where the callback does not."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """A sender of callbacks, found by its presence in `handlers/` as `PROVIDER`."""
@@ -298,12 +338,46 @@ class Issue(Record, frozen=True):
     detail: str
 
 
+class Share(Record, frozen=True, order=True, array_like=True):
+    """One dated amount that a stream counts towards another: a return towards its payout.
+
+    What is taken back counts with the opposite sign at its own time, as legs do.
+    """
+
+    kind: str
+    id: str
+    """The stream that it counts towards."""
+    effective_at: datetime
+    currency: str
+    amount: Decimal
+    count: int
+
+
+class Received(Record, frozen=True, array_like=True):
+    """The sum of what other streams count towards one, in one currency."""
+
+    currency: str
+    count: int
+    amount: Decimal
+
+
+class Related(Record, frozen=True):
+    """What a view may know of other streams; exact and bounded, however many there are."""
+
+    mentioned: Mapping[str, Sequence[Any]] = msgspec.field(default_factory=dict)
+    """Name that the stream mentions → the outlines of the streams that have it, two at most."""
+    received: Sequence[Received] = ()
+    """The sums of what others count towards the stream, by currency."""
+
+
 class View(Record, frozen=True):
     """What a stream's facts mean: one row of its table, its dated legs, its issues."""
 
     row: Mapping[str, Any]
     legs: tuple[Leg, ...] = ()
     issues: tuple[Issue, ...] = ()
+    shares: tuple[Share, ...] = ()
+    """What it counts towards streams that it mentions; they do not depend on what it received."""
 
 
 class Entry(Record, frozen=True):
@@ -331,6 +405,8 @@ class FoldResult(Record, frozen=True):
     recorded_at: datetime
     fact: Fact | None
     entries: Sequence[Entry] = ()
+    shares: Sequence[tuple[str, str, Share]] = ()
+    """(kind, resource id, change) of what streams count towards others."""
     opened: Sequence[tuple[str, str, Issue]] = ()
     """(kind, resource id, issue) of the issues that this event opened."""
     cleared: Sequence[tuple[str, str, str]] = ()
@@ -379,8 +455,9 @@ class StreamProjection:
     """A view with one row per stream, found by presence in `projections/` as `PROJECTION`.
 
     `fold` adds a fact to a stream's state, `decide` an operator's decision; `view` says what the
-    state means. `state` is a dataclass that JSON can carry. Related streams (see `links`) are
-    given to `view`, so that a return can find its payout whichever came first.
+    state means. `state` is a dataclass that JSON can carry. Streams are related by names: a return
+    mentions its payout. Then a stream shows an outline of itself to those that mention it, and
+    these count dated amounts towards it, whichever came first.
     """
 
     name: str
@@ -389,16 +466,31 @@ class StreamProjection:
     state: type[Any]
     fold: Callable[[Any, RecordedFact], Any]
     """(state or None, fact with its place) → new state; must not change its argument."""
-    view: Callable[[Any, Sequence[Any], SourceTerms], View]
-    """(state, states of related streams, source's terms) → view."""
+    view: Callable[[Any, Related, SourceTerms], View]
+    """(state, what is known of related streams, source's terms) → view."""
     decide: Callable[[Any, Decision], Any] | None = None
-    links: Callable[[Any], tuple[str, ...]] | None = None
-    """The link keys of a state: streams that share one are related.
+    names: Callable[[Any], tuple[str, ...]] | None = None
+    """The names that other streams may mention this one by.
 
-    Those of a state are among those of its facts, each folded alone.
+    Those of a state are among those of its facts, each folded alone. So are those that it mentions.
     """
+    mentions: Callable[[Any], tuple[str, ...]] | None = None
+    """The names that a state mentions."""
+    outline: Callable[[Any, SourceTerms], Any] | None = None
+    """What streams that mention this one see of it; compared by value. Needed with `names`."""
     customers: Callable[[Any], tuple[str, ...]] | None = None
     """Every customer that the facts of a state have named: findings about them hang on it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MoneyProjection:
+    """Makes the projection of each declared kind of money, found as `PROJECTION`."""
+
+    name: str
+    table: Table
+    rules: frozenset[str]
+    """The posting rules that a kind may name."""
+    make: Callable[[MoneyKind], StreamProjection]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from ledger.fold.dispatch import OPERATOR, UNKNOWN, AmbiguousType, Dispatch
 from ledger.model import (
     Envelope,
     Handler,
+    MoneyKind,
+    MoneyProjection,
     Payload,
     Projection,
     Provider,
@@ -165,22 +167,63 @@ def _module(package: ModuleType, name: str) -> ModuleType:
 def load() -> Registry:
     """Import every handler and projection. Raises RegistryError naming a file that is wrong."""
     providers, by_provider = _callbacks(_modules(handlers))
+    kinds = _kinds(_modules(handlers))
     streams: dict[str, StreamProjection] = {}
     events: list[Projection] = []
     for module in _modules(projections):
         for projection in _declared(module):
-            if isinstance(projection, Projection):
-                events.append(projection)
-                continue
-            for kind in projection.kinds:
-                if kind in streams:
-                    raise RegistryError(
-                        f"{_file(module)}: {streams[kind].name} folds {kind} already; take the "
-                        "kind from one of them"
-                    )
-                streams[kind] = projection
+            match projection:
+                case Projection():
+                    events.append(projection)
+                case StreamProjection():
+                    _add_stream(streams, projection, module)
+                case MoneyProjection():
+                    for kind, file in kinds.values():
+                        _check_rule(kind, projection, file)
+                        _add_stream(streams, projection.make(kind), module)
     _check_tables([*streams.values(), *events])
     return Registry(providers, by_provider, streams, tuple(events))
+
+
+def _add_stream(
+    streams: dict[str, StreamProjection], projection: StreamProjection, module: ModuleType
+) -> None:
+    for kind in projection.kinds:
+        if kind in streams:
+            raise RegistryError(
+                f"{_file(module)}: {streams[kind].name} folds {kind} already; take the "
+                "kind from one of them"
+            )
+        streams[kind] = projection
+
+
+def _kinds(modules: Iterable[ModuleType]) -> dict[str, tuple[MoneyKind, str]]:
+    """Return the kinds of money that handlers' files declare, each with its file, by name."""
+    found: dict[str, tuple[MoneyKind, str]] = {}
+    for module in modules:
+        kind: Any = getattr(module, "MONEY_KIND", None)
+        if kind is None:
+            continue
+        if not isinstance(kind, MoneyKind):
+            raise RegistryError(f"{_file(module)}: MONEY_KIND is no MoneyKind(…); make it one")
+        if kind.name in found:
+            raise RegistryError(
+                f"{_file(module)}: the kind {kind.name} is declared by {found[kind.name][1]}; "
+                "take one declaration away: handlers share a kind"
+            )
+        found[kind.name] = (kind, _file(module))
+    return found
+
+
+def _check_rule(kind: MoneyKind, projection: MoneyProjection, file: str) -> None:
+    """Check what a kind declares. Raises RegistryError."""
+    if kind.postings not in projection.rules:
+        raise RegistryError(
+            f"{file}: there is no posting rule {kind.postings!r}; use one of "
+            f"{', '.join(sorted(projection.rules))}"
+        )
+    if not kind.ranks:
+        raise RegistryError(f"{file}: the kind {kind.name} has no statuses; give them in ranks")
 
 
 def _callbacks(
@@ -207,13 +250,7 @@ def _callbacks(
             providers[provider.name] = provider
             declared_in[provider.name] = _file(module)
         for handler in translated:
-            siblings = declared.setdefault(handler.provider, [])
-            if any(other.kind == handler.kind for other in siblings):
-                raise RegistryError(
-                    f"{_file(module)}: another handler translates {handler.kind} of "
-                    f"{handler.provider} already; rename its kind or take one of them away"
-                )
-            siblings.append(handler)
+            declared.setdefault(handler.provider, []).append(handler)
             files[id(handler)] = _file(module)
     _check_complete(declared_in, {name: files[id(own[0])] for name, own in declared.items()})
     return providers, {name: tuple(siblings) for name, siblings in declared.items()}
@@ -289,11 +326,11 @@ def _handlers(module: ModuleType) -> tuple[Handler, ...]:
     return several
 
 
-def _declared(module: ModuleType) -> list[Projection | StreamProjection]:
+def _declared(module: ModuleType) -> list[Projection | StreamProjection | MoneyProjection]:
     one: Any = getattr(module, "PROJECTION", None)
     several: Any = getattr(module, "PROJECTIONS", None if one is None else (one,))
     if not isinstance(several, tuple) or not all(
-        isinstance(each, Projection | StreamProjection) for each in several
+        isinstance(each, Projection | StreamProjection | MoneyProjection) for each in several
     ):
         raise RegistryError(
             f"{_file(module)} declares no PROJECTION; end it with PROJECTION = …, PROJECTIONS = "

@@ -6,7 +6,6 @@ it back, `note` leaves it as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -15,6 +14,7 @@ from ledger.model import (
     Leg,
     Record,
     RecordedFact,
+    Related,
     SourceTerms,
     StreamProjection,
     Table,
@@ -71,7 +71,7 @@ def fold(state: Adjustment | None, seen: RecordedFact) -> Adjustment:
     )
 
 
-def view(state: Adjustment, related: Sequence[Adjustment], terms: SourceTerms) -> View:
+def view(state: Adjustment, related: Related, terms: SourceTerms) -> View:
     """Return the row and the legs of the decision in force."""
     details = state.details
     last = state.words[-1]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ledger.model import SourceTerms, StreamProjection, Table, View
+from ledger.model import Related, SourceTerms, StreamProjection, Table, View
 from projections import unknown
 from projections.verification import RANKS, Verification, fold, status_of
 
 
-def view(state: Verification, related: Sequence[Verification], terms: SourceTerms) -> View:
+def view(state: Verification, related: Related, terms: SourceTerms) -> View:
     """Return the row of a bank account; nothing is posted."""
     row = {
         "customer_id": state.customer_id,

@@ -6,7 +6,6 @@ Rejected → Success, GoKart status articles): the last by time of sending is wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -18,6 +17,7 @@ from ledger.model import (
     Issue,
     Leg,
     RecordedFact,
+    Related,
     SourceTerms,
     StreamProjection,
     View,
@@ -85,7 +85,7 @@ def fold(state: Conversion | None, seen: RecordedFact) -> Conversion:
     return replace(state, events=dict(sorted({**state.events, name: reported}.items())))
 
 
-def view(state: Conversion, related: Sequence[Conversion], terms: SourceTerms) -> View:
+def view(state: Conversion, related: Related, terms: SourceTerms) -> View:
     """Return the row over all events, and the legs of those that succeeded."""
     row = blank_row(state.unknown)
     if not state.events:

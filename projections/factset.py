@@ -7,17 +7,26 @@ which of two contradicting facts came first, and what came after an operator's d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from ledger.model import Decision, Fact, InvalidCallback, Issue, Record, RecordedFact, changed
+from ledger.model import (
+    Decision,
+    Fact,
+    InvalidCallback,
+    Issue,
+    MoneyKind,
+    Record,
+    RecordedFact,
+    changed,
+)
 from projections import unknown
 from projections.postings import ZERO, exact
 
 FACTS_MAX: Final = 64
-"""Distinct facts kept of one stream; without a contradiction there are at most ten."""
+"""Distinct facts kept of one stream; without a contradiction there are at most forty."""
 
 POSITIONS_MAX: Final = 16
 """Log positions remembered of one fact: the first fifteen and the last."""
@@ -25,32 +34,24 @@ POSITIONS_MAX: Final = 16
 IDENTIFIERS_MAX: Final = 8
 """Idempotency ids remembered of one stream, the smallest ones."""
 
-_INCOMING: Final = {"pending": 1, "failed": 2, "expired": 3, "completed": 4, "refunded": 5}
-_ONE_END: Final = {"pending": 1, "failed": 2, "completed": 2}
+ATTRIBUTED_MAX: Final = 8
+"""Customers remembered to whom operators attributed one stream, the last ones."""
 
-RANKS: Final[Mapping[str, Mapping[str, int]]] = {
-    "payment": _INCOMING,
-    "user_deposit": _INCOMING,
-    "payout": _ONE_END,
-    "fx_payout": _ONE_END,
-    "user_withdrawal": _ONE_END,
-    "swap": _ONE_END,
-    "chain_deposit": _ONE_END,
-    "chain_withdrawal": _ONE_END,
-}
-"""Kind → status → rank; the highest one reported is the state (StraitsX docs, transaction
-status)."""
+PROVISIONAL: Final = "pending"
+"""The status whose fees are provisional: those of the status that counts are posted."""
 
-_ENDS: Final = frozenset({"completed", "failed"})
-_MATERIAL: Final = ("amount", "currency", "fees", "customer_id")
+DATED_BY_CREATION: Final = "dated_by_creation"
+"""The flag of a fact whose time is only that of its transaction's creation."""
+
+Order: TypeAlias = tuple[datetime, int]
+"""(provider's time, position): what the later of two callbacks is decided by."""
 
 
 class Material(Record, frozen=True, array_like=True):
-    """What may not change within a stream."""
+    """What may not change within a stream; fees may, while they are provisional."""
 
     amount: Decimal
     currency: str
-    fees: Decimal | None
     customer_id: str | None
     terms: dict[str, str]
 
@@ -62,25 +63,28 @@ class StatedFact(Record, frozen=True, array_like=True):
     material: int
     """Place of its material among those of the stream."""
     effective_at: datetime
-    """The earliest of its times."""
+    """The earliest of its times; that of the creation only where no callback has another."""
     positions: list[int]
     event_id: str
     """The event at its first position."""
     details: int
     """Place of its details among those of the stream."""
     flags: list[str]
-    latest: tuple[datetime, str] | None = None
-    """(effective time, event id) of the telling that `details` and `flags` are from, unless that
-    is the only one."""
+    """Those of the latest callback."""
+    fees: Decimal | None = None
+    latest: Order | None = None
+    """The order of the latest callback, unless there is only one."""
+    earlier: dict[str, Order] = {}
+    """Detail → the order of the callback that it is from, unless that is the latest."""
 
     @property
-    def order(self) -> tuple[datetime, str]:
-        """What the last of several tellings is decided by."""
-        return self.latest or (self.effective_at, self.event_id)
+    def order(self) -> Order:
+        """The place of its latest callback among those of one status."""
+        return self.latest or (self.effective_at, self.positions[0])
 
 
 class FactSet(Record, frozen=True, array_like=True):
-    """The state of a money stream: its distinct facts and the operator's decision on them.
+    """The state of a money stream: its distinct facts and the operators' decisions on them.
 
     Facts of one stream mostly share their material and their details, which stand here once.
     """
@@ -98,6 +102,12 @@ class FactSet(Record, frozen=True, array_like=True):
     keep: int | None = None
     decided_at: int = 0
     """Position of the decision that named `keep`."""
+    attributed_at: int = 0
+    """Position of the last decision whose money it is; 0 = none."""
+    attributed_to: list[str] = []
+    """The customers named by such decisions; the last one holds unless it was undone."""
+    is_attributed: bool = False
+    """Whether such a decision is in force."""
 
 
 class Case(Record, frozen=True):
@@ -106,21 +116,25 @@ class Case(Record, frozen=True):
     status: str
     stated: StatedFact
     """The fact that gives the status, or the first in the log in a conflict."""
-    material: Material
-    """What that fact says may not change."""
+    amount: Decimal
+    currency: str
+    fees: Decimal | None
+    customer_id: str | None
+    """The customer that the provider names."""
+    terms: Mapping[str, str]
+    details: Mapping[str, Any]
     facts: Sequence[StatedFact]
     """The facts that count, in log order."""
     times: Mapping[str, datetime]
-    fees: Decimal | None
     differing: Sequence[str]
     flags: Sequence[str]
     issues: Sequence[Issue]
 
 
-def fold(state: FactSet | None, seen: RecordedFact) -> FactSet:
+def fold(kind: MoneyKind, state: FactSet | None, seen: RecordedFact) -> FactSet:
     """Add a fact to the set. Raises InvalidCallback when a money fact has no amount or currency."""
     fact = seen.fact
-    if fact.status not in RANKS[fact.kind]:
+    if fact.status not in kind.ranks:
         state = state or FactSet(fact.kind, fact.resource_id)
         return changed(state, unknown=unknown.remember(state.unknown, seen))
     material, named = _material(fact), fact.idempotency_id
@@ -132,24 +146,34 @@ def fold(state: FactSet | None, seen: RecordedFact) -> FactSet:
     if named and named not in ids:
         ids = sorted([*ids, named])[:IDENTIFIERS_MAX]
     materials, which = _among(state.materials, material)
-    details, place = _among(state.details, {**fact.details})
-    facts = _with(state.facts, _stated(seen, which, place))
+    facts, details = _with(state, _stated(seen, which, -1), {**fact.details})
     if len(facts) > FACTS_MAX:
         return changed(state, dropped=state.dropped + 1)
-    if len(facts) == len(state.facts):
-        facts, details = _without_unused(facts, details)
-    return FactSet(
-        state.kind, state.id, facts, materials, details, ids, state.unknown, state.dropped,
-        state.keep, state.decided_at,
-    )  # fmt: skip
+    return changed(state, facts=facts, materials=materials, details=details, idempotency_ids=ids)
 
 
-def _with(facts: list[StatedFact], stated: StatedFact) -> list[StatedFact]:
-    """Return the facts with one more, or with the one that was reported again."""
+def _with(
+    state: FactSet, stated: StatedFact, details: dict[str, Any]
+) -> tuple[list[StatedFact], list[dict[str, Any]]]:
+    """Return the facts with one more, or with the one that was reported again, and all details."""
+    facts = state.facts
     for place, known in enumerate(facts):
-        if known.status == stated.status and known.material == stated.material:
-            return [*facts[:place], _merged(known, stated), *facts[place + 1 :]]
-    return [*facts, stated]
+        if _is_same(known, stated):
+            merged, details = _merged(known, state.details[known.details], stated, details)
+            listed, which = _among(state.details, details)
+            merged = changed(merged, details=which)
+            return _without_unused([*facts[:place], merged, *facts[place + 1 :]], listed)
+    listed, which = _among(state.details, details)
+    return [*facts, changed(stated, details=which)], listed
+
+
+def _is_same(known: StatedFact, new: StatedFact) -> bool:
+    """Tell whether two callbacks report one fact: one status, material and final fees."""
+    return (
+        known.status == new.status
+        and known.material == new.material
+        and (known.status == PROVISIONAL or known.fees == new.fees)
+    )
 
 
 def _among(known: list[Any], new: Any) -> tuple[list[Any], int]:
@@ -173,84 +197,157 @@ def _without_unused(
 
 
 def decide(state: FactSet, decision: Decision) -> FactSet:
-    """Let the facts that agree with the one at `keep` stand; without `keep` nothing changes."""
+    """Apply an operator's decision: which fact is kept, or whose money it is.
+
+    With `keep` the facts that agree with the one at that position count; without it nothing
+    changes. An attribution without a customer takes the one before back.
+    """
+    if decision.action == "attribute":
+        return _attribute(state, decision)
     if decision.keep is None or decision.position < state.decided_at:
         return state
     return changed(state, keep=decision.keep, decided_at=decision.position)
 
 
-def classify(state: FactSet) -> Case | None:
+def _attribute(state: FactSet, decision: Decision) -> FactSet:
+    if decision.position < state.attributed_at:
+        return state
+    customers = state.attributed_to
+    named = decision.customer_id
+    if named is not None:
+        customers = [*(each for each in customers if each != named), named][-ATTRIBUTED_MAX:]
+    return changed(
+        state, attributed_at=decision.position, attributed_to=customers,
+        is_attributed=named is not None,
+    )  # fmt: skip
+
+
+def classify(kind: MoneyKind, state: FactSet) -> Case | None:
     """Say what the set means; None when it holds no fact with a known status."""
-    stated = state.facts
-    if not stated:
+    if not state.facts:
         return None
     is_plain = state.keep is None and not (state.unknown or state.dropped)
     if is_plain and len(state.materials) == 1 and len(state.idempotency_ids) < 2:
-        return _plain_case(state, stated)
-    return _case(state)
+        return _plain_case(kind, state)
+    return _case(kind, state)
 
 
-def _plain_case(state: FactSet, facts: list[StatedFact]) -> Case:
+def _plain_case(kind: MoneyKind, state: FactSet) -> Case:
     """Classify facts of one material without a decision, as `_case` would."""
-    material, ranks, stated = state.materials[0], RANKS[state.kind], facts[0]
+    facts, material, ranks = state.facts, state.materials[0], kind.ranks
+    stated = facts[0]
     times = {stated.status: stated.effective_at}
     for other in facts[1:]:
+        if other.status in times or ranks[other.status] == ranks[stated.status]:
+            return _case(kind, state)
         times[other.status] = other.effective_at
         if ranks[other.status] > ranks[stated.status]:
             stated = other
-    if ranks is _ONE_END and "failed" in times and "completed" in times:
-        return _case(state)
-    fees = material.fees
+    fees = stated.fees
     flags: Sequence[str] = stated.flags
-    if fees is None or (ranks is _INCOMING and len(facts) > 1):
-        found = _anomalies(state.kind, times, fees)
-        if fees is None:
-            found.add("fees_unknown")
+    if fees is None or len(facts) > 1:
+        if len(_final_fees(facts)) > 1:
+            return _case(kind, state)
+        fees = _fees(kind, facts)
+        found = _flags(kind, facts, times, fees)
         if found:
             flags = sorted({*flags, *found})
-    return Case(stated.status, stated, material, facts, times, fees, (), flags, ())
+    return Case(
+        stated.status, stated, material.amount, material.currency, fees, material.customer_id,
+        material.terms, state.details[stated.details], facts, times, (), flags, (),
+    )  # fmt: skip
 
 
-def _case(state: FactSet) -> Case:
-    kept, facts, late = _counting(state)
+def _case(kind: MoneyKind, state: FactSet) -> Case:
+    kept, facts, late = _counting(kind, state)
     materials = [state.materials[stated.material] for stated in facts]
-    differing = _differing(state.kind, facts, materials)
+    differing = _differing(kind, facts, materials)
     issues = [
-        *unknown.issues(state.unknown, RANKS[state.kind]),
+        *unknown.issues(state.unknown, kind.ranks),
         *_decision_issues(state, kept, late),
     ]
-    known_fees = [material.fees for material in materials if material.fees is not None]
     flags = {"idempotency_id_changed"} if len(state.idempotency_ids) > 1 else set()
-    times: dict[str, datetime] = {}
-    for stated in facts:
-        times[stated.status] = min(
-            times.get(stated.status, stated.effective_at), stated.effective_at
-        )
+    times = _times(facts)
     if differing:
         issues.append(Issue("conflict", _contradiction(facts, differing)))
         first, status = facts[0], "conflict"
-        fees = materials[0].fees
-        if fees is None and known_fees and "fees" not in differing:
-            fees = known_fees[0]
+        fees = _first_fees(facts, differing)
+        flags |= {"fees_unknown"} if fees is None else set()
     else:
-        status = max(times, key=RANKS[state.kind].__getitem__)
+        status = max(times, key=kind.ranks.__getitem__)
         first = max((t for t in facts if t.status == status), key=lambda t: t.order)
-        fees = known_fees[0] if known_fees else None
-        flags |= _anomalies(state.kind, times, fees)
+        fees = _fees(kind, facts)
+        flags |= _flags(kind, facts, times, fees)
         flags |= {"decided"} if kept is not None else set()
-    flags |= {*first.flags} | ({"fees_unknown"} if fees is None else set())
+    flags |= {flag for flag in first.flags if flag != DATED_BY_CREATION}
     material = state.materials[first.material]
-    return Case(status, first, material, facts, times, fees, differing, sorted(flags), issues)
+    return Case(
+        status, first, material.amount, material.currency, fees,
+        _first(each.customer_id for each in materials),
+        _merged_terms(materials), _details(state, facts, first), facts, times, differing,
+        sorted(flags), issues,
+    )  # fmt: skip
+
+
+def _first(values: Iterable[Any]) -> Any:
+    """Return the first value that is known."""
+    return next((value for value in values if value is not None), None)
+
+
+def _merged_terms(materials: Sequence[Material]) -> Mapping[str, str]:
+    """Return every term, the first in the log where several facts name it."""
+    if len(materials) == 1:
+        return materials[0].terms
+    merged: dict[str, str] = {}
+    for material in materials:
+        merged = {**material.terms, **merged}
+    return merged
+
+
+def _details(state: FactSet, facts: Sequence[StatedFact], first: StatedFact) -> Mapping[str, Any]:
+    """Return the details of a status, which several facts with different material may report."""
+    same = [t for t in facts if t.status == first.status]
+    if len(same) == 1:
+        return state.details[first.details]
+    return _preferred([(t, state.details[t.details]) for t in same])[0]
+
+
+def _times(facts: Sequence[StatedFact]) -> dict[str, datetime]:
+    """Return the earliest time of every status; that of the creation only where no other is."""
+    dated: dict[str, tuple[bool, datetime]] = {}
+    for stated in facts:
+        own = (DATED_BY_CREATION in stated.flags, stated.effective_at)
+        dated[stated.status] = min(dated.get(stated.status, own), own)
+    return {status: moment for status, (_, moment) in dated.items()}
+
+
+def _fees(kind: MoneyKind, facts: Sequence[StatedFact]) -> Decimal | None:
+    """Return the fees of the status that counts, or of the next one below that knows them."""
+    known = [t for t in facts if t.fees is not None]
+    if not known:
+        return None
+    return max(known, key=lambda stated: (kind.ranks[stated.status], stated.order)).fees
+
+
+def _final_fees(facts: Sequence[StatedFact]) -> set[Decimal]:
+    """Return the fees that are not provisional."""
+    return {t.fees for t in facts if t.fees is not None and t.status != PROVISIONAL}
+
+
+def _first_fees(facts: Sequence[StatedFact], differing: Sequence[str]) -> Decimal | None:
+    """Return the fees that a conflict holds: of its first fact, or those that do not differ."""
+    first: Decimal | None = facts[0].fees
+    if first is not None or "fees" in differing:
+        return first
+    return next((stated.fees for stated in facts if stated.fees is not None), None)
 
 
 def _material(fact: Fact) -> Material:
-    amount, fees = fact.amount, fact.fees
+    amount = fact.amount
     if amount is None or fact.currency is None:
         raise InvalidCallback("missing_amount", f"a {fact.kind} names no amount or no currency")
-    return Material(
-        _postable(fact, amount), fact.currency, None if fees is None else _postable(fact, fees),
-        fact.customer_id, dict(sorted(fact.terms.items())) if fact.terms else {},
-    )  # fmt: skip
+    terms = dict(sorted(fact.terms.items())) if fact.terms else {}
+    return Material(_postable(fact, amount), fact.currency, fact.customer_id, terms)
 
 
 def _postable(fact: Fact, amount: Decimal) -> Decimal:
@@ -261,29 +358,76 @@ def _postable(fact: Fact, amount: Decimal) -> Decimal:
 
 def _stated(seen: RecordedFact, material: int, details: int) -> StatedFact:
     fact = seen.fact
+    fees = None if fact.fees is None else _postable(fact, fact.fees)
     return StatedFact(
         fact.status, material, fact.effective_at or seen.received_at, [seen.position],
-        seen.event_id, details, sorted(fact.flags) if fact.flags else [],
+        seen.event_id, details, sorted(fact.flags) if fact.flags else [], fees,
     )  # fmt: skip
 
 
-def _merged(one: StatedFact, other: StatedFact) -> StatedFact:
-    """Keep the earliest time, the latest details, and the first event of two tellings."""
-    newer = max(one, other, key=lambda stated: stated.order)
-    earlier = min(one, other, key=lambda stated: stated.positions[0])
-    positions = sorted({*one.positions, *other.positions})
+_FEES: Final = ""
+"""The fees among details, where two callbacks are merged: provisional ones may differ."""
+
+
+def _merged(
+    known: StatedFact, known_details: dict[str, Any], new: StatedFact, new_details: dict[str, Any]
+) -> tuple[StatedFact, dict[str, Any]]:
+    """Merge two callbacks of one fact: the earliest time, the latest details, the first event."""
+    is_newer = new.order > known.order
+    details, orders = _preferred(
+        [(known, {**known_details, _FEES: known.fees}), (new, {**new_details, _FEES: new.fees})]
+    )
+    fees = details.pop(_FEES)
+    latest = max(known.order, new.order)
+    earlier = {name: order for name, order in orders.items() if order != latest}
+    first = known if known.positions[0] < new.positions[0] else new
+    positions = sorted({*known.positions, *new.positions})
     if len(positions) > POSITIONS_MAX:
         positions = [*positions[: POSITIONS_MAX - 1], positions[-1]]
-    return changed(
-        newer,
-        effective_at=min(one.effective_at, other.effective_at),
-        positions=positions,
-        event_id=earlier.event_id,
-        latest=newer.order,
-    )
+    moment, flags = _dated(known, new, new.flags if is_newer else known.flags)
+    merged = StatedFact(
+        known.status, known.material, moment, positions, first.event_id, known.details, flags,
+        fees, latest, earlier,
+    )  # fmt: skip
+    return merged, details
 
 
-def _counting(state: FactSet) -> tuple[StatedFact | None, list[StatedFact], list[StatedFact]]:
+def _preferred(
+    reported: Sequence[tuple[StatedFact, Mapping[str, Any]]],
+) -> tuple[dict[str, Any], dict[str, Order]]:
+    """Choose details one by one: a value before none, a real hash before `pending`, the later.
+
+    Return them, and of each the order of the callback that it is from.
+    """
+    details: dict[str, Any] = {}
+    orders: dict[str, Order] = {}
+    for stated, values in reported:
+        for name, value in values.items():
+            order = stated.earlier.get(name, stated.order)
+            before = (_weight(name, details.get(name)), orders.get(name, order))
+            if name not in details or (_weight(name, value), order) > before:
+                details[name], orders[name] = value, order
+    return details, orders
+
+
+def _weight(name: str, value: Any) -> int:
+    if value is None:
+        return 0
+    return 1 if name == "transaction_hash" and value == "pending" else 2
+
+
+def _dated(one: StatedFact, other: StatedFact, flags: list[str]) -> tuple[datetime, list[str]]:
+    """Return the time of two callbacks of one fact, and the flags as they are right for it."""
+    by_creation = [DATED_BY_CREATION in each.flags for each in (one, other)]
+    if all(by_creation) or not any(by_creation):
+        return min(one.effective_at, other.effective_at), flags
+    dated = other if by_creation[0] else one
+    return dated.effective_at, [flag for flag in flags if flag != DATED_BY_CREATION]
+
+
+def _counting(
+    kind: MoneyKind, state: FactSet
+) -> tuple[StatedFact | None, list[StatedFact], list[StatedFact]]:
     """Return the kept fact, the facts that count, and those that contradict it afterwards."""
     facts = sorted(state.facts, key=lambda stated: stated.positions[0])
     if state.keep is None:
@@ -295,37 +439,68 @@ def _counting(state: FactSet) -> tuple[StatedFact | None, list[StatedFact], list
     agreeing = [
         stated
         for stated in facts
-        if not _differing(state.kind, [kept, stated], [of[kept.material], of[stated.material]])
+        if not _differing(kind, [kept, stated], [of[kept.material], of[stated.material]])
     ]
     late = [t for t in facts if t not in agreeing and t.positions[-1] > state.decided_at]
     return kept, agreeing, late
 
 
-def _differing(kind: str, facts: Sequence[StatedFact], materials: Sequence[Material]) -> list[str]:
+def _differing(
+    kind: MoneyKind, facts: Sequence[StatedFact], materials: Sequence[Material]
+) -> list[str]:
     """Name the fields in which facts contradict each other: several ends, or other material.
 
-    Fees that are not known contradict nothing.
+    What a fact leaves open contradicts nothing: another one may fill the gap.
     """
     if len(facts) == 1:
         return []
     found = []
-    if RANKS[kind] is _ONE_END and {stated.status for stated in facts} >= _ENDS:
+    last = max(kind.ranks.values())
+    if len({stated.status for stated in facts if kind.ranks[stated.status] == last}) > 1:
         found.append("status")
-    for name in _MATERIAL:
-        values = {getattr(material, name) for material in materials}
-        if len(values - {None} if name == "fees" else values) > 1:
-            found.append(name)
+    stated_values: dict[str, set[Any]] = {
+        "amount": {material.amount for material in materials},
+        "currency": {material.currency for material in materials},
+        "fees": _final_fees(facts),
+        "customer_id": {material.customer_id for material in materials},
+    }
+    found += [name for name, values in stated_values.items() if len(values - {None}) > 1]
     if all(material.terms == materials[0].terms for material in materials):
         return found
     terms = sorted({name for material in materials for name in material.terms})
     return found + [
-        name for name in terms if len({material.terms.get(name) for material in materials}) > 1
+        name
+        for name in terms
+        if len({material.terms[name] for material in materials if name in material.terms}) > 1
     ]
 
 
-def _anomalies(kind: str, times: Mapping[str, datetime], fees: Decimal | None) -> set[str]:
+def _flags(
+    kind: MoneyKind,
+    facts: Sequence[StatedFact],
+    times: Mapping[str, datetime],
+    fees: Decimal | None,
+) -> set[str]:
+    """Flag what is unknown or unexplained about a transaction without a conflict."""
+    found = _anomalies(kind, times, fees)
+    if fees is None:
+        found.add("fees_unknown")
+    if any(stated.fees not in (None, fees) for stated in facts):
+        found.add("fees_changed")
+    if _is_dated_by_creation(facts):
+        found.add(DATED_BY_CREATION)
+    return found
+
+
+def _is_dated_by_creation(facts: Sequence[StatedFact]) -> bool:
+    """Tell whether a status was reported only with the time of the creation."""
+    by_creation = {t.status for t in facts if DATED_BY_CREATION in t.flags}
+    return bool(by_creation - {t.status for t in facts if DATED_BY_CREATION not in t.flags})
+
+
+def _anomalies(kind: MoneyKind, times: Mapping[str, datetime], fees: Decimal | None) -> set[str]:
     """Flag what no document explains about an incoming transaction that was completed."""
-    if RANKS[kind] is not _INCOMING or "completed" not in times:
+    if "refunded" not in kind.ranks or "completed" not in times:
         return set()
     found = {"completed_after_expiry"} if "expired" in times else set()
     if "failed" in times and "refunded" not in times:

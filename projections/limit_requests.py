@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from ledger.model import Decision, Issue, RecordedFact, SourceTerms, StreamProjection, Table, View
+from ledger.model import (
+    Decision,
+    Issue,
+    RecordedFact,
+    Related,
+    SourceTerms,
+    StreamProjection,
+    Table,
+    View,
+)
 from projections import unknown
 
 STATUSES: Final = ("pending", "approved", "rejected")
@@ -61,7 +70,7 @@ def decide(state: LimitRequest, decision: Decision) -> LimitRequest:
     return replace(state, keep=decision.keep, decided_at=decision.position)
 
 
-def view(state: LimitRequest, related: Sequence[LimitRequest], terms: SourceTerms) -> View:
+def view(state: LimitRequest, related: Related, terms: SourceTerms) -> View:
     """Return the row of a request; nothing is posted."""
     ends = sorted(ENDS & state.said.keys(), key=lambda end: state.said[end].positions[0])
     kept = next((end for end in ends if state.keep in state.said[end].positions), None)

@@ -7,7 +7,7 @@ callback that names a limit and what is left of it tells how much was used by th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -16,6 +16,7 @@ from typing import Any, Final
 from ledger.model import (
     Issue,
     RecordedFact,
+    Related,
     SourceTerms,
     StreamProjection,
     Table,
@@ -97,7 +98,7 @@ def customers(state: LimitState) -> tuple[str, ...]:
     return tuple(state.customers)
 
 
-def view(state: LimitState, related: Sequence[LimitState], terms: SourceTerms) -> View:
+def view(state: LimitState, related: Related, terms: SourceTerms) -> View:
     """Return the row of a customer's limits; nothing is posted."""
     used = {
         name: {"amount": used.amount, "position": used.position, "at": stamp(used.at)}

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from ledger.model import InvalidCallback, Leg, Record, SourceTerms, Table
+from ledger.model import InvalidCallback, Leg, MoneyKind, Record, SourceTerms, Table
 
 Lines: TypeAlias = list[tuple[datetime, str, str, Decimal]]
 """(effective time, account, currency, signed amount), before they are added up."""
@@ -35,9 +35,6 @@ INCOME: Final = "income:conversions"
 REWARDS: Final = "expenses:rewards"
 SUSPENSE: Final = "suspense"
 POINTS: Final = "PTS"
-
-ANNOUNCED_KINDS: Final = frozenset({"payment", "user_deposit", "chain_deposit"})
-"""Incoming kinds: what is not certain about them is in memo accounts, never in a wallet."""
 
 TRANSACTIONS: Final = Table(
     name="transactions",
@@ -86,7 +83,6 @@ TRANSACTIONS: Final = Table(
 class Movement(Record, frozen=True):
     """What the facts of one money stream mean, ready to be posted, in the wallets' currencies."""
 
-    kind: str
     status: str
     times: Mapping[str, datetime]
     """Status → the effective time of the fact that reported it, for every fact that counts."""
@@ -129,17 +125,17 @@ def exact(value: Decimal) -> Decimal:
     return value.normalize()
 
 
-def post(movement: Movement) -> tuple[Leg, ...]:
+def post(kind: MoneyKind, movement: Movement) -> tuple[Leg, ...]:
     """Return the dated legs of a state: balanced, added up, sorted, without zeros."""
-    return settle(RULES[movement.kind](movement))
+    return settle(RULES[kind.postings](movement))
 
 
-def park(movement: Movement, at: datetime) -> tuple[Leg, ...]:
+def park(kind: MoneyKind, movement: Movement, at: datetime) -> tuple[Leg, ...]:
     """Return the legs of a stream whose facts contradict each other.
 
     Outgoing money is held, incoming money only announced, until an operator decides.
     """
-    if movement.kind in ANNOUNCED_KINDS:
+    if kind.is_announced:
         return settle(_announce(movement, at))
     return settle(_hold(movement, at))
 
@@ -258,16 +254,14 @@ def _swap(m: Movement) -> Lines:
 
 
 RULES: Final[Mapping[str, Callable[[Movement], Lines]]] = {
-    "payment": _incoming,
-    "user_deposit": _incoming,
+    "incoming": _incoming,
     "chain_deposit": _chain_deposit,
-    "payout": _outgoing,
-    "user_withdrawal": _outgoing,
+    "outgoing": _outgoing,
     "chain_withdrawal": _chain_withdrawal,
     "fx_payout": _fx_payout,
     "swap": _swap,
 }
-"""Kind → its posting rule."""
+"""The posting rules by name; a `MoneyKind` names its own."""
 
 
 PROJECTIONS = ()

@@ -6,12 +6,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from ledger.model import RecordedFact, SourceTerms, StreamProjection, Table, View, as_instant
+from ledger.model import (
+    RecordedFact,
+    Related,
+    SourceTerms,
+    StreamProjection,
+    Table,
+    View,
+    as_instant,
+)
 from projections import unknown
 
 RANKS: Final[Mapping[str, int]] = {"sent": 0, "received": 0, "expired": 1, "completed": 2}
@@ -55,7 +63,7 @@ def _with_deadline(details: Mapping[str, Any], other: Mapping[str, Any]) -> dict
     return {**details, "expires_at": deadline} if deadline else dict(details)
 
 
-def view(state: Request, related: Sequence[Request], terms: SourceTerms) -> View:
+def view(state: Request, related: Related, terms: SourceTerms) -> View:
     """Return the row of a request; nothing is posted."""
     row = {
         "customer_id": state.customer_id,

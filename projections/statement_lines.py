@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ledger.model import Record, RecordedFact, SourceTerms, StreamProjection, Table, View
+from ledger.model import Record, RecordedFact, Related, SourceTerms, StreamProjection, Table, View
 from projections.postings import exact
 
 
@@ -47,7 +46,7 @@ def fold(state: Stated | None, seen: RecordedFact) -> Stated:
     )
 
 
-def view(state: Stated, related: Sequence[Stated], terms: SourceTerms) -> View:
+def view(state: Stated, related: Related, terms: SourceTerms) -> View:
     """Return the row of a line; a statement posts nothing by itself."""
     details = state.details
     balance = details.get("balance")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ledger.model import Record, RecordedFact, SourceTerms, StreamProjection, Table, View
+from ledger.model import Record, RecordedFact, Related, SourceTerms, StreamProjection, Table, View
 
 
 class Part(Record, frozen=True):
@@ -21,7 +19,7 @@ def fold(state: Part | None, seen: RecordedFact) -> Part:
     return Part(str(details["sha256"]), int(details["part"]), int(details["parts"]))
 
 
-def view(state: Part, related: Sequence[Part], terms: SourceTerms) -> View:
+def view(state: Part, related: Related, terms: SourceTerms) -> View:
     """Return the row of a part; nothing is posted."""
     return View({"file": state.file, "part": state.part, "parts": state.parts})
 

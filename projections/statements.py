@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ledger.model import Record, RecordedFact, SourceTerms, StreamProjection, Table, View
+from ledger.model import Record, RecordedFact, Related, SourceTerms, StreamProjection, Table, View
 
 
 class File(Record, frozen=True):
@@ -26,7 +25,7 @@ def fold(state: File | None, seen: RecordedFact) -> File:
     return File(seen.fact.status, seen.fact.currency or "", dict(seen.fact.details), seen.position)
 
 
-def view(state: File, related: Sequence[File], terms: SourceTerms) -> View:
+def view(state: File, related: Related, terms: SourceTerms) -> View:
     """Return the row of a file; nothing is posted."""
     details = state.details
     return View(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ledger.model import RecordedFact, SourceTerms, StreamProjection, Table, View
+from ledger.model import RecordedFact, Related, SourceTerms, StreamProjection, Table, View
 from projections import unknown
 
 RANKS: Final[Mapping[str, int]] = {"pending": 1, "enabled": 2, "disabled": 3}
@@ -59,7 +59,7 @@ def fold(state: VirtualAccount | None, seen: RecordedFact) -> VirtualAccount:
     return replace(state, said={**state.said, fact.status: reported})
 
 
-def view(state: VirtualAccount, related: Sequence[VirtualAccount], terms: SourceTerms) -> View:
+def view(state: VirtualAccount, related: Related, terms: SourceTerms) -> View:
     """Return the row of a virtual account; nothing is posted."""
     by_time = sorted(state.said.values(), key=_order)
     details = {

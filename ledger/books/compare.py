@@ -21,6 +21,7 @@ import msgspec
 from ledger import registry
 from ledger.books import table_sql
 from ledger.books.generations import schema_of
+from ledger.books.table_sql import FRAMEWORK
 from ledger.database.errors import CONNECTION_LOST
 
 DIFFERENCES_MAX: Final = 100
@@ -49,6 +50,10 @@ _KEPT: Final = {
     "open_exceptions": ("source", "id"),
 }
 """Tables of the books that no projection declares, with their keys."""
+
+LINKS: Final = "links"
+STATE: Final = ("state", FRAMEWORK["state"])
+"""The column that keeps the state of a stream, and its type."""
 
 CELL: Final = ("account", "currency", "hours", "width", "span", "moment")
 """What a cell is of, within a source."""
@@ -111,12 +116,13 @@ async def sharing(connection: Any, others: Iterable[Any]) -> AsyncIterator[list[
 
 
 async def compare(
-    connections: Sequence[Any], live: int, other: int, source: str
+    connections: Sequence[Any], live: int, other: int, source: str, *, is_one_version: bool = True
 ) -> list[Difference]:
     """Return the differences of two generations of one source; [] when they are equal.
 
     Both must have folded the same events in the snapshot that the connections share; the caller
-    sees to that. Every byte of every column counts, those that the fold keeps for itself too. The
+    sees to that. Every byte of every column counts, and where one version of the program folded
+    both, what the fold keeps for itself, too: another version may keep that in another form. The
     live books' cells, which lag by nature, are compared with sums over their own entries.
     """
     connection = connections[0]
@@ -124,6 +130,8 @@ async def compare(
         sql.table.name: sql.table.key for sql in table_sql.tables(registry.load()).values()
     } | _KEPT
     shapes = [await _shape(connection, generation) for generation in (live, other)]
+    if not is_one_version:
+        shapes = [_without_internals(shape) for shape in shapes]
     found = await _places(connection, live, other, source)
     for each in connections:
         await each.execute(SORT_MEMORY)
@@ -204,6 +212,15 @@ async def _shape(connection: Any, generation: int) -> dict[str, dict[str, str]]:
     for row in await connection.fetch(SELECT_COLUMNS, schema_of(generation)):
         found.setdefault(row["table"], {})[row["name"]] = row["kind"]
     return found
+
+
+def _without_internals(shape: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return what a version of the program shows of its books: not what only its fold reads."""
+    return {
+        table: {name: kind for name, kind in columns.items() if (name, kind) != STATE}
+        for table, columns in shape.items()
+        if table != LINKS
+    }
 
 
 def _texts(columns: Mapping[str, str]) -> dict[str, Any] | None:

@@ -16,7 +16,6 @@ from ledger.database.copy_format import arrays, copy, encode
 from ledger.errors import CheckpointConflict
 from ledger.fold.batch import Batch, LinkLookup, StreamLookup
 from ledger.fold.change import ChangeSet, LoadedStream
-from ledger.fold.known_streams import RELATED_MAX
 from ledger.fold.stream_state import encode as encode_stored
 from ledger.registry import Registry
 
@@ -35,7 +34,7 @@ SELECT_LINKED: Final = """
 SELECT l.link, l.kind, l.id FROM unnest($2::text[]) AS requested(link)
  CROSS JOIN LATERAL (SELECT * FROM links WHERE source = $1 AND links.link = requested.link
                         AND hashtextextended(links.link, 0) = hashtextextended(requested.link, 0)
-                      ORDER BY kind DESC, id COLLATE "C" LIMIT $3) AS l
+                      ORDER BY kind COLLATE "C", id COLLATE "C" LIMIT $3) AS l
 """
 
 LINK_KINDS: Final = ("text",) * 4
@@ -80,8 +79,8 @@ class Books:
         match lookup:
             case StreamLookup(keys):
                 await self._load(batch, keys)
-            case LinkLookup(links):
-                rows = await self.connection.fetch(SELECT_LINKED, self.source, links, RELATED_MAX)
+            case LinkLookup(links, streams_max):
+                rows = await self.connection.fetch(SELECT_LINKED, self.source, links, streams_max)
                 for row in rows:
                     batch.known.relate(row["link"], (row["kind"], row["id"]))
 

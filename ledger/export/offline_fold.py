@@ -20,7 +20,6 @@ from ledger.books.projection_worker import log_handler_failure
 from ledger.export.jsonl import row_line
 from ledger.fold.batch import Batch, StoredStream, run
 from ledger.fold.change import ChangeSet, LoadedStream, StreamKey, TranslatedEvent, park_event
-from ledger.fold.known_streams import RELATED_MAX
 from ledger.fold.stream_state import encode
 from ledger.fold.translate import translate
 from ledger.model import SourceTerms, Table
@@ -47,7 +46,7 @@ CREATE TABLE sums (name TEXT, key BLOB, row BLOB, PRIMARY KEY (name, key)) WITHO
 BEGIN;
 """
 _STREAM: Final = "SELECT first_position, position, state FROM streams WHERE kind = ? AND id = ?"
-_LINKED: Final = "SELECT kind, id FROM links WHERE link = ? ORDER BY kind DESC, id LIMIT ?"
+_LINKED: Final = "SELECT kind, id FROM links WHERE link = ? ORDER BY kind, id LIMIT ?"
 _SUM: Final = "SELECT row FROM sums WHERE name = ? AND key = ?"
 _PUT_STREAM: Final = "INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?)"
 _PUT_LINK: Final = "INSERT OR IGNORE INTO links VALUES (?, ?, ?)"
@@ -80,10 +79,12 @@ class OfflineStore:
             if row is not None:
                 yield key, *row
 
-    def linked(self, links: Iterable[str]) -> Iterable[tuple[str, StreamKey]]:
-        """Return the first streams under each of `links`."""
+    def linked(
+        self, links: Iterable[str], streams_max: int | None
+    ) -> Iterable[tuple[str, StreamKey]]:
+        """Return the first streams under each of `links`, or all of them."""
         for link in links:
-            for key in self.database.execute(_LINKED, (link, RELATED_MAX)):
+            for key in self.database.execute(_LINKED, (link, streams_max or -1)):
                 yield link, key
 
     def write(self, change: ChangeSet, lines: Sequence[tuple[LoadedStream, bytes]]) -> None:

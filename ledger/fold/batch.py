@@ -8,12 +8,12 @@ stored: `run` from a `StreamStore`, the books' worker from the database, without
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from ledger.fold.change import ChangeSet, StreamKey, TranslatedEvent
-from ledger.fold.known_streams import KnownStreams
+from ledger.fold.known_streams import MENTIONS, NAMED, NAMED_MAX, KnownStreams
 from ledger.fold.states import FoldStep, fold_states, stream_of
 from ledger.fold.views import ViewFold
 from ledger.model import Projection, SourceTerms, StreamProjection
@@ -32,9 +32,11 @@ class StreamLookup:
 
 @dataclass(frozen=True, slots=True)
 class LinkLookup:
-    """Asks for the first RELATED_MAX streams under each link: answer with `Batch.known.relate`."""
+    """Asks for the streams under each link: answer with `Batch.known.relate`."""
 
     links: Sequence[str]
+    streams_max: int | None
+    """How many streams of each link are enough, the first by kind and id; None = all."""
 
 
 class StreamStore(Protocol):
@@ -43,8 +45,10 @@ class StreamStore(Protocol):
     def streams(self, keys: Sequence[StreamKey]) -> Iterable[StoredStream]:
         """Return the stored streams among `keys`."""
 
-    def linked(self, links: Sequence[str]) -> Iterable[tuple[str, StreamKey]]:
-        """Return the first RELATED_MAX streams under each of `links`, with the link."""
+    def linked(
+        self, links: Sequence[str], streams_max: int | None
+    ) -> Iterable[tuple[str, StreamKey]]:
+        """Return the first streams under each of `links` by kind and id, with the link."""
 
 
 @dataclass(slots=True)
@@ -71,23 +75,54 @@ class Batch:
 
     def lookups(self) -> Iterator[StreamLookup | LinkLookup]:
         """Yield what must be looked up, fold the states in between; answer each before the next."""
-        keys = {key for key in self._keys if key is not None}
-        yield from self._unknown(keys)
-        links = self.fold_states()
-        if links:
-            yield from self._related(links)
-            # The view of a related stream may depend on streams that it alone names.
-            yield from self._related(self.known.links_of(keys, links) - links)
+        yield from self._unknown({key for key in self._keys if key is not None})
+        self.fold_states()
+        mentioning = yield from self._look_up_mentioning()
+        mentions = {
+            link for step in self._steps for link in step.links if link.startswith(MENTIONS)
+        }
+        yield from self._look_up_mentioned(mentions)
+        if mentioning:
+            # The view of a stream that mentions a changed one may depend on others that it alone
+            # mentions.
+            yield from self._unknown(mentioning)
+            streams = [self.known.streams[key] for key in mentioning if key in self.known.streams]
+            links = {link for stream in streams for link in stream.stored.links}
+            yield from self._look_up_mentioned(links - mentions)
+        yield from self._unknown(self.known.receiving())
 
-    def fold_states(self) -> set[str]:
-        """Fold every event into its stream's state; return the links of the states."""
-        self._steps = fold_states(self.events, self._keys, self.known)
-        return {link for step in self._steps for link in step.links}
+    def fold_states(self) -> None:
+        """Fold every event into its stream's state."""
+        self._steps = fold_states(self.events, self._keys, self.known, self.terms)
 
-    def _related(self, links: set[str]) -> Iterator[StreamLookup | LinkLookup]:
-        if links:
-            yield LinkLookup(sorted(links))
-            yield from self._unknown({key for link in links for key in self.known.all_under(link)})
+    def _look_up_mentioning(self) -> Generator[StreamLookup | LinkLookup, None, set[StreamKey]]:
+        """Look up the streams that mention one whose outline changes; return their keys."""
+        names = {
+            link.removeprefix(NAMED)
+            for step in self._steps
+            if step.is_outline_new
+            for link in step.links
+            if link.startswith(NAMED)
+        }
+        if not names:
+            return set()
+        # Nearly all transactions are mentioned by none.
+        yield LinkLookup(sorted(MENTIONS + name for name in names), 1)
+        names = {name for name in names if self.known.all_under(MENTIONS + name)}
+        if not names:
+            return set()
+        yield LinkLookup(sorted(NAMED + name for name in names), NAMED_MAX + 1)
+        found = {name for name in names if len(self.known.all_under(NAMED + name)) <= NAMED_MAX}
+        if found:
+            yield LinkLookup(sorted(MENTIONS + name for name in found), None)
+        return {key for name in found for key in self.known.all_under(MENTIONS + name)}
+
+    def _look_up_mentioned(self, mentions: set[str]) -> Iterator[StreamLookup | LinkLookup]:
+        """Look up the streams whose names are mentioned."""
+        named = sorted(NAMED + link.removeprefix(MENTIONS) for link in mentions)
+        if named:
+            yield LinkLookup(named, NAMED_MAX + 1)
+            yield from self._unknown({key for link in named for key in self.known.all_under(link)})
 
     def _unknown(self, keys: set[StreamKey]) -> Iterator[StreamLookup]:
         unknown = [key for key in keys if key not in self.known.streams]
@@ -117,7 +152,7 @@ def run(batch: Batch, store: StreamStore) -> ChangeSet:
             case StreamLookup(keys):
                 for stored in store.streams(keys):
                     batch.known.add(*stored)
-            case LinkLookup(links):
-                for link, key in store.linked(links):
+            case LinkLookup(links, streams_max):
+                for link, key in store.linked(links, streams_max):
                     batch.known.relate(link, key)
     return batch.finish()

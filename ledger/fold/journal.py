@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ledger.callback_errors import LedgerError
-from ledger.model import Entry, Leg
+from ledger.model import Entry, Leg, Received, Share, plain
 
 _ZERO: Final = Decimal(0)
 
@@ -105,6 +105,37 @@ def _summed(legs: Iterable[Leg]) -> dict[tuple[datetime, str, str], Decimal]:
         place = (leg.effective_at, leg.account, leg.currency)
         sums[place] = sums[place] + leg.amount if place in sums else leg.amount
     return sums
+
+
+def share_changes(before: Sequence[Share], after: Sequence[Share]) -> list[Share]:
+    """Return what turns the shares `before` into the shares `after`."""
+    if [*before] == [*after]:
+        return []
+    sums: dict[tuple[str, str, datetime, str], tuple[Decimal, int]] = {}
+    for shares, sign in ((before, -1), (after, 1)):
+        for share in shares:
+            place = (share.kind, share.id, share.effective_at, share.currency)
+            amount, count = sums.get(place, (_ZERO, 0))
+            change = share.amount if sign > 0 else share.amount.copy_negate()
+            sums[place] = (amount + change, count + sign * share.count)
+    return [
+        Share(*place, amount, count)
+        for place, (amount, count) in sorted(sums.items())
+        if amount or count
+    ]
+
+
+def add_shares(received: Sequence[Received], changes: Iterable[Share]) -> list[Received]:
+    """Return what a stream has received after `changes`, by currency, without what is nothing."""
+    sums = {each.currency: (each.count, each.amount) for each in received}
+    for share in changes:
+        count, amount = sums.get(share.currency, (0, _ZERO))
+        sums[share.currency] = (count + share.count, amount + share.amount)
+    return [
+        Received(currency, count, Decimal(plain(amount)))
+        for currency, (count, amount) in sorted(sums.items())
+        if count or amount
+    ]
 
 
 def add_up(

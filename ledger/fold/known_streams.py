@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ledger.fold.change import ChangeSet, LoadedStream, StreamKey
 from ledger.fold.stream_state import decoder
-from ledger.model import StreamProjection
+from ledger.model import SourceTerms, StreamProjection
 
-RELATED_MAX: Final = 16
-"""Streams looked at under one link, the same ones however events are cut into batches."""
+NAMED: Final = "named:"
+"""What the link of a name that a stream has begins with."""
+
+MENTIONS: Final = "mentions:"
+"""What the link of a name that a stream mentions begins with."""
+
+NAMED_MAX: Final = 2
+"""Streams of one name whose outlines a view is given, the first in the order of their keys: a view
+may tell one from several, and nothing more."""
+
+
+class ChangedStream(NamedTuple):
+    """The stream of an event as it is after the event."""
+
+    key: StreamKey
+    state: Any
+    links: Sequence[str]
 
 
 @dataclass(slots=True)
 class KnownStreams:
-    """Streams by their keys, which of them share links, and which are parked."""
+    """Streams by their keys, which of them have links, and which are parked."""
 
     streams_of: Mapping[str, StreamProjection]
     parked: set[StreamKey] = field(default_factory=set)
@@ -47,58 +62,63 @@ class KnownStreams:
         self.parked.update(park.key for park in earlier.parked)
 
     def relate(self, link: str, key: StreamKey) -> None:
-        """Add a stream to those that share `link`."""
+        """Add a stream to those that have `link`."""
         known = self._related.get(link)
         if known is None:
             self._related[link] = {key}
         else:
             known.add(key)
 
-    def is_shared(self, link: str, key: StreamKey) -> bool:
-        """Return whether a stream other than `key` has `link`."""
-        known = self._related.get(link)
-        return known is not None and (len(known) > 1 or key not in known)
-
     def all_under(self, link: str) -> Collection[StreamKey]:
-        """Return the streams known to share a link."""
+        """Return the streams known to have a link."""
         return self._related.get(link, ())
 
-    def under(self, link: str) -> Sequence[StreamKey]:
-        """Return the first RELATED_MAX streams that share a link, payouts before payments."""
-        keys = self._related.get(link)
-        if not keys:
-            return ()
-        if len(keys) == 1:
-            return tuple(keys)
-        return sorted(sorted(keys), key=lambda key: key[0], reverse=True)[:RELATED_MAX]
+    def outlines(
+        self, mentions: Iterable[str], step: ChangedStream, terms: SourceTerms
+    ) -> dict[str, Sequence[Any]]:
+        """Return the outlines of the streams that links mention, by name.
 
-    def links_of(self, keys: Iterable[StreamKey], links: Iterable[str]) -> set[str]:
-        """Return the stored links of the streams `keys`, and of those that share `links`."""
-        all_keys = set(keys).union(*(self._related.get(link, ()) for link in links))
-        streams = [self.streams[key] for key in all_keys if key in self.streams]
-        return {link for stream in streams for link in stream.stored.links}
+        `step` is the stream that an event changes: its state after the event counts.
+        """
+        found: dict[str, Sequence[Any]] = {}
+        for link in mentions:
+            if link.startswith(MENTIONS):
+                name = link.removeprefix(MENTIONS)
+                named = {*self._related.get(NAMED + name, ())}
+                if NAMED + name in step.links:
+                    named.add(step.key)
+                keys = sorted(named)[:NAMED_MAX]
+                if keys:
+                    found[name] = [self._outline(key, step, terms) for key in keys]
+        return found
 
-    def affected(self, stream: LoadedStream, links: Iterable[str]) -> dict[StreamKey, LoadedStream]:
-        """Return a stream, and those with one of `links` whose views may change with it."""
-        affected = {stream.key: stream}
-        # Sorted: sets have no order, and journal lines are numbered in this one.
-        for link in sorted({*links, *stream.stored.links}):
-            for other in self.under(link):
-                if other != stream.key and other in self.streams and other not in self.parked:
-                    affected[other] = self.streams[other]
-        return affected
+    def _outline(self, key: StreamKey, step: ChangedStream, terms: SourceTerms) -> Any:
+        outline = self.streams_of[key[0]].outline
+        if outline is None:
+            return None
+        state = step.state if key == step.key else self.streams[key].stored.state
+        return outline(state, terms)
 
-    def states_under(
-        self, links: Sequence[str], key: StreamKey, states: Mapping[StreamKey, Any]
-    ) -> list[Any]:
-        """Return the states of the streams related to `key`; `states` go before stored ones."""
-        if not links:
-            return []
-        keys = {k for link in links for k in self.under(link)} | states.keys()
-        if len(keys) == 1:
-            return []
-        return [
-            states[k] if k in states else self.streams[k].stored.state
-            for k in sorted(keys)
-            if k != key and (k in states or (k in self.streams and k not in self.parked))
-        ]
+    def mentioning(
+        self, key: StreamKey, links: Iterable[str], links_before: Collection[str]
+    ) -> set[StreamKey]:
+        """Return the streams whose views may change when the outline of the stream `key` does.
+
+        Those that mention a name of several streams know only that, whatever these become.
+        """
+        found: set[StreamKey] = set()
+        for link in links:
+            mentioning = self._related.get(MENTIONS + link.removeprefix(NAMED))
+            if mentioning and link.startswith(NAMED):
+                others = len({*self._related.get(link, ())} - {key})
+                if others == 0 or (others < NAMED_MAX and link not in links_before):
+                    found |= mentioning
+        return found - {key}
+
+    def receiving(self) -> set[StreamKey]:
+        """Return the streams that known ones count something towards."""
+        return {
+            (share.kind, share.id)
+            for stream in self.streams.values()
+            for share in stream.stored.shares
+        }

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ledger.fold.change import DECISION, StreamKey, TranslatedEvent
-from ledger.fold.known_streams import KnownStreams
-from ledger.model import ATTRIBUTE, Decision, RecordedFact, StreamProjection
+from ledger.fold.known_streams import MENTIONS, NAMED, KnownStreams
+from ledger.model import ATTRIBUTE, Decision, RecordedFact, SourceTerms, StreamProjection
 
 STREAM_DECISIONS: Final = frozenset({"keep", ATTRIBUTE})
 """The decisions that change what a stream means."""
@@ -21,6 +21,8 @@ class FoldStep(NamedTuple):
     state: Any
     """An exception when folding the event raised it."""
     links: tuple[str, ...]
+    is_outline_new: bool = False
+    """Whether those that mention the stream see something else of it after the event."""
 
 
 def stream_of(
@@ -56,12 +58,26 @@ def advance(projection: StreamProjection, state: Any, event: TranslatedEvent) ->
     return projection.decide(state, decision)
 
 
+def links_of(projection: StreamProjection, state: Any) -> tuple[str, ...]:
+    """Return the links of a state: the names that it has, and those that it mentions."""
+    links: tuple[str, ...] = ()
+    if projection.names is not None:
+        links = tuple([NAMED + name for name in projection.names(state)])
+    if projection.mentions is not None:
+        links += tuple([MENTIONS + name for name in projection.mentions(state)])
+    return links
+
+
 def fold_states(
-    events: Sequence[TranslatedEvent], keys: Sequence[StreamKey | None], known: KnownStreams
+    events: Sequence[TranslatedEvent],
+    keys: Sequence[StreamKey | None],
+    known: KnownStreams,
+    terms: SourceTerms,
 ) -> list[FoldStep]:
     """Fold every event into its stream's state; `keys` are the streams of the events."""
     steps: list[FoldStep] = []
     latest: dict[StreamKey, Any] = {}
+    outlines: dict[StreamKey, Any] = {}
     for event, key in zip(events, keys, strict=True):
         if key is None or key in known.parked:
             steps.append(FoldStep(event, key, None, ()))
@@ -71,13 +87,20 @@ def fold_states(
         if state is None and key in known.streams:
             state = known.streams[key].stored.state
         links: tuple[str, ...] = ()
+        is_outline_new = False
         try:
-            state = advance(projection, state, event)
-            if projection.links is not None and state is not None:
-                links = projection.links(state)
+            before, state = state, advance(projection, state, event)
+            if state is not None:
+                links = links_of(projection, state)
+            if projection.outline is not None and state is not None:
+                if key not in outlines and before is not None:
+                    outlines[key] = projection.outline(before, terms)
+                outline = projection.outline(state, terms)
+                is_outline_new = outline != outlines.get(key)
+                outlines[key] = outline
         except Exception as error:  # noqa: BLE001 - a fold's bug parks its stream only
             state = error
         else:
             latest[key] = state
-        steps.append(FoldStep(event, key, state, links))
+        steps.append(FoldStep(event, key, state, links, is_outline_new))
     return steps

@@ -8,16 +8,21 @@ from typing import Any
 
 import msgspec
 
-from ledger.model import Leg, StreamProjection
+from ledger.model import Leg, Received, Share, StreamProjection
 
 
 class StreamState(msgspec.Struct, array_like=True):
-    """What a stream's row keeps for the fold: its state, what it has posted, its issues."""
+    """What a stream's row keeps for the fold: its state, what it has posted, its issues.
+
+    `shares` is what it counts towards others, `received` the sum of what others count towards it.
+    """
 
     state: Any
     legs: Sequence[Leg]
     issues: Sequence[str]
     links: Sequence[str]
+    shares: Sequence[Share] = ()
+    received: Sequence[Received] = ()
 
 
 @lru_cache(maxsize=64)
@@ -30,6 +35,8 @@ def decoder(projection: StreamProjection) -> msgspec.json.Decoder[StreamState]:
             ("legs", list[Leg]),
             ("issues", list[str]),
             ("links", list[str]),
+            ("shares", list[Share], msgspec.field(default_factory=list)),
+            ("received", list[Received], msgspec.field(default_factory=list)),
         ],
         array_like=True,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -18,11 +19,21 @@ from ledger.fold.change import (
     decided,
     own_issues,
 )
-from ledger.fold.journal import add_entries, add_up, check_balanced
-from ledger.fold.known_streams import KnownStreams
+from ledger.fold.journal import add_entries, add_shares, add_up, check_balanced, share_changes
+from ledger.fold.known_streams import ChangedStream, KnownStreams
 from ledger.fold.states import FoldStep
 from ledger.fold.stream_state import StreamState
-from ledger.model import Entry, FoldResult, Issue, Projection, SourceTerms, View
+from ledger.model import (
+    Entry,
+    FoldResult,
+    Issue,
+    Projection,
+    Received,
+    Related,
+    Share,
+    SourceTerms,
+    View,
+)
 
 
 class ProjectedRows(NamedTuple):
@@ -33,6 +44,15 @@ class ProjectedRows(NamedTuple):
 
 
 _EMPTY: Final = StreamState(None, (), (), ())
+_UNRELATED: Final = Related()
+
+
+class Viewed(NamedTuple):
+    """A stream with its new state and what it means."""
+
+    stream: LoadedStream
+    stored: StreamState
+    view: View
 
 
 @dataclass(slots=True)
@@ -52,7 +72,7 @@ class ViewFold:
 
     def fold(self, step: FoldStep) -> None:
         """Fold the next event; one that raises is parked, and so are later ones of its stream."""
-        event, key, state, _ = step
+        event, key, state, *_ = step
         fact, known = event.fact, self.known
         decides = fact is not None and fact.kind == DECISION
         if key is None or (decides and (key in known.parked or key not in known.streams)):
@@ -94,13 +114,16 @@ class ViewFold:
 
         Returns False, with nothing changed, for any other.
         """
-        event, _, state, links = step
+        event, _, state, links, is_outline_new = step
         before = stream.stored
-        for link in (*links, *before.links):
-            if self.known.is_shared(link, stream.key):
-                return False
-        view = stream.projection.view(state, (), self.terms)
-        if view.issues or before.issues:
+        if before.issues or before.shares or before.received:
+            return False
+        if stream.projection.mentions is not None and links:
+            return False
+        if is_outline_new and self.known.mentioning(stream.key, links, before.links):
+            return False
+        view = stream.projection.view(state, _UNRELATED, self.terms)
+        if view.issues:
             return False
         entries: list[Entry] = []
         if view.legs:
@@ -118,50 +141,63 @@ class ViewFold:
         self._add(self._difference(step.event, evaluated))
         for each, stored, view in evaluated:
             self._apply(each, stored, view)
-        stream.position = step.event.position
+            each.position = step.event.position
 
-    def _evaluate(
-        self, step: FoldStep, stream: LoadedStream
-    ) -> list[tuple[LoadedStream, StreamState, View]]:
-        """View the stream with its new state, and every stream related to it; change nothing."""
-        _, _, state, links = step
-        affected = self.known.affected(stream, links)
-        states = {k: state if k == stream.key else s.stored.state for k, s in affected.items()}
-        evaluated = []
-        for k, each in affected.items():
-            own_links = links if k == stream.key else each.stored.links
-            related = self.known.states_under(own_links, k, states)
-            evaluated.append(self._viewed(each, states[k], related, own_links))
-        return evaluated
+    def _evaluate(self, step: FoldStep, stream: LoadedStream) -> list[Viewed]:
+        """View the stream with its new state, and every stream whose view changes with it.
+
+        These are the streams that mention it, when its outline changes, and those that any of them
+        counts something else towards. Changes nothing.
+        """
+        known = self.known
+        own = ChangedStream(stream.key, step.state, step.links)
+        streams = {own.key: stream}
+        if step.is_outline_new:
+            mentioning = known.mentioning(own.key, own.links, stream.stored.links)
+            streams |= {key: known.streams[key] for key in sorted(mentioning)}
+        evaluated = {
+            key: self._viewed(each, own, each.stored.received) for key, each in streams.items()
+        }
+        every = ChainMap(streams, known.streams)
+        for key, received in _received(evaluated.values(), every).items():
+            evaluated[key] = self._viewed(every[key], own, received)
+        return list(evaluated.values())
 
     def _viewed(
-        self, stream: LoadedStream, state: Any, related: Sequence[Any], links: Sequence[str]
-    ) -> tuple[LoadedStream, StreamState, View]:
+        self, stream: LoadedStream, own: ChangedStream, received: Sequence[Received]
+    ) -> Viewed:
+        is_own = stream.key == own.key
+        state = own.state if is_own else stream.stored.state
+        links = own.links if is_own else stream.stored.links
+        related = Related(self.known.outlines(links, own, self.terms), received)
         view = stream.projection.view(state, related, self.terms)
         if view.legs:
             check_balanced(view.legs)
         reasons = [issue.reason for issue in view.issues] if view.issues else ()
-        return stream, StreamState(state, view.legs, reasons, links), view
+        stored = StreamState(state, view.legs, reasons, links, view.shares, received)
+        return Viewed(stream, stored, view)
 
-    def _difference(
-        self, event: TranslatedEvent, evaluated: list[tuple[LoadedStream, StreamState, View]]
-    ) -> FoldResult:
-        """Return what the event changes: journal entries, issues opened and cleared."""
+    def _difference(self, event: TranslatedEvent, evaluated: Sequence[Viewed]) -> FoldResult:
+        """Return what the event changes: journal entries, shares, issues opened and cleared."""
         entries: list[Entry] = []
+        shares: list[tuple[str, str, Share]] = []
         opened: list[tuple[str, str, Issue]] = []
         cleared: list[tuple[str, str, str]] = []
         for stream, stored, view in evaluated:
             before = stream.stored
             if view.legs or before.legs:
                 add_entries(entries, stream.key, before.legs, view.legs)
+            kind, resource = stream.key
+            if view.shares or before.shares:
+                changes = share_changes(before.shares, view.shares)
+                shares += [(kind, resource, change) for change in changes]
             if view.issues or before.issues:
-                kind, resource = stream.key
                 opened += [
                     (kind, resource, t) for t in view.issues if t.reason not in before.issues
                 ]
                 gone = set(before.issues) - set(stored.issues)
                 cleared += [(kind, resource, reason) for reason in sorted(gone)]
-        return self._result(event, entries, opened, cleared, decided(event.fact))
+        return self._result(event, entries, opened, cleared, decided(event.fact), shares=shares)
 
     def _apply(self, stream: LoadedStream, stored: StreamState, view: View) -> None:
         for link in stored.links:
@@ -193,6 +229,7 @@ class ViewFold:
         cleared: Sequence[tuple[str, str, str]] = (),
         decided: tuple[str, str, str] | None = None,
         *,
+        shares: Sequence[tuple[str, str, Share]] = (),
         folded: bool = True,
     ) -> FoldResult:
         fact = event.fact if folded else None
@@ -200,8 +237,19 @@ class ViewFold:
         return FoldResult(
             self.terms.source, event.position, event.event_id, identity.kind,
             identity.resource_id, identity.status, event.received_at, event.recorded_at, fact,
-            entries, opened, cleared, decided,
+            entries, shares, opened, cleared, decided,
         )  # fmt: skip
+
+
+def _received(
+    evaluated: Iterable[Viewed], streams: Mapping[StreamKey, LoadedStream]
+) -> dict[StreamKey, Sequence[Received]]:
+    """Return what streams have received after an event, of those for which it changes that."""
+    changes: dict[StreamKey, list[Share]] = {}
+    for stream, stored, _ in evaluated:
+        for share in share_changes(stream.stored.shares, stored.shares):
+            changes.setdefault((share.kind, share.id), []).append(share)
+    return {key: add_shares(streams[key].stored.received, changes[key]) for key in sorted(changes)}
 
 
 def _cause(error: Exception) -> str:

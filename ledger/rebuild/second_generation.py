@@ -74,6 +74,8 @@ class SecondFold:
     live: int
     other: int
     progress: Callable[[int], None] = lambda _position: None
+    is_one_version: bool = True
+    """Whether one version of the program folded both."""
 
     async def differences(self) -> tuple[int, list[Difference]]:
         """Fold the log once more and compare; return the position compared at, and what differs.
@@ -93,7 +95,10 @@ class SecondFold:
                     await self.fold_until(int(position or 0), done)
                     await snapshot.fetchval(TAKE_SNAPSHOT)
                 async with sharing(snapshot, [beside]) as both:
-                    found = await compare(both, self.live, self.other, self.terms.source)
+                    found = await compare(
+                        both, self.live, self.other, self.terms.source,
+                        is_one_version=self.is_one_version,
+                    )  # fmt: skip
             return int(position or 0), found
 
     def _behind(self) -> AbstractAsyncContextManager[Any]:

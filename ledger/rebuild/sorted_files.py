@@ -17,7 +17,7 @@ from zlib import crc32
 import msgspec
 
 from ledger.fold.change import DECISION, StreamKey, TranslatedEvent
-from ledger.fold.states import advance, stream_of
+from ledger.fold.states import advance, links_of, stream_of
 from ledger.model import StreamProjection
 
 _ARRAY: Final = b"\xdd"
@@ -34,19 +34,20 @@ def partition_of(key: StreamKey | None, position: int, partitions: int) -> int:
     return crc32(f"{key[0]}/{key[1]}".encode("utf-8", "surrogatepass")) % partitions
 
 
-def links_of(event: TranslatedEvent, streams_of: Mapping[str, StreamProjection]) -> tuple[str, ...]:
-    """Return the links that an event may bring to its stream.
+def names_of(event: TranslatedEvent, streams_of: Mapping[str, StreamProjection]) -> tuple[str, ...]:
+    """Return the names that an event may give to its stream, or mention: such streams are related.
 
-    The links of a state are among those of its facts, each folded alone.
+    Those of a state are among those of its facts, each folded alone.
     """
     key = stream_of(event, streams_of)
     if key is None or event.fact is None or event.fact.kind == DECISION:
         return ()
     projection = streams_of[key[0]]
-    if projection.links is None:
+    if projection.names is None and projection.mentions is None:
         return ()
     try:
-        return projection.links(advance(projection, None, event))
+        links = links_of(projection, advance(projection, None, event))
+        return tuple({link.partition(":")[2] for link in links})
     except Exception:  # noqa: BLE001 - a fold's bug parks its stream, which then has no links
         return ()
 

@@ -222,7 +222,15 @@ class Rebuild:
 
     def _folds(self, generation: int) -> list[SecondFold]:
         return [
-            SecondFold(self.dsn, self.settings, self.registry, terms, self.live, generation)
+            SecondFold(
+                self.dsn,
+                self.settings,
+                self.registry,
+                terms,
+                self.live,
+                generation,
+                is_one_version=self.live_version == self.version,
+            )
             for terms in self.terms
         ]
 

@@ -166,9 +166,11 @@ class Books:
         """Return the saved streams among `keys`."""
         return [(key, *self.saved[key]) for key in keys if key in self.saved]
 
-    def linked(self, links: Sequence[str]) -> Iterable[tuple[str, StreamKey]]:
+    def linked(
+        self, links: Sequence[str], streams_max: int | None
+    ) -> Iterable[tuple[str, StreamKey]]:
         """Return the streams under each of `links`."""
-        return [(link, key) for link in links for key in self.links[link]]
+        return [(link, key) for link in links for key in sorted(self.links[link])[:streams_max]]
 
     def stored(self, key: StreamKey) -> StreamState:
         """Return what a stream's row keeps for the fold."""

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger import registry
+from ledger.fold.states import links_of
 from ledger.model import Fact, InvalidCallback, RecordedFact, SourceTerms, changed, total
 from tests.property import naive
 from tests.property.driver import STRAITSX, Books, at, keep, money
@@ -175,9 +176,9 @@ def test_a_contradiction_parks_its_money_and_stops_nothing_else(
     books = fold([*pair, *others], source, batches)
     alone = fold(others, source)
     assert books.rows[key]["status"] == "conflict"
-    assert books.issues(key) == ["conflict"]
+    assert "conflict" in books.issues(key)
     opened = [row[4] for row in books.tables["exceptions"] if row[3] == "opened"]
-    assert opened == ["conflict"]
+    assert [reason for reason in opened if not reason.startswith("return")] == ["conflict"]
     currency = source.wallets.get(f"{first.kind}.{first.currency.lower()}", first.currency)
     if first.kind in {"payment", "user_deposit", "chain_deposit"}:
         where, amount = "memo:incoming", first.amount
@@ -195,6 +196,7 @@ def test_a_contradiction_parks_its_money_and_stops_nothing_else(
 def test_a_decision_makes_the_books_of_the_facts_that_it_keeps(
     pair: list[Fact], which: int, source: SourceTerms
 ) -> None:
+    pair = [changed(fact, details={}) for fact in pair]
     kept = pair[which]
     key = (kept.kind, kept.resource_id)
     books = fold([*pair, keep(kept, which + 1)], source)
@@ -202,7 +204,7 @@ def test_a_decision_makes_the_books_of_the_facts_that_it_keeps(
     assert books.rows[key]["status"] == kept.status
     assert "decided" in books.rows[key]["flags"]
     assert books.legs(key) == alone.legs(key)
-    assert books.issues(key) == []
+    assert [reason for reason in books.issues(key) if not reason.startswith("return")] == []
     actions = [row[3] for row in books.tables["exceptions"]]
     assert actions == ["opened", "cleared", "resolved"]
 
@@ -221,7 +223,8 @@ def test_a_fold_that_raises_parks_its_stream_and_only_that(
     assert books.rows == healthy.rows
     assert books.legs() == healthy.legs()
     assert books.sums == healthy.sums
-    assert [row[4] for row in books.tables["exceptions"]] == ["parked"]
+    reasons = [[row[4] for row in each.tables["exceptions"]] for each in (books, healthy)]
+    assert sorted(reasons[0]) == sorted([*reasons[1], "parked"])
 
 
 def _added(lines: dict[Any, list[Decimal]]) -> dict[Any, Decimal]:
@@ -231,7 +234,7 @@ def _added(lines: dict[Any, list[Decimal]]) -> dict[Any, Decimal]:
 
 @law
 @given(troubled_stories())
-def test_the_links_of_a_state_are_among_those_of_its_facts_each_folded_alone(
+def test_the_names_of_a_state_are_among_those_of_its_facts_each_folded_alone(
     facts: list[Fact],
 ) -> None:
     streams = registry.load().streams
@@ -239,13 +242,13 @@ def test_the_links_of_a_state_are_among_those_of_its_facts_each_folded_alone(
     alone: dict[Any, set[str]] = defaultdict(set)
     for position, fact in enumerate(facts, 1):
         projection = streams.get(fact.kind)
-        if projection is None or projection.links is None:
+        if projection is None:
             continue
         key = (fact.kind, fact.resource_id)
         seen = RecordedFact(fact, position, f"{position:032x}", at(0), at(0))
         try:
             states[key] = projection.fold(states.get(key), seen)
-            alone[key].update(projection.links(projection.fold(None, seen)))
+            alone[key].update(links_of(projection, projection.fold(None, seen)))
         except InvalidCallback:
             continue
-        assert set(projection.links(states[key])) <= alone[key]
+        assert set(links_of(projection, states[key])) <= alone[key]

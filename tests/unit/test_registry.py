@@ -105,7 +105,7 @@ def test_other_callbacks_are_read_as_ever() -> None:
 
 
 ACME = """
-from ledger.model import Envelope, Fact, Handler, Payload, Provider, SourceTerms
+from ledger.model import Envelope, Fact, Handler, MoneyKind, Payload, Provider, SourceTerms
 
 PROVIDER = Provider(name="acme", scheme="standard-webhooks")
 
@@ -124,6 +124,7 @@ def handler(kind: str) -> Handler:
 
 HANDLERS = (handler("payment"), handler("payout"))
 """
+PAYOUT = 'MoneyKind(name="payout", ranks={"done": 1}, postings="out")'
 
 
 @pytest.fixture
@@ -157,7 +158,10 @@ def test_one_file_declares_a_provider_and_its_callbacks(folder: Path) -> None:
         ('Provider(name="acme", scheme="standard-webhooks")', "'acme'", "is no Provider"),
         ('PROVIDER = Provider(name="acme", scheme="standard-webhooks")', "",
          "no file declares the provider acme; add PROVIDER"),
-        ('"payout"', '"payment"', "another handler translates payment of acme"),
+        ("HANDLERS = (", f"MONEY_KIND = {PAYOUT}\nHANDLERS = (", "is declared by"),
+        ("HANDLERS = (", "MONEY_KIND = 'payout'\nHANDLERS = (", "MONEY_KIND is no MoneyKind"),
+        ("HANDLERS = (", f"MONEY_KIND = {PAYOUT.replace('payout', 'otc')}\nHANDLERS = (",
+         "there is no posting rule 'out'; use one of chain_deposit, chain_withdrawal"),
         ("HANDLERS = (", "HANDLRES = (", "no file declares a handler of the provider acme; add"),
         ('webhooks")', 'webhooks", default_currency="U$D")', "default_currency='U$D' is not a"),
         ('webhooks")', 'webhooks", default_currency="usd")', "default_currency='usd' is not a"),

@@ -6,13 +6,14 @@ count, so the answer is what the books were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ledger.fold.change import StreamKey, TranslatedEvent
+from ledger.fold.known_streams import NAMED_MAX
 from ledger.fold.states import advance
-from ledger.model import SourceTerms, StreamProjection
+from ledger.model import Received, Related, SourceTerms, StreamProjection
 from ledger.queries.params import AsOfParams, positions_by_source
 
 
@@ -29,7 +30,6 @@ class Refold:
     terms: SourceTerms
     streams_of: Mapping[str, StreamProjection]
     states: dict[StreamKey, Any] = field(default_factory=dict)
-    _links: dict[str, set[StreamKey]] = field(default_factory=dict)
 
     def add(self, events: Iterable[tuple[StreamKey, TranslatedEvent]]) -> None:
         """Fold further events into their streams; those of one stream come in log order."""
@@ -38,26 +38,44 @@ class Refold:
             if state is not None:
                 self.states[key] = state
 
-    def links_of(self, keys: Iterable[StreamKey]) -> set[str]:
-        """Return the links of streams; streams that share one must be added and related."""
-        return {link for key in keys for link in self._links_of(key)}
+    def mentions(self, key: StreamKey) -> Sequence[str]:
+        """Return the names that a stream mentions: those that have one must be added, too."""
+        mentions = self.streams_of[key[0]].mentions
+        return () if mentions is None or key not in self.states else mentions(self.states[key])
 
-    def relate(self, keys: Iterable[StreamKey]) -> None:
-        """Relate streams to those that share a link with them."""
-        for key in keys:
-            for link in self._links_of(key):
-                self._links.setdefault(link, set()).add(key)
+    def can_receive(self, key: StreamKey) -> bool:
+        """Tell whether other streams may count something towards a stream."""
+        return key in self.states and self.streams_of[key[0]].names is not None
 
-    def row(self, key: StreamKey) -> dict[str, Any] | None:
-        """Return a stream's row as its table would have it; None when nothing is known of it."""
+    def row(
+        self,
+        key: StreamKey,
+        named: Mapping[str, Sequence[StreamKey]],
+        received: Sequence[Received],
+    ) -> dict[str, Any] | None:
+        """Return a stream's row as its table would have it; None when nothing is known of it.
+
+        `named` are the streams that may have the names that it mentions, `received` is what others
+        count towards it.
+        """
         if key not in self.states:
             return None
-        linked = {other for link in self._links_of(key) for other in self._links.get(link, ())}
-        related = [self.states[other] for other in sorted(linked - {key})]
+        mentioned = {
+            name: outlines
+            for name in self.mentions(key)
+            if (outlines := self._outlines(name, named.get(name, ())))
+        }
+        related = Related(mentioned, received)
         view = self.streams_of[key[0]].view(self.states[key], related, self.terms)
         return {**view.row, "source": self.terms.source, "kind": key[0], "id": key[1]}
 
-    def _links_of(self, key: StreamKey) -> tuple[str, ...]:
-        links = self.streams_of[key[0]].links
-        state = self.states.get(key)
-        return () if links is None or state is None else links(state)
+    def _outlines(self, name: str, keys: Sequence[StreamKey]) -> list[Any]:
+        """Return the outlines of the first streams that have a name by now."""
+        found = []
+        for key in sorted(keys):
+            projection = self.streams_of[key[0]]
+            if key not in self.states or projection.names is None or projection.outline is None:
+                continue
+            if name in projection.names(self.states[key]):
+                found.append(projection.outline(self.states[key], self.terms))
+        return found[:NAMED_MAX]

@@ -21,9 +21,8 @@ from ledger.eventlog import clocks
 from ledger.eventlog.reader import read_at
 from ledger.eventlog.sources import load_terms
 from ledger.fold.change import StreamKey
-from ledger.fold.known_streams import RELATED_MAX
 from ledger.fold.translate import translate
-from ledger.model import SourceTerms
+from ledger.model import Received, SourceTerms
 from ledger.queries.as_of.refold import Refold, requested_positions
 from ledger.queries.params import AsOfParams, QueryParams, after, write_cursor
 from ledger.queries.schemas.money import AsOf, Step, from_row
@@ -34,6 +33,8 @@ Read: TypeAlias = Callable[[Snapshot, QueryParams], Awaitable[Any]]
 
 STREAMS_AT_ONCE: Final = 64
 EVENTS_AT_ONCE: Final = 256
+NAMED_ROWS_MAX: Final = 16
+"""Streams looked at of one name: a view needs two that have it, and some may have got it later."""
 LOOKED_AT_MAX: Final = 10_000
 """Candidates that one page reads at most; then it ends early, and its `next` continues."""
 
@@ -61,20 +62,29 @@ SELECT d.kind, d.id, d.position
                       AND p.position < d.position)
  ORDER BY 3
 """
-SELECT_LINKED_THEN: Final = f"""
-SELECT DISTINCT l.kind, l.id FROM unnest($2::text[]) AS u(link)
+# Streams that may have had a name then: they have it now. $4 the time, $5 how many of each name.
+SELECT_NAMED_THEN: Final = """
+SELECT u.name, l.kind, l.id FROM unnest($2::text[]) AS u(name)
  CROSS JOIN LATERAL (
        SELECT links.kind, links.id FROM links
-         JOIN transactions AS t ON t.source = $1 AND t.kind = links.kind AND t.id = links.id
-          AND hashtextextended(t.id, 0) = hashtextextended(links.id, 0)
-        WHERE links.source = $1 AND links.link = u.link AND t.first_position <= $3
-          AND hashtextextended(links.link, 0) = hashtextextended(u.link, 0)
-        ORDER BY links.kind DESC, links.id COLLATE "C" LIMIT {RELATED_MAX}) AS l
- WHERE NOT EXISTS (SELECT FROM parked AS p
-                    WHERE p.source = $1 AND p.kind = l.kind AND p.resource_id = l.id
-                      AND hashtextextended(p.resource_id, 0) = hashtextextended(l.id, 0)
-                      AND p.position <= $3)
-"""  # noqa: S608 - made of the constant RELATED_MAX
+        WHERE links.source = $1 AND links.link = 'named:' || u.name
+          AND hashtextextended(links.link, 0) = hashtextextended('named:' || u.name, 0)
+          AND EXISTS (SELECT FROM history AS h
+                       WHERE h.source = $1 AND h.kind = links.kind AND h.id = links.id
+                         AND hashtextextended(h.id, 0) = hashtextextended(links.id, 0)
+                         AND h.position <= $3 AND h.effective_at <= $4)
+        ORDER BY links.kind COLLATE "C", links.id COLLATE "C" LIMIT $5) AS l
+"""
+SELECT_RECEIVED_THEN: Final = """
+SELECT r.kind, r.id, r.currency, sum(r.count)::int AS count, sum(r.amount) AS amount
+  FROM unnest($2::text[], $3::text[]) AS u(kind, id)
+  JOIN returns AS r ON r.source = $1 AND r.kind = u.kind AND r.id = u.id
+   AND hashtextextended(r.id, 0) = hashtextextended(u.id, 0)
+ WHERE r.position <= $4 AND r.effective_at <= $5
+ GROUP BY r.kind, r.id, r.currency
+HAVING sum(r.count) <> 0 OR sum(r.amount) <> 0
+ ORDER BY r.currency
+"""
 SELECT_HISTORY_THEN: Final = """
 SELECT h.kind, h.id, h.position, h.event_id, h.status, h.idempotency_id, h.effective_at,
        h.received_at, h.recorded_at
@@ -207,14 +217,40 @@ async def rows_then(
     known = registry.load().streams
     refold = Refold(await _terms(snapshot, source), known)
     await _refold(snapshot, refold, keys)
-    links = refold.links_of(keys)
-    if links:
-        place = snapshot.places[source].books
-        linked = await snapshot.rows(SELECT_LINKED_THEN, source, sorted(links), place)
-        related = [(row["kind"], row["id"]) for row in linked]
-        await _refold(snapshot, refold, [key for key in related if key not in set(keys)])
-        refold.relate(related)
-    return [refold.row(key) for key in keys]
+    named = await _named(snapshot, source, {name for key in keys for name in refold.mentions(key)})
+    mentioned = {key for streams in named.values() for key in streams}
+    await _refold(snapshot, refold, sorted(mentioned - {*keys}))
+    received = await _received(snapshot, source, [key for key in keys if refold.can_receive(key)])
+    return [refold.row(key, named, received.get(key, ())) for key in keys]
+
+
+async def _named(snapshot: Snapshot, source: str, names: set[str]) -> dict[str, list[StreamKey]]:
+    """Return the streams that may have had each of `names` then."""
+    if not names:
+        return {}
+    rows = await snapshot.rows(
+        SELECT_NAMED_THEN, source, sorted(names), *_within(snapshot, source), NAMED_ROWS_MAX
+    )
+    found: dict[str, list[StreamKey]] = {}
+    for row in rows:
+        found.setdefault(row["name"], []).append((row["kind"], row["id"]))
+    return found
+
+
+async def _received(
+    snapshot: Snapshot, source: str, keys: Sequence[StreamKey]
+) -> dict[StreamKey, list[Received]]:
+    """Return what other streams counted towards each of `keys` then."""
+    if not keys:
+        return {}
+    rows = await snapshot.rows(
+        SELECT_RECEIVED_THEN, source, *_columns(keys), *_within(snapshot, source)
+    )
+    found: dict[StreamKey, list[Received]] = {}
+    for row in rows:
+        received = Received(row["currency"], row["count"], row["amount"])
+        found.setdefault((row["kind"], row["id"]), []).append(received)
+    return found
 
 
 async def _terms(snapshot: Snapshot, source: str) -> SourceTerms:

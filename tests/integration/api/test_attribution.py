@@ -53,7 +53,8 @@ async def test_an_attribution_is_an_event_and_is_shown(service: Service) -> None
         "position": 2, "action": "attribute", "reason": None, "customer_id": "cust_1",
         "note": "why", "by": "ana", "recorded_at": event["recorded_at"],
     }  # fmt: skip
-    assert (await service.ask("/v1/exceptions"))["exceptions"] == []
+    found = (await service.ask("/v1/exceptions"))["exceptions"]
+    assert [each["reason"] for each in found] == ["unverified_money"]
 
 
 async def test_an_answer_as_of_then_has_the_decisions_of_then(service: Service) -> None:

@@ -78,6 +78,7 @@ def test_what_decides_the_books_is_another_version(
 def test_a_new_handler_is_another_version(code: Path) -> None:
     shutil.copy(code / "handlers/straitsx_payout.py", code / "handlers/another_payout.py")
     change(code / "handlers/another_payout.py", '"straitsx"', '"gokart"')
+    change(code / "handlers/another_payout.py", "MONEY_KIND = ", "KIND = ")
     assert version_of(code) != own_version()
 
 

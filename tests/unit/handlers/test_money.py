@@ -71,7 +71,6 @@ def test_a_bank_transfer_payment_is_gross_of_its_fees_and_belongs_to_its_custome
             "merchant_ref": "John Doe",
             "end_to_end_ref": "S0661340E3B601",
             "blocked_reasons": [],
-            "return_of": None,
         },
     )
 
@@ -139,7 +138,6 @@ def test_camel_case_and_number_money_state_the_same_payment() -> None:
             "merchant_ref": "shop-va-0042",
             "end_to_end_ref": "DBS26030203100006",
             "blocked_reasons": [],
-            "return_of": None,
         },
     )
 

@@ -68,7 +68,7 @@ def test_a_repeated_fact_writes_nothing_into_the_journal() -> None:
 
 
 def test_a_return_that_changes_its_payment_is_journalled_at_the_payouts_position() -> None:
-    payment = money("payment", "completed", 9, resource_id="p", details={"return_of": "i1"},
+    payment = money("payment", "completed", 9, resource_id="p", details={"returned_ids": ["i1"]},
                     fees=Decimal(0))  # fmt: skip
     payout = money("payout", "failed", 1, idempotency_id="i1", customer_id="customer_7")
     entries = one(payment, payout).tables["entries"]
@@ -79,7 +79,7 @@ def test_a_return_that_changes_its_payment_is_journalled_at_the_payouts_position
 
 
 def test_lines_at_an_event_that_is_not_the_transactions_own_leave_an_echo() -> None:
-    payment = money("payment", "completed", 9, resource_id="p", details={"return_of": "i1"},
+    payment = money("payment", "completed", 9, resource_id="p", details={"returned_ids": ["i1"]},
                     fees=Decimal(0))  # fmt: skip
     payout = money("payout", "failed", 1, idempotency_id="i1", customer_id="customer_7")
     assert one(payment, payout).tables["echoes"] == [("straitsx", "payment", "p", 2)]
@@ -90,7 +90,7 @@ def test_lines_at_an_event_that_is_not_the_transactions_own_leave_an_echo() -> N
 
 
 def test_history_and_echoes_name_every_position_of_a_transactions_lines() -> None:
-    payment = money("payment", "completed", 9, resource_id="p", details={"return_of": "i1"})
+    payment = money("payment", "completed", 9, resource_id="p", details={"returned_ids": ["i1"]})
     payout = money("payout", "pending", 1, idempotency_id="i1", customer_id="customer_7")
     done = again(payout, status="completed")
     failed = again(payout, status="failed")

@@ -62,7 +62,7 @@ def test_the_fx_payout_stated_both_completed_and_failed_is_the_only_conflict() -
     conflicts = {key: row for key, row in books.rows.items() if row.get("conflict")}
     ((kind, name),) = conflicts
     assert (kind, name) == ("fx_payout", "d4d1da72-111e-4d52-bdbf-2e74a2d803d5")
-    assert conflicts[kind, name]["conflict"]["fields"] == ["status", "customer_id"]
+    assert conflicts[kind, name]["conflict"]["fields"] == ["status"]
     assert [row[4] for row in books.tables["exceptions"]] == ["conflict"]
 
 

@@ -1,18 +1,21 @@
-"""A payout that the bank sends back: a new payment that names the payout in its remarks."""
+"""What the bank sends back of a payout: an incoming transfer that names it in its remarks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from itertools import permutations
 from typing import Any
 
 import pytest
 
-from ledger.model import RecordedFact, SourceTerms
-from projections import factset, transactions
-from tests.property.driver import Books, at, money, one, stated
+from ledger.model import Fact, OwnerRule, SourceTerms
+from tests.property.driver import Books, attribute, money, one, stated
 
 AVAILABLE = "assets:wallet:available"
+OF_7 = "liabilities:customers:customer_7"
+OF_8 = "liabilities:customers:customer_8"
+MERCHANT = "equity:merchant"
 
 
 def row_of(books: Books, kind: str, resource: str) -> Any:
@@ -21,45 +24,101 @@ def row_of(books: Books, kind: str, resource: str) -> Any:
 
 def payout(**given: Any) -> Any:
     known: dict[str, Any] = {"resource_id": "payout_1", "idempotency_id": "idem-1"}
-    return money("payout", "completed", 1, **{**known, **given})
+    return money(given.pop("kind", "payout"), "completed", 1, **{**known, **given})
 
 
-def returning(status: str = "completed", **given: Any) -> Any:
-    known: dict[str, Any] = {"resource_id": "payment_1", "details": {"return_of": "idem-1"}}
-    return money("payment", status, 60, **{**known, "fees": Decimal(0), **given})
+def returning(status: str = "completed", ids: Sequence[str] = ("idem-1",), **given: Any) -> Any:
+    known: dict[str, Any] = {"resource_id": "payment_1", "details": {"returned_ids": [*ids]}}
+    kind = given.pop("kind", "payment")
+    return money(kind, status, 60, **{**known, "fees": Decimal(0), **given})
 
 
-def test_a_return_credits_the_payouts_owner_whichever_came_first() -> None:
-    facts = [payout(customer_id="customer_7"), returning(customer_id="customer_8")]
+@pytest.mark.parametrize("kind", ["payout", "user_withdrawal", "fx_payout"])
+@pytest.mark.parametrize("by", ["payment", "user_deposit"])
+def test_a_return_that_names_no_customer_is_the_payouts_owners(kind: str, by: str) -> None:
+    facts = [payout(kind=kind, customer_id="customer_7"), returning(kind=by)]
     for order in permutations(facts):
         books = one(*order)
-        row = row_of(books, "payment", "payment_1")
+        row = row_of(books, by, "payment_1")
         assert (row["flags"], row["return_of"]) == (["return"], "idem-1")
-        assert row["customer_id"] == "customer_8"
-        assert books.balances() == {f"{AVAILABLE} XSGD": "-2", "expenses:fees XSGD": "2"}
-        sent = row_of(books, "payout", "payout_1")
+        assert row["customer_id"] is None
+        assert "returned_ids" not in row["details"]
+        assert books.balance(OF_7, "XSGD") == 0
+        assert books.balance(AVAILABLE, "XSGD") == -2
+        sent = row_of(books, kind, "payout_1")
         assert (sent["status"], sent["flags"]) == ("completed", ["returned"])
-        assert sent["details"] == {"returns": ["payment_1"], "returned_amount": "100"}
+        assert sent["details"] == {"returned_amount": "100", "return_count": 1}
 
 
-def test_a_return_of_the_merchants_payout_is_the_merchants() -> None:
-    books = one(payout(), returning(customer_id="customer_8"))
-    assert books.balance("equity:merchant", "XSGD") == 0
-    assert books.balance("liabilities:customers:customer_8", "XSGD") == 0
+def test_a_payout_is_named_by_its_own_id_too() -> None:
+    sent = payout(kind="fx_payout", idempotency_id=None, customer_id="customer_7")
+    books = one(returning(ids=["payout_1"]), sent)
+    assert row_of(books, "payment", "payment_1")["return_of"] == "payout_1"
+    assert books.balance(OF_7, "XSGD") == 0
 
 
-def test_a_return_of_no_known_payout_is_flagged_and_its_own_owners() -> None:
-    books = one(returning(customer_id="customer_8"))
+def test_a_return_that_names_the_payouts_customer_is_that_customers() -> None:
+    books = one(payout(customer_id="customer_7"), returning(customer_id="customer_7"))
+    assert row_of(books, "payment", "payment_1")["flags"] == ["return"]
+    assert books.balance(OF_7, "XSGD") == 0
+
+
+@pytest.mark.parametrize("owner", [None, "customer_7"])
+def test_a_return_that_names_another_customer_stays_with_that_one(owner: str | None) -> None:
+    for order in permutations([payout(customer_id=owner), returning(customer_id="customer_8")]):
+        books = one(*order)
+        flags = row_of(books, "payment", "payment_1")["flags"]
+        assert flags == ["return", "return_customer_differs"]
+        assert books.issues(("payment", "payment_1")) == ["return_customer_differs"]
+        assert books.balance(OF_8, "XSGD") == -100
+        assert row_of(books, "payout", "payout_1")["details"]["returned_amount"] == "100"
+
+
+def test_an_operator_decides_whose_return_it_is() -> None:
+    sent, came = payout(customer_id="customer_7"), returning(customer_id="customer_8")
+    books = one(sent, came, attribute(came, "customer_7"))
+    row = row_of(books, "payment", "payment_1")
+    assert (row["flags"], row["customer_id"]) == (
+        ["attributed_by_decision", "return"],
+        "customer_7",
+    )
+    assert books.issues(("payment", "payment_1")) == []
+    assert (books.balance(OF_7, "XSGD"), books.balance(OF_8, "XSGD")) == (0, 0)
+    books.report(attribute(came, None))
+    assert books.issues(("payment", "payment_1")) == ["return_customer_differs"]
+    assert books.balance(OF_8, "XSGD") == -100
+
+
+@pytest.mark.parametrize("ids", [["idem-9"], []])
+def test_a_return_of_nothing_that_is_known_is_an_exception(ids: list[str]) -> None:
+    books = one(payout(), returning(ids=ids, customer_id="customer_8"))
     assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_unmatched"]
-    assert books.balance("liabilities:customers:customer_8", "XSGD") == -100
+    assert row_of(books, "payment", "payment_1")["return_of"] == (ids[0] if ids else None)
+    assert books.issues(("payment", "payment_1")) == ["return_unmatched"]
+    assert books.balance(OF_8, "XSGD") == -100
 
 
 def test_a_return_matches_its_payout_when_that_arrives() -> None:
-    books = one(returning(customer_id="customer_8"))
+    books = one(returning())
+    assert books.balance(MERCHANT, "XSGD") == -100
     books.report(payout(customer_id="customer_7"))
     assert row_of(books, "payment", "payment_1")["flags"] == ["return"]
-    assert books.balance("liabilities:customers:customer_8", "XSGD") == 0
-    assert books.balance("liabilities:customers:customer_7", "XSGD") == 0
+    assert books.issues(("payment", "payment_1")) == []
+    assert (books.balance(MERCHANT, "XSGD"), books.balance(OF_7, "XSGD")) == (0, 0)
+
+
+def test_the_longest_id_that_is_known_wins_whichever_came_first() -> None:
+    facts = [
+        payout(resource_id="p1", idempotency_id="po", customer_id="customer_7"),
+        payout(resource_id="p2", idempotency_id="po 1", customer_id="customer_8"),
+        returning(ids=["po 1 x", "po 1", "po"]),
+    ]
+    for order in permutations(facts):
+        books = one(*order)
+        assert row_of(books, "payment", "payment_1")["return_of"] == "po 1"
+        assert (books.balance(OF_7, "XSGD"), books.balance(OF_8, "XSGD")) == (100, 0)
+        assert "returned" not in row_of(books, "payout", "p1")["flags"]
+        assert row_of(books, "payout", "p2")["details"]["return_count"] == 1
 
 
 @pytest.mark.parametrize(
@@ -69,30 +128,41 @@ def test_a_return_matches_its_payout_when_that_arrives() -> None:
 def test_a_return_of_another_amount_is_flagged(amount: str, flags: list[str]) -> None:
     books = one(payout(), returning(amount=Decimal(amount)))
     assert row_of(books, "payment", "payment_1")["flags"] == flags
-    assert books.balance("equity:merchant", "XSGD") == 100 - Decimal(amount)
+    assert books.balance(MERCHANT, "XSGD") == 100 - Decimal(amount)
 
 
 def test_a_return_in_another_wallets_currency_is_flagged() -> None:
     books = one(payout(), returning(currency="XUSD"))
     flags = row_of(books, "payment", "payment_1")["flags"]
     assert flags == ["return", "return_currency_differs"]
-    assert row_of(books, "payout", "payout_1")["details"]["returned_amount"] == "0"
+    sent = row_of(books, "payout", "payout_1")
+    assert sent["flags"] == ["return_currency_differs", "returned"]
+    assert sent["details"] == {"returned_amount": "0", "return_count": 1}
 
 
 def test_currencies_of_a_return_are_compared_as_wallets() -> None:
     terms = SourceTerms("straitsx", "straitsx", wallets={"payout.sgd": "XSGD"})
     books = stated(payout(currency="SGD"), returning(), terms=terms)
     assert row_of(books, "payment", "payment_1")["flags"] == ["return"]
-    assert books.balance("equity:merchant", "XSGD") == 0
+    assert books.balance(MERCHANT, "XSGD") == 0
 
 
-def test_a_return_of_two_payouts_is_ambiguous_and_its_own_owners() -> None:
-    twin = payout(resource_id="payout_2", customer_id="customer_9")
-    books = one(payout(customer_id="customer_7"), returning(), twin)
-    assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_ambiguous"]
-    assert books.balance("equity:merchant", "XSGD") == -100
-    for name in ("payout_1", "payout_2"):
-        assert row_of(books, "payout", name)["flags"] == ["return_ambiguous"]
+def test_a_return_of_several_payouts_is_ambiguous_and_its_own_owners() -> None:
+    sent = [payout(resource_id=f"payout_{n}", customer_id=f"customer_{n}") for n in range(4)]
+    for order in permutations([*sent[:3], returning()]):
+        books = one(*order, sent[3])
+        assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_ambiguous"]
+        assert books.issues(("payment", "payment_1")) == ["return_ambiguous"]
+        assert books.balance(MERCHANT, "XSGD") == -100
+        assert row_of(books, "payout", "payout_1")["flags"] == []
+
+
+def test_a_return_of_a_failed_payout_is_an_exception() -> None:
+    sent = money("payout", "failed", 1, resource_id="payout_1", idempotency_id="idem-1")
+    for order in permutations([sent, returning()]):
+        books = one(*order)
+        assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_of_failed"]
+        assert books.issues(("payment", "payment_1")) == ["return_of_failed"]
 
 
 def test_partial_returns_add_up_on_the_payout() -> None:
@@ -103,7 +173,8 @@ def test_partial_returns_add_up_on_the_payout() -> None:
     )
     sent = row_of(books, "payout", "payout_1")
     assert sent["flags"] == ["return_exceeds_payout", "returned"]
-    assert sent["details"] == {"returns": ["payment_1", "payment_2"], "returned_amount": "100.1"}
+    assert sent["details"] == {"returned_amount": "100.1", "return_count": 2}
+    assert books.issues(("payout", "payout_1")) == ["return_exceeds_payout"]
 
 
 def test_a_return_that_is_pending_or_refunded_returns_nothing() -> None:
@@ -111,20 +182,77 @@ def test_a_return_that_is_pending_or_refunded_returns_nothing() -> None:
     assert row_of(books, "payout", "payout_1")["flags"] == []
     books.report(returning(), returning("refunded"))
     assert row_of(books, "payout", "payout_1")["flags"] == []
-    assert books.balance("equity:merchant", "XSGD") == 100
+    assert books.balance(MERCHANT, "XSGD") == 100
 
 
-def test_only_payouts_and_payments_are_linked() -> None:
-    fact = money("user_withdrawal", "completed", idempotency_id="idem-1", resource_id="w")
-    books = one(fact, returning())
-    assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_unmatched"]
-    assert set(books.links) == {"payout:idem-1"}
+def many(amounts: Sequence[Decimal]) -> list[Fact]:
+    return [
+        returning(resource_id=f"payment_{n}", amount=amount) for n, amount in enumerate(amounts)
+    ]
 
 
-def test_a_payout_given_as_related_to_itself_is_no_twin() -> None:
-    states = {}
-    for position, fact in enumerate((payout(), returning()), 1):
-        states[fact.kind] = factset.fold(None, RecordedFact(fact, position, "e", at(0), at(0)))
-    related = [states["payment"], states["payout"], states["payment"]]
-    row = transactions.PROJECTION.view(states["payout"], related, SourceTerms("s", "p")).row
-    assert row["flags"] == ["returned"]
+@pytest.mark.parametrize("place", [0, 7, 17])
+def test_any_number_of_returns_is_the_owners_wherever_the_payout_comes(place: int) -> None:
+    returns = many([Decimal(n) for n in range(1, 18)])
+    returns.insert(place, payout(customer_id="customer_7", amount=Decimal(200)))
+    books = one(*returns)
+    assert books.balance(OF_7, "XSGD") == 200 - 153
+    assert books.balance(MERCHANT, "XSGD") == 0
+    sent = row_of(books, "payout", "payout_1")
+    assert sent["details"] == {"returned_amount": "153", "return_count": 17}
+
+
+def test_decoys_do_not_hide_a_return() -> None:
+    decoys = many([Decimal("0.01")] * 20)
+    real = returning(resource_id="zzz", amount=Decimal(5000))
+    books = one(*decoys, payout(customer_id="customer_7", amount=Decimal(5000)), real)
+    assert row_of(books, "payment", "zzz")["flags"] == ["return"]
+    sent = row_of(books, "payout", "payout_1")
+    assert sent["details"] == {"returned_amount": "5000.2", "return_count": 21}
+    assert books.balance(OF_7, "XSGD") == Decimal("-0.2")
+
+
+def test_what_came_back_is_journalled_as_it_changes() -> None:
+    books = one(returning(amount=Decimal(40)), payout(), returning("refunded", amount=Decimal(40)))
+    rows = [
+        (row[1], row[2], row[3], row[6], str(row[9]), row[10]) for row in books.tables["returns"]
+    ]
+    assert rows == [
+        ("payout", "payout_1", 2, "payment_1", "40", 1),
+        ("payout", "payout_1", 3, "payment_1", "-40", -1),
+    ]
+
+
+RULE = SourceTerms(
+    "straitsx", "straitsx", owner_of=OwnerRule("idempotency_id", "^cust-(.+)-[0-9]+$")
+)
+
+
+def test_a_rule_names_the_customer_of_a_payout_and_of_what_comes_back() -> None:
+    facts = [payout(idempotency_id="cust-customer_7-1"), returning(ids=["cust-customer_7-1"])]
+    for order in permutations(facts):
+        books = one(*order, terms=RULE)
+        sent = row_of(books, "payout", "payout_1")
+        assert sent["customer_id"] == "customer_7"
+        assert sent["flags"] == ["attributed_by_rule", "returned"]
+        assert books.balance(OF_7, "XSGD") == 0
+
+
+def test_who_is_named_goes_before_the_rule_and_a_decision_before_both() -> None:
+    sent = payout(idempotency_id="cust-customer_7-1", customer_id="customer_8")
+    books = one(sent, terms=RULE)
+    assert row_of(books, "payout", "payout_1")["customer_id"] == "customer_8"
+    books.report(attribute(sent, "customer_9"))
+    row = row_of(books, "payout", "payout_1")
+    assert (row["customer_id"], row["flags"]) == ("customer_9", ["attributed_by_decision"])
+    assert books.balance("liabilities:customers:customer_9", "XSGD") == 100
+    books.report(attribute(sent, None))
+    row = row_of(books, "payout", "payout_1")
+    assert (row["customer_id"], row["flags"]) == ("customer_8", ["attribution_undone"])
+
+
+def test_an_attribution_moves_what_came_back_too() -> None:
+    sent = payout()
+    books = one(*many([Decimal(1)] * 40), sent, attribute(sent, "customer_7"))
+    assert books.balance(OF_7, "XSGD") == 60
+    assert books.balance(MERCHANT, "XSGD") == 0

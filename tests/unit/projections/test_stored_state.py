@@ -1,7 +1,6 @@
-"""Law: what a stream's row keeps for the fold is spelled as the versions before spelled it.
+"""Law: what a stream's row keeps for the fold changes with intent only.
 
-Books of two versions are compared column by column, this one among them: a field with another name
-would keep new books from replacing the live ones.
+Every version of the program reads what its own fold kept: a change here folds every log again.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from ledger.errors import InvalidCallback
 from ledger.fold.views import _cause
 
 MONEY = [
-    "kind id facts materials details idempotency_ids unknown dropped keep decided_at",
-    "status material effective_at positions event_id details flags latest",
-    "amount currency fees customer_id terms",
+    "kind id facts materials details idempotency_ids unknown dropped keep decided_at "
+    "attributed_at attributed_to is_attributed",
+    "status material effective_at positions event_id details flags fees latest earlier",
+    "amount currency customer_id terms",
 ]
 TIMED = ["status updated_at position customer_id details unknown"]
 STORED = {

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from handlers import straitsx_payout
 from ledger.model import Decision, RecordedFact
 from projections import factset
 from tests.property.driver import Books, again, at, event_id, keep, money, one, stated
 
+PAYOUT = straitsx_payout.MONEY_KIND
 AVAILABLE = "assets:wallet:available"
 HELD = "assets:wallet:held"
 IN = ("payment", "user_deposit")
@@ -86,12 +88,23 @@ def test_a_restated_fact_keeps_its_earliest_time_and_its_latest_details() -> Non
         assert row["flags"] == []
 
 
-def test_facts_of_one_time_agree_on_details_by_event_id() -> None:
+def test_of_facts_of_one_time_the_later_in_the_log_gives_the_details() -> None:
     one_way = money("payment", "completed", 3, details={"note": "a"})
     other_way = money("payment", "completed", 3, details={"note": "b"})
-    last = max(one_way, other_way, key=event_id)
     for order in permutations([one_way, other_way]):
-        assert row_of(one(*order))["details"] == last.details
+        assert row_of(one(*order))["details"] == order[-1].details
+
+
+def test_details_prefer_a_value_before_none_and_a_real_hash_before_pending() -> None:
+    facts = [
+        money("chain_withdrawal", "completed", 1, details={"transaction_hash": "0xab", "a": "x"}),
+        money("chain_withdrawal", "completed", 2, details={"transaction_hash": "pending"}),
+        money("chain_withdrawal", "completed", 3, details={"transaction_hash": None, "a": None}),
+        money("chain_withdrawal", "completed", 0, details={"transaction_hash": "0xcd", "a": "y"}),
+    ]
+    for order in permutations(facts):
+        details = row_of(one(*order), "chain_withdrawal")["details"]
+        assert details == {"transaction_hash": "0xab", "a": "x"}
 
 
 def test_the_handlers_flags_of_the_deciding_fact_are_shown() -> None:
@@ -163,7 +176,7 @@ def test_a_conflict_lists_its_facts_in_log_order() -> None:
     books = one(first, second)
     assert row_of(books, "fx_payout")["conflict"] == {
         "reason": "terminals_disagree",
-        "fields": ["status", "customer_id"],
+        "fields": ["status"],
         "facts": [
             {
                 "position": 1,
@@ -198,7 +211,6 @@ def test_a_blockchain_deposit_both_completed_and_failed_is_only_announced() -> N
     [
         ({"amount": Decimal(101)}, "amount"),
         ({"currency": "SGD"}, "currency"),
-        ({"fees": Decimal(3)}, "fees"),
         ({"customer_id": "customer_7"}, "customer_id"),
         ({"terms": {"target_amount": "75", "target_currency": "USDC"}}, "target_amount"),
     ],
@@ -206,16 +218,70 @@ def test_a_blockchain_deposit_both_completed_and_failed_is_only_announced() -> N
 def test_other_material_is_a_conflict_and_the_first_fact_is_shown(
     change: dict[str, Any], field: str
 ) -> None:
-    first = money("swap", "pending", 1)
+    first = money("swap", "pending", 1, customer_id="customer_3")
     books = one(first, again(first, status="completed", **change))
     row = row_of(books, "swap")
     assert row["status"] == "conflict"
     assert row["conflict"]["reason"] == "material_differs"
     assert row["conflict"]["fields"] == [field]
     assert (row["amount"], row["currency"], row["fees"]) == (100, "XSGD", 2)
-    assert row["customer_id"] is None
+    assert row["customer_id"] == "customer_3"
     assert books.balances() == {f"{AVAILABLE} XSGD": "-102", f"{HELD} XSGD": "102"}
     assert books.issues(("swap", "contract_1")) == ["conflict"]
+
+
+def test_final_fees_that_differ_are_a_conflict() -> None:
+    first = money("payment", "completed", 1)
+    books = one(first, again(first, status="refunded", fees=Decimal(3)))
+    assert row_of(books)["conflict"]["fields"] == ["fees"]
+
+
+def test_what_a_fact_leaves_open_another_one_may_fill() -> None:
+    named = {"target_amount": "75.16", "target_currency": "USDC"}
+    facts = [
+        money("swap", "pending", 1, fees=None, terms={"target_currency": "USDC"}),
+        money("swap", "completed", 2, terms=named),
+        money("swap", "completed", 3, terms=named, customer_id="customer_7", fees=None),
+    ]
+    for order in permutations(facts):
+        books = one(*order)
+        row = row_of(books, "swap")
+        assert (row["status"], row["conflict"]) == ("completed", None)
+        assert (row["customer_id"], row["fees"], row["flags"]) == ("customer_7", 2, [])
+        assert row["effective_at"] == at(2)
+        assert books.balance("liabilities:customers:customer_7", "USDC") == Decimal("-75.16")
+        assert books.balance("equity:conversion", "USDC") == 0
+
+
+@pytest.mark.parametrize("kind", OUT)
+def test_the_fees_of_a_pending_transaction_are_provisional(kind: str) -> None:
+    facts = [
+        money(kind, "pending", 1, fees=Decimal(5)),
+        money(kind, "pending", 2, fees=Decimal(7)),
+        money(kind, "completed", 3, fees=Decimal(2)),
+    ]
+    for order in permutations(facts[:2]):
+        books = one(*order)
+        assert (row_of(books, kind)["fees"], row_of(books, kind)["flags"]) == (7, [])
+        assert books.balance(HELD, "XSGD") == 107
+    for order in permutations(facts):
+        books = one(*order)
+        row = row_of(books, kind)
+        assert (row["status"], row["fees"], row["flags"]) == ("completed", 2, ["fees_changed"])
+        assert books.balance(HELD, "XSGD") == 0
+
+
+def test_a_completion_is_dated_by_creation_only_where_no_callback_has_another_time() -> None:
+    by_creation = money("user_deposit", "completed", 1, flags=("dated_by_creation",))
+    row = row_of(one(by_creation), "user_deposit")
+    assert (row["effective_at"], row["flags"]) == (at(1), ["dated_by_creation"])
+    for order in permutations([by_creation, again(by_creation, effective_at=at(9), flags=())]):
+        row = row_of(one(*order), "user_deposit")
+        assert (row["effective_at"], row["flags"]) == (at(9), [])
+    named = again(by_creation, effective_at=at(9), flags=(), customer_id="customer_7")
+    for order in permutations([by_creation, named]):
+        row = row_of(one(*order), "user_deposit")
+        assert (row["effective_at"], row["flags"]) == (at(9), [])
 
 
 def test_a_contradicted_payment_is_only_announced() -> None:
@@ -355,6 +421,6 @@ def test_a_decision_may_name_any_telling_of_the_fact_it_keeps() -> None:
 
 def test_deciding_changes_a_copy_of_the_state() -> None:
     fact = money("payout", "completed")
-    state = factset.fold(None, RecordedFact(fact, 1, "e", at(0), at(0)))
+    state = factset.fold(PAYOUT, None, RecordedFact(fact, 1, "e", at(0), at(0)))
     decided = factset.decide(state, Decision("conflict", 1, 2))
     assert (state.keep, decided.keep) == (None, 1)

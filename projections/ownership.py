@@ -1,0 +1,210 @@
+"""Whose money a transaction is, and which transaction a return brings back.
+
+The customer of a transaction is the one that an operator attributed it to, else the one that the
+provider names, else the one that the rule of the source finds in an identifier. A payout that the
+bank sends back stays completed; its money returns as a new incoming transfer whose remarks contain
+`RTN` and an id of the payout (StraitsX docs, payout FAQ). A return that names no customer belongs
+to the customer of what it brings back; one that names another customer stays with that one, since
+remarks are a text of the sender.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Final
+
+from ledger.model import Issue, MoneyKind, Record, Related, Share, SourceTerms, plain, total
+from projections.factset import Case, FactSet, classify
+from projections.postings import ZERO, exact, wallet
+
+NAMED_BY_ID: Final = "idempotency_id"
+"""The field of an owner rule that is no detail of the facts."""
+
+
+class Owner(Record, frozen=True):
+    """The customer of a transaction; None: it is the merchant's. With flags that say why."""
+
+    customer_id: str | None
+    flags: tuple[str, ...] = ()
+
+
+class Outline(Record, frozen=True, array_like=True):
+    """What a return sees of the transaction that it names."""
+
+    kind: str
+    id: str
+    names: tuple[str, ...]
+    customer_id: str | None = None
+    currency: str | None = None
+    """The wallet's currency; None while no status is known."""
+    amount: Decimal = ZERO
+    is_failed: bool = False
+
+
+class Return(Record, frozen=True):
+    """What a return brings back, and whose money it is then."""
+
+    name: str | None
+    """The id that the remarks name: one that is known, else the shortest candidate."""
+    outline: Outline | None = None
+    """The one transaction that has that id."""
+    flags: tuple[str, ...] = ()
+    issues: tuple[Issue, ...] = ()
+
+    @property
+    def customer_id(self) -> str | None:
+        """The customer of the transaction that it brings back."""
+        return None if self.outline is None else self.outline.customer_id
+
+
+NO_RETURN: Final = Return(None)
+"""The remarks speak of no return."""
+
+
+class CameBack(Record, frozen=True):
+    """What others brought back of a transaction: what its row notes of it."""
+
+    details: dict[str, Any] = {}
+    flags: tuple[str, ...] = ()
+    issues: tuple[Issue, ...] = ()
+
+
+NOTHING_RECEIVED: Final = CameBack()
+
+
+def owner_of(kind: MoneyKind, state: FactSet, case: Case, terms: SourceTerms) -> Owner:
+    """Return whose money a transaction is."""
+    undone = ("attribution_undone",) if state.attributed_at and not state.is_attributed else ()
+    if state.is_attributed:
+        return Owner(state.attributed_to[-1], ("attributed_by_decision",))
+    if case.customer_id is not None or terms.owner_of is None or not kind.has_owner_rule:
+        return Owner(case.customer_id, undone)
+    customers = _owners_by_rule(state, terms.owner_of.field, terms.owner_of.match)
+    if not customers:
+        return Owner(None, undone)
+    if len(customers) > 1:
+        return Owner(None, ("owner_ambiguous", *undone))
+    return Owner(customers[0], ("attributed_by_rule", *undone))
+
+
+def _owners_by_rule(state: FactSet, name: str, match: str) -> list[str]:
+    """Return the customers that the rule finds in the identifiers of a transaction."""
+    texts: Sequence[Any] = state.idempotency_ids
+    if name != NAMED_BY_ID:
+        texts = [details.get(name) for details in state.details]
+    found = [_pattern(match).search(text) for text in texts if isinstance(text, str)]
+    return sorted({each[1] for each in found if each is not None and each[1]})
+
+
+@lru_cache(maxsize=64)
+def _pattern(match: str) -> re.Pattern[str]:
+    return re.compile(match)
+
+
+def names(state: FactSet) -> tuple[str, ...]:
+    """Return the ids that a return may name a transaction by."""
+    return tuple(sorted({*state.idempotency_ids, state.id}))
+
+
+def outline(kind: MoneyKind, state: FactSet, terms: SourceTerms) -> Outline:
+    """Return what a return sees of a transaction that it names."""
+    case = classify(kind, state)
+    if case is None:
+        return Outline(kind.name, state.id, names(state))
+    owner = owner_of(kind, state, case, terms)
+    return Outline(
+        kind.name, state.id, names(state), owner.customer_id,
+        wallet(kind.name, case.currency, terms), case.amount, case.status == "failed",
+    )  # fmt: skip
+
+
+def mentions(state: FactSet) -> tuple[str, ...]:
+    """Return the ids that the remarks of a transaction may name, longest first."""
+    return tuple(_candidates(state) or ())
+
+
+def _candidates(state: FactSet) -> list[str] | None:
+    """Return what the remarks may name, longest first; None when they speak of no return."""
+    given = [each for details in state.details if (each := details.get("returned_ids")) is not None]
+    if not given:
+        return None
+    ids = {name for each in given if isinstance(each, list) for name in each}
+    return sorted(ids, key=lambda name: (-len(name), name))
+
+
+def resolve(state: FactSet, case: Case, owner: Owner, currency: str, related: Related) -> Return:
+    """Find what a transaction brings back: the longest of the named ids that is known."""
+    candidates = _candidates(state)
+    if candidates is None:
+        return NO_RETURN
+    for name in candidates:
+        known = [each for each in related.mentioned.get(name, ()) if name in each.names]
+        if len(known) > 1:
+            detail = f"several outgoing transactions have the id {name}; decide whose money it is"
+            issue = Issue("return_ambiguous", detail)
+            return Return(name, None, ("return", "return_ambiguous"), (issue,))
+        if known:
+            return _of_one(state, case, owner, currency, name, known[0])
+    detail = "the remarks speak of a return, but name no outgoing transaction that is known"
+    issue = Issue("return_unmatched", detail)
+    shortest = candidates[-1] if candidates else None
+    return Return(shortest, None, ("return", "return_unmatched"), (issue,))
+
+
+def _of_one(
+    state: FactSet, case: Case, owner: Owner, currency: str, name: str, outline: Outline
+) -> Return:
+    flags, issues = ["return"], []
+    if outline.currency not in (None, currency):
+        flags.append("return_currency_differs")
+    elif outline.currency is not None and case.amount != outline.amount:
+        flags.append("partial_return" if case.amount < outline.amount else "return_exceeds_payout")
+    if outline.is_failed:
+        detail = f"it brings back the {outline.kind} {outline.id}, which failed"
+        issues.append(Issue("return_of_failed", detail))
+    if not state.is_attributed and owner.customer_id not in (None, outline.customer_id):
+        detail = (
+            f"it names another customer than the {outline.kind} {outline.id}, which it brings "
+            "back; attribute it to the customer whose money it is"
+        )
+        issues.append(Issue("return_customer_differs", detail))
+    flags += [issue.reason for issue in issues]
+    return Return(name, outline, tuple(flags), tuple(issues))
+
+
+def shares(case: Case, currency: str, returned: Return) -> tuple[Share, ...]:
+    """Return what a return counts towards what it brings back: its amount, while it is ours."""
+    outline, times = returned.outline, case.times
+    if outline is None or case.status not in ("completed", "refunded") or "completed" not in times:
+        return ()
+    kind, id_, amount = outline.kind, outline.id, case.amount
+    came = Share(kind, id_, times["completed"], currency, amount, 1)
+    if case.status == "completed":
+        return (came,)
+    return (came, Share(kind, id_, times["refunded"], currency, amount.copy_negate(), -1))
+
+
+def came_back(case: Case, currency: str, related: Related) -> CameBack:
+    """Return what to note of a transaction of which returns brought something back."""
+    received = [each for each in related.received if each.count > 0]
+    if not received:
+        return NOTHING_RECEIVED
+    amount = exact(total(*(each.amount for each in received if each.currency == currency)))
+    flags, issues = ["returned"], []
+    if any(each.currency != currency for each in received):
+        flags.append("return_currency_differs")
+    if amount > case.amount:
+        flags.append("return_exceeds_payout")
+        detail = f"{plain(amount)} came back of {plain(case.amount)} {currency}"
+        issues.append(Issue("return_exceeds_payout", detail))
+    details = {
+        "returned_amount": plain(amount),
+        "return_count": sum(each.count for each in received),
+    }
+    return CameBack(details, tuple(flags), tuple(issues))
+
+
+PROJECTIONS = ()
