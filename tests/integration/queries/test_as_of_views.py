@@ -51,12 +51,12 @@ def virtual_account(rng: Random, id_: int, day: int) -> SimulatedCallback:
 
 
 def limits(rng: Random, id_: int, _: int) -> SimulatedCallback:
-    """Report limits."""
+    """Report limits: several customers have some of the same id."""
     period = rng.choice(["Annual", "Daily"])
     total = rng.randrange(1_000, 9_000)
     return callback("cpTxnLimitsUpdated", {"data": {
         "id": f"limit_{id_}", "type": "transactionLimits", "attributes": {
-            "customerProfileId": CUSTOMERS[id_ - 1],
+            "customerProfileId": rng.choice([*CUSTOMERS, None]),
             f"total{period}PaymentLimit": total,
             f"available{period}PaymentLimit": total - rng.randrange(1_000),
             "transactionSizeLimit": rng.choice([None, 5]),
@@ -68,7 +68,7 @@ def limits_request(rng: Random, id_: int, day: int) -> SimulatedCallback:
     return callback("cpTxnLimitsUpdateRequestStatusUpdated", {"data": {
         "id": f"limit_request_{id_}", "type": "transactionLimitsUpdateRequest", "attributes": {
             "status": rng.choice(["pending", "approved", "rejected"]),
-            "customerProfileId": CUSTOMERS[id_ - 1],
+            "customerProfileId": rng.choice([*CUSTOMERS, None]),
             "createdAt": "2026-01-01T00:00:00Z", "updatedAt": f"2026-01-{day:02}T00:00:00Z",
     }}})  # fmt: skip
 

@@ -291,6 +291,21 @@ async def test_views_are_listed_with_the_filters_that_go_together(fake: Fake) ->
     assert "kind, id (with kind)" in done.out
 
 
+async def test_rows_of_a_view_are_asked_for_as_of_an_earlier_state(fake: Fake) -> None:
+    fake.answers["/v1/views/x"] = {"rows": [], "next": None, "position": {}}
+    options = ("--position", "straitsx:3", "--effective-at", "2026-01-01T00:00:00Z")
+    done = await ledger("views", "x", "--filter", "status=sent", *options, "--url", fake.url)
+    assert done.code == 0
+    assert fake.asked[0][2] == {
+        "status": "sent",
+        "effective_at": "2026-01-01T00:00:00Z",
+        "position": "straitsx:3",
+    }
+    for option, value in (("position", "3"), ("recorded-at", "2026-01-01T00:00:00Z")):
+        wrong = await ledger("views", "x", "--filter", f"{option.replace('-', '_')}={value}")
+        assert (wrong.code, f"use --{option} {value} instead" in wrong.err) == (2, True)
+
+
 async def test_one_thing_is_asked_for_by_source_and_quoted_id(fake: Fake) -> None:
     fake.answers["/v1/transactions/straitsx/a/b"] = PAYOUT
     done = await ledger("transactions", "straitsx", "a/b", "--url", fake.url)
