@@ -36,6 +36,9 @@ CONTENT_TYPES: Final[Mapping[str, str]] = {
 CHUNK_BYTES: Final = 256 * 1024
 """How much is sent at once; so much of a file is there before its first byte is sent."""
 
+ROWS_MAX: Final = 500
+"""Rows that are read at once: short statements, so that other requests are answered in between."""
+
 STALLED_SECONDS_MAX: Final = 30.0
 """How long a client may leave unread what was sent."""
 
@@ -98,7 +101,8 @@ class ExportEndpoint:
             await response.prepare(request)
             return
         encoder = await make_encoder(format_, self.exported)
-        await send(request, response, TableExport(self.exported, then, query, encoder).chunks())
+        table = TableExport(self.exported, then, query, encoder, ROWS_MAX)
+        await send(request, response, table.chunks())
 
     def _headers(self, then: Snapshot, format_: str) -> dict[str, str]:
         as_of = None if isinstance(then.as_of, UnsetType) else then.as_of
