@@ -1,6 +1,7 @@
 """StraitsX payouts: bank transfers out, on behalf of the merchant's customers or its own.
 
-Statuses: StraitsX docs, transaction status. Shape: straitsx-callback-samples, payouts.
+Statuses: StraitsX docs, transaction status. Shape: straitsx-callback-samples, payouts; the same
+fields URL-encoded: StraitsX docs, regular payout.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ STATUSES: Final = frozenset({"pending", "completed", "failed"})
 
 _OWN_TYPES: Final = frozenset({"Withdrawal on behalf", "swiftTransaction"})
 _SHARED_TYPES: Final = frozenset({"paynowTransaction", "bankTransferTransaction"})
-_NOTES: Final = ("failure_reason", "arrival", "express", "charge_option", "external_reference")
+_NOTES: Final = (
+    "failure_reason", "arrival", "express", "charge_option", "external_reference",
+    "payout_invoice_id",
+)  # fmt: skip
 
 
 def matches(payload: Payload) -> bool:

@@ -30,7 +30,7 @@ from ledger.model import (
     shown,
 )
 from ledger.signatures.schemes import SCHEMES
-from ledger.strict_json import parse
+from ledger.strict_form import parse_body
 
 UNREADABLE: Final = "unreadable"
 BY_URL: Final = "by_url"
@@ -93,14 +93,19 @@ class Registry:
 
         What a handler fails to read, or returns wrongly, has the reason `handler_failed`.
         """
+        unreadable = Envelope(UNREADABLE, "", UNREADABLE)
         try:
-            payload = Payload(parse(body), path_event)
+            fields = parse_body(body)
         except MalformedBody as error:
-            return ParsedCallback(Envelope(UNREADABLE, "", UNREADABLE), UNREADABLE, str(error))
+            return ParsedCallback(unreadable, UNREADABLE, str(error))
         except InvalidCallback as error:
-            return ParsedCallback(Envelope(UNREADABLE, "", UNREADABLE), UNREADABLE, error.detail)
+            return ParsedCallback(unreadable, error.reason, error.detail)
         try:
-            return self._parsed(provider, payload)
+            payload = Payload(fields, path_event)
+        except InvalidCallback as error:
+            return ParsedCallback(unreadable, UNREADABLE, error.detail)
+        try:
+            return self._parsed(provider, payload, body)
         except InvalidCallback as error:
             return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), error.reason, error.detail)
         except WrongEnvelope as error:
@@ -109,8 +114,8 @@ class Registry:
             detail = f"reading the envelope raised {type(error).__name__}"
         return ParsedCallback(Envelope(UNKNOWN, "", UNKNOWN), "handler_failed", detail)
 
-    def _parsed(self, provider: str, payload: Payload) -> ParsedCallback:
-        handler = self.dispatch.handler(provider, payload)
+    def _parsed(self, provider: str, payload: Payload, body: bytes) -> ParsedCallback:
+        handler = self.dispatch.handler_of(provider, payload, body)
         envelope = handler.envelope(payload)
         _check_envelope(handler, envelope)
         is_by_url = self.dispatch.depends_on_url(provider, payload)

@@ -10,7 +10,7 @@ from typing import Any
 import handlers
 from ledger import registry
 from ledger.model import Handler, Payload, SourceTerms
-from ledger.strict_json import parse
+from ledger.strict_form import parse_body
 
 ROOT = Path(handlers.__file__).parent / "samples"
 MALFORMED = frozenset(
@@ -36,12 +36,12 @@ def readable(provider: str) -> list[str]:
 
 def body(name: str) -> bytes:
     """Return a sample's bytes; ".json" may be left out."""
-    return (ROOT / (name if name.endswith(".json") else name + ".json")).read_bytes()
+    return (ROOT / (name if name.endswith((".json", ".form")) else name + ".json")).read_bytes()
 
 
 def payload(name: str, path_event: str | None = None, /, **changes: Any) -> Payload:
     """Return a sample as a payload, its fields changed; ABSENT takes one away."""
-    root = copy.deepcopy(parse(body(name)))
+    root = copy.deepcopy(parse_body(body(name)))
     apply(Payload(root).fields, changes)
     return Payload(root, path_event)
 

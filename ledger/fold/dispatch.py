@@ -8,7 +8,7 @@ from typing import Final
 
 from ledger.callback_errors import InvalidCallback, MalformedBody
 from ledger.model import Fact, Handler, Payload, SourceTerms, shown
-from ledger.strict_json import parse
+from ledger.strict_form import ADVICE, UNSUPPORTED_ENCODING, is_form, parse_body
 
 UNKNOWN: Final = "unknown"
 EVENT_MISMATCH: Final = "event_mismatch"
@@ -44,15 +44,31 @@ class Dispatch:
 
         Raises MalformedBody, or InvalidCallback with the reason to list.
         """
-        payload = Payload(parse(body), path)
+        payload = Payload(parse_body(body), path)
         if origin == "operator":
             return self._operator(payload).translate(payload, terms)
-        return self.handler(terms.provider, payload).translate(payload, terms)
+        return self.handler_of(terms.provider, payload, body).translate(payload, terms)
 
     def _operator(self, payload: Payload) -> Handler:
         """Return the handler of an operator's decision: by its type, or the one without types."""
         typed = self.typed.get((OPERATOR, payload.type or ""))
         return typed or next(each for each in self.handlers[OPERATOR] if not each.types)
+
+    def handler_of(self, provider: str, payload: Payload, body: bytes) -> Handler:
+        """Choose the handler of a payload that was read from `body`, as `handler`.
+
+        Raises InvalidCallback `unsupported_encoding` for a form that names no documented type.
+        """
+        if not is_form(body):
+            return self.handler(provider, payload)
+        if payload.type is None:
+            raise InvalidCallback(UNSUPPORTED_ENCODING, ADVICE)
+        try:
+            return self.handler(provider, payload)
+        except InvalidCallback as error:
+            if error.reason == UNKNOWN:
+                raise InvalidCallback(UNSUPPORTED_ENCODING, ADVICE) from error
+            raise
 
     def handler(self, provider: str, payload: Payload) -> Handler:
         """Choose the handler by the URL's event name and the body; they must not disagree.
@@ -95,7 +111,7 @@ class Dispatch:
     def body_depends_on_url(self, provider: str, body: bytes) -> bool:
         """Return whether the event name in the URL may decide what a readable body is."""
         try:
-            return self.depends_on_url(provider, Payload(parse(body)))
+            return self.depends_on_url(provider, Payload(parse_body(body)))
         except (MalformedBody, InvalidCallback):
             return False
 

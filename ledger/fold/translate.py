@@ -11,6 +11,7 @@ from ledger.callback_errors import InvalidCallback, MalformedBody
 from ledger.fold.change import TranslatedEvent, in_time
 from ledger.fold.dispatch import EVENT_MISMATCH, Dispatch
 from ledger.model import Fact, Issue, SourceTerms, changed
+from ledger.strict_form import UNSUPPORTED_ENCODING, is_form
 
 OnFailure: TypeAlias = Callable[[str, int, Exception], None]
 """(source, position, what the handler raised): called for a bug in a handler, to be logged"""
@@ -48,7 +49,7 @@ def translate(
     (position, event_id, kind, resource_id, status, path_event, origin, reason, detail, body,
      received_at, recorded_at) = _columns(row)  # fmt: skip
     fact = issue = None
-    if reason == "unsupported_encoding" or (
+    if (reason == UNSUPPORTED_ENCODING and not is_form(body)) or (
         # These bytes were posted under another event name before, which says what they are.
         reason == EVENT_MISMATCH and dispatch.body_depends_on_url(terms.provider, body)
     ):

@@ -39,17 +39,16 @@ from ledger.registry import UNREADABLE, ParsedCallback, Registry
 from ledger.runtime import addresses
 from ledger.runtime.metrics import RequestCounters
 from ledger.signatures.scheme import HEADER_CHARS_MAX, Proof, Scheme
+from ledger.strict_form import ADVICE, UNSUPPORTED_ENCODING, is_form
 
 LOGGER = structlog.get_logger(__name__)
 
 FORWARDED_FOR: Final = "X-Forwarded-For"
 FORM: Final = "application/x-www-form-urlencoded"
 UNSUPPORTED: Final = ParsedCallback(
-    Envelope(UNREADABLE, "", UNREADABLE),
-    "unsupported_encoding",
-    "the account sends query strings: choose JSON as its callback format",
+    Envelope(UNREADABLE, "", UNREADABLE), UNSUPPORTED_ENCODING, ADVICE
 )
-"""A form or a query string is stored as it came; no document says how it nests."""
+"""A form or a query string that is not flat is stored as it came; no document says how it nests."""
 OBJECT: Final = re.compile(rb"[ \t\r\n]*\{")
 """How a JSON object begins, and no form: who posts by hand easily forgets the type."""
 
@@ -205,7 +204,11 @@ class Receiver:
         reason = scheme.refusal(proof, body, now)
         if reason is not None:
             raise Refusal(401, reason, "not authenticated")
-        if callback is None and (is_query or _is_form(incoming.headers, body)):
+        if (
+            callback is None
+            and not is_form(body)
+            and (is_query or _names_form(incoming.headers, body))
+        ):
             callback = UNSUPPORTED
         if callback is None:
             callback = self.registry.read(source.provider, incoming.path_event, body)
@@ -305,7 +308,7 @@ def _check_codings(headers: Headers) -> None:
         raise Refusal(501, "transfer_encoding", "send the body uncompressed, at most chunked")
 
 
-def _is_form(headers: Headers, body: bytes) -> bool:
+def _names_form(headers: Headers, body: bytes) -> bool:
     content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return content_type == FORM and not OBJECT.match(body)
 

@@ -265,6 +265,22 @@ async def test_a_form_is_quarantined_with_advice(caller: Caller) -> None:
     assert "choose JSON" in reply.json["detail"]
 
 
+async def test_a_payout_in_a_flat_form_is_read_like_json(caller: Caller) -> None:
+    body = samples.body("more/straitsx/payout-completed.form")
+    headers = {"Xfers-Signature": sign(OLD, body)}
+    for content_type in ("application/x-www-form-urlencoded", "text/plain"):
+        reply = await caller.post(
+            "straitsx", body, headers=headers | {"Content-Type": content_type}
+        )
+        assert reply.status == 200
+    assert reply.json["status"] == "duplicate"
+    at = f"straitsx:{reply.json['position']}"
+    found = await caller.ask("/v1/transactions", idempotency_id="payout-form-0001", at_least=at)
+    (row,) = found["transactions"]
+    assert (row["kind"], row["status"], row["amount"]) == ("payout", "completed", "40.5")
+    assert "dated_by_creation" in row["flags"]
+
+
 async def test_an_object_is_json_whatever_type_was_reported(caller: Caller) -> None:
     body = encode(payment(6))
     headers = {

@@ -258,11 +258,53 @@ def test_a_payout_states_amount_fees_and_what_became_of_it() -> None:
             "express": None,
             "charge_option": "OUR",
             "external_reference": "payout-ext-ref-789",
+            "payout_invoice_id": "payout-usd-unique-key-789",
         },
     )
     domestic = fact(PAYOUT, "straitsx/07-payout-sgd")
     assert (domestic.amount, domestic.currency) == (Decimal(500), "SGD")
     assert domestic.details["express"] == "FAST"
+
+
+def test_a_payout_is_read_from_a_form() -> None:
+    assert fact(PAYOUT, "more/straitsx/payout-completed.form") == Fact(
+        kind="payout",
+        resource_id="contract_1a0f4e6b8c2d43e5a7b9c1d3e5f71001",
+        status="completed",
+        effective_at=utc("2026-03-12T01:30:48.420"),
+        idempotency_id="payout-form-0001",
+        amount=Decimal("40.5"),
+        currency="XSGD",
+        fees=Decimal("0.5"),
+        details={
+            "failure_reason": None,
+            "arrival": "12 Mar 2026 -  9:30 AM",
+            "express": "FAST",
+            "charge_option": None,
+            "external_reference": None,
+            "payout_invoice_id": "payout-form-0001",
+        },
+        flags=("dated_by_creation",),
+    )
+    assert fact(PAYOUT, "more/straitsx/payout-usd-completed.form") == Fact(
+        kind="payout",
+        resource_id="contract_1a0f4e6b8c2d43e5a7b9c1d3e5f71002",
+        status="completed",
+        effective_at=utc("2026-03-11T09:57:42.487"),
+        idempotency_id="payout-form-0002",
+        amount=Decimal(50),
+        currency="USDC",
+        fees=Decimal("0.5"),
+        details={
+            "failure_reason": None,
+            "arrival": "11 Mar 2026 -  5:57 PM",
+            "express": "FAST",
+            "charge_option": None,
+            "external_reference": "order 77/A",
+            "payout_invoice_id": "payout-form-0002",
+        },
+        flags=("dated_by_creation",),
+    )
 
 
 def test_a_failed_payout_states_why() -> None:
