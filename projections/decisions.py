@@ -54,7 +54,10 @@ PROJECTION = Projection(
         },
         key=("source", "kind", "id", "position"),
         hashed=True,
-        indexes=("hashtextextended(customer_id, 0), source WHERE customer_id IS NOT NULL",),
+        indexes=(
+            "hashtextextended(customer_id, 0), source WHERE customer_id IS NOT NULL",
+            "source, customer_id WHERE customer_id IS NOT NULL",
+        ),
         is_listed=False,
     ),
     rows=rows,

@@ -64,6 +64,7 @@ TRANSACTIONS: Final = Table(
         "hashtextextended(customer_id, 0), source, first_position WHERE customer_id IS NOT NULL",
         "hashtextextended(customer_id, 0), source, position, first_position"
         " WHERE customer_id IS NOT NULL",
+        "source, customer_id WHERE customer_id IS NOT NULL",
         "hashtextextended(kind || coalesce(customer_id, ''), 0), effective_at",
         "hashtextextended(idempotency_id, 0), source WHERE idempotency_id IS NOT NULL",
         "hashtextextended(customer_id, 0),"

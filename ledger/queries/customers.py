@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ledger import registry
 from ledger.errors import NotFound
+from ledger.eventlog.sources import load_terms
+from ledger.queries.money import balances_of
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
+    Balance,
     BankAccount,
     BankAccounts,
     Customer,
@@ -39,6 +43,41 @@ SELECT source, kind, id, verification_status, updated_at, rejection, details,
         AND hashtextextended(verification_status, 0) = hashtextextended($6, 0))
  ORDER BY kind, id LIMIT $2
 """
+
+
+def paying(after: str) -> str:
+    """Write the recursion `paying`: customers that transactions name, with ids after a term.
+
+    Each step finds the next one in the index, however many transactions name it.
+    """
+    return f"""
+WITH RECURSIVE paying AS (
+       (SELECT customer_id AS id FROM transactions
+         WHERE source = $1 AND customer_id > {after} ORDER BY customer_id LIMIT 1)
+        UNION ALL
+       SELECT n.id FROM paying AS p
+        CROSS JOIN LATERAL (
+              SELECT customer_id AS id FROM transactions
+               WHERE source = $1 AND customer_id > p.id ORDER BY customer_id LIMIT 1) AS n)
+"""  # noqa: S608 - made of the callers' constants
+
+
+# Those with callbacks of their own and those that only money names, in one order.
+SELECT_KNOWN: Final = f"""
+{paying("coalesce($4::text, '')")}
+SELECT $1 AS source, 'customer' AS kind, k.id, c.verification_status, c.updated_at, c.rejection,
+       c.details, c.details ->> 'registration_type' AS registration_type,
+       c.details ->> 'country' AS country
+  FROM ((SELECT id FROM customers
+          WHERE source = $1 AND kind = 'customer'
+            AND ($3::text IS NULL OR (kind, id) > ($3, $4)) ORDER BY kind, id LIMIT $2)
+         UNION
+        (SELECT id FROM paying LIMIT $2)) AS k
+  LEFT JOIN LATERAL (
+       SELECT * FROM customers AS o
+        WHERE o.source = $1 AND o.kind = 'customer' AND o.id = k.id OFFSET 0) AS c ON true
+ ORDER BY k.id LIMIT $2
+"""  # noqa: S608 - made of the constants above
 SELECT_BANK_ACCOUNTS: Final = """
 SELECT source, kind, id, customer_id, verification_status, disabled, updated_at, details
   FROM bank_accounts
@@ -174,6 +213,7 @@ SELECT EXISTS (SELECT FROM transactions
 """
 
 _BY_ID: Final = {"kind": str, "id": str}
+KNOWN: Final = Listing(SELECT_KNOWN, _BY_ID)
 CUSTOMERS: Final = Listing(SELECT_CUSTOMERS, _BY_ID)
 BANK_ACCOUNTS: Final = Listing(SELECT_BANK_ACCOUNTS, _BY_ID)
 VIRTUAL_ACCOUNTS: Final = Listing(SELECT_VIRTUAL_ACCOUNTS, _BY_ID)
@@ -189,9 +229,12 @@ LISTED_MAX: Final = 100
 
 
 async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
-    """Read customers and their verification."""
+    """Read customers and their verification; without a filter, also those only money names."""
     status = params.text("verification_status")
-    rows, following = await CUSTOMERS.page(snapshot, params, None, status)
+    if status is None:
+        rows, following = await KNOWN.page(snapshot, params)
+    else:
+        rows, following = await CUSTOMERS.page(snapshot, params, None, status)
     listed: list[Customer] = []
     for (source,), group in group_rows(rows, "source").items():
         belongings = await _belongings(snapshot, source, [row["id"] for row in group])
@@ -251,7 +294,7 @@ async def rfi(snapshot: Snapshot, params: QueryParams) -> Rfis:
 
 
 async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
-    """Read one customer with everything that names it.
+    """Read one customer with everything that names it, and its balances.
 
     A customer that only other callbacks name has no verification status. Raises NotFound when
     none does.
@@ -263,14 +306,52 @@ async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
         has_any = await snapshot.row(HAS_TRANSACTIONS, source, id_)
         if has_any is None or not has_any["it"]:
             raise NotFound(f"source {source} knows no customer {id_!r}")
-    if row is None:
-        row = dict.fromkeys(_KNOWN) | {"source": source, "id": id_}
-        return from_row(CustomerDetail, row, **belongings, history=[], position=snapshot.position)
-    stream = (row["kind"], id_)
+    stream = (CUSTOMER, id_)
     history = (await histories(snapshot, source, [stream])).get(stream, [])
-    return from_row(CustomerDetail, row, **belongings, history=history, position=snapshot.position)
+    belongings |= cut_balances(
+        await balances_of(snapshot, source, id_, LISTED_MAX + 1), belongings["cut"]
+    )
+    return from_row(
+        CustomerDetail,
+        row or unverified(source, id_),
+        **belongings,
+        history=history,
+        notes=await notes(snapshot, source),
+        position=snapshot.position,
+    )
 
 
+CUSTOMER: Final = "customer"
+
+
+def cut_balances(balances: list[Balance], cut: list[str]) -> dict[str, Any]:
+    """Return the fields of an answer that hold a customer's balances, cut to LISTED_MAX."""
+    more = ["balances"] if len(balances) > LISTED_MAX else []
+    return {"balances": balances[:LISTED_MAX], "cut": [*cut, *more]}
+
+
+def unverified(source: str, id_: str) -> dict[str, Any]:
+    """Return the row of a customer without callbacks of its own."""
+    return dict.fromkeys(_KNOWN) | {"source": source, "kind": CUSTOMER, "id": id_}
+
+
+async def notes(snapshot: Snapshot, source: str) -> list[str]:
+    """Return what a customer's figures leave out, by the terms of its source."""
+    terms = next((t for t in await load_terms(snapshot.connection) if t.source == source), None)
+    if terms is None or terms.owner_of is not None:
+        return []
+    handled = {handler.kind for handler in registry.load().handlers.get(terms.provider, ())}
+    return [UNATTRIBUTED.format(source=source)] if handled & OWNED_BY_RULE else []
+
+
+OWNED_BY_RULE: Final = frozenset({"payout", "fx_payout"})
+"""Kinds whose callbacks name no customer."""
+
+UNATTRIBUTED: Final = (
+    "payouts of {source} name no customer and are not attributed to any by a rule, so this "
+    "customer's balance only grows: declare owner_of for {source} in the settings, or attribute "
+    "each payout with POST /v1/transactions/{source}/<id>/attribute (ledger transactions attribute)"
+)
 _KNOWN: Final = (
     "verification_status", "updated_at", "rejection", "registration_type", "country", "details",
 )  # fmt: skip

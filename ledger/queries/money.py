@@ -148,20 +148,28 @@ async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
         params.texts("currency"),
         params.text("customer_id"),
     )
-    listed = []
-    for row in rows:
-        side = normal_side(row["account"])
-        balance = row["debits"] - row["credits"]
-        listed.append(
-            from_row(
-                Balance,
-                row,
-                balance=plain(balance if side == "debit" else -balance),
-                normal=side,
-            )
-        )
     return Balances(
-        balances=listed, next=following, position=snapshot.position, parked=snapshot.parked
+        balances=[_balance(row) for row in rows],
+        next=following,
+        position=snapshot.position,
+        parked=snapshot.parked,
+    )
+
+
+async def balances_of(
+    snapshot: Snapshot, source: str, customer_id: str, count: int
+) -> list[Balance]:
+    """Read the first balances of a customer's own accounts, by account and currency."""
+    of_customer = (None, None, None, customer_id)
+    rows = await snapshot.rows(SELECT_BALANCES, source, count, None, None, *of_customer)
+    return [_balance(row) for row in rows]
+
+
+def _balance(row: DatabaseRow) -> Balance:
+    side = normal_side(row["account"])
+    balance = row["debits"] - row["credits"]
+    return from_row(
+        Balance, row, balance=plain(balance if side == "debit" else -balance), normal=side
     )
 
 

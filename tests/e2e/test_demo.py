@@ -37,7 +37,7 @@ async def test_the_demo_finishes_balances_and_leaves_nothing(tmp_path: Path) -> 
         total = Decimal(wallet["available"]) + Decimal(wallet["held"])
         assert Decimal(wallet["total"]) == total
     assert {row["verification_status"] for row in shown["customers"]["customers"]} == {
-        "verified", "rejected",
+        "verified", "rejected", None,
     }  # fmt: skip
     reasons = {row["reason"] for row in shown["exceptions"]["exceptions"]}
     assert reasons == {

@@ -10,8 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ledger.errors import NotFound
+from ledger.queries.as_of.money import balances_of
 from ledger.queries.as_of.snapshot import STREAMS_AT_ONCE, histories_then, page, rows_then
-from ledger.queries.customers import LISTED_MAX, paid_through
+from ledger.queries.customers import (
+    LISTED_MAX,
+    cut_balances,
+    notes,
+    paid_through,
+    paying,
+    unverified,
+)
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
     BankAccount,
@@ -32,6 +40,29 @@ SELECT kind, id FROM customers
  WHERE source = $1 AND ($3::text IS NULL OR (kind, id) > ($3, $4::text)) AND first_position <= $5
    AND ($6::text IS NULL OR kind = 'customer' AND id = $6)
  ORDER BY kind, id LIMIT $2
+"""
+# Who is listed: customers with callbacks of their own, those that money names now, and those whom
+# an operator ever named. What they were then is looked at one by one.
+SELECT_KNOWN_THEN: Final = f"""
+{paying("coalesce($4::text, '')")}
+SELECT 'customer' AS kind, id
+  FROM ((SELECT id FROM customers
+          WHERE source = $1 AND kind = 'customer' AND first_position <= $5
+            AND ($3::text IS NULL OR (kind, id) > ($3, $4)) ORDER BY kind, id LIMIT $2)
+         UNION
+        (SELECT id FROM paying LIMIT $2)
+         UNION
+        (SELECT DISTINCT customer_id FROM decisions
+          WHERE source = $1 AND customer_id > coalesce($4, '') AND position <= $5
+          ORDER BY customer_id LIMIT $2)) AS k
+ ORDER BY id LIMIT $2
+"""  # noqa: S608 - made of the constants above
+# $3 customer, $4 rows: transactions that name it now.
+SELECT_PAYING_THEN: Final = """
+SELECT kind, id FROM transactions
+ WHERE source = $1 AND first_position <= $2 AND customer_id = $3
+   AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
+ ORDER BY first_position LIMIT $4
 """
 # $1 source, $2 position, $3 customer, $4 rows
 SELECT_LIMITS_THEN: Final = """
@@ -107,18 +138,31 @@ CANDIDATES_MAX: Final = 1_000
 
 
 async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
-    """Read customers and their verification as they were."""
+    """Read customers and their verification as they were; without a filter, also those only money
+    named.
+    """
     status = params.text("verification_status")
 
     async def candidates(source: str, count: int, start: Sequence[Any]) -> Sequence[DatabaseRow]:
         place = snapshot.places[source].books
+        if status is None:
+            return await snapshot.rows(SELECT_KNOWN_THEN, source, count, *start, place)
         return await snapshot.rows(SELECT_CUSTOMERS_THEN, source, count, *start, place, None)
 
     async def evaluate(source: str, keys: Sequence[DatabaseRow]) -> Sequence[DatabaseRow | None]:
         made = await rows_then(snapshot, source, _keys(keys))
+        if status is not None:
+            return [
+                row if row is not None and status == row["verification_status"] else None
+                for row in made
+            ]
         return [
-            row if row is not None and status in (None, row["verification_status"]) else None
-            for row in made
+            row
+            if row is not None
+            else unverified(source, key["id"])
+            if await _was_named(snapshot, source, key["id"])
+            else None
+            for key, row in zip(keys, made, strict=True)
         ]
 
     rows, following = await page(snapshot, params, {"kind": str, "id": str}, candidates, evaluate)
@@ -131,6 +175,19 @@ async def customers(snapshot: Snapshot, params: QueryParams) -> Customers:
         position=snapshot.position,
         as_of=snapshot.as_of,
     )
+
+
+async def _was_named(snapshot: Snapshot, source: str, id_: str) -> bool:
+    """Return whether money named the customer then: first by what names it now."""
+    place = snapshot.places[source].books
+    keys = await snapshot.rows(SELECT_PAYING_THEN, source, place, id_, FEW)
+    rows = await rows_then(snapshot, source, _keys(keys))
+    is_named = any(row is not None and row["customer_id"] == id_ for row in rows)
+    return is_named or await _has_paid(snapshot, source, id_)
+
+
+FEW: Final = 4
+"""Transactions of a customer that are looked at first: nearly always one of them named it."""
 
 
 def _keys(rows: Sequence[DatabaseRow]) -> list[tuple[str, str]]:
@@ -151,16 +208,17 @@ async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
     belongings = await _belongings(snapshot, source, id_)
     if not rows and not any(belongings.values()) and not await _has_paid(snapshot, source, id_):
         raise NotFound(f"source {source} knew no customer {id_!r} then")
-    known: dict[str, Any] = dict.fromkeys(
-        ("verification_status", "updated_at", "rejection", "registration_type", "country")
-    )
-    row = {**rows[0], **_described(rows[0])} if rows else {}
-    stream = (row.get("kind", ""), id_)
+    row = {**rows[0], **_described(rows[0])} if rows else unverified(source, id_)
+    stream = (row["kind"], id_)
     history = await histories_then(snapshot, source, [stream])
+    belongings |= cut_balances(
+        await balances_of(snapshot, source, id_, LISTED_MAX + 1), belongings["cut"]
+    )
     return from_row(
         CustomerDetail,
-        {**known, "details": None, "source": source, "id": id_, **row},
+        row,
         history=history.get(stream, []),
+        notes=await notes(snapshot, source),
         position=snapshot.position,
         as_of=snapshot.as_of,
         **belongings,

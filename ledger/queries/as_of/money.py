@@ -226,6 +226,18 @@ async def balances(snapshot: Snapshot, params: QueryParams) -> Balances:
     )
 
 
+async def balances_of(
+    snapshot: Snapshot, source: str, customer_id: str, count: int
+) -> list[Balance]:
+    """Read what the first balances of a customer's own accounts were."""
+    of_customer = (None, None, None, customer_id)
+    rows = await snapshot.rows(SELECT_ACCOUNTS, source, count, None, None, *of_customer)
+    every = [(row["account"], row["currency"]) for row in rows]
+    sums = await balance_index.sums(snapshot.connection, bound(snapshot, source), every)
+    made = [_balance(row, *sums[account]) for row, account in zip(rows, every, strict=True)]
+    return [from_row(Balance, row) for row in made if row is not None]
+
+
 def _balance(row: DatabaseRow, debits: Any, credited: Any) -> DatabaseRow | None:
     if not (debits or credited):
         return None

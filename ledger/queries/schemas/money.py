@@ -449,7 +449,7 @@ class Customer(Schema, frozen=True):
 
 
 class Customers(Schema, frozen=True):
-    """Customers by source and id."""
+    """Customers by source and id: those with callbacks of their own, and those that money names."""
 
     customers: list[Customer]
     next: Cursor
@@ -458,7 +458,15 @@ class Customers(Schema, frozen=True):
 
 
 class CustomerDetail(Customer, frozen=True):
-    """A customer, and the position at which this is true."""
+    """A customer with its balances, and the position at which this is true."""
 
+    balances: Annotated[list[Balance], Meta(description="Of the customer's own accounts.")]
+    notes: Annotated[
+        list[str],
+        Meta(
+            description="What the figures leave out.",
+            examples=[["payouts of straitsx name no customer and are not attributed …"]],
+        ),
+    ]
     position: Positions
     as_of: Earlier = UNSET

@@ -36,7 +36,8 @@ def profile(status: str, at: str, **changes: Any) -> Json:
 async def test_the_samples_customers_are_listed_with_their_verification(service: Service) -> None:
     await service.post_samples("straitsx")
     await service.fold()
-    rows = (await service.ask("/v1/customers"))["customers"]
+    listed = (await service.ask("/v1/customers"))["customers"]
+    rows = [row for row in listed if row["verification_status"] is not None]
     assert sorted(row["verification_status"] for row in rows) == ["rejected"] + ["verified"] * 3
     assert {row["registration_type"] for row in rows} == {"personal", "business"}
     (rejected,) = (await service.ask("/v1/customers", verification_status="rejected"))["customers"]
@@ -45,7 +46,7 @@ async def test_the_samples_customers_are_listed_with_their_verification(service:
     assert (await service.ask("/v1/customers", source="gokart"))["customers"] == []
     for row in rows:
         whole = await service.ask(f"/v1/customers/straitsx/{row['id']}")
-        assert {**row, "position": whole["position"]} == whole
+        assert {**row, **{name: whole[name] for name in ("balances", "notes", "position")}} == whole
         assert [step["status"] for step in row["history"]][-1:] == [row["verification_status"]]
 
 

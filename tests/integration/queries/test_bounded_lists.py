@@ -14,6 +14,7 @@ from ledger.books.generations import use_generation
 from ledger.queries import customers as reads_people
 from ledger.queries import exceptions as reads_exceptions
 from ledger.queries import findings as reads_findings
+from ledger.queries import money as reads_money
 from ledger.queries import reconciliation as reads_recon
 from ledger.queries import snapshot as reads
 from ledger.queries import status as reads_status
@@ -176,6 +177,24 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "status": (reads_status.SELECT_LAGS, ()),
     **transaction_lists(),
     "customers": (reads_people.SELECT_CUSTOMERS, (S, PAGE, *(None,) * 4)),
+    **{
+        f"customers known by anything, after {start}": (
+            reads_people.SELECT_KNOWN, (S, PAGE, *start),
+        )
+        for start in ((None, None), ("customer", "customer_5"), ("customer", "customer_99"))
+    },
+    **{
+        f"customers that were known, after {start}": (
+            reads_people_then.SELECT_KNOWN_THEN, (S, PAGE, *start, 10_000),
+        )
+        for start in ((None, None), ("customer", "customer_5"))
+    },
+    "a busy customer that was named": (
+        reads_people_then.SELECT_PAYING_THEN, (S, 10_000, "customer_0", 4),
+    ),
+    "balances of a customer": (
+        reads_money.SELECT_BALANCES, (S, PAGE, None, None, None, None, None, "customer_0"),
+    ),
     "customers of a rare status": (
         reads_people.SELECT_CUSTOMERS, (S, PAGE, None, None, None, "pending"),
     ),

@@ -1,0 +1,112 @@
+"""Law: whoever has money is listed as a customer, with what we owe, now and as it was."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from ledger.model import OwnerRule
+from ledger.queries.customers import LISTED_MAX, UNATTRIBUTED
+from tests.asking import Json, Service, payment, serving
+from tests.conftest import Database
+
+
+@pytest.fixture
+async def service(database: Database) -> AsyncIterator[Service]:
+    async with serving(database) as running:
+        yield running
+
+
+def profile(customer: str) -> Json:
+    attributes = {"verificationStatus": "verified", "updatedAt": "2026-01-03T00:00:00Z"}
+    return {"data": {"id": customer, "type": "customer_profile", "attributes": attributes}}
+
+
+async def listed(service: Service, **params: Any) -> list[tuple[str, str | None]]:
+    pages = await service.pages("/v1/customers", "customers", **params)
+    return [(row["id"], row["verification_status"]) for page in pages for row in page]
+
+
+async def post_some(service: Service) -> None:
+    await service.post_json("straitsx", payment(1, customer_profile_id="c_money"))
+    await service.post_json("straitsx", payment(2, customer_profile_id="c_both"))
+    await service.post_json("straitsx", profile("c_both"))
+    await service.post_json("straitsx", profile("c_only"))
+    await service.post_json("straitsx", payment(3, status="pending", customer_profile_id="a"))
+    await service.post_json("straitsx", payment(4, customer_profile_id="c_money"))
+    await service.fold()
+
+
+async def test_customers_known_only_by_money_are_listed_among_the_others(service: Service) -> None:
+    await post_some(service)
+    whole = [("a", None), ("c_both", "verified"), ("c_money", None), ("c_only", "verified")]
+    for limit in (1, 2, 3, 100):
+        assert await listed(service, limit=limit) == whole
+    assert await listed(service, verification_status="verified") == [whole[1], whole[3]]
+    for row in (await service.ask("/v1/customers"))["customers"]:
+        detail = await service.ask(f"/v1/customers/straitsx/{row['id']}")
+        assert {name: detail[name] for name in row} == row
+
+
+async def test_an_earlier_list_has_those_whom_money_named_then(service: Service) -> None:
+    await post_some(service)
+    expected = {
+        1: [("c_money", None)],
+        2: [("c_both", None), ("c_money", None)],
+        3: [("c_both", "verified"), ("c_money", None)],
+        6: await listed(service),
+    }
+    for position, rows in expected.items():
+        for limit in (1, 100):
+            assert await listed(service, limit=limit, position=f"straitsx:{position}") == rows
+    assert await listed(service, position="straitsx:3", verification_status="verified") == [
+        ("c_both", "verified")
+    ]
+    assert await listed(service, effective_at="2025-01-01T00:00:00Z") == []
+
+
+async def test_a_customers_answer_has_its_balances(service: Service) -> None:
+    await post_some(service)
+    answer = await service.ask("/v1/customers/straitsx/c_money")
+    assert (
+        answer["balances"] == (await service.ask("/v1/balances", customer_id="c_money"))["balances"]
+    )
+    assert [(row["currency"], row["credits"], row["balance"]) for row in answer["balances"]] == [
+        ("XSGD", "20", "20")
+    ]
+    earlier = await service.ask("/v1/customers/straitsx/c_money", position=5)
+    assert [row["balance"] for row in earlier["balances"]] == ["10"]
+    assert (await service.ask("/v1/customers/straitsx/c_only"))["balances"] == []
+    assert (await service.ask("/v1/customers/straitsx/a", position=6))["balances"] == []
+
+
+async def test_balances_of_very_many_currencies_are_cut_and_say_so(service: Service) -> None:
+    for number in range(LISTED_MAX + 1):
+        letters = f"X{number // 26:c}{number % 26:c}".translate({n: chr(65 + n) for n in range(26)})
+        await service.post_json(
+            "straitsx", payment(number, customer_profile_id="c", currency=letters)
+        )
+    await service.fold()
+    for params in ({}, {"position": LISTED_MAX + 1}):
+        answer = await service.ask("/v1/customers/straitsx/c", **params)
+        assert (len(answer["balances"]), answer["cut"]) == (LISTED_MAX, ["balances"])
+
+
+async def test_an_answer_notes_that_payouts_are_not_attributed(database: Database) -> None:
+    async with serving(database) as service:
+        await post_some(service)
+        for params in ({}, {"position": 6}):
+            answer = await service.ask("/v1/customers/straitsx/c_money", **params)
+            assert answer["notes"] == [UNATTRIBUTED.format(source="straitsx")]
+
+
+async def test_an_answer_notes_nothing_where_a_rule_attributes_payouts(service: Service) -> None:
+    await post_some(service)
+    rule = OwnerRule("idempotency_id", "^(.+)$")
+    async with service.database.owner() as connection:
+        await connection.execute(
+            "UPDATE ledger.sources SET owner_field = $1, owner_match = $2", rule.field, rule.match
+        )
+    assert (await service.ask("/v1/customers/straitsx/c_money"))["notes"] == []
