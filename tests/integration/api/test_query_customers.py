@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
 from ledger.model import OwnerRule
 from ledger.queries.customers import LISTED_MAX, UNATTRIBUTED
-from tests.asking import Json, Service, payment, serving
+from tests.asking import Json, Service, payment, payout, serving
 from tests.conftest import Database
 
 
@@ -65,6 +66,27 @@ async def test_an_earlier_list_has_those_whom_money_named_then(service: Service)
         ("c_both", "verified")
     ]
     assert await listed(service, effective_at="2025-01-01T00:00:00Z") == []
+
+
+async def attribute(service: Service, customer: str | None) -> None:
+    path = "/v1/transactions/straitsx/contract_0001/attribute"
+    body = orjson.dumps({"customer_id": customer, "note": "by hand"})
+    headers = {"Content-Type": "application/json"}
+    async with service.client.post(path, data=body, headers=headers) as answer:
+        assert answer.status == 200, await answer.text()
+    await service.fold()
+
+
+async def test_an_attribution_makes_a_customer_known_until_it_is_undone(service: Service) -> None:
+    await service.post_json("straitsx", payout(1))
+    await service.fold()
+    assert await listed(service) == []
+    await attribute(service, "c_1")
+    assert await listed(service) == [("c_1", None)]
+    await attribute(service, None)
+    assert await listed(service) == []
+    assert await listed(service, position="straitsx:2") == [("c_1", None)]
+    assert await listed(service, position="straitsx:1") == []
 
 
 async def test_a_customers_answer_has_its_balances(service: Service) -> None:
