@@ -77,17 +77,21 @@ NOTHING_RECEIVED: Final = CameBack()
 
 def owner_of(kind: MoneyKind, state: FactSet, case: Case, terms: SourceTerms) -> Owner:
     """Return whose money a transaction is."""
-    undone = ("attribution_undone",) if state.attributed_at and not state.is_attributed else ()
     if state.is_attributed:
         return Owner(state.attributed_to[-1], ("attributed_by_decision",))
-    if case.customer_id is not None or terms.owner_of is None or not kind.has_owner_rule:
-        return Owner(case.customer_id, undone)
-    customers = _owners_by_rule(state, terms.owner_of.field, terms.owner_of.match)
-    if not customers:
-        return Owner(None, undone)
+    undone = ("attribution_undone",) if state.attributed_at else ()
+    named, rule = case.customer_id, terms.owner_of
+    if rule is None or not kind.has_owner_rule:
+        return Owner(named, undone)
+    customers = _owners_by_rule(state, rule.field, rule.match)
+    if named is not None:
+        differs = ("owner_rule_differs",) if customers not in ([], [named]) else ()
+        return Owner(named, (*differs, *undone))
     if len(customers) > 1:
         return Owner(None, ("owner_ambiguous", *undone))
-    return Owner(customers[0], ("attributed_by_rule", *undone))
+    return (
+        Owner(customers[0], ("attributed_by_rule", *undone)) if customers else Owner(None, undone)
+    )
 
 
 def _owners_by_rule(state: FactSet, name: str, match: str) -> list[str]:

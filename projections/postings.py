@@ -75,7 +75,8 @@ TRANSACTIONS: Final = Table(
         "source, effective_at WHERE return_of IS NOT NULL AND status = 'completed'",
         "hashtextextended(return_of, 0), source WHERE return_of IS NOT NULL",
         "source, first_position WHERE conflict IS NOT NULL"
-        " OR flags && '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone}'",
+        " OR flags && '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,"
+        "owner_ambiguous,owner_rule_differs}'",
     ),
 )
 """One row per money stream; `transactions` and `conversions` both write it."""

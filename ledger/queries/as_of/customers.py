@@ -94,7 +94,7 @@ WITH named AS MATERIALIZED (
        SELECT details ->> 'virtual_account_id', details ->> 'account_no' FROM transactions
         WHERE source = $1 AND first_position <= $2
           AND (conflict IS NOT NULL OR flags &&
-               '{{decided,idempotency_id_changed,attributed_by_decision,attribution_undone}}'))
+               '{{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,owner_rule_differs}}'))
 SELECT DISTINCT kind, id FROM (
        (SELECT DISTINCT kind, id FROM named_customers
          WHERE source = $1 AND kind = 'virtual_account' AND position <= $2 AND customer_id = $3
@@ -125,7 +125,7 @@ SELECT_PAID_THEN: Final = """
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND first_position <= $2 AND first_position > $6
     AND (conflict IS NOT NULL OR flags &&
-         '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone}')
+         '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,owner_rule_differs}')
     AND ($4::text IS NULL OR details ->> 'virtual_account_id' = $4
          OR details ->> 'account_no' = $5)
   ORDER BY first_position LIMIT $7)

@@ -107,7 +107,7 @@ SELECT_CANDIDATES: Final = """
   WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
     AND ($5::text[] IS NULL OR kind = ANY ($5))
     AND (conflict IS NOT NULL OR flags &&
-         '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone}')
+         '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,owner_rule_differs}')
   ORDER BY first_position DESC LIMIT $2)
  ORDER BY first_position DESC LIMIT $2
 """
@@ -123,7 +123,7 @@ SELECT u.kind, u.id
               SELECT o.id FROM transactions AS o
                WHERE o.source = $1 AND o.kind = u.kind
                  AND (o.conflict IS NOT NULL OR o.flags &&
-                      '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone}')
+                      '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,owner_rule_differs}')
                  AND o.details -> 'idempotency_ids' ? u.idempotency_id) AS other
         WHERE other.id <> u.id AND u.idempotency_id = (
               SELECT min(h.idempotency_id COLLATE "C") FROM history AS h

@@ -241,14 +241,16 @@ def test_a_rule_names_the_customer_of_a_payout_and_of_what_comes_back() -> None:
 def test_who_is_named_goes_before_the_rule_and_a_decision_before_both() -> None:
     sent = payout(idempotency_id="cust-customer_7-1", customer_id="customer_8")
     books = one(sent, terms=RULE)
-    assert row_of(books, "payout", "payout_1")["customer_id"] == "customer_8"
+    row = row_of(books, "payout", "payout_1")
+    assert (row["customer_id"], row["flags"]) == ("customer_8", ["owner_rule_differs"])
     books.report(attribute(sent, "customer_9"))
     row = row_of(books, "payout", "payout_1")
     assert (row["customer_id"], row["flags"]) == ("customer_9", ["attributed_by_decision"])
     assert books.balance("liabilities:customers:customer_9", "XSGD") == 100
     books.report(attribute(sent, None))
     row = row_of(books, "payout", "payout_1")
-    assert (row["customer_id"], row["flags"]) == ("customer_8", ["attribution_undone"])
+    flags = ["attribution_undone", "owner_rule_differs"]
+    assert (row["customer_id"], row["flags"]) == ("customer_8", flags)
 
 
 def test_an_attribution_moves_what_came_back_too() -> None:
