@@ -24,10 +24,11 @@ class AccountState:
     last_at: datetime | None
     first_position: int
     last_position: int
-    event_id: str
-    """The event that `details` are from: the latest by the provider's time, then by id."""
     customer_id: str | None
+    """As the latest by the provider's time, then by position, has it; so are `flags`."""
     details: dict[str, Any]
+    """The latest value of each field that has one."""
+    flags: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,9 @@ def fold(state: VirtualAccount | None, seen: RecordedFact) -> VirtualAccount:
         last_at=at,
         first_position=seen.position,
         last_position=seen.position,
-        event_id=seen.event_id,
         customer_id=fact.customer_id,
         details={name: value for name, value in fact.details.items() if value is not None},
+        flags=sorted(fact.flags),
     )
     reported = new if before is None else _merged(before, new)
     return replace(state, said={**state.said, fact.status: reported})
@@ -73,20 +74,28 @@ def view(state: VirtualAccount, related: Related, terms: SourceTerms) -> View:
         "currency": details.pop("currency", None),
         "reference_id": details.pop("reference_id", None),
         "updated_at": state.said[status].last_at if status else None,
-        "flags": ["enabled_after_disabled"] if _came_back(state.said) else [],
+        "flags": _flags(state, status),
         "details": details,
     }
     return View(row, (), unknown.issues(state.unknown, RANKS))
 
 
-def _order(state: AccountState) -> tuple[datetime, str]:
-    return (state.last_at or _NO_TIME, state.event_id)
+def _flags(state: VirtualAccount, status: str | None) -> list[str]:
+    own = state.said[status].flags if status else []
+    return sorted({*own, *(("enabled_after_disabled",) if _came_back(state.said) else ())})
+
+
+def _order(state: AccountState) -> tuple[datetime, int]:
+    return (state.last_at or _NO_TIME, state.last_position)
 
 
 def _merged(one: AccountState, other: AccountState) -> AccountState:
     times = [at for state in (one, other) for at in (state.first_at, state.last_at) if at]
+    older, newer = sorted((one, other), key=_order)
     return replace(
-        max(one, other, key=_order),
+        newer,
+        customer_id=newer.customer_id or older.customer_id,
+        details={**older.details, **newer.details},
         first_at=min(times, default=None),
         last_at=max(times, default=None),
         first_position=min(one.first_position, other.first_position),

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from urllib.parse import quote, quote_plus
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ledger import payload
 from ledger.errors import InvalidCallback
-from ledger.model import Number, Payload, as_note, as_text, inside
+from ledger.model import (
+    Number,
+    Payload,
+    as_instant,
+    as_money,
+    as_note,
+    as_text,
+    inside,
+    plain,
+    returned_ids,
+)
+from ledger.strict_form import is_form, parse_body
+from ledger.strict_json import parse
 from tests.property.test_reading_laws import shape
 
 SPELLINGS = {
@@ -102,3 +119,106 @@ def test_an_object_of_very_many_fields_is_read_alike() -> None:
     assert asked(Payload(fields | {"netAmount": "2"}).get, "net_amount") == (
         "two_values", "net_amount '1' and netAmount '2' disagree",
     )  # fmt: skip
+
+
+IDS = (
+    st.text("abcXYZ019-_ .", min_size=1, max_size=12)
+    .map(str.strip)
+    .filter(
+        lambda text: (
+            text.strip(" -") == text != "" and not re.search(r"\brtn\b", text, re.IGNORECASE)
+        )
+    )
+)
+SEPARATORS = st.text(" :-/\t", min_size=1, max_size=4)
+WORDS = st.sampled_from(["RTN", "rtn", "Rtn", "rTN"])
+BEFORE = st.sampled_from(["", "/ROC/", "returned ", "RTN ", "RTN RTN ", "RTN x RTN y ", "(", "é "])
+AFTER = st.sampled_from(["", " closed", ", no such account", ".", "/2", ": x", " RTN", " RTN z"])
+
+
+@given(BEFORE, WORDS, SEPARATORS, IDS, AFTER)
+def test_an_id_after_the_word_is_among_what_remarks_may_name(
+    before: str, word: str, separator: str, id_: str, after: str
+) -> None:
+    named = returned_ids(f"{before}{word}{separator}{id_}{after}")
+    assert named is not None
+    assert id_ in named
+    assert named == sorted(set(named), key=lambda each: (-len(each), named.index(each)))
+
+
+@given(st.lists(st.text("RTNrtn :/-_.abé1\n", max_size=40), max_size=3))
+def test_what_remarks_may_name_follows_the_word_and_ends_where_an_id_can(
+    remarks: list[str],
+) -> None:
+    named = returned_ids(*remarks)
+    assert (named is None) is not any(
+        re.search(r"(?<!\w)rtn(?!\w)", text, re.IGNORECASE) for text in remarks
+    )
+    for each in named or ():
+        place = rf"(?<!\w)rtn[\s:/-]+{re.escape(each)}(?![\w-])"
+        assert any(re.search(place, text, re.IGNORECASE) for text in remarks), each
+
+
+@given(
+    st.integers(0, 10**38 - 1), st.integers(-40, 40), st.sampled_from("eE"), st.booleans(),
+    st.sampled_from(["", "+", "0", "+00"]),
+)  # fmt: skip
+def test_a_number_with_an_exponent_is_its_value_or_beyond_the_bounds(
+    digits: int, exponent: int, letter: str, negative: bool, padding: str
+) -> None:
+    scale = f"{padding}{exponent}" if exponent >= 0 else str(exponent)
+    lexeme = f"{'-' if negative else ''}{digits}{letter}{scale}"
+    value = Decimal(f"{digits}e{exponent}").copy_sign(Decimal(-1 if negative else 1)) or Decimal(0)
+    whole, _, fraction = plain(value).lstrip("-").partition(".")
+    expected: Any = value
+    if len(whole) > 20 or len(fraction) > 18:
+        expected = "bad_x"
+    read = asked(as_money, "x", parse(b'{"x": %s}' % lexeme.encode())["x"])
+    assert (read[0] if isinstance(read, tuple) else read) == expected
+    assert asked(as_money, "x", lexeme)[0] == "bad_x"
+
+
+OFFSETS = st.integers(-14 * 60, 14 * 60)
+
+
+@given(
+    st.datetimes(datetime(1970, 1, 1), datetime(2199, 1, 1)), OFFSETS, st.booleans(), st.booleans()
+)  # fmt: skip
+def test_a_time_is_the_same_instant_in_every_zone_and_spelling(
+    moment: datetime, offset: int, is_lower: bool, is_leap: bool
+) -> None:
+    if is_leap:
+        moment = moment.replace(second=59)
+    local = moment + timedelta(minutes=offset)
+    sign, minutes = "-" if offset < 0 else "+", abs(offset)
+    text = local.isoformat() + f"{sign}{minutes // 60:02}:{minutes % 60:02}"
+    instant = moment.replace(tzinfo=UTC)
+    if not offset:
+        text = local.isoformat() + "Z"
+    if is_leap:
+        text, instant = text.replace(":59", ":60", 1), instant + timedelta(seconds=1)
+        assume(local.minute != 59)
+    assert as_instant("x", text.lower() if is_lower else text) == instant
+
+
+FORM_TEXTS = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=20
+)
+FORM_NAMES = FORM_TEXTS.filter(lambda name: name != "" and not {"[", "]"} & {*name})
+
+
+@given(st.dictionaries(FORM_NAMES, FORM_TEXTS, min_size=1, max_size=8), st.booleans())
+def test_a_form_is_the_fields_that_were_encoded(fields: dict[str, str], with_plus: bool) -> None:
+    encode = quote_plus if with_plus else quote
+    pairs = [f"{encode(name, safe='')}={encode(value, safe='')}" for name, value in fields.items()]
+    body = "&".join(pairs).encode()
+    assert is_form(body)
+    assert parse_body(body) == fields
+    assert parse_body(b"&".join([body, body])) == fields
+
+
+@given(st.dictionaries(KEYS, LEAVES.filter(lambda leaf: not isinstance(leaf, Number))))
+def test_json_is_read_as_json_and_never_as_a_form(fields: dict[str, Any]) -> None:
+    body = json.dumps(fields).encode()
+    assert not is_form(body)
+    assert parse_body(body) == parse(body)

@@ -138,6 +138,20 @@ def test_details_of_a_virtual_account_are_merged_and_absent_ones_erase_nothing()
         assert row["updated_at"] == at(2)
 
 
+def test_of_two_reports_of_one_time_the_later_one_states_the_details() -> None:
+    books = one(
+        account("enabled", 1, details={"bank": "A", "account_no": "1"}),
+        account("enabled", 1, details={"bank": "B", "account_no": None}),
+    )
+    assert row_of(books)["details"] == {"bank": "B", "account_no": "1"}
+
+
+def test_a_virtual_account_that_only_its_creation_dates_is_flagged() -> None:
+    dated = account("enabled", 1, flags=("dated_by_creation",))
+    assert row_of(one(account("pending", 1), dated))["flags"] == ["dated_by_creation"]
+    assert row_of(one(dated, account("disabled", 2)))["flags"] == []
+
+
 def test_a_virtual_account_without_a_time_states_none() -> None:
     assert row_of(one(account("disabled")))["updated_at"] is None
 

@@ -55,7 +55,7 @@ STORED = {
     "user_withdrawal": MONEY,
     "virtual_account": [
         "said unknown",
-        "first_at last_at first_position last_position event_id customer_id details",
+        "first_at last_at first_position last_position customer_id details flags",
     ],
 }  # fmt: skip
 """Kind → the fields of its state, then those of the types within it, in their order."""
