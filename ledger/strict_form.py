@@ -28,7 +28,7 @@ _HALF_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 def is_form(body: bytes) -> bool:
     """Return whether a body begins as a form, with a name and `=`: no JSON value does."""
-    return _FORM.match(body) is not None
+    return not body.startswith(b"{") and _FORM.match(body) is not None
 
 
 def parse_body(body: bytes) -> dict[str, JSON]:
