@@ -72,8 +72,6 @@ TRANSACTIONS: Final = Table(
         " || coalesce(details ->> 'account_no', ''), 0) WHERE customer_id IS NOT NULL"
         " AND coalesce(details ->> 'virtual_account_id', details ->> 'account_no') IS NOT NULL",
         "source, kind, effective_at WHERE status IN ('pending', 'Pending')",
-        "source, effective_at WHERE return_of IS NOT NULL AND status = 'completed'",
-        "hashtextextended(return_of, 0), source WHERE return_of IS NOT NULL",
         "source, first_position WHERE conflict IS NOT NULL"
         " OR flags && '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,"
         "owner_ambiguous,owner_rule_differs}'",

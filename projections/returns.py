@@ -42,7 +42,7 @@ PROJECTION = Projection(
             "count": "int",
         },
         key=("source", "position", "line"),
-        indexes=("hashtextextended(id, 0), kind",),
+        indexes=("hashtextextended(id, 0), kind, effective_at", "source, effective_at"),
     ),
     rows=rows,
 )

@@ -147,6 +147,22 @@ def _lists(customers: int) -> dict[str, Ask]:
         "exceptions_one": asked("/v1/exceptions", limit="1"),
         "exceptions_open": asked("/v1/exceptions", state="open"),
         **{f"findings_{reason}": asked("/v1/exceptions", reason=reason) for reason in REASONS},
+        "transactions_changed": asked("/v1/transactions", changed_after="0", source=SOURCE),
+        "transactions_by_date": asked("/v1/transactions", sort="-effective_at"),
+        "transactions_of_two_statuses": asked("/v1/transactions", status="pending,failed"),
+        "transactions_by_date_of_a_customer": lambda: (
+            "/v1/transactions",
+            {"sort": "effective_at", "customer_id": one()},
+        ),
+        "transactions_changed_of_a_customer": lambda: (
+            "/v1/transactions",
+            {"changed_after": "0", "source": SOURCE, "customer_id": one()},
+        ),
+        "totals_of_a_customer": lambda: (
+            "/v1/transactions",
+            {"totals": "true", "customer_id": one()},
+        ),
+        "entries_after": asked("/v1/entries", after="0", source=SOURCE),
         "unverified_customers": asked("/v1/customers", verification_status="pending"),
         "customer": lambda: (f"/v1/customers/{SOURCE}/{one()}", {}),
         "transaction": lambda: (f"/v1/transactions/{SOURCE}/pay_{one()}", {}),

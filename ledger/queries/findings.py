@@ -73,46 +73,44 @@ SELECT t.* FROM unnest($9::text[]) AS kinds(kind)
         ORDER BY p.effective_at DESC, n.name DESC LIMIT $3) AS t
  ORDER BY t.since DESC, t.name DESC LIMIT $3
 """  # noqa: S608 - made of the constants above
-# A payout that came back is found at the last of the payments that brought it.
+# What came back of a payout is added up at the last return of it.
 SELECT_RETURNS: Final = f"""
 SELECT f.*, n.name
-  FROM (SELECT r.effective_at AS since, r.return_of, r.currency,
-               p.id IS NULL AS unmatched, p.amount AS sent,
-               CASE WHEN p.id IS NULL THEN 'return_unmatched'
-                    WHEN back.amount >= p.amount THEN 'payout_returned'
+  FROM (SELECT r.effective_at AS since, p.kind, p.id, p.currency, p.amount AS sent, back.amount,
+               CASE WHEN back.amount >= p.amount THEN 'payout_returned'
                     ELSE 'payout_partly_returned' END AS reason,
-               CASE WHEN p.id IS NULL THEN r.kind ELSE 'payout' END AS kind,
-               coalesce(p.id, r.id) AS id,
-               CASE WHEN p.id IS NULL THEN r.amount ELSE back.amount END AS amount,
-               CASE WHEN p.id IS NULL THEN r.position
-                    ELSE greatest(back.position, p.position) END AS position,
-               back.payments, back.listed
-          FROM (SELECT kind, id, currency, amount, effective_at, return_of, position, source
-                  FROM transactions
-                 WHERE source = $1 AND return_of IS NOT NULL AND status = 'completed'
-                   AND effective_at <= $2 AND ($4::timestamptz IS NULL OR effective_at <= $4)
-                   AND ($6::text IS NULL
-                        OR $6 IN ('return_unmatched', 'payout_returned', 'payout_partly_returned'))
+               greatest(back.position, p.position) AS position, back.payments, back.listed
+          FROM (SELECT kind, id, effective_at, position, line FROM returns
+                 WHERE source = $1 AND effective_at <= $2
+                   AND ($4::timestamptz IS NULL OR effective_at <= $4)
+                   AND ($6::text IS NULL OR $6 IN ('payout_returned', 'payout_partly_returned'))
                  ORDER BY effective_at DESC) AS r
-          LEFT JOIN transactions AS p
-            ON p.source = r.source AND p.idempotency_id = r.return_of AND p.kind = 'payout'
-           AND hashtextextended(p.idempotency_id, 0) = hashtextextended(r.return_of, 0)
-          LEFT JOIN LATERAL (
-                SELECT coalesce((p.details->>'returned_amount')::numeric, sum(o.amount)) AS amount,
-                       max(o.position) AS position, count(*) AS payments,
-                       (array_agg(o.kind || ' ' || o.id ORDER BY o.kind, o.id COLLATE "C"))
-                           [:{LISTED_MAX}] AS listed
-                  FROM transactions AS o
-                 WHERE o.source = r.source AND o.return_of = r.return_of
-                   AND hashtextextended(o.return_of, 0) = hashtextextended(r.return_of, 0)
-                   AND o.status = 'completed' AND o.effective_at <= $2) AS back
-            ON p.id IS NOT NULL
-         WHERE p.id IS NULL OR NOT EXISTS (
-               SELECT FROM transactions AS o
-                WHERE o.source = r.source AND o.return_of = r.return_of
-                  AND hashtextextended(o.return_of, 0) = hashtextextended(r.return_of, 0)
-                  AND o.status = 'completed' AND o.effective_at <= $2
-                  AND (o.effective_at, o.id COLLATE "C") > (r.effective_at, r.id COLLATE "C"))
+         CROSS JOIN LATERAL (
+               SELECT e.position, e.line FROM returns AS e
+                WHERE e.source = $1 AND e.kind = r.kind AND e.id = r.id
+                  AND hashtextextended(e.id, 0) = hashtextextended(r.id, 0)
+                  AND e.effective_at <= $2
+                ORDER BY e.effective_at DESC, e.position DESC, e.line DESC LIMIT 1) AS last
+          JOIN LATERAL (
+               SELECT * FROM transactions AS t
+                WHERE t.source = $1 AND t.kind = r.kind AND t.id = r.id
+                  AND hashtextextended(t.id, 0) = hashtextextended(r.id, 0) LIMIT 1) AS p
+            ON (last.position, last.line) = (r.position, r.line)
+         CROSS JOIN LATERAL (
+               SELECT coalesce(sum(o.amount), 0) AS amount, max(o.position) AS position,
+                      count(*) AS payments,
+                      (array_agg(o.name ORDER BY o.name COLLATE "C"))[:{LISTED_MAX}] AS listed
+                 FROM (SELECT e.return_kind || ' ' || e.return_id AS name,
+                              max(e.position) AS position,
+                              sum(e.amount) FILTER (
+                                  WHERE e.currency = coalesce(p.details ->> 'wallet', p.currency))
+                                  AS amount
+                         FROM returns AS e
+                        WHERE e.source = $1 AND e.kind = r.kind AND e.id = r.id
+                          AND hashtextextended(e.id, 0) = hashtextextended(r.id, 0)
+                          AND e.effective_at <= $2
+                        GROUP BY e.return_kind, e.return_id HAVING sum(e.count) > 0) AS o) AS back
+         WHERE back.payments > 0
        ) AS f
  CROSS JOIN LATERAL (SELECT {
     NAME.format(
@@ -162,7 +160,7 @@ PEOPLE: Final = frozenset({"customer", "limits"})
 READERS: Final = (
     FindingsReader(("limit_drift",), frozenset({"limits"}), SELECT_KEPT),
     FindingsReader(
-        ("payout_partly_returned", "payout_returned", "return_unmatched"),
+        ("payout_partly_returned", "payout_returned"),
         frozenset(),
         SELECT_RETURNS,
     ),
@@ -299,8 +297,6 @@ def _age(row: DatabaseRow, as_of: datetime) -> str:
 
 
 def _returned(row: DatabaseRow) -> str:
-    if row["unmatched"]:
-        return f"returns {row['return_of']}, which is no payout of the books"
     listed: Sequence[Any] = row["listed"]
     more = f" and {row['payments'] - LISTED_MAX} more" if row["payments"] > LISTED_MAX else ""
     sent = "an unknown amount" if row["sent"] is None else plain(row["sent"])

@@ -20,6 +20,7 @@ from ledger.queries.schemas.money import (
     Transaction,
     TransactionDecision,
     TransactionDetail,
+    TransactionReturn,
     Transactions,
     from_row,
 )
@@ -179,6 +180,22 @@ SELECT position, encode(event_id, 'hex') AS event_id, kind, status, path_event, 
 """
 
 
+# $2 $3 the transaction, $4 $5 what was known and dated until then, $6 rows.
+SELECT_RETURNS_OF: Final = """
+SELECT return_kind AS kind, return_id AS id, min(effective_at) AS since FROM returns
+ WHERE source = $1 AND kind = $2 AND id = $3 AND hashtextextended(id, 0) = hashtextextended($3, 0)
+   AND position <= $4 AND effective_at <= $5
+ GROUP BY return_kind, return_id HAVING sum(count) > 0 ORDER BY since, kind, id LIMIT $6
+"""
+SELECT_RETURNS: Final = f"""
+SELECT t.kind, t.id, t.status, t.amount, t.currency, t.effective_at
+  FROM ({SELECT_RETURNS_OF}) AS r
+ CROSS JOIN LATERAL (
+       SELECT * FROM transactions AS o
+        WHERE o.source = $1 AND o.kind = r.kind AND o.id = r.id
+          AND hashtextextended(o.id, 0) = hashtextextended(r.id, 0) LIMIT 1) AS t
+ ORDER BY r.since, r.kind, r.id
+"""  # noqa: S608 - made of the constant above
 SELECT_DECISIONS: Final = """
 SELECT position, action, reason, customer_id, note, by, recorded_at FROM decisions
  WHERE source = $1 AND kind = $2 AND id = $3 AND hashtextextended(id, 0) = hashtextextended($3, 0)
@@ -191,6 +208,9 @@ HISTORY_MAX: Final = 1_000
 
 TOTALS_SECONDS_MAX: Final = 3.0
 """How long totals may take; then the request is refused, with what would make it cheaper."""
+
+RETURNS_MAX: Final = 100
+"""Returns that the answer of one transaction lists; `details` counts and adds up all of them."""
 
 _NO_TRANSACTION: Final = "source {} has no transaction {!r} of kind {}"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -387,9 +407,19 @@ async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDet
         history=history.get(stream, []),
         entries=[from_row(Entry, line) for line in lines],
         events=[from_row(Mention, event) for event in events],
+        returns=await _returns(snapshot, source, stream),
         decisions=await decisions(snapshot, source, stream),
         position=snapshot.position,
     )
+
+
+async def _returns(
+    snapshot: Snapshot, source: str, stream: tuple[str, str]
+) -> list[TransactionReturn]:
+    """Read the first RETURNS_MAX returns of a transaction, by kind and id."""
+    within = snapshot.places[source].books, snapshot.effective_at
+    rows = await snapshot.rows(SELECT_RETURNS, source, *stream, *within, RETURNS_MAX)
+    return [from_row(TransactionReturn, row) for row in rows]
 
 
 async def decisions(

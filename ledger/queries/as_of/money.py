@@ -11,7 +11,7 @@ from ledger.books import balance_index
 from ledger.books.balance_index import SHARD_BITS
 from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.payload import plain
-from ledger.queries.as_of.snapshot import bound, histories_then, page, rows_then
+from ledger.queries.as_of.snapshot import STREAMS_AT_ONCE, bound, histories_then, page, rows_then
 from ledger.queries.money import (
     UNPROVED,
     JournalLines,
@@ -28,13 +28,21 @@ from ledger.queries.schemas.money import (
     Mention,
     Transaction,
     TransactionDetail,
+    TransactionReturn,
     Transactions,
     Wallet,
     Wallets,
     from_row,
 )
 from ledger.queries.snapshot import DatabaseRow, Snapshot
-from ledger.queries.transactions import PRESENT_ONLY, REUSED, SELECT_KINDS_OF, decisions
+from ledger.queries.transactions import (
+    PRESENT_ONLY,
+    RETURNS_MAX,
+    REUSED,
+    SELECT_KINDS_OF,
+    SELECT_RETURNS_OF,
+    decisions,
+)
 
 AVAILABLE: Final = "assets:wallet:available"
 HELD: Final = "assets:wallet:held"
@@ -393,7 +401,21 @@ async def transaction(snapshot: Snapshot, params: QueryParams) -> TransactionDet
         history=history.get(stream, []),
         entries=[from_row(Entry, line) for line in lines],
         events=[from_row(Mention, event) for event in events],
+        returns=await _returns(snapshot, source, stream),
         decisions=await decisions(snapshot, source, stream),
         position=snapshot.position,
         as_of=snapshot.as_of,
     )
+
+
+async def _returns(
+    snapshot: Snapshot, source: str, stream: tuple[str, str]
+) -> list[TransactionReturn]:
+    """Read what the first returns of a transaction were that counted then."""
+    within = snapshot.places[source].books, snapshot.effective_at
+    found = await snapshot.rows(SELECT_RETURNS_OF, source, *stream, *within, RETURNS_MAX)
+    keys = [(row["kind"], row["id"]) for row in found]
+    rows: list[dict[str, Any] | None] = []
+    for first in range(0, len(keys), STREAMS_AT_ONCE):
+        rows += await rows_then(snapshot, source, keys[first : first + STREAMS_AT_ONCE])
+    return [from_row(TransactionReturn, row) for row in rows if row is not None]

@@ -222,7 +222,9 @@ class Transaction(Schema, frozen=True):
     effective_at: Moment | None
     flags: list[str]
     conflict: Annotated[dict[str, Any] | None, Meta(description="What disagrees; money is held.")]
-    return_of: Annotated[str | None, Meta(description="Id of the payout that came back.")]
+    return_of: Annotated[
+        str | None, Meta(description="The id by which its remarks name what it brings back.")
+    ]
     details: dict[str, Any] | None
     history: Annotated[list[Step], Meta(description="The last 1000 steps.")]
     changed_position: Annotated[
@@ -290,11 +292,29 @@ class TransactionDecision(Schema, frozen=True):
     recorded_at: Moment
 
 
+class TransactionReturn(Schema, frozen=True):
+    """A transaction that brought money of another one back."""
+
+    kind: str
+    id: str
+    status: str
+    amount: Amount | None
+    currency: str | None
+    effective_at: Moment | None
+
+
 class TransactionDetail(Transaction, frozen=True, kw_only=True):
     """A transaction with its journal lines, its events and the decisions about it."""
 
     entries: list[Entry]
     events: list[Mention]
+    returns: Annotated[
+        list[TransactionReturn],
+        Meta(
+            description="The first 100 that brought money of it back; `details.returned_amount` "
+            "and `details.return_count` are about all of them."
+        ),
+    ]
     decisions: list[TransactionDecision]
     position: Positions
     as_of: Earlier = UNSET

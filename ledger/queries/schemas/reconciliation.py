@@ -245,7 +245,7 @@ class FindingAnswer(Schema, frozen=True):
         str,
         Meta(
             description="`stuck_pending`, `payout_returned`, `payout_partly_returned`, "
-            "`return_unmatched`, `limit_drift` or `unverified_money`."
+            "`limit_drift` or `unverified_money`."
         ),
     ]
     kind: str

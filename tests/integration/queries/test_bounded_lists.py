@@ -98,6 +98,13 @@ INSERT INTO statement_lines (source, kind, id, status, line, amount, currency, f
 SELECT 'straitsx.statements', 'statement_line', n::text, 'stated', 'line_' || n, 1, 'XSGD', n, n, ''
   FROM generate_series(1, $1::int) AS n
 """,
+    """
+INSERT INTO returns (source, kind, id, position, line, return_kind, return_id, effective_at,
+       currency, amount, count)
+SELECT 'straitsx', 'payout', 'contract_' || (2 * n - 1), n, 1, 'payment', 'contract_' || 2 * n,
+       '2026-01-01Z'::timestamptz + n * interval '1 second', 'XSGD', 1, 1
+  FROM generate_series(1, $1::int / 2) AS n
+""",
 )
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 S = "straitsx"
@@ -158,6 +165,10 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "stuck, a later page": finding(reads_findings.SELECT_STUCK, **LATER),
     "stuck and open": finding(reads_findings.SELECT_STUCK, state="open"),
     "returns": finding(reads_findings.SELECT_RETURNS),
+    "returns, a later page": finding(reads_findings.SELECT_RETURNS, **LATER),
+    "returns of a payout": (
+        reads_transactions.SELECT_RETURNS, (S, "payout", "contract_77", 10_000, NOW, 100),
+    ),
     "drifts": finding(reads_findings.SELECT_KEPT, reason="limit_drift"),
     "drifts, a later page": finding(reads_findings.SELECT_KEPT, reason="limit_drift", **LATER),
     "unverified and open": finding(

@@ -55,7 +55,39 @@ async def test_payouts_that_came_back_are_found_wholly_or_in_part(service: Servi
     assert await found(service) == [
         ("payout_partly_returned", "payout", "contract_0002", "15"),
         ("payout_returned", "payout", "contract_0001", "20"),
-        ("return_unmatched", "payment", "contract_0013", "1"),
+    ]
+    listed = (await service.ask("/v1/exceptions", kind="payment"))["exceptions"]
+    assert [(row["reason"], row["resource_id"]) for row in listed] == [
+        ("return_unmatched", "contract_0013")
+    ]
+
+
+async def test_what_came_back_is_counted_as_of_the_moment(service: Service) -> None:
+    await service.post_json("straitsx", payout(1, status="completed"))
+    remarks = {"sender_information": {"transaction_remarks": "RTN contract_0001"}}
+    for number, day in ((11, 3), (12, 5)):
+        body = payment(number, amount="5.0", fees="0", **at(f"2026-01-{day:02}T00:00:00Z"))
+        await service.post_json("straitsx", body | remarks)
+    refunded = payment(12, amount="5.0", fees="0", status="refunded", **at("2026-01-07T00:00:00Z"))
+    await service.post_json("straitsx", refunded | remarks)
+    for day, amounts in ((2, []), (4, ["5"]), (6, ["10"]), (8, ["5"])):
+        rows = await found(service, as_of=f"2026-01-{day:02}T00:00:00Z")
+        assert [row[3] for row in rows] == amounts
+
+
+async def test_a_withdrawal_that_came_back_is_found(service: Service) -> None:
+    attributes = {
+        "status": "completed", "amount": "7.0", "fees": "0.0", "netAmount": "7.0",
+        "currency": "sgd", "idempotencyId": "w-1", "createdAt": "2026-01-01T00:00:00Z",
+        "updatedAt": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    withdrawal = {"id": "withdrawal_1", "type": "withdrawal", "attributes": attributes}
+    await service.post_json("straitsx", {"data": withdrawal})
+    remarks = {"transaction_remarks": "/ROC/RTN w-1"}
+    body = payment(11, amount="7.0", fees="0", currency="sgd", sender_information=remarks)
+    await service.post_json("straitsx", body)
+    assert [row[:3] for row in await found(service)] == [
+        ("payout_returned", "user_withdrawal", "withdrawal_1")
     ]
 
 
