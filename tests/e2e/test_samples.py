@@ -150,7 +150,7 @@ async def test_customers_have_the_status_stated_last(stated: Told) -> None:
         row["id"].removeprefix("customer_profile_")[:8]
         for row in listed
         if row["verification_status"] is None
-    } == {"74a5cfe1", "af516116", "c3d4e5f6"}, "known by money only"
+    } == {"74a5cfe1", "af516116", "b2c3d4e5", "c3d4e5f6"}, "known by money only"
     rows = [row for row in listed if row["verification_status"] is not None]
     assert {row["id"].removeprefix("customer_profile_")[:8]: row["verification_status"]
             for row in rows} == {
