@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from ledger.callback_errors import InvalidCallback
 from ledger.fold.stream_state import StreamState
-from ledger.model import YEARS, Fact, Issue, Record, StreamProjection, changed, stamp
+from ledger.model import ATTRIBUTE, YEARS, Fact, Issue, Record, StreamProjection, changed, stamp
 
 StreamKey: TypeAlias = tuple[str, str]
 """(kind, resource id)"""
@@ -104,6 +104,12 @@ def decided(fact: Fact | None) -> tuple[str, str, str] | None:
     details = fact.details
     by = f"{details.get('by')}: " if details.get("by") else ""
     return str(details.get("exception")), fact.status, f"{by}{details.get('note') or ''}"
+
+
+def is_attribution(event: TranslatedEvent) -> bool:
+    """Return whether an event is a decision on whose a transaction is."""
+    fact = event.fact
+    return fact is not None and fact.kind == DECISION and fact.status == ATTRIBUTE
 
 
 def own_issues(event: TranslatedEvent) -> list[tuple[str, str, Issue]]:

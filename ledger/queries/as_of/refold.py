@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ledger.fold.change import StreamKey, TranslatedEvent
+from ledger.fold.change import StreamKey, TranslatedEvent, is_attribution
 from ledger.fold.known_streams import NAMED_MAX
 from ledger.fold.states import advance
 from ledger.model import Received, Related, SourceTerms, StreamProjection
@@ -30,11 +30,23 @@ class Refold:
     terms: SourceTerms
     streams_of: Mapping[str, StreamProjection]
     states: dict[StreamKey, Any] = field(default_factory=dict)
+    _early: dict[StreamKey, list[TranslatedEvent]] = field(default_factory=dict)
+    """Attributions of streams of which no fact counts yet."""
 
     def add(self, events: Iterable[tuple[StreamKey, TranslatedEvent]]) -> None:
-        """Fold further events into their streams; those of one stream come in log order."""
+        """Fold further events into their streams; those of one stream come in log order.
+
+        An attribution applies to all facts of its stream that count, also where the first of them
+        came after it: the facts that were there before it are dated later.
+        """
         for key, event in events:
-            state = advance(self.streams_of[key[0]], self.states.get(key), event)
+            projection = self.streams_of[key[0]]
+            if key not in self.states and is_attribution(event):
+                self._early.setdefault(key, []).append(event)
+                continue
+            state = advance(projection, self.states.get(key), event)
+            for decision in self._early.pop(key, ()) if state is not None else ():
+                state = advance(projection, state, decision)
             if state is not None:
                 self.states[key] = state
 

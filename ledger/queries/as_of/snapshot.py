@@ -43,7 +43,8 @@ SELECT_POSITION_AT: Final = "SELECT ledger.position_at($1, $2) AS position"
 SELECT_PARKED_THEN: Final = """
 SELECT count(*) AS parked FROM parked WHERE source = $1 AND position <= $2
 """
-# Later events of a parked stream were not folded, and neither were decisions on it.
+# Later events of a parked stream were not folded, and neither were decisions on it, or on one that
+# was not known yet.
 SELECT_FACTS: Final = """
 SELECT h.kind, h.id, h.position
   FROM unnest($2::text[], $3::text[]) AS u(kind, id)
@@ -56,6 +57,10 @@ SELECT d.kind, d.id, d.position
   JOIN decisions AS d ON d.source = $1 AND d.kind = u.kind AND d.id = u.id
    AND hashtextextended(d.id, 0) = hashtextextended(u.id, 0)
  WHERE d.position <= $4
+   AND EXISTS (SELECT FROM history AS h
+                WHERE h.source = $1 AND h.kind = d.kind AND h.id = d.id
+                  AND hashtextextended(h.id, 0) = hashtextextended(d.id, 0)
+                  AND h.position < d.position)
    AND NOT EXISTS (SELECT FROM parked AS p
                     WHERE p.source = $1 AND p.kind = d.kind AND p.resource_id = d.id
                       AND hashtextextended(p.resource_id, 0) = hashtextextended(d.id, 0)

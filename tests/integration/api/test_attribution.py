@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from ledger.api.endpoints import DECIDE
 from tests import samples
 from tests.asking import Json, Service, payment, payout, problem, serving
 from tests.conftest import Database
@@ -68,6 +69,37 @@ async def test_an_answer_as_of_then_has_the_decisions_of_then(service: Service) 
         path = f"/v1/transactions/straitsx/{PAYOUT}"
         then = await service.ask(path, position=f"straitsx:{position}")
         assert [each["position"] for each in then["decisions"]] == [2, 3, 4][: position - 1]
+
+
+async def test_an_attribution_counts_for_facts_that_are_dated_before_those_it_followed(
+    service: Service,
+) -> None:
+    """The first fact is dated in February, one that comes after the decision in January."""
+    await service.post_json("straitsx", payout(1, updated_at="2026-02-01T00:00:00Z"))
+    await service.fold()
+    assert (await attribute(service, PAYOUT, customer_id="cust_1"))[0] == 200
+    late = payout(1, status="completed", updated_at="2026-01-10T00:00:00Z")
+    await service.post_json("straitsx", late)
+    await service.fold()
+    january = {"effective_at": "2026-01-31T23:59:59Z"}
+    (row,) = (await service.ask("/v1/transactions", **january))["transactions"]
+    assert (row["status"], row["customer_id"]) == ("completed", "cust_1")
+    (balance,) = (await service.ask("/v1/balances", account="liabilities:*", **january))["balances"]
+    assert (balance["account"], balance["balance"]) == ("liabilities:customers:cust_1", "-20")
+    (row,) = (await service.ask("/v1/transactions", position="straitsx:1"))["transactions"]
+    assert (row["status"], row["customer_id"]) == ("pending", None)
+
+
+async def test_a_decision_on_what_is_not_known_yet_changes_nothing(service: Service) -> None:
+    decide = service.client.app[DECIDE]  # type: ignore[union-attr]
+    body = {"action": "attribute", "kind": "payout", "resource": PAYOUT, "customer_id": "cust_1"}
+    assert (await decide("straitsx", body | {"note": "too early"}))["position"] == 1
+    await service.post_json("straitsx", payout(1, status="completed"))
+    await service.fold()
+    for params in ({}, {"position": "straitsx:2"}):
+        found = await service.ask(f"/v1/transactions/straitsx/{PAYOUT}", **params)
+        assert (found["customer_id"], found["flags"]) == (None, [])
+        assert [each["position"] for each in found["decisions"]] == [1]
 
 
 async def test_decisions_on_exceptions_are_shown_with_their_transaction(service: Service) -> None:
