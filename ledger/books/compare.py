@@ -91,12 +91,21 @@ class Difference:
         return f"{self.table} {named}: {columns}"
 
     def cells(self) -> Iterator[tuple[str, Any, Any]]:
-        """Yield (column, live value, rebuilt value); one without a name for a missing row."""
+        """Yield (column, live value, rebuilt value); one without a name for a missing row.
+
+        Of objects only the fields that differ: `details.returned_amount`.
+        """
         if self.live is None or self.rebuilt is None:
             yield "", self.live, self.rebuilt
             return
         for name in {**self.live, **self.rebuilt}:
-            yield name, self.live.get(name), self.rebuilt.get(name)
+            live, rebuilt = self.live.get(name), self.rebuilt.get(name)
+            if isinstance(live, dict) and isinstance(rebuilt, dict):
+                for field_name in {**live, **rebuilt}:
+                    if live.get(field_name) != rebuilt.get(field_name):
+                        yield f"{name}.{field_name}", live.get(field_name), rebuilt.get(field_name)
+            else:
+                yield name, live, rebuilt
 
 
 @asynccontextmanager
@@ -121,9 +130,9 @@ async def compare(
     """Return the differences of two generations of one source; [] when they are equal.
 
     Both must have folded the same events in the snapshot that the connections share; the caller
-    sees to that. Every byte of every column counts, and where one version of the program folded
-    both, what the fold keeps for itself, too: another version may keep that in another form. The
-    live books' cells, which lag by nature, are compared with sums over their own entries.
+    sees to that. Every byte of every column counts. Where two versions of the program folded them,
+    what only the fold reads does not, and no table or column that only one of them has. The live
+    books' cells, which lag by nature, are compared with sums over their own entries.
     """
     connection = connections[0]
     keys = {
@@ -153,6 +162,8 @@ async def compare(
     gone = shapes[0].keys() - shapes[1].keys()
     found += [Difference(table, {}, _texts(shapes[0][table]), None) for table in sorted(gone)]
     found += work.cells
+    if not is_one_version:
+        found = [difference for difference in found if difference.key]
     return await _explained(connection, live, other, source, found)
 
 

@@ -244,8 +244,8 @@ def _show(report: Report) -> None:
         {
             **row,
             "key": " ".join(str(v) for name, v in row["key"].items() if name != "source"),
-            "live": _shown(row["live"]),
-            "rebuilt": _shown(row["rebuilt"]),
+            "live": _shown(row, "live"),
+            "rebuilt": _shown(row, "rebuilt"),
             "positions": _places(row["positions"]),
         }
         for row in report.rows()
@@ -296,10 +296,12 @@ def _conclusion(report: Report) -> str:
             )
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "(a row)"
-    return "(no row)" if value is None else tables.text(value)
+def _shown(row: Mapping[str, Any], side: str) -> str:
+    """Show a value of one side; of a row that only one side has, whether it is there."""
+    value = row[side]
+    if row["column"] is None:
+        return "(no row)" if value is None else "(a row)"
+    return "(none)" if value is None else tables.text(value)
 
 
 def _places(positions: Sequence[int]) -> str:
