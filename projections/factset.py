@@ -43,6 +43,9 @@ PROVISIONAL: Final = "pending"
 DATED_BY_CREATION: Final = "dated_by_creation"
 """The flag of a fact whose time is only that of its transaction's creation."""
 
+FEES: Final = ""
+"""The fees among details, where callbacks are merged: provisional ones may differ."""
+
 Order: TypeAlias = tuple[datetime, int]
 """(provider's time, position): what the later of two callbacks is decided by."""
 
@@ -81,6 +84,11 @@ class StatedFact(Record, frozen=True, array_like=True):
     def order(self) -> Order:
         """The place of its latest callback among those of one status."""
         return self.latest or (self.effective_at, self.positions[0])
+
+    @property
+    def fees_order(self) -> Order:
+        """The place of the callback that its fees are from."""
+        return self.earlier.get(FEES, self.order)
 
 
 class FactSet(Record, frozen=True, array_like=True):
@@ -326,7 +334,7 @@ def _fees(kind: MoneyKind, facts: Sequence[StatedFact]) -> Decimal | None:
     known = [t for t in facts if t.fees is not None]
     if not known:
         return None
-    return max(known, key=lambda stated: (kind.ranks[stated.status], stated.order)).fees
+    return max(known, key=lambda stated: (kind.ranks[stated.status], stated.fees_order)).fees
 
 
 def _final_fees(facts: Sequence[StatedFact]) -> set[Decimal]:
@@ -365,19 +373,15 @@ def _stated(seen: RecordedFact, material: int, details: int) -> StatedFact:
     )  # fmt: skip
 
 
-_FEES: Final = ""
-"""The fees among details, where two callbacks are merged: provisional ones may differ."""
-
-
 def _merged(
     known: StatedFact, known_details: dict[str, Any], new: StatedFact, new_details: dict[str, Any]
 ) -> tuple[StatedFact, dict[str, Any]]:
     """Merge two callbacks of one fact: the earliest time, the latest details, the first event."""
     is_newer = new.order > known.order
     details, orders = _preferred(
-        [(known, {**known_details, _FEES: known.fees}), (new, {**new_details, _FEES: new.fees})]
+        [(known, {**known_details, FEES: known.fees}), (new, {**new_details, FEES: new.fees})]
     )
-    fees = details.pop(_FEES)
+    fees = details.pop(FEES)
     latest = max(known.order, new.order)
     earlier = {name: order for name, order in orders.items() if order != latest}
     first = known if known.positions[0] < new.positions[0] else new
@@ -485,8 +489,11 @@ def _flags(
     found = _anomalies(kind, times, fees)
     if fees is None:
         found.add("fees_unknown")
-    if any(stated.fees not in (None, fees) for stated in facts):
-        found.add("fees_changed")
+    provisional = [t for t in facts if t.status == PROVISIONAL and t.fees is not None]
+    if provisional and len(times) > 1:
+        latest = max(provisional, key=lambda stated: stated.fees_order)
+        if latest.fees != fees:
+            found.add("fees_changed")
     if _is_dated_by_creation(facts):
         found.add(DATED_BY_CREATION)
     return found

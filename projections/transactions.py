@@ -59,7 +59,9 @@ def view(kind: MoneyKind, state: FactSet, related: Related, terms: SourceTerms) 
     if returned.flags or received.flags:
         row["flags"] = sorted({*row["flags"], *returned.flags, *received.flags})
         row["details"] = {**row["details"], **received.details}
-    issues = (*case.issues, *returned.issues, *received.issues)
+    # Whose a return is that an operator attributed needs no second decision.
+    returned_issues = () if state.is_attributed else returned.issues
+    issues = (*case.issues, *returned_issues, *received.issues)
     movement = _movement(kind, case, own(owner.customer_id or returned.customer_id), terms)
     at = case.stated.effective_at
     legs = park(kind, movement, at) if case.differing else post(kind, movement)
