@@ -54,7 +54,7 @@ def payment(d: Deal, status: str, minutes: int) -> bytes:
             "sender_bank_swift_bic": "DBSSSGSGXXX",
             "created_at": instant(d.created),
             "updated_at": instant(d.created, minutes),
-            "customer_profile_id": d.customer_id,
+            "customer_profile_id": d.customer_id or None,
         }
     )
 

@@ -158,6 +158,7 @@ def _returned(maker: StoryMaker) -> Story:
         maker.deal(sent.currency),
         amount=sent.amount - min(Decimal(kept), sent.amount / 2),
         fees=Decimal(0),
+        customer_id="",  # a bank knows no customer of ours
         remarks=f"RTN {sent.idempotency_id}",
         created=sent.created + timedelta(minutes=30),
     )

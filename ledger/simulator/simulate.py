@@ -130,6 +130,7 @@ def returned(rng: Random, began: datetime | None = None) -> list[SimulatedCallba
     """Make a payout that the bank sends back, begun at a given time or at any."""
     sent = deal(rng, created=began)
     back = replace(deal(rng, created=began), amount=sent.amount, fees=sent.fees * 0,
+                   customer_id="",  # a bank knows no customer of ours
                    remarks=f"RTN {sent.idempotency_id}")  # fmt: skip
     return [
         *_steps("payout", sent, (("pending", 0), ("completed", 3))),
