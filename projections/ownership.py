@@ -16,7 +16,17 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
-from ledger.model import Issue, MoneyKind, Record, Related, Share, SourceTerms, plain, total
+from ledger.model import (
+    Issue,
+    MoneyKind,
+    Record,
+    Related,
+    Share,
+    SourceTerms,
+    changed,
+    plain,
+    total,
+)
 from projections.factset import Case, FactSet, classify
 from projections.postings import ZERO, exact, wallet
 
@@ -140,7 +150,17 @@ def _candidates(state: FactSet) -> list[str] | None:
 
 
 def resolve(state: FactSet, case: Case, owner: Owner, currency: str, related: Related) -> Return:
-    """Find what a transaction brings back: the longest of the named ids that is known."""
+    """Find what a transaction brings back: the longest of the named ids that is known.
+
+    It is no exception once an operator has decided whose money it is.
+    """
+    found = _brought_back(state, case, owner, currency, related)
+    return changed(found, issues=()) if state.is_attributed else found
+
+
+def _brought_back(
+    state: FactSet, case: Case, owner: Owner, currency: str, related: Related
+) -> Return:
     candidates = _candidates(state)
     if candidates is None:
         return NO_RETURN

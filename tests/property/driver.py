@@ -18,8 +18,9 @@ import msgspec
 
 from ledger import registry
 from ledger.fold.batch import Batch, StoredStream, run
-from ledger.fold.change import StreamKey, TranslatedEvent
+from ledger.fold.change import ChangeSet, StreamKey, TranslatedEvent
 from ledger.fold.stream_state import StreamState, encode
+from ledger.fold.translate import dated
 from ledger.model import Fact, SourceTerms, StreamProjection, Table, changed, plain, total
 
 STRAITSX = SourceTerms("straitsx", "straitsx")
@@ -96,9 +97,14 @@ def event_id(fact: Fact) -> str:
     return hashlib.sha256(repr(fact).encode()).hexdigest()[:32]
 
 
+def received_at(position: int) -> datetime:
+    """Return when we received the event at a position."""
+    return LATER + timedelta(seconds=position)
+
+
 def event(fact: Fact, position: int) -> TranslatedEvent:
     """Place a fact in the log."""
-    moment = LATER + timedelta(seconds=position)
+    moment = received_at(position)
     return TranslatedEvent(
         position, event_id(fact), fact.kind, fact.resource_id, fact.status, moment, moment, fact
     )
@@ -113,6 +119,14 @@ def check_types(table: Table, row: Mapping[str, Any]) -> None:
             name,
             value,
         )
+
+
+def translated(facts: Sequence[Fact], terms: SourceTerms, first: int = 1) -> list[TranslatedEvent]:
+    """Return the events of a log from position `first` on, dated as the source declares."""
+    return [
+        changed(event(fact, position), fact=dated(fact, terms, received_at(position)))
+        for position, fact in enumerate(facts, first)
+    ]
 
 
 @dataclass
@@ -130,7 +144,7 @@ class Books:
 
     def report(self, *facts: Fact, batches: Iterable[int] = ()) -> Books:
         """Append facts to the log and fold them, in batches of the given sizes, then the rest."""
-        events = [event(fact, self.head + n) for n, fact in enumerate(facts, 1)]
+        events = translated(facts, self.terms, self.head + 1)
         self.head += len(events)
         for size in batches:
             if events:
@@ -143,7 +157,11 @@ class Books:
     def _fold(self, events: Sequence[TranslatedEvent]) -> None:
         found = registry.load()
         batch = Batch(self.terms, found.streams, found.projections, events, parked={*self.parked})
-        change = run(batch, self)
+        self.keep(run(batch, self))
+
+    def keep(self, change: ChangeSet) -> None:
+        """Write down what a batch changed."""
+        found = registry.load()
         for stream in change.streams:
             raw = encode(stream.stored)
             self.saved[stream.key] = (stream.first_position, stream.position, raw)
@@ -169,7 +187,7 @@ class Books:
     def linked(
         self, links: Sequence[str], streams_max: int | None
     ) -> Iterable[tuple[str, StreamKey]]:
-        """Return the streams under each of `links`."""
+        """Return the first streams under each of `links`, or all of them."""
         return [(link, key) for link in links for key in sorted(self.links[link])[:streams_max]]
 
     def stored(self, key: StreamKey) -> StreamState:
@@ -198,6 +216,27 @@ class Books:
     def issues(self, key: StreamKey) -> list[str]:
         """Return the reasons of the issues that a stream has now."""
         return self.stored(key).issues
+
+    def account(self, key: StreamKey) -> dict[str, Any]:
+        """Return what a transaction's row, legs and issues say, for `naive.Account.summary`."""
+        row, details = self.rows[key], self.rows[key]["details"]
+        lines = {(leg.effective_at, leg.account, leg.currency): leg.amount
+                 for leg in self.stored(key).legs}  # fmt: skip
+        if key[0] == "conversion":
+            return {"lines": lines}
+        returned = details.get("returned_amount")
+        return {
+            "status": row["status"],
+            "lines": lines,
+            "fees": row["fees"],
+            "flags": {*row["flags"]},
+            "issues": {*self.issues(key)},
+            "return_of": row["return_of"],
+            "returned": None if returned is None else Decimal(returned),
+            "returns": details.get("return_count", 0),
+            "customer": row["customer_id"],
+            "details": {name: details.get(name) for name in ("note", "remark")},
+        }
 
     def meaning(self) -> bytes:
         """Return everything the books mean, as bytes: rows, dated legs, sums, issues.
