@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ledger.books.findings import OWNED
 from ledger.errors import NotFound
 from ledger.queries.as_of.money import balances_of
 from ledger.queries.as_of.snapshot import STREAMS_AT_ONCE, histories_then, page, rows_then
@@ -41,16 +42,28 @@ SELECT kind, id FROM customers
    AND ($6::text IS NULL OR kind = 'customer' AND id = $6)
  ORDER BY kind, id LIMIT $2
 """
-# Who is listed: customers with callbacks of their own, those that money names now, and those whom
-# an operator ever named. What they were then is looked at one by one.
+# Who may be listed: customers with callbacks of their own, those that money names now, those whom
+# an operator ever named, and those who ever had money. What they were then is looked at one by one.
 SELECT_KNOWN_THEN: Final = f"""
-{paying("coalesce($4::text, '')")}
+{paying("coalesce($4::text, '')")},
+     owning AS (
+       (SELECT account FROM balances
+         WHERE source = $1 AND account > '{OWNED}' || coalesce($4, '') ORDER BY account LIMIT 1)
+        UNION ALL
+       SELECT n.account FROM owning AS o
+        CROSS JOIN LATERAL (
+              SELECT account FROM balances
+               WHERE source = $1 AND account > o.account ORDER BY account LIMIT 1) AS n
+        WHERE o.account LIKE '{OWNED}%')
 SELECT 'customer' AS kind, id
   FROM ((SELECT id FROM customers
           WHERE source = $1 AND kind = 'customer' AND first_position <= $5
             AND ($3::text IS NULL OR (kind, id) > ($3, $4)) ORDER BY kind, id LIMIT $2)
          UNION
         (SELECT id FROM paying LIMIT $2)
+         UNION
+        (SELECT substr(account, length('{OWNED}') + 1) FROM owning
+          WHERE account LIKE '{OWNED}%' LIMIT $2)
          UNION
         (SELECT DISTINCT customer_id FROM decisions
           WHERE source = $1 AND customer_id > coalesce($4, '') AND position <= $5

@@ -89,6 +89,18 @@ async def test_an_attribution_makes_a_customer_known_until_it_is_undone(service:
     assert await listed(service, position="straitsx:1") == []
 
 
+async def test_whom_a_decision_took_everything_from_was_a_customer_before(
+    service: Service,
+) -> None:
+    await service.post_json("straitsx", payment(1, customer_profile_id="c_named"))
+    await service.fold()
+    await attribute(service, "c_1")
+    assert await listed(service) == [("c_1", None)]
+    for limit in (1, 100):
+        assert await listed(service, limit=limit, position="straitsx:1") == [("c_named", None)]
+        assert await listed(service, limit=limit, position="straitsx:2") == [("c_1", None)]
+
+
 async def test_a_customers_answer_has_its_balances(service: Service) -> None:
     await post_some(service)
     answer = await service.ask("/v1/customers/straitsx/c_money")
