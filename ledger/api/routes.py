@@ -95,8 +95,8 @@ FEED: Final = (
     "`changed_after` makes it a feed: follow `next` until it is null, then ask again with the "
     "highest `changed_position` seen, or the `position` of the last answer. A transaction that "
     "changes meanwhile comes again. When the header `Ledger-Books` changes, start again after 0: "
-    "other books may read old events differently. Ids are opaque texts that may contain commas: a filter by id "
-    "takes one value."
+    "other books may read old events differently. Ids are opaque texts that may contain commas: a "
+    "filter by id takes one value."
 )
 
 MONEY: Final = (
