@@ -21,6 +21,7 @@ from ledger.model import (
     Record,
     RecordedFact,
     changed,
+    plain,
 )
 from projections import unknown
 from projections.postings import ZERO, exact
@@ -277,7 +278,7 @@ def _case(kind: MoneyKind, state: FactSet) -> Case:
     flags = {"idempotency_id_changed"} if len(state.idempotency_ids) > 1 else set()
     times = _times(facts)
     if differing:
-        issues.append(Issue("conflict", _contradiction(facts, differing)))
+        issues.append(Issue("conflict", _contradiction(facts, materials, differing)))
         first, status = facts[0], "conflict"
         fees = _first_fees(facts, differing)
         flags |= {"fees_unknown"} if fees is None else set()
@@ -494,6 +495,8 @@ def _flags(
         latest = max(provisional, key=lambda stated: stated.fees_order)
         if latest.fees != fees:
             found.add("fees_changed")
+        elif all(stated.fees is None for stated in facts if stated.status != PROVISIONAL):
+            found.add("fees_provisional")
     if _is_dated_by_creation(facts):
         found.add(DATED_BY_CREATION)
     return found
@@ -517,9 +520,25 @@ def _anomalies(kind: MoneyKind, times: Mapping[str, datetime], fees: Decimal | N
     return found
 
 
-def _contradiction(facts: Sequence[StatedFact], differing: Sequence[str]) -> str:
-    places = ", ".join(f"{stated.status} at {stated.positions[0]}" for stated in facts)
+def _contradiction(
+    facts: Sequence[StatedFact], materials: Sequence[Material], differing: Sequence[str]
+) -> str:
+    places = ", ".join(
+        f"{stated.status}{_values(stated, material, differing)} at {stated.positions[0]}"
+        for stated, material in zip(facts, materials, strict=True)
+    )
     return f"the facts differ in {', '.join(differing)}: {places}; decide which one to keep"
+
+
+def _values(stated: StatedFact, material: Material, differing: Sequence[str]) -> str:
+    """Name the values of a fact that differ from those of others, in brackets."""
+    fees = None if stated.fees is None else plain(stated.fees)
+    values = {
+        "amount": plain(material.amount), "currency": material.currency, "fees": fees,
+        "customer_id": material.customer_id, **material.terms,
+    }  # fmt: skip
+    shown = [values.get(name) or "unknown" for name in differing if name != "status"]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def _decision_issues(

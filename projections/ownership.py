@@ -11,7 +11,7 @@ remarks are a text of the sender.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -39,6 +39,8 @@ class Owner(Record, frozen=True):
 
     customer_id: str | None
     flags: tuple[str, ...] = ()
+    is_decided: bool = False
+    """Whether an operator decided."""
 
 
 class Outline(Record, frozen=True, array_like=True):
@@ -88,7 +90,7 @@ NOTHING_RECEIVED: Final = CameBack()
 def owner_of(kind: MoneyKind, state: FactSet, case: Case, terms: SourceTerms) -> Owner:
     """Return whose money a transaction is."""
     if state.is_attributed:
-        return Owner(state.attributed_to[-1], ("attributed_by_decision",))
+        return Owner(state.attributed_to[-1], ("attributed_by_decision",), is_decided=True)
     undone = ("attribution_undone",) if state.attributed_at else ()
     named, rule = case.customer_id, terms.owner_of
     if rule is None or not kind.has_owner_rule:
@@ -136,51 +138,67 @@ def outline(kind: MoneyKind, state: FactSet, terms: SourceTerms) -> Outline:
 
 
 def mentions(state: FactSet) -> tuple[str, ...]:
-    """Return the ids that the remarks of a transaction may name, longest first."""
-    return tuple(_candidates(state) or ())
+    """Return every id that the remarks of a transaction may name."""
+    return tuple(sorted({name for details in state.details for name in _ids(details) or ()}))
 
 
-def _candidates(state: FactSet) -> list[str] | None:
-    """Return what the remarks may name, longest first; None when they speak of no return."""
-    given = [each for details in state.details if (each := details.get("returned_ids")) is not None]
-    if not given:
-        return None
-    ids = {name for each in given if isinstance(each, list) for name in each}
-    return sorted(ids, key=lambda name: (-len(name), name))
+def _ids(details: Mapping[str, Any]) -> list[str] | None:
+    """Return what remarks may name, longest first; None when they speak of no return."""
+    ids = details.get("returned_ids")
+    return ids if isinstance(ids, list) else None
 
 
-def resolve(state: FactSet, case: Case, owner: Owner, currency: str, related: Related) -> Return:
-    """Find what a transaction brings back: the longest of the named ids that is known.
+def returned_ids(kind: MoneyKind, state: FactSet, case: Case) -> list[str] | None:
+    """Return what the remarks may name, longest first; None when they speak of no return.
+
+    They are those of the status that counts, else of the next one below that has any.
+    """
+    ids = _ids(case.details)
+    if ids is not None:
+        return ids
+    by_rank = sorted(case.facts, key=lambda t: (kind.ranks[t.status], t.order), reverse=True)
+    named = [_ids(state.details[stated.details]) for stated in by_rank]
+    return next((each for each in named if each is not None), None)
+
+
+def resolve(
+    ids: Sequence[str], case: Case, owner: Owner, currency: str, related: Related
+) -> Return:
+    """Find what a transaction brings back: the longest of the ids it names that is known.
 
     It is no exception once an operator has decided whose money it is.
     """
-    found = _brought_back(state, case, owner, currency, related)
-    return changed(found, issues=()) if state.is_attributed else found
+    found = _brought_back(ids, case, owner, currency, related)
+    return changed(found, issues=()) if owner.is_decided else found
 
 
 def _brought_back(
-    state: FactSet, case: Case, owner: Owner, currency: str, related: Related
+    ids: Sequence[str], case: Case, owner: Owner, currency: str, related: Related
 ) -> Return:
-    candidates = _candidates(state)
-    if candidates is None:
-        return NO_RETURN
-    for name in candidates:
-        known = [each for each in related.mentioned.get(name, ()) if name in each.names]
-        if len(known) > 1:
-            detail = f"several outgoing transactions have the id {name}; decide whose money it is"
-            issue = Issue("return_ambiguous", detail)
-            return Return(name, None, ("return", "return_ambiguous"), (issue,))
-        if known:
-            return _of_one(state, case, owner, currency, name, known[0])
-    detail = "the remarks speak of a return, but name no outgoing transaction that is known"
-    issue = Issue("return_unmatched", detail)
-    shortest = candidates[-1] if candidates else None
-    return Return(shortest, None, ("return", "return_unmatched"), (issue,))
+    known = {name: each for name in ids if (each := _having(name, related))}
+    if not known:
+        detail = "the remarks speak of a return, but name no outgoing transaction that is known"
+        issue = Issue("return_unmatched", detail)
+        return Return(ids[-1] if ids else None, None, ("return", issue.reason), (issue,))
+    longest = max(map(len, known))
+    names = sorted(name for name in known if len(name) == longest)
+    named = {(each.kind, each.id): each for name in names for each in known[name]}
+    if len(named) == 1:
+        return _of_one(case, owner, currency, names[0], *named.values())
+    detail = (
+        f"several outgoing transactions have the id {' or '.join(names)} that the remarks name; "
+        "attribute it to the customer whose money it is"
+    )
+    issue = Issue("return_ambiguous", detail)
+    return Return(names[0], None, ("return", issue.reason), (issue,))
 
 
-def _of_one(
-    state: FactSet, case: Case, owner: Owner, currency: str, name: str, outline: Outline
-) -> Return:
+def _having(name: str, related: Related) -> list[Outline]:
+    """Return the transactions that have a name."""
+    return [each for each in related.mentioned.get(name, ()) if name in each.names]
+
+
+def _of_one(case: Case, owner: Owner, currency: str, name: str, outline: Outline) -> Return:
     flags, issues = ["return"], []
     if outline.currency not in (None, currency):
         flags.append("return_currency_differs")
@@ -189,7 +207,7 @@ def _of_one(
     if outline.is_failed:
         detail = f"it brings back the {outline.kind} {outline.id}, which failed"
         issues.append(Issue("return_of_failed", detail))
-    if not state.is_attributed and owner.customer_id not in (None, outline.customer_id):
+    if not owner.is_decided and owner.customer_id not in (None, outline.customer_id):
         detail = (
             f"it names another customer than the {outline.kind} {outline.id}, which it brings "
             "back; attribute it to the customer whose money it is"

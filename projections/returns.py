@@ -42,7 +42,10 @@ PROJECTION = Projection(
             "count": "int",
         },
         key=("source", "position", "line"),
-        indexes=("hashtextextended(id, 0), kind, effective_at", "source, effective_at"),
+        indexes=(
+            "hashtextextended(id, 0), kind, effective_at, position, line",
+            "source, effective_at",
+        ),
     ),
     rows=rows,
 )

@@ -29,6 +29,7 @@ from projections.ownership import (
     came_back,
     owner_of,
     resolve,
+    returned_ids,
     shares,
 )
 from projections.postings import (
@@ -52,16 +53,15 @@ def view(kind: MoneyKind, state: FactSet, related: Related, terms: SourceTerms) 
         return View(blank_row(state.unknown), (), issues)
     currency = wallet(kind.name, case.currency, terms)
     owner = owner_of(kind, state, case, terms)
-    returned = resolve(state, case, owner, currency, related) if kind.brings_back else NO_RETURN
+    ids = returned_ids(kind, state, case) if kind.brings_back else None
+    returned = NO_RETURN if ids is None else resolve(ids, case, owner, currency, related)
     received = came_back(case, currency, related) if related.received else NOTHING_RECEIVED
     row = _row(state, case, owner, currency)
     row["return_of"] = returned.name
     if returned.flags or received.flags:
         row["flags"] = sorted({*row["flags"], *returned.flags, *received.flags})
         row["details"] = {**row["details"], **received.details}
-    # Whose a return is that an operator attributed needs no second decision.
-    returned_issues = () if state.is_attributed else returned.issues
-    issues = (*case.issues, *returned_issues, *received.issues)
+    issues = (*case.issues, *returned.issues, *received.issues)
     movement = _movement(kind, case, own(owner.customer_id or returned.customer_id), terms)
     at = case.stated.effective_at
     legs = park(kind, movement, at) if case.differing else post(kind, movement)
@@ -112,6 +112,7 @@ def _conflict(state: FactSet, case: Case) -> dict[str, Any]:
                 "currency": material.currency,
                 "fees": None if stated.fees is None else plain(stated.fees),
                 "customer_id": material.customer_id,
+                **material.terms,
             }
             for stated, material in stated_with_materials
         ],

@@ -110,8 +110,8 @@ WITH people AS MATERIALIZED (
        SELECT 'unverified_money' AS reason, 'customer' AS kind, d.id, d.id AS customer_id,
               b.currency, trim_scale(b.credits - b.debits) AS amount,
               coalesce(c.updated_at, {NEVER}) AS since, c.position,
-              'the customer has money and is '
-              || coalesce(c.verification_status, 'of unknown verification') AS detail
+              'the customer has ' || trim_scale(b.credits - b.debits) || ' ' || b.currency
+              || ' and is ' || coalesce(c.verification_status, 'of unknown verification') AS detail
          FROM people AS d
         CROSS JOIN LATERAL (SELECT * FROM balances
                              WHERE source = $1 AND account = '{OWNED}' || d.id OFFSET 0) AS b

@@ -246,6 +246,9 @@ class Bookkeeper:
         pending = _fees([t for t in counting if t.fact.status == "pending"], "pending")
         if account.status != "pending" and pending not in (None, account.fees):
             found.add("fees_changed")
+        later = {t.fact.fees for t in counting if t.fact.status != "pending"} - {None}
+        if account.status != "pending" and pending is not None and not later:
+            found.add("fees_provisional")
         if "completed" in when and "expired" in when:
             found.add("completed_after_expiry")
         if "completed" in when and "failed" in when and "refunded" not in when:

@@ -121,6 +121,31 @@ def test_the_longest_id_that_is_known_wins_whichever_came_first() -> None:
         assert row_of(books, "payout", "p2")["details"]["return_count"] == 1
 
 
+def test_remarks_that_name_two_transactions_alike_are_ambiguous() -> None:
+    facts = [
+        payout(resource_id="p1", idempotency_id="x1", customer_id="customer_7"),
+        payout(resource_id="p2", idempotency_id="y1", customer_id="customer_8"),
+        returning(ids=["x1", "y1"]),
+    ]
+    for order in permutations(facts):
+        books = one(*order)
+        assert books.issues(("payment", "payment_1")) == ["return_ambiguous"]
+        assert books.balance(MERCHANT, "XSGD") == -100
+
+
+def test_the_remarks_of_the_status_that_counts_are_read() -> None:
+    facts = [
+        payout(resource_id="p1", idempotency_id="x1", customer_id="customer_7"),
+        payout(resource_id="p2", idempotency_id="y1", customer_id="customer_8"),
+        returning("pending", ids=["x1"]),
+        returning(ids=["y1"]),
+    ]
+    for order in permutations(facts):
+        books = one(*order)
+        assert row_of(books, "payment", "payment_1")["return_of"] == "y1"
+        assert (books.balance(OF_7, "XSGD"), books.balance(OF_8, "XSGD")) == (100, 0)
+
+
 @pytest.mark.parametrize(
     ("amount", "flags"),
     [("99.99", ["partial_return", "return"]), ("100.01", ["return", "return_exceeds_payout"])],

@@ -186,6 +186,8 @@ def test_a_conflict_lists_its_facts_in_log_order() -> None:
                 "currency": "XSGD",
                 "fees": "2",
                 "customer_id": None,
+                "to_amount": "1583250",
+                "to_currency": "IDR",
             },
             {
                 "position": 2,
@@ -195,6 +197,8 @@ def test_a_conflict_lists_its_facts_in_log_order() -> None:
                 "currency": "XSGD",
                 "fees": None,
                 "customer_id": "customer_7",
+                "to_amount": "1583250",
+                "to_currency": "IDR",
             },
         ],
     }
@@ -224,6 +228,10 @@ def test_other_material_is_a_conflict_and_the_first_fact_is_shown(
     assert row["status"] == "conflict"
     assert row["conflict"]["reason"] == "material_differs"
     assert row["conflict"]["fields"] == [field]
+    values = [fact[field] for fact in row["conflict"]["facts"]]
+    (detail,) = [each[5] for each in books.tables["exceptions"]]
+    places = "pending ({}) at 1, completed ({}) at 2; decide".format(*values)
+    assert detail.startswith(f"the facts differ in {field}: {places}")
     assert (row["amount"], row["currency"], row["fees"]) == (100, "XSGD", 2)
     assert row["customer_id"] == "customer_3"
     assert books.balances() == {f"{AVAILABLE} XSGD": "-102", f"{HELD} XSGD": "102"}
@@ -269,6 +277,12 @@ def test_the_fees_of_a_pending_transaction_are_provisional(kind: str) -> None:
         row = row_of(books, kind)
         assert (row["status"], row["fees"], row["flags"]) == ("completed", 2, ["fees_changed"])
         assert books.balance(HELD, "XSGD") == 0
+
+
+def test_fees_that_only_pending_knows_are_posted_and_flagged() -> None:
+    books = one(money("payout", "pending", 1), money("payout", "completed", 2, fees=None))
+    row = row_of(books, "payout")
+    assert (row["fees"], row["flags"]) == (2, ["fees_provisional"])
 
 
 def test_a_completion_is_dated_by_creation_only_where_no_callback_has_another_time() -> None:
