@@ -41,8 +41,8 @@ ATTRIBUTED_MAX: Final = 8
 PROVISIONAL: Final = "pending"
 """The status whose fees are provisional: those of the status that counts are posted."""
 
-DATED_BY_CREATION: Final = "dated_by_creation"
-"""The flag of a fact whose time is only that of its transaction's creation."""
+NO_OWN_TIME: Final = frozenset({"dated_by_creation", "dated_by_receipt"})
+"""The flags of a fact whose time is only that of its transaction's creation, or of its receipt."""
 
 FEES: Final = ""
 """The fees among details, where callbacks are merged: provisional ones may differ."""
@@ -67,7 +67,7 @@ class StatedFact(Record, frozen=True, array_like=True):
     material: int
     """Place of its material among those of the stream."""
     effective_at: datetime
-    """The earliest of its times; that of the creation only where no callback has another."""
+    """The earliest of its times; a creation or receipt only where no callback has another."""
     positions: list[int]
     event_id: str
     """The event at its first position."""
@@ -288,7 +288,7 @@ def _case(kind: MoneyKind, state: FactSet) -> Case:
         fees = _fees(kind, facts)
         flags |= _flags(kind, facts, times, fees)
         flags |= {"decided"} if kept is not None else set()
-    flags |= {flag for flag in first.flags if flag != DATED_BY_CREATION}
+    flags |= {flag for flag in first.flags if flag not in NO_OWN_TIME}
     material = state.materials[first.material]
     return Case(
         status, first, material.amount, material.currency, fees,
@@ -322,10 +322,10 @@ def _details(state: FactSet, facts: Sequence[StatedFact], first: StatedFact) -> 
 
 
 def _times(facts: Sequence[StatedFact]) -> dict[str, datetime]:
-    """Return the earliest time of every status; that of the creation only where no other is."""
+    """Return the earliest time of every status; a creation or receipt only where no other is."""
     dated: dict[str, tuple[bool, datetime]] = {}
     for stated in facts:
-        own = (DATED_BY_CREATION in stated.flags, stated.effective_at)
+        own = (not _has_own_time(stated), stated.effective_at)
         dated[stated.status] = min(dated.get(stated.status, own), own)
     return {status: moment for status, (_, moment) in dated.items()}
 
@@ -423,11 +423,15 @@ def _weight(name: str, value: Any) -> int:
 
 def _dated(one: StatedFact, other: StatedFact, flags: list[str]) -> tuple[datetime, list[str]]:
     """Return the time of two callbacks of one fact, and the flags as they are right for it."""
-    by_creation = [DATED_BY_CREATION in each.flags for each in (one, other)]
-    if all(by_creation) or not any(by_creation):
+    has_own = [_has_own_time(each) for each in (one, other)]
+    if all(has_own) or not any(has_own):
         return min(one.effective_at, other.effective_at), flags
-    dated = other if by_creation[0] else one
-    return dated.effective_at, [flag for flag in flags if flag != DATED_BY_CREATION]
+    dated = one if has_own[0] else other
+    return dated.effective_at, [flag for flag in flags if flag not in NO_OWN_TIME]
+
+
+def _has_own_time(stated: StatedFact) -> bool:
+    return NO_OWN_TIME.isdisjoint(stated.flags)
 
 
 def _counting(
@@ -497,15 +501,14 @@ def _flags(
             found.add("fees_changed")
         elif all(stated.fees is None for stated in facts if stated.status != PROVISIONAL):
             found.add("fees_provisional")
-    if _is_dated_by_creation(facts):
-        found.add(DATED_BY_CREATION)
-    return found
+    return found | _without_own_time(facts)
 
 
-def _is_dated_by_creation(facts: Sequence[StatedFact]) -> bool:
-    """Tell whether a status was reported only with the time of the creation."""
-    by_creation = {t.status for t in facts if DATED_BY_CREATION in t.flags}
-    return bool(by_creation - {t.status for t in facts if DATED_BY_CREATION not in t.flags})
+def _without_own_time(facts: Sequence[StatedFact]) -> set[str]:
+    """Return the flags of the statuses that no callback gives a time of their own."""
+    dated = {stated.status for stated in facts if _has_own_time(stated)}
+    flags = {flag for stated in facts if stated.status not in dated for flag in stated.flags}
+    return flags & NO_OWN_TIME
 
 
 def _anomalies(kind: MoneyKind, times: Mapping[str, datetime], fees: Decimal | None) -> set[str]:

@@ -38,12 +38,8 @@ class Telling:
 
     fact: Fact
     position: int
-    received_at: datetime
-
-    @property
-    def at(self) -> datetime:
-        """The provider's time, or ours."""
-        return self.fact.effective_at or self.received_at
+    at: datetime
+    """The provider's time, or ours."""
 
 
 @dataclass
@@ -111,8 +107,8 @@ class Return:
     """Where money that comes back came from."""
 
     named: str
-    """The longest id of a transaction among those that its remarks may name, the remarks of every
-    status; else the shortest of them, or nothing."""
+    """The longest id of a transaction among those that its remarks may name, as the status that
+    counts has them, or the next below; else the shortest of them, or nothing."""
     payouts: Sequence[Deal]
 
 
@@ -136,7 +132,14 @@ class Bookkeeper:
                 self.conversions[key].append(fact)
             elif fact.kind in INCOMING or fact.kind in ONE_END:
                 deal = self.deals.setdefault(key, Deal(*key))
-                deal.tellings.append(Telling(fact, position, received_at(position)))
+                deal.tellings.append(self._telling(fact, position, received_at(position)))
+
+    def _telling(self, fact: Fact, position: int, received_at: datetime) -> Telling:
+        """Date a callback: by its receipt where it has no time and the source says so."""
+        at = fact.effective_at or received_at
+        if _is_by_creation(fact) and self.terms.date_by == "receipt":
+            at = max(at, received_at)
+        return Telling(fact, position, at)
 
     def _decide(self, fact: Fact, position: int) -> None:
         """Note a decision on a transaction that is known already."""
@@ -226,16 +229,13 @@ class Bookkeeper:
             )
 
     def _when(self, counting: Sequence[Telling], status: str) -> datetime:
-        """Return when a status was reached: the earliest of the times that callbacks give."""
-        tellings = [t for t in counting if t.fact.status == status]
-        earliest = min(telling.at for telling in tellings)
-        if self._is_dated_by_receipt(tellings):
-            return max(earliest, min(t.received_at for t in tellings))
-        return earliest
+        """Return when a status was reached: the earliest of the times that callbacks give.
 
-    def _is_dated_by_receipt(self, tellings: Sequence[Telling]) -> bool:
-        by_creation = any("dated_by_creation" in t.fact.flags for t in tellings)
-        return by_creation and self.terms.date_by == "receipt"
+        The time of the creation, or of the receipt, is only for a status without one of its own.
+        """
+        tellings = [t for t in counting if t.fact.status == status]
+        own = [telling.at for telling in tellings if not _is_by_creation(telling.fact)]
+        return min(own or [telling.at for telling in tellings])
 
     def _flags(
         self, counting: Sequence[Telling], account: Account, when: Mapping[str, datetime]
@@ -246,8 +246,8 @@ class Bookkeeper:
         pending = _fees([t for t in counting if t.fact.status == "pending"], "pending")
         if account.status != "pending" and pending not in (None, account.fees):
             found.add("fees_changed")
-        later = {t.fact.fees for t in counting if t.fact.status != "pending"} - {None}
-        if account.status != "pending" and pending is not None and not later:
+        final = {t.fact.fees for t in counting if t.fact.status != "pending"} - {None}
+        if account.status != "pending" and account.fees is not None and not final:
             found.add("fees_provisional")
         if "completed" in when and "expired" in when:
             found.add("completed_after_expiry")
@@ -255,11 +255,10 @@ class Bookkeeper:
             found.add("completed_and_failed")
         if "completed" in when and "refunded" in when and account.fees:
             found.add("fee_refund_unknown")
-        current = [t for t in counting if t.fact.status == account.status]
-        if self._is_dated_by_receipt(current):
-            found.add("dated_by_receipt")
-        elif any("dated_by_creation" in t.fact.flags for t in current):
-            found.add("dated_by_creation")
+        for status in when:
+            tellings = [t.fact for t in counting if t.fact.status == status]
+            if all(map(_is_by_creation, tellings)):
+                found.add(f"dated_by_{self.terms.date_by}")
         return found
 
     def _owner(self, deal: Deal) -> str:
@@ -291,19 +290,24 @@ class Bookkeeper:
 
     def _return(self, deal: Deal) -> Return | None:
         """Return what an incoming transaction brings back; None when it says nothing of it."""
-        of_status = [
-            _details([t for t in deal.tellings if t.fact.status == status]).get("returned_ids")
-            for status in LOWEST_FIRST
-        ]
-        if deal.kind not in REFUNDABLE or of_status == [None] * len(LOWEST_FIRST):
+        counting, _ = _counting(deal)
+        current = _status(deal.kind, [t.fact for t in counting])
+        if current == "conflict":
+            current = counting[0].fact.status
+        names = None
+        for status in [current, *reversed(LOWEST_FIRST)]:
+            of_status = _details([t for t in counting if t.fact.status == status])
+            names = of_status.get("returned_ids") if names is None else names
+        if deal.kind not in REFUNDABLE or names is None:
             return None
-        texts = {name for names in of_status for name in names or []}
-        names = sorted(texts, key=lambda name: (-len(name), name))
-        for name in names:
-            payouts = [other for other in self.deals.values() if _is_known_as(other, name)]
-            if payouts:
-                return Return(name, payouts)
-        return Return(names[-1] if names else "", [])
+        known = [name for name in names if any(_is_known_as(d, name) for d in self.deals.values())]
+        longest = sorted(name for name in known if len(name) == max(map(len, known)))
+        if not known:
+            return Return(names[-1] if names else "", [])
+        payouts = [
+            other for other in self.deals.values() if any(_is_known_as(other, n) for n in longest)
+        ]
+        return Return(longest[0], payouts)
 
     def _note_return(self, deal: Deal, account: Account) -> None:
         """Note on a return what it brings back, and what is odd about it."""
@@ -516,6 +520,10 @@ def _known_terms(facts: Sequence[Fact]) -> dict[str, str]:
 def _is_known_as(deal: Deal, name: str) -> bool:
     names = {deal.resource, *(f.idempotency_id for f in deal.facts)}
     return deal.kind in RETURNABLE and name in names
+
+
+def _is_by_creation(fact: Fact) -> bool:
+    return "dated_by_creation" in fact.flags
 
 
 def _same_fact(one: Fact, other: Fact) -> bool:

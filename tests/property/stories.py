@@ -123,13 +123,16 @@ def reports(draw: Callable[..., Any], base: Fact, stated: list[str]) -> list[Fac
     places in the log would decide between them.
     """
     created = draw(st.none() | minutes)
-    provisional = draw(st.just(base.fees) | fees)
+    is_provisional = draw(st.booleans())
     found = []
     for status in stated:
         for _ in range(draw(st.integers(1, 2))):
-            minute = draw(minutes) if created is None else created
-            known = provisional if status == "pending" else base.fees
+            is_created = created is not None and draw(st.integers(0, 3)) > 0
+            minute = created if created is not None and is_created else draw(minutes)
             gaps = draw(st.integers(0, 15))
+            known = base.fees
+            if status == "pending" and is_provisional:
+                known = Decimal(minute % 4)
             details = {**base.details}
             if "returned_ids" in details and not minute % 5:
                 details["returned_ids"] = ["contract_0"]
@@ -144,7 +147,7 @@ def reports(draw: Callable[..., Any], base: Fact, stated: list[str]) -> list[Fac
                     customer_id=base.customer_id if gaps & 4 else None,
                     terms=base.terms if gaps & 8 else {},
                     details={**details, "note": "abc"[minute % 3], "remark": _remark(minute)},
-                    flags=_flags(status, is_created=created is not None),
+                    flags=_flags(status, is_created=is_created),
                 )
             )
     return found

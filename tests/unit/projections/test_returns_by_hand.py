@@ -1,4 +1,4 @@
-"""Returns and attributions worked out by hand: the fold and the bookkeeper both say the same."""
+"""Returns, attributions, gaps and dates worked out by hand: fold and bookkeeper say the same."""
 
 from __future__ import annotations
 
@@ -248,3 +248,30 @@ def test_a_swap_whose_worth_is_told_later_is_exchanged_at_it() -> None:
             AVAILABLE: "-100", "equity:conversion XSGD": "100",
             "assets:wallet:available USDC": "75.16", "equity:conversion USDC": "-75.16",
         }  # fmt: skip
+
+
+def test_provisional_fees_are_those_that_were_stated_last_whatever_else_was_left_out() -> None:
+    terms = {"to_amount": "9", "to_currency": "IDR"}
+    stated = [
+        money("fx_payout", "pending", minute, fees=fees and Decimal(fees), terms=named)
+        for minute, fees, named in ((5, "1", terms), (9, None, {}), (1, "3", {}))
+    ]
+    for log in permutations(stated):
+        both = Both(*log)
+        assert both.balances() == {AVAILABLE: "-101", "assets:wallet:held XSGD": "101"}
+        assert both.about("contract_1") == (set(), set())
+
+
+@pytest.mark.parametrize("date_by", ["creation", "receipt"])
+def test_a_creation_or_a_receipt_dates_only_what_has_no_time_of_its_own(date_by: str) -> None:
+    terms = SourceTerms("straitsx", "straitsx", date_by=date_by)
+    own = money("user_deposit", "completed", 9, fees=Decimal(0))
+    without = money("user_deposit", "completed", 0, fees=Decimal(0), flags=("dated_by_creation",))
+    for log in permutations([own, without]):
+        both = Both(*log, terms=terms)
+        assert both.about("contract_1") == (set(), set())
+        assert {at for at, _, _ in both.accounts["user_deposit", "contract_1"].lines} == {
+            own.effective_at
+        }
+    refunded = money("user_deposit", "refunded", 20, fees=Decimal(0))
+    assert Both(without, refunded, terms=terms).about("contract_1")[0] == {f"dated_by_{date_by}"}
