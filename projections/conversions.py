@@ -42,7 +42,7 @@ class Last:
     status: str
     sent_at: datetime
     callback_id: str
-    event_id: str
+    position: int
     revenue: Decimal | None
     """None where the provider does not state it: then only points are posted."""
     currency: str
@@ -53,9 +53,9 @@ class Last:
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def order(self) -> tuple[datetime, str, str]:
+    def order(self) -> tuple[datetime, str, int]:
         """What the last word is decided by."""
-        return (self.sent_at, self.callback_id, self.event_id)
+        return (self.sent_at, self.callback_id, self.position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _last(seen: RecordedFact) -> Last:
         status=fact.status,
         sent_at=seen.effective_at,
         callback_id=_text(fact, "callback_id") or "",
-        event_id=seen.event_id,
+        position=seen.position,
         revenue=None if fact.amount is None else exact(fact.amount),
         currency=fact.currency,
         points=exact(points or ZERO),

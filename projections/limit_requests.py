@@ -42,8 +42,7 @@ class RequestState:
 class LimitRequest:
     """The state: every status that was reported, and the operator's decision between two ends."""
 
-    said: dict[str, RequestState] = field(default_factory=dict)
-    """Status → what was reported in it. Stored under this name."""
+    statuses: dict[str, RequestState] = field(default_factory=dict)
     unknown: dict[str, datetime] = field(default_factory=dict)
     keep: int | None = None
     decided_at: int = 0
@@ -58,9 +57,9 @@ def fold(state: LimitRequest | None, seen: RecordedFact) -> LimitRequest:
     if fact.status not in STATUSES:
         return replace(state, unknown=unknown.remember(state.unknown, seen))
     new = RequestState(seen.effective_at, [seen.position], seen.event_id, fact.customer_id)
-    before = state.said.get(fact.status)
+    before = state.statuses.get(fact.status)
     reported = new if before is None else _merged(before, new)
-    return replace(state, said={**state.said, fact.status: reported})
+    return replace(state, statuses={**state.statuses, fact.status: reported})
 
 
 def decide(state: LimitRequest, decision: Decision) -> LimitRequest:
@@ -72,14 +71,14 @@ def decide(state: LimitRequest, decision: Decision) -> LimitRequest:
 
 def view(state: LimitRequest, related: Related, terms: SourceTerms) -> View:
     """Return the row of a request; nothing is posted."""
-    ends = sorted(ENDS & state.said.keys(), key=lambda end: state.said[end].positions[0])
-    kept = next((end for end in ends if state.keep in state.said[end].positions), None)
+    ends = sorted(ENDS & state.statuses.keys(), key=lambda end: state.statuses[end].positions[0])
+    kept = next((end for end in ends if state.keep in state.statuses[end].positions), None)
     issues = unknown.issues(state.unknown, STATUSES)
     if len(ends) > 1 and kept is None:
         detail = "both approved and rejected were told; decide which one to keep"
         return View(_row(state, "conflict", ends), (), (*issues, Issue("conflict", detail)))
-    status = kept or (ends[0] if ends else None) or next(iter((*state.said, *state.unknown)))
-    late = [e for e in ends if e != status and state.said[e].positions[-1] > state.decided_at]
+    status = kept or (ends[0] if ends else None) or next(iter((*state.statuses, *state.unknown)))
+    late = [e for e in ends if e != status and state.statuses[e].positions[-1] > state.decided_at]
     if late:
         detail = f"{late[0]} was told again after it was decided to keep {status}"
         issues = (*issues, Issue("conflict_after_decision", detail))
@@ -87,7 +86,7 @@ def view(state: LimitRequest, related: Related, terms: SourceTerms) -> View:
 
 
 def _row(state: LimitRequest, status: str, ends: Sequence[str]) -> dict[str, Any]:
-    reported = state.said.get(ends[0] if ends else status)
+    reported = state.statuses.get(ends[0] if ends else status)
     return {
         "provider_id": state.provider_id,
         "customer_id": reported.customer_id if reported else None,
@@ -103,10 +102,10 @@ def _conflict(state: LimitRequest, ends: Sequence[str]) -> dict[str, Any]:
         "fields": ["status"],
         "facts": [
             {
-                "position": state.said[end].positions[0],
-                "event_id": state.said[end].event_id,
+                "position": state.statuses[end].positions[0],
+                "event_id": state.statuses[end].event_id,
                 "status": end,
-                "customer_id": state.said[end].customer_id,
+                "customer_id": state.statuses[end].customer_id,
             }
             for end in ends
         ],
@@ -114,7 +113,7 @@ def _conflict(state: LimitRequest, ends: Sequence[str]) -> dict[str, Any]:
 
 
 def _merged(one: RequestState, other: RequestState) -> RequestState:
-    newer = max(one, other, key=lambda state: (state.updated_at, state.event_id))
+    newer = max(one, other, key=lambda state: (state.updated_at, state.positions[-1]))
     earlier = min(one, other, key=lambda state: state.positions[0])
     positions = sorted({*one.positions, *other.positions})
     if len(positions) > POSITIONS_MAX:

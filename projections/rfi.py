@@ -1,7 +1,9 @@
-"""Requests for information: the last status received, until one ends the request.
+"""Requests for information: the last status by the provider's time, until one ends the request.
 
-`sent` and `received` alternate and carry only the time of creation, so the last received holds.
-`expired` and `completed` end a request; a completion beats an expiry, whichever came first.
+`sent` and `received` alternate; where they carry only the time of creation, the last received
+holds. `expired` and `completed` end a request; a completion beats an expiry, whichever came first.
+Customer, deadline, counts and questions are each as the same order has them; a report that does
+not state one erases nothing.
 """
 
 from __future__ import annotations
@@ -21,56 +23,53 @@ from ledger.model import (
     as_instant,
 )
 from projections import unknown
+from projections.latest import Field, later, later_of_each
 
 RANKS: Final[Mapping[str, int]] = {"sent": 0, "received": 0, "expired": 1, "completed": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The state: the fact that holds now."""
+    """The state: the status that holds now, and what is known of the request."""
 
-    status: str | None = None
-    position: int = 0
+    status: Field | None = None
     updated_at: datetime | None = None
-    customer_id: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    customer: Field | None = None
+    details: dict[str, Field] = field(default_factory=dict)
     unknown: dict[str, datetime] = field(default_factory=dict)
 
 
 def fold(state: Request | None, seen: RecordedFact) -> Request:
-    """Let a fact hold unless one of a higher rank, or received later, already does."""
+    """Take over what a fact states, unless one of a higher rank or a later one states it."""
     state = state or Request()
     fact = seen.fact
     if fact.status not in RANKS:
         return replace(state, unknown=unknown.remember(state.unknown, seen))
-    if state.status is not None:
-        held = (RANKS[state.status], state.position)
-        if held >= (RANKS[fact.status], seen.position):
-            return replace(state, details=_with_deadline(state.details, fact.details))
+
+    def stated(value: Any) -> Field:
+        return Field(value, RANKS[fact.status], fact.effective_at, seen.position)
+
+    new = stated(fact.status)
+    status = later(state.status, new)
+    details = {name: stated(value) for name, value in fact.details.items()}
     return Request(
-        status=fact.status,
-        position=seen.position,
-        updated_at=seen.effective_at,
-        customer_id=fact.customer_id or state.customer_id,
-        details=_with_deadline(fact.details, state.details),
+        status=status,
+        updated_at=seen.effective_at if status is new else state.updated_at,
+        customer=later(state.customer, stated(fact.customer_id)),
+        details=later_of_each(state.details, details),
         unknown=state.unknown,
     )
 
 
-def _with_deadline(details: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the details that hold, with the deadline of others where they state none."""
-    deadline = details.get("expires_at") or other.get("expires_at")
-    return {**details, "expires_at": deadline} if deadline else dict(details)
-
-
 def view(state: Request, related: Related, terms: SourceTerms) -> View:
     """Return the row of a request; nothing is posted."""
+    details = {name: known.value for name, known in state.details.items()}
     row = {
-        "customer_id": state.customer_id,
-        "status": state.status or next(iter(state.unknown)),
+        "customer_id": state.customer.value if state.customer else None,
+        "status": state.status.value if state.status else next(iter(state.unknown)),
         "updated_at": state.updated_at,
-        "expires_at": as_instant("expires_at", state.details.get("expires_at")),
-        "details": {name: v for name, v in state.details.items() if name != "expires_at"},
+        "expires_at": as_instant("expires_at", details.pop("expires_at", None)),
+        "details": dict(sorted(details.items())),
     }
     return View(row, (), unknown.issues(state.unknown, RANKS))
 

@@ -193,6 +193,25 @@ def test_every_package_introduces_itself(package: Path) -> None:
     assert len(modules) <= MODULES_MAX
 
 
+@pytest.mark.parametrize("folder", ["handlers", "projections"])
+def test_the_readmes_of_handlers_and_projections_stay_short(folder: str) -> None:
+    readme = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= README_LINES_MAX
+
+
+def test_the_readme_of_the_projections_names_each_of_them() -> None:
+    readme = (ROOT / "projections/README.md").read_text(encoding="utf-8")
+    modules = {path.stem for path in ROOT.glob("projections/*.py")} - {"__init__"}
+    assert [name for name in sorted(modules) if f"`{name}`" not in readme] == []
+
+
+def test_the_posting_rules_explain_each_flag_once() -> None:
+    rules = (ROOT / "projections/POSTINGS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+) \|", rules.partition("| flag |")[2], re.MULTILINE)
+    named = [flag for row in rows for flag in re.findall("`([a-z_]+)`", row)]
+    assert sorted(named) == sorted(set(named))
+
+
 def test_the_architecture_page_shows_the_layers_that_are_kept() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]

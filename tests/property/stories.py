@@ -294,15 +294,18 @@ def conversions(draw: Callable[..., Any], resource: str) -> list[Fact]:
 @st.composite
 def people(draw: Callable[..., Any], resource: str) -> list[Fact]:
     """Draw what is told of a customer, an account or a limit request, one time each."""
-    kind = draw(st.sampled_from(["customer", "bank_account", "virtual_account", "limits_request"]))
+    kinds = ["customer", "bank_account", "virtual_account", "limits_request", "rfi"]
+    kind = draw(st.sampled_from(kinds))
     words = {
         "virtual_account": ["pending", "enabled", "disabled"],
         "limits_request": ["pending", draw(st.sampled_from(["approved", "rejected"]))],
+        "rfi": ["sent", "received", "expired", "completed"],
     }.get(kind, ["pending", "verified", "rejected"])
     times = draw(st.lists(minutes, min_size=1, max_size=5, unique=True))
     return [
         word(kind, draw(st.sampled_from(words)), minute, resource_id=resource,
-             details={"note": draw(st.sampled_from("abc"))})
+             customer_id=draw(st.sampled_from([None, "customer_1", "customer_2"])),
+             details={name: draw(st.sampled_from([None, *"abc"])) for name in ("note", "bank")})
         for minute in times
     ]  # fmt: skip
 

@@ -53,6 +53,16 @@ def test_callbacks_of_one_moment_are_ordered_by_their_id() -> None:
         assert books_of(*order).rows[KEY]["status"] == "Rejected"
 
 
+def test_callbacks_of_one_moment_without_an_id_are_ordered_as_they_were_received() -> None:
+    for n in range(8):
+        facts = [
+            conversion("Success", 1, callback_id=None, amount=Decimal(60 + n)),
+            conversion("Rejected", 1, callback_id=None, amount=Decimal(60 + n)),
+        ]
+        for order in permutations(facts):
+            assert books_of(*order).rows[KEY]["status"] == order[-1].status
+
+
 def test_each_event_of_a_conversion_is_its_own() -> None:
     facts = [
         conversion("Success", 1, event="install"),

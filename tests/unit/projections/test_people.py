@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.model import Fact
+from ledger.model import Fact, changed
 from projections import limit_requests, limits
 from tests.property.driver import Books, at, keep, one, stated, word
 
@@ -146,6 +146,18 @@ def test_of_two_reports_of_one_time_the_later_one_states_the_details() -> None:
     assert row_of(books)["details"] == {"bank": "B", "account_no": "1"}
 
 
+def test_each_field_of_a_virtual_account_is_as_the_last_report_that_has_it_states_it() -> None:
+    facts = [
+        account("enabled", 1, customer_id="c1", details={"account_no": "1", "bank": "A"}),
+        account("enabled", 2, customer_id="c2", details={"account_no": "2", "bank": None}),
+        account("enabled", 3, details={"account_no": None, "bank": None}),
+    ]
+    for order in permutations(facts):
+        row = row_of(one(*order))
+        assert (row["customer_id"], row["updated_at"]) == ("c2", at(3))
+        assert row["details"] == {"account_no": "2", "bank": "A"}
+
+
 def test_a_virtual_account_that_only_its_creation_dates_is_flagged() -> None:
     dated = account("enabled", 1, flags=("dated_by_creation",))
     assert row_of(one(account("pending", 1), dated))["flags"] == ["dated_by_creation"]
@@ -230,6 +242,13 @@ def test_a_limit_request_takes_its_end_whatever_the_order() -> None:
             }
 
 
+def test_at_one_time_the_later_received_report_of_a_limit_request_states_the_customer() -> None:
+    approved = request("approved", 1)
+    facts = [changed(approved, customer_id=f"customer_{n}") for n in range(4)]
+    for order in permutations(facts):
+        assert row_of(one(*order))["customer_id"] == order[-1].customer_id
+
+
 def test_a_limit_request_both_approved_and_rejected_is_a_conflict() -> None:
     books = one(request("rejected", 3), request("approved", 2))
     row = row_of(books)
@@ -252,7 +271,7 @@ def test_a_decision_ends_the_conflict_of_a_limit_request() -> None:
 
 def test_a_limit_request_stated_often_stays_small() -> None:
     books = stated(*[request("approved", n) for n in range(100)])
-    reported = books.stored(("limits_request", "thing_1")).state["said"]["approved"]
+    reported = books.stored(("limits_request", "thing_1")).state["statuses"]["approved"]
     assert len(reported["positions"]) == limit_requests.POSITIONS_MAX
 
 
@@ -303,3 +322,48 @@ def test_the_deadline_of_a_request_for_information_is_kept_until_another_is_stat
     for order in permutations([dated, silent, rfi("completed")]):
         assert row_of(one(*order))["expires_at"] == at(90)
     assert row_of(one(dated, silent, rfi("sent", expires_at=second)))["expires_at"] == at(120)
+
+
+def test_the_provider_s_times_order_the_reports_of_a_request_for_information() -> None:
+    facts = [
+        rfi("sent", 1, expires_at=at(90).isoformat(), counts={"total": 2, "pending": 2}),
+        changed(rfi("received", 2, expires_at=at(120).isoformat()), customer_id="customer_8"),
+        changed(rfi("sent", 3, counts={"total": 2, "pending": 1}), customer_id=None),
+    ]
+    for order in permutations(facts):
+        row = row_of(one(*order))
+        assert (row["status"], row["updated_at"]) == ("sent", at(3))
+        assert (row["customer_id"], row["expires_at"]) == ("customer_8", at(120))
+        assert row["details"] == {"counts": {"total": 2, "pending": 1}}
+
+
+@pytest.mark.parametrize("end", ["completed", "expired"])
+def test_what_ends_a_request_for_information_erases_nothing_that_it_does_not_state(
+    end: str,
+) -> None:
+    counts = {"total": 2, "accepted": 2}
+    ended = changed(rfi(end, 3, counts={}, questions=[], expires_at=None), customer_id=None)
+    facts = [
+        rfi("sent", 1, expires_at=at(90).isoformat(), counts={"total": 2}),
+        rfi("received", 2, expires_at=at(120).isoformat(), counts=counts, questions=[{"id": "1"}]),
+        ended,
+    ]
+    for order in permutations(facts):
+        row = row_of(one(*order))
+        assert (row["status"], row["customer_id"]) == (end, "customer_7")
+        assert (row["expires_at"], row["updated_at"]) == (at(120), at(3))
+        assert row["details"] == {"counts": counts, "questions": [{"id": "1"}]}
+
+
+def test_without_different_times_the_last_received_report_of_a_request_holds() -> None:
+    first, second = at(90).isoformat(), at(120).isoformat()
+    for minutes in (None, 1):
+        sent = rfi("sent", minutes, expires_at=first, counts={"pending": 1})
+        received = rfi("received", minutes, expires_at=second, counts={})
+        ended = rfi("expired", minutes, expires_at=None)
+        for order in permutations([sent, received, ended]):
+            row = row_of(one(*order))
+            assert row["status"] == "expired"
+            last = max(order.index(sent), order.index(received))
+            assert row["expires_at"] == (at(90) if order[last] is sent else at(120))
+            assert row["details"] == {"counts": {"pending": 1}}

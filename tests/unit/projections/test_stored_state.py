@@ -33,18 +33,18 @@ STORED = {
     "chain_withdrawal": MONEY,
     "conversion": [
         "events unknown dropped",
-        "status sent_at callback_id event_id revenue currency points member idempotency_id flags "
+        "status sent_at callback_id position revenue currency points member idempotency_id flags "
         "details",
     ],
     "customer": TIMED,
     "fx_payout": MONEY,
     "limits": ["provider_id customer_id limits dropped used customers", "amount position at"],
     "limits_request": [
-        "said unknown keep decided_at provider_id", "updated_at positions event_id customer_id",
+        "statuses unknown keep decided_at provider_id", "updated_at positions event_id customer_id",
     ],
     "payment": MONEY,
     "payout": MONEY,
-    "rfi": ["status position updated_at customer_id details unknown"],
+    "rfi": ["status updated_at customer details unknown", "value rank at position"],
     "statement": ["status currency details at"],
     "statement_line": [
         "status amount currency effective_at idempotency_id details at versions",
@@ -54,8 +54,8 @@ STORED = {
     "user_deposit": MONEY,
     "user_withdrawal": MONEY,
     "virtual_account": [
-        "said unknown",
-        "first_at last_at first_position last_position customer_id details flags",
+        "statuses customer details unknown", "first_at last_at first_position last_position flags",
+        "value rank at position",
     ],
 }  # fmt: skip
 """Kind → the fields of its state, then those of the types within it, in their order."""
