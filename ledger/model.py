@@ -40,6 +40,7 @@ __all__ = [
     "INCOMING",
     "JSON",
     "ONE_END",
+    "REVISED",
     "YEARS",
     "Decision",
     "Entry",
@@ -251,7 +252,7 @@ class MoneyKind:
     name: str
     ranks: Mapping[str, int]
     """Status → rank; the highest one reported is the state. Statuses of the highest rank exclude
-    each other. The lowest one is provisional: its fees may change."""
+    each other. The fees of `pending` are provisional."""
     postings: str
     """The posting rule, by its name in `projections/postings.py`."""
     is_announced: bool = False
@@ -259,7 +260,7 @@ class MoneyKind:
     brings_back: bool = False
     """Whether its remarks may name a transaction that it brings back (`returned_ids`)."""
     can_come_back: bool = False
-    """Whether another transaction may bring its money back."""
+    """Whether another transaction may bring its money back; not of a kind that itself does so."""
     has_owner_rule: bool = False
     """Whether a source's rule (`owner_of`) names its customer where the callback does not."""
 
@@ -298,6 +299,13 @@ class RecordedFact(Record, frozen=True):
         """The provider's time, or ours where the provider gives none."""
         return self.fact.effective_at or self.received_at
 
+
+REVISED: Final = (
+    "decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,"
+    "owner_rule_differs"
+)
+"""The flags of transactions that may have had another customer or id before: whoever looks for an
+earlier state looks at all of them. As a PostgreSQL array without its braces."""
 
 RETRY = "retry"
 """The decision to fold again what was parked: it changes no stream and closes nothing."""
@@ -378,6 +386,8 @@ class View(Record, frozen=True):
     issues: tuple[Issue, ...] = ()
     shares: tuple[Share, ...] = ()
     """What it counts towards streams that it mentions; they do not depend on what it received."""
+    customers: tuple[str, ...] = ()
+    """Every customer that the stream has ever concerned: findings about them hang on it."""
 
 
 class Entry(Record, frozen=True):
@@ -478,8 +488,6 @@ class StreamProjection:
     """The names that a state mentions."""
     outline: Callable[[Any, SourceTerms], Any] | None = None
     """What streams that mention this one see of it; compared by value. Needed with `names`."""
-    customers: Callable[[Any], tuple[str, ...]] | None = None
-    """Every customer that the facts of a state have named: findings about them hang on it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -488,8 +496,8 @@ class MoneyProjection:
 
     name: str
     table: Table
-    rules: frozenset[str]
-    """The posting rules that a kind may name."""
+    rules: Mapping[str, frozenset[str]]
+    """The posting rules that a kind may name → the statuses that each of them knows."""
     make: Callable[[MoneyKind], StreamProjection]
 
 

@@ -227,8 +227,17 @@ def _check_rule(kind: MoneyKind, projection: MoneyProjection, file: str) -> None
             f"{file}: there is no posting rule {kind.postings!r}; use one of "
             f"{', '.join(sorted(projection.rules))}"
         )
-    if not kind.ranks:
-        raise RegistryError(f"{file}: the kind {kind.name} has no statuses; give them in ranks")
+    known = projection.rules[kind.postings]
+    if not kind.ranks or not known.issuperset(kind.ranks):
+        raise RegistryError(
+            f"{file}: the statuses of the kind {kind.name} must be among those that the posting "
+            f"rule {kind.postings} knows: {', '.join(sorted(known))}"
+        )
+    if kind.brings_back and kind.can_come_back:
+        raise RegistryError(
+            f"{file}: the kind {kind.name} cannot both bring money back and have it come back; "
+            "choose one"
+        )
 
 
 def _callbacks(

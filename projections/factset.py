@@ -41,8 +41,14 @@ ATTRIBUTED_MAX: Final = 8
 PROVISIONAL: Final = "pending"
 """The status whose fees are provisional: those of the status that counts are posted."""
 
+REFERENCES: Final = ("external_reference", "payout_invoice_id")
+"""Details in which a source's rule may look for the customer: all that were reported count."""
+
+REFERENCES_MAX: Final = 8
+"""Values of each that are remembered, the smallest ones."""
+
 NO_OWN_TIME: Final = frozenset({"dated_by_creation", "dated_by_receipt"})
-"""The flags of a fact whose time is only that of its transaction's creation, or of its receipt."""
+"""The flags of a fact whose status has no time of its own."""
 
 FEES: Final = ""
 """The fees among details, where callbacks are merged: provisional ones may differ."""
@@ -117,6 +123,8 @@ class FactSet(Record, frozen=True, array_like=True):
     """The customers named by such decisions; the last one holds unless it was undone."""
     is_attributed: bool = False
     """Whether such a decision is in force."""
+    references: dict[str, list[str]] = {}
+    """REFERENCES → the values reported."""
 
 
 class Case(Record, frozen=True):
@@ -150,7 +158,10 @@ def fold(kind: MoneyKind, state: FactSet | None, seen: RecordedFact) -> FactSet:
     if state is None:
         ids = [named] if named else []
         stated = [_stated(seen, 0, 0)]
-        return FactSet(fact.kind, fact.resource_id, stated, [material], [{**fact.details}], ids)
+        return FactSet(
+            fact.kind, fact.resource_id, stated, [material], [{**fact.details}], ids,
+            references=_references({}, fact),
+        )  # fmt: skip
     ids = state.idempotency_ids
     if named and named not in ids:
         ids = sorted([*ids, named])[:IDENTIFIERS_MAX]
@@ -158,7 +169,19 @@ def fold(kind: MoneyKind, state: FactSet | None, seen: RecordedFact) -> FactSet:
     facts, details = _with(state, _stated(seen, which, -1), {**fact.details})
     if len(facts) > FACTS_MAX:
         return changed(state, dropped=state.dropped + 1)
-    return changed(state, facts=facts, materials=materials, details=details, idempotency_ids=ids)
+    return changed(
+        state, facts=facts, materials=materials, details=details, idempotency_ids=ids,
+        references=_references(state.references, fact),
+    )  # fmt: skip
+
+
+def _references(known: dict[str, list[str]], fact: Fact) -> dict[str, list[str]]:
+    """Return the references with those of one fact more."""
+    for name in REFERENCES:
+        text, others = fact.details.get(name), known.get(name, [])
+        if isinstance(text, str) and text not in others:
+            known = {**known, name: sorted([*others, text])[:REFERENCES_MAX]}
+    return known
 
 
 def _with(
@@ -288,7 +311,7 @@ def _case(kind: MoneyKind, state: FactSet) -> Case:
         fees = _fees(kind, facts)
         flags |= _flags(kind, facts, times, fees)
         flags |= {"decided"} if kept is not None else set()
-    flags |= {flag for flag in first.flags if flag not in NO_OWN_TIME}
+    flags |= {flag for flag in first.flags if differing or flag not in NO_OWN_TIME}
     material = state.materials[first.material]
     return Case(
         status, first, material.amount, material.currency, fees,
@@ -423,15 +446,10 @@ def _weight(name: str, value: Any) -> int:
 
 def _dated(one: StatedFact, other: StatedFact, flags: list[str]) -> tuple[datetime, list[str]]:
     """Return the time of two callbacks of one fact, and the flags as they are right for it."""
-    has_own = [_has_own_time(each) for each in (one, other)]
-    if all(has_own) or not any(has_own):
+    if _has_own_time(one) == _has_own_time(other):
         return min(one.effective_at, other.effective_at), flags
-    dated = one if has_own[0] else other
+    dated = one if _has_own_time(one) else other
     return dated.effective_at, [flag for flag in flags if flag not in NO_OWN_TIME]
-
-
-def _has_own_time(stated: StatedFact) -> bool:
-    return NO_OWN_TIME.isdisjoint(stated.flags)
 
 
 def _counting(
@@ -501,14 +519,17 @@ def _flags(
             found.add("fees_changed")
         elif all(stated.fees is None for stated in facts if stated.status != PROVISIONAL):
             found.add("fees_provisional")
-    return found | _without_own_time(facts)
+    return found | _dating_flags(facts)
 
 
-def _without_own_time(facts: Sequence[StatedFact]) -> set[str]:
-    """Return the flags of the statuses that no callback gives a time of their own."""
-    dated = {stated.status for stated in facts if _has_own_time(stated)}
-    flags = {flag for stated in facts if stated.status not in dated for flag in stated.flags}
-    return flags & NO_OWN_TIME
+def _dating_flags(facts: Sequence[StatedFact]) -> set[str]:
+    """Return how statuses are dated that no callback gives a time of their own."""
+    timed = {t.status for t in facts if _has_own_time(t)}
+    return {flag for t in facts if t.status not in timed for flag in t.flags if flag in NO_OWN_TIME}
+
+
+def _has_own_time(stated: StatedFact) -> bool:
+    return NO_OWN_TIME.isdisjoint(stated.flags)
 
 
 def _anomalies(kind: MoneyKind, times: Mapping[str, datetime], fees: Decimal | None) -> set[str]:

@@ -93,11 +93,6 @@ def _named(customers: list[str], customer_id: str | None) -> list[str]:
     return [*customers, customer_id]
 
 
-def customers(state: LimitState) -> tuple[str, ...]:
-    """Return the customers that the facts named, the first CUSTOMERS_MAX."""
-    return tuple(state.customers)
-
-
 def view(state: LimitState, related: Related, terms: SourceTerms) -> View:
     """Return the row of a customer's limits; nothing is posted."""
     used = {
@@ -110,10 +105,11 @@ def view(state: LimitState, related: Related, terms: SourceTerms) -> View:
         "limits": state.limits,
         "used": used,
     }
+    customers = tuple(state.customers)
     if not state.dropped:
-        return View(row)
+        return View(row, customers=customers)
     detail = f"more than {FIELDS_MAX} limits were told; the last in the alphabet are not kept"
-    return View(row, (), (Issue("too_many_limits", detail),))
+    return View(row, (), (Issue("too_many_limits", detail),), customers=customers)
 
 
 PROJECTION = StreamProjection(
@@ -138,5 +134,4 @@ PROJECTION = StreamProjection(
     state=LimitState,
     fold=fold,
     view=view,
-    customers=customers,
 )

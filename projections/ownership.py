@@ -41,6 +41,8 @@ class Owner(Record, frozen=True):
     flags: tuple[str, ...] = ()
     is_decided: bool = False
     """Whether an operator decided."""
+    by_rule: tuple[str, ...] = ()
+    """Every customer that the rule finds."""
 
 
 class Outline(Record, frozen=True, array_like=True):
@@ -89,30 +91,29 @@ NOTHING_RECEIVED: Final = CameBack()
 
 def owner_of(kind: MoneyKind, state: FactSet, case: Case, terms: SourceTerms) -> Owner:
     """Return whose money a transaction is."""
+    by_rule: tuple[str, ...] = ()
+    if terms.owner_of is not None and kind.has_owner_rule:
+        by_rule = _owners_by_rule(state, terms.owner_of.field, terms.owner_of.match)
     if state.is_attributed:
-        return Owner(state.attributed_to[-1], ("attributed_by_decision",), is_decided=True)
-    undone = ("attribution_undone",) if state.attributed_at else ()
-    named, rule = case.customer_id, terms.owner_of
-    if rule is None or not kind.has_owner_rule:
-        return Owner(named, undone)
-    customers = _owners_by_rule(state, rule.field, rule.match)
+        customer_id = state.attributed_to[-1]
+        return Owner(customer_id, ("attributed_by_decision",), is_decided=True, by_rule=by_rule)
+    named, flags = case.customer_id, ("attribution_undone",) if state.attributed_at else ()
     if named is not None:
-        differs = ("owner_rule_differs",) if customers not in ([], [named]) else ()
-        return Owner(named, (*differs, *undone))
-    if len(customers) > 1:
-        return Owner(None, ("owner_ambiguous", *undone))
-    return (
-        Owner(customers[0], ("attributed_by_rule", *undone)) if customers else Owner(None, undone)
-    )
+        if by_rule not in ((), (named,)):
+            flags = ("owner_rule_differs", *flags)
+        return Owner(named, flags, by_rule=by_rule)
+    if len(by_rule) > 1:
+        return Owner(None, ("owner_ambiguous", *flags), by_rule=by_rule)
+    if by_rule:
+        return Owner(by_rule[0], ("attributed_by_rule", *flags), by_rule=by_rule)
+    return Owner(None, flags)
 
 
-def _owners_by_rule(state: FactSet, name: str, match: str) -> list[str]:
+def _owners_by_rule(state: FactSet, name: str, match: str) -> tuple[str, ...]:
     """Return the customers that the rule finds in the identifiers of a transaction."""
-    texts: Sequence[Any] = state.idempotency_ids
-    if name != NAMED_BY_ID:
-        texts = [details.get(name) for details in state.details]
-    found = [_pattern(match).search(text) for text in texts if isinstance(text, str)]
-    return sorted({each[1] for each in found if each is not None and each[1]})
+    texts = state.idempotency_ids if name == NAMED_BY_ID else state.references.get(name, [])
+    found = [_pattern(match).search(text) for text in texts]
+    return tuple(sorted({each[1] for each in found if each is not None and each[1]}))
 
 
 @lru_cache(maxsize=64)
@@ -129,7 +130,8 @@ def outline(kind: MoneyKind, state: FactSet, terms: SourceTerms) -> Outline:
     """Return what a return sees of a transaction that it names."""
     case = classify(kind, state)
     if case is None:
-        return Outline(kind.name, state.id, names(state))
+        customer_id = state.attributed_to[-1] if state.is_attributed else None
+        return Outline(kind.name, state.id, names(state), customer_id)
     owner = owner_of(kind, state, case, terms)
     return Outline(
         kind.name, state.id, names(state), owner.customer_id,
@@ -200,18 +202,19 @@ def _having(name: str, related: Related) -> list[Outline]:
 
 def _of_one(case: Case, owner: Owner, currency: str, name: str, outline: Outline) -> Return:
     flags, issues = ["return"], []
-    if outline.currency not in (None, currency):
+    brought = f"the {outline.kind} {outline.id}, which it brings back,"
+    if outline.currency is None:
+        detail = f"{brought} has no status that a document names"
+        issues.append(Issue("return_of_unknown", detail))
+    elif outline.currency != currency:
         flags.append("return_currency_differs")
-    elif outline.currency is not None and case.amount != outline.amount:
+    elif case.amount != outline.amount:
         flags.append("partial_return" if case.amount < outline.amount else "return_exceeds_payout")
     if outline.is_failed:
-        detail = f"it brings back the {outline.kind} {outline.id}, which failed"
-        issues.append(Issue("return_of_failed", detail))
+        issues.append(Issue("return_of_failed", f"{brought} failed"))
     if not owner.is_decided and owner.customer_id not in (None, outline.customer_id):
-        detail = (
-            f"it names another customer than the {outline.kind} {outline.id}, which it brings "
-            "back; attribute it to the customer whose money it is"
-        )
+        whose = "another customer's" if outline.customer_id else "no customer's"
+        detail = f"it names a customer, but {brought} is {whose}; decide whose money it is"
         issues.append(Issue("return_customer_differs", detail))
     flags += [issue.reason for issue in issues]
     return Return(name, outline, tuple(flags), tuple(issues))

@@ -13,7 +13,19 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from ledger.model import InvalidCallback, Leg, MoneyKind, Record, SourceTerms, Table
+from ledger.model import (
+    INCOMING as INCOMING_STATUSES,
+)
+from ledger.model import (
+    ONE_END,
+    REVISED,
+    InvalidCallback,
+    Leg,
+    MoneyKind,
+    Record,
+    SourceTerms,
+    Table,
+)
 
 Lines: TypeAlias = list[tuple[datetime, str, str, Decimal]]
 """(effective time, account, currency, signed amount), before they are added up."""
@@ -72,9 +84,7 @@ TRANSACTIONS: Final = Table(
         " || coalesce(details ->> 'account_no', ''), 0) WHERE customer_id IS NOT NULL"
         " AND coalesce(details ->> 'virtual_account_id', details ->> 'account_no') IS NOT NULL",
         "source, kind, effective_at WHERE status IN ('pending', 'Pending')",
-        "source, first_position WHERE conflict IS NOT NULL"
-        " OR flags && '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,"
-        "owner_ambiguous,owner_rule_differs}'",
+        f"source, first_position WHERE conflict IS NOT NULL OR flags && '{{{REVISED}}}'",
     ),
 )
 """One row per money stream; `transactions` and `conversions` both write it."""
@@ -262,6 +272,11 @@ RULES: Final[Mapping[str, Callable[[Movement], Lines]]] = {
     "swap": _swap,
 }
 """The posting rules by name; a `MoneyKind` names its own."""
+
+STATUSES: Final[Mapping[str, frozenset[str]]] = {
+    rule: frozenset(INCOMING_STATUSES if rule == "incoming" else ONE_END) for rule in RULES
+}
+"""Posting rule → the statuses that it knows; any other would post nothing."""
 
 
 PROJECTIONS = ()

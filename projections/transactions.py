@@ -33,7 +33,7 @@ from projections.ownership import (
     shares,
 )
 from projections.postings import (
-    RULES,
+    STATUSES,
     TRANSACTIONS,
     ZERO,
     Movement,
@@ -50,7 +50,7 @@ def view(kind: MoneyKind, state: FactSet, related: Related, terms: SourceTerms) 
     case = classify(kind, state)
     if case is None:
         issues = unknown.issues(state.unknown, kind.ranks)
-        return View(blank_row(state.unknown), (), issues)
+        return View(_blank_row(state), (), issues)
     currency = wallet(kind.name, case.currency, terms)
     owner = owner_of(kind, state, case, terms)
     ids = returned_ids(kind, state, case) if kind.brings_back else None
@@ -65,13 +65,14 @@ def view(kind: MoneyKind, state: FactSet, related: Related, terms: SourceTerms) 
     movement = _movement(kind, case, own(owner.customer_id or returned.customer_id), terms)
     at = case.stated.effective_at
     legs = park(kind, movement, at) if case.differing else post(kind, movement)
-    return View(row, legs, issues, shares(case, currency, returned))
+    brought = shares(case, currency, returned)
+    return View(row, legs, issues, brought, _customers(state, owner))
 
 
-def customers(state: FactSet) -> tuple[str, ...]:
-    """Return the customers that the facts named, and those it was attributed to."""
+def _customers(state: FactSet, owner: Owner) -> tuple[str, ...]:
+    """Return the customers that facts, decisions and the source's rule named."""
     named = tuple([m.customer_id for m in state.materials if m.customer_id])
-    return named + tuple(state.attributed_to) if state.attributed_to else named
+    return (*named, *state.attributed_to, *owner.by_rule)
 
 
 def _row(state: FactSet, case: Case, owner: Owner, currency: str) -> dict[str, Any]:
@@ -95,6 +96,14 @@ def _row(state: FactSet, case: Case, owner: Owner, currency: str) -> dict[str, A
         "conflict": _conflict(state, case) if case.differing else None,
         "details": details,
     }
+
+
+def _blank_row(state: FactSet) -> dict[str, Any]:
+    """Return the row of a stream of which only unknown statuses were reported."""
+    row = blank_row(state.unknown)
+    if not state.is_attributed:
+        return row
+    return row | {"customer_id": state.attributed_to[-1], "flags": ["attributed_by_decision"]}
 
 
 def _conflict(state: FactSet, case: Case) -> dict[str, Any]:
@@ -146,10 +155,7 @@ def make(kind: MoneyKind) -> StreamProjection:
         names=ownership.names if kind.can_come_back else None,
         mentions=ownership.mentions if kind.brings_back else None,
         outline=partial(ownership.outline, kind) if kind.can_come_back else None,
-        customers=customers,
     )
 
 
-PROJECTION = MoneyProjection(
-    name="transactions", table=TRANSACTIONS, rules=frozenset(RULES), make=make
-)
+PROJECTION = MoneyProjection(name="transactions", table=TRANSACTIONS, rules=STATUSES, make=make)

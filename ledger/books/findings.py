@@ -204,10 +204,9 @@ def due(change: ChangeSet) -> Due | None:
         kind, resource = stream.key
         if kind == CUSTOMER:
             found.people.add(resource)
-        customers = stream.projection.customers
-        if customers is None or (kind != LIMITS and kind not in USING):
+        if kind != LIMITS and kind not in USING:
             continue
-        for name in customers(stream.stored.state):
+        for name in stream.customers:
             if kind == LIMITS:
                 found.limited.add(name)
             else:

@@ -101,7 +101,7 @@ class Batch:
             link.removeprefix(NAMED)
             for step in self._steps
             if step.is_outline_new
-            for link in step.links
+            for link in (*step.links, *self._stored_links(step.key))
             if link.startswith(NAMED)
         }
         if not names:
@@ -116,6 +116,10 @@ class Batch:
         if found:
             yield LinkLookup(sorted(MENTIONS + name for name in found), None)
         return {key for name in found for key in self.known.all_under(MENTIONS + name)}
+
+    def _stored_links(self, key: StreamKey | None) -> Sequence[str]:
+        stream = None if key is None else self.known.streams.get(key)
+        return () if stream is None else stream.stored.links
 
     def _look_up_mentioned(self, mentions: set[str]) -> Iterator[StreamLookup | LinkLookup]:
         """Look up the streams whose names are mentioned."""

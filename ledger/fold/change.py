@@ -48,6 +48,8 @@ class LoadedStream:
     position: int
     is_new: bool
     row: Mapping[str, Any] | None = None
+    customers: tuple[str, ...] = ()
+    """Every customer that it has ever concerned, once `row` is there."""
 
 
 @dataclass(frozen=True, slots=True)

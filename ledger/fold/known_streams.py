@@ -107,11 +107,12 @@ class KnownStreams:
         Those that mention a name of several streams know only that, whatever these become.
         """
         found: set[StreamKey] = set()
-        for link in links:
+        for link in {*links, *links_before}:
             mentioning = self._related.get(MENTIONS + link.removeprefix(NAMED))
             if mentioning and link.startswith(NAMED):
                 others = len({*self._related.get(link, ())} - {key})
-                if others == 0 or (others < NAMED_MAX and link not in links_before):
+                is_changed = (link in links) != (link in links_before)
+                if others == 0 or (others < NAMED_MAX and is_changed):
                     found |= mentioning
         return found - {key}
 

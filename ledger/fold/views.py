@@ -206,6 +206,7 @@ class ViewFold:
                 self.known.relate(link, stream.key)
         stream.stored = stored
         stream.row = view.row
+        stream.customers = view.customers
         self.known.streams[stream.key] = stream
 
     def _park(self, event: TranslatedEvent, key: StreamKey, reason: str) -> None:

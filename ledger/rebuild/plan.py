@@ -70,13 +70,16 @@ SELECT source, target, chunk, partitions, linked, token FROM load_plan ORDER BY 
 INSERT_DONE: Final = "INSERT INTO load_done VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING"
 SELECT_DONE: Final = "SELECT source, stage, number, events FROM load_done"
 DELETE_DONE: Final = "DELETE FROM load_done WHERE source = $1 AND stage = $2 AND number = $3"
-# Streams that share a link, with the partitions that they were in.
+# Streams that have a name which others mention, and these, with the partitions that they were in.
 SELECT_SHARED: Final = """
 WITH known AS MATERIALIZED (
-       SELECT DISTINCT link, kind, id, partition FROM load_links WHERE source = $1)
-SELECT link, kind, id, partition FROM known
- WHERE link IN (SELECT link FROM known GROUP BY link HAVING count(*) > 1)
- ORDER BY link, kind, id
+       SELECT DISTINCT substr(link, strpos(link, ':') + 1) AS name, kind, id, partition,
+              starts_with(link, 'named:') AS is_named
+         FROM load_links WHERE source = $1)
+SELECT name, kind, id, partition FROM known
+ WHERE name IN (SELECT name FROM known GROUP BY name
+                HAVING bool_or(is_named) AND bool_or(NOT is_named))
+ ORDER BY name, kind, id
 """
 UPDATE_LINKED: Final = "UPDATE load_plan SET linked = $2 WHERE source = $1 AND linked IS NULL"
 SELECT_MOVED: Final = "SELECT kind, id, target FROM load_moved WHERE source = $1 AND partition = $2"
@@ -394,4 +397,4 @@ async def read_shared_links(
     async with connection.transaction():
         await connection.execute(SORT_MEMORY)
         async for row in connection.cursor(SELECT_SHARED, source, prefetch=1000):
-            yield row["link"], row["kind"], row["id"], row["partition"]
+            yield row["name"], row["kind"], row["id"], row["partition"]

@@ -34,10 +34,12 @@ def partition_of(key: StreamKey | None, position: int, partitions: int) -> int:
     return crc32(f"{key[0]}/{key[1]}".encode("utf-8", "surrogatepass")) % partitions
 
 
-def names_of(event: TranslatedEvent, streams_of: Mapping[str, StreamProjection]) -> tuple[str, ...]:
-    """Return the names that an event may give to its stream, or mention: such streams are related.
+def links_from(
+    event: TranslatedEvent, streams_of: Mapping[str, StreamProjection]
+) -> tuple[str, ...]:
+    """Return the links that an event may bring to its stream: names that it has, or mentions.
 
-    Those of a state are among those of its facts, each folded alone.
+    The links of a state are among those of its facts, each folded alone.
     """
     key = stream_of(event, streams_of)
     if key is None or event.fact is None or event.fact.kind == DECISION:
@@ -46,8 +48,7 @@ def names_of(event: TranslatedEvent, streams_of: Mapping[str, StreamProjection])
     if projection.names is None and projection.mentions is None:
         return ()
     try:
-        links = links_of(projection, advance(projection, None, event))
-        return tuple({link.partition(":")[2] for link in links})
+        return links_of(projection, advance(projection, None, event))
     except Exception:  # noqa: BLE001 - a fold's bug parks its stream, which then has no links
         return ()
 

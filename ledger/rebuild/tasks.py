@@ -110,7 +110,7 @@ class TaskRunner:
             events += 1
             if plan.partitions > 1 and key is not None:
                 links.update(
-                    (partition, link, *key) for link in sorted_files.names_of(event, streams)
+                    (partition, link, *key) for link in sorted_files.links_from(event, streams)
                 )
         path = sorted_file(self.root, plan, number)
         _make_private(self.root, path.parent.parent)

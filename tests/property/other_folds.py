@@ -18,7 +18,7 @@ from ledger.export.offline_fold import PLACE, OfflineFold, OfflineStore
 from ledger.fold.change import TranslatedEvent
 from ledger.fold.states import stream_of
 from ledger.model import Fact, SourceTerms
-from ledger.rebuild.sorted_files import names_of
+from ledger.rebuild.sorted_files import links_from
 from ledger.rebuild.tasks import PartitionFold
 from tests.property.driver import Books, event, received_at, translated
 
@@ -41,7 +41,10 @@ def _partitions(events: Sequence[TranslatedEvent]) -> Iterable[Sequence[Translat
     partition_of: dict[Any, int] = defaultdict(lambda: next(places))
     for each in events:
         key = stream_of(each, streams_of) or each.position
-        shared = {partition_of[key], *(partition_of["name", n] for n in names_of(each, streams_of))}
+        shared = {
+            partition_of[key],
+            *(partition_of["name", n.partition(":")[2]] for n in links_from(each, streams_of)),
+        }
         for other, partition in partition_of.items():
             if partition in shared:
                 partition_of[other] = min(shared)

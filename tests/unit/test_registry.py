@@ -124,6 +124,10 @@ def handler(kind: str) -> Handler:
 
 HANDLERS = (handler("payment"), handler("payout"))
 """
+OTC = (
+    'MoneyKind(name="otc", ranks={"done": 1}, postings="outgoing", brings_back=True, '
+    "can_come_back=True)"
+)
 PAYOUT = 'MoneyKind(name="payout", ranks={"done": 1}, postings="out")'
 
 
@@ -162,6 +166,9 @@ def test_one_file_declares_a_provider_and_its_callbacks(folder: Path) -> None:
         ("HANDLERS = (", "MONEY_KIND = 'payout'\nHANDLERS = (", "MONEY_KIND is no MoneyKind"),
         ("HANDLERS = (", f"MONEY_KIND = {PAYOUT.replace('payout', 'otc')}\nHANDLERS = (",
          "there is no posting rule 'out'; use one of chain_deposit, chain_withdrawal"),
+        ("HANDLERS = (", f"MONEY_KIND = {OTC}\nHANDLERS = (", "must be among those that"),
+        ("HANDLERS = (", f"MONEY_KIND = {OTC.replace('done', 'failed')}\nHANDLERS = (",
+         "cannot both bring money back and have it come back"),
         ("HANDLERS = (", "HANDLRES = (", "no file declares a handler of the provider acme; add"),
         ('webhooks")', 'webhooks", default_currency="U$D")', "default_currency='U$D' is not a"),
         ('webhooks")', 'webhooks", default_currency="usd")', "default_currency='usd' is not a"),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ledger.books.findings import OWNED
 from ledger.errors import NotFound
+from ledger.model import REVISED
 from ledger.queries.as_of.money import balances_of
 from ledger.queries.as_of.snapshot import STREAMS_AT_ONCE, histories_then, page, rows_then
 from ledger.queries.customers import (
@@ -107,7 +108,7 @@ WITH named AS MATERIALIZED (
        SELECT details ->> 'virtual_account_id', details ->> 'account_no' FROM transactions
         WHERE source = $1 AND first_position <= $2
           AND (conflict IS NOT NULL OR flags &&
-               '{{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,owner_rule_differs}}'))
+               '{{{REVISED}}}'))
 SELECT DISTINCT kind, id FROM (
        (SELECT DISTINCT kind, id FROM named_customers
          WHERE source = $1 AND kind = 'virtual_account' AND position <= $2 AND customer_id = $3
@@ -127,7 +128,7 @@ SELECT DISTINCT kind, id FROM (
  ORDER BY kind, id LIMIT $4
 """  # noqa: S608 - made of the constants above
 # $4 $5 a virtual account's id and number, or neither; $6 first position of the last row read.
-SELECT_PAID_THEN: Final = """
+SELECT_PAID_THEN: Final = f"""
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND first_position <= $2 AND first_position > $6
     AND customer_id = $3 AND hashtextextended(customer_id, 0) = hashtextextended($3, 0)
@@ -138,12 +139,12 @@ SELECT_PAID_THEN: Final = """
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND first_position <= $2 AND first_position > $6
     AND (conflict IS NOT NULL OR flags &&
-         '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,owner_rule_differs}')
+         '{{{REVISED}}}')
     AND ($4::text IS NULL OR details ->> 'virtual_account_id' = $4
          OR details ->> 'account_no' = $5)
   ORDER BY first_position LIMIT $7)
  ORDER BY first_position LIMIT $7
-"""
+"""  # noqa: S608 - made of the constant REVISED
 
 
 CANDIDATES_MAX: Final = 1_000

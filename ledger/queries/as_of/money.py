@@ -10,6 +10,7 @@ from typing import Any, Final
 from ledger.books import balance_index
 from ledger.books.balance_index import SHARD_BITS
 from ledger.errors import Conflicting, InvalidRequest, NotFound
+from ledger.model import REVISED
 from ledger.payload import plain
 from ledger.queries.as_of.snapshot import STREAMS_AT_ONCE, bound, histories_then, page, rows_then
 from ledger.queries.money import (
@@ -100,7 +101,7 @@ SELECT l.* FROM generate_series($13::bigint, $14::bigint) AS shards(shard)
 """  # noqa: S608 - made of the constant SHARD_BITS
 # A transaction without contradictions, which no operator attributed to a customer, had the same
 # values then as now, if it was there.
-SELECT_CANDIDATES: Final = """
+SELECT_CANDIDATES: Final = f"""
 (SELECT kind, id, first_position FROM transactions
   WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
     AND ($5::text[] IS NULL OR kind = ANY ($5))
@@ -115,11 +116,11 @@ SELECT_CANDIDATES: Final = """
   WHERE source = $1 AND ($3::bigint IS NULL OR first_position < $3) AND first_position <= $4
     AND ($5::text[] IS NULL OR kind = ANY ($5))
     AND (conflict IS NOT NULL OR flags &&
-         '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,owner_rule_differs}')
+         '{{{REVISED}}}')
   ORDER BY first_position DESC LIMIT $2)
  ORDER BY first_position DESC LIMIT $2
-"""
-SELECT_REUSED: Final = """
+"""  # noqa: S608 - made of the constant REVISED
+SELECT_REUSED: Final = f"""
 SELECT u.kind, u.id
   FROM unnest($2::text[], $3::text[], $4::text[]) AS u(kind, id, idempotency_id)
  WHERE EXISTS (
@@ -131,7 +132,7 @@ SELECT u.kind, u.id
               SELECT o.id FROM transactions AS o
                WHERE o.source = $1 AND o.kind = u.kind
                  AND (o.conflict IS NOT NULL OR o.flags &&
-                      '{decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,owner_rule_differs}')
+                      '{{{REVISED}}}')
                  AND o.details -> 'idempotency_ids' ? u.idempotency_id) AS other
         WHERE other.id <> u.id AND u.idempotency_id = (
               SELECT min(h.idempotency_id COLLATE "C") FROM history AS h
@@ -139,7 +140,7 @@ SELECT u.kind, u.id
                  AND hashtextextended(h.id, 0) = hashtextextended(other.id, 0)
                  AND h.position <= $5 AND h.effective_at <= $6
                  AND h.status NOT LIKE 'unknown:%'))
-"""
+"""  # noqa: S608 - made of the constant REVISED
 SELECT_ENTRIES_OF_THEN: Final = """
 SELECT source, position, line, kind, transaction, account, currency, amount, effective_at,
        recorded_at

@@ -34,7 +34,7 @@ Read: TypeAlias = Callable[[Snapshot, QueryParams], Awaitable[Any]]
 STREAMS_AT_ONCE: Final = 64
 EVENTS_AT_ONCE: Final = 256
 NAMED_ROWS_MAX: Final = 16
-"""Streams looked at of one name: a view needs two that have it, and some may have got it later."""
+"""Streams looked at of one name: a view needs two; an unknown status gives a stream no name."""
 LOOKED_AT_MAX: Final = 10_000
 """Candidates that one page reads at most; then it ends early, and its `next` continues."""
 
@@ -67,7 +67,7 @@ SELECT d.kind, d.id, d.position
                       AND p.position < d.position)
  ORDER BY 3
 """
-# Streams that may have had a name then: they have it now. $4 the time, $5 how many of each name.
+# Streams that had a name then, or one with an unknown status. $4 the time, $5 how many of each.
 SELECT_NAMED_THEN: Final = """
 SELECT u.name, l.kind, l.id FROM unnest($2::text[]) AS u(name)
  CROSS JOIN LATERAL (
@@ -77,6 +77,7 @@ SELECT u.name, l.kind, l.id FROM unnest($2::text[]) AS u(name)
           AND EXISTS (SELECT FROM history AS h
                        WHERE h.source = $1 AND h.kind = links.kind AND h.id = links.id
                          AND hashtextextended(h.id, 0) = hashtextextended(links.id, 0)
+                         AND (h.idempotency_id = u.name OR h.id = u.name)
                          AND h.position <= $3 AND h.effective_at <= $4)
         ORDER BY links.kind COLLATE "C", links.id COLLATE "C" LIMIT $5) AS l
 """

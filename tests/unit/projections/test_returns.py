@@ -190,6 +190,39 @@ def test_a_return_of_a_failed_payout_is_an_exception() -> None:
         assert books.issues(("payment", "payment_1")) == ["return_of_failed"]
 
 
+def test_a_return_of_a_payout_without_a_known_status_is_an_exception() -> None:
+    sent = money("payout", "unknown:odd", 1, resource_id="payout_1")
+    for order in permutations([sent, returning(ids=["payout_1"])]):
+        books = one(*order)
+        assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_of_unknown"]
+        assert books.issues(("payment", "payment_1")) == ["return_of_unknown"]
+    books.report(attribute(sent, "customer_7"))
+    assert books.balance(OF_7, "XSGD") == -100
+    assert row_of(books, "payout", "payout_1")["customer_id"] == "customer_7"
+
+
+def test_a_name_that_drops_out_of_too_many_names_nothing_in_any_order() -> None:
+    told = [payout(idempotency_id=name, customer_id="customer_7") for name in "bcdefghi"]
+    last, came = payout(idempotency_id="a", customer_id="customer_7"), returning(ids=["i"])
+    for log in ([*told, came, last], [*told, last, came], [came, *told, last]):
+        books = one(*log)
+        assert row_of(books, "payment", "payment_1")["flags"] == ["return", "return_unmatched"]
+        assert books.balance(MERCHANT, "XSGD") == -100
+
+
+def test_two_texts_that_the_rule_reads_in_one_status_are_ambiguous() -> None:
+    rule = SourceTerms(
+        "straitsx", "straitsx", owner_of=OwnerRule("external_reference", "^cust-(.+)-[0-9]+$")
+    )
+    facts = [
+        payout(idempotency_id=None, details={"external_reference": f"cust-customer_{n}-1"})
+        for n in (7, 8)
+    ]
+    for order in permutations(facts):
+        row = row_of(one(*order, terms=rule), "payout", "payout_1")
+        assert (row["customer_id"], row["flags"]) == (None, ["owner_ambiguous"])
+
+
 def test_partial_returns_add_up_on_the_payout() -> None:
     books = one(
         payout(),

@@ -19,7 +19,7 @@ from ledger.fold.views import _cause
 
 MONEY = [
     "kind id facts materials details idempotency_ids unknown dropped keep decided_at "
-    "attributed_at attributed_to is_attributed",
+    "attributed_at attributed_to is_attributed references",
     "status material effective_at positions event_id details flags fees latest earlier",
     "amount currency customer_id terms",
 ]

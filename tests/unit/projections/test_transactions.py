@@ -292,6 +292,10 @@ def test_a_completion_is_dated_by_creation_only_where_no_callback_has_another_ti
     for order in permutations([by_creation, again(by_creation, effective_at=at(9), flags=())]):
         row = row_of(one(*order), "user_deposit")
         assert (row["effective_at"], row["flags"]) == (at(9), [])
+    by_receipt = again(by_creation, effective_at=at(5), flags=("dated_by_receipt",))
+    for order in permutations([by_receipt, again(by_creation, effective_at=at(9), flags=())]):
+        row = row_of(one(*order), "user_deposit")
+        assert (row["effective_at"], row["flags"]) == (at(9), [])
     named = again(by_creation, effective_at=at(9), flags=(), customer_id="customer_7")
     for order in permutations([by_creation, named]):
         row = row_of(one(*order), "user_deposit")
