@@ -59,6 +59,7 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     """Translate a conversion: revenue is the amount, reward points are kept beside it.
 
     Unknown revenue is None and flagged where points are given: the member gets them all the same.
+    So are the unknown points of a success whose revenue is given.
     Raises InvalidCallback for neither revenue nor points, negative ones, points without a member
     on Success, fields that are given twice with two values, and `currency_not_configured` when
     the source's settings name no currency.
@@ -85,7 +86,9 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
             **_details(payload, conversion),
         },
         flags=flags(
-            zero_amount=revenue is not None and not revenue, revenue_unknown=revenue is None
+            zero_amount=revenue is not None and not revenue,
+            revenue_unknown=revenue is None,
+            points_unknown=points is None and read.status == "Success",
         ),
     )
 

@@ -8,6 +8,7 @@ one beside it. What is asked and answered stays in the log.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
@@ -32,6 +33,7 @@ COUNT_MAX: Final = 1_000_000
 
 _T = TypeVar("_T")
 
+_DIGITS: Final = re.compile(r"\d{1,7}", re.ASCII)
 _COUNTS: Final = ("total", "pending", "rejected", "accepted", "submitted")
 
 
@@ -94,6 +96,9 @@ def _counts(places: Sequence[Payload]) -> dict[str, int]:
 
 
 def _count(value: JSON) -> int | None:
+    """Read a count, which may be a text of digits; what is none is None."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX
     return value if is_count else None
 

@@ -6,6 +6,7 @@ Rejected → Success, GoKart status articles): the last by time of sending is wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -46,7 +47,8 @@ class Last:
     revenue: Decimal | None
     """None where the provider does not state it: then only points are posted."""
     currency: str
-    points: Decimal
+    points: Decimal | None
+    """None where the provider does not state them: then only revenue is posted."""
     member: str | None
     idempotency_id: str | None
     flags: list[str] = field(default_factory=list)
@@ -105,20 +107,29 @@ def view(state: Conversion, related: Related, terms: SourceTerms) -> View:
 
 def _revenue(state: Conversion) -> Decimal | None:
     """Return the revenue that is known of all events; None when it is of none."""
-    known = [event.revenue for event in state.events.values() if event.revenue is not None]
+    return _sum(event.revenue for event in state.events.values())
+
+
+def _sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
+    """Add the amounts that are known; None when none is."""
+    known = [amount for amount in amounts if amount is not None]
     return exact(total(*known)) if known else None
+
+
+def _text_of(amount: Decimal | None) -> str | None:
+    return None if amount is None else plain(amount)
 
 
 def _details(state: Conversion, last: Last) -> dict[str, Any]:
     return {
         **last.details,
         "member": last.member,
-        "reward_points": plain(total(*(reported.points for reported in state.events.values()))),
+        "reward_points": _text_of(_sum(reported.points for reported in state.events.values())),
         "events": {
             name: {
                 "status": reported.status,
-                "revenue": None if reported.revenue is None else plain(reported.revenue),
-                "reward_points": plain(reported.points),
+                "revenue": _text_of(reported.revenue),
+                "reward_points": _text_of(reported.points),
                 "sent_at": stamp(reported.sent_at),
             }
             for name, reported in state.events.items()
@@ -135,7 +146,7 @@ def _legs(state: Conversion, terms: SourceTerms) -> tuple[Leg, ...]:
             reported.sent_at,
             revenue=reported.revenue or ZERO,
             currency=wallet("conversion", reported.currency, terms),
-            points=reported.points,
+            points=reported.points or ZERO,
             member=reported.member,
         )
     ]
@@ -155,7 +166,7 @@ def _last(seen: RecordedFact) -> Last:
         position=seen.position,
         revenue=None if fact.amount is None else exact(fact.amount),
         currency=fact.currency,
-        points=exact(points or ZERO),
+        points=None if points is None else exact(points),
         member=_text(fact, "member"),
         idempotency_id=fact.idempotency_id,
         flags=sorted(fact.flags),

@@ -2,8 +2,8 @@
 
 `sent` and `received` alternate; where they carry only the time of creation, the last received
 holds. `expired` and `completed` end a request; a completion beats an expiry, whichever came first.
-Customer, deadline, counts and questions are each as the same order has them; a report that does
-not state one erases nothing.
+Customer, deadline, questions and each of the counts are as the same order has them; a report that
+does not state one erases nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Request:
     updated_at: datetime | None = None
     customer: Field | None = None
     details: dict[str, Field] = field(default_factory=dict)
+    counts: dict[str, Field] = field(default_factory=dict)
     unknown: dict[str, datetime] = field(default_factory=dict)
 
 
@@ -51,12 +52,15 @@ def fold(state: Request | None, seen: RecordedFact) -> Request:
 
     new = stated(fact.status)
     status = later(state.status, new)
-    details = {name: stated(value) for name, value in fact.details.items()}
+    given = dict(fact.details)
+    counts = {name: stated(count) for name, count in (given.pop("counts", None) or {}).items()}
+    details = {name: stated(value) for name, value in given.items()}
     return Request(
         status=status,
         updated_at=seen.effective_at if status is new else state.updated_at,
         customer=later(state.customer, stated(fact.customer_id)),
         details=later_of_each(state.details, details),
+        counts=later_of_each(state.counts, counts),
         unknown=state.unknown,
     )
 
@@ -64,6 +68,7 @@ def fold(state: Request | None, seen: RecordedFact) -> Request:
 def view(state: Request, related: Related, terms: SourceTerms) -> View:
     """Return the row of a request; nothing is posted."""
     details = {name: known.value for name, known in state.details.items()}
+    details["counts"] = {name: known.value for name, known in sorted(state.counts.items())}
     row = {
         "customer_id": state.customer.value if state.customer else None,
         "status": state.status.value if state.status else next(iter(state.unknown)),

@@ -112,10 +112,15 @@ def test_the_first_event_that_is_given_is_the_conversions(stated: Any, event: st
     assert fact("gokart/02-success", **(names | stated)).details["event"] == event
 
 
-def test_unknown_revenue_is_flagged_and_is_not_zero() -> None:
+def test_unknown_revenue_and_unknown_points_are_flagged_and_are_not_zero() -> None:
     for unknown in (None, ABSENT):
         reported = fact("gokart/02-success", revenue=unknown)
         assert (reported.amount, reported.flags) == (None, ("revenue_unknown",))
+    for unknown in (None, ABSENT):
+        reported = fact("gokart/02-success", rewardPoints=unknown, pubMemberId=None)
+        assert (reported.details["reward_points"], reported.flags) == (None, ("points_unknown",))
+        for name in ("01-pending", "03-rejected"):
+            assert fact(f"gokart/{name}", rewardPoints=unknown).flags == ()
     assert fact("gokart/02-success", rewardPoints=0, revenue=None).flags == ("revenue_unknown",)
     zero = fact("gokart/02-success", revenue=0)
     assert (zero.amount, zero.flags) == (Decimal(0), ("zero_amount",))

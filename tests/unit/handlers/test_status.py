@@ -396,6 +396,24 @@ def test_an_rfi_whose_places_agree_is_read_once() -> None:
     assert (details["expires_at"], details["counts"]) == ("2026-01-02T00:00:00Z", {"total": 2})
 
 
+def test_the_counts_of_an_rfi_may_be_texts() -> None:
+    summary = {"totalQuestions": "9", "acceptedQuestions": "04", "pendingQuestions": 3}
+    request = {"status": "sent", "total_questions": 9, "rejected_questions": "2"}
+    root = {"id": "r", "attributes": {"activeRfRequest": request}, "rfiProgressSummary": summary}
+    counts = RFI.translate(Payload(root), STRAITSX).details["counts"]
+    assert counts == {"total": 9, "accepted": 4, "pending": 3, "rejected": 2}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "x", "-1", "+1", " 1", "1.0", "1_000", "\u0663", "\u00b2", "9" * 5000, True, 1.0, []],
+)
+def test_what_is_no_count_is_none(value: Any) -> None:
+    request = {"status": "sent", "totalQuestions": value}
+    root = {"id": "r", "attributes": {"activeRfRequest": request}}
+    assert RFI.translate(Payload(root), STRAITSX).details["counts"] == {}
+
+
 def test_an_rfi_with_two_active_requests_cannot_be_true() -> None:
     two = {"active_rf_request": {"status": "sent"}, "active_rfi_request": {"status": "received"}}
     with pytest.raises(InvalidCallback) as caught:

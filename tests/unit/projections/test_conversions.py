@@ -132,6 +132,30 @@ def test_a_conversion_whose_revenue_is_unknown_credits_its_points() -> None:
     assert row["details"]["events"][""]["revenue"] is None
 
 
+def test_a_conversion_whose_points_are_unknown_posts_none_and_shows_none() -> None:
+    books = books_of(conversion("Success", 1, points=None, flags=("points_unknown",)))
+    assert books.balances() == {
+        "assets:receivable:gokart USD": "60",
+        "income:conversions USD": "-60",
+    }
+    row = books.rows[KEY]
+    assert (row["flags"], row["details"]["reward_points"]) == (["points_unknown"], None)
+    assert row["details"]["events"][""]["reward_points"] is None
+    zero = books_of(conversion("Success", 1, points="0")).rows[KEY]["details"]
+    assert (zero["reward_points"], zero["events"][""]["reward_points"]) == ("0", "0")
+
+
+def test_the_known_points_of_a_conversions_events_are_its_points() -> None:
+    facts = [
+        conversion("Success", 1, event="a", points=None, flags=("points_unknown",)),
+        conversion("Success", 2, event="b", points="5"),
+        conversion("Pending", 3, event="c", points=None),
+    ]
+    for order in permutations(facts):
+        row = books_of(*order).rows[KEY]
+        assert (row["details"]["reward_points"], row["flags"]) == ("5", ["points_unknown"])
+
+
 def test_the_known_revenue_of_a_conversions_other_events_is_its_amount() -> None:
     facts = [
         conversion("Success", 1, event="a", amount=None, flags=("revenue_unknown",)),

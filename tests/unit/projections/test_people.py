@@ -313,7 +313,7 @@ def test_a_completed_request_for_information_does_not_expire() -> None:
 def test_the_expiry_of_a_request_for_information_is_a_time() -> None:
     row = row_of(one(rfi("sent", expires_at=at(90).isoformat(), questions=[])))
     assert row["expires_at"] == at(90)
-    assert row["details"] == {"questions": []}
+    assert row["details"] == {"counts": {}, "questions": []}
 
 
 def test_the_deadline_of_a_request_for_information_is_kept_until_another_is_stated() -> None:
@@ -353,6 +353,17 @@ def test_what_ends_a_request_for_information_erases_nothing_that_it_does_not_sta
         assert (row["status"], row["customer_id"]) == (end, "customer_7")
         assert (row["expires_at"], row["updated_at"]) == (at(120), at(3))
         assert row["details"] == {"counts": counts, "questions": [{"id": "1"}]}
+
+
+def test_each_count_of_a_request_is_as_the_last_report_that_has_it_states_it() -> None:
+    facts = [
+        rfi("sent", 1, counts={"total": 9, "pending": 9, "accepted": 0, "rejected": 0}),
+        rfi("received", 2, counts={"accepted": 4, "rejected": 2}),
+        rfi("completed", 3, counts={"pending": 0}),
+    ]
+    for order in permutations(facts):
+        counts = row_of(one(*order))["details"]["counts"]
+        assert counts == {"total": 9, "pending": 0, "accepted": 4, "rejected": 2}
 
 
 def test_without_different_times_the_last_received_report_of_a_request_holds() -> None:

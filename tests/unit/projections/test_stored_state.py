@@ -44,7 +44,7 @@ STORED = {
     ],
     "payment": MONEY,
     "payout": MONEY,
-    "rfi": ["status updated_at customer details unknown", "value rank at position"],
+    "rfi": ["status updated_at customer details counts unknown", "value rank at position"],
     "statement": ["status currency details at"],
     "statement_line": [
         "status amount currency effective_at idempotency_id details at versions",
