@@ -402,6 +402,19 @@ class Entry(Record, frozen=True):
     credits: Decimal
 
 
+class Page(Record, frozen=True):
+    """Which part of an event's changes a result holds, where they are too many for one."""
+
+    entries_before: int = 0
+    """Journal lines of the event in the results before this one."""
+    shares_before: int = 0
+    is_last: bool = True
+    """Only the last result makes the rows of the event itself: its history, its decision."""
+
+
+WHOLE: Final = Page()
+
+
 class FoldResult(Record, frozen=True):
     """What folding one event did; event-wise projections make their rows from it."""
 
@@ -423,6 +436,7 @@ class FoldResult(Record, frozen=True):
     """(kind, resource id, reason) of the issues that this event cleared."""
     decided: tuple[str, str, str] | None = None
     """(exception id, action, note) when this event is an operator's decision."""
+    page: Page = WHOLE
 
 
 @dataclass(frozen=True, slots=True)

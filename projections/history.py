@@ -11,7 +11,7 @@ from ledger.model import FoldResult, Projection, Table
 def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
     """Return one row for an event with a fact, none for decisions and what was not read."""
     fact = outcome.fact
-    if fact is None or outcome.decided is not None:
+    if fact is None or outcome.decided is not None or not outcome.page.is_last:
         return ()
     return (
         (

@@ -19,6 +19,8 @@ def rows(outcome: FoldResult) -> Sequence[tuple[Any, ...]]:
     fact = outcome.fact
     if fact is None or fact.kind not in KINDS or fact.customer_id is None:
         return ()
+    if not outcome.page.is_last:
+        return ()
     return [(outcome.source, outcome.kind, outcome.resource_id, fact.customer_id, outcome.position)]
 
 

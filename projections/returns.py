@@ -20,7 +20,7 @@ def rows(result: FoldResult) -> Sequence[tuple[Any, ...]]:
             source, share.kind, share.id, position, line, kind, resource,
             share.effective_at, share.currency, share.amount, share.count,
         )
-        for line, (kind, resource, share) in enumerate(result.shares, 1)
+        for line, (kind, resource, share) in enumerate(result.shares, 1 + result.page.shares_before)
     ]  # fmt: skip
 
 

@@ -12,8 +12,8 @@ failed alone twice. Everything else is tried again until it works.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,16 +27,18 @@ from ledger.database import conditions
 from ledger.database.errors import EXPECTED, describe, is_data_error
 from ledger.errors import CheckpointConflict, NotStorable
 from ledger.eventlog.reader import read_at, read_next
-from ledger.fold.batch import Batch
+from ledger.fold.batch import MENTIONING_MAX, Batch, TooManyRelated
 from ledger.fold.change import (
     DECISION,
     REFUSED,
     ChangeSet,
+    Park,
     StreamKey,
     TranslatedEvent,
     park_event,
 )
 from ledger.fold.translate import translate
+from ledger.fold.views import ViewFailed
 from ledger.model import RETRY, SourceTerms
 from ledger.registry import Registry
 from ledger.runtime.event_loop import Backoff, first_failure, stop_if_cancelled
@@ -74,6 +76,9 @@ class ProjectionWorker:
     """Batches of one turn."""
     crowded_events_max: int = 200
     """Events of one turn while other sources wait for theirs."""
+    mentioning_max: int = MENTIONING_MAX
+    """Streams that mention changed ones which are held together; an event of more is folded in
+    pages of so many."""
     on_batch: Callable[[int], None] = lambda _position: None
     """Called with the last position of every batch that is read."""
     on_retry: Callable[[], None] = lambda: None
@@ -282,7 +287,7 @@ class WritePipeline:
                 raise
             await self._isolate(events, error)
             return False
-        self._advance(events, change)
+        self._advance(events, change.parked)
         return True
 
     async def abandon(self) -> None:
@@ -293,18 +298,25 @@ class WritePipeline:
             self._writing = self._written = None
 
     async def _write(self, batch: Sequence[Write], events: Sequence[TranslatedEvent]) -> None:
+        async with self._advancing(events) as own:
+            await own.put(batch)
+
+    @asynccontextmanager
+    async def _advancing(self, events: Sequence[TranslatedEvent]) -> AsyncGenerator[Books, None]:
+        """Move the checkpoint over `events` with what a block puts into the books."""
         if events[0].position != self.position + 1:
             raise CheckpointConflict  # the log is dense: what is skipped would never be folded
-        position = events[-1].position
         async with self.folder.shared.writing.acquire() as connection:
-            await self._books(connection).write(batch, self.position, position)
+            own = self._books(connection)
+            async with own.advancing(self.position, events[-1].position):
+                yield own
 
     def _books(self, connection: Any) -> Books:
         return Books(connection, self.folder.registry, self.folder.terms.source)
 
-    def _advance(self, events: Sequence[TranslatedEvent], change: ChangeSet) -> None:
+    def _advance(self, events: Sequence[TranslatedEvent], parked: Iterable[Park]) -> None:
         self.position = events[-1].position
-        self.parked.update(park.key for park in change.parked)
+        self.parked.update(park.key for park in parked)
         FOLDED.labels(self.folder.terms.source).inc(len(events))
         self.folder.advanced(self.position)
         if any(decides_to_retry(event) for event in events):
@@ -317,7 +329,7 @@ class WritePipeline:
         try:
             return await self._prepare(events, before)
         except Exception as error:
-            if is_data_error(error):
+            if is_data_error(error) or isinstance(error, TooManyRelated):
                 return error
             raise
 
@@ -326,27 +338,15 @@ class WritePipeline:
     ) -> tuple[ChangeSet, list[Write]]:
         """Fold `events`; return what they change, and the same as statements.
 
-        Raises NotStorable for what the events' own values cause outside of PostgreSQL: folding
-        raises where no stream can be parked, or a value is none of its column's type.
+        Raises NotStorable, and TooManyRelated.
         """
-        try:
+        with _refusing():
             return await self._folded(events, before)
-        except EXPECTED:
-            raise
-        except Exception as error:
-            raise NotStorable(f"{type(error).__name__}: {error}") from error
 
     async def _folded(
         self, events: Sequence[TranslatedEvent], before: ChangeSet | None
     ) -> tuple[ChangeSet, list[Write]]:
-        registry = self.folder.registry
-        batch = Batch(
-            self.folder.terms,
-            registry.streams,
-            registry.projections,
-            events,
-            parked=self.parked,
-        )
+        batch = self._batch(events)
         if before is not None:
             batch.known.follow(before)
         async with self.folder.shared.looking.acquire() as connection:
@@ -362,8 +362,43 @@ class WritePipeline:
             await asyncio.sleep(0)
         return change, written
 
+    def _batch(self, events: Sequence[TranslatedEvent]) -> Batch:
+        registry = self.folder.registry
+        return Batch(
+            self.folder.terms,
+            registry.streams,
+            registry.projections,
+            events,
+            parked=self.parked,
+            mentioning_max=self.folder.mentioning_max,
+        )
+
+    async def _pages(self, event: TranslatedEvent) -> AsyncGenerator[list[Write], None]:
+        """Fold an event of too many related streams; yield what puts its pages, in their order."""
+        batch = self._batch([event])
+        async with self.folder.shared.looking.acquire() as connection:
+            own = self._books(connection)
+            for step in batch.pages():
+                if isinstance(step, ChangeSet):
+                    yield [*own.written(step)]
+                else:
+                    await own.answer(batch, step)
+
+    async def put_pages(self, own: Books, event: TranslatedEvent) -> None:
+        """Put an event of too many related streams into the tables, page by page.
+
+        Raises ViewFailed, and NotStorable.
+        """
+        with _refusing():
+            async with aclosing(self._pages(event)) as pages:
+                async for page in pages:
+                    await own.put(page)
+
     async def _isolate(self, events: Sequence[TranslatedEvent], error: Exception) -> None:
-        """Fold a batch that failed half by half; park the event that fails alone twice."""
+        """Fold a batch that failed half by half; park the event that fails alone twice.
+
+        An event of too many related streams is thereby alone, too, and is folded in pages.
+        """
         if len(events) > 1:
             half = len(events) // 2
             for part in (events[:half], events[half:]):
@@ -372,6 +407,8 @@ class WritePipeline:
                     await self._isolate(part, again)
             return
         again = await self._attempt(events)
+        if again is not None and isinstance(error, TooManyRelated):
+            again = await self._attempt(events)
         if again is None:
             return
         (event,) = events
@@ -387,12 +424,42 @@ class WritePipeline:
         try:
             change, batch = await self._prepare(events, None)
             await self._write(batch, events)
+        except TooManyRelated as error:
+            return error if len(events) > 1 else await self._attempt_in_pages(events[0])
         except Exception as error:
             if is_data_error(error):
                 return error
             raise
-        self._advance(events, change)
+        self._advance(events, change.parked)
         return None
+
+    async def _attempt_in_pages(self, event: TranslatedEvent) -> Exception | None:
+        """Fold and write an event in pages; return the error that its own values cause, if any."""
+        try:
+            async with self._advancing([event]) as own:
+                await self.put_pages(own, event)
+        except ViewFailed as failure:
+            return await self._attempt([failure.event])
+        except Exception as error:
+            if is_data_error(error):
+                return error
+            raise
+        self._advance([event], ())
+        return None
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Raise NotStorable for what events' own values cause outside of PostgreSQL.
+
+    Folding raises where no stream can be parked, or a value is none of its column's type.
+    """
+    try:
+        yield
+    except EXPECTED:
+        raise
+    except Exception as error:
+        raise NotStorable(f"{type(error).__name__}: {error}") from error
 
 
 def decides_to_retry(event: TranslatedEvent) -> bool:
@@ -412,11 +479,18 @@ async def would_fold(folder: ProjectionWorker, position: int) -> bool:
     fact = event.fact
     pipe.parked.clear()
     try:
-        change, batch = await pipe._prepare([event], None)
-        if fact is not None and change.parked:
-            return False
         async with folder.shared.writing.acquire() as connection:
-            await Books(connection, folder.registry, folder.terms.source).try_out(batch)
+            own = Books(connection, folder.registry, folder.terms.source)
+            async with own.trying():
+                try:
+                    change, batch = await pipe._prepare([event], None)
+                    if fact is not None and change.parked:
+                        return False
+                    await own.put(batch)
+                except TooManyRelated:
+                    await pipe.put_pages(own, event)
+    except ViewFailed:
+        return False
     except Exception as error:
         if is_data_error(error):
             return False

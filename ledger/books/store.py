@@ -6,7 +6,8 @@ is true at one position and no two workers can fold the same event twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -132,26 +133,29 @@ class Books:
         for statement, arguments in refreshing(change, self.source):
             yield Write(statement, arguments)
 
-    async def write(self, batch: Sequence[Write], old: int, new: int) -> None:
-        """Put a batch into the tables and move the checkpoint from `old` to `new`, all or nothing.
+    @asynccontextmanager
+    async def advancing(self, old: int, new: int) -> AsyncIterator[None]:
+        """Move the checkpoint from `old` to `new` with what a block puts, all or nothing.
 
         Raises CheckpointConflict when the checkpoint was not at `old`.
         """
         async with self.connection.transaction():
             if await self.connection.execute(ADVANCE, self.source, old, new) != "UPDATE 1":
                 raise CheckpointConflict
-            await self._put(batch)
+            yield
 
-    async def try_out(self, batch: Sequence[Write]) -> None:
-        """Put a batch into the tables and take it back. Raises what the database refuses."""
+    @asynccontextmanager
+    async def trying(self) -> AsyncIterator[None]:
+        """Take back what a block puts: it raises what the database refuses."""
         transaction = self.connection.transaction()
         await transaction.start()
         try:
-            await self._put(batch)
+            yield
         finally:
             await transaction.rollback()
 
-    async def _put(self, batch: Sequence[Write]) -> None:
+    async def put(self, batch: Iterable[Write]) -> None:
+        """Put a batch into the tables, within `advancing` or `trying`."""
         for where, data in batch:
             if isinstance(data, bytes):
                 await copy(self.connection, where, data)

@@ -8,23 +8,37 @@ tables with one row per stream or account at the end, in the order of their keys
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import orjson
 
 from ledger.books.projection_worker import log_handler_failure
 from ledger.export.jsonl import row_line
-from ledger.fold.batch import Batch, StoredStream, run
+from ledger.fold.batch import (
+    MENTIONING_MAX,
+    Batch,
+    StoredStream,
+    TooManyRelated,
+    answer,
+    run,
+)
 from ledger.fold.change import ChangeSet, LoadedStream, StreamKey, TranslatedEvent, park_event
 from ledger.fold.stream_state import encode
 from ledger.fold.translate import translate
+from ledger.fold.views import ViewFailed
 from ledger.model import SourceTerms, Table
 from ledger.payload import plain, total
 from ledger.registry import Registry
+
+StreamLine: TypeAlias = tuple[LoadedStream, bytes]
+"""A stream with its row as a line."""
+
+TableLine: TypeAlias = tuple[str, bytes]
+"""(table, line)"""
 
 BATCH_EVENTS: Final = 2_000
 PLACE: Final = {"first_position": "bigint", "position": "bigint"}
@@ -87,7 +101,7 @@ class OfflineStore:
             for key in self.database.execute(_LINKED, (link, streams_max or -1)):
                 yield link, key
 
-    def write(self, change: ChangeSet, lines: Sequence[tuple[LoadedStream, bytes]]) -> None:
+    def write(self, change: ChangeSet, lines: Sequence[StreamLine]) -> None:
         """Keep what a batch changed."""
         rows = [
             (*each.key, each.first_position, each.position, encode(each.stored), line)
@@ -120,6 +134,8 @@ class OfflineFold:
     parked: set[StreamKey] = field(default_factory=set)
     parked_at: set[int] = field(default_factory=set)
     """The positions of the events that are parked."""
+    mentioning_max: int = MENTIONING_MAX
+    """Streams that mention changed ones which are held together."""
 
     def add(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Fold further events of the log (columns of ledger.events)."""
@@ -152,17 +168,57 @@ class OfflineFold:
             self.emit(table.name, row_line(table.columns, values))
 
     def _fold(self, events: Sequence[TranslatedEvent]) -> None:
-        batch = Batch(
-            self.terms, self.registry.streams, self.registry.projections, events,
-            parked=set(self.parked),
-        )  # fmt: skip
-        change = run(batch, self.store)
         try:
-            streams = [(stream, self._stream_line(stream)) for stream in change.streams]
-            rows = list(self._row_lines(change))
+            change = run(self._batch(events), self.store)
+            made = self._lines(change)
+        except TooManyRelated as error:
+            if len(events) > 1:
+                self._isolate(events, error)
+            else:
+                self._fold_in_pages(events[0])
         except (TypeError, ValueError) as error:
             self._isolate(events, error)
-            return
+        else:
+            self._keep(change, *made)
+
+    def _batch(self, events: Sequence[TranslatedEvent]) -> Batch:
+        return Batch(
+            self.terms, self.registry.streams, self.registry.projections, events,
+            parked=set(self.parked), mentioning_max=self.mentioning_max,
+        )  # fmt: skip
+
+    def _fold_in_pages(self, event: TranslatedEvent) -> None:
+        """Fold an event of too many related streams page by page.
+
+        It is folded twice, first to see that all of it can be written: lines are not taken back.
+        """
+        try:
+            for change in self._pages(event):
+                self._lines(change)
+        except ViewFailed as failure:
+            self._fold([failure.event])
+        except (TypeError, ValueError) as error:
+            self._isolate([event], error)
+        else:
+            for change in self._pages(event):
+                self._keep(change, *self._lines(change))
+
+    def _pages(self, event: TranslatedEvent) -> Iterator[ChangeSet]:
+        batch = self._batch([event])
+        for step in batch.pages():
+            if isinstance(step, ChangeSet):
+                yield step
+            else:
+                answer(batch, step, self.store)
+
+    def _lines(self, change: ChangeSet) -> tuple[list[StreamLine], list[TableLine]]:
+        """Write out what changes: streams with their lines, and rows of other tables."""
+        streams = [(stream, self._stream_line(stream)) for stream in change.streams]
+        return streams, list(self._row_lines(change))
+
+    def _keep(
+        self, change: ChangeSet, streams: Sequence[StreamLine], rows: Iterable[TableLine]
+    ) -> None:
         self.store.write(change, streams)
         self.parked.update(park.key for park in change.parked)
         self.parked_at.update(park.position for park in change.parked)
@@ -181,7 +237,7 @@ class OfflineFold:
         }
         return row_line({**table.columns, **PLACE}, values)
 
-    def _row_lines(self, change: ChangeSet) -> Iterable[tuple[str, bytes]]:
+    def _row_lines(self, change: ChangeSet) -> Iterable[TableLine]:
         for projection in self.registry.projections:
             table = projection.table
             for row in change.rows.get(table.name, ()):

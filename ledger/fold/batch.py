@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
+from ledger.callback_errors import LedgerError
 from ledger.fold.change import ChangeSet, StreamKey, TranslatedEvent
 from ledger.fold.known_streams import MENTIONS, NAMED, NAMED_MAX, KnownStreams
 from ledger.fold.states import FoldStep, fold_states, stream_of
 from ledger.fold.views import ViewFold
 from ledger.model import Projection, SourceTerms, StreamProjection
 from ledger.payload import check_decimal_context
+
+MENTIONING_MAX: Final = 1_000
+"""Streams that mention changed ones which a batch looks up together, and of a page."""
 
 StoredStream: TypeAlias = tuple[StreamKey, int, int, bytes]
 """(key, first position, last position, encoded state)"""
@@ -51,6 +55,10 @@ class StreamStore(Protocol):
         """Return the first streams under each of `links` by kind and id, with the link."""
 
 
+class TooManyRelated(LedgerError):
+    """More streams mention the changed ones than a batch holds: divide it, or fold in pages."""
+
+
 @dataclass(slots=True)
 class Batch:
     """Events of one source, folded in two passes."""
@@ -61,6 +69,8 @@ class Batch:
     events: Sequence[TranslatedEvent]
     parked: set[StreamKey] = field(default_factory=set)
     """Streams that are parked before this batch."""
+    mentioning_max: int | None = None
+    """How many streams that mention changed ones are held together; None = all."""
     known: KnownStreams = field(init=False)
     _views: ViewFold = field(init=False)
     _keys: list[StreamKey | None] = field(init=False)
@@ -74,21 +84,52 @@ class Batch:
         self._keys = [stream_of(event, self.streams_of) for event in self.events]
 
     def lookups(self) -> Iterator[StreamLookup | LinkLookup]:
-        """Yield what must be looked up, fold the states in between; answer each before the next."""
+        """Yield what must be looked up, fold the states in between; answer each before the next.
+
+        Raises TooManyRelated when `mentioning_max` is less than what must be looked up.
+        """
+        mentioning = yield from self._look_up_changed()
+        if self.mentioning_max is not None and len(mentioning) > self.mentioning_max:
+            raise TooManyRelated
+        yield from self._look_up_with_mentioned(mentioning)
+
+    def pages(self) -> Iterator[StreamLookup | LinkLookup | ChangeSet]:
+        """Fold the only event, which has too many related streams, `mentioning_max` at a time.
+
+        Yields what must be looked up, as `lookups`, and what each page changes. All of it belongs
+        to one event: write it in one transaction, in this order, or nothing of it. Raises
+        ViewFailed where the event must be parked instead.
+        """
+        yield from self._look_up_changed()
+        (step,) = self._steps
+        paged = self._views.begin_pages(step)
+        keys = self._views.mentioning(paged)
+        kept = {*self.known.streams}
+        size = self.mentioning_max or len(keys) or 1
+        for first in range(0, len(keys), size):
+            yield from self._look_up_with_mentioned({*keys[first : first + size]})
+            yield self._views.fold_page(paged, keys[first : first + size])
+            self.known.forget_others({*kept, *paged.received})
+        yield self._views.end_pages(paged)
+
+    def _look_up_changed(self) -> Generator[StreamLookup | LinkLookup, None, set[StreamKey]]:
+        """Look up the events' streams and those they mention; return those that mention them."""
         yield from self._unknown({key for key in self._keys if key is not None})
         self.fold_states()
         mentioning = yield from self._look_up_mentioning()
-        mentions = {
-            link for step in self._steps for link in step.links if link.startswith(MENTIONS)
-        }
-        yield from self._look_up_mentioned(mentions)
-        if mentioning:
-            # The view of a stream that mentions a changed one may depend on others that it alone
-            # mentions.
-            yield from self._unknown(mentioning)
-            streams = [self.known.streams[key] for key in mentioning if key in self.known.streams]
-            links = {link for stream in streams for link in stream.stored.links}
-            yield from self._look_up_mentioned(links - mentions)
+        yield from self._look_up_mentioned(
+            {link for step in self._steps for link in step.links if link.startswith(MENTIONS)}
+        )
+        yield from self._unknown(self.known.receiving())
+        return mentioning
+
+    def _look_up_with_mentioned(self, keys: set[StreamKey]) -> Iterator[StreamLookup | LinkLookup]:
+        """Look up streams that mention a changed one, and the others that they mention."""
+        if not keys:
+            return
+        yield from self._unknown(keys)
+        streams = [self.known.streams[key] for key in keys if key in self.known.streams]
+        yield from self._look_up_mentioned({link for s in streams for link in s.stored.links})
         yield from self._unknown(self.known.receiving())
 
     def fold_states(self) -> None:
@@ -100,7 +141,7 @@ class Batch:
         names = {
             link.removeprefix(NAMED)
             for step in self._steps
-            if step.is_outline_new
+            if step.is_outline_new and step.event.issue is None
             for link in (*step.links, *self._stored_links(step.key))
             if link.startswith(NAMED)
         }
@@ -123,7 +164,9 @@ class Batch:
 
     def _look_up_mentioned(self, mentions: set[str]) -> Iterator[StreamLookup | LinkLookup]:
         """Look up the streams whose names are mentioned."""
-        named = sorted(NAMED + link.removeprefix(MENTIONS) for link in mentions)
+        named = sorted(
+            NAMED + link.removeprefix(MENTIONS) for link in mentions if link.startswith(MENTIONS)
+        )
         if named:
             yield LinkLookup(named, NAMED_MAX + 1)
             yield from self._unknown({key for link in named for key in self.known.all_under(link)})
@@ -152,11 +195,16 @@ class Batch:
 def run(batch: Batch, store: StreamStore) -> ChangeSet:
     """Fold a batch whose streams are in `store`; return what it changes."""
     for lookup in batch.lookups():
-        match lookup:
-            case StreamLookup(keys):
-                for stored in store.streams(keys):
-                    batch.known.add(*stored)
-            case LinkLookup(links, streams_max):
-                for link, key in store.linked(links, streams_max):
-                    batch.known.relate(link, key)
+        answer(batch, lookup, store)
     return batch.finish()
+
+
+def answer(batch: Batch, lookup: StreamLookup | LinkLookup, store: StreamStore) -> None:
+    """Give a batch what it looks up in `store`."""
+    match lookup:
+        case StreamLookup(keys):
+            for stored in store.streams(keys):
+                batch.known.add(*stored)
+        case LinkLookup(links, streams_max):
+            for link, key in store.linked(links, streams_max):
+                batch.known.relate(link, key)

@@ -125,7 +125,7 @@ def share_changes(before: Sequence[Share], after: Sequence[Share]) -> list[Share
     ]
 
 
-def add_shares(received: Sequence[Received], changes: Iterable[Share]) -> list[Received]:
+def add_shares(received: Sequence[Received], changes: Iterable[Share | Received]) -> list[Received]:
     """Return what a stream has received after `changes`, by currency, without what is nothing."""
     sums = {each.currency: (each.count, each.amount) for each in received}
     for share in changes:

@@ -69,6 +69,10 @@ class KnownStreams:
         else:
             known.add(key)
 
+    def forget_others(self, keys: Collection[StreamKey]) -> None:
+        """Forget the streams that are not among `keys`; what links they have stays known."""
+        self.streams = {key: stream for key, stream in self.streams.items() if key in keys}
+
     def all_under(self, link: str) -> Collection[StreamKey]:
         """Return the streams known to have a link."""
         return self._related.get(link, ())

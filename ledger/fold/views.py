@@ -1,13 +1,17 @@
-"""The second pass over a batch: views of the changed streams, their journal entries and rows."""
+"""The second pass over a batch: views of the changed streams, their journal entries and rows.
+
+An event that changes the views of very many streams is folded page by page: `begin_pages`, then
+`fold_page` for each, then `end_pages`. The pages give the rows that the event gives in one.
+"""
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from ledger.callback_errors import LedgerError
 from ledger.fold.change import (
     DECISION,
     PARKED,
@@ -24,15 +28,18 @@ from ledger.fold.known_streams import ChangedStream, KnownStreams
 from ledger.fold.states import FoldStep
 from ledger.fold.stream_state import StreamState
 from ledger.model import (
+    WHOLE,
     Entry,
     FoldResult,
     Issue,
+    Page,
     Projection,
     Received,
     Related,
     Share,
     SourceTerms,
     View,
+    changed,
 )
 
 
@@ -53,6 +60,32 @@ class Viewed(NamedTuple):
     stream: LoadedStream
     stored: StreamState
     view: View
+
+
+class ViewFailed(LedgerError):
+    """A view raised while an event was folded page by page; `event` is the same, to be parked."""
+
+    def __init__(self, event: TranslatedEvent) -> None:
+        super().__init__()
+        self.event = event
+
+
+@dataclass(slots=True)
+class PagedEvent:
+    """An event on its way through its pages."""
+
+    step: FoldStep
+    stream: LoadedStream
+    entries: int = 0
+    """Journal lines so far."""
+    shares: int = 0
+    received: dict[StreamKey, Sequence[Received]] = field(default_factory=dict)
+    """What the pages so far change of what streams have received."""
+
+    @property
+    def own(self) -> ChangedStream:
+        """The event's stream after it."""
+        return ChangedStream(self.stream.key, self.step.state, self.step.links)
 
 
 @dataclass(slots=True)
@@ -84,12 +117,7 @@ class ViewFold:
         elif event.issue is not None:
             self._park(event, key, f"{event.issue.reason}: {event.issue.detail}")
         else:
-            stream = known.streams.get(key)
-            if stream is None:
-                place = event.position
-                stream = LoadedStream(
-                    key, known.streams_of[key[0]], _EMPTY, place, place, is_new=True
-                )
+            stream = self._stream(event, key)
             try:
                 if decides or not self._fold_alone(step, stream):
                     self._fold_together(step, stream)
@@ -136,32 +164,91 @@ class ViewFold:
         return True
 
     def _fold_together(self, step: FoldStep, stream: LoadedStream) -> None:
-        """Fold an event of a stream with relations or issues."""
-        evaluated = self._evaluate(step, stream)
-        self._add(self._difference(step.event, evaluated))
+        """Fold an event of a stream with relations or issues.
+
+        It changes the views of the streams that mention its own, when the outline of that changes,
+        of its own, and of those that any of them counts something else towards.
+        """
+        paged = PagedEvent(step, stream)
+        evaluated = self._mentioning(paged, self.mentioning(paged))
+        evaluated += self._own_and_receiving(paged)
+        self._put(paged, evaluated, WHOLE)
+
+    def begin_pages(self, step: FoldStep) -> PagedEvent:
+        """Return an event that `fold` would fold, to be folded page by page."""
+        assert step.key is not None
+        return PagedEvent(step, self._stream(step.event, step.key))
+
+    def mentioning(self, paged: PagedEvent) -> list[StreamKey]:
+        """Return the streams whose views change because they mention that of the event."""
+        if not paged.step.is_outline_new:
+            return []
+        own = paged.own
+        return sorted(self.known.mentioning(own.key, own.links, paged.stream.stored.links))
+
+    def fold_page(self, paged: PagedEvent, keys: Sequence[StreamKey]) -> ChangeSet:
+        """Fold the next of the streams that mention the event's; return what they change.
+
+        Raises ViewFailed.
+        """
+        page = Page(paged.entries, paged.shares, is_last=False)
+        return self._folded_page(paged, page, lambda: self._mentioning(paged, keys))
+
+    def end_pages(self, paged: PagedEvent) -> ChangeSet:
+        """Fold the rest of an event: its own stream, and those that the pages counted towards."""
+        page = Page(paged.entries, paged.shares)
+        return self._folded_page(paged, page, lambda: self._own_and_receiving(paged))
+
+    def _folded_page(
+        self, paged: PagedEvent, page: Page, evaluate: Callable[[], list[Viewed]]
+    ) -> ChangeSet:
+        try:
+            self._put(paged, evaluate(), page)
+        except Exception as error:
+            issue = Issue(_name(error), str(error))
+            raise ViewFailed(changed(paged.step.event, issue=issue)) from error
+        change = self.changes()
+        self._new_links = []
+        self._projected = [ProjectedRows([], projection.rows) for projection in self.projections]
+        return change
+
+    def _put(self, paged: PagedEvent, evaluated: Sequence[Viewed], page: Page) -> None:
+        """Make the rows of what was evaluated, and keep the new states."""
+        event = paged.step.event
+        result = self._difference(event, evaluated, page)
+        self._add(result)
+        paged.entries += len(result.entries)
+        paged.shares += len(result.shares)
         for each, stored, view in evaluated:
             self._apply(each, stored, view)
-            each.position = step.event.position
+            each.position = event.position
 
-    def _evaluate(self, step: FoldStep, stream: LoadedStream) -> list[Viewed]:
-        """View the stream with its new state, and every stream whose view changes with it.
+    def _mentioning(self, paged: PagedEvent, keys: Sequence[StreamKey]) -> list[Viewed]:
+        """View streams that mention the event's; add up what they count towards others."""
+        streams, own = self.known.streams, paged.own
+        evaluated = [self._viewed(streams[key], own, streams[key].stored.received) for key in keys]
+        for each in evaluated:
+            _count(each, paged.received)
+        return evaluated
 
-        These are the streams that mention it, when its outline changes, and those that any of them
-        counts something else towards. Changes nothing.
-        """
-        known = self.known
-        own = ChangedStream(stream.key, step.state, step.links)
-        streams = {own.key: stream}
-        if step.is_outline_new:
-            mentioning = known.mentioning(own.key, own.links, stream.stored.links)
-            streams |= {key: known.streams[key] for key in sorted(mentioning)}
-        evaluated = {
-            key: self._viewed(each, own, each.stored.received) for key, each in streams.items()
-        }
-        every = ChainMap(streams, known.streams)
-        for key, received in _received(evaluated.values(), every).items():
-            evaluated[key] = self._viewed(every[key], own, received)
-        return list(evaluated.values())
+    def _own_and_receiving(self, paged: PagedEvent) -> list[Viewed]:
+        """View the event's stream, and those that what was evaluated counts towards."""
+        streams, own, received = self.known.streams, paged.own, paged.received
+        viewed = self._viewed(paged.stream, own, _sum(paged.stream, received.pop(own.key, ())))
+        _count(viewed, received)
+        return [
+            viewed,
+            *(self._viewed(streams[key], own, _sum(streams[key], received[key]))
+              for key in sorted(received)),
+        ]  # fmt: skip
+
+    def _stream(self, event: TranslatedEvent, key: StreamKey) -> LoadedStream:
+        """Return the stream of an event, an empty one for its first."""
+        stream = self.known.streams.get(key)
+        if stream is not None:
+            return stream
+        place = event.position
+        return LoadedStream(key, self.known.streams_of[key[0]], _EMPTY, place, place, is_new=True)
 
     def _viewed(
         self, stream: LoadedStream, own: ChangedStream, received: Sequence[Received]
@@ -177,7 +264,9 @@ class ViewFold:
         stored = StreamState(state, view.legs, reasons, links, view.shares, received)
         return Viewed(stream, stored, view)
 
-    def _difference(self, event: TranslatedEvent, evaluated: Sequence[Viewed]) -> FoldResult:
+    def _difference(
+        self, event: TranslatedEvent, evaluated: Sequence[Viewed], page: Page
+    ) -> FoldResult:
         """Return what the event changes: journal entries, shares, issues opened and cleared."""
         entries: list[Entry] = []
         shares: list[tuple[str, str, Share]] = []
@@ -197,7 +286,10 @@ class ViewFold:
                 ]
                 gone = set(before.issues) - set(stored.issues)
                 cleared += [(kind, resource, reason) for reason in sorted(gone)]
-        return self._result(event, entries, opened, cleared, decided(event.fact), shares=shares)
+        if page.entries_before:
+            entries = [changed(e, line=e.line + page.entries_before) for e in entries]
+        decision = decided(event.fact) if page.is_last else None
+        return self._result(event, entries, opened, cleared, decision, shares=shares, page=page)
 
     def _apply(self, stream: LoadedStream, stored: StreamState, view: View) -> None:
         for link in stored.links:
@@ -231,6 +323,7 @@ class ViewFold:
         decided: tuple[str, str, str] | None = None,
         *,
         shares: Sequence[tuple[str, str, Share]] = (),
+        page: Page = WHOLE,
         folded: bool = True,
     ) -> FoldResult:
         fact = event.fact if folded else None
@@ -238,22 +331,29 @@ class ViewFold:
         return FoldResult(
             self.terms.source, event.position, event.event_id, identity.kind,
             identity.resource_id, identity.status, event.received_at, event.recorded_at, fact,
-            entries, shares, opened, cleared, decided,
+            entries, shares, opened, cleared, decided, page,
         )  # fmt: skip
 
 
-def _received(
-    evaluated: Iterable[Viewed], streams: Mapping[StreamKey, LoadedStream]
-) -> dict[StreamKey, Sequence[Received]]:
-    """Return what streams have received after an event, of those for which it changes that."""
-    changes: dict[StreamKey, list[Share]] = {}
-    for stream, stored, _ in evaluated:
-        for share in share_changes(stream.stored.shares, stored.shares):
-            changes.setdefault((share.kind, share.id), []).append(share)
-    return {key: add_shares(streams[key].stored.received, changes[key]) for key in sorted(changes)}
+def _count(viewed: Viewed, received: dict[StreamKey, Sequence[Received]]) -> None:
+    """Add what a stream counts otherwise than before to the changes of what others received."""
+    before = viewed.stream.stored.shares
+    if viewed.stored.shares or before:
+        for share in share_changes(before, viewed.stored.shares):
+            key = (share.kind, share.id)
+            received[key] = add_shares(received.get(key, ()), [share])
+
+
+def _sum(stream: LoadedStream, changes: Sequence[Received]) -> Sequence[Received]:
+    """Return what a stream has received after changes of it."""
+    return add_shares(stream.stored.received, changes) if changes else stream.stored.received
+
+
+def _name(error: Exception) -> str:
+    """Name an error as the books do."""
+    return str(getattr(error, "name_in_books", type(error).__name__))
 
 
 def _cause(error: Exception) -> str:
     """Return what books keep of an error that parked a stream: its name and its message."""
-    name = getattr(error, "name_in_books", type(error).__name__)
-    return f"{name}: {error}"
+    return f"{_name(error)}: {error}"

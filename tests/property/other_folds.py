@@ -15,7 +15,8 @@ from typing import Any, cast
 from ledger import registry
 from ledger.export.jsonl import row_line
 from ledger.export.offline_fold import PLACE, OfflineFold, OfflineStore
-from ledger.fold.change import TranslatedEvent
+from ledger.fold.batch import MENTIONING_MAX, Batch, TooManyRelated, answer, run
+from ledger.fold.change import ChangeSet, TranslatedEvent
 from ledger.fold.states import stream_of
 from ledger.model import Fact, SourceTerms
 from ledger.rebuild.sorted_files import links_from
@@ -32,6 +33,43 @@ def rebuilt(facts: Sequence[Fact], terms: SourceTerms, sizes: Sequence[int]) -> 
             books.keep(folding.fold(piece))
     books.head = len(facts)
     return books
+
+
+def in_pages(facts: Sequence[Fact], terms: SourceTerms, sizes: Sequence[int], page: int) -> Books:
+    """Fold a log as the worker does, with so many related streams held together."""
+    books = Books(terms)
+    for piece in _cut(translated(facts, terms), sizes):
+        _divide(books, piece, page)
+    books.head = len(facts)
+    return books
+
+
+def _divide(books: Books, events: Sequence[TranslatedEvent], page: int) -> None:
+    try:
+        books.keep(run(_batch(books, events, page), books))
+    except TooManyRelated:
+        half = len(events) // 2
+        for part in (events[:half], events[half:]) if half else ():
+            _divide(books, part, page)
+        if not half:
+            _keep_pages(books, events, page)
+
+
+def _keep_pages(books: Books, events: Sequence[TranslatedEvent], page: int) -> None:
+    batch = _batch(books, events, page)
+    for step in batch.pages():
+        if isinstance(step, ChangeSet):
+            books.keep(step)
+        else:
+            answer(batch, step, books)
+
+
+def _batch(books: Books, events: Sequence[TranslatedEvent], page: int) -> Batch:
+    known = registry.load()
+    return Batch(
+        books.terms, known.streams, known.projections, events,
+        parked={*books.parked}, mentioning_max=page,
+    )  # fmt: skip
 
 
 def _partitions(events: Sequence[TranslatedEvent]) -> Iterable[Sequence[TranslatedEvent]]:
@@ -74,7 +112,11 @@ class _Dispatch:
 
 
 def offline(
-    facts: Sequence[Fact], terms: SourceTerms, sizes: Sequence[int], path: Path
+    facts: Sequence[Fact],
+    terms: SourceTerms,
+    sizes: Sequence[int],
+    path: Path,
+    page: int = MENTIONING_MAX,
 ) -> dict[str, list[bytes]]:
     """Fold a log without a database; return the lines of every table, sorted."""
     known = registry.load()
@@ -89,6 +131,7 @@ def offline(
             terms,
             cast(registry.Registry, own),
             lambda table, line: lines[table].append(line),
+            mentioning_max=page,
         )
         for piece in _cut(rows, sizes):
             fold.add(piece)

@@ -18,9 +18,10 @@ from ledger.fold.states import links_of
 from ledger.model import Fact, RecordedFact, SourceTerms, changed, total
 from tests.property import naive
 from tests.property.driver import STRAITSX, Books, at, keep, money, received_at
-from tests.property.other_folds import lines_of, offline, rebuilt
+from tests.property.other_folds import in_pages, lines_of, offline, rebuilt
 from tests.property.stories import (
     MONEY_KINDS,
+    PAID_OUT,
     REFUNDABLE,
     all_terms,
     any_logs,
@@ -152,6 +153,26 @@ def test_a_rebuild_of_related_streams_by_themselves_equals_the_live_books_byte_f
 ) -> None:
     log = _decided(facts, data)
     assert rebuilt(log, source, batches).everything() == fold(log, source).everything()
+
+
+@law
+@given(returns(), all_terms, batchings, st.integers(1, 4), st.data())
+def test_related_streams_in_pages_of_any_size_give_the_live_books_byte_for_byte(
+    streams: list[list[Fact]],
+    source: SourceTerms,
+    batches: list[int],
+    page: int,
+    data: st.DataObject,
+) -> None:
+    facts = [fact for stream in streams for fact in stream]
+    behind = sorted(facts, key=lambda fact: fact.kind in PAID_OUT)
+    log = [*behind, *data.draw(attributions(facts), label="decisions")]
+    books = fold(log, source)
+    assert in_pages(log, source, batches, page).everything() == books.everything()
+    live = lines_of(books)
+    with TemporaryDirectory() as folder:
+        written = offline(log, source, batches, Path(folder) / "fold.sqlite", page)
+    assert {table: written[table] for table in live} == live
 
 
 @law
