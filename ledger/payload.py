@@ -34,6 +34,9 @@ YEARS: Final = range(1970, 2200)
 RETURNED_IDS_MAX: Final = 64
 """Ids that are read from the remarks of one incoming transfer; banks carry about 140 characters."""
 
+LEXEME_MAX: Final = 64
+"""Characters of a JSON number with an exponent; longer ones are no amount."""
+
 SHOWN_MAX: Final = 32
 """Characters of a value that a message shows."""
 
@@ -404,10 +407,11 @@ def _amount(text: str) -> Decimal | None:
 
 def _scaled(lexeme: str) -> Decimal | None:
     """Read a number with an exponent exactly; None for what has none or is beyond the bounds."""
-    if not _EXPONENT.fullmatch(lexeme):
+    if len(lexeme) > LEXEME_MAX or not _EXPONENT.fullmatch(lexeme):
         return None
     value = Decimal(lexeme)
-    return _amount(plain(value)) if value else Decimal(0)
+    text = plain(value) if value else "0"
+    return _amount(text) if len(text) <= AMOUNT_MAX else None
 
 
 def as_instant(name: str, value: JSON) -> datetime | None:

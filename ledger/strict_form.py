@@ -22,12 +22,15 @@ ADVICE: Final = "the account sends query strings: choose JSON as its callback fo
 FIELDS_MAX: Final = 1_000
 """Fields of one form; the documents show some twenty."""
 
-_FORM: Final = re.compile(rb"[^\s\"\[{&=][^\s&=]*=")
+_FORM: Final = re.compile(rb"(?![\"\[{&=])[!-~][!-%'-<>-~]*=")
 _HALF_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def is_form(body: bytes) -> bool:
-    """Return whether a body begins as a form, with a name and `=`: no JSON value does."""
+    """Return whether a body begins as a form, with a name in ASCII and `=`.
+
+    No JSON value does, nor one behind a byte order mark.
+    """
     return not body.startswith(b"{") and _FORM.match(body) is not None
 
 
@@ -41,7 +44,10 @@ def parse_body(body: bytes) -> dict[str, JSON]:
 
 
 def parse_form(body: bytes) -> dict[str, JSON]:
-    """Return the fields of a form as texts. Raises as `parse_body`."""
+    """Return the fields of a form as texts, empty ones as None: a form writes null so.
+
+    Raises as `parse_body`.
+    """
     fields: dict[str, JSON] = {}
     pairs = body.split(b"&")
     if len(pairs) > FIELDS_MAX:
@@ -50,7 +56,7 @@ def parse_form(body: bytes) -> dict[str, JSON]:
         name, equals, value = pair.partition(b"=")
         if not equals or not name:
             raise MalformedBody("a field of the form is no name, = and value")
-        key, text = _decoded(name), _decoded(value)
+        key, text = _decoded(name), _decoded(value) or None
         if "[" in key or "]" in key:
             raise InvalidCallback(UNSUPPORTED_ENCODING, ADVICE)
         if fields.setdefault(key, text) != text:

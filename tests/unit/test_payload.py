@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import gc
 import re
+import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -288,6 +290,19 @@ def test_adding_and_taking_away_again_changes_nothing(first: Decimal, second: De
 def test_plain_text_has_no_exponent_and_no_trailing_zeros() -> None:
     cases = {"1E+3": "1000", "10000.0": "10000", "0.50": "0.5", "-0.00": "0", "1E-7": "0.0000001"}
     assert {text: plain(Decimal(text)) for text in cases} == cases
+
+
+@pytest.mark.parametrize("lexeme", ["1" * 100_000 + "{}e0", "1e-" + "0" * 100_000 + "{}", "{}e999"])
+def test_what_is_no_amount_takes_no_memory(lexeme: str) -> None:
+    tracemalloc.start()
+    try:
+        for n in range(100, 150):
+            assert reason_of(as_money, "x", Number(lexeme.format(n))) == "bad_x"
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_currencies_are_short_codes_in_upper_case() -> None:

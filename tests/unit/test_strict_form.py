@@ -9,7 +9,7 @@ import pytest
 from ledger import registry
 from ledger.errors import InvalidCallback, MalformedBody
 from ledger.fold.translate import translate
-from ledger.model import SourceTerms
+from ledger.model import SourceTerms, plain
 from ledger.registry import ParsedCallback
 from ledger.strict_form import FIELDS_MAX, is_form, parse_body
 from tests.samples import STRAITSX, body, utc
@@ -34,12 +34,27 @@ def stated(form: bytes, reason: str | None = None, terms: SourceTerms = STRAITSX
 
 def test_a_form_is_fields_of_texts() -> None:
     form = b"a=1+2&b_c=%C3%A9%2B%26%3d&empty=&name%20x=y"
-    assert parse_body(form) == {"a": "1 2", "b_c": "\u00e9+&=", "empty": "", "name x": "y"}
+    assert parse_body(form) == {"a": "1 2", "b_c": "\u00e9+&=", "empty": None, "name x": "y"}
     assert parse_body(b"a=1=2&a=1%3D2") == {"a": "1=2"}
 
 
 @pytest.mark.parametrize(
-    "text", [b"{}", b' {"a": "b=c"}', b"[1]", b'"a=b"', b"1", b"null", b"", b"=a", b"a", b" a=b"]
+    "text",
+    [
+        b"{}",
+        b'\xef\xbb\xbf{"a":"b=c"}',
+        b"\xff\xfe{=",
+        b"\x01a=b",
+        b' {"a": "b=c"}',
+        b"[1]",
+        b'"a=b"',
+        b"1",
+        b"null",
+        b"",
+        b"=a",
+        b"a",
+        b" a=b",
+    ],
 )
 def test_json_is_no_form(text: bytes) -> None:
     assert not is_form(text)
@@ -69,6 +84,35 @@ def test_a_form_that_is_not_plainly_one_is_unreadable(form: bytes, detail: str) 
     assert str(refused.value) == detail
     assert (read(form).reason, read(form).detail) == ("unreadable", detail)
     assert stated(form, "unsupported_encoding") == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["fees", "failure_reason", "customer_profile_id", "updated_at"])
+def test_an_empty_field_of_a_form_is_null(name: str) -> None:
+    whole = stated(PAYOUT + b"&fees=0.5&failure_reason=x&customer_profile_id=c&external_reference=")
+    empty = PAYOUT.replace(b"&id=", f"&{name}=&id=".encode())
+    assert stated(empty) == stated(PAYOUT) != whole
+    assert (whole.details["external_reference"], whole.customer_id) == (None, "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("amount", "missing_amount"), ("currency", "missing_currency"), ("id", "missing_id"),
+     ("status", "missing_status"), ("type", "unsupported_encoding")],
+)  # fmt: skip
+def test_a_field_that_must_be_there_is_missing_where_it_is_empty(name: str, reason: str) -> None:
+    given = dict(pair.split(b"=") for pair in PAYOUT.split(b"&")) | {name.encode(): b""}
+    assert stated(b"&".join(b"%s=%s" % pair for pair in given.items())) == reason
+
+
+def test_json_with_a_byte_order_mark_is_no_query_string() -> None:
+    parsed = read(b'\xef\xbb\xbf{"a":"b=c"}')
+    assert parsed.reason == "unreadable"
+    assert "byte order mark" in (parsed.detail or "")
+
+
+def test_a_pending_payout_in_a_form_whose_fees_are_not_known_yet() -> None:
+    fact = stated(body("more/straitsx/payout-pending.form"))
+    assert (fact.status, fact.fees, plain(fact.amount)) == ("pending", None, "40.5")
 
 
 def test_a_field_with_two_values_cannot_be_true() -> None:
