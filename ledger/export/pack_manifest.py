@@ -7,7 +7,7 @@ note beside it (C2SP signed-note) lists each of its fields, so that a changed on
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -105,10 +105,11 @@ def changed_fields(data: bytes, text: str) -> list[str]:
 
     Raises Tampered when the text or the member is none.
     """
-    begin, *lines = text.splitlines()
+    # JSON has no line end in it, but signs that `splitlines` takes for one.
+    begin, *lines = text.removesuffix("\n").split("\n")
     if begin != _NOTE_BEGIN:
         raise Tampered("about", None, f"{ABOUT_NOTE} is a note about something else")
-    signed = dict(line.split(" ", 1) for line in lines)
+    signed = {name: value for name, _, value in (line.partition(" ") for line in lines)}
     present = _fields(data)
     changes = [
         f"{name} is {_shown(present.get(name))}, but {_shown(signed.get(name))} was signed"
@@ -124,23 +125,22 @@ def _fields(data: bytes) -> dict[str, str]:
     """Return the fields of the first member and their values in JSON. Raises Tampered."""
     try:
         content = orjson.loads(data)
-    except ValueError as error:
+        if not isinstance(content, dict):
+            raise Tampered("about", None, f"{ABOUT} is no object")
+        return {name: orjson.dumps(value).decode() for name, value in _flat(content)}
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise Tampered("about", None, f"{ABOUT} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise Tampered("about", None, f"{ABOUT} is no object")
-    fields: dict[str, str] = {}
+
+
+def _flat(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the value of each field, those of sources one by one."""
     for name, value in content.items():
         if name != "sources" or not isinstance(value, list):
-            fields[name] = _json(value)
+            yield name, value
             continue
         for number, source in enumerate(value):
             for key, inner in (source if isinstance(source, dict) else {"": source}).items():
-                fields[f"sources[{number}].{key}"] = _json(inner)
-    return fields
-
-
-def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()
+                yield f"sources[{number}].{key}", inner
 
 
 def _shown(value: str | None) -> str:

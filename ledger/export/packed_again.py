@@ -15,6 +15,16 @@ BLOCK: Final = tarfile.BLOCKSIZE
 RECORD: Final = tarfile.RECORDSIZE
 """The size to a multiple of which other programs fill an archive up."""
 
+UNREADABLE: Final = (
+    tarfile.TarError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+)
+"""What `tarfile` raises for headers that no program writes: sizes beyond any file, odd numbers."""
+
 
 def members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
     """Yield name, offset and size of each member of an archive. Raises Tampered."""
@@ -26,11 +36,11 @@ def members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
                 end = info.offset_data
                 if info.isdir():
                     continue
-                if info.issparse() or not info.isreg():
+                if info.issparse() or not info.isreg() or info.size < 0:
                     raise Tampered("container", None, f"{info.name} is no ordinary file")
                 end += info.size + -info.size % BLOCK
                 yield info.name.removeprefix("./"), info.offset_data, info.size
-    except tarfile.TarError as error:
+    except UNREADABLE as error:
         raise Tampered("container", None, f"the archive cannot be read: {error}") from error
     file.seek(end)
     zeros = 0
