@@ -95,6 +95,10 @@ class ServiceRefused(LedgerError):
         self.status = status
 
 
+class FormatTooNarrow(LedgerError):
+    """The format cannot hold a value. The message names the row and another format."""
+
+
 class NotCaughtUp(LedgerError):
     """The books do not contain that position yet. Ask again after the time in Retry-After."""
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from ledger.errors import (
     Conflicting,
     DatabaseUnavailable,
+    FormatTooNarrow,
     InvalidRequest,
     LedgerError,
     MissingExtra,
@@ -40,6 +41,7 @@ PAGE_HEADERS: Final = {
 
 STATUSES: Final[dict[type[LedgerError], tuple[HTTPStatus, str]]] = {
     InvalidRequest: (HTTPStatus.BAD_REQUEST, "bad-question"),
+    FormatTooNarrow: (HTTPStatus.BAD_REQUEST, "bad-question"),
     Unauthenticated: (HTTPStatus.UNAUTHORIZED, "unauthenticated"),
     Refused: (HTTPStatus.FORBIDDEN, "refused"),
     NotFound: (HTTPStatus.NOT_FOUND, "not-found"),

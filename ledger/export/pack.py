@@ -176,7 +176,7 @@ class PackExport:
         ]
         packs = [each.packed for each in reaches]
         version = fold_version.current_version([each.terms for each in packs])
-        data = about(version, packs)
+        data = about(version, packs, is_signed=self.signer is not None)
         self.writer.add(ABOUT, data)
         if self.signer is not None:
             self.writer.add(ABOUT_NOTE, self.signer.sign(about_text(data)).encode())

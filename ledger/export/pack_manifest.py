@@ -23,10 +23,10 @@ from ledger.model import OwnerRule, SourceTerms
 
 FORMAT: Final = "callback-ledger audit pack 2"
 UNSIGNED_FORMAT: Final = "callback-ledger audit pack 1"
-"""The format of versions that did not sign what a pack is about."""
+"""The format of a pack without ABOUT_NOTE: of an older version, or made without the sealing key."""
 ABOUT: Final = "about.json"
 ABOUT_NOTE: Final = "about.note.txt"
-"""The member with the signed fields of ABOUT; a pack made without the sealing key has none."""
+"""The member with the signed fields of ABOUT, which every pack of FORMAT has."""
 KEYS: Final = "keys/trusted.txt"
 SHOWN_MAX: Final = 100
 """Characters of a value that a message shows."""
@@ -85,9 +85,10 @@ def describe(
     )  # fmt: skip
 
 
-def about(version: str, sources: Sequence[Packed]) -> bytes:
-    """Return the first member."""
-    content = About(FORMAT, f"callback-ledger {__version__}", version, list(sources))
+def about(version: str, sources: Sequence[Packed], *, is_signed: bool = True) -> bytes:
+    """Return the first member, of a pack in which its fields are signed or not."""
+    format_ = FORMAT if is_signed else UNSIGNED_FORMAT
+    content = About(format_, f"callback-ledger {__version__}", version, list(sources))
     return _encode(msgspec.to_builtins(content))
 
 
@@ -112,7 +113,7 @@ def changed_fields(data: bytes, text: str) -> list[str]:
     signed = {name: value for name, _, value in (line.partition(" ") for line in lines)}
     present = _fields(data)
     changes = [
-        f"{name} is {_shown(present.get(name))}, but {_shown(signed.get(name))} was signed"
+        f"{name} is {_shown(present.get(name))}, but {_signed(signed.get(name))}"
         for name in dict.fromkeys([*signed, *present])
         if present.get(name) != signed.get(name)
     ]
@@ -141,6 +142,10 @@ def _flat(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         for number, source in enumerate(value):
             for key, inner in (source if isinstance(source, dict) else {"": source}).items():
                 yield f"sources[{number}].{key}", inner
+
+
+def _signed(value: str | None) -> str:
+    return "was not there when it was signed" if value is None else f"{_shown(value)} was signed"
 
 
 def _shown(value: str | None) -> str:

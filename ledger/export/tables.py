@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, assert_never
 import msgspec
 import orjson
 
-from ledger.errors import InvalidRequest, MissingExtra
+from ledger.errors import FormatTooNarrow, MissingExtra
 from ledger.export.jsonl import EVENT_FIELDS
 from ledger.queries.schemas.money import AMOUNT_PATTERN
 from ledger.queries.schemas.views import ColumnType
@@ -229,7 +229,7 @@ class Parquet:
     def encode(self, rows: Sequence[Row]) -> bytes:
         """Return a row group when one is complete.
 
-        Raises InvalidRequest for an amount that its column cannot hold.
+        Raises FormatTooNarrow for an amount that its column cannot hold.
         """
         values = [self._values(row, self._count + n) for n, row in enumerate(rows, start=1)]
         arrays = [
@@ -280,7 +280,7 @@ class Parquet:
         try:
             return [_arrow_value(column, row[column.name]) for column in self.columns]
         except _TooManyDigits as error:
-            raise InvalidRequest(
+            raise FormatTooNarrow(
                 f"row {number} ({_name_of(row)}) does not fit into Parquet: its {error} has more "
                 f"digits than decimal128({DIGITS}, {DECIMALS}) holds; export csv or jsonl, which "
                 "hold any amount, or leave the row out by a filter"

@@ -25,6 +25,7 @@ from ledger.export.pack_manifest import (
     ABOUT,
     ABOUT_NOTE,
     KEYS,
+    UNSIGNED_FORMAT,
     About,
     Packed,
     books_folder,
@@ -173,9 +174,13 @@ class PackCheck:
         """Check the fields of the first member against those that were signed. Raises Tampered."""
         data = self.reader.read(ABOUT)
         if ABOUT_NOTE not in self.reader.members:
+            if read_about(data).format != UNSIGNED_FORMAT:
+                message = f"{ABOUT_NOTE} is missing, and packs of this format have it"
+                raise Tampered("about", None, message)
             message = (
-                f"{ABOUT} is not signed, as in packs of older versions: its version and the terms "
-                "of its sources (currency, wallets …) are not proved"
+                f"{ABOUT} is not signed, as in packs of older versions and those made without the "
+                "sealing key: its version and the terms of its sources (currency, wallets …) are "
+                "not proved"
             )
             advice = "compare them with what was agreed, or ask for a pack that is signed"
             self.report.add("INCOMPLETE", "about", message, advice)
@@ -315,15 +320,23 @@ class PackCheck:
         if not differences:
             message = f"every table is the fold of the events up to {packed.position}"
             if not is_same:
-                message += "; another version of the program made them, and this one makes the same"
+                message += f"; it was folded by {self._others()}, and this program makes the same"
             self.report.add("ok", "books", message, "", packed.source)
         elif is_same:
             for error in differences[:LISTED_MAX]:
                 self._fail(error, packed.source)
         else:
-            message = f"folded by another version, and this one makes other books: {differences[0]}"
+            message = (
+                f"folded by {self._others()}, and this program makes other books: {differences[0]}"
+            )
             advice = "verify with the version that made the pack; its events hold"
             self.report.add("INCOMPLETE", "books", message, advice, packed.source)
+
+    def _others(self) -> str:
+        """Say what may differ where the version of a pack is another than here."""
+        if ABOUT_NOTE in self.reader.members:
+            return "another version"
+        return f"another version or with other terms than {ABOUT} has"
 
     def _fail(self, error: Tampered, source: str = "") -> None:
         self.report.fail(error, KEEP, source)

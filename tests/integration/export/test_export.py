@@ -21,7 +21,13 @@ import pytest
 
 from ledger.api.routes import exported_lists
 from ledger.books.generations import schema_of
-from ledger.errors import DatabaseUnavailable, InvalidRequest, NotCaughtUp, NotFound
+from ledger.errors import (
+    DatabaseUnavailable,
+    FormatTooNarrow,
+    InvalidRequest,
+    NotCaughtUp,
+    NotFound,
+)
 from ledger.export import export
 from ledger.export import tables as export_files
 from ledger.export.journals import account
@@ -151,7 +157,7 @@ async def test_a_sum_that_parquet_cannot_hold_is_named_and_nothing_is_written(
         await service.post_json("straitsx", big)
     await service.fold()
     with pytest.raises(
-        InvalidRequest,
+        FormatTooNarrow,
         match=r"row \d+ \(source straitsx, account assets:wallet:available, currency XSGD\) does "
         r"not fit into Parquet: its debits, 3\d*\.\d*, has more digits .* export csv or jsonl",
     ):

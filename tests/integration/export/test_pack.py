@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -518,7 +519,7 @@ async def test_a_pack_of_another_version_of_the_program_is_folded_by_this_one(
     found = check(forged)
     assert overall(found) == "ok"
     (books,) = [each for each in found if each.name == "books"]
-    assert "another version of the program made them, and this one makes the same" in books.message
+    assert "folded by another version, and this program makes the same" in books.message
     different = repack(forged, edit("books/straitsx/balances/000001.jsonl", 1, debits="5"))
     found = check(different)
     assert overall(found) == "INCOMPLETE"
@@ -570,6 +571,7 @@ async def test_a_changed_field_of_what_a_pack_is_about_fails_and_is_named(
         name = "sources[0].source"
     assert (found.name, found.message.startswith(f"about.json: {name} is ")) == ("about", True)
     assert "was signed" in found.message
+    assert "absent was" not in found.message
 
 
 async def test_every_field_of_what_a_pack_is_about_is_signed(ledger: Ledger) -> None:
@@ -628,6 +630,40 @@ async def test_a_pack_that_does_not_sign_what_it_is_about_is_incomplete(ledger: 
     assert about.message.startswith("about.json is not signed, as in packs of older versions")
 
 
+def without_note(found: dict[str, bytes]) -> None:
+    del found["about.note.txt"]
+
+
+def unsigned(found: dict[str, bytes], **changes: Any) -> None:
+    """Make a pack one of the format that signs nothing, with terms of gokart changed."""
+    without_note(found)
+    about = edited(found["about.json"], {"format": "callback-ledger audit pack 1"})
+    found["about.json"] = edited(about, changes, 0)
+
+
+async def test_a_pack_whose_note_was_removed_fails(ledger: Ledger) -> None:
+    found = failure(repack(await ledger.pack(), without_note), skip_books=True)
+    assert (found.name, found.message) == (
+        "about", "about.note.txt is missing, and packs of this format have it",
+    )  # fmt: skip
+
+
+async def test_other_books_of_an_unsigned_pack_may_be_those_of_other_terms(
+    ledger: Ledger,
+) -> None:
+    found = check(repack(await ledger.pack(), partial(unsigned, currency="SGD")))
+    assert overall(found) == "INCOMPLETE"
+    version, books = (
+        next(each for each in found if (each.source, each.name) == key)
+        for key in (("", "version"), ("gokart", "books"))
+    )
+    others = "folded by another version or with other terms than about.json has, and this program "
+    assert "another version" not in version.message
+    assert books.message.startswith(f"{others}makes other books: ")
+    (same,) = [e for e in found if (e.source, e.name) == ("straitsx", "books")]
+    assert same.message.endswith(f"{others}makes the same")
+
+
 async def test_a_pack_of_a_machine_without_the_sealing_key_says_that_it_is_not_signed(
     ledger: Ledger,
 ) -> None:
@@ -637,6 +673,7 @@ async def test_a_pack_of_a_machine_without_the_sealing_key_says_that_it_is_not_s
         settings, ledger.database.service_dsn, path, export_pack.PackRequest(), quiet=True
     )
     assert not done.is_signed
+    assert orjson.loads(members(path)["about.json"])["format"] == "callback-ledger audit pack 1"
     assert [each.name for each in check(path) if each.outcome != "ok"] == ["about"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.errors import InvalidRequest, MissingExtra
+from ledger.errors import FormatTooNarrow, InvalidRequest, MissingExtra
 from ledger.export.journals import Beancount, Hledger, SumSize, account, commodity, groups
 from ledger.export.jsonl import event_line, read_event, row_line
 from ledger.export.tables import Csv, ExportColumn, JsonLines, Parquet, Row, RowEncoder, cell
@@ -202,7 +202,7 @@ def test_parquet_keeps_38_digits_and_names_the_row_that_needs_more() -> None:
     for wide in ("100000000000000000000", "0.1234567890123456789"):
         encoder = Parquet(columns)
         encoder.encode([row, row])
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(FormatTooNarrow) as caught:
             encoder.encode([row, row | {"amount": wide}])
         assert str(caught.value) == (
             f"row 4 (account equity:merchant) does not fit into Parquet: its amount, {wide}, has "

@@ -11,7 +11,14 @@ import asyncpg
 import pytest
 
 from ledger.cli import main as cli
-from ledger.errors import DatabaseUnavailable, InvalidRequest, LedgerError, NotFound, ServiceRefused
+from ledger.errors import (
+    DatabaseUnavailable,
+    FormatTooNarrow,
+    InvalidRequest,
+    LedgerError,
+    NotFound,
+    ServiceRefused,
+)
 from ledger.terminal import exit_status as exits
 
 
@@ -32,6 +39,7 @@ FULL = postgres(asyncpg.TooManyConnectionsError, "sorry, too many clients alread
         (FULL, 3, "too many clients already (53300); it has no connection left; `ledger doctor`"),
         (postgres(asyncpg.QueryCanceledError, "canceling statement"), 3, "(57014); it cancelled"),
         (asyncpg.InterfaceError("connection is closed"), 3, "connection to the database failed"),
+        (FormatTooNarrow("row 4 does not fit"), 3, "row 4 does not fit"),
         (OSError(28, "No space left on device"), 3, "No space left on device; correct it"),
         (TimeoutError(), 3, "no answer in time"),
         (KeyboardInterrupt(), 3, "stopped"),
