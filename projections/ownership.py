@@ -243,7 +243,7 @@ def came_back(case: Case, currency: str, related: Related) -> CameBack:
         flags.append("return_currency_differs")
     if amount > case.amount:
         flags.append("return_exceeds_payout")
-        detail = f"{plain(amount)} came back of {plain(case.amount)} {currency}"
+        detail = f"more came back than the {plain(case.amount)} {currency} that were paid"
         issues.append(Issue("return_exceeds_payout", detail))
     details = {
         "returned_amount": plain(amount),

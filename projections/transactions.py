@@ -58,6 +58,8 @@ def view(kind: MoneyKind, state: FactSet, related: Related, terms: SourceTerms) 
     received = came_back(case, currency, related) if related.received else NOTHING_RECEIVED
     row = _row(state, case, owner, currency)
     row["return_of"] = returned.name
+    if owner.customer_id is None and returned.customer_id is not None:
+        row["details"] = {**row["details"], "credited_to": returned.customer_id}
     if returned.flags or received.flags:
         row["flags"] = sorted({*row["flags"], *returned.flags, *received.flags})
         row["details"] = {**row["details"], **received.details}

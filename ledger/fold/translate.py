@@ -33,8 +33,10 @@ def dated(fact: Fact, terms: SourceTerms, received_at: datetime) -> Fact:
     """Return a fact with the date that its source declares for what has no time of its own.
 
     StraitsX gives no updated time of user deposits, chain transactions, virtual accounts and older
-    payments (`straitsx-callback-samples`).
+    payments (`straitsx-callback-samples`). Money that has no time at all counts at its receipt.
     """
+    if fact.effective_at is None and fact.amount is not None:
+        return changed(fact, flags=(*fact.flags, BY_RECEIPT_FLAG))
     if terms.date_by != BY_RECEIPT or BY_CREATION_FLAG not in fact.flags:
         return fact
     names = tuple(BY_RECEIPT_FLAG if name == BY_CREATION_FLAG else name for name in fact.flags)

@@ -76,7 +76,8 @@ SELECT t.* FROM unnest($9::text[]) AS kinds(kind)
 # What came back of a payout is added up at the last return of it.
 SELECT_RETURNS: Final = f"""
 SELECT f.*, n.name
-  FROM (SELECT r.effective_at AS since, p.kind, p.id, p.currency, p.amount AS sent, back.amount,
+  FROM (SELECT r.effective_at AS since, p.kind, p.id, p.currency, p.flags, p.amount AS sent,
+               back.amount,
                CASE WHEN back.amount >= p.amount THEN 'payout_returned'
                     ELSE 'payout_partly_returned' END AS reason,
                greatest(back.position, p.position) AS position, back.payments, back.listed
@@ -300,4 +301,7 @@ def _returned(row: DatabaseRow) -> str:
     listed: Sequence[Any] = row["listed"]
     more = f" and {row['payments'] - LISTED_MAX} more" if row["payments"] > LISTED_MAX else ""
     sent = "an unknown amount" if row["sent"] is None else plain(row["sent"])
-    return f"{plain(row['amount'])} of {sent} came back with {', '.join(listed)}{more}"
+    text = f"{plain(row['amount'])} of {sent} came back with {', '.join(listed)}{more}"
+    if "return_currency_differs" not in row["flags"]:
+        return text
+    return f"{text}; some of it in another currency, which is not counted"
