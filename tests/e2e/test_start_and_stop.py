@@ -312,7 +312,7 @@ async def test_roles_run_apart_over_one_database(database: Database, tmp_path: P
     [
         ("handlers/straitsx_payment.py", "HANDLER = Handler(", "SyntaxError"),
         ("handlers/straitsx_payment.py", "HANDLR = 1", "declares no HANDLER"),
-        ("handlers/straitsx_payment_copy.py", None, "translates payment of straitsx already"),
+        ("handlers/straitsx_payment_copy.py", None, "the kind payment is declared by"),
         ("projections/rfi.py", "import nowhere", "No module named 'nowhere'"),
         ("projections/rfi.py", "PROJETION = 1", "declares no PROJECTION"),
     ],

@@ -448,10 +448,13 @@ async def test_another_version_differs_as_it_should_and_states_so(
     database: Database, live: int, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await change(database, live, "ALTER TABLE balances ADD COLUMN colour text")
+    fees = "UPDATE balances SET debits = debits + 1 WHERE account = 'expenses:fees'"
+    await change(database, live, fees)
     monkeypatch.setattr(fold_version, "current_version", lambda _terms: "changed")
     done = await command("--swap")
     assert done.code == 1
-    assert "colour" in done.out
+    assert "expenses:fees" in done.out
+    assert "colour" not in done.out
     assert "folded by another version of this program" in done.out
     done = await command("--swap", "--accept-differences", "--json")
     assert (done.code, done.json["version"]) == (0, "changed")

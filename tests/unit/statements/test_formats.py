@@ -139,7 +139,7 @@ def test_one_and_one_point_nought_are_equal_but_usd_and_xusd_are_not() -> None:
     ("changes", "reported"),
     [
         ({"amount": "NaN"}, "NaN"),
-        ({"amount": "1e2"}, "plain decimal"),
+        ({"amount": "1e2"}, "running balance"),
         ({"amount": "1" + "0" * 400}, "longer than 64"),
         ({"amount": "1e400"}, "plain decimal"),
         ({"amount": "null"}, "no amount"),
