@@ -45,16 +45,18 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     amount = payload.amount("amount")
     fees = payload.fees("network_fees")
     fees = payload.fees_within("total_amount", amount, fees)
+    reasons, is_read = as_codes(payload.get("blocked_reasons"))
     return envelope(payload).fact(
         customer_id=payload.text("customer_profile_id"),
         amount=amount,
         currency=payload.currency("token"),
         fees=fees,
-        details={
-            **payload.notes(_NOTES),
-            "blocked_reasons": as_codes(payload.get("blocked_reasons")),
-        },
-        flags=flags(zero_amount=not amount, network_fees_on_deposit=bool(fees)),
+        details={**payload.notes(_NOTES), "blocked_reasons": reasons},
+        flags=flags(
+            zero_amount=not amount,
+            network_fees_on_deposit=bool(fees),
+            blocked_reasons_unread=not is_read,
+        ),
     )
 
 

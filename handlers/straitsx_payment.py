@@ -50,13 +50,14 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     Raises InvalidCallback for a missing, negative or unreadable amount, fees or currency.
     """
     amount = payload.amount("amount")
+    reasons, is_read = as_codes(payload.get("blocked_reasons"))
     return envelope(payload).fact(
         customer_id=payload.text("customer_profile_id"),
         amount=amount,
         currency=payload.currency("currency"),
         fees=payload.fees("fees"),
-        details=_details(payload),
-        flags=flags(zero_amount=not amount),
+        details={**_details(payload), "blocked_reasons": reasons},
+        flags=flags(zero_amount=not amount, blocked_reasons_unread=not is_read),
     )
 
 
@@ -69,7 +70,6 @@ def _details(payload: Payload) -> dict[str, JSON]:
         "virtual_account_id": as_note(inside(method, "id")),
         "account_no": account,
         **payload.notes(_NOTES),
-        "blocked_reasons": as_codes(payload.get("blocked_reasons")),
         **({} if named is None else {"returned_ids": named}),
     }
 

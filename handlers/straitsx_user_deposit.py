@@ -42,23 +42,21 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     Raises InvalidCallback for a missing, negative or unreadable amount, fees or currency.
     """
     amount = payload.amount("amount")
+    reasons, is_read = as_codes(payload.get("blocked_reasons"))
     return envelope(payload).fact(
         customer_id=payload.text("customer_profile_id"),
         amount=amount,
         currency=payload.currency("currency"),
         fees=payload.fees("fees"),
-        details=_details(payload),
-        flags=flags(zero_amount=not amount),
+        details={**_details(payload), "blocked_reasons": reasons},
+        flags=flags(zero_amount=not amount, blocked_reasons_unread=not is_read),
     )
 
 
 def _details(payload: Payload) -> dict[str, JSON]:
     sender = payload.get("sender_information")
     named = returned_ids(payload.get("transaction_remarks"), inside(sender, "transaction_remarks"))
-    return {
-        "blocked_reasons": as_codes(payload.get("blocked_reasons")),
-        **({} if named is None else {"returned_ids": named}),
-    }
+    return {} if named is None else {"returned_ids": named}
 
 
 MONEY_KIND = MoneyKind(

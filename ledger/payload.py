@@ -49,6 +49,7 @@ _PERSONAL: Final = re.compile(
 _NO_DATE: Final = "0001-01-01T00:00:00"
 _SNAKE_CASE: Final = re.compile(r"[a-z]+[0-9]*(?:_[a-z]+[0-9]*)*")
 _MONEY: Final = re.compile(r"-?\d{1,20}(?:\.\d{1,18})?", re.ASCII)
+_DECIMAL: Final = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 _EXPONENT: Final = re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?0*\d{1,3}", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{1,11}", re.ASCII)
 _INTEGER_MAX: Final = 10**TEXT_MAX
@@ -329,15 +330,18 @@ def as_note(value: JSON) -> str | None:
     return value[:TEXT_MAX] or None if isinstance(value, str) else None
 
 
-def as_codes(value: JSON) -> list[str]:
-    """Read a list of codes, of which the documents show both plain ones and objects with a `code`.
+def as_codes(value: JSON) -> tuple[list[str], bool]:
+    """Read a list of codes, or one; return the codes, and whether nothing else was there.
 
-    What is no list has none; an item that is no code is left out.
+    The documents show both plain ones and objects with a `code`; an item that is neither is left
+    out.
     """
-    if not value or not isinstance(value, list):
-        return []
-    codes = [item.get("code") if isinstance(item, dict) else item for item in value]
-    return [code for code in map(as_note, codes) if code]
+    if value is None or value in ("", [], {}):
+        return [], True
+    items = value if isinstance(value, list) else [value]
+    read = [as_note(item.get("code") if isinstance(item, dict) else item) for item in items]
+    codes = [code for code in read if code is not None]
+    return codes, len(codes) == len(items)
 
 
 def returned_ids(*remarks: JSON) -> list[str] | None:
@@ -395,8 +399,15 @@ def as_money(name: str, value: JSON) -> Decimal | None:
     if amount is None and type(value) is Number:
         amount = _scaled(text)
     if amount is None:
-        raise InvalidCallback("bad_" + name, f"{named(name, value)} is not a plain decimal amount")
+        raise InvalidCallback("bad_" + name, f"{named(name, value)} {_fault(value)}")
     return amount
+
+
+def _fault(value: JSON) -> str:
+    """Say why a value is no amount."""
+    if type(value) is not str or _DECIMAL.fullmatch(value):
+        return "has more than 20 digits before the point or 18 after it"
+    return "is not a plain decimal amount"
 
 
 @lru_cache(maxsize=16_384)

@@ -17,7 +17,10 @@ from ledger.strict_json import parse
 
 UNSUPPORTED_ENCODING: Final = "unsupported_encoding"
 """The reason of a form that is not the flat form of a documented callback."""
-ADVICE: Final = "the account sends query strings: choose JSON as its callback format"
+ADVICE: Final = (
+    "this is not the flat form of a documented callback; where the account sends another form, "
+    "choose JSON as its callback format"
+)
 
 FIELDS_MAX: Final = 1_000
 """Fields of one form; the documents show some twenty."""

@@ -99,7 +99,8 @@ class Dispatch:
             return fits[0]
         if payload.type is None:
             raise InvalidCallback(UNKNOWN, "no handler understands a body without a type")
-        types = ", ".join(sorted(name for given, name in self.typed if given == provider))
+        shared = {name for handler in known for name in handler.shared_types}
+        types = ", ".join(sorted(shared.union(*(handler.types for handler in known))))
         detail = f"no handler understands the type {shown(payload.type)}, only {types}"
         raise InvalidCallback(UNKNOWN, detail)
 

@@ -21,6 +21,7 @@ from ledger.errors import InvalidRequest
 from ledger.model import YEARS
 from ledger.payload import NAME_MAX
 from ledger.queries.kinds import LOG, UNNAMED, is_status, kinds_of, statuses_of
+from ledger.queries.schemas.log import PATTERNS
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1000
@@ -457,10 +458,17 @@ def decode_body(raw: bytes, kind: type[S], what: str) -> S:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        message = ascii(str(error))[1:-1]
+        message = ascii(_in_words(str(error)))[1:-1]
         raise InvalidRequest(
             f"{what} cannot be read: {message[:MESSAGE_MAX]}{_choices(kind, message)}"
         ) from error
+
+
+def _in_words(message: str) -> str:
+    """Replace the pattern in a message by what it means."""
+    for pattern, words in PATTERNS.items():
+        message = message.replace(f"matching regex {pattern!r}", words)
+    return message
 
 
 def _choices(kind: type[msgspec.Struct], message: str) -> str:

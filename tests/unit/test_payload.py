@@ -23,6 +23,7 @@ from ledger.model import (
     JSON,
     Number,
     Payload,
+    as_codes,
     as_instant,
     as_money,
     as_note,
@@ -451,15 +452,46 @@ def test_long_remarks_are_read_in_linear_time() -> None:
     assert process_time() - started < 2
 
 
+@pytest.mark.parametrize(
+    ("value", "codes", "is_read"),
+    [
+        ([{"code": "NM-001"}, "CR-001"], ["NM-001", "CR-001"], True),
+        ("weird", ["weird"], True),
+        ({"code": "NM-001"}, ["NM-001"], True),
+        (None, [], True),
+        ([], [], True),
+        ("", [], True),
+        ({}, [], True),
+        (5, [], False),
+        (True, [], False),
+        ({"reason": "x"}, [], False),
+        (["CR-001", 5], ["CR-001"], False),
+        ([{"code": 5}, [], None, ""], [], False),
+    ],
+)
+def test_codes_are_read_in_every_shape_or_known_to_be_unread(
+    value: Any, codes: list[str], is_read: bool
+) -> None:
+    assert as_codes(value) == (codes, is_read)
+
+
 def test_flags_are_the_names_that_are_raised() -> None:
     assert flags(one=True, two=False, three=True) == ("one", "three")
+
+
+TOO_MANY_DIGITS = "has more than 20 digits before the point or 18 after it"
 
 
 @pytest.mark.parametrize(
     ("read", "name", "value", "message"),
     [
         (as_money, "amount", "1e400", "amount '1e400' is not a plain decimal amount"),
-        (as_money, "amount", Number("1e400"), "amount 1e400 is not a plain decimal amount"),
+        (as_money, "amount", Number("1e400"), f"amount 1e400 {TOO_MANY_DIGITS}"),
+        (as_money, "amount", Number("1e20"), f"amount 1e20 {TOO_MANY_DIGITS}"),
+        (as_money, "amount", 10**20, f"amount 100000000000000000000 {TOO_MANY_DIGITS}"),
+        (as_money, "amount", "9" * 21, f"amount '{'9' * 21}' {TOO_MANY_DIGITS}"),
+        (as_money, "amount", "0." + "1" * 19, f"amount '0.{'1' * 19}' {TOO_MANY_DIGITS}"),
+        (as_money, "amount", "1 000", "amount '1 000' is not a plain decimal amount"),
         (as_money, "amount", True, "amount true is not an amount"),
         (as_money, "amount", {"a": 1}, "amount an object is not an amount"),
         (as_text, "id", ["x"], "id a list is not a text"),

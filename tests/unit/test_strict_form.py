@@ -143,6 +143,14 @@ def test_a_form_that_is_no_flat_documented_shape_stays_unsupported(form: bytes) 
     assert registry.load().read("gokart", None, PAYOUT).reason == "unsupported_encoding"
 
 
+@pytest.mark.parametrize("form", [b"type=odd&id=1", PAYOUT + b"&a[b]=1"])
+def test_the_advice_about_a_form_guesses_nothing(form: bytes) -> None:
+    assert read(form).detail == (
+        "this is not the flat form of a documented callback; where the account sends another "
+        "form, choose JSON as its callback format"
+    )
+
+
 def test_a_payout_in_a_form_has_the_envelope_of_the_json_shape() -> None:
     parsed = read(body("more/straitsx/payout-completed.form"))
     envelope = parsed.envelope

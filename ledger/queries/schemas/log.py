@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import Meta
 
 from ledger.payload import TEXT_MAX
 from ledger.queries.schemas.money import Cursor, Moment, Positions, Schema
 
-ReportedText: TypeAlias = Annotated[str, Meta(max_length=400, pattern=r"^[^\x00]*$")]
+_NO_NUL: Final = r"^[^\x00]*$"
+_NOT_BLANK: Final = r"^[^\x00]*[^\x00\s][^\x00]*$"
+PATTERNS: Final[Mapping[str, str]] = {
+    _NO_NUL: "without the NUL character",
+    _NOT_BLANK: "that is not blank and has no NUL character",
+}
+"""What the patterns of texts in decisions mean, in the words of a message."""
 
-NamedText: TypeAlias = Annotated[
-    str, Meta(min_length=1, max_length=TEXT_MAX, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")
-]
+ReportedText: TypeAlias = Annotated[str, Meta(max_length=400, pattern=_NO_NUL)]
+
+NamedText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX, pattern=_NOT_BLANK)]
 
 
 class Event(Schema, frozen=True):

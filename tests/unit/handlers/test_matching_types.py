@@ -166,6 +166,17 @@ def test_an_envelope_carries_identity_and_the_providers_time_in_utc() -> None:
     )
 
 
+def test_an_unknown_type_is_answered_with_every_type_that_is_read() -> None:
+    reported = Payload({"id": "x", "type": "odd"})
+    with pytest.raises(InvalidCallback) as caught:
+        registry.load().dispatch.handler("straitsx", reported)
+    begin, _, listed = caught.value.detail.partition(", only ")
+    assert begin == "no handler understands the type 'odd'"
+    types = {name for each in all_handlers("straitsx") for name in each.types | each.shared_types}
+    assert listed.split(", ") == sorted(types)
+    assert {"paynowTransaction", "bankTransferTransaction"} < types
+
+
 def test_users_and_customers_bank_accounts_are_numbered_apart() -> None:
     name = "straitsx/23-bank_account-pending"
     assert envelope_of(name).resource_id == "1"

@@ -114,6 +114,21 @@ def test_a_blocked_payment_stays_pending_with_its_reasons() -> None:
     assert plain_codes.details["blocked_reasons"] == ["CR-001"]
 
 
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (PAYMENT, "more/straitsx/payment-blocked"),
+        (DEPOSIT, "straitsx/04-user_deposit-usd"),
+        (CHAIN_IN, "straitsx/14-chain_deposit-completed"),
+    ],
+)
+def test_blocked_reasons_in_another_shape_are_read_or_flagged(handler: Handler, name: str) -> None:
+    for value, codes, raised in (("odd", ["odd"], False), (7, [], True), ([], [], False)):
+        reported = fact(handler, name, blocked_reasons=ABSENT, blockedReasons=value)
+        assert reported.details["blocked_reasons"] == codes
+        assert ("blocked_reasons_unread" in reported.flags) == raised
+
+
 def test_failed_and_expired_payments_keep_their_status() -> None:
     assert fact(PAYMENT, "more/straitsx/payment-failed").status == "failed"
     reported = fact(PAYMENT, "more/straitsx/payment-paynow-expired")
@@ -203,7 +218,7 @@ def test_every_incoming_kind_keeps_why_it_is_blocked(handler: Handler, name: str
     coded = [{"code": "NM-001"}, "CR-001", {"code": None}, {}, 5]
     for spelling in ("blocked_reasons", "blockedReasons"):
         absent = dict.fromkeys(("blocked_reasons", "blockedReasons"), ABSENT)
-        for value, expected in ((coded, ["NM-001", "CR-001"]), (None, []), ("NM-001", [])):
+        for value, expected in ((coded, ["NM-001", "CR-001"]), (None, []), ("NM-001", ["NM-001"])):
             reported = fact(handler, name, **(absent | {spelling: value}))
             assert reported.details["blocked_reasons"] == expected
 

@@ -6,12 +6,22 @@ import base64
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 
 from ledger.api.routes import all_routes
 from ledger.errors import InvalidRequest
 from ledger.queries.as_of.refold import requested_positions
-from ledger.queries.params import AsOfParams, QueryParams, Route, after, parse_params, write_cursor
+from ledger.queries.params import (
+    AsOfParams,
+    QueryParams,
+    Route,
+    after,
+    decode_body,
+    parse_params,
+    write_cursor,
+)
+from ledger.queries.schemas.log import Attribution
 
 BY_PATH = {route.path: route for route in all_routes()}
 TRANSACTIONS = BY_PATH["/v1/transactions"]
@@ -137,6 +147,24 @@ def test_a_source_without_events_does_not_make_a_bare_position_vague() -> None:
 def test_a_position_of_a_source_that_is_not_asked_about_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="position names gokart"):
         requested_positions(AsOfParams(positions={"gokart": 3}), ["straitsx"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"customer_id": " "}, "Expected `str` that is not blank and has no NUL character"),
+        ({"customer_id": "a\0"}, "Expected `str` that is not blank and has no NUL character"),
+        ({"note": "a\0"}, "Expected `str` without the NUL character"),
+    ],
+)
+def test_a_body_with_a_text_of_another_pattern_is_refused_in_words(
+    changes: dict[str, str], words: str
+) -> None:
+    raw = orjson.dumps({"customer_id": "c", "note": "n", **changes})
+    with pytest.raises(InvalidRequest) as caught:
+        decode_body(raw, Attribution, "the decision")
+    (name,) = changes
+    assert str(caught.value) == f"the decision cannot be read: {words} - at `$.{name}`"
 
 
 def test_currencies_are_asked_for_in_any_case() -> None:
