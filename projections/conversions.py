@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ledger.model import (
     Fact,
@@ -36,6 +36,14 @@ EVENTS_MAX: Final = 64
 """Events of one conversion that are kept; further ones move nothing and are an exception."""
 
 
+Order: TypeAlias = tuple[datetime, str, int]
+"""(time of sending, id of the callback, position): what the last word is decided by."""
+
+GAPS: Final = {"revenue": "revenue_unknown", "points": "points_unknown", "member": ""}
+"""Fields that a callback may leave open, with the flags that say so: what an earlier one states
+fills the gap."""
+
+
 @dataclass(frozen=True, slots=True)
 class Last:
     """The last word on one event of a conversion."""
@@ -53,9 +61,11 @@ class Last:
     idempotency_id: str | None
     flags: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    earlier: dict[str, Order] = field(default_factory=dict)
+    """Field of GAPS → the order of the callback that it is from, unless that is the last."""
 
     @property
-    def order(self) -> tuple[datetime, str, int]:
+    def order(self) -> Order:
         """What the last word is decided by."""
         return (self.sent_at, self.callback_id, self.position)
 
@@ -82,9 +92,27 @@ def fold(state: Conversion | None, seen: RecordedFact) -> Conversion:
     reported, before = _last(seen), state.events.get(name)
     if before is None and len(state.events) >= EVENTS_MAX:
         return replace(state, dropped=state.dropped + 1)
-    if before is not None and before.order >= reported.order:
-        return state
-    return replace(state, events=dict(sorted({**state.events, name: reported}.items())))
+    last = reported if before is None else _last_of(before, reported)
+    return replace(state, events=dict(sorted({**state.events, name: last}.items())))
+
+
+def _last_of(one: Last, other: Last) -> Last:
+    """Return the last word of two, with what only the earlier one states."""
+    newer, older = (one, other) if one.order > other.order else (other, one)
+    filled: dict[str, Any] = {}
+    earlier: dict[str, Order] = {}
+    for name in GAPS:
+        stated = [
+            (each.earlier.get(name, each.order), getattr(each, name))
+            for each in (newer, older)
+            if getattr(each, name) is not None
+        ]
+        if stated:
+            order, filled[name] = max(stated, key=lambda pair: pair[0])
+            if order != newer.order:
+                earlier[name] = order
+    flags = [flag for flag in newer.flags if flag not in {GAPS[name] for name in filled}]
+    return replace(newer, **filled, flags=flags, earlier=earlier)
 
 
 def view(state: Conversion, related: Related, terms: SourceTerms) -> View:

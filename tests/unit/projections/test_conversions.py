@@ -170,3 +170,19 @@ def test_revenue_that_is_stated_later_is_earned_then() -> None:
     facts = [conversion("Success", 1, amount=None), conversion("Success", 2)]
     for order in permutations(facts):
         assert books_of(*order).balances()["income:conversions USD"] == "-60"
+
+
+def test_what_a_later_callback_leaves_open_an_earlier_one_fills() -> None:
+    facts = [
+        conversion("Pending", 1, points="3"),
+        conversion("Success", 2),
+        conversion("Success", 3, amount=None, flags=("revenue_unknown",)),
+        conversion("Success", 4, amount=Decimal(60), points=None, flags=("points_unknown",)),
+    ]
+    for order in permutations(facts):
+        books = books_of(*order)
+        row = books.rows[KEY]
+        assert (row["amount"], row["flags"]) == (60, [])
+        assert row["details"]["reward_points"] == "45"
+        assert books.balance("income:conversions", "USD") == -60
+        assert books.balance("liabilities:members:m-1", "PTS") == -45

@@ -34,7 +34,7 @@ STORED = {
     "conversion": [
         "events unknown dropped",
         "status sent_at callback_id position revenue currency points member idempotency_id flags "
-        "details",
+        "details earlier",
     ],
     "customer": TIMED,
     "fx_payout": MONEY,
