@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ledger.config.owner_expression import check_expression
 from ledger.model import OwnerRule
 
 FIELDS: Final = ("idempotency_id", "external_reference", "payout_invoice_id")
@@ -38,4 +39,8 @@ def read_owner_rule(table: Mapping[str, Any]) -> OwnerRule:
             f"owner_of.match = {expression!r} has {groups} groups; put exactly one around the "
             "customer's id, and write (?:...) for any other"
         )
+    try:
+        check_expression(expression)
+    except ValueError as error:
+        raise ValueError(f"owner_of.match = {expression!r} {error}") from error
     return OwnerRule(name, expression)

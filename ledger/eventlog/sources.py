@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import orjson
 
+from ledger.config.owner_rule import read_owner_rule
 from ledger.config.settings import Settings
+from ledger.errors import SettingsError
 from ledger.eventlog.identity import is_statements_log, source_of
 from ledger.model import OwnerRule, SourceTerms
 from ledger.registry import STATEMENT
@@ -38,15 +40,18 @@ async def terms_of(connection: Any, settings: Settings) -> list[SourceTerms]:
     """Return what facts and postings need to know of every source that the database has.
 
     Those of a configured source come from the settings, whatever the database has; those of a log
-    of statements are fixed; those of other sources come from the database.
+    of statements are fixed; those of other sources come from the database. Raises SettingsError.
     """
     rows = await connection.fetch(SELECT_SOURCES)
-    return [_configured(settings, row["source"]) or stored(row) for row in rows]
+    return [_configured(settings, row["source"]) or _checked(row) for row in rows]
 
 
 async def load_terms(connection: Any) -> list[SourceTerms]:
-    """Return the terms of every source that has a log, as the database has them."""
-    return [stored(row) for row in await connection.fetch(SELECT_SOURCES)]
+    """Return the terms of every source that has a log, as the database has them.
+
+    Raises SettingsError for an `owner_of` that no settings could have.
+    """
+    return [_checked(row) for row in await connection.fetch(SELECT_SOURCES)]
 
 
 def _configured(settings: Settings, source: str) -> SourceTerms | None:
@@ -55,6 +60,21 @@ def _configured(settings: Settings, source: str) -> SourceTerms | None:
     if is_statements_log(source) and source_of(source) in settings.sources:
         return SourceTerms(source, STATEMENT)
     return None
+
+
+def _checked(row: Any) -> SourceTerms:
+    """Return the terms that a row of ledger.sources has. Raises SettingsError."""
+    terms = stored(row)
+    rule = terms.owner_of
+    if rule is not None:
+        try:
+            read_owner_rule({"field": rule.field, "match": rule.match})
+        except ValueError as error:
+            raise SettingsError(
+                f"the database cannot be folded: of the source {terms.source} it has {error}; "
+                "configure the source, and start the service once"
+            ) from error
+    return terms
 
 
 def stored(row: Any) -> SourceTerms:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import orjson
+import pytest
 
-from ledger.eventlog.sources import changed_terms, load_terms, register
+from ledger.errors import SettingsError
+from ledger.eventlog.sources import changed_terms, load_terms, register, terms_of
 from ledger.model import OwnerRule
 from tests.conftest import Database
 
@@ -34,3 +36,21 @@ async def test_owners_and_dates_are_terms_in_the_database(database: Database) ->
         assert stored["straitsx"] == declared.terms
         await register(connection, database.settings, encode, decides=True)
         assert await changed_terms(connection, database.settings) == []
+
+
+async def test_an_expression_that_can_take_long_is_refused_where_it_would_be_used(
+    database: Database,
+) -> None:
+    slow = OwnerRule("idempotency_id", "^(?:a+)+(b)$")
+    own = database.settings.sources["straitsx"]
+    there = replace(database.settings, sources={"straitsx": replace(own, owner_of=slow)})
+    unconfigured = replace(database.settings, sources={})
+    async with database.service() as connection:
+        await register(connection, there, encode, decides=True)
+        with pytest.raises(SettingsError, match=r"of the source straitsx .* repeats"):
+            await load_terms(connection)
+        with pytest.raises(SettingsError, match="configure the source"):
+            await terms_of(connection, unconfigured)
+        assert {t.owner_of for t in await terms_of(connection, database.settings)} == {None}
+        await register(connection, database.settings, encode, decides=True)
+        assert {terms.owner_of for terms in await load_terms(connection)} == {None}

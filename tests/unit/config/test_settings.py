@@ -83,6 +83,8 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (OWNER.format("idempotency_id", "x{99999999999}(y)"), "is no regular expression"),
         (OWNER.format("idempotency_id", "x"), "0 groups; put exactly one around the customer"),
         (OWNER.format("idempotency_id", "(x)(y)"), "has 2 groups"),
+        (OWNER.format("idempotency_id", "^(?:a+)+(b)$"), "repeats \\(\\?:a\\+\\), which may match"),
+        (OWNER.format("idempotency_id", "a*a*(b)"), "takes up to .* steps, more than 4,000,000"),
         (SOURCE + 'date_by = "month"', "date_by = 'month' is not .* one of creation, receipt"),
         (SOURCE + "pull = 5", "pull is not valid: expected a table"),
         (SOURCE + "pull = {}", "pull lacks url, key, currencies, every_seconds"),

@@ -39,6 +39,7 @@ def test_a_pack_of_a_version_without_rules_is_folded_without_them() -> None:
     [
         {"owner_of": {"field": "external_reference", "match": "(x"}},
         {"owner_of": {"field": "external_reference", "match": "x" * 500}},
+        {"owner_of": {"field": "external_reference", "match": "^(?:x+)+(y)$"}},
         {"owner_of": {"field": "amount", "match": "(x)"}},
         {"owner_of": {"field": "external_reference"}},
         {"date_by": "month"},
