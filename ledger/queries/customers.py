@@ -8,6 +8,7 @@ from typing import Any, Final
 from ledger import registry
 from ledger.errors import NotFound
 from ledger.eventlog.sources import load_terms
+from ledger.model import ATTRIBUTE
 from ledger.queries.money import balances_of
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.money import (
@@ -211,6 +212,23 @@ SELECT EXISTS (SELECT FROM transactions
                 WHERE source = $1 AND customer_id = $2
                   AND hashtextextended(customer_id, 0) = hashtextextended($2, 0)) AS it
 """
+# $3 kinds, $4 position, $5 the action. A decision on a payout that was not known yet does nothing.
+HAS_ATTRIBUTED: Final = """
+SELECT EXISTS (
+       SELECT FROM decisions AS d
+         JOIN transactions AS t ON t.source = d.source AND t.kind = d.kind AND t.id = d.id
+          AND hashtextextended(t.id, 0) = hashtextextended(d.id, 0)
+          AND t.first_position < d.position
+        WHERE d.source = $1 AND d.customer_id = $2
+          AND hashtextextended(d.customer_id, 0) = hashtextextended($2, 0)
+          AND d.kind = ANY($3) AND d.position <= $4 AND d.action = $5
+          AND NOT EXISTS (
+              SELECT FROM decisions AS later
+               WHERE later.source = d.source AND later.kind = d.kind AND later.id = d.id
+                 AND hashtextextended(later.id, 0) = hashtextextended(d.id, 0)
+                 AND later.position > d.position AND later.position <= $4
+                 AND later.action = $5)) AS it
+"""
 
 _BY_ID: Final = {"kind": str, "id": str}
 KNOWN: Final = Listing(SELECT_KNOWN, _BY_ID)
@@ -316,7 +334,7 @@ async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
         row or unverified(source, id_),
         **belongings,
         history=history,
-        notes=await notes(snapshot, source),
+        notes=await notes(snapshot, source, id_),
         position=snapshot.position,
     )
 
@@ -335,21 +353,26 @@ def unverified(source: str, id_: str) -> dict[str, Any]:
     return dict.fromkeys(_KNOWN) | {"source": source, "kind": CUSTOMER, "id": id_}
 
 
-async def notes(snapshot: Snapshot, source: str) -> list[str]:
-    """Return what a customer's figures leave out, by the terms of its source."""
+async def notes(snapshot: Snapshot, source: str, id_: str) -> list[str]:
+    """Return what a customer's figures leave out, by its source's terms and the decisions then."""
     terms = next((t for t in await load_terms(snapshot.connection) if t.source == source), None)
     if terms is None or terms.owner_of is not None:
         return []
     handled = {handler.kind for handler in registry.load().handlers.get(terms.provider, ())}
-    return [UNATTRIBUTED.format(source=source)] if handled & OWNED_BY_RULE else []
+    kinds = sorted(handled & OWNED_BY_RULE)
+    if not kinds:
+        return []
+    position = snapshot.places[source].books
+    decided = await snapshot.row(HAS_ATTRIBUTED, source, id_, kinds, position, ATTRIBUTE)
+    return [] if decided and decided["it"] else [UNATTRIBUTED.format(source=source)]
 
 
 OWNED_BY_RULE: Final = frozenset({"payout", "fx_payout"})
 """Kinds whose callbacks name no customer."""
 
 UNATTRIBUTED: Final = (
-    "payouts of {source} name no customer and are not attributed to any by a rule, so this "
-    "customer's balance only grows: declare owner_of for {source} in the settings, or attribute "
+    "payouts of {source} name no customer: those that are not attributed are the merchant's, and "
+    "no customer's balance has them: declare owner_of for {source} in the settings, or attribute "
     "each payout with POST /v1/transactions/{source}/<id>/attribute (ledger transactions attribute)"
 )
 _KNOWN: Final = (

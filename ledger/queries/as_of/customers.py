@@ -232,7 +232,7 @@ async def customer(snapshot: Snapshot, params: QueryParams) -> CustomerDetail:
         CustomerDetail,
         row,
         history=history.get(stream, []),
-        notes=await notes(snapshot, source),
+        notes=await notes(snapshot, source, id_),
         position=snapshot.position,
         as_of=snapshot.as_of,
         **belongings,

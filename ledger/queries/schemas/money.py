@@ -485,7 +485,7 @@ class CustomerDetail(Customer, frozen=True):
         list[str],
         Meta(
             description="What the figures leave out.",
-            examples=[["payouts of straitsx name no customer and are not attributed …"]],
+            examples=[["payouts of straitsx name no customer: those that are not attributed …"]],
         ),
     ]
     position: Positions

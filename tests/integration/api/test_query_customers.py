@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from ledger.api.endpoints import DECIDE
 from ledger.model import OwnerRule
 from ledger.queries.customers import LISTED_MAX, UNATTRIBUTED
 from tests.asking import Json, Service, payment, payout, serving
@@ -134,6 +135,48 @@ async def test_an_answer_notes_that_payouts_are_not_attributed(database: Databas
         for params in ({}, {"position": 6}):
             answer = await service.ask("/v1/customers/straitsx/c_money", **params)
             assert answer["notes"] == [UNATTRIBUTED.format(source="straitsx")]
+
+
+async def test_an_answer_notes_nothing_while_a_payout_is_attributed_to_the_customer(
+    service: Service,
+) -> None:
+    await service.post_json("straitsx", payout(1))
+    await service.post_json("straitsx", payment(2, customer_profile_id="c_1"))
+    await service.post_json("straitsx", payment(3, customer_profile_id="c_2"))
+    await service.fold()
+    noted = [UNATTRIBUTED.format(source="straitsx")]
+    for position, customer in ((4, "c_1"), (5, "c_2"), (6, "c_1"), (7, None)):
+        await attribute(service, customer)
+        for id_ in ("c_1", "c_2"):
+            expected = [] if id_ == customer else noted
+            for params in ({}, {"position": f"straitsx:{position}"}):
+                found = await service.ask(f"/v1/customers/straitsx/{id_}", **params)
+                assert found["notes"] == expected
+    for position, owner in ((3, None), (4, "c_1"), (5, "c_2"), (6, "c_1"), (7, None)):
+        for id_ in ("c_1", "c_2"):
+            then = await service.ask(f"/v1/customers/straitsx/{id_}", position=position)
+            assert then["notes"] == ([] if id_ == owner else noted)
+
+
+async def test_a_payment_that_is_attributed_takes_no_note_away(service: Service) -> None:
+    await service.post_json("straitsx", payment(1))
+    await service.fold()
+    await attribute(service, "c_1")
+    found = await service.ask("/v1/customers/straitsx/c_1")
+    assert found["notes"] == [UNATTRIBUTED.format(source="straitsx")]
+
+
+async def test_an_attribution_that_came_too_early_takes_no_note_away(service: Service) -> None:
+    body = {"action": "attribute", "kind": "payout", "resource": "contract_0001",
+            "customer_id": "c_1", "note": "too early"}  # fmt: skip
+    decide = service.client.app[DECIDE]  # type: ignore[union-attr]
+    assert (await decide("straitsx", body))["position"] == 1
+    await service.post_json("straitsx", payout(1))
+    await service.post_json("straitsx", payment(2, customer_profile_id="c_1"))
+    await service.fold()
+    for params in ({}, {"position": "straitsx:3"}):
+        found = await service.ask("/v1/customers/straitsx/c_1", **params)
+        assert found["notes"] == [UNATTRIBUTED.format(source="straitsx")]
 
 
 async def test_an_answer_notes_nothing_where_a_rule_attributes_payouts(service: Service) -> None:
