@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from ledger.api.endpoints import DECIDE
+from ledger.books.generations import use_generation
 from tests import samples
 from tests.asking import Json, Service, payment, payout, problem, serving
 from tests.conftest import Database
@@ -135,6 +136,24 @@ async def test_what_is_decided_so_already_is_not_decided_again(service: Service)
     await service.fold()
     assert (await attribute(service, PAYOUT, customer_id=None))[0] == 409
     assert await events(service) == 3
+
+
+async def test_a_decision_on_a_parked_transaction_is_said_to_wait(service: Service) -> None:
+    await service.post_json("straitsx", payout(1, status="completed"))
+    await service.fold()
+    async with service.database.service() as connection:
+        await use_generation(connection, service.generation)
+        await connection.execute(
+            "INSERT INTO parked VALUES ('straitsx', 1, 'payout', 'contract_0001', 'a bug')"
+        )
+    assert (await attribute(service, PAYOUT, customer_id="cust_1"))[0] == 200
+    await service.fold()
+    (found,) = (await service.ask("/v1/transactions"))["transactions"]
+    assert found["customer_id"] is None
+    status, answer = await attribute(service, PAYOUT, customer_id="cust_1")
+    assert (status, "it waits, because an event" in answer["detail"]) == (409, True)
+    assert "position 2 attributes payout contract_0001 to customer cust_1" in answer["detail"]
+    assert await events(service) == 2
 
 
 async def test_a_decision_waits_for_the_books_to_have_what_the_log_has(service: Service) -> None:
