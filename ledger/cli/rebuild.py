@@ -34,6 +34,9 @@ from ledger.terminal.progress import Progress, Stages
 OK: Final = 0
 PROBLEM: Final = 1
 POSITIONS_SHOWN: Final = 5
+VALUE_MAX: Final = 60
+"""Characters shown of a value that differs; --json has all of it."""
+
 PROCESSES_MAX: Final = 64
 
 Then = Literal["kept", "dropped", "swapped", "refused"]
@@ -301,7 +304,8 @@ def _shown(row: Mapping[str, Any], side: str) -> str:
     value = row[side]
     if row["column"] is None:
         return "(no row)" if value is None else "(a row)"
-    return "(none)" if value is None else tables.text(value)
+    text = "(none)" if value is None else tables.text(value)
+    return text if len(text) <= VALUE_MAX else text[: VALUE_MAX - 1] + "…"
 
 
 def _places(positions: Sequence[int]) -> str:

@@ -40,6 +40,9 @@ CHUNK_EVENTS_MIN: Final = 2_000
 CHUNKS: Final = 16
 """Into how many pieces a short log is cut at least, so that processes share them."""
 
+ROWS_AT_ONCE: Final = 10_000
+"""Rows written out together: streams that share links may be many more than a partition has."""
+
 SORT: Final = "sort"
 FOLD: Final = "fold"
 FOLD_LINKED: Final = "fold linked"
@@ -277,8 +280,10 @@ class Loader:
         known = table_sql.tables(self.registry)
         for name, found in by_table(streams).items():
             sql = known[name]
-            rows = [row_of(sql, self.source, stream) for stream in found]
-            await _copy(self.connection, name, sql.columns, rows)
+            for first in range(0, len(found), ROWS_AT_ONCE):
+                part = found[first : first + ROWS_AT_ONCE]
+                rows = [row_of(sql, self.source, stream) for stream in part]
+                await _copy(self.connection, name, sql.columns, rows)
         await _copy(self.connection, "links", _LINKS, [(self.source, *link) for link in links])
         await _copy(self.connection, "parked", _PARKED, [(self.source, *park) for park in parked])
 
@@ -300,11 +305,11 @@ async def write_moved(
 async def _copy(
     connection: Any, name: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]
 ) -> None:
-    if not rows:
-        return
     try:
-        data = copy_format.encode(tuple(columns.values()), rows)
-        await copy_format.copy(connection, name, data, list(columns))
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[first : first + ROWS_AT_ONCE]
+            data = copy_format.encode(tuple(columns.values()), part)
+            await copy_format.copy(connection, name, data, list(columns))
     except (asyncpg.PostgresError, ValueError, TypeError) as error:
         if is_data_error(error):
             raise CannotBulkLoad(f"{name}: {error}") from error

@@ -188,8 +188,9 @@ class TaskRunner:
             if len(events) > LINKED_EVENTS_MAX:
                 raise CannotBulkLoad(f"more than {LINKED_EVENTS_MAX} events are linked together")
         events.sort(key=attrgetter("position"))
-        for start in range(0, len(events), PIECE_EVENTS):
-            yield events[start : start + PIECE_EVENTS]
+        while events:
+            yield events[:PIECE_EVENTS]
+            del events[:PIECE_EVENTS]  # only their streams are held on
 
     async def _events(self, plan: Plan, path: Path, partition: int) -> list[TranslatedEvent]:
         events, reread = sorted_files.read(path, partition)

@@ -102,7 +102,7 @@ LAYOUTS: Final[Mapping[str, tuple[TableColumn, ...]]] = {
     "checks": _columns("verdict=", "name=check", "~found", "~advice=what to do next"),
     "evidence": _columns("verdict=", "source", "name=check", ">position=first bad", "~found",
                          "~advice=what to do next"),
-    "differences": _columns("source", "table", "!key", "column", "live", "rebuilt",
+    "differences": _columns("source", "table", "!key", "column", "~live", "~rebuilt",
                             "positions=events"),
     "settings": _columns("name=setting", "~value", "origin"),
     "answers": _columns(">count", "answer"),

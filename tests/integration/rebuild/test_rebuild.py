@@ -28,6 +28,7 @@ from tests.conftest import Database
 from tests.dumps import differences, dump
 from tests.integration.books.test_projection_worker import append, callbacks, fill, seeded
 
+SET_OLDER = "UPDATE ledger.generations SET version = 'older' WHERE generation = {}"
 GENERATIONS = "SELECT generation, version, state FROM ledger.generations ORDER BY 1"
 
 
@@ -460,6 +461,89 @@ async def test_another_version_differs_as_it_should_and_states_so(
     assert (done.code, done.json["version"]) == (0, "changed")
     async with database.service() as connection:
         assert (await connection.fetchrow(SELECT_LIVE))["version"] == "changed"
+
+
+async def become_older(database: Database, live: int, *statements: str) -> None:
+    """Make the live books those of another version, with other tables, columns or rows."""
+    async with database.service() as connection:
+        await use_generation(connection, live)
+        for statement in (SET_OLDER.format(live), *statements):
+            await connection.execute(statement)
+
+
+INTERNALS = {
+    "the states": "UPDATE transactions SET state = '\\x00'",
+    "the links": "DELETE FROM links",
+    "a column that it lacks": "ALTER TABLE customers DROP COLUMN verification_status",
+    "a column of its own": "ALTER TABLE balances ADD COLUMN colour text DEFAULT 'red'",
+    "a column of another type": "ALTER TABLE returns ALTER COLUMN count TYPE bigint",
+    "a table that it lacks": "DROP TABLE named_customers",
+    "a table of its own": "CREATE TABLE colours AS SELECT 'straitsx' AS source, 'red' AS colour",
+}
+
+
+async def test_books_of_another_version_are_equal_where_both_have_the_same(
+    database: Database, live: int, command: Command
+) -> None:
+    """What only the fold reads does not count, and no table or column that one of them lacks."""
+    await become_older(database, live, *INTERNALS.values())
+    done = await command("--json")
+    assert (done.code, done.json["verdict"], done.json["live_version"]) == (0, "equal", "older")
+    assert done.json["differences"] == []
+    assert (await command("--swap")).code == 0
+    assert await generations(database) == [(live, "previous"), (live + 1, "live")]
+
+
+@pytest.mark.parametrize("statement", INTERNALS.values(), ids=INTERNALS)
+async def test_within_one_version_everything_counts(
+    database: Database, live: int, command: Command, statement: str
+) -> None:
+    async with database.service() as connection:
+        await use_generation(connection, live)
+        await connection.execute(statement)
+    done = await command("--verify-only", "--json")
+    assert (done.code, done.json["verdict"]) == (1, "different")
+
+
+async def test_rows_that_another_version_folded_otherwise_are_listed_before_the_swap(
+    database: Database, live: int, command: Command
+) -> None:
+    """Each with the transaction, what differs in it, and the events that explain it."""
+    row = await change(
+        database, live,
+        "UPDATE transactions SET status = 'odd', details = details - 'express' || "
+        """'{"colour": "red"}' WHERE (kind, id) = (SELECT kind, id FROM transactions """
+        "WHERE kind = 'payout' ORDER BY id LIMIT 1) RETURNING kind, id",
+    )  # fmt: skip
+    gone = await change(
+        database, live,
+        "DELETE FROM entries WHERE (source, position, line) = (SELECT source, position, line "
+        "FROM entries ORDER BY source, position, line LIMIT 1) RETURNING source, position, line",
+    )  # fmt: skip
+    await become_older(database, live)
+    done = await command("--swap", "--json")
+    assert (done.code, done.json["then"]) == (1, "refused")
+    listed = {(d["table"], d["column"]): d for d in done.json["differences"]}
+    assert {*listed} == {
+        ("transactions", "status"), ("transactions", "details.colour"),
+        ("transactions", "details.express"), ("entries", None),
+    }  # fmt: skip
+    colour = listed["transactions", "details.colour"]
+    assert colour["key"] == {"source": "straitsx", "kind": row["kind"], "id": row["id"]}
+    assert (colour["live"], colour["rebuilt"]) == ("red", None)
+    assert colour["positions"] == listed["transactions", "status"]["positions"] != []
+    assert listed["entries", None]["key"] == {name: str(v) if isinstance(v, int) else v
+                                              for name, v in dict(gone).items()}  # fmt: skip
+    assert listed["entries", None]["live"] is None
+
+    shown = await command("--swap")
+    assert shown.code == 1
+    assert "folded by another version of this program" in shown.out
+    assert "details.colour" in shown.out
+    done = await command("--swap", "--accept-differences", "--json")
+    assert (done.code, done.json["then"]) == (0, "swapped")
+    async with database.service() as connection:
+        assert (await connection.fetchrow(SELECT_LIVE))["version"] == done.json["version"]
 
 
 async def test_an_unfinished_rebuild_of_another_version_is_dropped(

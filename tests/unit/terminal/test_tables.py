@@ -78,3 +78,20 @@ def test_sentences_go_over_lines_and_identifiers_do_not(monkeypatch: pytest.Monk
     assert " ".join(str(EXCEPTION["detail"]).split()) in " ".join(" ".join(lines).split())
     checks = {"verdict": "warn", "name": "settings", "found": "a " * 60, "advice": "do " * 30}
     assert shown(monkeypatch, 80, "checks", checks)[0].startswith("╭")
+
+
+@pytest.mark.parametrize("width", [200, 120, 80, 60])
+def test_a_difference_is_no_wider_than_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    row = {
+        "source": "straitsx",
+        "table": "transactions",
+        "key": "payment contract_939ab028483477beb62853d8b556531a",
+        "column": "details.returned_amount",
+        "live": "(none)",
+        "rebuilt": "the customer has -4000 XSGD and is of unknown verification,…",
+        "positions": "7 9 12 …",
+    }
+    lines = shown(monkeypatch, width, "differences", row)
+    assert max(map(len, lines)) <= width
