@@ -304,7 +304,7 @@ REVISED: Final = (
     "decided,idempotency_id_changed,attributed_by_decision,attribution_undone,owner_ambiguous,"
     "owner_rule_differs"
 )
-"""The flags of transactions that may have had another customer or id before: whoever looks for an
+"""The flags of transactions that may have had another customer or id before: a search in an
 earlier state looks at all of them. As a PostgreSQL array without its braces."""
 
 RETRY = "retry"

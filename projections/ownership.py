@@ -27,7 +27,8 @@ from ledger.model import (
     plain,
     total,
 )
-from projections.factset import Case, FactSet, classify
+from projections.cases import Case, classify
+from projections.factset import FactSet
 from projections.postings import ZERO, exact, wallet
 
 NAMED_BY_ID: Final = "idempotency_id"

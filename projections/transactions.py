@@ -21,7 +21,8 @@ from ledger.model import (
     plain,
 )
 from projections import ownership, unknown
-from projections.factset import Case, FactSet, classify, decide, fold
+from projections.cases import Case, classify
+from projections.factset import FactSet, decide, fold
 from projections.ownership import (
     NO_RETURN,
     NOTHING_RECEIVED,

@@ -235,7 +235,11 @@ class Bookkeeper:
         """
         tellings = [t for t in counting if t.fact.status == status]
         own = [telling.at for telling in tellings if not _is_by_creation(telling.fact)]
-        return min(own or [telling.at for telling in tellings])
+        earliest = min(own or [telling.at for telling in tellings])
+        is_completed = any(t.fact.status == "completed" for t in counting)
+        if status == "refunded" and not own and is_completed:
+            return max(earliest, self._when(counting, "completed"))
+        return earliest
 
     def _flags(
         self, counting: Sequence[Telling], account: Account, when: Mapping[str, datetime]
@@ -255,7 +259,7 @@ class Bookkeeper:
             found.add("completed_and_failed")
         if "completed" in when and "refunded" in when and account.fees:
             found.add("fee_refund_unknown")
-        for status in when:
+        for status in {account.status, "completed"} & when.keys():
             tellings = [t.fact for t in counting if t.fact.status == status]
             if all(map(_is_by_creation, tellings)):
                 found.add(f"dated_by_{self.terms.date_by}")

@@ -18,7 +18,7 @@ from ledger.model import Fact, Projection, RecordedFact, Related, StreamProjecti
 from tests.property.driver import GOKART, STRAITSX, at, event_id, money, word
 
 FOLDER = Path(projections.__file__).parent
-PARTS = {"factset", "latest", "ownership", "postings", "unknown", "verification"}
+PARTS = {"cases", "factset", "latest", "ownership", "postings", "unknown", "verification"}
 
 COLUMNS = {
     "transactions": "source kind id status amount currency fees idempotency_id customer_id "

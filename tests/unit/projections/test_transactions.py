@@ -302,6 +302,17 @@ def test_a_completion_is_dated_by_creation_only_where_no_callback_has_another_ti
         assert (row["effective_at"], row["flags"]) == (at(9), [])
 
 
+def test_a_refund_without_a_time_of_its_own_comes_after_the_completion() -> None:
+    facts = [
+        money("payment", "completed", 9),
+        money("payment", "refunded", 1, flags=("dated_by_creation",)),
+    ]
+    for order in permutations(facts):
+        books = one(*order)
+        assert row_of(books)["effective_at"] == at(9)
+        assert {moment for moment, *_ in books.legs()} == {at(9).isoformat()}
+
+
 def test_a_contradicted_payment_is_only_announced() -> None:
     books = one(
         money("payment", "completed", 1),
