@@ -70,13 +70,17 @@ def _plain_case(kind: MoneyKind, state: FactSet) -> Case:
         times = _times(facts)
     fees = stated.fees
     flags: Sequence[str] = stated.flags
+    found: set[str] = set()
     if fees is None or len(facts) > 1:
-        if len(_final_fees(facts)) > 1:
+        if fees is not None and all(t.fees == fees and not t.flags for t in facts):
+            found = _anomalies(kind, times, fees)
+        elif len(_final_fees(facts)) > 1:
             return _case(kind, state)
-        fees = _fees(kind, facts)
-        found = _flags(kind, facts, times, fees)
-        if found:
-            flags = sorted({*flags, *found})
+        else:
+            fees = _fees(kind, facts)
+            found = _flags(kind, facts, times, fees)
+    if found:
+        flags = sorted({*flags, *found})
     return Case(
         stated.status, stated, material.amount, material.currency, fees, material.customer_id,
         material.terms, state.details[stated.details], facts, times, (), flags, (),

@@ -82,7 +82,7 @@ class StatedFact(Record, frozen=True, array_like=True):
     fees: Decimal | None = None
     latest: Order | None = None
     """The order of the latest callback, unless there is only one."""
-    earlier: dict[str, Order] = {}
+    earlier: dict[str, Order] | None = None
     """Detail → the order of the callback that it is from, unless that is the latest."""
 
     @property
@@ -93,7 +93,11 @@ class StatedFact(Record, frozen=True, array_like=True):
     @property
     def fees_order(self) -> Order:
         """The place of the callback that its fees are from."""
-        return self.earlier.get(FEES, self.order)
+        return self.order_of(FEES)
+
+    def order_of(self, name: str) -> Order:
+        """Return the place of the callback that a detail is from."""
+        return self.order if self.earlier is None else self.earlier.get(name, self.order)
 
 
 class FactSet(Record, frozen=True, array_like=True):
@@ -117,11 +121,11 @@ class FactSet(Record, frozen=True, array_like=True):
     """Position of the decision that named `keep`."""
     attributed_at: int = 0
     """Position of the last decision whose money it is; 0 = none."""
-    attributed_to: list[str] = []
+    attributed_to: tuple[str, ...] = ()
     """The customers named by such decisions; the last one holds unless it was undone."""
     is_attributed: bool = False
     """Whether such a decision is in force."""
-    references: dict[str, list[str]] = {}
+    references: dict[str, list[str]] | None = None
     """REFERENCES → the values reported."""
 
 
@@ -135,9 +139,10 @@ def fold(kind: MoneyKind, state: FactSet | None, seen: RecordedFact) -> FactSet:
     if state is None:
         ids = [named] if named else []
         stated = [_stated(seen, 0, 0)]
+        references = _references(None, fact) if kind.has_owner_rule else None
         return FactSet(
             fact.kind, fact.resource_id, stated, [material], [{**fact.details}], ids,
-            references=_references({}, fact),
+            references=references,
         )  # fmt: skip
     ids = state.idempotency_ids
     if named and named not in ids:
@@ -146,18 +151,21 @@ def fold(kind: MoneyKind, state: FactSet | None, seen: RecordedFact) -> FactSet:
     facts, details = _with(state, _stated(seen, which, -1), {**fact.details})
     if len(facts) > FACTS_MAX:
         return changed(state, dropped=state.dropped + 1)
-    return changed(
-        state, facts=facts, materials=materials, details=details, idempotency_ids=ids,
-        references=_references(state.references, fact),
+    references = _references(state.references, fact) if kind.has_owner_rule else None
+    return FactSet(
+        state.kind, state.id, facts, materials, details, ids, state.unknown, state.dropped,
+        state.keep, state.decided_at, state.attributed_at, state.attributed_to,
+        state.is_attributed, references,
     )  # fmt: skip
 
 
-def _references(known: dict[str, list[str]], fact: Fact) -> dict[str, list[str]]:
-    """Return the references with those of one fact more."""
+def _references(known: dict[str, list[str]] | None, fact: Fact) -> dict[str, list[str]] | None:
+    """Return the references with those of one fact more; None while there are none."""
     for name in REFERENCES:
-        text, others = fact.details.get(name), known.get(name, [])
+        text = fact.details.get(name)
+        others = known.get(name, []) if known else []
         if isinstance(text, str) and text not in others:
-            known = {**known, name: sorted([*others, text])[:REFERENCES_MAX]}
+            known = {**(known or {}), name: sorted([*others, text])[:REFERENCES_MAX]}
     return known
 
 
@@ -224,7 +232,8 @@ def _attribute(state: FactSet, decision: Decision) -> FactSet:
     customers = state.attributed_to
     named = decision.customer_id
     if named is not None:
-        customers = [*(each for each in customers if each != named), named][-ATTRIBUTED_MAX:]
+        others = [each for each in customers if each != named]
+        customers = (*others, named)[-ATTRIBUTED_MAX:]
     return changed(
         state, attributed_at=decision.position, attributed_to=customers,
         is_attributed=named is not None,
@@ -264,7 +273,7 @@ def _merged(
     )
     fees = details.pop(FEES)
     latest = max(known.order, new.order)
-    earlier = {name: order for name, order in orders.items() if order != latest}
+    earlier = {name: order for name, order in orders.items() if order != latest} or None
     first = known if known.positions[0] < new.positions[0] else new
     positions = sorted({*known.positions, *new.positions})
     if len(positions) > POSITIONS_MAX:
@@ -288,7 +297,7 @@ def preferred(
     orders: dict[str, Order] = {}
     for stated, values in reported:
         for name, value in values.items():
-            order = stated.earlier.get(name, stated.order)
+            order = stated.order_of(name)
             before = (_weight(name, details.get(name)), orders.get(name, order))
             if name not in details or (_weight(name, value), order) > before:
                 details[name], orders[name] = value, order

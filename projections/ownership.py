@@ -28,7 +28,7 @@ from ledger.model import (
     total,
 )
 from projections.cases import Case, classify
-from projections.factset import FactSet
+from projections.factset import FactSet, Material
 from projections.postings import ZERO, exact, wallet
 
 NAMED_BY_ID: Final = "idempotency_id"
@@ -90,15 +90,15 @@ class CameBack(Record, frozen=True):
 NOTHING_RECEIVED: Final = CameBack()
 
 
-def owner_of(kind: MoneyKind, state: FactSet, case: Case, terms: SourceTerms) -> Owner:
-    """Return whose money a transaction is."""
+def owner_of(kind: MoneyKind, state: FactSet, named: str | None, terms: SourceTerms) -> Owner:
+    """Return whose money a transaction is; `named` is the customer that the provider names."""
     by_rule: tuple[str, ...] = ()
     if terms.owner_of is not None and kind.has_owner_rule:
         by_rule = _owners_by_rule(state, terms.owner_of.field, terms.owner_of.match)
     if state.is_attributed:
         customer_id = state.attributed_to[-1]
         return Owner(customer_id, ("attributed_by_decision",), is_decided=True, by_rule=by_rule)
-    named, flags = case.customer_id, ("attribution_undone",) if state.attributed_at else ()
+    flags = ("attribution_undone",) if state.attributed_at else ()
     if named is not None:
         if by_rule not in ((), (named,)):
             flags = ("owner_rule_differs", *flags)
@@ -112,7 +112,9 @@ def owner_of(kind: MoneyKind, state: FactSet, case: Case, terms: SourceTerms) ->
 
 def _owners_by_rule(state: FactSet, name: str, match: str) -> tuple[str, ...]:
     """Return the customers that the rule finds in the identifiers of a transaction."""
-    texts = state.idempotency_ids if name == NAMED_BY_ID else state.references.get(name, [])
+    texts = state.idempotency_ids
+    if name != NAMED_BY_ID:
+        texts = state.references.get(name, []) if state.references else []
     found = [_pattern(match).search(text) for text in texts]
     return tuple(sorted({each[1] for each in found if each is not None and each[1]}))
 
@@ -129,15 +131,21 @@ def names(state: FactSet) -> tuple[str, ...]:
 
 def outline(kind: MoneyKind, state: FactSet, terms: SourceTerms) -> Outline:
     """Return what a return sees of a transaction that it names."""
-    case = classify(kind, state)
-    if case is None:
-        customer_id = state.attributed_to[-1] if state.is_attributed else None
-        return Outline(kind.name, state.id, names(state), customer_id)
-    owner = owner_of(kind, state, case, terms)
+    is_failed = False
+    stated: Case | Material
+    if len(state.materials) == 1 and all(t.status != "failed" for t in state.facts):
+        stated = state.materials[0]  # whatever its facts mean
+    else:
+        case = classify(kind, state)
+        if case is None:
+            customer_id = state.attributed_to[-1] if state.is_attributed else None
+            return Outline(kind.name, state.id, names(state), customer_id)
+        stated, is_failed = case, case.status == "failed"
+    owner = owner_of(kind, state, stated.customer_id, terms)
+    currency = wallet(kind.name, stated.currency, terms)
     return Outline(
-        kind.name, state.id, names(state), owner.customer_id,
-        wallet(kind.name, case.currency, terms), case.amount, case.status == "failed",
-    )  # fmt: skip
+        kind.name, state.id, names(state), owner.customer_id, currency, stated.amount, is_failed
+    )
 
 
 def mentions(state: FactSet) -> tuple[str, ...]:
@@ -156,6 +164,8 @@ def returned_ids(kind: MoneyKind, state: FactSet, case: Case) -> list[str] | Non
 
     They are those of the status that counts, else of the next one below that has any.
     """
+    if not any("returned_ids" in details for details in state.details):
+        return None
     ids = _ids(case.details)
     if ids is not None:
         return ids

@@ -53,7 +53,7 @@ def view(kind: MoneyKind, state: FactSet, related: Related, terms: SourceTerms) 
         issues = unknown.issues(state.unknown, kind.ranks)
         return View(_blank_row(state), (), issues)
     currency = wallet(kind.name, case.currency, terms)
-    owner = owner_of(kind, state, case, terms)
+    owner = owner_of(kind, state, case.customer_id, terms)
     ids = returned_ids(kind, state, case) if kind.brings_back else None
     returned = NO_RETURN if ids is None else resolve(ids, case, owner, currency, related)
     received = came_back(case, currency, related) if related.received else NOTHING_RECEIVED
