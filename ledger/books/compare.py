@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -131,8 +131,8 @@ async def compare(
 
     Both must have folded the same events in the snapshot that the connections share; the caller
     sees to that. Every byte of every column counts. Where two versions of the program folded them,
-    what only the fold reads does not, and no table or column that only one of them has. The live
-    books' cells, which lag by nature, are compared with sums over their own entries.
+    what only the fold reads does not, nor a table, column or empty field that only one of them has.
+    The live books' cells, which lag by nature, are compared with sums over their own entries.
     """
     connection = connections[0]
     keys = {
@@ -149,7 +149,8 @@ async def compare(
         if table in shapes[0] and shapes[0][table] == shapes[1][table]
         and all(map(PLAIN.fullmatch, shapes[0][table]))
     ]  # fmt: skip
-    work = _Work(list(connections), source, secrets.randbits(62))
+    read = _as_it_is if is_one_version else _without_empty_fields
+    work = _Work(list(connections), source, secrets.randbits(62), read)
     await work.run(live, other, {table: shapes[0][table] for table in same})
     for table, key in keys.items():
         one, two = (shape.get(table, {}) for shape in shapes)
@@ -157,7 +158,8 @@ async def compare(
             found.append(Difference(table, {}, _texts(one), _texts(two)))
         both = [n for n, kind in one.items() if two.get(n) == kind and PLAIN.fullmatch(n)]
         if table not in work.equal and set(key) <= set(both):
-            rows = await connection.fetch(_statement(table, key, both, live, other), source)
+            columns = [read(name, one[name]) for name in both]
+            rows = await connection.fetch(_statement(table, key, columns, live, other), source)
             found += [_difference(table, key, row["live"], row["other"]) for row in rows]
     gone = shapes[0].keys() - shapes[1].keys()
     found += [Difference(table, {}, _texts(shapes[0][table]), None) for table in sorted(gone)]
@@ -174,6 +176,8 @@ class _Work:
     connections: Sequence[Any]
     source: str
     seed: int
+    read: Callable[[str, str], str]
+    """(column, type) → how the column is read."""
     waiting: list[tuple[str, int, str]] = field(default_factory=list)
     """(table, generation, statement) of what is not added up yet."""
     sums: dict[str, dict[int, tuple[Any, ...]]] = field(default_factory=dict)
@@ -190,7 +194,8 @@ class _Work:
         rows = await self.connections[0].fetch(SELECT_SIZES, schema_of(live))
         for name in [row["name"] for row in rows if row["name"] in tables]:
             for generation in (live, other):
-                self.waiting.append((name, generation, _sum(name, tables[name], generation)))
+                columns = [self.read(*column) for column in tables[name].items()]
+                self.waiting.append((name, generation, _sum(name, columns, generation)))
         has_cells = any(row["name"] == "cells" for row in rows)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -223,6 +228,21 @@ async def _shape(connection: Any, generation: int) -> dict[str, dict[str, str]]:
     for row in await connection.fetch(SELECT_COLUMNS, schema_of(generation)):
         found.setdefault(row["table"], {})[row["name"]] = row["kind"]
     return found
+
+
+def _as_it_is(column: str, _: str) -> str:
+    return column
+
+
+def _without_empty_fields(column: str, kind: str) -> str:
+    """Read a column without the empty fields of its objects, which one version may not have."""
+    if kind != "jsonb":
+        return column
+    return (
+        f"CASE jsonb_typeof({column}) WHEN 'object' THEN (SELECT coalesce(jsonb_object_agg("  # noqa: S608
+        f"f.key, f.value), '{{}}') FROM jsonb_each({column}) AS f "
+        f"WHERE f.value NOT IN ('null', '[]', '{{}}')) ELSE {column} END AS {column}"
+    )
 
 
 def _without_internals(shape: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:

@@ -478,6 +478,7 @@ INTERNALS = {
     "a column of its own": "ALTER TABLE balances ADD COLUMN colour text DEFAULT 'red'",
     "a column of another type": "ALTER TABLE returns ALTER COLUMN count TYPE bigint",
     "a table that it lacks": "DROP TABLE named_customers",
+    "empty fields": """UPDATE transactions SET details = details || '{"a": [], "b": null}'""",
     "a table of its own": "CREATE TABLE colours AS SELECT 'straitsx' AS source, 'red' AS colour",
 }
 
