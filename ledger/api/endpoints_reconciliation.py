@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -14,26 +13,20 @@ from aiohttp import web
 
 from ledger.api.endpoints import QUERY, answer_read, json_answer
 from ledger.api.problems import PAGE_HEADERS, PRIVATE
-from ledger.errors import Conflicting, InvalidRequest, NotFound, StatementRefused
-from ledger.eventlog.identity import statements_log
+from ledger.errors import InvalidRequest, StatementRefused
 from ledger.eventlog.new_event import NewEvent
-from ledger.evidence.authenticity import require_secret
 from ledger.queries import findings, reconciliation
 from ledger.queries.params import QueryParams, decode_body
 from ledger.queries.schemas.log import Resolution
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
     BreakDecision,
-    Imported,
     RunAnswer,
-    Withdrawal,
-    Withdrawn,
 )
+from ledger.queries.schemas.statements import Withdrawal
 from ledger.queries.snapshot import Snapshot, read_consistent
 from ledger.reconciliation import report
 from ledger.reconciliation.decisions import DecisionRequest, decide, decision_event
-from ledger.statements.import_process import ImportOptions, import_file
-from ledger.statements.importer import BUSY, withdraw_statement
 
 DECISION_BYTES_MAX: Final = 1_048_576
 BODY_SECONDS_MAX: Final = 300.0
@@ -52,59 +45,7 @@ IMPORTING: Final[web.AppKey[set[str]]] = web.AppKey("RECON_IMPORTING")
 """The sources of which this process is importing a file."""
 
 
-async def import_statement(request: web.Request, params: QueryParams) -> web.Response:
-    """Import a statement's file: read it, check it, append it to the log."""
-    settings = request.app[QUERY].settings
-    source = _configured(request, params.text("source") or "")
-    options = _options(params)
-    with _alone(request.app[IMPORTING], source):
-        body = await _body(request, settings.statement_bytes_max)
-        result = await asyncio.to_thread(
-            import_file, request.app[DSN], settings.sources[source], body, options,
-            request.app[NOW](), again=params.text("again") is not None,
-        )  # fmt: skip
-    done = Imported(
-        result.status, statements_log(source), result.position, result.lines, result.new,
-        result.changed, result.withdrawn,
-    )  # fmt: skip
-    return json_answer(done, {statements_log(source): done.position})
-
-
-@contextmanager
-def _alone(importing: set[str], source: str) -> Iterator[None]:
-    """Allow one import per source at a time, so that files do not pile up. Raises Conflicting."""
-    if source in importing:
-        raise Conflicting(BUSY.format(source))
-    importing.add(source)
-    try:
-        yield
-    finally:
-        importing.remove(source)
-
-
-def _configured(request: web.Request, source: str) -> str:
-    """Return a source that statements can be appended for. Raises NotFound or Conflicting."""
-    sources = request.app[QUERY].settings.sources
-    if source not in sources:
-        raise NotFound(f"source {source!r} is not configured in this service")
-    require_secret(sources[source], request.app[ROLE])
-    return source
-
-
-def _options(params: QueryParams) -> ImportOptions:
-    begin, end = params.time("from"), params.time("to")
-    if (begin is None) != (end is None):
-        raise InvalidRequest("from and to go together: the period that the file covers")
-    columns = params.text("columns")
-    try:
-        named = msgspec.json.decode(columns, type=dict[str, str]) if columns else None
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"columns is a JSON object of texts: {error}") from error
-    window = None if begin is None or end is None else (begin, end)
-    return ImportOptions(params.text("format"), params.text("currency"), named, window)
-
-
-async def _body(request: web.Request, bytes_max: int) -> bytes:
+async def read_body(request: web.Request, bytes_max: int) -> bytes:
     """Read a body within its limits. Raises InvalidRequest or StatementRefused."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise InvalidRequest("send the file as it is, without a Content-Encoding")
@@ -124,56 +65,10 @@ async def _body(request: web.Request, bytes_max: int) -> bytes:
     return b"".join(chunks)
 
 
-async def withdraw(request: web.Request, params: QueryParams) -> web.Response:
-    """Withdraw a mistaken statement; it stays in the log and no longer counts."""
-    settings = request.app[QUERY].settings
-    source = _configured(request, params.need("source"))
-    withdrawal = await _decision(request, Withdrawal)
-    reason = {"by": withdrawal.by, "note": withdrawal.note}
-    work = withdraw_statement(
-        request.app[DSN], source, params.need("sha256"), reason, request.app[NOW](),
-        settings.sources[source],
-    )  # fmt: skip
-    done = await asyncio.to_thread(asyncio.run, work)
-    answer = Withdrawn(statements_log(source), done.position, done.files, done.lines)
-    return json_answer(answer, {statements_log(source): done.position})
-
-
-async def statement_file(request: web.Request, params: QueryParams) -> web.StreamResponse:
-    """Return a statement's file, part by part."""
-    source, sha256 = params.need("source"), params.need("sha256")
-    response = web.StreamResponse(
-        headers={
-            **PRIVATE,
-            "Content-Type": "application/octet-stream",
-            "Content-Disposition": f'attachment; filename="{sha256[:64]}.bin"',
-            "Content-Security-Policy": "sandbox",
-        }
-    )
-    number = count = 1
-    while number <= count:
-        count, piece = await _part(request, params, source, sha256, number)
-        if number == 1:
-            await response.prepare(request)
-        await response.write(piece)
-        number += 1
-    await response.write_eof()
-    return response
-
-
-async def _part(
-    request: web.Request, params: QueryParams, source: str, sha256: str, number: int
-) -> tuple[int, bytes]:
-    async def read(snapshot: Snapshot) -> tuple[int, bytes]:
-        return await reconciliation.file_part(snapshot, source, sha256, number)
-
-    return await read_consistent(request.app[QUERY].pool, params.at_least, read)
-
-
 async def decide_break(request: web.Request, params: QueryParams) -> web.Response:
     """Take an operator's decision on a break; it becomes an event of the source's log."""
     rules = request.app[QUERY].settings.rules
-    body = await _decision(request, BreakDecision)
+    body = await read_decision(request, BreakDecision)
     decision = DecisionRequest(body.action, body.by, body.note, tuple(body.items), body.account)
     if decision.items and decision.action != "match":
         raise InvalidRequest("items go with the action match only")
@@ -188,11 +83,11 @@ async def decide_break(request: web.Request, params: QueryParams) -> web.Respons
     return json_answer(answer, {source: answer.position})
 
 
-async def _decision(request: web.Request, kind: type[D]) -> D:
+async def read_decision(request: web.Request, kind: type[D]) -> D:
     """Read a decision. Raises InvalidRequest when it is unreadable or lacks who or why."""
     if request.content_type != "application/json":
         raise InvalidRequest("send the decision as JSON, with Content-Type: application/json")
-    raw = await _body(request, DECISION_BYTES_MAX)
+    raw = await read_body(request, DECISION_BYTES_MAX)
     decision = decode_body(raw, kind, "the decision")
     if not decision.by.strip() or not decision.note.strip():
         raise InvalidRequest('name who decides in "by" and why in "note"')

@@ -11,6 +11,7 @@ from ledger.api import endpoints
 from ledger.api.endpoints import SnapshotRead
 from ledger.api.exports import export_route
 from ledger.api.routes_reconciliation import RECONCILIATION
+from ledger.api.routes_statements import STATEMENTS
 from ledger.export.lists import ExportedList, exported_events, exported_list
 from ledger.queries import customers, events, evidence, money, transactions, views
 from ledger.queries.as_of import customers as as_of_customers
@@ -479,4 +480,4 @@ def all_routes() -> tuple[Route, ...]:
     tables = views.table_lists().values()
     lists = (*MONEY, *PEOPLE, VIEWS, *map(view_route, tables))
     exports = map(export_route, exported_lists().values())
-    return (*lists, *exports, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)
+    return (*lists, *exports, *STATEMENTS, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)

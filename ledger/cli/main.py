@@ -17,7 +17,8 @@ from ledger.cli.evidence import prove, rebuild, seal, verify
 from ledger.cli.export import export
 from ledger.cli.options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
 from ledger.cli.queries import COMMANDS, exceptions, transactions
-from ledger.cli.reconciliation import reconcile, statement
+from ledger.cli.reconciliation import reconcile
+from ledger.cli.statements import statement
 from ledger.runtime.decimals import configure_decimal
 from ledger.runtime.secrets import redact
 from ledger.terminal.exit_status import OK, PROBLEM, UNFINISHED, USAGE, sentence, status_of

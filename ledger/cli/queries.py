@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from cyclopts import App, Parameter
@@ -403,6 +404,14 @@ def _one(service: ServiceOptions, segments: tuple[str, ...], params: Mapping[str
         return write_raw(raw)
     tables.show_one(document, tables.console())
     return 0
+
+
+def write_file(path: Path, raw: bytes) -> None:
+    """Write a file whole or not at all."""
+    from ledger.runtime.files import replacing
+
+    with replacing(path) as file:
+        file.write(raw)
 
 
 def write_raw(raw: bytes, end: bytes = b"\n") -> int:

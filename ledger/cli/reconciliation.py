@@ -11,20 +11,17 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, Parameter
 
 from ledger.cli.options import (
-    ASK,
     FIRST_PAGE,
     NOW,
     PROVE,
     Currency,
     Flag,
-    From,
     Paging,
     ServiceOptions,
     SourceName,
-    To,
 )
-from ledger.cli.queries import api, ask_service, show_list, write_raw
-from ledger.errors import InvalidRequest, ServiceRefused
+from ledger.cli.queries import api, ask_service, show_list, write_file, write_raw
+from ledger.errors import InvalidRequest
 
 SECONDS_MAX: Final = 600.0
 WAIT_SECONDS_MAX: Final = 60.0
@@ -35,172 +32,12 @@ EXITS: Final[Mapping[str, int]] = {
 }  # fmt: skip
 """State of a wallet → exit status; of several the highest counts."""
 
-statement = App(name="statement", help="Import a provider's statements, or list them.", group=ASK)
 reconcile = App(
     name="reconcile",
     help="Show how far statements confirm each wallet. Exit status: 0 reconciled, "
     "1 breaks, 3 incomplete.",
     group=PROVE,
 )
-
-
-@statement.command(name="import")
-def import_(
-    file: Path, /, *,
-    source: str, currency: str | None = None,
-    format_: Annotated[
-        Literal["straitsx-json", "csv", "camt.053", "mt940"] | None, Parameter(name="--format")
-    ] = None,
-    from_: From = None, to: To = None,
-    column: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    again: Flag = False, service: ServiceOptions = NOW,
-) -> int:  # fmt: skip
-    """Import a statement: StraitsX JSON, CSV, camt.053 or MT940.
-
-    The same file again changes nothing; a newer one that overlaps replaces line by line.
-
-    Parameters
-    ----------
-    file
-        The file as the provider gave it.
-    source
-        The source whose statement it is.
-    currency
-        The wallet, where the file does not name it.
-    format_
-        Found out from the file when not given.
-    from_
-        Begin of the period that the file covers, where it states none.
-    to
-        End of that period, exclusive.
-    column
-        For CSV, several times: amount=Amount, effective_at=Date, time_zone=Asia/Singapore …
-    again
-        Import the file again though it was imported before, as after a mistaken newer one.
-    """
-    import orjson
-
-    from ledger.terminal import tables
-
-    params = {"source": source, "currency": currency, "format": format_, "from": from_, "to": to,
-              "columns": _columns(column), "again": "yes" if again else None}  # fmt: skip
-    raw = _post_file(service, {k: v for k, v in params.items() if v is not None}, file)
-    if service.json:
-        return write_raw(raw)
-    tables.show_one(orjson.loads(raw), tables.console())
-    return 0
-
-
-def _columns(given: tuple[str, ...]) -> str | None:
-    import orjson
-
-    pairs = [text.partition("=") for text in given]
-    if not all(name and sign for name, sign, _ in pairs):
-        raise InvalidRequest("write --column as what=where, like amount=Amount")
-    return orjson.dumps({name: where for name, _, where in pairs}).decode() if pairs else None
-
-
-def _post_file(service: ServiceOptions, params: dict[str, str], file: Path) -> bytes:
-    import asyncio
-    import os
-
-    from ledger.client.service_client import Client, service_url
-    from ledger.config.settings import load
-
-    body = file.read_bytes()
-
-    async def post() -> bytes:
-        settings = load(os.environ)
-        token = service.token or next(iter(settings.api_tokens), None)
-        async with Client(service_url(settings, service.url), token, SECONDS_MAX) as client:
-            return await client.ask("POST", "/v1/statements", params=params, data=body)
-
-    return asyncio.run(post())
-
-
-@statement.command
-def withdraw(
-    sha256: str, /, *, source: str, by: str, note: str, service: ServiceOptions = NOW
-) -> int:
-    """Withdraw a mistaken statement; it stays in the log and no longer counts.
-
-    Parameters
-    ----------
-    sha256
-        The file's SHA-256, as `ledger statement` lists it.
-    source
-        The source whose statement it is.
-    by
-        Who withdraws it.
-    note
-        Why.
-    """
-    from ledger.terminal import tables
-
-    path = api("statements", source, sha256, "withdraw")
-    document, raw = ask_service(service, path, {}, body={"by": by, "note": note})
-    if service.json:
-        return write_raw(raw)
-    tables.show_one(document, tables.console())
-    return 0
-
-
-@statement.command(name="file")
-def file_(
-    sha256: str, /, *, source: str,
-    out: Annotated[Path | None, Parameter(help="The file to write; else standard output.")] = None,
-    service: ServiceOptions = NOW,
-) -> int:  # fmt: skip
-    """Write a statement's file, byte for byte as it was imported.
-
-    Parameters
-    ----------
-    sha256
-        The file's SHA-256, as `ledger statement` lists it.
-    source
-        The source whose statement it is.
-    """
-    import hashlib
-
-    path = api("statements", source, sha256, "file")
-    _, raw = ask_service(service, path, {}, decode=False)
-    if hashlib.sha256(raw).hexdigest() != sha256:
-        raise ServiceRefused(502, "the file is not whole; ask again, or run `ledger verify`")
-    if out is None:
-        return write_raw(raw, b"")
-    _write_file(out, raw)
-    return 0
-
-
-def _write_file(path: Path, raw: bytes) -> None:
-    from ledger.runtime.files import replacing
-
-    with replacing(path) as file:
-        file.write(raw)
-
-
-@statement.default
-def statements_list(
-    *, source: SourceName = None, currency: Currency = None, paging: Paging = FIRST_PAGE,
-    service: ServiceOptions = NOW,
-) -> int:  # fmt: skip
-    """List the imported statements, the newest first."""
-    return show_list("statements", {"source": source, "currency": currency}, paging, service)
-
-
-@statement.command
-def lines(
-    *, source: SourceName = None, currency: Currency = None,
-    contract_id: Annotated[str | None, Parameter(help="Only of this contract.")] = None,
-    matched: Annotated[
-        Literal["yes", "no"] | None, Parameter(help="Whether in a live match.")
-    ] = None,
-    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
-) -> int:  # fmt: skip
-    """List statement lines, each with its match."""
-    filters = {"source": source, "currency": currency, "contract_id": contract_id,
-               "matched": matched}  # fmt: skip
-    return show_list("statement_lines", filters, paging, service)
 
 
 @reconcile.default
@@ -316,7 +153,7 @@ def _write_report(
     if str(path) == "-":
         write_raw(raw, end=b"")
     else:
-        _write_file(path, raw)
+        write_file(path, raw)
 
 
 @reconcile.command

@@ -16,6 +16,7 @@ from ledger.config.conversion import convert_table
 from ledger.config.owner_rule import read_owner_rule
 from ledger.config.pull import Pull, read_pull
 from ledger.config.reconciliation import Rules, rules_of
+from ledger.config.statement_profile import StatementProfile, account_number, profile_of
 from ledger.config.values import to_currency, to_networks, to_texts, to_truth
 from ledger.errors import SettingsError
 from ledger.model import OwnerRule, Provider, SourceTerms
@@ -50,6 +51,10 @@ class Source:
     currency: str | None = None
     wallets: Mapping[str, str] = field(default_factory=dict)
     reconcile: Rules = field(default_factory=Rules)
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    """Account, without blanks and in upper case → the wallet that its statements prove."""
+    statements: Mapping[str, StatementProfile] = field(default_factory=dict)
+    """Name → how such statement files are written."""
     pull: Pull | None = None
     weak_secrets: bool = False
     """Whether secrets under 128 bits are accepted wherever the service is reached from."""
@@ -116,6 +121,8 @@ class SourceTable(msgspec.Struct, frozen=True):
     unsigned_until: Position = 0
     unsigned_statements_until: Position = 0
     reconcile: dict[str, Any] = {}
+    accounts: dict[str, Any] = {}
+    statements: dict[str, Any] = {}
     pull: dict[str, Any] | None = None
 
 
@@ -184,6 +191,8 @@ def _source(name: str, table: SourceTable, environ: Mapping[str, str]) -> Source
         unsigned_until=table.unsigned_until,
         unsigned_statements_until=table.unsigned_statements_until,
         reconcile=rules_of(table.reconcile),
+        accounts=_accounts(table.accounts),
+        statements=_profiles(table.statements),
         pull=_pull(name, table.pull, provider, environ),
     )
     source.signatures()  # whether its secrets are of its scheme
@@ -283,6 +292,30 @@ def _wallets(table: Mapping[str, Any]) -> dict[str, str]:
             raise ValueError(f"wallets: {name!r} is named twice")
         wallets[name] = _named(f"wallets: {key}", to_currency, value)
     return wallets
+
+
+def _accounts(table: Mapping[str, Any]) -> dict[str, str]:
+    """Return account → wallet. Several accounts of one wallet are names of one account."""
+    accounts: dict[str, str] = {}
+    for name, currency in table.items():
+        account = account_number(name)
+        if not account or account in accounts:
+            raise ValueError(f"accounts: {name!r} is empty or named twice")
+        accounts[account] = _named(f"accounts: {name}", to_currency, currency)
+    return accounts
+
+
+def _profiles(table: Mapping[str, Any]) -> dict[str, StatementProfile]:
+    """Return the declared profiles of statement files."""
+    profiles: dict[str, StatementProfile] = {}
+    for name, declared in table.items():
+        if not isinstance(declared, dict):
+            raise ValueError(f"statements.{name} is not a table, as [sources.x.statements.{name}]")
+        try:
+            profiles[name] = profile_of(declared)
+        except ValueError as error:
+            raise ValueError(f"statements.{name}: {error}") from error
+    return profiles
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,8 +20,10 @@ from zoneinfo import ZoneInfo
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
+from ledger.config.statement_profile import StatementProfile
 from ledger.model import as_note, changed
 from ledger.statements.model import (
+    Reading,
     Statement,
     StatementFormat,
     StatementLine,
@@ -83,19 +84,14 @@ class _Account:
         return min([opened_at, *(line.effective_at for line in self.lines)]), closed_at
 
 
-def read(
-    body: bytes,
-    currency: str | None,
-    columns: Mapping[str, str] | None,
-    window: Window | None,
-) -> Statement:
+def read(body: bytes, how: Reading) -> Statement:
     """Read the statements of one currency, which must follow each other.
 
     `columns` may declare `time_zone`, the zone of days without a time (default UTC). Raises
     StatementRefused, naming the entry.
     """
-    accounts = _accounts(body, zone(columns))
-    chosen = _of_currency(accounts, currency)
+    accounts = _accounts(body, zone(how.profile))
+    chosen = _of_currency(accounts, how.currency)
     for earlier, later in pairwise(chosen):
         if earlier.closing is None or earlier.closing != later.opening:
             raise StatementRefused(
@@ -110,7 +106,7 @@ def read(
         body=body,
         format=NAME,
         currency=chosen[0].currency,
-        window=period(window, stated) or ((first[0], last[1]) if first and last else None),
+        window=period(how.window, stated) or ((first[0], last[1]) if first and last else None),
         opening=chosen[0].opening,
         closing=chosen[-1].closing,
     )
@@ -294,7 +290,7 @@ def _days(number: int, node: Element, name: str, where: ZoneInfo | None) -> Wind
         raise refusal(number, f"{words[:40]!r} is no date; export the statement again") from error
 
 
-def _recognises(head: bytes, columns: Mapping[str, str] | None) -> bool:
+def _recognises(head: bytes, profile: StatementProfile) -> bool:
     return head.startswith(b"<")
 
 

@@ -21,13 +21,16 @@ from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import msgspec
+
+from ledger.config.statement_profile import StatementProfile
 from ledger.model import as_note, changed, shown
 from ledger.statements.model import (
+    Reading,
     Statement,
     StatementFormat,
     StatementLine,
     StatementRefused,
-    Window,
 )
 from ledger.statements.validation import (
     agreed_currency,
@@ -79,32 +82,33 @@ class _Row:
         return text(self.number, name, self.cell(name))
 
 
-def read(
-    body: bytes,
-    currency: str | None,
-    columns: Mapping[str, str] | None,
-    window: Window | None,
-) -> Statement:
+def read(body: bytes, how: Reading) -> Statement:
     """Read a CSV file by its column map. Raises StatementRefused, naming the line."""
-    spelled = dict(columns or {})
+    spelled = columns_of(how.profile)
     _check_map(spelled)
-    where = zone(spelled)
+    where = zone(how.profile)
     stated: str | None = None
     lines = []
     for row in _rows(_decoded(body, spelled.get("encoding", "utf-8")), spelled):
         line = _line(row, spelled, where)
         stated = _one_currency(stated, line)
         lines.append(line)
-    agreed_on = agreed_currency(currency, stated)
+    agreed_on = agreed_currency(how.currency, stated)
     return checked_statement(
         [_in(line, agreed_on) for line in lines],
         body=body,
         format=NAME,
         currency=agreed_on,
-        window=window,
+        window=how.window,
         opening=_amount(0, "opening", spelled.get("opening", ""), spelled),
         closing=_amount(0, "closing", spelled.get("closing", ""), spelled),
     )
+
+
+def columns_of(profile: StatementProfile) -> dict[str, str]:
+    """Return what a profile declares, without its format."""
+    declared = msgspec.structs.asdict(profile)
+    return {name: value for name, value in declared.items() if value and name != "format"}
 
 
 def _check_map(spelled: Mapping[str, str]) -> None:
@@ -319,8 +323,8 @@ def _in(line: StatementLine, currency: str) -> StatementLine:
     return line if line.currency else changed(line, currency=currency)
 
 
-def _recognises(head: bytes, columns: Mapping[str, str] | None) -> bool:
-    return "effective_at" in (columns or {})
+def _recognises(head: bytes, profile: StatementProfile) -> bool:
+    return profile.effective_at is not None
 
 
 FORMAT: Final = StatementFormat(NAME, _recognises, read)

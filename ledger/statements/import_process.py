@@ -23,6 +23,7 @@ import structlog
 
 from ledger import errors, registry
 from ledger.config.source import Source
+from ledger.config.statement_profile import StatementProfile
 from ledger.database.errors import CONNECTION_LOST
 from ledger.errors import DatabaseUnavailable, LedgerError, StatementRefused
 from ledger.runtime import logs
@@ -35,6 +36,7 @@ from ledger.statements.importer import (
     add_statement,
     exclusive_import,
 )
+from ledger.statements.model import Reading
 from ledger.statements.reader import read_statement
 
 LOGGER = structlog.get_logger("ledger.statements.import_process")
@@ -61,11 +63,12 @@ DEFAULT: Final = ImportLimits()
 
 
 class ImportOptions(msgspec.Struct, frozen=True):
-    """How a file is to be read; see `read_statement`."""
+    """How a file is to be read, as `Reading` has it, and what may happen then."""
 
     format: str | None = None
     currency: str | None = None
-    columns: dict[str, str] | None = None
+    account: str | None = None
+    profile: StatementProfile = StatementProfile()
     window: tuple[datetime, datetime] | None = None
     json_format: str | None = None
     """The format that the provider declares for its JSON; `import_file` fills it in."""
@@ -216,7 +219,9 @@ def _limited(task: Task, body: bytes) -> Any:
     before = {each: _lowered(each, value) for each, value in limits.items()}
     signal.alarm(task.limits.seconds_max)
     try:
-        return read_statement(body, **msgspec.structs.asdict(task.options))
+        given = task.options
+        how = Reading(given.format, given.currency, given.account, given.window, given.profile)
+        return read_statement(body, how, json_format=given.json_format)
     finally:
         signal.alarm(0)
         for each, value in before.items():

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, TypeAlias
 
 import msgspec
 
+from ledger.config.statement_profile import StatementProfile
 from ledger.errors import StatementRefused
 from ledger.model import Record, changed, plain
 
 __all__ = [
     "BYTES_MAX",
     "LINES_MAX",
+    "Reading",
     "Statement",
     "StatementLine",
     "StatementRefused",
@@ -40,7 +42,7 @@ class StatementLine(Record, frozen=True):
     """One line of a provider's statement: one movement of one wallet."""
 
     id: str
-    """The provider's line id; where a format has none, see `identified`."""
+    """As the file has it; "" without one. Banks repeat it: it names nothing across files."""
     number: int
     """The 1-based place in the file, for messages."""
     kind: str
@@ -50,7 +52,7 @@ class StatementLine(Record, frozen=True):
     currency: str
     """Upper case."""
     effective_at: datetime
-    """Aware, in UTC."""
+    """Its time as the file states it: aware, in UTC; the beginning of a day without a time."""
     contract_id: str | None = None
     idempotency_id: str | None = None
     reference: str | None = None
@@ -58,6 +60,15 @@ class StatementLine(Record, frozen=True):
     balance: Decimal | None = None
     """The running balance after the line, where the file states it."""
     description: str = ""
+    counterparty: str = ""
+    """Who paid, or was paid, as the file names them."""
+    names: tuple[str, ...] = ()
+    """Every other name of it or of its transactions by which the books may know it."""
+    booked_at: datetime | None = None
+    """When it counts in the balances: `effective_at`, or the end of its statement's period that
+    is nearer where that lies outside; None until `checked_statement` has set it."""
+    name: str = ""
+    """Unique among the lines of the wallet; "" until `checked_statement` has set it."""
 
 
 class Statement(Record, frozen=True):
@@ -68,6 +79,7 @@ class Statement(Record, frozen=True):
     sha256: str
     """Of the file's bytes, in hex."""
     currency: str
+    """The one that the file states; the wallet's, once `importer` has found that."""
     opened_at: datetime
     """The period's beginning, inclusive."""
     closed_at: datetime
@@ -77,6 +89,28 @@ class Statement(Record, frozen=True):
     lines: tuple[StatementLine, ...]
     body: bytes
     """The file itself, which is kept."""
+    account: str = ""
+    """IBAN or another number, without blanks, in upper case; "" when nothing names one."""
+    claimed_from: datetime | None = None
+    """From when on it has every line; None = from `opened_at` on."""
+    notes: tuple[str, ...] = ()
+    """What the reader found worth saying, one sentence each, as a repeated id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a file is to be read."""
+
+    format: str | None = None
+    """The name of a StatementFormat; None = as the profile says, or recognised."""
+    currency: str | None = None
+    """Needed where the file names none or several."""
+    account: str | None = None
+    """The account to select, or the name of the one that the file does not name."""
+    window: Window | None = None
+    """The period, where the file states none."""
+    profile: StatementProfile = field(default_factory=StatementProfile)
+    """How the file is written: time zone, columns, spelling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +119,13 @@ class StatementFormat:
 
     name: str
     """As users name it (`--format`)."""
-    recognises: Callable[[bytes, Mapping[str, str] | None], bool]
-    """Whether a file is of the format, by its first bytes and the column map given.
+    recognises: Callable[[bytes, StatementProfile], bool]
+    """Whether a file is of the format, by its first bytes and the profile given.
 
     False for formats of JSON: the provider declares which of them is its own.
     """
-    read: Callable[[bytes, str | None, Mapping[str, str] | None, Window | None], Statement]
-    """Body, currency, column map and period → statement. Raises StatementRefused."""
+    read: Callable[[bytes, Reading], Statement]
+    """Raises StatementRefused."""
 
 
 def identified(lines: Iterable[StatementLine]) -> tuple[StatementLine, ...]:

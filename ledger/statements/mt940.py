@@ -17,8 +17,10 @@ from zoneinfo import ZoneInfo
 
 import mt940
 
+from ledger.config.statement_profile import StatementProfile
 from ledger.model import as_note, changed, plain
 from ledger.statements.model import (
+    Reading,
     Statement,
     StatementFormat,
     StatementLine,
@@ -99,17 +101,12 @@ class _Account:
         return min([opened_at, *booked]), max([closed_at, *(at + _DAY for at in booked[-1:])])
 
 
-def read(
-    body: bytes,
-    currency: str | None,
-    columns: Mapping[str, str] | None,
-    window: Window | None,
-) -> Statement:
+def read(body: bytes, how: Reading) -> Statement:
     """Read the statements of one account, which must follow each other.
 
     Raises StatementRefused, naming the line (the n-th `:61:`).
     """
-    account = _Account(zone(columns))
+    account = _Account(zone(how.profile))
     blocks = _BLOCK.split(_decoded(body), maxsplit=BLOCKS_MAX + 1)[1:]
     if len(blocks) > BLOCKS_MAX:
         raise StatementRefused(f"more than {BLOCKS_MAX} statements; split the file by time")
@@ -117,13 +114,13 @@ def read(
         account.take(block)
     if not account.days and not account.lines:
         raise StatementRefused("the file holds no statement (:20:, :60F:); is it an MT940?")
-    agreed_on = agreed_currency(currency, account.currency)
+    agreed_on = agreed_currency(how.currency, account.currency)
     return checked_statement(
         [changed(line, currency=agreed_on) for line in account.lines],
         body=body,
         format=NAME,
         currency=agreed_on,
-        window=window or account.period(),
+        window=how.window or account.period(),
         opening=account.opening,
         closing=account.closing,
     )
@@ -196,7 +193,7 @@ def _line(fields: Mapping[str, Any], number: int, where: ZoneInfo | None) -> Sta
     )
 
 
-def _recognises(head: bytes, columns: Mapping[str, str] | None) -> bool:
+def _recognises(head: bytes, profile: StatementProfile) -> bool:
     return head.startswith((b":20:", b"{1:")) or b"\n:20:" in head
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
+from ledger.config.statement_profile import StatementProfile
 from ledger.model import shown
 from ledger.statements import camt053, csv_columns, mt940, straitsx
 from ledger.statements.model import (
     BYTES_MAX,
+    Reading,
     Statement,
     StatementFormat,
     StatementRefused,
-    Window,
 )
 
 FORMATS: Final[tuple[StatementFormat, ...]] = (
@@ -32,27 +32,23 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 def read_statement(
     body: bytes,
+    how: Reading,
     *,
-    format: str | None,  # noqa: A002 - the word users know
-    currency: str | None,
-    columns: Mapping[str, str] | None,
-    window: Window | None,
     json_format: str | None = None,
     bytes_max: int = BYTES_MAX,
 ) -> Statement:
-    """Return the statement of a file. `format` None = recognise it.
+    """Return the statement of a file; `json_format` is the one that the provider declares.
 
-    `currency` is needed where the file names none; `columns` is the column map of a CSV file (see
-    `csv_columns`), for camt.053 and MT940 it may declare `time_zone`; `window` is needed where the
-    file states no period; `json_format` is the one that the provider declares for its JSON. Raises
-    StatementRefused, naming the line, for anything malformed or a balance that does not add up.
+    Raises StatementRefused, naming the line, for anything malformed or a balance that does not add
+    up.
     """
     if len(body) > bytes_max:
         raise StatementRefused(f"the file is larger than {bytes_max} bytes; split it by time")
     if not body.strip():
         raise StatementRefused("the file is empty; export the statement again")
-    parser = named(format) if format else recognised(body, columns, json_format)
-    return parser.read(body, currency, columns, window)
+    name = how.format or how.profile.format
+    parser = named(name) if name else recognised(body, how.profile, json_format)
+    return parser.read(body, how)
 
 
 def named(name: str) -> StatementFormat:
@@ -64,14 +60,14 @@ def named(name: str) -> StatementFormat:
 
 
 def recognised(
-    body: bytes, columns: Mapping[str, str] | None, json_format: str | None = None
+    body: bytes, profile: StatementProfile, json_format: str | None = None
 ) -> StatementFormat:
     """Return the format of a file by its first bytes. Raises StatementRefused without one."""
     head = body[:HEAD_BYTES].removeprefix(_BOM).lstrip()
     if head.startswith((b"{", b"[")) and not head.startswith(b"{1:"):  # which is SWIFT
         return named(json_format or straitsx.NAME)
     for each in FORMATS:
-        if each.recognises(head, columns):
+        if each.recognises(head, profile):
             return each
     raise StatementRefused(
         f"the format is none of {', '.join(FORMAT_NAMES)}; for CSV name the column of each field "

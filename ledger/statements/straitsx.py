@@ -16,6 +16,7 @@ from ledger.errors import InvalidCallback, MalformedBody
 from ledger.model import JSON, as_instant, as_note, changed
 from ledger.payload import camel
 from ledger.statements.model import (
+    Reading,
     Statement,
     StatementFormat,
     StatementLine,
@@ -59,12 +60,7 @@ class _Pages:
             )
 
 
-def read(
-    body: bytes,
-    currency: str | None,
-    columns: Mapping[str, str] | None,
-    window: Window | None,
-) -> Statement:
+def read(body: bytes, how: Reading) -> Statement:
     """Read an account statement. Raises StatementRefused, naming the row."""
     pages = _Pages()
     try:
@@ -75,13 +71,13 @@ def read(
             f"line {pages.rows + 1}: not strict JSON: {error}; export the statement again"
         ) from error
     stated = text(0, "currency", pages.fields.get("currency")) or pages.currency
-    agreed_on = agreed_currency(currency, stated)
+    agreed_on = agreed_currency(how.currency, stated)
     return checked_statement(
         [_in(line, agreed_on) for line in pages.lines],
         body=body,
         format=NAME,
         currency=agreed_on,
-        window=period(window, _window(pages.fields)),
+        window=period(how.window, _window(pages.fields)),
         opening=money(0, "openingBalance", pages.fields.get("opening_balance")),
         closing=money(pages.rows, "closingBalance", pages.fields.get("closing_balance")),
     )
@@ -227,4 +223,4 @@ def _equal(one: JSON, other: JSON) -> bool:
         return False
 
 
-FORMAT: Final = StatementFormat(NAME, lambda _head, _columns: False, read)
+FORMAT: Final = StatementFormat(NAME, lambda _head, _profile: False, read)

@@ -21,7 +21,7 @@ from aiolimiter import AsyncLimiter
 from ledger.config.pull import Pull
 from ledger.errors import MalformedBody, PullFailed
 from ledger.model import JSON, Number, plain, total
-from ledger.statements.model import LINES_MAX, StatementLine
+from ledger.statements.model import LINES_MAX, Reading, StatementLine
 from ledger.statements.straitsx import read
 from ledger.strict_json import parse
 
@@ -81,9 +81,7 @@ async def fetch_statement(
             raise PullFailed(f"more than {LINES_MAX} rows; shorten every_seconds")
     whole = read(
         _encoded({"data": rows, "meta": _balances(meta)}),
-        currency,
-        None,
-        (opened_at - 2 * MARGIN, closed_at + 2 * MARGIN),
+        Reading(currency=currency, window=(opened_at - 2 * MARGIN, closed_at + 2 * MARGIN)),
     )
     lines = [line for line in whole.lines if opened_at <= line.effective_at < closed_at]
     opening = _balance_before(whole.opening, whole.lines, opened_at)

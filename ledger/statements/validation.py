@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ledger.config.statement_profile import StatementProfile
 from ledger.errors import InvalidCallback
 from ledger.model import YEARS, as_currency, as_money, as_text, plain, shown, total
 from ledger.statements.model import (
@@ -147,9 +148,9 @@ def period(given: Window | None, stated: Window | None) -> Window | None:
     return given
 
 
-def zone(columns: Mapping[str, str] | None) -> ZoneInfo | None:
+def zone(profile: StatementProfile) -> ZoneInfo | None:
     """Return the zone declared as `time_zone`; None without one. Raises StatementRefused."""
-    name = (columns or {}).get("time_zone")
+    name = profile.time_zone
     if not name:
         return None
     try:

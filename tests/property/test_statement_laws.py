@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.config.statement_profile import profile_of
 from ledger.model import plain, total
-from ledger.statements.model import Statement, StatementRefused
+from ledger.statements.model import Reading, Statement, StatementRefused
 from ledger.statements.reader import read_statement
 
 FIRST = datetime(2026, 6, 1, tzinfo=UTC)
@@ -40,8 +41,8 @@ def balances(opening: Decimal, stated: Sequence[tuple[datetime, Decimal]]) -> li
 
 
 def read(body: str, **terms: dict[str, str] | tuple[datetime, datetime]) -> Statement:
-    expected = {"format": None, "columns": None, "window": None} | terms
-    return read_statement(body.encode(), currency="XSGD", **expected)  # type: ignore[arg-type]
+    profile = profile_of(terms.pop("columns", None) or {})  # type: ignore[arg-type]
+    return read_statement(body.encode(), Reading(currency="XSGD", profile=profile, **terms))  # type: ignore[arg-type]
 
 
 def agrees(statement: Statement, stated: Sequence[tuple[datetime, Decimal]]) -> None:
@@ -164,16 +165,14 @@ def test_a_written_mt940_is_read(stated: list[tuple[datetime, Decimal]], opening
         f":20:S\n:60F:{mark(opening)}260531SGD{swift(opening)}\n{''.join(lines)}"
         f":62F:{mark(closing)}{stated[-1][0]:%y%m%d}SGD{swift(closing)}\n"
     )
-    statement = read_statement(
-        body.encode(), format=None, currency="SGD", columns=None, window=None
-    )
+    statement = read_statement(body.encode(), Reading(currency="SGD"))
     agrees(statement, days(stated))
     assert plain(statement.closing or Decimal(0)) == plain(closing)
 
 
 @given(st.binary(max_size=300), st.sampled_from(["straitsx-json", "csv", "camt.053", "mt940"]))
 def test_any_bytes_are_a_statement_or_refused(body: bytes, form: str) -> None:
-    columns = {"effective_at": "a", "amount": "b"} if form == "csv" else None
+    columns = {"effective_at": "a", "amount": "b"} if form == "csv" else {}
     prefixes = {
         "csv": b"a,b\n",
         "mt940": b":20:X\n:60F:C260531SGD1,\n:61:",
@@ -181,4 +180,4 @@ def test_any_bytes_are_a_statement_or_refused(body: bytes, form: str) -> None:
     }
     for begun in (b"", prefixes.get(form, b'{"data":[')):
         with pytest.raises(StatementRefused):
-            read_statement(begun + body, format=form, currency="XSGD", columns=columns, window=None)
+            read_statement(begun + body, Reading(form, "XSGD", profile=profile_of(columns)))

@@ -23,6 +23,7 @@ from ledger.export import pack as export_pack
 from ledger.export import pack_file as pack
 from ledger.export.pack_file import PackReader
 from ledger.payload import TEXT_MAX
+from ledger.statements.model import Reading
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
 from ledger.verify.outcome import overall
@@ -124,10 +125,7 @@ async def import_line(service: Service, names: dict[str, str]) -> None:
     window = tuple(datetime.fromisoformat(each) for each in JANUARY)
     read = read_statement(
         statement([stated]),
-        format=None,
-        currency="XSGD",
-        columns=None,
-        window=window,  # type: ignore[arg-type]
+        Reading(currency="XSGD", window=window),  # type: ignore[arg-type]
     )
     await append_statement(service.database.service_dsn, "straitsx", read)
 

@@ -32,6 +32,7 @@ from ledger.export.jsonl import event_line, read_event, row_line
 from ledger.export.offline_fold import LINKS, PARKED
 from ledger.export.pack_file import SUM_OF_SUMS, SUMS, PackReader, PackWriter
 from ledger.export.pack_manifest import about_text
+from ledger.statements.model import Reading
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
 from ledger.verify.outcome import CheckResult, overall
@@ -188,7 +189,7 @@ async def test_every_table_in_a_pack_is_that_of_the_live_books(ledger: Ledger) -
 async def test_a_pack_holds_the_log_of_statements_and_folds_it(ledger: Ledger) -> None:
     body = statement([row("r1", "nobody", "10", NOON)])
     window = tuple(datetime.fromisoformat(each) for each in JANUARY)
-    read = read_statement(body, format=None, currency="XSGD", columns=None, window=window)  # type: ignore[arg-type]
+    read = read_statement(body, Reading(currency="XSGD", window=window))  # type: ignore[arg-type]
     await append_statement(ledger.database.service_dsn, "straitsx", read)
     async with ledger.database.service() as connection:
         sealer = SourceSealer("straitsx.statements", ledger.database.settings)

@@ -15,8 +15,8 @@ from ledger.queries import customers as reads_people
 from ledger.queries import exceptions as reads_exceptions
 from ledger.queries import findings as reads_findings
 from ledger.queries import money as reads_money
-from ledger.queries import reconciliation as reads_recon
 from ledger.queries import snapshot as reads
+from ledger.queries import statements
 from ledger.queries import status as reads_status
 from ledger.queries import transactions as reads_transactions
 from ledger.queries.as_of import customers as reads_people_then
@@ -240,7 +240,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
         )
     },
     "one statement line": (
-        reads_recon.SELECT_STATEMENT_LINES, (S, PAGE, None, None, None, "line_77", None),
+        statements.SELECT_STATEMENT_LINES, (S, PAGE, None, None, None, "line_77", None),
     ),
     **{
         f"view of {name} after {after} with {filters}": (

@@ -13,6 +13,7 @@ from ledger.database import conditions
 from ledger.doctor import database as doctor_database
 from ledger.model import changed
 from ledger.reconciliation.runner import FAILED, Reconciler
+from ledger.statements.model import Reading
 from ledger.statements.reader import read_statement
 from ledger.terminal.progress import Progress
 from ledger.verify.database import Verification, VerifyOptions
@@ -137,7 +138,7 @@ async def plant(service: Service, currency: str) -> str:
     """Append a statement of a period that no arithmetic bears, as was once accepted."""
     body = statement([row("old", "c9", "1", NOON)])
     window = (datetime.fromisoformat(JANUARY[0]), datetime.fromisoformat(JANUARY[1]))
-    read = read_statement(body, format=None, currency=currency, columns=None, window=window)
+    read = read_statement(body, Reading(currency=currency, window=window))
     planted = changed(read, opened_at=datetime(1, 1, 1, tzinfo=UTC))
     await append_statement(service.database.service_dsn, "straitsx", planted)
     return planted.sha256

@@ -19,6 +19,7 @@ from ledger.eventlog.new_event import NewEvent, callback_event
 from ledger.reconciliation.runner import Run
 from ledger.simulator.month import Month, month
 from ledger.simulator.story import Planted
+from ledger.statements.model import Reading
 from ledger.statements.reader import read_statement
 from tests.asking import Service, serving
 from tests.conftest import Database
@@ -66,9 +67,7 @@ async def append_callbacks(database: Database, callbacks: list[tuple[str, bytes]
 
 async def import_all(database: Database, stated: Month, currencies: list[str]) -> None:
     for currency in currencies:
-        read = read_statement(
-            stated.statements[currency], format=None, currency=None, columns=None, window=None
-        )
+        read = read_statement(stated.statements[currency], Reading())
         await append_statement(database.service_dsn, "straitsx", read)
 
 

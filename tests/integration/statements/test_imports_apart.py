@@ -17,6 +17,7 @@ import orjson
 import pytest
 
 from ledger.config.source import Source
+from ledger.config.statement_profile import StatementProfile
 from ledger.errors import Conflicting, StatementRefused
 from ledger.statements.import_process import ImportLimits, ImportOptions, import_file
 from ledger.statements.importer import LOCK
@@ -46,7 +47,10 @@ def many_lines(count: int) -> bytes:
     return f"Date,Amount,Ref\n{lines}".encode()
 
 
-CSV = ImportOptions("csv", "XSGD", {"effective_at": "Date", "amount": "Amount", "reference": "Ref"})
+CSV = ImportOptions(
+    "csv", "XSGD",
+    profile=StatementProfile(effective_at="Date", amount="Amount", reference="Ref"),
+)  # fmt: skip
 
 
 async def imported(

@@ -13,7 +13,7 @@ import pytest
 from ledger import registry
 from ledger.model import total
 from ledger.simulator.month import CURRENCIES, Month, month
-from ledger.statements.model import Statement
+from ledger.statements.model import Reading, Statement
 from ledger.statements.reader import read_statement
 from tests.property.driver import STRAITSX, Books
 
@@ -22,8 +22,7 @@ WALLETS = ("assets:wallet:available", "assets:wallet:held")
 
 def statements(stated: Month) -> dict[str, Statement]:
     return {
-        currency: read_statement(body, format=None, currency=None, columns=None, window=None)
-        for currency, body in stated.statements.items()
+        currency: read_statement(body, Reading()) for currency, body in stated.statements.items()
     }
 
 

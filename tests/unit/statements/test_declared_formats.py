@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ledger import registry
-from ledger.statements.model import StatementRefused
+from ledger.statements.model import Reading, StatementRefused
 from ledger.statements.provider_api import APIS
 from ledger.statements.reader import FORMAT_NAMES, read_statement
 
@@ -18,9 +18,7 @@ def test_every_declared_format_and_api_exists() -> None:
 
 def test_json_is_read_as_the_provider_declares_and_other_files_by_their_bytes() -> None:
     def read(body: bytes) -> None:
-        read_statement(
-            body, format=None, currency="SGD", columns=None, window=None, json_format="acme-json"
-        )
+        read_statement(body, Reading(currency="SGD"), json_format="acme-json")
 
     with pytest.raises(StatementRefused, match="'acme-json' is no format"):
         read(b'{"data": []}')

@@ -10,19 +10,22 @@ from typing import Any
 
 import pytest
 
-from ledger.statements.model import Statement, StatementLine, StatementRefused
+from ledger.config.statement_profile import profile_of
+from ledger.statements.model import Reading, Statement, StatementLine, StatementRefused
 from ledger.statements.reader import read_statement
 
 JUNE = datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
 
 
 def read(body: bytes | str, **terms: Any) -> Statement:
-    expected = {"format": None, "currency": None, "columns": None, "window": None} | terms
-    return read_statement(body.encode() if isinstance(body, str) else body, **expected)
+    profile = profile_of(terms.pop("columns", {}))
+    more = {name: terms.pop(name) for name in ("json_format", "bytes_max") if name in terms}
+    raw = body.encode() if isinstance(body, str) else body
+    return read_statement(raw, Reading(**terms, profile=profile), **more)
 
 
 def refused(body: bytes | str, **terms: Any) -> str:
-    with pytest.raises(StatementRefused) as caught:
+    with pytest.raises((StatementRefused, ValueError)) as caught:
         read(body, **terms)
     return str(caught.value)
 

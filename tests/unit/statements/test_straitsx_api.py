@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from ledger.config import settings
 from ledger.config.pull import Pull
 from ledger.errors import PullFailed, SettingsError, StatementRefused
-from ledger.statements.model import Statement
+from ledger.statements.model import Reading, Statement
 from ledger.statements.provider_api import APIS
 from ledger.statements.puller import ImportedPeriod, catch_up, pull_forever
 from ledger.statements.reader import read_statement
@@ -104,7 +104,7 @@ def hours(*amounts: str) -> list[tuple[datetime, Decimal]]:
 async def fetched(provider: Provider, **changes: float) -> Statement:
     async with provider.serving() as pull, open_session(replace(pull, **changes)) as session:  # type: ignore[arg-type]
         body = await fetch_statement(session, replace(pull, **changes), "xsgd", DAY, NEXT)  # type: ignore[arg-type]
-    return read_statement(body, format=None, currency=None, columns=None, window=None)
+    return read_statement(body, Reading())
 
 
 def answering(status: int, **headers: str) -> Fault:
@@ -158,7 +158,7 @@ async def test_a_row_on_the_edge_is_in_exactly_one_period() -> None:
         first, second = [
             read_statement(
                 await fetch_statement(session, pull, "xsgd", at, at + timedelta(days=1)),
-                format=None, currency=None, columns=None, window=None,
+                Reading()
             )
             for at in (DAY, NEXT)
         ]  # fmt: skip
@@ -257,7 +257,7 @@ async def test_the_loop_covers_every_period_once_and_survives_failures(
         failure = failures.pop() if failures else None
         if failure:
             raise failure
-        taken.append(read_statement(body, format=None, currency=None, columns=None, window=None))
+        taken.append(read_statement(body, Reading()))
 
     covered: dict[str, ImportedPeriod] = {}
     clock = [DAY + timedelta(hours=60)]
@@ -284,7 +284,7 @@ async def test_a_row_that_was_entered_late_is_fetched_with_the_next_period() -> 
     taken: list[Statement] = []
 
     async def importer(body: bytes) -> None:
-        taken.append(read_statement(body, format=None, currency=None, columns=None, window=None))
+        taken.append(read_statement(body, Reading()))
 
     covered: dict[str, ImportedPeriod] = {}
     clock = [DAY + timedelta(hours=3)]
@@ -316,7 +316,7 @@ async def test_what_is_fetched_once_more_never_begins_before_what_was_imported()
     begins: list[datetime] = []
 
     async def importer(body: bytes) -> None:
-        stated = read_statement(body, format=None, currency=None, columns=None, window=None)
+        stated = read_statement(body, Reading())
         begins.append(stated.opened_at)
 
     covered = {"XSGD": ImportedPeriod(DAY, DAY + timedelta(minutes=10))}

@@ -1,0 +1,124 @@
+"""What the addresses about statements do with a checked request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from aiohttp import web
+
+from ledger.api.endpoints import QUERY, json_answer
+from ledger.api.endpoints_reconciliation import DSN, IMPORTING, NOW, ROLE, read_body, read_decision
+from ledger.api.problems import PRIVATE
+from ledger.config.statement_profile import profile_of
+from ledger.errors import Conflicting, InvalidRequest, NotFound
+from ledger.eventlog.identity import statements_log
+from ledger.evidence.authenticity import require_secret
+from ledger.queries import statements
+from ledger.queries.params import QueryParams
+from ledger.queries.schemas.statements import Imported, Withdrawal, Withdrawn
+from ledger.queries.snapshot import Snapshot, read_consistent
+from ledger.statements.import_process import ImportOptions, import_file
+from ledger.statements.importer import BUSY, withdraw_statement
+
+
+async def import_statement(request: web.Request, params: QueryParams) -> web.Response:
+    """Import a statement's file: read it, check it, append it to the log."""
+    settings = request.app[QUERY].settings
+    source = _configured(request, params.text("source") or "")
+    options = _options(params)
+    with _alone(request.app[IMPORTING], source):
+        body = await read_body(request, settings.statement_bytes_max)
+        result = await asyncio.to_thread(
+            import_file, request.app[DSN], settings.sources[source], body, options,
+            request.app[NOW](), again=params.text("again") is not None,
+        )  # fmt: skip
+    done = Imported(
+        result.status, statements_log(source), result.position, result.lines, result.new,
+        result.changed, result.withdrawn,
+    )  # fmt: skip
+    return json_answer(done, {statements_log(source): done.position})
+
+
+@contextmanager
+def _alone(importing: set[str], source: str) -> Iterator[None]:
+    """Allow one import per source at a time, so that files do not pile up. Raises Conflicting."""
+    if source in importing:
+        raise Conflicting(BUSY.format(source))
+    importing.add(source)
+    try:
+        yield
+    finally:
+        importing.remove(source)
+
+
+def _configured(request: web.Request, source: str) -> str:
+    """Return a source that statements can be appended for. Raises NotFound or Conflicting."""
+    sources = request.app[QUERY].settings.sources
+    if source not in sources:
+        raise NotFound(f"source {source!r} is not configured in this service")
+    require_secret(sources[source], request.app[ROLE])
+    return source
+
+
+def _options(params: QueryParams) -> ImportOptions:
+    begin, end = params.time("from"), params.time("to")
+    if (begin is None) != (end is None):
+        raise InvalidRequest("from and to go together: the period that the file covers")
+    columns = params.text("columns")
+    try:
+        profile = profile_of(msgspec.json.decode(columns, type=dict) if columns else {})
+    except (msgspec.DecodeError, ValueError) as error:
+        raise InvalidRequest(f"columns is a JSON object: {error}") from error
+    window = None if begin is None or end is None else (begin, end)
+    return ImportOptions(
+        params.text("format"), params.text("currency"), profile=profile, window=window
+    )
+
+
+async def withdraw(request: web.Request, params: QueryParams) -> web.Response:
+    """Withdraw a mistaken statement; it stays in the log and no longer counts."""
+    settings = request.app[QUERY].settings
+    source = _configured(request, params.need("source"))
+    withdrawal = await read_decision(request, Withdrawal)
+    reason = {"by": withdrawal.by, "note": withdrawal.note}
+    work = withdraw_statement(
+        request.app[DSN], source, params.need("sha256"), reason, request.app[NOW](),
+        settings.sources[source],
+    )  # fmt: skip
+    done = await asyncio.to_thread(asyncio.run, work)
+    answer = Withdrawn(statements_log(source), done.position, done.files, done.lines)
+    return json_answer(answer, {statements_log(source): done.position})
+
+
+async def statement_file(request: web.Request, params: QueryParams) -> web.StreamResponse:
+    """Return a statement's file, part by part."""
+    source, sha256 = params.need("source"), params.need("sha256")
+    response = web.StreamResponse(
+        headers={
+            **PRIVATE,
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": f'attachment; filename="{sha256[:64]}.bin"',
+            "Content-Security-Policy": "sandbox",
+        }
+    )
+    number = count = 1
+    while number <= count:
+        count, piece = await _part(request, params, source, sha256, number)
+        if number == 1:
+            await response.prepare(request)
+        await response.write(piece)
+        number += 1
+    await response.write_eof()
+    return response
+
+
+async def _part(
+    request: web.Request, params: QueryParams, source: str, sha256: str, number: int
+) -> tuple[int, bytes]:
+    async def read(snapshot: Snapshot) -> tuple[int, bytes]:
+        return await statements.file_part(snapshot, source, sha256, number)
+
+    return await read_consistent(request.app[QUERY].pool, params.at_least, read)

@@ -1,0 +1,86 @@
+"""The part of the query API's table that is about statements."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.api import endpoints_statements as endpoints
+from ledger.api.endpoints import SnapshotRead
+from ledger.queries import statements
+from ledger.queries.params import Param, Route
+from ledger.queries.schemas import statements as schemas
+from ledger.statements.reader import FORMAT_NAMES
+
+SOURCE: Final = Param("source", "Only this source.")
+CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
+
+IMPORT: Final = Route(
+    "/v1/statements",
+    "Import a provider's statement",
+    "reconciliation",
+    schemas.Imported,
+    endpoints.import_statement,
+    (
+        Param("source", "The source whose statement it is; must be given."),
+        Param("currency", "Where the file names none.", "currency"),
+        Param("format", "Recognized from the bytes when not given.", "choice", FORMAT_NAMES),
+        Param("from", "Begin of the period of the file, where the file states none.", "time"),
+        Param("to", "End of that period, exclusive.", "time"),
+        Param("columns", "For CSV: a JSON object, what → column or spelling."),
+        Param("again", "Import the file again though it was imported before.", "choice", ("yes",)),
+    ),
+    is_list=False,
+    method="POST",
+    takes=bytes,
+    about="The body is the file. The same file again changes nothing; a newer file that overlaps "
+    "replaces line by line. A file whose balances do not add up is refused, with the line named.",
+)
+WITHDRAW: Final = Route(
+    "/v1/statements/{source}/{sha256}/withdraw",
+    "Take a mistaken statement back",
+    "reconciliation",
+    schemas.Withdrawn,
+    endpoints.withdraw,
+    is_list=False,
+    method="POST",
+    takes=schemas.Withdrawal,
+    about="It stays in the log but no longer counts; neither do the lines that it stated last. "
+    "Where another statement has these lines too, import that one with again=yes.",
+)
+FILE: Final = Route(
+    "/v1/statements/{source}/{sha256}/file",
+    "A statement's file, byte for byte as it was imported",
+    "reconciliation",
+    bytes,
+    endpoints.statement_file,
+    is_list=False,
+    content_types=("application/octet-stream",),
+    headers=(),
+)
+STATEMENTS: Final = (
+    IMPORT,
+    WITHDRAW,
+    FILE,
+    Route(
+        "/v1/statements",
+        "Imported statements, the newest first",
+        "reconciliation",
+        schemas.Statements,
+        SnapshotRead(statements.statements),
+        (SOURCE, CURRENCY),
+    ),
+    Route(
+        "/v1/statement_lines",
+        "Statement lines and what each is matched with",
+        "reconciliation",
+        schemas.StatementLines,
+        SnapshotRead(statements.statement_lines),
+        (
+            SOURCE,
+            CURRENCY,
+            Param("contract_id", "Only of this contract."),
+            Param("line", "Only the line with this id."),
+            Param("matched", "Whether it is in a live match.", "choice", ("yes", "no")),
+        ),
+    ),
+)
