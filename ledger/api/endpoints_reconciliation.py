@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import orjson
 from aiohttp import web
 
-from ledger.api.endpoints import QUERY, answer_read, json_answer
+from ledger.api.endpoints import QUERY, answer_read
 from ledger.api.problems import PAGE_HEADERS, PRIVATE
 from ledger.errors import InvalidRequest, StatementRefused
-from ledger.eventlog.new_event import NewEvent
 from ledger.queries import findings, reconciliation
 from ledger.queries.params import QueryParams, decode_body
-from ledger.queries.schemas.log import Resolution
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
     BreakDecision,
@@ -26,7 +24,6 @@ from ledger.queries.schemas.reconciliation import (
 from ledger.queries.schemas.statements import Withdrawal
 from ledger.queries.snapshot import Snapshot, read_consistent
 from ledger.reconciliation import report
-from ledger.reconciliation.decisions import DecisionRequest, decide, decision_event
 
 DECISION_BYTES_MAX: Final = 1_048_576
 BODY_SECONDS_MAX: Final = 300.0
@@ -34,12 +31,8 @@ CHUNK: Final = 65_536
 
 D = TypeVar("D", BreakDecision, Withdrawal)
 
-Append: TypeAlias = Callable[[str, NewEvent], Awaitable[Mapping[str, Any]]]
-"""(source, event) → position, event_id and status."""
-
 DSN: Final[web.AppKey[str]] = web.AppKey("RECON_DSN")
 ROLE: Final[web.AppKey[str]] = web.AppKey("RECON_ROLE")
-APPEND: Final[web.AppKey[Append]] = web.AppKey("RECON_APPEND")
 NOW: Final[web.AppKey[Callable[[], datetime]]] = web.AppKey("RECON_NOW")
 IMPORTING: Final[web.AppKey[set[str]]] = web.AppKey("RECON_IMPORTING")
 """The sources of which this process is importing a file."""
@@ -63,24 +56,6 @@ async def read_body(request: web.Request, bytes_max: int) -> bytes:
     except TimeoutError as error:
         raise InvalidRequest("the body took too long to arrive") from error
     return b"".join(chunks)
-
-
-async def decide_break(request: web.Request, params: QueryParams) -> web.Response:
-    """Take an operator's decision on a break; it becomes an event of the source's log."""
-    rules = request.app[QUERY].settings.rules
-    body = await read_decision(request, BreakDecision)
-    decision = DecisionRequest(body.action, body.by, body.note, tuple(body.items), body.account)
-    if decision.items and decision.action != "match":
-        raise InvalidRequest("items go with the action match only")
-
-    async def read(snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
-        return await decide(snapshot, params.need("id"), decision, rules)
-
-    source, event = await read_consistent(request.app[QUERY].pool, {}, read)
-    now = request.app[NOW]()
-    new_event = decision_event(source, event | {"decided_at": now.isoformat()}, now)
-    answer = msgspec.convert(await request.app[APPEND](source, new_event), Resolution)
-    return json_answer(answer, {source: answer.position})
 
 
 async def read_decision(request: web.Request, kind: type[D]) -> D:

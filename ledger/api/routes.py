@@ -10,6 +10,7 @@ from typing import Final
 from ledger.api import endpoints
 from ledger.api.endpoints import SnapshotRead
 from ledger.api.exports import export_route
+from ledger.api.routes_decisions import DECISIONS
 from ledger.api.routes_reconciliation import RECONCILIATION
 from ledger.api.routes_statements import STATEMENTS
 from ledger.export.lists import ExportedList, exported_events, exported_list
@@ -480,4 +481,5 @@ def all_routes() -> tuple[Route, ...]:
     tables = views.table_lists().values()
     lists = (*MONEY, *PEOPLE, VIEWS, *map(view_route, tables))
     exports = map(export_route, exported_lists().values())
-    return (*lists, *exports, *STATEMENTS, *RECONCILIATION, *LOG, *EVIDENCE, *OPERATIONS)
+    reconciliation = (*STATEMENTS, *RECONCILIATION, *DECISIONS)
+    return (*lists, *exports, *reconciliation, *LOG, *EVIDENCE, *OPERATIONS)

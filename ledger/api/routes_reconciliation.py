@@ -9,23 +9,11 @@ from ledger.api.endpoints import SnapshotRead
 from ledger.queries import findings, reconciliation
 from ledger.queries.params import Param, Route
 from ledger.queries.schemas import reconciliation as schemas
-from ledger.queries.schemas.log import Resolution
 from ledger.reconciliation.items import BREAK_TYPES, TIMING
 
 SOURCE: Final = Param("source", "Only this source.")
 CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
 
-DECIDE: Final = Route(
-    "/v1/breaks/{id}/decide",
-    "Decide on a break",
-    "reconciliation",
-    Resolution,
-    endpoints.decide_break,
-    is_list=False,
-    method="POST",
-    takes=schemas.BreakDecision,
-    about="The decision is an event of the source's log; it posts what the action says.",
-)
 FINDINGS: Final = Route(
     "/v1/reconciliation/findings",
     "What looks incomplete, without any statement",
@@ -67,7 +55,6 @@ RECONCILIATION: Final = (
             Param("id", "Only this one."),
         ),
     ),
-    DECIDE,
     Route(
         "/v1/reconciliation",
         "The latest reconciliation of each wallet",

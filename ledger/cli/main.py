@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from ledger import __version__
+from ledger.cli.decisions import COMMANDS as RECONCILE_COMMANDS
 from ledger.cli.evidence import prove, rebuild, seal, verify
 from ledger.cli.export import export
 from ledger.cli.options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
@@ -75,6 +76,8 @@ app.command(transactions)
 app.command(exceptions)
 app.command(statement)
 app.command(reconcile)
+for _action in RECONCILE_COMMANDS:
+    reconcile.command(_action)
 
 
 @app.command(group=TRY)

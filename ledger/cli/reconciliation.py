@@ -175,42 +175,6 @@ def breaks(
 
 
 @reconcile.command
-def decide(
-    break_id: Annotated[str, Parameter(name="id")],
-    action: Literal["match", "write_off", "post_fee", "void", "reopen", "note"], /, *,
-    by: str, note: str,
-    item: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    account: str | None = None, service: ServiceOptions = NOW,
-) -> int:  # fmt: skip
-    """Decide on a break; the decision is an event of the log and posts what ACTION says.
-
-    Parameters
-    ----------
-    break_id
-        The break's id, as `ledger reconcile breaks` lists it.
-    action
-        match, write_off, post_fee (to expenses:fees), void, reopen (take it back) or note.
-    by
-        Who decides.
-    note
-        Why.
-    item
-        For match, several times: line:ID or KIND:ID. The break's own when not given.
-    account
-        Where a write-off goes, when not to the declared difference account.
-    """
-    from ledger.terminal import tables
-
-    body = {"action": action, "by": by, "note": note, "items": list(item), "account": account}
-    given = {name: value for name, value in body.items() if value not in (None, [])}
-    document, raw = ask_service(service, api("breaks", break_id, "decide"), {}, body=given)
-    if service.json:
-        return write_raw(raw)
-    tables.show_one(document, tables.console())
-    return 0
-
-
-@reconcile.command
 def findings(
     *, source: SourceName = None,
     reason: Annotated[str | None, Parameter(help="Only for this reason.")] = None,

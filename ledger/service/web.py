@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from ledger.api import endpoints_reconciliation
+from ledger.api import endpoints_decisions, endpoints_reconciliation
 from ledger.api.admission import check_may_measure
 from ledger.api.endpoints import DECIDE, QUERY, QueryState
 from ledger.api.problems import guarded
@@ -67,7 +67,7 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
         app[DECIDE] = operators.decide
         app[endpoints_reconciliation.DSN] = dsn
         app[endpoints_reconciliation.ROLE] = role
-        app[endpoints_reconciliation.APPEND] = operators.append
+        app[endpoints_decisions.APPEND] = operators.append
         app[endpoints_reconciliation.NOW] = receiver.now
         app[endpoints_reconciliation.IMPORTING] = set()
         add_query_routes(app)
