@@ -12,7 +12,16 @@ from ledger.model import Envelope, Fact, Handler, InvalidCallback, Payload, Sour
 
 KIND: Final = "statement"
 STATUSES: Final = frozenset({"imported", "withdrawn"})
-_TEXTS: Final = ("format", "sha256", "opened_at", "closed_at", "by", "note")
+_TEXTS: Final = (
+    "format",
+    "sha256",
+    "opened_at",
+    "closed_at",
+    "by",
+    "note",
+    "account",
+    "claimed_from",
+)
 
 
 def matches(payload: Payload) -> bool:

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.model import Envelope, Fact, Handler, InvalidCallback, Payload, SourceTerms, plain
+from ledger.model import (
+    Envelope,
+    Fact,
+    Handler,
+    InvalidCallback,
+    Payload,
+    SourceTerms,
+    plain,
+    shown,
+)
 
 KIND: Final = "statement_line"
 STATUSES: Final = frozenset({"stated", "withdrawn"})
 _TEXTS: Final = (
     "line", "sha256", "row_kind", "contract_id", "reference", "description", "balance",
+    "account", "provider_id", "counterparty",
 )  # fmt: skip
 
 
@@ -30,7 +40,7 @@ def envelope(payload: Payload) -> Envelope:
         payload.id,
         payload.status("status", STATUSES),
         payload.text("idempotency_id"),
-        payload.instant("effective_at"),
+        payload.instant("booked_at") or payload.instant("effective_at"),
         payload.need("sha256"),
     )
 
@@ -53,8 +63,18 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
             **payload.texts(_TEXTS),
             "balance": None if balance is None else plain(balance),
             "number": payload.get("number"),
+            "dated_at": payload.get("effective_at") if payload.get("booked_at") else None,
+            "names": _names(payload),
         },
     )
+
+
+def _names(payload: Payload) -> list[str]:
+    """Return the further names of a line. Raises InvalidCallback unless they are texts."""
+    names = payload.get("names") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InvalidCallback("bad_names", f"names is {shown(names)}, not a list of texts")
+    return [str(name) for name in names]
 
 
 HANDLER = Handler(

@@ -87,12 +87,13 @@ class ServiceUnreachable(LedgerError):
 class ServiceRefused(LedgerError):
     """The running service answered with a problem. The message says which.
 
-    `status` is the HTTP status of its answer.
+    `status` is the HTTP status of its answer, `body` the answer's bytes.
     """
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, body: bytes = b"") -> None:
         super().__init__(detail)
         self.status = status
+        self.body = body
 
 
 class FormatTooNarrow(LedgerError):

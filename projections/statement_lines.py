@@ -57,17 +57,31 @@ def view(state: Stated, related: Related, terms: SourceTerms) -> View:
             "row_kind": details.get("row_kind") or "",
             "amount": state.amount,
             "currency": state.currency,
-            "effective_at": state.effective_at,
+            "effective_at": _time(details.get("dated_at")) or state.effective_at,
+            "booked_at": state.effective_at,
+            "account": details.get("account"),
+            "provider_id": details.get("provider_id") or _old_id(details.get("line")),
             "contract_id": details.get("contract_id"),
             "idempotency_id": state.idempotency_id,
             "reference": details.get("reference"),
             "balance": None if balance is None else Decimal(balance),
             "description": details.get("description") or "",
+            "counterparty": details.get("counterparty"),
+            "names": list(details.get("names") or ()),
             "file": details.get("sha256"),
             "number": details.get("number"),
             "versions": state.versions,
         }
     )
+
+
+def _time(text: Any) -> datetime | None:
+    return datetime.fromisoformat(text) if isinstance(text, str) else None
+
+
+def _old_id(line: Any) -> str | None:
+    """Return the id that the file gave a line whose name it is."""
+    return line if isinstance(line, str) and not line.startswith("h:") else None
 
 
 PROJECTION = StreamProjection(
@@ -85,11 +99,16 @@ PROJECTION = StreamProjection(
             "amount": "numeric",
             "currency": "text",
             "effective_at": "timestamptz",
+            "booked_at": "timestamptz",
+            "account": "text",
+            "provider_id": "text",
             "contract_id": "text",
             "idempotency_id": "text",
             "reference": "text",
             "balance": "numeric",
             "description": "text",
+            "counterparty": "text",
+            "names": "text[]",
             "file": "text",
             "number": "bigint",
             "versions": "bigint",
@@ -97,7 +116,7 @@ PROJECTION = StreamProjection(
         key=("source", "kind", "id"),
         mode="replace",
         indexes=(
-            "source, currency, effective_at",
+            "source, currency, booked_at",
             "source, contract_id WHERE contract_id IS NOT NULL",
             "hashtextextended(line, 0), source",
         ),

@@ -10,7 +10,12 @@ from typing import Any
 import orjson
 
 from ledger.reconciliation.runner import Reconciler, Run
-from ledger.statements.importer import ImportResult, add_statement, exclusive_import
+from ledger.statements.importer import (
+    ImportResult,
+    Permission,
+    add_statement,
+    exclusive_import,
+)
 from ledger.statements.model import Statement
 from tests.asking import Service, problem
 from tests.conftest import Database
@@ -22,7 +27,9 @@ JANUARY = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
 async def append_statement(dsn: str, source: str, statement: Statement) -> ImportResult:
     """Append a statement to a source's log of statements."""
     async with exclusive_import(dsn, source) as connection:
-        return await add_statement(connection, source, statement, datetime.now(UTC), again=False)
+        return await add_statement(
+            connection, source, statement, datetime.now(UTC), Permission(replace=True)
+        )
 
 
 def row(id_: str, contract: str | None, amount: str, at: str, kind: str = "") -> Json:

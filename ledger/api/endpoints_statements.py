@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import msgspec
 from aiohttp import web
 
 from ledger.api.endpoints import QUERY, json_answer
 from ledger.api.endpoints_reconciliation import DSN, IMPORTING, NOW, ROLE, read_body, read_decision
-from ledger.api.problems import PRIVATE
+from ledger.api.problems import PRIVATE, problem
 from ledger.config.statement_profile import profile_of
 from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.eventlog.identity import statements_log
 from ledger.evidence.authenticity import require_secret
 from ledger.queries import statements
 from ledger.queries.params import QueryParams
-from ledger.queries.schemas.statements import Imported, Withdrawal, Withdrawn
+from ledger.queries.schemas.statements import ChangedLine, Imported, Withdrawal, Withdrawn
 from ledger.queries.snapshot import Snapshot, read_consistent
 from ledger.statements.import_process import ImportOptions, import_file
-from ledger.statements.importer import BUSY, withdraw_statement
+from ledger.statements.importer import BUSY, ImportResult, Permission, withdraw_statement
 
 
 async def import_statement(request: web.Request, params: QueryParams) -> web.Response:
@@ -33,13 +34,41 @@ async def import_statement(request: web.Request, params: QueryParams) -> web.Res
         body = await read_body(request, settings.statement_bytes_max)
         result = await asyncio.to_thread(
             import_file, request.app[DSN], settings.sources[source], body, options,
-            request.app[NOW](), again=params.text("again") is not None,
+            request.app[NOW](), permission=_permission(params),
         )  # fmt: skip
-    done = Imported(
-        result.status, statements_log(source), result.position, result.lines, result.new,
-        result.changed, result.withdrawn,
-    )  # fmt: skip
-    return json_answer(done, {statements_log(source): done.position})
+    if result.status == "refused":
+        return problem(
+            Conflicting(
+                f"the file changes {result.changed} and withdraws {result.withdrawn} lines of "
+                "earlier files; import it with replace=true (--replace) if it replaces them, with "
+                "add=true (--add) if it states only some of the lines of its period"
+            ),
+            {
+                name: value
+                for name, value in msgspec.to_builtins(_imported(result, source)).items()
+                if name != "status"
+            },
+        )
+    position = {statements_log(source): result.position} if result.position else {}
+    return json_answer(_imported(result, source), position)
+
+
+def _imported(result: ImportResult, source: str) -> Imported:
+    fields = asdict(result) | {
+        "source": statements_log(source),
+        "account": result.account or None,
+        "changes": [ChangedLine(**msgspec.structs.asdict(each)) for each in result.changes],
+        "notes": list(result.notes),
+    }
+    return Imported(**fields)
+
+
+def _permission(params: QueryParams) -> Permission:
+    names = ("again", "replace", "add", "dry_run")
+    given = {name: params.text(name) in ("true", "yes") for name in names}
+    if given["replace"] and given["add"]:
+        raise InvalidRequest("replace and add exclude each other: a file that adds withdraws none")
+    return Permission(**given)
 
 
 @contextmanager
@@ -74,7 +103,7 @@ def _options(params: QueryParams) -> ImportOptions:
         raise InvalidRequest(f"columns is a JSON object: {error}") from error
     window = None if begin is None or end is None else (begin, end)
     return ImportOptions(
-        params.text("format"), params.text("currency"), profile=profile, window=window
+        params.text("format"), params.text("currency"), params.text("account"), profile, window
     )
 
 

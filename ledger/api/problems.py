@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import structlog
@@ -80,13 +80,13 @@ def guarded(handler: Handler) -> Handler:
     return guard
 
 
-def problem(error: LedgerError) -> web.Response:
-    """Return the problem document of an expected failure."""
+def problem(error: LedgerError, details: Mapping[str, Any] | None = None) -> web.Response:
+    """Return the problem document of an expected failure; `details` are further members."""
     fallback = (HTTPStatus.INTERNAL_SERVER_ERROR, "unexpected")
     status, name = STATUSES.get(type(error), fallback)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         LOGGER.warning("query_unavailable", problem=name, cause=type(error.__cause__).__name__)
-    return _document(status, name, str(error))
+    return _document(status, name, str(error), details)
 
 
 def method_not_allowed(allowed: str) -> Handler:
@@ -101,7 +101,9 @@ def method_not_allowed(allowed: str) -> Handler:
     return refuse
 
 
-def _document(status: HTTPStatus, name: str, detail: str) -> web.Response:
+def _document(
+    status: HTTPStatus, name: str, detail: str, details: Mapping[str, Any] | None = None
+) -> web.Response:
     document = Problem(
         type=f"urn:callback-ledger:problem:{name}",
         title=status.phrase,
@@ -115,7 +117,7 @@ def _document(status: HTTPStatus, name: str, detail: str) -> web.Response:
         headers["WWW-Authenticate"] = 'Bearer realm="callback-ledger"'
     return web.Response(
         status=status.value,
-        body=msgspec.json.encode(document),
+        body=msgspec.json.encode(msgspec.structs.asdict(document) | dict(details or {})),
         content_type=PROBLEM_JSON,
         headers=headers,
     )

@@ -14,6 +14,8 @@ from ledger.statements.reader import FORMAT_NAMES
 SOURCE: Final = Param("source", "Only this source.")
 CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
 
+TRUTH: Final = ("true", "yes", "false")
+
 IMPORT: Final = Route(
     "/v1/statements",
     "Import a provider's statement",
@@ -27,13 +29,20 @@ IMPORT: Final = Route(
         Param("from", "Begin of the period of the file, where the file states none.", "time"),
         Param("to", "End of that period, exclusive.", "time"),
         Param("columns", "For CSV: a JSON object, what → column or spelling."),
-        Param("again", "Import the file again though it was imported before.", "choice", ("yes",)),
+        Param("account", "Which of several accounts, or the account that the file does not name."),
+        Param("dry_run", "Answer what the import would do; nothing is stored.", "choice", TRUTH),
+        Param("replace", "Change and withdraw lines of earlier files.", "choice", TRUTH),
+        Param(
+            "add", "The file states only some lines of its period; withdraw none.", "choice", TRUTH
+        ),
+        Param("again", "Import it again though it was imported before.", "choice", TRUTH),
     ),
     is_list=False,
     method="POST",
     takes=bytes,
-    about="The body is the file. The same file again changes nothing; a newer file that overlaps "
-    "replaces line by line. A file whose balances do not add up is refused, with the line named.",
+    about="The body is the file. The same file again changes nothing. A file that would change or "
+    "withdraw lines of earlier ones is answered with 409 and the list of them, unless `replace` "
+    "allows it. A file whose balances do not add up is refused, with the line named.",
 )
 WITHDRAW: Final = Route(
     "/v1/statements/{source}/{sha256}/withdraw",
@@ -80,6 +89,7 @@ STATEMENTS: Final = (
             CURRENCY,
             Param("contract_id", "Only of this contract."),
             Param("line", "Only the line with this id."),
+            Param("account", "Only of this account."),
             Param("matched", "Whether it is in a live match.", "choice", ("yes", "no")),
         ),
     ),

@@ -21,8 +21,11 @@ from ledger.cli.options import (
 )
 from ledger.cli.queries import api, ask_service, show_list, write_file, write_raw
 from ledger.errors import InvalidRequest, ServiceRefused
+from ledger.terminal.exit_status import OK, PROBLEM
 
 SECONDS_MAX: Final = 600.0
+PROBLEM_KEYS: Final = ("type", "title", "detail", "status")
+"""Members of a refusal that are about the refusal, not about the import."""
 
 statement = App(name="statement", help="Import a provider's statements, or list them.", group=ASK)
 
@@ -30,17 +33,18 @@ statement = App(name="statement", help="Import a provider's statements, or list 
 @statement.command(name="import")
 def import_(
     file: Path, /, *,
-    source: str, currency: str | None = None,
-    format_: Annotated[
-        Literal["straitsx-json", "csv", "camt.053", "mt940"] | None, Parameter(name="--format")
-    ] = None,
+    source: str, currency: str | None = None, account: str | None = None,
+    format_: Annotated[str | None, Parameter(name="--format")] = None,
+    profile: str | None = None,
     from_: From = None, to: To = None,
     column: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    again: Flag = False, service: ServiceOptions = NOW,
+    dry_run: Flag = False, replace: Flag = False, add: Flag = False, again: Flag = False,
+    service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """Import a statement: StraitsX JSON, CSV, camt.053 or MT940.
+    """Import a statement: StraitsX JSON, CSV, XLSX, camt.053 or MT940, also zipped.
 
-    The same file again changes nothing; a newer one that overlaps replaces line by line.
+    The same file again changes nothing. A file that would change or withdraw lines of earlier ones
+    shows them and needs --replace. Exit status: 1 when that is what stopped it.
 
     Parameters
     ----------
@@ -49,15 +53,25 @@ def import_(
     source
         The source whose statement it is.
     currency
-        The wallet, where the file does not name it.
+        The wallet, where the file does not name it or names several.
+    account
+        Which of several accounts of the file; or the account, where the file does not name it.
     format_
         Found out from the file when not given.
+    profile
+        How the file is written: one of `ledger statement profile`.
     from_
         Begin of the period that the file covers, where it states none.
     to
         End of that period, exclusive.
     column
         For CSV, several times: amount=Amount, effective_at=Date, time_zone=Asia/Singapore …
+    dry_run
+        Show what the import would do; nothing is stored.
+    replace
+        Change and withdraw lines of earlier files.
+    add
+        The file states only some of the lines of its period; withdraw none.
     again
         Import the file again though it was imported before, as after a mistaken newer one.
     """
@@ -65,13 +79,34 @@ def import_(
 
     from ledger.terminal import tables
 
-    params = {"source": source, "currency": currency, "format": format_, "from": from_, "to": to,
-              "columns": _columns(column), "again": "yes" if again else None}  # fmt: skip
-    raw = _post_file(service, {k: v for k, v in params.items() if v is not None}, file)
+    params = {"source": source, "currency": currency, "account": account, "format": format_,
+              "profile": profile, "from": from_, "to": to, "columns": _columns(column)}  # fmt: skip
+    flags = {"dry_run": dry_run, "replace": replace, "add": add, "again": again}
+    params |= {name: "true" for name, is_set in flags.items() if is_set}
+    try:
+        raw = _post_file(service, {k: v for k, v in params.items() if v is not None}, file)
+    except ServiceRefused as error:
+        if error.status != 409 or not _has_changes(error.body):
+            raise
+        raw = error.body
+    document = orjson.loads(raw)
     if service.json:
-        return write_raw(raw)
-    tables.show_one(orjson.loads(raw), tables.console())
-    return 0
+        write_raw(raw)
+    else:
+        out = tables.console()
+        tables.show_one({k: v for k, v in document.items() if k not in PROBLEM_KEYS}, out)
+        if "title" in document:
+            tables.line(out, document["detail"], "BREAKS")
+    return PROBLEM if "title" in document else OK
+
+
+def _has_changes(body: bytes) -> bool:
+    import orjson
+
+    try:
+        return bool(orjson.loads(body).get("changes"))
+    except (ValueError, AttributeError):
+        return False
 
 
 def _columns(given: tuple[str, ...]) -> str | None:

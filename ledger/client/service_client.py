@@ -86,7 +86,7 @@ class Client:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ServiceUnreachable(unreachable(self.url, error)) from error
         if not 200 <= answer.status < 300:
-            raise ServiceRefused(answer.status, problem(answer.status, body))
+            raise ServiceRefused(answer.status, problem(answer.status, body), body)
         return body
 
 

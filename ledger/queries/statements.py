@@ -17,8 +17,8 @@ from ledger.queries.snapshot import Listing, Snapshot
 from ledger.statements.events import piece_of
 
 SELECT_STATEMENTS: Final = """
-SELECT $1::text AS source, currency, format, sha256, opened_at, closed_at, opening, closing, lines,
-       position, status, by, note
+SELECT $1::text AS source, currency, account, format, sha256, opened_at, closed_at, opening,
+       closing, lines, position, status, by, note
   FROM statements
  WHERE source = $1 || '.statements' AND ($3::bigint IS NULL OR position < $3)
    AND ($4::text IS NULL OR currency = $4)
@@ -33,7 +33,8 @@ SELECT p.part, p.parts, e.body
 """
 SELECT_STATEMENT_LINES: Final = """
 SELECT $1::text AS source, l.line, l.row_kind, l.amount, l.currency, l.effective_at,
-       l.contract_id, l.idempotency_id, l.reference, l.balance, l.description, l.status, l.file,
+       l.booked_at, l.account, l.provider_id, l.contract_id, l.idempotency_id, l.reference,
+       l.balance, l.description, l.counterparty, l.names, l.status, l.file,
        l.versions, l.position, l.first_position, m.rule AS matched_by, m.anchor AS match
   FROM statement_lines AS l
   LEFT JOIN ledger.recon_matches AS m
@@ -44,6 +45,7 @@ SELECT $1::text AS source, l.line, l.row_kind, l.amount, l.currency, l.effective
    AND ($6::text IS NULL
         OR l.line = $6 AND hashtextextended(l.line, 0) = hashtextextended($6, 0))
    AND ($7::text IS NULL OR (m.item IS NOT NULL) = ($7 = 'yes'))
+   AND ($8::text IS NULL OR l.account = $8)
  ORDER BY l.first_position LIMIT $2
 """
 
@@ -75,6 +77,7 @@ async def statement_lines(snapshot: Snapshot, params: QueryParams) -> StatementL
         params.text("contract_id"),
         params.text("line"),
         params.text("matched"),
+        params.text("account"),
     )
     lines = [from_row(StatementLine, row) for row in rows]
     return StatementLines(statement_lines=lines, next=following, position=snapshot.position)

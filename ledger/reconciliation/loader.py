@@ -43,7 +43,7 @@ SELECT_LINES: Final = """
 SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, reference
   FROM statement_lines
  WHERE source = $1 AND currency = $2 AND status = 'stated'
-   AND effective_at >= $3 AND effective_at < $4
+   AND booked_at >= $3 AND booked_at < $4
 """
 SELECT_MOVEMENTS: Final = f"""
 WITH moved AS (

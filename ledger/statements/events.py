@@ -25,6 +25,12 @@ PART_BYTES: Final = 128 * 1024
 
 Event = dict[str, Any]
 
+_CONTENT: Final = frozenset(
+    {"line", "provider_id", "row_kind", "amount", "currency", "effective_at", "contract_id",
+     "idempotency_id", "reference", "balance", "description", "counterparty", "names"}
+)  # fmt: skip
+"""The fields of a line's body that are what the line states of itself."""
+
 
 def header_name(statement: Statement) -> str:
     """Name a file's header: by its bytes and the period that it was imported for."""
@@ -46,6 +52,7 @@ def import_event(log: str, statement: Statement, now: datetime, again: int | Non
         "closed_at": statement.closed_at.isoformat(),
         "opening": None if statement.opening is None else plain(statement.opening),
         "closing": None if statement.closing is None else plain(statement.closing),
+        **_where_stated(statement),
         "lines": len(statement.lines),
         "lines_sha256": hashlib.sha256(
             b"\n".join(content(line) for line in statement.lines)
@@ -55,6 +62,17 @@ def import_event(log: str, statement: Statement, now: datetime, again: int | Non
     if again is not None:
         body["again"], tail = again, f"{name}/{again}"
     return event(log, "statement", name, "imported", statement.closed_at, tail, body, now)
+
+
+def _where_stated(statement: Statement) -> dict[str, str]:
+    """Return what only some statements have: account, the currency as stated, where it claims."""
+    claimed_from = statement.claimed_from
+    fields = {
+        "account": statement.account,
+        "stated_currency": statement.stated_currency,
+        "claimed_from": claimed_from.isoformat() if claimed_from else "",
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def withdrawal_event(
@@ -67,20 +85,27 @@ def withdrawal_event(
     return event(log, "statement", name, "withdrawn", at, f"{name}/{position}", body, now)
 
 
-def stated_line(log: str, line: StatementLine, sha256: str, position: int, now: datetime) -> Event:
+def stated_line(
+    log: str, line: StatementLine, statement: Statement, position: int, now: datetime
+) -> Event:
     """Return the event of a line that the import at `position` states new or differently."""
     name = line_name(line)
+    booked_at = line.booked_at or line.effective_at
     body = {
         "type": "statement_line",
         "id": name,
         "status": "stated",
-        "sha256": sha256,
+        "sha256": statement.sha256,
         "import": position,
         "number": line.number,
         **_fields(line),
     }
+    if statement.account:
+        body["account"] = statement.account
+    if booked_at != line.effective_at:
+        body["booked_at"] = booked_at.isoformat()
     tail = f"{position}/{content_digest(line)}"
-    return event(log, "statement_line", name, "stated", line.effective_at, tail, body, now,
+    return event(log, "statement_line", name, "stated", booked_at, tail, body, now,
                  line.idempotency_id)  # fmt: skip
 
 
@@ -89,7 +114,7 @@ def withdrawn_line(
 ) -> Event:
     """Return the event of a line that no file states since `position`; `known` is its body."""
     body = {**known, "status": "withdrawn", "sha256": sha256, "import": position}
-    at = datetime.fromisoformat(known["effective_at"])
+    at = datetime.fromisoformat(known.get("booked_at") or known["effective_at"])
     return event(log, "statement_line", known["id"], "withdrawn", at, f"{position}/withdrawn", body,
                  now, known.get("idempotency_id"))  # fmt: skip
 
@@ -118,14 +143,15 @@ def piece_of(body: bytes) -> bytes:
 
 def line_name(line: StatementLine) -> str:
     """Name a line within its log."""
-    name = line.id if len(line.id) <= NAME_MAX else digest(line.id)
+    name = line.name if len(line.name) <= NAME_MAX else digest(line.name)
     return f"{line.currency}:{name}"
 
 
 def _fields(line: StatementLine) -> dict[str, Any]:
-    """Return a line's fields except its number; absent ones are left out."""
+    """Return what a line states of itself, without its place; absent fields are left out."""
     fields = {
-        "line": line.id,
+        "line": line.name,
+        "provider_id": line.id if line.id != line.name else None,
         "row_kind": line.kind or None,
         "amount": plain(line.amount),
         "currency": line.currency,
@@ -135,6 +161,8 @@ def _fields(line: StatementLine) -> dict[str, Any]:
         "reference": line.reference,
         "balance": None if line.balance is None else plain(line.balance),
         "description": line.description or None,
+        "counterparty": line.counterparty or None,
+        "names": list(line.names) or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -144,8 +172,15 @@ def content(line: StatementLine) -> bytes:
     return orjson.dumps(_fields(line), option=orjson.OPT_SORT_KEYS)
 
 
+def is_same_but_balance(line: StatementLine, known: Mapping[str, Any]) -> bool:
+    """Tell whether a line states what its latest event has, apart from the running balance."""
+    fields = _fields(line)
+    names = fields.keys() | {name for name in known if name in _CONTENT}
+    return all(fields.get(name) == known.get(name) for name in names - {"balance"})
+
+
 def content_digest(line: StatementLine) -> str:
-    """Return the digest of a line's fields except its number."""
+    """Return the digest of what a line states of itself."""
     return digest(content(line).decode())
 
 

@@ -30,9 +30,11 @@ from ledger.runtime import logs
 from ledger.runtime.background import BACKGROUND_NICENESS
 from ledger.runtime.decimals import configure_decimal
 from ledger.statements.importer import (
+    ALLOWED,
     IMPORT_SECONDS_MAX,
     TURN_SECONDS_MAX,
     ImportResult,
+    Permission,
     add_statement,
     exclusive_import,
 )
@@ -84,7 +86,9 @@ class Task(msgspec.Struct, frozen=True):
     """Those of the source; the first marks its events."""
     options: ImportOptions
     now: datetime
-    again: bool
+    permission: Permission
+    accounts: dict[str, str]
+    """Account → wallet, as the source declares it."""
     limits: ImportLimits
 
 
@@ -103,7 +107,7 @@ def import_file(
     options: ImportOptions,
     now: datetime,
     *,
-    again: bool = False,
+    permission: Permission = ALLOWED,
     limits: ImportLimits = DEFAULT,
 ) -> ImportResult:
     """Read a statement's file and append it, in a process of its own; blocks until it has ended.
@@ -113,7 +117,10 @@ def import_file(
     """
     declared = registry.load().providers[source.provider].statement_format
     options = msgspec.structs.replace(options, json_format=declared)
-    task = Task(dsn, source.name, source.provider, source.secrets, options, now, again, limits)
+    task = Task(
+        dsn, source.name, source.provider, source.secrets, options, now, permission,
+        dict(source.accounts), limits,
+    )  # fmt: skip
     # The pipe closes when this process ends in any way; the other one then ends too.
     reading, writing = os.pipe()
     try:
@@ -190,8 +197,8 @@ async def _done(task: Task, body: bytes) -> Done:
                     task.source,
                     statement,
                     task.now,
-                    again=task.again,
-                    terms=Source(task.source, task.provider, task.secrets),
+                    task.permission,
+                    Source(task.source, task.provider, task.secrets, accounts=task.accounts),
                 )
             )
     except LedgerError as error:

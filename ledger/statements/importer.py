@@ -7,12 +7,13 @@ shows which lines a file changes. Callbacks never wait for it; they are in anoth
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 import orjson
@@ -21,22 +22,25 @@ from ledger.config.source import Source
 from ledger.database import connection as database
 from ledger.errors import Conflicting, NotFound, StatementRefused
 from ledger.eventlog.appender import APPEND, NOTIFY, time_texts
-from ledger.eventlog.identity import statements_log
+from ledger.eventlog.identity import source_of, statements_log
 from ledger.eventlog.sources import ADD_SOURCE, REGISTER_HEAD
 from ledger.evidence.authenticity import headers_with_mark
+from ledger.model import Record, changed
 from ledger.registry import STATEMENT
+from ledger.statements.changes import CHANGES_MAX, Body, LineChange, changed_line, renamed
 from ledger.statements.events import (
     Event,
     content_digest,
     header_name,
     import_event,
+    is_same_but_balance,
     line_name,
     part_events,
     stated_line,
     withdrawal_event,
     withdrawn_line,
 )
-from ledger.statements.model import Statement
+from ledger.statements.model import Statement, StatementLine, stem_of
 
 BATCH: Final = 1_000
 IMPORT_SECONDS_MAX: Final = 600.0
@@ -44,6 +48,8 @@ AHEAD_MAX: Final = timedelta(days=1)
 """How far ahead of our clock a period may end: days differ by time zone, typing errors by years."""
 TURN_SECONDS_MAX: Final = 5
 """How long a change of a log of statements waits for another one."""
+
+DECLARE: Final = 'declare which wallet it proves, [sources.{}.accounts] "{}" = "…"'
 
 BUSY: Final = "another import of {} is running; wait until it has ended and import the file again"
 
@@ -60,9 +66,17 @@ SELECT position, status FROM ledger.events
    AND hashtextextended(resource_id, 0) = hashtextextended($2, 0)
  ORDER BY position + 0 DESC LIMIT 1
 """
+SELECT_ACCOUNTS: Final = """
+SELECT DISTINCT convert_from(body, 'UTF8')::jsonb->>'account' AS account
+  FROM (SELECT DISTINCT ON (resource_id) status, body FROM ledger.events
+         WHERE source = $1 AND origin = 'statement' AND kind = 'statement'
+           AND starts_with(resource_id, $2)
+         ORDER BY resource_id, position DESC) AS latest
+ WHERE status = 'imported' AND convert_from(body, 'UTF8')::jsonb ? 'account'
+"""
 SELECT_HEADERS: Final = """
 SELECT DISTINCT ON (resource_id) resource_id, position, status, body FROM ledger.events
- WHERE source = $1 AND kind = 'statement'
+ WHERE source = $1 AND origin = 'statement' AND kind = 'statement'
    AND convert_from(body, 'UTF8')::jsonb->>'sha256' = $2
  ORDER BY resource_id, position DESC
 """
@@ -96,6 +110,9 @@ SELECT latest.body FROM unnest($2::text[]) AS named_line(id)
         ORDER BY e.position + 0 DESC LIMIT 1) AS latest
  ORDER BY named_line.id
 """
+SELECT_AT: Final = """
+SELECT position, body FROM ledger.events WHERE source = $1 AND position = ANY ($2::bigint[])
+"""
 SELECT_STATED_BY: Final = """
 SELECT body
   FROM (SELECT DISTINCT ON (resource_id) resource_id, status, body FROM ledger.events
@@ -108,17 +125,58 @@ SELECT body
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """The result of an import. `position` is the last of the file, or that of its first import."""
+    """The result of an import, or what one would do. `lines` = new + changed + unchanged."""
 
     status: str
-    """`accepted`, or `duplicate`: the file was imported before and nothing happened."""
+    """`accepted`; `duplicate`: the file was imported before and nothing happened; `preview`: asked
+    for what it would do; `refused`: it would change or withdraw lines, which was not allowed."""
     source: str
     position: int
+    """The last one of the file, or of its first import; 0 when nothing was stored."""
+    currency: str
+    """Of the wallet."""
+    account: str
+    format: str
+    sha256: str
+    opened_at: datetime
+    closed_at: datetime
+    opening: Decimal | None
+    closing: Decimal | None
     lines: int
-    new: int
-    changed: int
-    withdrawn: int
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    withdrawn: int = 0
     """Lines of the period that the file does not have any more."""
+    changes: tuple[LineChange, ...] = ()
+    """At most CHANGES_MAX of the changed and withdrawn lines."""
+    notes: tuple[str, ...] = ()
+
+
+class Permission(Record, frozen=True):
+    """What an import may do to lines of earlier files, and whether it does anything."""
+
+    again: bool = False
+    """State the file once more although it was imported before, as after a mistaken newer one."""
+    replace: bool = False
+    """Change and withdraw lines of earlier files."""
+    add: bool = False
+    """The file states only some of the lines of its period: withdraw none."""
+    dry_run: bool = False
+
+
+ALLOWED: Final = Permission()
+
+
+class _Changes(NamedTuple):
+    """What a statement changes in its log."""
+
+    new: list[StatementLine]
+    restated: list[StatementLine]
+    moved: list[StatementLine]
+    """Lines of which nothing but the running balance differs, as after a row entered late."""
+    gone: list[Body]
+    listed: tuple[LineChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +192,15 @@ class WithdrawResult:
 
 
 async def add_statement(
-    connection: Any, source: str, statement: Statement, now: datetime, *, again: bool,
-    terms: Source | None = None,
+    connection: Any, source: str, statement: Statement, now: datetime,
+    permission: Permission = ALLOWED, terms: Source | None = None,
 ) -> ImportResult:  # fmt: skip
     """Append a file through a connection of `exclusive_import`. Times are `now`, aware.
 
-    `again` states it once more although it was imported before, as after a mistaken newer file.
-    The secret of `terms`, the source's settings, marks the events. Raises StatementRefused for a
-    period that ends more than a day ahead, Conflicting for a file that was withdrawn. After a
-    database error the outcome is unknown; importing again is safe.
+    `terms` are the source's settings: the wallets of its accounts, the secret that marks its
+    events. Raises StatementRefused for a period that ends more than a day ahead or an account that
+    is not declared, Conflicting for a file that was withdrawn. After a database error the outcome
+    is unknown; importing again is safe.
     """
     if statement.closed_at > now + AHEAD_MAX:
         raise StatementRefused(
@@ -150,26 +208,173 @@ async def add_statement(
             "correct it (--to)"
         )
     log = statements_log(source)
+    statement = in_wallet(statement, terms)
+    before = None
+    if permission.again:
+        before = await connection.fetchrow(SELECT_HEADER, log, header_name(statement))
+    header = import_event(log, statement, now, before["position"] if before else None)
+    result = ImportResult(
+        "duplicate", source, 0, statement.currency, statement.account, statement.format,
+        statement.sha256, statement.opened_at, statement.closed_at, statement.opening,
+        statement.closing, len(statement.lines), unchanged=len(statement.lines),
+        notes=statement.notes,
+    )  # fmt: skip
+    known_at = await connection.fetchval(SELECT_SAME, log, header["id"])
+    if known_at is not None:
+        await _refuse_withdrawn(connection, log, header["name"])
+        return replace(result, position=int(known_at))
+    await _check_account(connection, log, statement, terms)
+    changes = await _changes(connection, log, statement, may_withdraw=not permission.add)
+    new, restated, gone = len(changes.new), len(changes.restated), len(changes.gone)
+    result = replace(
+        result, status="preview", new=new, changed=restated, withdrawn=gone,
+        unchanged=len(statement.lines) - new - restated, changes=changes.listed,
+    )  # fmt: skip
+    if permission.dry_run:
+        return result
+    if (restated or gone) and not permission.replace:
+        return replace(result, status="refused")
     async with _changing(connection, log):
-        name = header_name(statement)
-        before = await connection.fetchrow(SELECT_HEADER, log, name) if again else None
-        header = import_event(log, statement, now, before["position"] if before else None)
-        first = await _append(connection, log, [header], terms)
-        if first is None:
-            return await _duplicate(connection, source, statement, header)
-        names = [line_name(line) for line in statement.lines]
-        window = statement.opened_at, statement.closed_at
-        rows = await connection.fetch(SELECT_LINES, log, f"{statement.currency}:", names, *window)
-        known = {row["resource_id"]: row for row in rows}
-        events, new, changed = _lines(log, statement, known, first, now)
-        missing = sorted(known.keys() - {*names})
-        gone = [
-            withdrawn_line(log, orjson.loads(row["body"]), statement.sha256, first, now)
-            for row in await connection.fetch(SELECT_BODIES, log, missing)
-        ]
-        kept = part_events(log, statement.sha256, statement.body, now)
-        position = await _append_all(connection, log, chain(events, gone, kept), first, terms)
-    return ImportResult("accepted", source, position, len(statement.lines), new, changed, len(gone))
+        first = await _append(connection, log, [header], terms) or 0
+        events = chain(
+            (stated_line(log, line, statement, first, now)
+             for line in chain(changes.new, changes.restated, changes.moved)),
+            (withdrawn_line(log, body, statement.sha256, first, now) for body in changes.gone),
+            part_events(log, statement.sha256, statement.body, now),
+        )  # fmt: skip
+        position = await _append_all(connection, log, events, first, terms)
+    return replace(result, status="accepted", position=position)
+
+
+def in_wallet(statement: Statement, terms: Source | None) -> Statement:
+    """Return a statement as one of the wallet that its account proves.
+
+    Raises StatementRefused when others are declared for the wallet of its currency, but not it.
+    """
+    accounts = terms.accounts if terms else {}
+    account, currency = statement.account, statement.currency
+    wallet = accounts.get(account, currency)
+    others = [name for name, each in accounts.items() if each == wallet]
+    if account and account not in accounts and others:
+        raise StatementRefused(
+            f"account {account} is not declared, and the wallet {wallet} is proved by "
+            f"{', '.join(others)}; {DECLARE.format(terms.name if terms else '', account)}"
+        )
+    if wallet == currency:
+        return statement
+    lines = tuple(changed(line, currency=wallet) for line in statement.lines)
+    return changed(statement, currency=wallet, stated_currency=currency, lines=lines)
+
+
+async def _check_account(
+    connection: Any, log: str, statement: Statement, terms: Source | None
+) -> None:
+    """Refuse the statement of another account than the one whose statements the wallet has."""
+    if not statement.account:
+        return
+    rows = await connection.fetch(SELECT_ACCOUNTS, log, f"{statement.currency}:")
+    others = sorted({row["account"] for row in rows} - {statement.account})
+    declared = terms.accounts if terms else {}
+    if others and any(
+        declared.get(name) != statement.currency for name in (*others, statement.account)
+    ):
+        raise StatementRefused(
+            f"the wallet {statement.currency} has statements of account {', '.join(others)}, this "
+            f"file is of {statement.account}; two accounts prove two wallets: "
+            f"{DECLARE.format(source_of(log), statement.account)}, or both names with one wallet "
+            "if they are names of one account"
+        )
+
+
+async def _changes(
+    connection: Any, log: str, statement: Statement, *, may_withdraw: bool
+) -> _Changes:
+    """Compare a statement with what the log has of its lines and of its period."""
+    names = [line_name(line) for line in statement.lines]
+    begin = statement.claimed_from or statement.opened_at
+    rows = await connection.fetch(
+        SELECT_LINES, log, f"{statement.currency}:", names, begin, statement.closed_at
+    )
+    stated = {row["resource_id"]: row for row in rows if row["status"] == "stated"}
+    new = [line for line in statement.lines if line_name(line) not in stated]
+    gone = await _bodies(connection, log, stated.keys() - {*names})
+    dated = await _stated_at_their_date(connection, log, statement, new)
+    stated |= dated
+    new, taken = renamed(new, [*gone, *await _bodies(connection, log, dated.keys() - {*names})])
+    lines = [line for line in statement.lines if line_name(line) in stated]
+    lines += [line for line in new if line_name(line) in stated]
+    differing = {
+        line_name(line): line for line in lines
+        if not stated[line_name(line)]["idempotency_key"].endswith("/" + content_digest(line))
+    }  # fmt: skip
+    restated: list[StatementLine] = []
+    moved: list[StatementLine] = []
+    listed: list[LineChange] = []
+    for some in _batches(sorted(differing)):
+        for body in await _bodies(connection, log, some):
+            line = differing[body["id"]]
+            if is_same_but_balance(line, body):
+                moved.append(line)
+                continue
+            restated.append(line)
+            if len(listed) < CHANGES_MAX:
+                listed.append(changed_line(body, line))
+    gone = [body for body in gone if body["id"] not in taken] if may_withdraw else []
+    listed += [changed_line(body) for body in gone[: CHANGES_MAX - len(listed)]]
+    new = [line for line in new if line_name(line) not in stated]
+    return _Changes(new, restated, moved, gone, tuple(listed))
+
+
+async def _stated_at_their_date(
+    connection: Any, log: str, statement: Statement, new: Sequence[StatementLine]
+) -> dict[str, Any]:
+    """Return lines that the log has at the date of a late line, by files that reach in the period.
+
+    A longer statement books a line at its date that the statement of a later day books on that day.
+    """
+    stems = {
+        line_name(changed(line, name=f"{stem_of(changed(line, booked_at=None))}{ordinal}"))
+        for line in new if line.booked_at != line.effective_at
+        for ordinal in ("", "-2", "-3")
+    }  # fmt: skip
+    if not stems:
+        return {}
+    begin = statement.claimed_from or statement.opened_at
+    rows = await connection.fetch(
+        SELECT_LINES, log, f"{statement.currency}:", sorted(stems), begin, begin
+    )
+    bodies = await _bodies(
+        connection, log, (row["resource_id"] for row in rows if row["status"] == "stated")
+    )
+    files = {
+        row["position"]: orjson.loads(row["body"])
+        for row in await connection.fetch(SELECT_AT, log, sorted({b["import"] for b in bodies}))
+    }
+    reaching = {body["id"] for body in bodies if _meets(statement, files.get(body["import"], {}))}
+    return {row["resource_id"]: row for row in rows if row["resource_id"] in reaching}
+
+
+def _meets(statement: Statement, header: Body) -> bool:
+    """Tell whether the period of an earlier file has a part in common with a statement's."""
+    if "opened_at" not in header:
+        return False
+    begin = datetime.fromisoformat(header.get("claimed_from") or header["opened_at"])
+    own = statement.claimed_from or statement.opened_at
+    return begin < statement.closed_at and own < datetime.fromisoformat(header["closed_at"])
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[start : start + BATCH] for start in range(0, len(names), BATCH))
+
+
+async def _bodies(connection: Any, log: str, names: Iterable[str]) -> list[Body]:
+    """Return what the log has of lines, by their events' names in order."""
+    ordered = sorted(names)
+    if not ordered:
+        return []
+    return [
+        orjson.loads(row["body"]) for row in await connection.fetch(SELECT_BODIES, log, ordered)
+    ]
 
 
 async def withdraw_statement(
@@ -230,37 +435,13 @@ async def _changing(connection: Any, log: str) -> AsyncIterator[None]:
         await connection.execute(NOTIFY)
 
 
-async def _duplicate(
-    connection: Any, source: str, statement: Statement, header: Event
-) -> ImportResult:
-    log = statements_log(source)
-    latest = await connection.fetchrow(SELECT_HEADER, log, header["name"])
+async def _refuse_withdrawn(connection: Any, log: str, name: str) -> None:
+    latest = await connection.fetchrow(SELECT_HEADER, log, name)
     if latest is not None and latest["status"] == "withdrawn":
         raise Conflicting(
             f"this file was imported and withdrawn at {log}:{latest['position']}; to state it "
             "again, import it with again (--again)"
         )
-    position = await connection.fetchval(SELECT_SAME, log, header["id"])
-    return ImportResult("duplicate", source, int(position), len(statement.lines), 0, 0, 0)
-
-
-def _lines(
-    log: str, statement: Statement, known: Mapping[str, Any], place: int, now: datetime
-) -> tuple[list[Event], int, int]:
-    """Return the events of the lines that are new or stated differently, and how many of each."""
-    events, new, changed = [], 0, 0
-    for line in statement.lines:
-        before = known.get(line_name(line))
-        if before is None:
-            new += 1
-        elif before["status"] == "stated" and before["idempotency_key"].endswith(
-            "/" + content_digest(line)
-        ):
-            continue
-        else:
-            changed += 1
-        events.append(stated_line(log, line, statement.sha256, place, now))
-    return events, new, changed
 
 
 async def _append_all(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +24,8 @@ __all__ = [
     "StatementLine",
     "StatementRefused",
     "Window",
-    "identified",
+    "core_of",
+    "named",
 ]
 
 BYTES_MAX: Final = 512 * 1024 * 1024
@@ -89,6 +90,8 @@ class Statement(Record, frozen=True):
     lines: tuple[StatementLine, ...]
     body: bytes
     """The file itself, which is kept."""
+    stated_currency: str = ""
+    """The one that the file states, where the wallet has another name."""
     account: str = ""
     """IBAN or another number, without blanks, in upper case; "" when nothing names one."""
     claimed_from: datetime | None = None
@@ -128,32 +131,52 @@ class StatementFormat:
     """Raises StatementRefused."""
 
 
-def identified(lines: Iterable[StatementLine]) -> tuple[StatementLine, ...]:
-    """Give every line without an id one made of its content and its ordinal among equal lines.
+def named(
+    lines: Iterable[StatementLine], *, are_ids_unique: bool = False
+) -> tuple[StatementLine, ...]:
+    """Give every line its name: unique within the file, the same in a newer file that overlaps.
 
-    The content is every field except the number and the running balance, so that a newer file which
-    overlaps gives the same line the same id.
+    It is the id where the provider gives one to one line only (`are_ids_unique`), else made of the
+    line's core and its ordinal among those of an equal core, which their texts put in order.
     """
-    count: Counter[str] = Counter()
-    result = []
-    for line in lines:
-        if line.id:
-            result.append(line)
-            continue
-        digest = hashlib.sha256(msgspec.json.encode(_content(line))).hexdigest()[:24]
-        count[digest] += 1
-        result.append(changed(line, id=f"h:{digest}-{count[digest]}"))
+    result = [
+        changed(line, name=line.id if are_ids_unique and line.id else stem_of(line))
+        for line in lines
+    ]
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, line in enumerate(result):
+        places[line.name].append(place)
+    for stem, equal in places.items():
+        for number, place in enumerate(sorted(equal, key=lambda p: _texts(result[p])), 1):
+            name = stem if number == 1 else f"{stem}-{number}"
+            result[place] = changed(result[place], name=name)
     return tuple(result)
 
 
-def _content(line: StatementLine) -> tuple[str | None, ...]:
+def stem_of(line: StatementLine) -> str:
+    """Return the name of a line by its core, without its ordinal."""
+    return f"h:{_digest(core_of(line))}"
+
+
+def core_of(line: StatementLine) -> tuple[str | None, ...]:
+    """Return what makes a line the one it is: its id, amount, names and booking, not its texts.
+
+    Equal entries of two statements, one of them late, are two lines: they are booked apart.
+    """
     return (
-        line.kind,
+        line.id,
         plain(line.amount),
         line.currency,
-        line.effective_at.isoformat(),
+        (line.booked_at or line.effective_at).isoformat(),
         line.contract_id,
         line.idempotency_id,
         line.reference,
-        line.description,
     )
+
+
+def _texts(line: StatementLine) -> tuple[str, ...]:
+    return line.kind, line.description, line.counterparty, *line.names
+
+
+def _digest(core: tuple[str | None, ...]) -> str:
+    return hashlib.sha256(msgspec.json.encode(core)).hexdigest()[:24]

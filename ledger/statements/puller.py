@@ -24,6 +24,7 @@ from ledger.errors import LedgerError, RegistryError
 from ledger.eventlog.identity import statements_log
 from ledger.runtime.event_loop import stop_if_cancelled
 from ledger.statements.import_process import ImportOptions, import_file
+from ledger.statements.importer import Permission
 from ledger.statements.provider_api import APIS, StatementApi
 
 LOGGER = structlog.get_logger(__name__)
@@ -34,7 +35,7 @@ SELECT split_part(resource_id, ':', 1) AS currency,
        max(provider_at) AS closed_at
   FROM (SELECT DISTINCT ON (resource_id) resource_id, provider_at, status, body
           FROM ledger.events
-         WHERE source = $1 AND kind = 'statement'
+         WHERE source = $1 AND origin = 'statement' AND kind = 'statement'
          ORDER BY resource_id, position DESC) AS latest
  WHERE status = 'imported' GROUP BY 1
 """
@@ -94,7 +95,15 @@ async def _pull_source(dsn: str, source: Source, pull: Pull, api: StatementApi, 
     """Begin where the imported statements end; begin again after every loss of the database."""
 
     async def importer(body: bytes) -> None:
-        await asyncio.to_thread(import_file, dsn, source, body, ImportOptions(), now())
+        result = await asyncio.to_thread(
+            import_file, dsn, source, body, ImportOptions(), now(),
+            permission=Permission(replace=True),
+        )  # fmt: skip
+        if result.changed or result.withdrawn:
+            LOGGER.warning(
+                "pull_changed_lines", source=source.name, name=result.currency,
+                state=f"{result.changed} changed, {result.withdrawn} withdrawn",
+            )  # fmt: skip
 
     while True:
         try:

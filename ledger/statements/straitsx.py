@@ -12,6 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from ledger.config.statement_profile import account_number
 from ledger.errors import InvalidCallback, MalformedBody
 from ledger.model import JSON, as_instant, as_note, changed
 from ledger.payload import camel
@@ -44,9 +45,26 @@ class _Pages:
 
     def __init__(self) -> None:
         self.lines: list[StatementLine] = []
+        self.known: dict[str, tuple[StatementLine, int]] = {}
+        """Id → the first line that has it, and its page."""
         self.rows = 0
+        self.number = 0
+        """Of the page."""
         self.fields: dict[str, JSON] = {}
         self.currency: str | None = None
+
+    def add(self, line: StatementLine) -> None:
+        """Add a line, unless an overlapping page repeats it: the same id with the same content.
+
+        Raises StatementRefused for the same id with another content.
+        """
+        twin, page = self.known.setdefault(line.id, (line, self.number)) if line.id else (line, -1)
+        if _content(twin) != _content(line):
+            raise refusal(line.number, f"has the id {line.id!r} of line {twin.number}, but is "
+                          "different; export the statement again")  # fmt: skip
+        if twin is line or page == self.number:
+            self.lines.append(line)
+        self.currency = self.currency or line.currency or None
 
     def set(self, name: str, value: JSON) -> None:
         """Keep a field of all pages. Raises StatementRefused when a page has another value."""
@@ -80,6 +98,8 @@ def read(body: bytes, how: Reading) -> Statement:
         window=period(how.window, _window(pages.fields)),
         opening=money(0, "openingBalance", pages.fields.get("opening_balance")),
         closing=money(pages.rows, "closingBalance", pages.fields.get("closing_balance")),
+        account=account_number(how.account or ""),
+        are_ids_unique=True,
     )
 
 
@@ -133,15 +153,19 @@ def _take(pages: _Pages, value: JSON) -> None:
         pages.rows += 1
         check_line_count(pages.rows)
         line = _line(pages.rows, rows if isinstance(rows, dict) else value)
-        pages.lines.append(line)
-        pages.currency = pages.currency or line.currency or None
+        pages.add(line)
         return
+    pages.number += 1
     meta = value.get("meta")
     for table in (value, meta if isinstance(meta, dict) else {}):
         for name in ("opening_balance", "closing_balance", "currency", "from", "to"):
             pages.set(name, _field(table, name))
     for row in rows:
         _take(pages, row)
+
+
+def _content(line: StatementLine) -> tuple[object, ...]:
+    return line.amount, line.currency, line.effective_at, line.kind, line.contract_id, line.balance
 
 
 def _field(row: Mapping[str, JSON], name: str) -> JSON:

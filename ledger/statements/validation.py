@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -11,20 +11,37 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ledger.config.statement_profile import StatementProfile
 from ledger.errors import InvalidCallback
-from ledger.model import YEARS, as_currency, as_money, as_text, plain, shown, total
+from ledger.model import YEARS, as_currency, as_money, as_text, changed, plain, shown, total
 from ledger.statements.model import (
     LINES_MAX,
     Statement,
     StatementLine,
     StatementRefused,
     Window,
-    identified,
+    core_of,
+    named,
 )
 
 MOMENT: Final = timedelta(microseconds=1)
+DAY: Final = timedelta(days=1)
 
-SLACK: Final = timedelta(days=1)
+SLACK: Final = DAY
 """How far a given period may reach beyond the stated one, whose last day it may include."""
+
+LATE_MAX: Final = timedelta(days=92)
+"""How far a line may be dated outside of its statement's period: interest is booked a quarter
+after the day from which it counts."""
+
+PLACEHOLDERS: Final = frozenset(
+    {"NOTPROVIDED", "NOTAVAILABLE", "NONREF", "NOREF", "NONE", "NULL", "N/A", "NA", "-", "EREF",
+     "KREF", "EREF+", "KREF+", "SEEREMITTANCE", "UNKNOWN", "0", "NOTSPECIFIED", "NA."}
+)  # fmt: skip
+"""What banks write where there is no reference; blanks and case do not count."""
+
+NOTES_MAX: Final = 20
+NUMBERS_MAX: Final = 10
+NAMES_MAX: Final = 1_000
+"""Names of one line: those of a batch's transactions."""
 
 
 def checked_statement(
@@ -36,28 +53,35 @@ def checked_statement(
     window: Window | None,
     opening: Decimal | None,
     closing: Decimal | None,
+    account: str = "",
+    balance_days: tuple[date, date] | None = None,
+    where: ZoneInfo | None = None,
+    are_days: bool = False,
+    are_ids_unique: bool = False,
+    notes: Sequence[str] = (),
 ) -> Statement:
-    """Return the statement made of a file's lines, oldest first, each with an id, checked.
+    """Return the statement made of a file's lines, oldest first, each named and booked, checked.
 
-    Raises StatementRefused when balances do not add up, two lines share an id but not their
-    content, a line is outside the period, or no period can be known.
+    `window` is the period that the file states or that is given; without one it is inferred: from
+    `balance_days`, the days of opening and closing balance, else from the lines, whose days count
+    whole when `are_days`. Days are those of the zone `where`. `are_ids_unique`: the provider gives
+    an id to one line only, in all its files. Raises StatementRefused when balances do not add up,
+    a line is dated far outside the period, or no period can be known.
     """
     for line in lines:
         if line.effective_at.year not in YEARS:
             raise refusal(line.number, f"is dated {line.effective_at.isoformat()}, outside of "
                           f"{YEARS[0]} to {YEARS[-1]}; correct its time")  # fmt: skip
     currency_code(currency)
-    ordered = identified(in_order(_without_repeated(lines), opening, closing))
+    ordered = in_order(lines, opening, closing)
     opening, closing = _balances(ordered, opening, closing)
-    opened_at, closed_at = window or _span(ordered)
+    opened_at, claimed_from, closed_at = _period(ordered, window, balance_days, where, are_days)
     _in_years(opened_at, closed_at)
     if opened_at >= closed_at:
-        raise StatementRefused(f"the period ends at {closed_at}, before it begins; correct it")
-    for line in ordered:
-        if not opened_at <= line.effective_at < closed_at:
-            raise refusal(line.number, f"{line.effective_at.isoformat()} is outside the period "
-                          f"{opened_at.isoformat()} to {closed_at.isoformat()}; import the file "
-                          "with the period that it covers")  # fmt: skip
+        raise StatementRefused(
+            f"the period ends at {closed_at.isoformat()}, before it begins; correct it"
+        )
+    booked = named(booked_within(ordered, (claimed_from, closed_at)), are_ids_unique=are_ids_unique)
     return Statement(
         format=format,
         sha256=hashlib.sha256(body).hexdigest(),
@@ -66,9 +90,108 @@ def checked_statement(
         closed_at=closed_at,
         opening=opening,
         closing=closing,
-        lines=ordered,
+        lines=booked,
         body=body,
+        account=account,
+        claimed_from=None if claimed_from == opened_at else claimed_from,
+        notes=(*notes, *_repeated(booked), *_late(booked)),
     )
+
+
+def _period(
+    lines: Sequence[StatementLine],
+    window: Window | None,
+    balance_days: tuple[date, date] | None,
+    where: ZoneInfo | None,
+    are_days: bool,
+) -> tuple[datetime, datetime, datetime]:
+    """Return where the period begins, from where on it has every line, and where it ends.
+
+    The day of the opening balance is the one before the first, or the first itself: lines dated on
+    it show that it may belong to the period. The statement before has that day as well, so this one
+    does not claim to have all its lines, and counts its own on the day after.
+    """
+    if window is not None:
+        return window[0], window[0], window[1]
+    if balance_days is not None:
+        first, last = balance_days
+        if last < first:
+            raise StatementRefused(
+                f"the closing balance is of {last.isoformat()}, before the opening balance of "
+                f"{first.isoformat()}; export the statement again"
+            )
+        day, end = midnight(first, where), midnight(last + DAY, where)
+        following = midnight(first + DAY, where)
+        if first == last:
+            return day, day, end
+        is_in = any(day <= line.effective_at < following for line in lines)
+        return (day if is_in else following), following, end
+    begin, end = _span(lines)
+    if are_days:
+        zone_of_days = where or UTC
+        last_day = (end - MOMENT).astimezone(zone_of_days).date()
+        begin = midnight(begin.astimezone(zone_of_days).date(), where)
+        end = midnight(last_day + DAY, where)
+    return begin, begin, end
+
+
+def booked_within(lines: Iterable[StatementLine], window: Window) -> tuple[StatementLine, ...]:
+    """Return the lines with `booked_at`: within the period, on the side that is nearer.
+
+    One that is set already stays where it is within the period. Raises StatementRefused for a line
+    dated more than LATE_MAX outside.
+    """
+    begin, end = window
+    latest = max(begin, end - MOMENT)
+    booked = []
+    for line in lines:
+        at = line.booked_at or line.effective_at
+        if not begin - LATE_MAX <= line.effective_at < end + LATE_MAX:
+            raise refusal(line.number, f"is dated {line.effective_at.isoformat()}, more than "
+                          f"{LATE_MAX.days} days outside the period {begin.isoformat()} to "
+                          f"{end.isoformat()}; import the file with the period that it covers "
+                          "(--from, --to)")  # fmt: skip
+        booked.append(changed(line, booked_at=min(max(at, begin), latest)))
+    return tuple(booked)
+
+
+def _late(lines: Sequence[StatementLine]) -> list[str]:
+    """Describe how many lines are dated outside the period."""
+    late = [line.number for line in lines if line.booked_at != line.effective_at]
+    if not late:
+        return []
+    some = "1 line is" if len(late) == 1 else f"{len(late)} lines are"
+    it = "it keeps its date and counts" if len(late) == 1 else "they keep their dates and count"
+    return [
+        f"{some} dated outside the period (line {_numbers(late)}): {it} at the end of the period "
+        "that is nearer"
+    ]
+
+
+def _repeated(lines: Sequence[StatementLine]) -> list[str]:
+    """Name the lines that are equal, the id included: the file has them, so they count."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for line in lines:
+        if line.id:
+            groups.setdefault((line.id, *core_of(line), line.description), []).append(line.number)
+    notes = [
+        f"lines {_numbers(numbers)} are equal, and so are their ids; all of them count"
+        for numbers in groups.values()
+        if len(numbers) > 1
+    ]
+    return notes[:NOTES_MAX]
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    listed = ", ".join(map(str, sorted(numbers)[:NUMBERS_MAX]))
+    return listed if len(numbers) <= NUMBERS_MAX else f"{listed} …"
+
+
+def names_of(*texts: str | None) -> tuple[str, ...]:
+    """Return the texts that name something: trimmed, each once, without PLACEHOLDERS."""
+    names = (text.strip() for text in texts if text)
+    kept = (name for name in names if "".join(name.split()).upper() not in PLACEHOLDERS)
+    return tuple(dict.fromkeys(filter(None, kept)))[:NAMES_MAX]
 
 
 def _in_years(opened_at: datetime, closed_at: datetime) -> None:
@@ -238,24 +361,6 @@ def _balances(
     if lines and closing is None:
         closing = lines[-1].balance
     return opening, closing
-
-
-def _without_repeated(lines: Sequence[StatementLine]) -> list[StatementLine]:
-    """Drop what overlapping pages repeat: the same id with the same content."""
-    known: dict[str, StatementLine] = {}
-    result = []
-    for line in lines:
-        twin = known.setdefault(line.id, line) if line.id else line
-        if twin is line:
-            result.append(line)
-        elif _content(twin) != _content(line):
-            raise refusal(line.number, f"has the id {line.id!r} of line {twin.number}, but is "
-                          "different; export the statement again")  # fmt: skip
-    return result
-
-
-def _content(line: StatementLine) -> tuple[object, ...]:
-    return line.amount, line.currency, line.effective_at, line.kind, line.contract_id, line.balance
 
 
 def _span(lines: Sequence[StatementLine]) -> Window:

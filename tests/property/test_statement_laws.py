@@ -47,7 +47,7 @@ def read(body: str, **terms: dict[str, str] | tuple[datetime, datetime]) -> Stat
 
 def agrees(statement: Statement, stated: Sequence[tuple[datetime, Decimal]]) -> None:
     assert [(line.effective_at, line.amount) for line in statement.lines] == list(stated)
-    assert len({line.id for line in statement.lines}) == len(stated)
+    assert len({line.name for line in statement.lines}) == len(stated)
     if statement.opening is not None and statement.closing is not None:
         assert total(statement.opening, *(a for _, a in stated)) == statement.closing
 

@@ -14,7 +14,8 @@ class StatementFile(Schema, frozen=True):
     """One imported statement."""
 
     source: str
-    currency: str
+    currency: Annotated[str, Meta(description="Of the wallet.")]
+    account: Annotated[str | None, Meta(description="Whose statement it is, where it says so.")]
     format: str | None
     sha256: str | None
     opened_at: Moment | None
@@ -43,13 +44,24 @@ class StatementLine(Schema, frozen=True):
     line: str | None
     row_kind: str
     amount: Annotated[Amount, Meta(description="> 0 into our wallet, < 0 out of it.")]
-    currency: str
-    effective_at: Moment
+    currency: Annotated[str, Meta(description="Of the wallet.")]
+    effective_at: Annotated[Moment, Meta(description="Its time as the statement has it.")]
+    booked_at: Annotated[
+        Moment,
+        Meta(description="When it counts in the balances: within the statement's period."),
+    ]
+    account: str | None
+    provider_id: Annotated[
+        str | None,
+        Meta(description="The id that the file gives it; a bank may give it to other lines too."),
+    ]
     contract_id: str | None
     idempotency_id: str | None
     reference: str | None
     balance: Amount | None
     description: str
+    counterparty: str | None
+    names: Annotated[list[str], Meta(description="Other names by which it may be matched.")]
     status: Annotated[str, Meta(description="`stated` or `withdrawn` by a newer statement.")]
     file: str | None
     versions: Annotated[int, Meta(description="How often it was stated differently.")]
@@ -66,16 +78,51 @@ class StatementLines(Schema, frozen=True):
     position: Positions
 
 
-class Imported(Schema, frozen=True):
-    """What an import did."""
+class ChangedLine(Schema, frozen=True):
+    """A line of an earlier file that an import changes or withdraws."""
 
-    status: Annotated[str, Meta(description="`accepted`, or `duplicate`: nothing changed.")]
+    change: Annotated[str, Meta(description="`changed` or `withdrawn`.")]
+    line: str
+    effective_at: Moment
+    amount: Annotated[Amount, Meta(description="As the earlier file states it.")]
+    description: str
+    file: Annotated[str, Meta(description="SHA-256 of the earlier file.")]
+    now_amount: Amount | None
+    now_effective_at: Moment | None
+    now_description: str | None
+
+
+class Imported(Schema, frozen=True):
+    """What an import did or, with dry_run, would do."""
+
+    status: Annotated[
+        str,
+        Meta(
+            description="`accepted`; `duplicate`: it was imported before and nothing changed; "
+            "`preview`: nothing was stored."
+        ),
+    ]
     source: str
-    position: Annotated[int, Meta(description="In the log of the source's statements.")]
+    position: Annotated[
+        int, Meta(description="In the log of the source's statements; 0 of a preview.")
+    ]
+    currency: Annotated[str, Meta(description="Of the wallet.")]
+    account: str | None
+    format: str
+    sha256: str
+    opened_at: Moment
+    closed_at: Annotated[Moment, Meta(description="Exclusive.")]
+    opening: Amount | None
+    closing: Amount | None
     lines: int
     new: int
-    changed: int
+    changed: Annotated[int, Meta(description="Lines that earlier files state differently.")]
+    unchanged: int
     withdrawn: Annotated[int, Meta(description="Lines of the period that it no longer has.")]
+    changes: Annotated[
+        list[ChangedLine], Meta(description="The first changed and withdrawn lines.")
+    ]
+    notes: Annotated[list[str], Meta(description="What is worth knowing about the file.")]
 
 
 class Withdrawal(Schema, frozen=True, forbid_unknown_fields=True):

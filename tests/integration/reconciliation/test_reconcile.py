@@ -124,7 +124,12 @@ async def test_a_newer_file_replaces_line_by_line_without_doubling(service: Serv
     assert {b.type for b in run.results[0].breaks} == {
         "AMOUNT", "MISSING_AT_PROVIDER", "MISSING_IN_LEDGER",
     }  # fmt: skip
-    done = await post_statement(service, statement(rows))
+    status, problem = await refused_statement(service, statement(rows))
+    assert (status, problem["new"], problem["changed"], problem["withdrawn"]) == (409, 2, 1, 1)
+    assert [(each["change"], each["line"], each["amount"]) for each in problem["changes"]] == [
+        ("changed", "r3", "101"), ("withdrawn", "gone", "7"),
+    ]  # fmt: skip
+    done = await post_statement(service, statement(rows), replace="true")
     assert (done["new"], done["changed"], done["withdrawn"]) == (2, 1, 1)
     assert (await reconcile(service)).results[0].state == "RECONCILED"
     first = await post_statement(service, statement(wrong))
@@ -164,8 +169,12 @@ async def test_a_row_entered_late_takes_its_place_by_the_next_file_that_overlaps
     assert [each.type for each in result.breaks] == ["TIMING"]
     whole = [row("r2", "contract_0002", "10", late), rows[1]]
     done = await post_statement(service, statement(whole, opening="10"), (noon, JANUARY[1]))
-    assert (done["new"], done["changed"], done["withdrawn"]) == (1, 1, 0)
+    assert (done["new"], done["changed"], done["unchanged"], done["withdrawn"]) == (1, 0, 1, 0)
     (result,) = (await reconcile(service)).results
+    listed_lines = (await service.ask("/v1/statement_lines"))["statement_lines"]
+    assert {each["line"]: each["balance"] for each in listed_lines} == {
+        "r1": "10", "r2": "20", "r3": "30",
+    }  # fmt: skip
     assert (result.state, result.figures["closing"], result.figures["lines"]) == (
         "RECONCILED", "30", 3,
     )  # fmt: skip
@@ -426,7 +435,7 @@ async def test_a_decision_whose_break_is_gone_can_only_be_taken_back(service: Se
     (found,) = await open_breaks(service)
     await decide(service, found["id"], "write_off")
     await reconcile(service)
-    await post_statement(service, statement(rows[:1]))
+    await post_statement(service, statement(rows[:1]), replace="true")
     (result,) = (await reconcile(service)).results
     assert [(b.state, b.gap, b.items) for b in result.breaks] == [
         ("OPEN", 3, (f"adjustment:{found['id']}",))
@@ -449,7 +458,7 @@ async def test_a_break_with_nothing_but_notes_can_vanish_and_be_noted_again(
     await reconcile(service)
     status, shown = await refused_decision(service, found["id"], action="reopen")
     assert (status, "has no decision yet" in shown) == (409, True)
-    await post_statement(service, statement([]))
+    await post_statement(service, statement([]), replace="true")
     await reconcile(service)
     await decide(service, found["id"], "note")
     status, shown = await refused_decision(service, found["id"], action="reopen")
@@ -590,7 +599,7 @@ async def test_a_mistaken_statement_is_withdrawn_and_the_right_one_stated_again(
     await post_statement(service, right)
     status, problem = await refused_statement(service, wrong, (JANUARY[0], "2062-02-01T00:00:00Z"))
     assert (status, "in the future" in problem["detail"]) == (422, True)
-    await post_statement(service, wrong, (JANUARY[0], "2026-03-01T00:00:00Z"))
+    await post_statement(service, wrong, (JANUARY[0], "2026-03-01T00:00:00Z"), replace="true")
     assert (await reconcile(service)).results[0].state == "BREAKS"
     sha256 = (await listed(service))[0]["sha256"]
     status, done = await withdraw(service, sha256)
@@ -599,7 +608,7 @@ async def test_a_mistaken_statement_is_withdrawn_and_the_right_one_stated_again(
     assert (result.state, result.coverage.period.cutoff.month) == ("INCOMPLETE", 2)
     assert (await post_statement(service, right))["status"] == "duplicate"
     done = await post_statement(service, right, again="yes")
-    assert (done["status"], done["new"], done["changed"]) == ("accepted", 0, 3)
+    assert (done["status"], done["new"], done["changed"]) == ("accepted", 3, 0)
     assert (await reconcile(service)).results[0].state == "RECONCILED"
     shown = {each["sha256"]: (each["status"], each["by"]) for each in await listed(service)}
     assert shown[sha256] == ("withdrawn", "ann")
@@ -620,7 +629,7 @@ async def test_a_withdrawn_file_does_not_come_back_by_itself(service: Service) -
     status, problem = await refused_statement(service, statement(rows))
     assert (status, "--again" in problem["detail"]) == (409, True)
     done = await post_statement(service, statement(rows), again="yes")
-    assert (done["new"], done["changed"]) == (0, 5)
+    assert (done["new"], done["changed"]) == (5, 0)
     assert (await reconcile(service)).results[0].state == "RECONCILED"
 
 
@@ -630,9 +639,10 @@ async def test_lines_stated_before_are_stated_again_by_the_same_file_of_another_
     rows = await books_of_three(service)
     await post_statement(service, statement(rows))
     other = [*rows[:2], row("r3", "contract_0002", "99", NOON), *rows[3:]]
-    await post_statement(service, statement(other))
-    done = await post_statement(service, statement(rows), (JANUARY[0], "2026-02-02T00:00:00Z"))
-    assert done["changed"] == 3  # the running balances after it are others, too
+    await post_statement(service, statement(other), replace="true")
+    longer = JANUARY[0], "2026-02-02T00:00:00Z"
+    done = await post_statement(service, statement(rows), longer, replace="true")
+    assert (done["changed"], done["unchanged"]) == (1, 4)  # the balances after it are others, too
     assert (await reconcile(service)).results[0].state == "RECONCILED"
 
 

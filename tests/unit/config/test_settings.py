@@ -96,7 +96,7 @@ def loaded(folder: Path, text: str, **environ: str) -> Settings:
         (PULL.replace("60", "6"), "pull.every_seconds = 6 is .* from 60 to 2678400$"),
         (PULL + 'since = "x"', "pull.since = 'x' is not valid: expected a time with a zone"),
         (SOURCE + 'allow_ips = ["here"]', "'here' is neither an address"),
-        (SOURCE + 'speling = "x"', "takes only allow_ips"),
+        (SOURCE + 'speling = "x"', "takes only accounts, allow_ips"),
     ],
 )
 def test_what_cannot_be_meant_refuses_to_start(tmp_path: Path, text: str, words: str) -> None:

@@ -30,11 +30,12 @@ COLUMNS = {
     "limits": "source kind id provider_id customer_id limits used",
     "limit_requests": "source kind id provider_id customer_id status updated_at conflict",
     "rfi": "source kind id customer_id status updated_at expires_at details",
-    "statements": "source kind id status currency format sha256 opened_at closed_at opening "
-    "closing lines by note",
+    "statements": "source kind id status currency account format sha256 opened_at closed_at "
+    "claimed_from opening closing lines by note",
     "statement_parts": "source kind id file part parts",
     "statement_lines": "source kind id status line row_kind amount currency effective_at "
-    "contract_id idempotency_id reference balance description file number versions",
+    "booked_at account provider_id contract_id idempotency_id reference balance description "
+    "counterparty names file number versions",
     "adjustments": "source kind id action currency anchor break_type items by note decided_at "
     "decided_position effective_at words",
     "history": "source kind id position event_id status idempotency_id effective_at received_at "

@@ -73,6 +73,8 @@ def test_a_straitsx_page_is_read_by_its_exact_numbers() -> None:
         contract_id="contract_1",
         idempotency_id="idem_1",
         balance=Decimal("10.6"),
+        booked_at=datetime(2026, 6, 1, 1, tzinfo=UTC),
+        name="line_1",
     )
     assert statement.opened_at == datetime(2026, 6, 1, 1, tzinfo=UTC)
     assert statement.closed_at == datetime(2026, 6, 3, 1, 0, 0, 1, tzinfo=UTC)
@@ -188,9 +190,24 @@ def test_pages_of_different_periods_are_refused() -> None:
     assert "disagree about opening_balance" in refused(body, currency="xsgd")
 
 
-def test_a_line_outside_the_period_is_refused() -> None:
+def test_a_line_outside_the_period_keeps_its_date_and_counts_within() -> None:
     window = datetime(2026, 6, 2, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
-    assert refused(page(*ROWS), currency="xsgd", window=window).startswith("line 1: 2026-06-01")
+    statement = read(page(*ROWS), currency="xsgd", window=window)
+    first = statement.lines[0]
+    assert (first.effective_at, first.booked_at) == (datetime(2026, 6, 1, 1, tzinfo=UTC), window[0])
+    assert [line.booked_at for line in statement.lines[1:]] == [
+        line.effective_at for line in statement.lines[1:]
+    ]
+    assert statement.notes == (
+        "1 line is dated outside the period (line 1): it keeps its date and counts at the end of "
+        "the period that is nearer",
+    )
+
+
+def test_a_line_far_outside_the_period_is_refused() -> None:
+    window = datetime(2026, 9, 2, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)
+    message = refused(page(*ROWS), currency="xsgd", window=window)
+    assert message.startswith("line 1: is dated 2026-06-01T01:00:00+00:00, more than 92 days")
 
 
 def test_a_period_that_the_file_states_is_used() -> None:
@@ -220,8 +237,8 @@ def test_a_csv_is_read_by_its_map() -> None:
         (Decimal(-1), 3),
     ]
     assert statement.lines[1].effective_at == datetime(2026, 6, 1, 16, tzinfo=UTC)
-    assert statement.lines[0].id != statement.lines[1].id
-    assert statement.lines[0].id.startswith("h:")
+    assert statement.lines[0].name != statement.lines[1].name
+    assert statement.lines[0].name.startswith("h:")
 
 
 def test_opening_and_closing_follow_from_the_running_balance() -> None:
@@ -261,13 +278,12 @@ def test_equal_lines_without_ids_keep_their_own_and_newer_files_give_the_same() 
     head = "t,a\n"
     lines = ["2026-06-01T00:00:00Z,1\n", "2026-06-01T00:00:00Z,1.00\n", "2026-06-02T00:00:00Z,1\n"]
     columns = {"effective_at": "t", "amount": "a"}
-    ids = [x.id for x in read(head + "".join(lines), currency="USD", columns=columns).lines]
-    assert len(set(ids)) == 3
-    assert ids[0].endswith("-1")
-    assert ids[1] == ids[0][:-1] + "2"
+    names = [x.name for x in read(head + "".join(lines), currency="USD", columns=columns).lines]
+    assert len(set(names)) == 3
+    assert names[1] == f"{names[0]}-2"
     more = read(head + "".join(reversed([*lines, "2026-06-03T00:00:00Z,9\n"])), currency="USD",
                 columns=columns)  # fmt: skip
-    assert [x.id for x in more.lines][:3] == ids
+    assert {x.name for x in more.lines} > set(names)
 
 
 @pytest.mark.parametrize(
@@ -398,9 +414,9 @@ def test_an_empty_file_is_called_empty() -> None:
 
 def test_a_reference_shared_by_entries_is_no_id() -> None:
     parts = [*PARTS[:2], entry("100.00", "CRDT", "A"), entry("0.01", "DBIT", "A", "2026-06-02")]
-    ids = [line.id for line in read(camt(*parts)).lines]
-    assert [each[:2] for each in ids] == ["h:", "h:"]
-    assert len(set(ids)) == 2
+    names = [line.name for line in read(camt(*parts)).lines]
+    assert [each[:2] for each in names] == ["h:", "h:"]
+    assert len(set(names)) == 2
 
 
 def test_a_camt_053_that_does_not_add_up_names_its_line() -> None:
