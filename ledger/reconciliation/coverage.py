@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from heapq import heappop, heappush
 from typing import Final
 
-from ledger.model import Record, plain
+from ledger.model import Record, changed, plain
 from ledger.reconciliation.items import Period, StatementItem
 
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+DAY_MAX: Final = timedelta(hours=25)
+"""The longest day there is, by a clock that is put back."""
 CONTINUITY_BREAKS_MAX: Final = 5
 """Balances that do not follow that one run names; later ones follow from them."""
 
@@ -26,6 +29,8 @@ class CoveredFile(Record, frozen=True):
     closing: Decimal | None
     position: int
     """Of the import: the later one counts where two files state the balance of one time."""
+    claimed_from: datetime | None = None
+    """Of an inferred period: from when on the file has every line. None of a stated one."""
 
 
 class StatedBalance(Record, frozen=True):
@@ -53,14 +58,19 @@ class Coverage(Record, frozen=True):
     """Every balance that counts, in order of time."""
 
 
-def coverage_of(files: Sequence[CoveredFile], since: datetime | None = None) -> Coverage | None:
+def coverage_of(
+    files: Sequence[CoveredFile],
+    since: datetime | None = None,
+    business_time: Callable[[datetime], timedelta] = lambda moment: moment - EPOCH,
+) -> Coverage | None:
     """Return what the files cover from the earliest on, up to the first gap; None without files.
 
     `since` is where to begin instead: a file must begin there, and earlier ones do not count. Files
     after a gap do not count either, and the gap is named as missing: a time without a statement is
-    never taken for one without a difference.
+    never taken for one without a difference. No gap is a time in which no business day passes, if
+    the balances on both sides of it are equal. `business_time` is the business time up to a moment.
     """
-    files = [file for file in files if since is None or file.opened_at >= since]
+    files = [file for file in _begun(files) if since is None or file.opened_at >= since]
     if not files:
         return None
     ordered = sorted(files, key=lambda f: (f.opened_at, f.closed_at, f.sha256))
@@ -70,7 +80,7 @@ def coverage_of(files: Sequence[CoveredFile], since: datetime | None = None) -> 
     if since is not None and run[0].opened_at != since:
         missing.append(f"no statement begins at {since.isoformat()}, which is where `since` begins")
     for file in ordered[1:]:
-        if file.opened_at > end:
+        if file.opened_at > end and not _is_joined(run, file, business_time):
             missing.append(
                 f"no statement covers {end.isoformat()} to {file.opened_at.isoformat()}; import it"
             )
@@ -78,7 +88,7 @@ def coverage_of(files: Sequence[CoveredFile], since: datetime | None = None) -> 
         run.append(file)
         end = max(end, file.closed_at)
     balances = tuple(_stated_balances(run))
-    first, last = run[0], max((f for f in run if f.closed_at == end), key=lambda f: f.position)
+    first, last = run[0], _last(run)
     for file in run:
         if file.opened_at == first.opened_at and file.position > first.position:
             first = file
@@ -87,6 +97,43 @@ def coverage_of(files: Sequence[CoveredFile], since: datetime | None = None) -> 
     shas = tuple(dict.fromkeys(file.sha256 for file in run))
     period = Period(first.opened_at, end)
     return Coverage(period, first.opening, last.closing, shas, tuple(missing), balances)
+
+
+def _begun(files: Sequence[CoveredFile]) -> list[CoveredFile]:
+    """Return the files with their beginnings settled.
+
+    An inferred period may begin on the day of the opening balance. Where another file has that day,
+    the balance is that of its end.
+    """
+    ends = sorted((file.opened_at, file.closed_at) for file in files)
+    begun = []
+    for file in files:
+        claimed_from = file.claimed_from or file.opened_at
+        is_taken = file.opened_at < claimed_from and any(
+            begin <= file.opened_at < end and (begin, end) != (file.opened_at, file.closed_at)
+            for begin, end in ends
+        )
+        begun.append(changed(file, opened_at=claimed_from) if is_taken else file)
+    return begun
+
+
+def _last(run: Sequence[CoveredFile]) -> CoveredFile:
+    """Return the file that reaches furthest; of several the latest import."""
+    end = max(file.closed_at for file in run)
+    return max((file for file in run if file.closed_at == end), key=lambda file: file.position)
+
+
+def _is_joined(
+    run: Sequence[CoveredFile], file: CoveredFile, business_time: Callable[[datetime], timedelta]
+) -> bool:
+    """Tell whether nothing can be missing between the files so far and the next one."""
+    last = _last(run)
+    if last.closing is None or last.closing != file.opening:
+        return False
+    if business_time(last.closed_at) == business_time(file.opened_at):
+        return True
+    # The day of the opening balance may be the first of an inferred period.
+    return file.claimed_from is not None and file.opened_at - last.closed_at <= DAY_MAX
 
 
 def _stated_balances(run: Sequence[CoveredFile]) -> Iterator[StatedBalance]:
@@ -124,7 +171,7 @@ def continuity_breaks(
 ) -> list[str]:
     """Describe the first stated balances that do not follow from the lines before them."""
     breaks: list[str] = []
-    ordered = sorted((line.at, line.amount) for line in lines)
+    ordered = sorted((line.booked_at or line.at, line.amount) for line in lines)
     index, running = 0, opening
     for stated in stated_balances:
         while index < len(ordered) and ordered[index][0] < stated.at:

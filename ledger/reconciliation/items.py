@@ -45,6 +45,8 @@ class StatementItem(Record, frozen=True):
     contract: str | None = None
     idempotency: str | None = None
     reference: str | None = None
+    booked_at: datetime | None = None
+    """When it counts in the statement's balances; None = at `at`."""
 
     @property
     def key(self) -> str:

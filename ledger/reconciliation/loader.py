@@ -36,11 +36,11 @@ SELECT_CURRENCIES: Final = """
 SELECT DISTINCT currency FROM statements WHERE source = $1 AND status = 'imported' ORDER BY currency
 """
 SELECT_FILES: Final = """
-SELECT sha256, opened_at, closed_at, opening, closing, position
+SELECT sha256, opened_at, closed_at, opening, closing, position, claimed_from
   FROM statements WHERE source = $1 AND currency = $2 AND status = 'imported'
 """
 SELECT_LINES: Final = """
-SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, reference
+SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, reference, booked_at
   FROM statement_lines
  WHERE source = $1 AND currency = $2 AND status = 'stated'
    AND booked_at >= $3 AND booked_at < $4

@@ -195,10 +195,12 @@ def by_weight(breaks: Sequence[JSON]) -> list[JSON]:
     )
 
 
-def _with_amounts(rows: Iterable[tuple[Any, ...]], amounts: Sequence[str]) -> list[tuple[Any, ...]]:
+def _with_amounts(
+    rows: Iterable[tuple[Any, ...]], amounts: Sequence[str | None]
+) -> list[tuple[Any, ...]]:
     """Add a last column: amounts in groups of thousands, with the same number of decimals."""
-    places = max((len(amount.partition(".")[2]) for amount in amounts), default=0)
-    texts = [f"{Decimal(amount):,.{places}f}" for amount in amounts]
+    places = max((len(amount.partition(".")[2]) for amount in amounts if amount), default=0)
+    texts = ["not stated" if a is None else f"{Decimal(a):,.{places}f}" for a in amounts]
     return [(*row, text) for row, text in zip(rows, texts, strict=True)]
 
 

@@ -8,7 +8,7 @@ from the journal, not summed from the matches, so whatever the matching missed i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any, Final
@@ -28,6 +28,7 @@ from ledger.reconciliation.items import (
     ZERO,
     Group,
     Period,
+    StatementItem,
     sum_of,
 )
 
@@ -135,12 +136,14 @@ def build_result(
 ) -> Result:
     """Return the result of groups, balances and decisions (by the id of their break)."""
     lines = [line for group in groups for line in group.lines]
-    opening = _opening_balance(coverage, [line.amount for line in lines])
+    opening = _opening_balance(coverage, lines)
     breaks = _breaks(
         _BreakBuilder(source, currency, coverage.period, rules), ledger, groups, decisions, opening
     )
     figures = _figures(coverage, ledger, groups, breaks, opening)
-    continuity = continuity_breaks(coverage.stated_balances, opening, lines)
+    continuity = (
+        [] if opening is None else continuity_breaks(coverage.stated_balances, opening, lines)
+    )
     reasons = _reasons(coverage, figures, continuity)
     matches = tuple(
         Match(group.anchor, group.rule, group.keys, group.ledger_amount)
@@ -159,7 +162,7 @@ def _breaks(
     ledger: LedgerBalances,
     groups: Sequence[Group],
     decisions: Mapping[str, LatestDecision],
-    opening: Decimal,
+    opening: Decimal | None,
 ) -> list[Break]:
     """Return the breaks of the groups, of the opening balance and of decisions, sorted by id."""
     breaks: list[Break] = []
@@ -177,7 +180,9 @@ def _breaks(
     posted = sum_of(d.before for d in decisions.values() if d.break_id != opening_id)
     carried = ledger.before - sum_of(group.ledger_amount_before for group in groups) - posted
     own = decisions.get(opening_id)
-    difference = carried - (own.before if own else ZERO) - opening
+    difference = ZERO
+    if opening is not None:
+        difference = carried - (own.before if own else ZERO) - opening
     if difference or own is not None:
         breaks.append(builder.of_opening(opening_id, difference, own))
     breaks += [
@@ -271,11 +276,19 @@ def _is_decided(group: Group, decision: LatestDecision | None) -> bool:
     return decision is not None and (bool(decision.posted) or group.rule == "hand")
 
 
-def _opening_balance(coverage: Coverage, amounts: Iterable[Decimal]) -> Decimal:
-    """Return the opening balance, from the closing one where the statement has none."""
+def _opening_balance(coverage: Coverage, lines: Sequence[StatementItem]) -> Decimal | None:
+    """Return the opening balance, from the closing one where the first statement has only that.
+
+    None where it states no balance: nothing is known of what was there before its lines.
+    """
     if coverage.opening is not None:
         return coverage.opening
-    return (coverage.closing or ZERO) - sum_of(amounts)
+    own = (each for each in coverage.stated_balances if each.sha256 == coverage.files[0])
+    stated = next(own, None)
+    if stated is None:
+        return None
+    earlier = (line.amount for line in lines if (line.booked_at or line.at) < stated.at)
+    return stated.balance - sum_of(earlier)
 
 
 def _figures(
@@ -283,7 +296,7 @@ def _figures(
     ledger: LedgerBalances,
     groups: Sequence[Group],
     breaks: Sequence[Break],
-    opening: Decimal,
+    opening: Decimal | None,
 ) -> dict[str, Any]:
     """Return the balance sheet of the run, amounts as exact texts."""
     lines = [line for group in groups for line in group.lines]
@@ -293,26 +306,28 @@ def _figures(
     inflow = sum_of(line.amount for line in matched if line.amount > 0 and not is_fee(line))
     outflow = sum_of(line.amount for line in matched if line.amount < 0 and not is_fee(line))
     lines_total = sum_of(line.amount for line in lines)
-    closing = coverage.closing if coverage.closing is not None else opening + lines_total
+    closing = coverage.closing
+    if closing is None and opening is not None:
+        closing = opening + lines_total
     transit = [each for each in breaks if each.type == TIMING]
     still_open = [each for each in breaks if each.type != TIMING and each.state == OPEN]
     in_transit, in_breaks = sum_of(b.gap for b in transit), sum_of(b.gap for b in still_open)
     return {
-        "opening": plain(opening),
+        "opening": _plain(opening),
         "matched_in": plain(inflow),
         "matched_out": plain(outflow),
         "fees": plain(fees),
         "unmatched": plain(lines_total - fees - inflow - outflow),
-        "closing": plain(closing),
+        "closing": _plain(closing),
         "ledger": plain(ledger.balance),
         "in_transit": plain(in_transit),
         "in_transit_count": len(transit),
         "breaks": plain(in_breaks),
         "breaks_count": len(still_open),
         "resolved_count": sum(1 for b in breaks if b.state == RESOLVED),
-        "difference": plain(ledger.balance - closing),
-        "residual": plain(ledger.balance - closing - in_transit - in_breaks),
-        "chain": plain(closing - opening - lines_total),
+        "difference": _plain(_minus(ledger.balance, closing)),
+        "residual": _plain(_minus(ledger.balance - in_transit - in_breaks, closing)),
+        "chain": _plain(_minus(_minus(closing, opening), lines_total)),
         "lines": len(lines),
         "lines_matched": len(matched),
         "transactions": sum(len(group.movements) for group in groups),
@@ -323,6 +338,14 @@ def _figures(
         ),
         "by_type": _by_type(still_open),
     }
+
+
+def _plain(amount: Decimal | None) -> str | None:
+    return None if amount is None else plain(amount)
+
+
+def _minus(amount: Decimal | None, other: Decimal | None) -> Decimal | None:
+    return None if amount is None or other is None else amount - other
 
 
 def _by_type(breaks: Sequence[Break]) -> list[dict[str, Any]]:
@@ -349,13 +372,13 @@ def _reasons(
     """Return why the result is incomplete, one sentence each; () when it is complete."""
     if continuity:
         return (*coverage.missing, *continuity)
-    if figures["chain"] != "0":
+    if figures["chain"] not in (None, "0"):
         return (
             *coverage.missing,
             f"the lines and the balances of the statements differ by {figures['chain']}: a line is "
             "missing or duplicate; import the whole period again",
         )
-    if figures["residual"] != "0":
+    if figures["residual"] not in (None, "0"):
         return (
             *coverage.missing,
             f"{figures['residual']} of the ledger balance is not explained",

@@ -22,6 +22,7 @@ CHANGES_MAX: Final = 100
 Body = Mapping[str, Any]
 """What the log has of a line: the decoded body of its latest event."""
 
+_SHOWN: Final = ("reference", "idempotency_id", "contract_id", "provider_id")
 _NAMES: Final = ("contract_id", "idempotency_id", "reference")
 
 
@@ -35,6 +36,8 @@ class LineChange(Record, frozen=True):
     amount: str
     """As the earlier file states it."""
     description: str
+    reference: str
+    """The first of its names that the earlier file has."""
     file: str
     """SHA-256 of the file that stated it last, in hex."""
     now_amount: str | None = None
@@ -51,6 +54,7 @@ def changed_line(body: Body, line: StatementLine | None = None) -> LineChange:
         datetime.fromisoformat(body["effective_at"]),
         str(body["amount"]),
         str(body.get("description") or ""),
+        next((str(body[name]) for name in _SHOWN if body.get(name)), ""),
         str(body["sha256"]),
         None if line is None else plain(line.amount),
         None if line is None else line.effective_at,

@@ -95,7 +95,8 @@ class Statement(Record, frozen=True):
     account: str = ""
     """IBAN or another number, without blanks, in upper case; "" when nothing names one."""
     claimed_from: datetime | None = None
-    """From when on it has every line; None = from `opened_at` on."""
+    """From when on it has every line, of an inferred period: the day after that of the opening
+    balance where the closing one is of a later day. None of a stated period: `opened_at`."""
     notes: tuple[str, ...] = ()
     """What the reader found worth saying, one sentence each, as a repeated id."""
 

@@ -93,7 +93,7 @@ def checked_statement(
         lines=booked,
         body=body,
         account=account,
-        claimed_from=None if claimed_from == opened_at else claimed_from,
+        claimed_from=None if window or balance_days is None else claimed_from,
         notes=(*notes, *_repeated(booked), *_late(booked)),
     )
 

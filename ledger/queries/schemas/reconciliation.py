@@ -88,12 +88,12 @@ class Sheet(Schema, frozen=True):
     Differences, gaps and what is in transit are therefore books - statement.
     """
 
-    opening: Amount
+    opening: Amount | None
     matched_in: Amount
     matched_out: Amount
     fees: Amount
     unmatched: Annotated[Amount, Meta(description="Lines that are in no match.")]
-    closing: Annotated[Amount, Meta(description="The statement's closing balance.")]
+    closing: Annotated[Amount | None, Meta(description="The statement's closing balance.")]
     ledger: Annotated[Amount, Meta(description="The books' balance at the cut-off.")]
     in_transit: Annotated[Amount, Meta(description="Not a break yet: books - statement.")]
     in_transit_count: int
@@ -101,12 +101,15 @@ class Sheet(Schema, frozen=True):
     breaks_count: int
     resolved_count: int
     difference: Annotated[
-        Amount, Meta(description="ledger - closing: in transit, breaks and residual together.")
+        Amount | None,
+        Meta(description="ledger - closing: in transit, breaks and residual together."),
     ]
     residual: Annotated[
-        Amount, Meta(description="What nothing explains; 0 when the sheet is complete.")
+        Amount | None, Meta(description="What nothing explains; 0 when the sheet is complete.")
     ]
-    chain: Annotated[Amount, Meta(description="closing - opening - all lines; 0 when complete.")]
+    chain: Annotated[
+        Amount | None, Meta(description="closing - opening - all lines; 0 when complete.")
+    ]
     lines: int
     lines_matched: int
     transactions: int

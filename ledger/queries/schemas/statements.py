@@ -86,6 +86,7 @@ class ChangedLine(Schema, frozen=True):
     effective_at: Moment
     amount: Annotated[Amount, Meta(description="As the earlier file states it.")]
     description: str
+    reference: str
     file: Annotated[str, Meta(description="SHA-256 of the earlier file.")]
     now_amount: Amount | None
     now_effective_at: Moment | None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from ledger.model import changed
 from ledger.reconciliation.coverage import Coverage, CoveredFile, continuity_breaks, coverage_of
 from ledger.reconciliation.items import Period, StatementItem
 
@@ -76,3 +77,45 @@ def test_since_begins_where_a_statement_begins_and_leaves_the_rest_out() -> None
     assert between is not None
     assert "no statement begins at 2026-06-05" in between.missing[0]
     assert coverage_of(files, day(21)) is None
+
+
+def business(moment: datetime) -> timedelta:
+    """Return the business time up to a moment of June 2026, whose 6th and 7th are a weekend."""
+    return min(moment, day(6)) - day(1) + max(moment - day(8), timedelta(0))
+
+
+def test_a_weekend_between_equal_balances_is_no_gap() -> None:
+    friday, monday = file("f", 5, 6, "0", "7", 1), file("m", 8, 9, "7", "9", 2)
+    coverage = coverage_of([friday, monday], None, business)
+    assert coverage is not None
+    assert (coverage.missing, coverage.period.cutoff) == ((), day(9))
+    other = changed(monday, opening=Decimal(6))
+    coverage = coverage_of([friday, other], None, business)
+    assert coverage is not None
+    assert (len(coverage.missing), coverage.period.cutoff) == (1, day(6))
+    tuesday = changed(monday, opened_at=day(9), closed_at=day(10))
+    coverage = coverage_of([friday, tuesday], None, business)
+    assert coverage is not None
+    assert len(coverage.missing) == 1
+
+
+def inferred(file: CoveredFile) -> CoveredFile:
+    """Return a file whose opening balance is of its first day, on which it has lines."""
+    return changed(file, claimed_from=file.opened_at + timedelta(days=1))
+
+
+def test_a_file_begins_on_the_day_of_its_opening_balance_unless_another_has_that_day() -> None:
+    alone = covered(inferred(file("b", 10, 20, "7", "9", 1)))
+    assert (alone.period.opened_at, alone.opening) == (day(10), Decimal(7))
+    after = covered(file("a", 1, 11, "0", "7", 2), inferred(file("b", 10, 20, "7", "9", 1)))
+    assert after.missing == ()
+    lines = [line(10, "7"), StatementItem("late", "", Decimal(2), day(10), booked_at=day(11))]
+    assert not continuity_breaks(after.stated_balances, Decimal(0), lines)
+
+
+def test_the_day_of_an_opening_balance_may_be_the_first_of_the_period() -> None:
+    first = file("a", 1, 10, "0", "7", 1)
+    following = changed(file("b", 11, 20, "7", "9", 2), claimed_from=day(11))
+    assert covered(first, following).missing == ()
+    stated = changed(following, claimed_from=None)
+    assert len(covered(first, stated).missing) == 1
