@@ -15,6 +15,7 @@ from ledger.database.migrations import pending
 from ledger.doctor.check import Check, fail, ok, warn
 from ledger.errors import DatabaseRefused, DatabaseUnavailable, MigrationError
 from ledger.eventlog.clocks import clock_conditions
+from ledger.eventlog.identity import is_statements_log, source_of
 
 Examine: TypeAlias = Callable[[Any], Awaitable[list[Check]]]
 """(connection) → the results"""
@@ -302,19 +303,32 @@ async def check_books(connection: Any) -> list[Check]:
 
 
 async def check_sources(connection: Any, sources: Sequence[str]) -> list[Check]:
-    """Check that every configured source has its log, and that no log lost its source."""
+    """Check that every configured source has its log, and that no log lost its source.
+
+    The log of a source's statements belongs to that source.
+    """
     kept = {row["source"]: row["head"] for row in await connection.fetch(SELECT_HEADS)}
     missing = [source for source in sources if source not in kept]
-    orphans = [source for source, head in kept.items() if head and source not in sources]
+    orphans = [log for log, head in kept.items() if head and source_of(log) not in sources]
     found = [
         warn("sources", f"{source} has no log yet", "restart the service") for source in missing
     ]
     found += [
-        warn("sources", f"{source} has a log but is not configured: its callbacks get 404",
-             "add it to LEDGER_SOURCES or the file LEDGER_CONFIG names")
-        for source in orphans
+        warn("sources", _without_source(log), "add it to LEDGER_SOURCES or the file LEDGER_CONFIG "
+             "names")
+        for log in orphans
     ]  # fmt: skip
     return found or [ok("sources", f"{', '.join(sources)}: each has its log")]
+
+
+def _without_source(log: str) -> str:
+    """Describe what a log lacks whose source is not configured."""
+    if is_statements_log(log):
+        return (
+            f"{source_of(log)} has statements but is not configured: none can be imported or "
+            "withdrawn, and its reconciliation goes by the default rules"
+        )
+    return f"{log} has a log but is not configured: its callbacks get 404"
 
 
 async def check_conditions(connection: Any) -> list[Check]:

@@ -19,8 +19,10 @@ from ledger.config.settings import Settings, load
 from ledger.config.source import Source
 from ledger.doctor import database as doctor_database
 from ledger.doctor import doctor
-from ledger.doctor.check import Check
+from ledger.doctor.check import Check, ok
+from ledger.eventlog.sources import ADD_SOURCE, REGISTER_HEAD
 from ledger.postgres.server import EmbeddedPostgres
+from ledger.registry import STATEMENT
 from ledger.runtime.secrets import secret_bits
 from tests.conftest import Database
 
@@ -146,6 +148,24 @@ async def test_a_databases_own_limit_of_connections_is_a_warning(sound: Database
 async def test_a_log_without_its_source_is_named(sound: Database) -> None:
     found = await examined(sound, sources={"gokart": sound.settings.sources["gokart"]})
     assert found["sources"].found.startswith("straitsx has a log but is not configured")
+
+
+async def test_the_statements_of_a_source_are_not_a_source_of_their_own(sound: Database) -> None:
+    async with sound.service() as connection:
+        log = "straitsx.statements"
+        await connection.execute(ADD_SOURCE, log, STATEMENT, None, "{}", None, None, "creation")
+        await connection.execute(REGISTER_HEAD, log)
+        await connection.execute(APPEND.replace("'straitsx'", f"'{log}'"), b"0123456789abcdef")
+    found = await examined(sound)
+    assert found["sources"] == ok(
+        "sources", f"{', '.join(sound.settings.sources)}: each has its log"
+    )
+    async with sound.service() as connection:
+        checks = await doctor_database.check_sources(connection, ["gokart"])
+    assert [check.found.split(":")[0] for check in checks] == [
+        "straitsx has a log but is not configured",
+        "straitsx has statements but is not configured",
+    ]
 
 
 async def test_a_database_without_the_ledger_asks_for_migrate(database: Database) -> None:
