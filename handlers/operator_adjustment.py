@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ledger.model import (
+    JSON,
     Envelope,
     Fact,
     Handler,
@@ -24,10 +25,10 @@ from ledger.model import (
 
 KIND: Final = "adjustment"
 ACTIONS: Final = frozenset(
-    {"match", "write_off", "post_fee", "void", "tolerance", "reopen", "note"}
+    {"match", "write_off", "post_fee", "void", "tolerance", "rule", "reopen", "note"}
 )
 NAMES: Final = ", ".join(sorted(ACTIONS))
-_TEXTS: Final = ("break_type", "note", "by", "difference")
+_TEXTS: Final = ("break_type", "note", "by", "account", "rule", "request")
 
 
 def matches(payload: Payload) -> bool:
@@ -54,18 +55,25 @@ def translate(payload: Payload, terms: SourceTerms) -> Fact:
     left = total(*(amount for _, amount in legs))
     if left:
         raise InvalidCallback("unbalanced", f"the legs add up to {plain(left)}, not to zero")
-    items = payload.get("items") or []
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise InvalidCallback("bad_items", f"items is {shown(items)}, not a list of texts")
+    difference = payload.money("difference")
     return envelope(payload).fact(
         currency=payload.currency("currency"),
         details={
             **payload.texts(_TEXTS),
             "anchor": payload.named("anchor"),
-            "items": sorted(items),
+            "difference": None if difference is None else plain(difference),
+            "items": _names(payload, "items"),
+            "break_items": _names(payload, "break_items"),
             "legs": [[account, plain(amount)] for account, amount in legs],
         },
     )
+
+
+def _names(payload: Payload, name: str) -> list[JSON]:
+    items = payload.get(name) or []
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise InvalidCallback("bad_items", f"{name} is {shown(items)}, not a list of texts")
+    return sorted(items)
 
 
 def _leg(value: Any) -> tuple[str, Decimal]:

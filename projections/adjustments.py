@@ -6,6 +6,7 @@ it back, `note` leaves it as it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -25,7 +26,10 @@ from ledger.model import (
 from projections.postings import settle
 
 WORDS_MAX: Final = 64
-"""Decisions and notes remembered of one break, the latest ones."""
+"""Decisions and notes remembered of one break: the latest ones, and the decision in force."""
+
+AUTOMATIC: Final = frozenset({"tolerance", "rule"})
+"""Actions that a declared rule takes, and no operator."""
 
 
 class Word(Record, frozen=True):
@@ -36,6 +40,8 @@ class Word(Record, frozen=True):
     note: str | None
     at: datetime
     position: int
+    request: str | None = None
+    """The digest of what was requested: equal for equal rows of a file of decisions."""
 
 
 class Adjustment(Record, frozen=True):
@@ -58,17 +64,25 @@ def fold(state: Adjustment | None, seen: RecordedFact) -> Adjustment:
         _text(fact.details.get("note")),
         seen.recorded_at,
         seen.position,
+        _text(fact.details.get("request")),
     )
-    words = sorted([*state.words, word], key=lambda each: each.position)[-WORDS_MAX:]
-    state = changed(state, words=words, currency=fact.currency or "")
-    if fact.status == "note" or seen.position < state.position:
-        return state
-    return changed(
-        state,
-        position=seen.position,
-        effective_at=seen.effective_at,
-        details=dict(fact.details) | {"action": fact.status},
-    )
+    state = changed(state, currency=fact.currency or "")
+    details = dict(fact.details) | {"action": fact.status}
+    if fact.status == "note":
+        # Before any decision a note says at least what it is about.
+        state = state if state.position else changed(state, details=details)
+    elif seen.position >= state.position:
+        state = changed(
+            state, position=seen.position, effective_at=seen.effective_at, details=details
+        )
+    return changed(state, words=_latest([*state.words, word], state.position))
+
+
+def _latest(words: Sequence[Word], in_force: int) -> list[Word]:
+    """Return the latest words, in order, with the one in force whatever follows it."""
+    ordered = sorted(words, key=lambda word: word.position)
+    earlier, latest = ordered[:-WORDS_MAX], ordered[-WORDS_MAX:]
+    return [*(word for word in earlier if word.position == in_force), *latest]
 
 
 def view(state: Adjustment, related: Related, terms: SourceTerms) -> View:
@@ -86,10 +100,17 @@ def view(state: Adjustment, related: Related, terms: SourceTerms) -> View:
         "note": decided.note,
         "decided_at": decided.at,
         "decided_position": decided.position,
+        "operator_position": max(
+            (w.position for w in state.words if w.action not in AUTOMATIC), default=None
+        ),
+        "difference": _amount(details.get("difference")),
+        "account": details.get("account"),
+        "rule": details.get("rule"),
+        "break_items": list(details.get("break_items") or details.get("items") or ()),
         "effective_at": state.effective_at,
         "words": [
             {"action": w.action, "by": w.by, "note": w.note, "position": w.position,
-             "at": stamp(w.at)}
+             "at": stamp(w.at), "request": w.request}
             for w in state.words
         ],
     }  # fmt: skip
@@ -102,6 +123,10 @@ def _legs(state: Adjustment) -> tuple[Leg, ...]:
         return ()
     lines = state.details.get("legs") or ()
     return settle([(at, account, state.currency, Decimal(amount)) for account, amount in lines])
+
+
+def _amount(text: Any) -> Decimal | None:
+    return Decimal(text) if isinstance(text, str) else None
 
 
 def _text(value: Any) -> str | None:
@@ -126,12 +151,17 @@ PROJECTION = StreamProjection(
             "note": "text",
             "decided_at": "timestamptz",
             "decided_position": "bigint",
+            "operator_position": "bigint",
+            "difference": "numeric",
+            "account": "text",
+            "rule": "text",
+            "break_items": "text[]",
             "effective_at": "timestamptz",
             "words": "jsonb",
         },
         key=("source", "kind", "id"),
         mode="replace",
-        indexes=("source, currency",),
+        indexes=("source, currency", "source, operator_position"),
     ),
     state=Adjustment,
     fold=fold,

@@ -105,12 +105,17 @@ async def problem(response: ClientResponse) -> tuple[int, Json]:
 
 @asynccontextmanager
 async def serving(
-    database: Database, *, make_books: bool = True, role: str = "all", **changes: Any
+    database: Database,
+    *,
+    make_books: bool = True,
+    role: str = "all",
+    result_seconds: float = 0.0,
+    **changes: Any,
 ) -> AsyncIterator[Service]:
     """Serve one database, its books empty, with changed settings."""
     settings = replace(database.settings, **changes)
     generation = await first_generation(database) if make_books else 0
-    app = composition.build(settings, database.service_dsn, role)
+    app = composition.build(settings, database.service_dsn, role, result_seconds)
     async with TestClient(TestServer(app)) as client:
         yield Service(database, client, generation)
 

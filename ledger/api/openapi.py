@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -141,9 +141,16 @@ def _operation(route: Route) -> dict[str, Any]:
     elif route.takes is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _ref(route.takes)}},
+            "content": {"application/json": {"schema": _body_schema(route.takes)}},
         }
     return operation
+
+
+def _body_schema(kind: Any) -> dict[str, Any]:
+    """Return the schema of a request's body: of one object, or of a list of them."""
+    if get_origin(kind) is list:
+        return {"type": "array", "items": _ref(get_args(kind)[0])}
+    return _ref(kind)
 
 
 def _name(method: str, path: str) -> str:

@@ -5,19 +5,35 @@ from __future__ import annotations
 from typing import Final
 
 from ledger.api import endpoints_decisions as endpoints
-from ledger.queries.params import Route
+from ledger.queries.params import Param, Route
 from ledger.queries.schemas import reconciliation as schemas
-from ledger.queries.schemas.log import Resolution
+from ledger.queries.schemas.decisions import DecisionAnswer, DecisionList, ListedDecision
+
+DRY_RUN: Final = ("true", "false")
 
 DECIDE: Final = Route(
     "/v1/breaks/{id}/decide",
     "Decide on a break",
     "reconciliation",
-    Resolution,
+    DecisionAnswer,
     endpoints.decide_break,
     is_list=False,
     method="POST",
     takes=schemas.BreakDecision,
-    about="The decision is an event of the source's log; it posts what the action says.",
+    about="The decision is an event of the source's log; it posts what the action says. The answer "
+    "comes when the reconciliation's result contains it, after a few seconds at the latest.",
 )
-DECISIONS: Final = (DECIDE,)
+DECIDE_SEVERAL: Final = Route(
+    "/v1/breaks/decide",
+    "Decide on several breaks",
+    "reconciliation",
+    DecisionList,
+    endpoints.decide_breaks,
+    (Param("dry_run", "`true`: only report what it would do and post.", "choice", DRY_RUN),),
+    is_list=False,
+    method="POST",
+    takes=list[ListedDecision],
+    about=f"A JSON list of 1 to {endpoints.DECISIONS_MAX} decisions, each an event of its own. One "
+    "that is refused stops no other. The same list again does nothing twice.",
+)
+DECISIONS: Final = (DECIDE, DECIDE_SEVERAL)

@@ -17,11 +17,16 @@ BUCKETS: Final = (("0-1d", 2), ("2-3d", 4), ("4-7d", 8))
 
 OLDEST: Final = ">7d"
 
+POSTED_TYPES: Final = (
+    "AMOUNT", "DUPLICATE_PROVIDER", "FEE", "MISSING_AT_PROVIDER", "MISSING_IN_LEDGER",
+)  # fmt: skip
+"""Types of break whose difference a rule may post; the others need a person."""
+
 _AMOUNT: Final = re.compile(r"\d{1,20}(\.\d{1,18})?", re.ASCII)
 _ACCOUNT: Final = re.compile(r"(expenses|income|equity):[a-z_]{1,40}|suspense", re.ASCII)
 _NAMES: Final = frozenset(
     {"settlement_hours", "match_hours", "tolerance", "difference_account", "owner", "owners",
-     "groups", "stuck_hours", "utc_offset_hours", "since"}
+     "groups", "rules", "stuck_hours", "utc_offset_hours", "since"}
 )  # fmt: skip
 
 
@@ -35,6 +40,29 @@ class GroupRule:
     line: str
     kinds: tuple[str, ...]
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PostingRule:
+    """Differences that are posted without an operator's decision: those of some types below an
+    amount, to an account."""
+
+    name: str
+    types: tuple[str, ...]
+    below: Decimal
+    """The first amount, of either sign, that the rule does not post any more."""
+    account: str
+    currency: str = ""
+    """Only of this currency; "" for every one."""
+    line: str = ""
+    """Only where every line of the break has such a type or description: a pattern with `*` and
+    `?`, case aside; "" for any break."""
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the digest of the rules contains of it."""
+        below = plain(self.below)
+        return self.name, self.types, below, self.account, self.currency, self.line
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +80,8 @@ class Rules:
     owners: Mapping[str, str] = field(default_factory=dict)
     """Type of break → the owner of such breaks, where it is not `owner`."""
     groups: tuple[GroupRule, ...] = ()
+    rules: tuple[PostingRule, ...] = ()
+    """What is posted without a decision; the first rule that fits a break counts."""
     stuck: timedelta = timedelta(hours=72)
     """How long a transaction may be pending."""
     utc_offset: timedelta = timedelta(0)
@@ -73,6 +103,7 @@ class Rules:
             f"account={self.difference_account}",
             f"owners={self.owner}{sorted(self.owners.items())}",
             f"groups={[(g.line, g.kinds, g.by) for g in self.groups]}",
+            f"rules={[rule.parts for rule in self.rules]}",
             f"offset={self.utc_offset.total_seconds():.0f}",
             f"since={self.since.astimezone(UTC).isoformat() if self.since else None}",
         ]
@@ -95,6 +126,7 @@ def rules_of(declared: Mapping[str, Any]) -> Rules:
         owner=str(declared.get("owner", "operations")),
         owners={str(t).upper(): str(o) for t, o in _table(declared, "owners").items()},
         groups=tuple(_group(group) for group in declared.get("groups", ())),
+        rules=_posting_rules(declared.get("rules", [])),
         stuck=_hours(declared, "stuck_hours", 72),
         utc_offset=_hours(declared, "utc_offset_hours", 0, least=-14),
         since=_since(declared.get("since")),
@@ -144,3 +176,39 @@ def _group(value: Any) -> GroupRule:
     if value["by"] not in ("day", "reference"):
         raise ValueError(f"by is {shown(value['by'])}, neither day nor reference")
     return GroupRule(str(value["line"]), tuple(str(k) for k in value["kinds"]), value["by"])
+
+
+def _posting_rules(value: Any) -> tuple[PostingRule, ...]:
+    if not isinstance(value, list):
+        raise ValueError("rules is a list of tables: [[sources.<name>.reconcile.rules]]")
+    rules = tuple(map(_posting_rule, value))
+    names = [rule.name for rule in rules]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"two rules have the name {shown(repeated)}")
+    return rules
+
+
+def _posting_rule(value: Any) -> PostingRule:
+    needed, optional = {"name", "type", "below", "account"}, {"currency", "line"}
+    if not isinstance(value, dict) or not needed <= set(value) <= needed | optional:
+        raise ValueError("a rule has name, type, below and account, and may have currency and line")
+    types = value["type"] if isinstance(value["type"], list) else [value["type"]]
+    unknown = [kind for kind in types if str(kind).upper() not in POSTED_TYPES]
+    if unknown or not types:
+        raise ValueError(
+            f"a rule's type is {', '.join(map(shown, unknown)) or 'missing'}; it is of "
+            f"{', '.join(POSTED_TYPES)}"
+        )
+    for name in ("name", "account", *optional & set(value)):
+        if not isinstance(value[name], str) or not value[name].strip():
+            raise ValueError(f"a rule's {name} is {shown(value[name])}, not a text")
+    if not _ACCOUNT.fullmatch(value["account"]):
+        raise ValueError(f"account {value['account']!r} is none of expenses:…, equity:…")
+    below = _amount(value["below"])
+    if not below:
+        raise ValueError(f"rule {value['name']} is below 0, so that it posts nothing")
+    return PostingRule(
+        value["name"].strip(), tuple(sorted({str(kind).upper() for kind in types})), below,
+        value["account"], str(value.get("currency", "")).upper(), value.get("line", ""),
+    )  # fmt: skip

@@ -247,14 +247,16 @@ async def read_consistent(
     pool: Pool,
     at_least: Mapping[str, int],
     read: Callable[[Snapshot], Awaitable[A]],
+    seconds_max: float = BARRIER_SECONDS_MAX,
 ) -> A:
     """Run `read` in one snapshot whose books are at `at_least` or beyond.
 
-    Waits up to 5 s for them, and as long as `read` raises BooksBehind. Raises NotCaughtUp after
-    that, NotFound for an unknown source, DatabaseUnavailable when the database does not answer.
+    Waits up to `seconds_max` for them, and as long as `read` raises BooksBehind; then raises
+    NotCaughtUp. Raises NotFound for an unknown source, DatabaseUnavailable when the database does
+    not answer.
     """
     clock = asyncio.get_running_loop().time
-    deadline = clock() + BARRIER_SECONDS_MAX
+    deadline = clock() + seconds_max
     pause = PAUSE_SECONDS_MIN
     swaps = 0
     while True:
@@ -278,7 +280,9 @@ async def read_consistent(
         except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable("the database did not answer; repeat the request") from error
         if clock() + pause > deadline:
-            raise NotCaughtUp(f"the books have not reached {behind} within 5 s; repeat the request")
+            raise NotCaughtUp(
+                f"the books have not reached {behind} within {seconds_max:g} s; repeat the request"
+            )
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, PAUSE_SECONDS_MAX)
 

@@ -12,20 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
 from ledger.config.reconciliation import Rules
-from ledger.config.source import Source
 from ledger.errors import Conflicting, InvalidRequest, NotFound
-from ledger.eventlog.appender import APPEND, NOTIFY, columns
 from ledger.eventlog.new_event import NewEvent, operator_event
-from ledger.evidence.authenticity import mark_event
 from ledger.model import plain, shown
 from ledger.queries.snapshot import DatabaseRow, Snapshot
+from ledger.reconciliation.decision_log import (
+    BEFORE_COMMIT,
+    Standing,
+    read_standings,
+    with_event,
+)
 from ledger.reconciliation.items import AMOUNT, FEE, MISSING_IN_LEDGER, TIMING, ZERO
-from ledger.reconciliation.result import OPEN, Break, Result
+from ledger.reconciliation.result import OPEN, RESOLVED
 
 KIND: Final = "adjustment"
 AVAILABLE: Final = "assets:wallet:available"
@@ -35,20 +38,22 @@ OPENING_ACCOUNT: Final = "equity:opening"
 ACCOUNT: Final = re.compile(
     r"suspense|(expenses|income|equity):[a-z_]{1,40}|liabilities:customers:\S{1,200}", re.ASCII
 )
+UNLISTED: Final = "UNLISTED"
+"""The state of a break that is not among the stored ones, or not after its latest decision."""
 CHARGED: Final = frozenset({FEE, MISSING_IN_LEDGER, AMOUNT})
 
-SELECT_BREAK: Final = """
+SELECT_BREAKS: Final = """
 SELECT source, currency, id, type, state, anchor, rule, items, difference, gap, at
-  FROM ledger.recon_breaks WHERE source = $1 AND id = $2
+  FROM ledger.recon_breaks WHERE source = $1 AND id = ANY ($2::text[])
 """
-SELECT_ADJUSTMENT: Final = """
-SELECT source, currency, id, break_type AS type, anchor, items, action,
-       coalesce(effective_at, decided_at) AS at
-  FROM adjustments WHERE source = $1 AND kind = 'adjustment' AND id = $2
+SELECT_RUN_POSITIONS: Final = """
+SELECT currency, (positions->>source)::bigint AS position
+  FROM ledger.recon_runs WHERE source = $1
 """
 SELECT_MATCHED: Final = """
 SELECT item, anchor FROM ledger.recon_matches
- WHERE source = $1 AND currency = $2 AND item = ANY ($3::text[]) ORDER BY item LIMIT 1
+ WHERE source = $1 AND currency = $2 AND item = ANY ($3::text[]) AND anchor <> ALL ($4::text[])
+ ORDER BY item LIMIT 1
 """
 SELECT_STATEMENT_AMOUNT: Final = """
 SELECT coalesce(array_agg('line:' || line), '{}') AS keys, coalesce(sum(amount), 0) AS amount
@@ -75,7 +80,7 @@ SELECT e.account, sum(e.amount) AS amount
  GROUP BY e.account HAVING sum(e.amount) <> 0 ORDER BY e.account
 """
 
-Legs = list[tuple[str, Decimal]]
+Legs: TypeAlias = list[tuple[str, Decimal]]
 """Account and signed amount."""
 
 NOTHING: Final[DatabaseRow] = {"keys": (), "amount": ZERO}
@@ -94,40 +99,224 @@ class DecisionRequest:
     """The account of a write-off; without it, the declared difference account."""
 
 
-async def decide(
+@dataclass(frozen=True, slots=True)
+class PlannedDecision:
+    """A decision that was checked: the event to append, and what it will have done."""
+
+    source: str
+    currency: str
+    body: Mapping[str, Any]
+    done_at: int | None = None
+    """The position of the same request that was appended before."""
+    is_in_force: bool = True
+    """Whether that request's decision is still the one in force."""
+
+    @property
+    def legs(self) -> Legs:
+        """What it posts."""
+        return [(leg["account"], Decimal(leg["amount"])) for leg in self.body["legs"]]
+
+
+async def plan_decision(
     snapshot: Snapshot,
     break_id: str,
     request: DecisionRequest,
     rules_of_source: Mapping[str, Rules],
-) -> tuple[str, dict[str, Any]]:
-    """Check a decision against its break; return its source and the body of its event.
+) -> PlannedDecision:
+    """Check a decision against its break and the latest decision on it in the log.
 
     Raises NotFound, Conflicting when the state of the break does not allow it, InvalidRequest when
     the action is not for such a break.
     """
-    row = await _find_break(snapshot, break_id)
-    source = row["source"]
-    rules = rules_of_source.get(source, Rules())
-    items = sorted({*request.items}) or sorted(row["items"])
-    legs: Legs = []
-    if row["items"] == [f"{KIND}:{break_id}"] and request.action not in ("reopen", "note"):
+    planner = await DecisionPlanner.over(snapshot, [(break_id, request)], rules_of_source)
+    return await planner.plan(break_id, request)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionPlanner:
+    """Checks decisions one after the other, each as if those before it were in the log."""
+
+    snapshot: Snapshot
+    rules: Mapping[str, Rules]
+    rows: Mapping[str, DatabaseRow]
+    """Break → its stored row."""
+    reconciled: Mapping[tuple[str, str], int]
+    """(source, currency) → the position of the source at which the stored breaks are true."""
+    standings: dict[str, dict[str, Standing]]
+    """Source → break → what the log says about it."""
+
+    @classmethod
+    async def over(
+        cls,
+        snapshot: Snapshot,
+        requests: Sequence[tuple[str, DecisionRequest]],
+        rules: Mapping[str, Rules],
+    ) -> DecisionPlanner:
+        """Read what the decisions on some breaks are checked against."""
+        ids = [break_id for break_id, _ in requests]
+        rows: dict[str, DatabaseRow] = {}
+        standings: dict[str, dict[str, Standing]] = {}
+        reconciled: dict[tuple[str, str], int] = {}
+        for source in snapshot.places:
+            listed = await snapshot.rows(SELECT_BREAKS, source, ids)
+            rows |= {row["id"]: row for row in listed}
+            items = {item for row in listed for item in row["items"]}
+            items |= {item for _, request in requests for item in request.items}
+            standings[source] = await read_standings(snapshot, source, ids, items)
+            for run in await snapshot.rows(SELECT_RUN_POSITIONS, source):
+                reconciled[source, run["currency"]] = run["position"] or 0
+        return cls(snapshot, rules, rows, reconciled, standings)
+
+    async def plan(
+        self, break_id: str, request: DecisionRequest, *, once: bool = False
+    ) -> PlannedDecision:
+        """Check one decision; with `once`, the same request is not planned a second time."""
+        row, standing = self._find(break_id)
+        source = row["source"]
+        digest = request_digest(break_id, request)
+        if once and standing is not None and digest in standing.requests:
+            done_at = standing.requests[digest]
+            is_in_force = request.action == "note" or done_at == standing.position
+            body = {"legs": (), "action": request.action, "id": break_id}
+            return PlannedDecision(source, row["currency"], body, done_at, is_in_force)
+        body = await self._body(row, standing, request)
+        body["request"] = digest
+        known = self.standings[source]
+        known[break_id] = with_event(standing, body, BEFORE_COMMIT)
+        return PlannedDecision(source, row["currency"], body)
+
+    def _find(self, break_id: str) -> tuple[DatabaseRow, Standing | None]:
+        """Return a break as the log has it by now, and the standing; also one that is not listed.
+
+        Raises NotFound.
+        """
+        stored = self.rows.get(break_id)
+        for source, standings in self.standings.items():
+            standing = standings.get(break_id)
+            if stored is not None and stored["source"] == source:
+                run = self.reconciled.get((source, stored["currency"]), 0)
+                return current_row(stored, standing, run), standing
+            if stored is None and standing is not None:
+                return unlisted_row(source, standing), standing
+        raise NotFound(f"there is no break {break_id!r}; /v1/breaks lists them")
+
+    async def _body(
+        self, row: DatabaseRow, standing: Standing | None, request: DecisionRequest
+    ) -> dict[str, Any]:
+        """Check a decision; return the body of its event."""
+        rules = self.rules.get(row["source"], Rules())
+        items: list[str] = sorted(row["items"])
+        legs: Legs = []
+        decided = standing if standing is not None and standing.action else None
+        match request.action:
+            case "note":
+                pass
+            case "reopen":
+                _check_reopen(row, decided)
+            case "match":
+                _check_open(row, decided)
+                items = sorted({*request.items}) or items
+                self._check_free(row, items)
+                await _check_match(self.snapshot, row, items, self._reopened(row))
+            case _:
+                _check_open(row, decided)
+                self._check_free(row, items)
+                legs = await _legs(self.snapshot, row, request, rules)
+        body = body_of(row, request, items, legs)
+        if request.action == "match":
+            body["break_items"] = sorted(row["items"])
+        if request.action == "reopen" and decided is not None:
+            body |= _taken_back(decided)
+        return body
+
+    def _reopened(self, row: DatabaseRow) -> list[str]:
+        """Return the anchors of the matches by hand that are taken back since the stored run."""
+        run = self.reconciled.get((row["source"], row["currency"]), 0)
+        standings = self.standings[row["source"]].values()
+        return [s.anchor for s in standings if s.action == "reopen" and s.position > run]
+
+    def _check_free(self, row: DatabaseRow, items: Sequence[str]) -> None:
+        """Check that no match by hand of another break has an item. Raises Conflicting."""
+        for name, standing in self.standings[row["source"]].items():
+            run = self.reconciled.get((row["source"], row["currency"]), 0)
+            is_known = standing.position <= run
+            if name == row["id"] or standing.action != "match" or is_known:
+                continue
+            shared = sorted({*items} & {*standing.items})
+            if shared and standing.currency == row["currency"]:
+                raise Conflicting(
+                    f"{shared[0]} is already matched, with break {name}: {standing.sentence()}; an "
+                    "item has one match"
+                )
+
+
+def current_row(row: DatabaseRow, standing: Standing | None, reconciled: int) -> DatabaseRow:
+    """Return a stored break with the state that decisions after its reconciliation give it.
+
+    `reconciled` is the position at which the stored row is true.
+    """
+    if standing is None or not standing.action or standing.position <= reconciled:
+        return row
+    if standing.action != "reopen":
+        return {**row, "state": RESOLVED}
+    if row["items"] == [f"{KIND}:{row['id']}"]:
+        return {**row, "state": UNLISTED, "items": []}
+    if row["rule"] != "hand" or standing.difference is None:
+        return {**row, "state": OPEN}
+    return {
+        **row, "state": OPEN, "difference": standing.difference, "type": standing.break_type,
+        "items": list(standing.break_items),
+    }  # fmt: skip
+
+
+def unlisted_row(source: str, standing: Standing) -> DatabaseRow:
+    """Return a break that was decided on and is not among the stored ones."""
+    return {
+        "source": source, "currency": standing.currency, "id": standing.break_id,
+        "type": standing.break_type, "state": UNLISTED, "anchor": standing.anchor, "rule": "none",
+        "items": list(standing.break_items), "difference": ZERO, "at": standing.at,
+    }  # fmt: skip
+
+
+def _check_reopen(row: DatabaseRow, decided: Standing | None) -> None:
+    if decided is None:
+        raise Conflicting(f"break {row['id']} has no decision yet that could be reopened")
+    if decided.action == "reopen":
+        raise Conflicting(f"break {row['id']} is reopened already: {decided.sentence()}")
+
+
+def _check_open(row: DatabaseRow, decided: Standing | None) -> None:
+    """Check that a break is open for a decision. Raises Conflicting, naming the decision on it."""
+    name, state = row["id"], row["state"]
+    if row["items"] == [f"{KIND}:{name}"]:
         raise Conflicting(
-            f"the reason for the decision on {break_id} is gone; reopen it to take its posting back"
+            f"the reason for the decision on {name} is gone; reopen it to take its posting back"
         )
-    match request.action:
-        case "note":
-            pass
-        case "reopen":
-            known = await snapshot.row(SELECT_ADJUSTMENT, source, break_id)
-            if known is None or known["action"] == "note":
-                raise Conflicting(f"break {break_id} has no decision yet that could be reopened")
-        case "match":
-            await _check_match(snapshot, row, items)
-        case _:
-            legs = await _legs(snapshot, row, request, rules)
-    if request.action != "match":
-        items = sorted(row["items"])
-    return source, body_of(row, request, items, legs)
+    if state == UNLISTED:
+        raise Conflicting(
+            f"break {name} is not open: it is not listed any more, because what it was about is "
+            "matched or gone; `ledger reconcile breaks` lists what is open"
+        )
+    if state != OPEN:
+        by = f": {decided.sentence()}" if decided is not None else ""
+        raise Conflicting(f"break {name} is not open{by}; reopen it first")
+
+
+def _taken_back(decided: Standing) -> dict[str, Any]:
+    """Return what a reopening keeps of the decision that it takes back."""
+    kept: dict[str, Any] = {"rule": decided.rule}
+    if decided.action == "match":
+        kept |= {
+            "difference": plain(decided.difference or ZERO), "break_type": decided.break_type,
+            "items": list(decided.break_items),
+        }  # fmt: skip
+    return kept
+
+
+def request_digest(break_id: str, request: DecisionRequest) -> str:
+    """Return the digest of what is requested of a break, whoever requests it."""
+    parts = [break_id, request.action, sorted({*request.items}), request.account, request.note]
+    return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
 
 
 def body_of(
@@ -145,6 +334,7 @@ def body_of(
         "anchor": row["anchor"],
         "break_type": row["type"],
         "difference": plain(row.get("difference") or ZERO),
+        "account": request.account,
         "items": list(items),
         "legs": [{"account": account, "amount": plain(amount)} for account, amount in legs],
         "by": request.by,
@@ -168,54 +358,16 @@ def decision_event(source: str, body: Mapping[str, Any], now: datetime) -> NewEv
     )
 
 
-async def post_tolerated(
-    connection: Any, result: Result, rules: Rules, terms: Source | None
-) -> int:
-    """Append a posting for each difference within the declared tolerance; return how many.
-
-    The same difference makes the same event in every run, so the log takes it once. `terms` are the
-    source's settings, whose secret marks the event.
-    """
-    limit = rules.tolerance.get(result.currency)
-    tolerated = [b for b in result.breaks if limit and _is_tolerated(b, limit)]
-    for each in tolerated:
-        row = {name: getattr(each, name) for name in Break.__struct_fields__}
-        row |= {"currency": result.currency}
-        request = DecisionRequest(
-            "tolerance", "rule", f"within {plain(limit or ZERO)}, rules {rules.sha256}"
-        )
-        legs = [(AVAILABLE, -each.difference), (rules.difference_account, each.difference)]
-        body = body_of(row, request, each.items, legs)
-        new_event = decision_event(result.source, body, datetime.now(UTC))
-        new_event = mark_event(terms, result.source, new_event)
-        await connection.fetchrow(APPEND, result.source, *columns([new_event]))
-    if tolerated:
-        await connection.execute(NOTIFY)
-    return len(tolerated)
-
-
-def _is_tolerated(each: Break, limit: Decimal) -> bool:
-    is_small = each.difference != 0 and abs(each.difference) <= limit
-    return each.type == AMOUNT and each.action is None and is_small
-
-
-async def _find_break(snapshot: Snapshot, break_id: str) -> DatabaseRow:
-    """Read a break, or the decision on one that is not listed any more."""
-    for statement in (SELECT_BREAK, SELECT_ADJUSTMENT):
-        for source in snapshot.places:
-            row = await snapshot.row(statement, source, break_id)
-            if row is not None:
-                return row
-    raise NotFound(f"there is no break {break_id!r}; /v1/breaks lists them")
-
-
-async def _check_match(snapshot: Snapshot, row: DatabaseRow, items: Sequence[str]) -> None:
+async def _check_match(
+    snapshot: Snapshot, row: DatabaseRow, items: Sequence[str], reopened: Sequence[str]
+) -> None:
+    """Check that items are free, known and of equal amounts; `reopened` anchors match no more."""
     source, currency = row["source"], row["currency"]
     if not items:
         raise InvalidRequest("items must name what belongs together, like line:<id>, payment:<id>")
     if not {*items} & {*row["items"]}:
         raise InvalidRequest(f"at least one item must be of the break: {', '.join(row['items'])}")
-    matched = await snapshot.row(SELECT_MATCHED, source, currency, items)
+    matched = await snapshot.row(SELECT_MATCHED, source, currency, items, list(reopened))
     if matched is not None:
         raise Conflicting(
             f"{matched['item']} is already matched, by {matched['anchor']}; an item has one match"
@@ -262,8 +414,6 @@ async def _legs(
     snapshot: Snapshot, row: DatabaseRow, request: DecisionRequest, rules: Rules
 ) -> Legs:
     """Return what a write-off, a fee or a void posts. Raises Conflicting or InvalidRequest."""
-    if row.get("state") != OPEN:
-        raise Conflicting(f"break {row['id']} is not open; reopen it first")
     if row["type"] == TIMING:
         raise Conflicting(
             f"{row['id']} may still be in transit; it becomes a break after the settlement time"

@@ -39,7 +39,7 @@ INCOMPLETE: Final = "INCOMPLETE"
 
 OPEN: Final = "OPEN"
 RESOLVED: Final = "RESOLVED"
-RESOLVING: Final = frozenset({"match", "write_off", "post_fee", "void", "tolerance"})
+RESOLVING: Final = frozenset({"match", "write_off", "post_fee", "void", "tolerance", "rule"})
 """Actions that resolve a break, when the amounts agree after them."""
 
 _CENT: Final = Decimal("0.01")

@@ -2,13 +2,14 @@
 
 A run reads everything in one snapshot and is true at the positions that it names: of the
 callbacks' log and of the statements' log. Runs of a busy source are spaced by twenty times the
-duration of one, so that they take a twentieth of a processor at most; an import does not wait.
+duration of one, so that they take a twentieth of a processor at most. An import and an operator's
+decision do not wait: somebody does.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import asyncpg
@@ -24,8 +25,8 @@ from ledger.database.errors import CONNECTION_LOST, EXPECTED, describe, is_data_
 from ledger.errors import DatabaseUnavailable
 from ledger.eventlog.identity import source_of, statements_log
 from ledger.payload import check_decimal_context
-from ledger.reconciliation.decisions import post_tolerated
 from ledger.reconciliation.loader import SourceReconciliation
+from ledger.reconciliation.posting_rules import post_by_rules
 from ledger.reconciliation.result import Result
 from ledger.reconciliation.store import delete_missing, replace_result
 from ledger.registry import STATEMENT
@@ -35,6 +36,7 @@ LOGGER = structlog.get_logger(__name__)
 
 SELECT_LOGS: Final = "SELECT source FROM ledger.sources WHERE provider = $1 ORDER BY source"
 NO_BITMAPS: Final = "SET LOCAL enable_bitmapscan = off"
+SELECT_DECIDED: Final = "SELECT max(operator_position) FROM adjustments WHERE source = $1"
 SELECT_POSITIONS: Final = """
 SELECT h.position AS head, coalesce(c.position, 0) AS books
   FROM ledger.heads AS h LEFT JOIN checkpoints AS c ON c.source = h.source
@@ -62,6 +64,26 @@ class Run:
     results: list[Result]
     failed: dict[str, Exception] = field(default_factory=dict)
     """Currency → why its wallet could not be reconciled."""
+    posted: int = 0
+    """Differences that were posted by declared rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far the books of a source were when it was reconciled."""
+
+    generation: int
+    callbacks: int
+    statements: int
+    decided: int
+    """The position of the latest decision or note of an operator; 0 before the first."""
+
+    def is_awaited_after(self, done: Place) -> bool:
+        """Tell whether an operator waits for a run after the one at `done`.
+
+        An import and a decision are awaited; callbacks come all the time.
+        """
+        return self.statements != done.statements or self.decided != done.decided
 
 
 @dataclass(slots=True)
@@ -70,8 +92,10 @@ class Reconciler:
 
     dsn: str
     settings: Settings
-    _done: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    _done: dict[str, Place] = field(default_factory=dict)
     _rest_until: dict[str, float] = field(default_factory=dict)
+    _posted: set[str] = field(default_factory=set)
+    """Sources whose latest run posted differences: one run that reads them does not wait."""
     _failed: set[str] = field(default_factory=set)
     """Sources with a wallet that could not be reconciled."""
 
@@ -122,14 +146,17 @@ class Reconciler:
         began = clock()
         place = await self._positions(connection, generation, source)
         done = self._done.get(source)
-        is_imported = place is not None and done is not None and place[2] != done[2]
-        # An operator waits for the result of an import; callbacks come all the time.
-        if clock() < self._rest_until.get(source, 0) and not is_imported:
+        is_awaited = place is not None and done is not None and place.is_awaited_after(done)
+        is_second = source in self._posted
+        if clock() < self._rest_until.get(source, 0) and not (is_awaited or is_second):
             return
         if place is None or (place == done and source not in self._failed):
             return
         run = await self.reconcile(connection, source)
         self._done[source] = place
+        self._posted.discard(source)
+        if run is not None and run.posted and not is_second:
+            self._posted.add(source)
         self._rest(source, REST_FACTOR * (clock() - began))
         if run is not None and run.failed:
             self._rest(source, FAILED_REST_SECONDS)
@@ -147,10 +174,8 @@ class Reconciler:
     def _rest(self, source: str, seconds: float) -> None:
         self._rest_until[source] = asyncio.get_running_loop().time() + seconds
 
-    async def _positions(
-        self, connection: Any, generation: int, source: str
-    ) -> tuple[int, int, int] | None:
-        """Return the generation and the positions of the books of a source and of its statements.
+    async def _positions(self, connection: Any, generation: int, source: str) -> Place | None:
+        """Return what the books of a source and of its statements have come to.
 
         Returns None until the books have folded every statement.
         """
@@ -159,12 +184,13 @@ class Reconciler:
         callbacks = await connection.fetchrow(SELECT_POSITIONS, source)
         if statements is None or callbacks is None or statements["books"] < statements["head"]:
             return None
-        return generation, callbacks["books"], statements["books"]
+        decided = await connection.fetchval(SELECT_DECIDED, source) or 0
+        return Place(generation, callbacks["books"], statements["books"], decided)
 
     async def reconcile(self, connection: Any, source: str) -> Run | None:
         """Reconcile every wallet of a source now and store the results; None without books.
 
-        Differences within the declared tolerance are posted; the next run reads the postings.
+        Differences that a declared rule or tolerance names are posted; the next run reads that.
         """
         rules = rules_for(self.settings, source)
         run = await reconcile_source(connection, source, rules)
@@ -174,10 +200,12 @@ class Reconciler:
         await delete_missing(connection, source, kept, run.positions, run.generation)
         for result in run.results:
             await replace_result(connection, result, run.positions, run.generation)
-            await post_tolerated(connection, result, rules, self.settings.sources.get(source))
+        await use_generation(connection, run.generation)
+        terms = self.settings.sources.get(source)
+        posted = [await post_by_rules(connection, each, rules, terms) for each in run.results]
         for currency, why in run.failed.items():
             LOGGER.error("wallet_failed", source=source, name=currency, exc_info=why)
-        return run
+        return replace(run, posted=sum(posted))
 
 
 def rules_for(settings: Settings, source: str) -> Rules:

@@ -50,8 +50,16 @@ RECEIVER: Final = web.AppKey("receiver", Receiver)
 GAUGES: Final = web.AppKey("gauges", DatabaseGauges)
 
 
-def build(settings: Settings, dsn: str, role: str) -> web.Application:
-    """Compose the application of `role` (`all`, `receiver` or `query`) over one database."""
+def build(
+    settings: Settings,
+    dsn: str,
+    role: str,
+    result_seconds: float = endpoints_decisions.RESULT_SECONDS_MAX,
+) -> web.Application:
+    """Compose the application of `role` (`all`, `receiver` or `query`) over one database.
+
+    An answer to a decision waits for up to `result_seconds` until the reconciliation has read it.
+    """
     app = web.Application(client_max_size=settings.body_bytes_max, middlewares=[track_requests])
     receiver = Receiver(settings, load(), Log(dsn, settings), DeliveryLog(dsn, settings))
     app[RECEIVER] = receiver
@@ -68,6 +76,8 @@ def build(settings: Settings, dsn: str, role: str) -> web.Application:
         app[endpoints_reconciliation.DSN] = dsn
         app[endpoints_reconciliation.ROLE] = role
         app[endpoints_decisions.APPEND] = operators.append
+        app[endpoints_decisions.DECIDING] = asyncio.Lock()
+        app[endpoints_decisions.RESULT_SECONDS] = result_seconds
         app[endpoints_reconciliation.NOW] = receiver.now
         app[endpoints_reconciliation.IMPORTING] = set()
         add_query_routes(app)

@@ -37,7 +37,7 @@ COLUMNS = {
     "booked_at account provider_id contract_id idempotency_id reference balance description "
     "counterparty names file number versions",
     "adjustments": "source kind id action currency anchor break_type items by note decided_at "
-    "decided_position effective_at words",
+    "decided_position operator_position difference account rule break_items effective_at words",
     "history": "source kind id position event_id status idempotency_id effective_at received_at "
     "recorded_at",
     "entries": "source position line kind transaction account currency amount effective_at "

@@ -26,7 +26,7 @@ MONEY = [
 TIMED = ["status updated_at position customer_id details unknown"]
 STORED = {
     "adjustment": [
-        "currency position effective_at details words", "action by note at position",
+        "currency position effective_at details words", "action by note at position request",
     ],
     "bank_account": TIMED,
     "chain_deposit": MONEY,

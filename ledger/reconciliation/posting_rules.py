@@ -1,0 +1,126 @@
+"""Post the differences that declared rules and tolerances name, without an operator's decision.
+
+A posting is an event of the source's log, by `rule`, and may be reopened like any decision; the
+rules leave a break alone that has a decision. The same difference makes the same event in every
+run, so the log takes it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from ledger.config.reconciliation import PostingRule, Rules
+from ledger.config.source import Source
+from ledger.eventlog.appender import APPEND, NOTIFY, columns
+from ledger.evidence.authenticity import mark_event
+from ledger.model import plain
+from ledger.reconciliation.decisions import (
+    AVAILABLE,
+    DecisionRequest,
+    body_of,
+    decision_event,
+    request_digest,
+)
+from ledger.reconciliation.items import AMOUNT, sum_of
+from ledger.reconciliation.result import OPEN, Break, Result
+
+BY: Final = "rule"
+LINE: Final = "line:"
+
+SELECT_TEXTS: Final = """
+SELECT 'line:' || line AS key, row_kind, description FROM statement_lines
+ WHERE source = $1 || '.statements' AND currency = $2 AND status = 'stated'
+   AND line = ANY ($3::text[])
+   AND hashtextextended(line, 0) = ANY (ARRAY(
+       SELECT hashtextextended(id, 0) FROM unnest($3::text[]) AS id))
+"""
+
+LineTexts = Mapping[str, tuple[str, str]]
+"""Key of a line → its type and its description."""
+
+
+async def post_by_rules(connection: Any, result: Result, rules: Rules, terms: Source | None) -> int:
+    """Append a posting for each difference that a rule or the tolerance takes; return how many.
+
+    `terms` are the source's settings, whose secret marks the events.
+    """
+    texts = await _line_texts(connection, result, rules)
+    bodies = list(postings_of(result, rules, texts))
+    for body in bodies:
+        new_event = decision_event(result.source, body, datetime.now(UTC))
+        new_event = mark_event(terms, result.source, new_event)
+        await connection.fetchrow(APPEND, result.source, *columns([new_event]))
+    if bodies:
+        await connection.execute(NOTIFY)
+    return len(bodies)
+
+
+def postings_of(result: Result, rules: Rules, texts: LineTexts) -> Iterator[dict[str, Any]]:
+    """Yield the body of the event for each open break that the first fitting rule posts."""
+    limit = rules.tolerance.get(result.currency)
+    for each in result.breaks:
+        if not _is_undecided(each):
+            continue
+        rule = next((r for r in rules.rules if _fits(r, each, result.currency, texts)), None)
+        if rule is not None:
+            note = f"{rule.name}: {each.type} below {plain(rule.below)}, rules {rules.sha256}"
+            yield _body(result, each, "rule", rule.account, note) | {"rule": rule.name}
+        elif limit and each.type == AMOUNT and abs(each.difference) <= limit:
+            note = f"within {plain(limit)}, rules {rules.sha256}"
+            yield _body(result, each, "tolerance", rules.difference_account, note)
+
+
+def _is_undecided(each: Break) -> bool:
+    """Tell whether a break has a difference and no decision; a note is none."""
+    return each.state == OPEN and each.difference != 0 and each.action in (None, "note")
+
+
+def _fits(rule: PostingRule, each: Break, currency: str, texts: LineTexts) -> bool:
+    is_small = abs(each.difference) < rule.below
+    is_named = each.type in rule.types and rule.currency in ("", currency)
+    return is_small and is_named and (not rule.line or _has_line(rule.line, each.items, texts))
+
+
+def _has_line(pattern: str, items: Sequence[str], texts: LineTexts) -> bool:
+    """Tell whether a break has lines and all of them fit the pattern, by type or description."""
+    folded = pattern.casefold()
+    lines = [texts.get(item, ("", "")) for item in items if item.startswith(LINE)]
+    return bool(lines) and all(
+        any(fnmatchcase(text.strip().casefold(), folded) for text in both) for both in lines
+    )
+
+
+def _body(result: Result, each: Break, action: str, account: str, note: str) -> dict[str, Any]:
+    row = {name: getattr(each, name) for name in Break.__struct_fields__}
+    row |= {"currency": result.currency}
+    request = DecisionRequest(action, BY, note, account=account)
+    legs = [(AVAILABLE, -each.difference), (account, each.difference)]
+    body = body_of(row, request, each.items, legs)
+    return body | {"request": request_digest(each.id, request)}
+
+
+async def _line_texts(connection: Any, result: Result, rules: Rules) -> LineTexts:
+    """Read the types and descriptions of the lines that rules with a pattern may be about."""
+    if not any(rule.line for rule in rules.rules):
+        return {}
+    lines = [
+        item.removeprefix(LINE)
+        for each in result.breaks if _is_undecided(each)
+        for item in each.items if item.startswith(LINE)
+    ]  # fmt: skip
+    rows = await connection.fetch(SELECT_TEXTS, result.source, result.currency, lines)
+    return {row["key"]: (row["row_kind"], row["description"]) for row in rows}
+
+
+def account_sums(
+    legs: Iterable[tuple[str, str, str, str]],
+) -> list[tuple[tuple[str, str, str], str, int]]:
+    """Add up legs (source, account, currency, amount as text); return key, amount and count."""
+    sums: dict[tuple[str, str, str], list[Decimal]] = {}
+    for source, account, currency, amount in legs:
+        sums.setdefault((source, account, currency), []).append(Decimal(amount))
+    return [(key, plain(sum_of(some)), len(some)) for key, some in sorted(sums.items())]
