@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 import orjson
@@ -13,9 +14,10 @@ from aiohttp import web
 
 from ledger.api.endpoints import QUERY, answer_read
 from ledger.api.problems import PAGE_HEADERS, PRIVATE
+from ledger.config.reconciliation import Rules
 from ledger.errors import InvalidRequest, StatementRefused
-from ledger.queries import findings, reconciliation
 from ledger.queries.params import QueryParams, decode_body
+from ledger.queries.reconciliation import runs
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
     BreakDecision,
@@ -69,22 +71,33 @@ async def read_decision(request: web.Request, kind: type[D]) -> D:
     return decision
 
 
-async def list_findings(request: web.Request, params: QueryParams) -> web.Response:
-    """Answer what looks incomplete, by the rules that each source declares."""
-    rules = request.app[QUERY].settings.rules
+RuledRead: TypeAlias = Callable[[Snapshot, QueryParams, Mapping[str, Rules]], Awaitable[Any]]
+"""A read that depends on the declared rules of each source."""
 
-    async def read(snapshot: Snapshot, params: QueryParams) -> Any:
-        return await findings.findings(snapshot, params, rules)
 
-    return await answer_read(request, params, read)
+@dataclass(frozen=True, slots=True)
+class ReadByRules:
+    """The endpoint of an address whose answer depends on the rules of its sources."""
+
+    read: RuledRead
+
+    async def __call__(self, request: web.Request, params: QueryParams) -> web.Response:
+        """Answer with what the read gives, and where it is true."""
+        rules = request.app[QUERY].settings.rules
+
+        async def read(snapshot: Snapshot, params: QueryParams) -> Any:
+            return await self.read(snapshot, params, rules)
+
+        return await answer_read(request, params, read)
 
 
 async def print_report(request: web.Request, params: QueryParams) -> web.Response:
     """Answer one wallet's reconciliation as a page, or as CSV with `?as=csv`."""
     source, currency = params.need("source"), params.need("currency")
+    rules = request.app[QUERY].settings.rules
 
     async def read(snapshot: Snapshot) -> tuple[RunAnswer, list[BreakAnswer]]:
-        return await reconciliation.wallet_run(snapshot, source, currency)
+        return await runs.wallet_run(snapshot, source, currency, rules)
 
     run, breaks = await read_consistent(request.app[QUERY].pool, params.at_least, read)
     # `current` is about the moment of the request, not about the run.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from ledger.api import endpoints_reconciliation as endpoints
-from ledger.api.endpoints import SnapshotRead
-from ledger.queries import findings, reconciliation
+from ledger.api.endpoints_reconciliation import ReadByRules
+from ledger.queries import findings
 from ledger.queries.params import Param, Route
+from ledger.queries.reconciliation import breaks, runs
 from ledger.queries.schemas import reconciliation as schemas
 from ledger.reconciliation.items import BREAK_TYPES, TIMING
 
@@ -19,7 +20,7 @@ FINDINGS: Final = Route(
     "What looks incomplete, without any statement",
     "reconciliation",
     schemas.Findings,
-    endpoints.list_findings,
+    ReadByRules(findings.findings),
     (
         SOURCE,
         Param("reason", "Only for this reason.", "choice", findings.REASONS),
@@ -38,29 +39,63 @@ REPORT: Final = Route(
     content_types=("text/html", "text/csv"),
     headers=(),
 )
+BREAK_FILTERS: Final = (
+    SOURCE,
+    CURRENCY,
+    Param(
+        "type",
+        "Only this type, or these, separated by commas.",
+        "choice",
+        (*BREAK_TYPES, TIMING),
+        several=True,
+    ),
+    Param("state", "Only in this state.", "choice", ("OPEN", "RESOLVED")),
+    Param("owner", "Only what this owner looks after."),
+    Param("bucket", "Only of this age.", "choice", ("0-1d", "2-3d", "4-7d", ">7d")),
+    Param("id", "Only this one."),
+    Param("from", "Dated at or after this.", "time"),
+    Param("to", "Dated before this.", "time"),
+    Param("amount_min", "Only where the gap, without its sign, is at least this.", "amount"),
+    Param("amount_max", "Only where the gap, without its sign, is at most this.", "amount"),
+    Param(
+        "sort",
+        "By the gap without its sign, or by age in days, `-` the largest or oldest first, over "
+        "all sources; otherwise by source and id.",
+        "choice",
+        tuple(breaks.SORTS),
+    ),
+)
 RECONCILIATION: Final = (
     Route(
         "/v1/breaks",
         "Differences between statements and books, and what is in transit",
         "reconciliation",
         schemas.Breaks,
-        SnapshotRead(reconciliation.breaks),
-        (
-            SOURCE,
-            CURRENCY,
-            Param("type", "Only this type.", "choice", (*BREAK_TYPES, TIMING)),
-            Param("state", "Only in this state.", "choice", ("OPEN", "RESOLVED")),
-            Param("owner", "Only what this owner looks after."),
-            Param("bucket", "Only of this age.", "choice", ("0-1d", "2-3d", "4-7d", ">7d")),
-            Param("id", "Only this one."),
-        ),
+        ReadByRules(breaks.breaks),
+        BREAK_FILTERS,
+    ),
+    Route(
+        "/v1/breaks/{id}",
+        "One break with both sides, its candidates and every decision and note",
+        "reconciliation",
+        schemas.BreakDetail,
+        ReadByRules(breaks.find_break),
+        is_list=False,
+    ),
+    Route(
+        "/v1/matches",
+        "Lines and transactions that are the same thing, with the rule that matched them",
+        "reconciliation",
+        schemas.Matches,
+        ReadByRules(breaks.matches),
+        (SOURCE, CURRENCY, Param("rule", "Only what this rule matched, as `amount`.")),
     ),
     Route(
         "/v1/reconciliation",
         "The latest reconciliation of each wallet",
         "reconciliation",
         schemas.Runs,
-        SnapshotRead(reconciliation.runs),
+        ReadByRules(runs.runs),
         (SOURCE, CURRENCY),
     ),
     FINDINGS,

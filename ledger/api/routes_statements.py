@@ -91,6 +91,7 @@ STATEMENTS: Final = (
             Param("line", "Only the line with this id."),
             Param("account", "Only of this account."),
             Param("matched", "Whether it is in a live match.", "choice", ("yes", "no")),
+            Param("matched_by", "Only what this rule matched, as `amount`."),
         ),
     ),
 )

@@ -206,9 +206,12 @@ def lines(
     matched: Annotated[
         Literal["yes", "no"] | None, Parameter(help="Whether in a live match.")
     ] = None,
+    matched_by: Annotated[
+        str | None, Parameter(help="Only what this rule matched, like amount.")
+    ] = None,
     paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List statement lines, each with its match."""
     filters = {"source": source, "currency": currency, "contract_id": contract_id,
-               "matched": matched}  # fmt: skip
+               "matched": matched, "matched_by": matched_by}  # fmt: skip
     return show_list("statement_lines", filters, paging, service)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 
@@ -92,6 +92,11 @@ class Rules:
     def owner_of(self, break_type: str) -> str:
         """Return the owner of breaks of a type."""
         return self.owners.get(break_type, self.owner)
+
+    @property
+    def zone(self) -> tzinfo:
+        """The zone in which people see the times of the source."""
+        return timezone(self.utc_offset) if self.utc_offset else UTC
 
     @property
     def sha256(self) -> str:

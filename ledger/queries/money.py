@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from ledger.books.balance_index import SHARD_BITS
 from ledger.payload import plain
-from ledger.queries import reconciliation
 from ledger.queries.params import QueryParams
+from ledger.queries.reconciliation import runs
 from ledger.queries.schemas.money import (
     Balance,
     Balances,
@@ -124,7 +124,7 @@ async def wallets(snapshot: Snapshot, params: QueryParams) -> Wallets:
     rows, following = await WALLETS.page(snapshot, params, params.texts("currency"))
     listed = []
     for (source,), group in group_rows(rows, "source").items():
-        claims = await reconciliation.claims(snapshot, source)
+        claims = await runs.claims(snapshot, source)
         listed += [
             from_row(
                 Wallet,

@@ -46,6 +46,7 @@ SELECT $1::text AS source, l.line, l.row_kind, l.amount, l.currency, l.effective
         OR l.line = $6 AND hashtextextended(l.line, 0) = hashtextextended($6, 0))
    AND ($7::text IS NULL OR (m.item IS NOT NULL) = ($7 = 'yes'))
    AND ($8::text IS NULL OR l.account = $8)
+   AND ($9::text IS NULL OR m.rule = $9)
  ORDER BY l.first_position LIMIT $2
 """
 
@@ -78,6 +79,7 @@ async def statement_lines(snapshot: Snapshot, params: QueryParams) -> StatementL
         params.text("line"),
         params.text("matched"),
         params.text("account"),
+        params.text("matched_by"),
     )
     lines = [from_row(StatementLine, row) for row in rows]
     return StatementLines(statement_lines=lines, next=following, position=snapshot.position)

@@ -16,7 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from ledger.config.reconciliation import Rules, bucket_of
-from ledger.model import Record, plain
+from ledger.model import Record, changed, plain
+from ledger.reconciliation.candidates import Candidate, suggest_candidates
 from ledger.reconciliation.classification import is_fee
 from ledger.reconciliation.coverage import Coverage, continuity_breaks
 from ledger.reconciliation.items import (
@@ -85,6 +86,8 @@ class Break(Record, frozen=True):
     decided_by: str | None = None
     decided_at: datetime | None = None
     note: str | None = None
+    candidates: tuple[Candidate, ...] = ()
+    """What may be its other side, the best first."""
 
 
 class LedgerBalances(Record, frozen=True):
@@ -190,7 +193,18 @@ def _breaks(
         for break_id, decision in decisions.items()
         if break_id not in ids and decision.posted
     ]
-    return sorted(breaks, key=lambda each: each.id)
+    return sorted(_with_candidates(breaks, groups, builder.rules), key=lambda each: each.id)
+
+
+def _with_candidates(breaks: Sequence[Break], groups: Sequence[Group], rules: Rules) -> list[Break]:
+    """Add to open breaks what may be their other side, among what is in no match."""
+    still_open = {each.anchor for each in breaks if each.state == OPEN}
+    free = [g for g in groups if g.classification != MATCHED and g.anchor in still_open]
+    suggested = suggest_candidates(free, rules.zone)
+    return [
+        changed(each, candidates=suggested[each.anchor]) if each.anchor in suggested else each
+        for each in breaks
+    ]
 
 
 def _is_before_opening(decision: LatestDecision) -> bool:
@@ -212,7 +226,7 @@ class _BreakBuilder(Record, frozen=True):
         if group.classification == MATCHED and not _is_decided(group, decision):
             if group.statement_amount == group.ledger_amount:
                 return None
-            return self._across_cutoff(break_id, group)
+            return self._across_cutoff(break_id, group, decision)
         kind, detail = group.classification, group.detail
         posted = decision.posted if decision else ZERO
         gap = group.difference + posted
@@ -248,11 +262,11 @@ class _BreakBuilder(Record, frozen=True):
             decision.at, detail, decision,
         )  # fmt: skip
 
-    def _across_cutoff(self, break_id: str, group: Group) -> Break:
+    def _across_cutoff(self, break_id: str, group: Group, decision: LatestDecision | None) -> Break:
         detail = "matched, but on the two sides of the cut-off"
         return self._break(
             break_id, TIMING, OPEN, group.anchor, group.rule, group.keys, group.difference,
-            group.difference, group.at or self.period.opened_at, detail, None,
+            group.difference, group.at or self.period.opened_at, detail, decision,
         )  # fmt: skip
 
     def _break(
@@ -337,6 +351,7 @@ def _figures(
             sum_of(abs(line.amount) for line in matched), sum_of(abs(line.amount) for line in lines)
         ),
         "by_type": _by_type(still_open),
+        "by_rule": _by_rule(matched_groups),
     }
 
 
@@ -356,6 +371,19 @@ def _by_type(breaks: Sequence[Break]) -> list[dict[str, Any]]:
         {"type": kind, "bucket": bucket, "count": len(some), "owner": some[0].owner,
          "gap": plain(sum_of(each.gap for each in some))}
         for (kind, bucket), some in sorted(sums.items())
+    ]  # fmt: skip
+
+
+def _by_rule(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Count what each rule matched; the value is the sum of the lines without their signs."""
+    sums: dict[str, list[Group]] = {}
+    for group in groups:
+        sums.setdefault(group.rule, []).append(group)
+    return [
+        {"rule": rule, "count": len(some), "lines": sum(len(group.lines) for group in some),
+         "transactions": len({each.key for group in some for each in group.movements}),
+         "value": plain(sum_of(abs(line.amount) for group in some for line in group.lines))}
+        for rule, some in sorted(sums.items())
     ]  # fmt: skip
 
 
@@ -408,5 +436,10 @@ def _digest(result: Result) -> str:
 
 
 def _values(each: Break) -> list[Any]:
-    values = msgspec.structs.asdict(each).values()
-    return [plain(value) if isinstance(value, Decimal) else value for value in values]
+    values = msgspec.structs.asdict(each) | {"candidates": candidate_documents(each)}
+    return [plain(value) if isinstance(value, Decimal) else value for value in values.values()]
+
+
+def candidate_documents(each: Break) -> list[dict[str, Any]]:
+    """Return the candidates of a break as JSON."""
+    return [candidate.document() for candidate in each.candidates]

@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from ledger.books.generations import SELECT_LIVE
-from ledger.reconciliation.result import Result
+from ledger.reconciliation.result import Result, candidate_documents
 
 Records: TypeAlias = dict[tuple[str, ...], tuple[Any, ...]]
 """Key, within a wallet → the other columns, in their order."""
@@ -57,7 +57,7 @@ DELETE FROM ledger.recon_matches
 """
 SELECT_BREAKS: Final = """
 SELECT id, type, state, anchor, rule, items, difference, gap, at, age_days, bucket, owner, detail,
-       action, decided_by, decided_at, note
+       action, decided_by, decided_at, note, candidates::text AS candidates
   FROM ledger.recon_breaks WHERE source = $1 AND currency = $2
 """
 DELETE_ALL_BREAKS: Final = "DELETE FROM ledger.recon_breaks WHERE source = $1 AND currency = $2"
@@ -66,8 +66,8 @@ DELETE_BREAKS: Final = """
 DELETE FROM ledger.recon_breaks
  WHERE source = $1 AND $2::text IS NOT NULL AND id = ANY ($3::text[])
 """
-OBJECTS: Final = frozenset({"positions", "files", "figures", "reasons"})
-"""Columns of a run that hold JSON."""
+OBJECTS: Final = frozenset({"positions", "files", "figures", "reasons", "candidates"})
+"""Columns that hold JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ BREAKS: Final = StoredTable(
     "recon_breaks",
     ("id",),
     ("type", "state", "anchor", "rule", "items", "difference", "gap", "at", "age_days", "bucket",
-     "owner", "detail", "action", "decided_by", "decided_at", "note"),
+     "owner", "detail", "action", "decided_by", "decided_at", "note",
+     "candidates"),
     SELECT_BREAKS,
     DELETE_BREAKS,
 )  # fmt: skip
@@ -106,10 +107,12 @@ BREAKS: Final = StoredTable(
 async def read_stored(connection: Any, table: StoredTable, source: str, currency: str) -> Records:
     """Read the stored rows of a wallet, JSON as objects."""
     rows = await connection.fetch(table.select, source, currency)
-    if table is RUNS:
-        runs = [tuple(_decode(name, row[name]) for name in RUNS.columns) for row in rows]
-        return {(): runs[0]} if runs else {}
-    return {(row[0],): tuple(row)[1:] for row in rows}
+    return {
+        tuple(row[name] for name in table.key): tuple(
+            _decode(name, row[name]) for name in table.columns
+        )
+        for row in rows
+    }
 
 
 def _decode(name: str, value: Any) -> Any:
@@ -136,7 +139,8 @@ def breaks_of(result: Result) -> Records:
     """Return the rows of the breaks."""
     records: Records = {}
     for each in result.breaks:
-        row = msgspec.structs.asdict(each) | {"items": list(each.items)}
+        row = msgspec.structs.asdict(each)
+        row |= {"items": list(each.items), "candidates": candidate_documents(each)}
         records[(each.id,)] = tuple(row[name] for name in BREAKS.columns)
     return records
 
@@ -154,11 +158,7 @@ async def replace_result(
         await _write_differences(connection, MATCHES, wallet, matches_of(result))
         await _write_differences(connection, BREAKS, wallet, breaks_of(result))
         (row,) = run_of(result, positions, generation).values()
-        values = [
-            _json(value) if name in OBJECTS else value
-            for name, value in zip(RUNS.columns, row, strict=True)
-        ]
-        await connection.execute(UPSERT_RUN, *wallet, *values)
+        await connection.execute(UPSERT_RUN, *wallet, *_encoded(RUNS, row))
     return True
 
 
@@ -222,8 +222,15 @@ async def _write_differences(
         columns = ("source", "currency", *table.key, *table.columns)
         await connection.copy_records_to_table(
             table.name, schema_name="ledger", columns=list(columns),
-            records=[(*wallet, *key, *row) for key, row in new.items()],
+            records=[(*wallet, *key, *_encoded(table, row)) for key, row in new.items()],
         )  # fmt: skip
+
+
+def _encoded(table: StoredTable, row: tuple[Any, ...]) -> list[Any]:
+    return [
+        _json(value) if name in OBJECTS else value
+        for name, value in zip(table.columns, row, strict=True)
+    ]
 
 
 def _json(value: Any) -> str:

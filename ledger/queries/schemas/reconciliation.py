@@ -19,6 +19,75 @@ State = Annotated[
 ]
 
 
+References = Annotated[
+    list[str], Meta(description="Every name by which the other side may know it.")
+]
+
+
+class ReconciledLine(Schema, frozen=True):
+    """A statement line of a match or a break."""
+
+    line: str
+    effective_at: Annotated[Moment, Meta(description="As the file dates it.")]
+    booked_at: Annotated[
+        Moment, Meta(description="Within the period of its statement, where the file dates it out.")
+    ]
+    amount: Annotated[Amount, Meta(description="Above 0 came in, below 0 went out.")]
+    kind: str
+    counterparty: str | None
+    description: str | None
+    references: References
+    href: str
+
+
+class ReconciledTransaction(Schema, frozen=True):
+    """A transaction of a match or a break, as it moved the wallet."""
+
+    kind: str
+    id: str
+    effective_at: Moment | None
+    amount: Annotated[
+        Amount | None,
+        Meta(
+            description="What it did to this wallet, its fee included: above 0 came in, below 0 "
+            "went out. Null when it has no entry here."
+        ),
+    ]
+    fee: Annotated[Amount | None, Meta(description="Contained in the amount.")]
+    status: str | None
+    customer_id: str | None
+    counterparty: Annotated[str | None, Meta(description="Where the callbacks name one.")]
+    references: References
+    href: str
+
+
+class CandidateAnswer(Schema, frozen=True):
+    """What may be the other side of a break: a suggestion, never a match."""
+
+    item: Annotated[str, Meta(description="`line:<id>` or `<kind>:<id>`, as a decision names it.")]
+    side: Annotated[Literal["statement", "books"], Meta(description="Where it is.")]
+    effective_at: Moment
+    amount: Amount
+    counterparty: str | None
+    description: str | None
+    reason: Annotated[str, Meta(description="What fits and what differs.")]
+
+
+class BreakStep(Schema, frozen=True):
+    """A decision on a break, or a note about it."""
+
+    action: str
+    by: str | None
+    note: str | None
+    at: Moment
+    position: int
+
+
+TimeZone = Annotated[
+    str, Meta(description="In which reports and tables show its times; answers are in UTC.")
+]
+
+
 class BreakAnswer(Schema, frozen=True):
     """One difference between statement and books, or (TIMING) one item in transit."""
 
@@ -53,12 +122,95 @@ class BreakAnswer(Schema, frozen=True):
     decided_by: str | None
     decided_at: Moment | None
     note: str | None
+    lines: Annotated[list[ReconciledLine], Meta(description="On the statement, oldest first.")]
+    transactions: Annotated[
+        list[ReconciledTransaction],
+        Meta(description="In the books, oldest first; also one that a line names in vain."),
+    ]
+    candidates: Annotated[
+        list[CandidateAnswer],
+        Meta(description="Up to three items in no match that may belong to it, the best first."),
+    ]
+    history: Annotated[list[BreakStep], Meta(description="Every decision and note, oldest first.")]
+    time_zone: TimeZone
+    href: str
+
+
+class BreakDetail(BreakAnswer, frozen=True):
+    """One break, whole."""
+
+    position: Positions
+
+
+class BreakTotal(Schema, frozen=True):
+    """The sum of breaks in one currency."""
+
+    currency: str
+    count: int
+    difference: Annotated[Amount, Meta(description="Books - statement, before any decision.")]
+    gap: Annotated[Amount, Meta(description="What is left of it.")]
+
+
+class BreakTypeTotal(Schema, frozen=True):
+    """The sum of breaks of one type in one currency."""
+
+    currency: str
+    type: str
+    count: int
+    difference: Amount
+    gap: Amount
 
 
 class Breaks(Schema, frozen=True):
-    """Breaks by source and id."""
+    """Breaks by source and id; or as `sort` orders them."""
 
     breaks: list[BreakAnswer]
+    totals: Annotated[
+        list[BreakTotal], Meta(description="Of everything that the filters select, not the page.")
+    ]
+    totals_by_type: list[BreakTypeTotal]
+    next: Cursor
+    position: Positions
+
+
+class MatchAnswer(Schema, frozen=True):
+    """Lines and transactions that are the same thing."""
+
+    source: str
+    currency: str
+    anchor: Annotated[str, Meta(description="What the match is about.")]
+    rule: Annotated[str, Meta(description="Which rule matched them.")]
+    amount: Annotated[Amount | None, Meta(description="The sum of the lines.")]
+    items: list[str]
+    lines: list[ReconciledLine]
+    transactions: list[ReconciledTransaction]
+    time_zone: TimeZone
+
+
+class RuleSum(Schema, frozen=True):
+    """What one rule matched."""
+
+    rule: str
+    count: Annotated[int, Meta(description="Matches.")]
+    lines: int
+    transactions: int
+    value: Annotated[Amount, Meta(description="The sum of the lines without their signs.")]
+
+
+class RuleTotal(RuleSum, frozen=True):
+    """What one rule matched in one wallet."""
+
+    source: str
+    currency: str
+
+
+class Matches(Schema, frozen=True):
+    """Matches by source, currency and anchor."""
+
+    matches: list[MatchAnswer]
+    totals: Annotated[
+        list[RuleTotal], Meta(description="Of everything that the filters select, not the page.")
+    ]
     next: Cursor
     position: Positions
 
@@ -93,7 +245,9 @@ class Sheet(Schema, frozen=True):
     matched_out: Amount
     fees: Amount
     unmatched: Annotated[Amount, Meta(description="Lines that are in no match.")]
-    closing: Annotated[Amount | None, Meta(description="The statement's closing balance.")]
+    closing: Annotated[
+        Amount | None, Meta(description="The statement's closing balance; null: it states none.")
+    ]
     ledger: Annotated[Amount, Meta(description="The books' balance at the cut-off.")]
     in_transit: Annotated[Amount, Meta(description="Not a break yet: books - statement.")]
     in_transit_count: int
@@ -117,6 +271,7 @@ class Sheet(Schema, frozen=True):
     coverage_count: Annotated[str | None, Meta(description="Lines matched, in percent.")]
     coverage_value: Annotated[str | None, Meta(description="Amounts matched, in percent.")]
     by_type: list[TypeSum]
+    by_rule: Annotated[list[RuleSum], Meta(description="How much was matched by what.")] = []
 
 
 class RunAnswer(Schema, frozen=True):
@@ -135,6 +290,7 @@ class RunAnswer(Schema, frozen=True):
     rules_sha256: str
     sha256: Annotated[str, Meta(description="Digest of all results of the run.")]
     current: Annotated[bool, Meta(description="Whether the books are still at `positions`.")]
+    time_zone: TimeZone
 
 
 class Unproved(Schema, frozen=True):

@@ -240,7 +240,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Any, ...]]] = {
         )
     },
     "one statement line": (
-        statements.SELECT_STATEMENT_LINES, (S, PAGE, None, None, None, "line_77", None, None),
+        statements.SELECT_STATEMENT_LINES, (S, PAGE, None, None, None, "line_77", None, None, None),
     ),
     **{
         f"view of {name} after {after} with {filters}": (

@@ -1,4 +1,4 @@
-"""Reading matches, breaks and runs."""
+"""Reading the reconciliation of each wallet."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 import msgspec
 import orjson
 
-from ledger.errors import Conflicting, NotFound
+from ledger.errors import NotFound
 from ledger.queries.params import QueryParams
+from ledger.queries.reconciliation.breaks import RulesBySource, all_breaks, zone_name
 from ledger.queries.schemas.money import Reconciliation, from_row
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
-    Breaks,
     RunAnswer,
     Runs,
     Sealed,
@@ -22,16 +22,6 @@ from ledger.queries.schemas.reconciliation import (
 )
 from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot
 
-SELECT_BREAKS: Final = """
-SELECT id, source, currency, type, state, anchor, rule, items, difference, gap, at, age_days,
-       bucket, owner, detail, action, decided_by, decided_at, note
-  FROM ledger.recon_breaks
- WHERE source = $1 AND ($3::text IS NULL OR id > $3) AND ($4::text IS NULL OR currency = $4)
-   AND ($5::text IS NULL OR type = $5) AND ($6::text IS NULL OR state = $6)
-   AND ($7::text IS NULL OR owner = $7) AND ($8::text IS NULL OR bucket = $8)
-   AND ($9::text IS NULL OR id = $9)
- ORDER BY id LIMIT $2
-"""
 SELECT_RUNS: Final = """
 SELECT source, currency, state, opened_at, closed_at AS through, positions::text AS positions,
        generation, files::text AS files, figures::text AS figures, reasons::text AS reasons,
@@ -61,28 +51,13 @@ SELECT currency, state, closed_at, positions::text AS positions, generation,
   FROM ledger.recon_runs WHERE source = $1
 """
 
-BREAKS_MAX: Final = 10_000
-"""Breaks that one printed page holds."""
-
-BREAKS: Final = Listing(SELECT_BREAKS, {"id": str})
 RUNS: Final = Listing(SELECT_RUNS, {"currency": str})
 
 
-async def breaks(snapshot: Snapshot, params: QueryParams) -> Breaks:
-    """Read what differs between statements and books, or is in transit."""
-    rows, following = await BREAKS.page(
-        snapshot,
-        params,
-        *(params.text(name) for name in ("currency", "type", "state", "owner", "bucket", "id")),
-    )
-    listed = [from_row(BreakAnswer, row) for row in rows]
-    return Breaks(breaks=listed, next=following, position=snapshot.position)
-
-
-async def runs(snapshot: Snapshot, params: QueryParams) -> Runs:
+async def runs(snapshot: Snapshot, params: QueryParams, rules: RulesBySource) -> Runs:
     """Read the latest reconciliation of each wallet."""
     rows, following = await RUNS.page(snapshot, params, params.text("currency"))
-    listed = [await _run(snapshot, row) for row in rows]
+    listed = [await _run(snapshot, row, rules) for row in rows]
     unproved = [
         from_row(Unproved, row)
         for source in snapshot.sources(params)
@@ -97,7 +72,7 @@ async def runs(snapshot: Snapshot, params: QueryParams) -> Runs:
 
 
 async def wallet_run(
-    snapshot: Snapshot, source: str, currency: str
+    snapshot: Snapshot, source: str, currency: str, rules: RulesBySource
 ) -> tuple[RunAnswer, list[BreakAnswer]]:
     """Read one wallet's run with all its breaks.
 
@@ -109,17 +84,11 @@ async def wallet_run(
         raise NotFound(
             f"{currency.upper()} of {source} is not reconciled; import a statement of it first"
         )
-    filters = (currency.upper(), None, None, None, None, None)
-    listed = await snapshot.rows(SELECT_BREAKS, source, BREAKS_MAX + 1, None, *filters)
-    if len(listed) > BREAKS_MAX:
-        raise Conflicting(
-            f"{currency.upper()} of {source} has more than {BREAKS_MAX} breaks, too many for one "
-            "page; read them in pages: /v1/breaks"
-        )
-    return await _run(snapshot, rows[0]), [from_row(BreakAnswer, row) for row in listed]
+    run = await _run(snapshot, rows[0], rules)
+    return run, await all_breaks(snapshot, source, currency.upper(), rules)
 
 
-async def _run(snapshot: Snapshot, row: DatabaseRow) -> RunAnswer:
+async def _run(snapshot: Snapshot, row: DatabaseRow, rules: RulesBySource) -> RunAnswer:
     positions: Mapping[str, int] = orjson.loads(row["positions"])
     seals = []
     for source, position in sorted(positions.items()):
@@ -139,6 +108,7 @@ async def _run(snapshot: Snapshot, row: DatabaseRow) -> RunAnswer:
         positions=dict(sorted(positions.items())),
         seals=seals,
         current=current,
+        time_zone=zone_name(rules, row["source"]),
     )  # fmt: skip
 
 

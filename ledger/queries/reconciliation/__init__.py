@@ -1,0 +1,1 @@
+"""Reading what reconciliations found: runs, matches and breaks, with everything about them."""
