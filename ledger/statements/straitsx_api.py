@@ -73,14 +73,16 @@ async def fetch_statement(
     the provider does not answer, StatementRefused when its balances do not add up.
     """
     rows: list[dict[str, JSON]] = []
+    pages: list[dict[str, JSON]] = []
     meta: dict[str, JSON] = {}
     async for page in _pages(session, pull, currency, opened_at, closed_at):
         rows += page["data"]
+        pages.append({"data": page["data"]})
         meta = page["meta"] if isinstance(page.get("meta"), dict) else meta
         if len(rows) > LINES_MAX:
             raise PullFailed(f"more than {LINES_MAX} rows; shorten every_seconds")
     whole = read(
-        _encoded({"data": rows, "meta": _balances(meta)}),
+        msgspec.json.encode(_exact([*pages, {"data": [], "meta": _balances(meta)}])),
         Reading(currency=currency, window=(opened_at - 2 * MARGIN, closed_at + 2 * MARGIN)),
     )
     lines = [line for line in whole.lines if opened_at <= line.effective_at < closed_at]

@@ -44,6 +44,8 @@ class Provider:
     asked: list[dict[str, str]] = field(default_factory=list)
     asked_at: list[float] = field(default_factory=list)
     tells_pages: bool = True
+    overlap: int = 0
+    """How many rows of the page before a page repeats."""
     off_by: Decimal = Decimal(0)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -70,7 +72,7 @@ class Provider:
                     f'"ledgerBalance":{running},"createdAt":"{at.isoformat()}"}}}}'
                 )
         size = int(query["page[size]"])
-        start = (int(number) - 1) * size
+        start = max(0, (int(number) - 1) * size - self.overlap)
         pages = f'"pages":{-(-len(stated) // size)},' if self.tells_pages else ""
         return (
             f'{{"data":[{",".join(stated[::-1][start : start + size])}],"meta":{{{pages}'
@@ -133,6 +135,13 @@ async def test_all_pages_become_one_exact_statement() -> None:
     assert [query["page[number]"] for query in provider.asked] == ["1", "2", "3"]
     assert {query["page[size]"] for query in provider.asked} == {"1000"}
     assert {query["filter[currency]"] for query in provider.asked} == {"xsgd"}
+
+
+async def test_a_row_that_two_pages_have_is_taken_once() -> None:
+    rows = [(DAY + timedelta(seconds=n), Decimal(n + 1)) for n in range(PAGE_ROWS + 5)]
+    provider = Provider(rows, overlap=3)
+    statement = await fetched(provider)
+    assert [line.amount for line in statement.lines] == [amount for _, amount in rows]
 
 
 async def test_without_a_page_count_it_asks_until_a_page_is_empty() -> None:
