@@ -152,6 +152,10 @@ class StatementRefused(LedgerError):
     """The statement cannot be taken as it is; nothing of it was kept. See the message."""
 
 
+class OtherAccount(StatementRefused):
+    """The file is about other accounts or currencies than the one requested."""
+
+
 class PullFailed(LedgerError):
     """The provider's statement could not be fetched. See the message."""
 

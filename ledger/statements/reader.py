@@ -6,7 +6,9 @@ from typing import Final
 
 from ledger.config.statement_profile import StatementProfile
 from ledger.model import shown
-from ledger.statements import camt053, csv_columns, mt940, straitsx
+from ledger.statements import csv_columns, mt940, straitsx
+from ledger.statements.formats import archive
+from ledger.statements.formats.camt053 import format as camt053
 from ledger.statements.model import (
     BYTES_MAX,
     Reading,
@@ -44,11 +46,17 @@ def read_statement(
     """
     if len(body) > bytes_max:
         raise StatementRefused(f"the file is larger than {bytes_max} bytes; split it by time")
-    if not body.strip():
-        raise StatementRefused("the file is empty; export the statement again")
-    name = how.format or how.profile.format
-    parser = named(name) if name else recognised(body, how.profile, json_format)
-    return parser.read(body, how)
+
+    def read_one(file: bytes, how: Reading) -> Statement:
+        if not file.strip():
+            raise StatementRefused("the file is empty; export the statement again")
+        name = how.format or how.profile.format
+        parser = named(name) if name else recognised(file, how.profile, json_format)
+        return parser.read(file, how)
+
+    if archive.is_archive(body):
+        return archive.read_archive(body, how, read_one, bytes_max)
+    return read_one(body, how)
 
 
 def named(name: str) -> StatementFormat:

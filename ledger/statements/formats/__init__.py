@@ -1,0 +1,1 @@
+"""Readers of statement files as banks write them, each format by itself."""
