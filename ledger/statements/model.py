@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -144,13 +144,14 @@ def named(
         changed(line, name=line.id if are_ids_unique and line.id else stem_of(line))
         for line in lines
     ]
+    count = Counter(line.name for line in result)
     places: dict[str, list[int]] = defaultdict(list)
     for place, line in enumerate(result):
-        places[line.name].append(place)
+        if count[line.name] > 1:
+            places[line.name].append(place)
     for stem, equal in places.items():
-        for number, place in enumerate(sorted(equal, key=lambda p: _texts(result[p])), 1):
-            name = stem if number == 1 else f"{stem}-{number}"
-            result[place] = changed(result[place], name=name)
+        for number, place in enumerate(sorted(equal, key=lambda p: _texts(result[p]))[1:], 2):
+            result[place] = changed(result[place], name=f"{stem}-{number}")
     return tuple(result)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -171,8 +172,9 @@ def _late(lines: Sequence[StatementLine]) -> list[str]:
 def _repeated(lines: Sequence[StatementLine]) -> list[str]:
     """Name the lines that are equal, the id included: the file has them, so they count."""
     groups: dict[tuple[object, ...], list[int]] = {}
+    count = Counter(line.id for line in lines)
     for line in lines:
-        if line.id:
+        if line.id and count[line.id] > 1:
             groups.setdefault((line.id, *core_of(line), line.description), []).append(line.number)
     notes = [
         f"lines {_numbers(numbers)} are equal, and so are their ids; all of them count"
