@@ -55,7 +55,7 @@ class ImportLimits(NamedTuple):
     """The limits of reading one file; `IMPORT_SECONDS_MAX` limits appending it."""
 
     memory_bytes_max: int = 2 * 1024**3
-    """Address space. A million lines of MT940, which takes most, need 1.8 GiB."""
+    """Address space. A million lines of MT940 need 1.4 GiB."""
     cpu_seconds_max: int = 120
     """A million entries of camt.053, the slowest format, take 60 s."""
     seconds_max: int = 240

@@ -1,24 +1,24 @@
-"""MT940, the SWIFT bank statement, split into fields by the library mt-940.
+"""MT940 and MT950, the SWIFT bank statements: messages of one account that follow each other.
 
 Days have no time: they begin at midnight of the declared `time_zone` (UTC without one). A line
-counts on its entry date where it has one, else on its value date. The library skips a line without
-a type and truncates some amounts, so a check before it refuses those.
+counts on its entry date where it has one, else on its value date. The period is that of the
+balances: a line dated outside of its message's days is booked within them. MT942, the interim
+report of the day, is refused: it has no balances, and the statement repeats its lines.
 """
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
-from decimal import Decimal
-from typing import Any, Final
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Final
 from zoneinfo import ZoneInfo
 
-import mt940
-
-from ledger.config.statement_profile import StatementProfile
-from ledger.model import as_note, changed, plain
+from ledger.config.statement_profile import StatementProfile, account_number
+from ledger.model import as_note, changed, plain, shown, total
 from ledger.statements.model import (
     Reading,
     Statement,
@@ -27,78 +27,196 @@ from ledger.statements.model import (
     StatementRefused,
     Window,
 )
+from ledger.statements.swift_details import Details, details_of
+from ledger.statements.swift_fields import (
+    Balance,
+    Field,
+    Line,
+    WrongField,
+    account_of,
+    balance_of,
+    fields_of,
+    is_iban,
+    line_of,
+)
 from ledger.statements.validation import (
     agreed_currency,
+    booked_within,
     check_line_count,
     checked_statement,
     midnight,
+    names_of,
     refusal,
     text,
     zone,
 )
 
 NAME: Final = "mt940"
-BLOCKS_MAX: Final = 10_000
-"""Statements in one file."""
+MESSAGES_MAX: Final = 10_000
+"""Messages in one file."""
 DETAILS_MAX: Final = 100
 """`:86:` fields of one line."""
+NAME_CHARS_MAX: Final = 140
+"""A reference that is longer is a text."""
 _DAY: Final = timedelta(days=1)
-_OPENING: Final = ("final_opening_balance", "intermediate_opening_balance")
-_CLOSING: Final = ("final_closing_balance", "intermediate_closing_balance")
-_OPTIONS: Final = mt940.Options.all()
-_BLOCK: Final = re.compile(r"^(?=:20:)", re.MULTILINE)
-_FIELD: Final = re.compile(r"^:(61|86|6[02][A-Z]?):(.*)$", re.MULTILINE)
-_ENTRY: Final = re.compile(r"\d{6}(?:\d{4})?R?[CD][A-Z]?(?=[\d,]{1,15}[A-Z])\d+,\d*[A-Z]", re.ASCII)
-_BALANCE: Final = re.compile(r"[CD]\d{6}[A-Z]{3}(?=[\d,]{1,16}$)\d+,\d*", re.ASCII)
-
-# The library logs what it cannot read, which may be personal data.
-logging.getLogger("mt940").addHandler(logging.NullHandler())
-logging.getLogger("mt940").propagate = False
+_BEGIN: Final = re.compile(rb"^[ \t]*:(?:20|25P?|60[FM]):", re.MULTILINE)
+_TYPE: Final = re.compile(r"\{2:[IO](\d{3})")
+_ONE_WORD: Final = re.compile(r"[^\s/]\S+")
+_NUMBERED: Final = re.compile(r"^\d\d", re.MULTILINE)
+"""The numbers of the lines of `:NS:`, in which old exports have what `:86:` has today."""
+_REPORTS: Final = frozenset({"34F", "13D", "90C", "90D"})
+_NO_NAME: Final = re.compile(r"(?:[EKMP]REF|MARF)\+?|0+|NONREF\b.*|STARTUMS", re.ASCII)
+"""What banks write in `:61:` for "see `:86:`" and for "none", besides `names_of`'s."""
 
 
-class _Account:
-    """The statements of a file together."""
+@dataclasses.dataclass(slots=True)
+class _Message:
+    """One message: a statement, or a page of one."""
 
-    def __init__(self, where: ZoneInfo | None) -> None:
+    account: str
+    """The text of `:25:`."""
+    is_named: bool = False
+    """Whether it has a `:25:` of its own."""
+    opening: Balance | None = None
+    closing: Balance | None = None
+    lines: list[StatementLine] = dataclasses.field(default_factory=list)
+    first_number: int = 1
+    """The number of its first line, or of the one that would be."""
+    report_tag: str = ""
+    """A field that interim reports have."""
+
+    @property
+    def currency(self) -> str:
+        """The one that its balances state; "" where they leave it out."""
+        balances = (self.opening, self.closing)
+        return next((b.currency for b in balances if b is not None and b.currency), "")
+
+
+class _Reader:
+    """Takes a file's fields in order and makes messages of them."""
+
+    def __init__(self, document: str, where: ZoneInfo | None) -> None:
+        self.document = document
         self.where = where
-        self.lines: list[StatementLine] = []
-        self.days: list[date] = []
-        self.currency: str | None = None
-        self.opening: Decimal | None = None
-        self.closing: Decimal | None = None
+        self.messages: list[_Message] = []
+        self.line: Line | None = None
+        self.details: list[str] = []
+        self.number = 0
 
-    def take(self, block: str) -> None:
-        """Take the next statement. Raises StatementRefused when it does not follow."""
-        parsed = _parsed(block, len(self.lines))
-        first, last = _balance(parsed, _OPENING), _balance(parsed, _CLOSING)
-        for _, _, stated in filter(None, (first, last)):
-            self.currency = agreed_currency(self.currency, stated)
-        if first is not None:
-            if self.days and first[0] != self.closing:
-                raise refusal(
-                    len(self.lines) + 1,
-                    f"the statement opens with {plain(first[0])}, the one before it closed "
-                    "otherwise; import the statements of one account, in order",
-                )
-            self.opening = first[0] if not self.days else self.opening
-            self.days.append(first[1])
-        for entry in parsed:
-            check_line_count(len(self.lines) + 1)
-            self.lines.append(_line(entry.data, len(self.lines) + 1, self.where))
-        if last is not None:
-            self.closing = last[0]
-            self.days.append(last[1])
+    def read(self) -> list[_Message]:
+        """Return the messages that hold something. Raises StatementRefused."""
+        for field in fields_of(self.document):
+            try:
+                self.take(field)
+            except WrongField as error:
+                raise self.wrong(field, str(error)) from error
+        self.end_line()
+        self.end_message()
+        return [
+            message
+            for message in self.messages
+            if message.opening or message.closing or message.lines
+        ]
 
-    def period(self) -> Window | None:
-        """Return the stated days: the opening balance is often of the evening before the first."""
-        if not self.days:
-            return None
-        closed_at = midnight(self.days[-1] + _DAY, self.where)
-        opened_at = midnight(self.days[0], self.where)
-        booked = [line.effective_at for line in self.lines]
-        if self.days[0] < self.days[-1] and opened_at not in booked:
-            opened_at = midnight(self.days[0] + _DAY, self.where)
-        return min([opened_at, *booked]), max([closed_at, *(at + _DAY for at in booked[-1:])])
+    def take(self, field: Field) -> None:
+        if field.tag not in ("86", "NS"):
+            self.end_line()
+        match field.tag:
+            case "61":
+                self.begin_line(field)
+            case "86" | "NS":
+                self.add_details(field)
+            case "":
+                _check_type(field.text)
+            case "20":
+                self.begin_message()
+            case "25" | "25P":
+                message = self.begin_message() if self.message().is_named else self.message()
+                message.account, message.is_named = field.text, True
+            case "60" | "60F" | "60M":
+                self.open(field)
+            case "62" | "62F" | "62M":
+                self.close(field)
+            case tag if tag in _REPORTS:
+                self.message().report_tag = tag
+
+    def message(self) -> _Message:
+        return self.messages[-1] if self.messages else self.begin_message()
+
+    def begin_message(self) -> _Message:
+        self.end_message()
+        if len(self.messages) == MESSAGES_MAX:
+            raise StatementRefused(f"more than {MESSAGES_MAX} statements; split the file by time")
+        account = self.messages[-1].account if self.messages else ""
+        self.messages.append(_Message(account, first_number=self.number + 1))
+        return self.messages[-1]
+
+    def end_message(self) -> None:
+        """Refuse a message that lacks a balance: a report of another kind, or a file cut off."""
+        if not self.messages:
+            return
+        message = self.messages[-1]
+        if message.opening is None and message.closing is None:
+            if message.report_tag:
+                raise _interim(f"it has :{message.report_tag}: and no balances")
+        elif message.opening is None or message.closing is None:
+            lacking = "an opening balance (:60F:)" if message.opening is None else (
+                "a closing balance (:62F:)")  # fmt: skip
+            raise refusal(max(self.number, 1), f"the statement of {shown(message.account)} that it "
+                          f"is in, number {len(self.messages)} of the file, lacks {lacking}; the "
+                          "file may be cut off: export it again")  # fmt: skip
+
+    def open(self, field: Field) -> None:
+        message = self.message()
+        if message.opening is not None or message.closing is not None:
+            message = self.begin_message()
+        if message.lines:
+            raise WrongField("comes after lines of its statement; export the statement again")
+        message.opening = balance_of(field.text)
+
+    def close(self, field: Field) -> None:
+        message = self.message()
+        if message.closing is not None:
+            raise WrongField("is a second closing balance; export the statement again")
+        message.closing = balance_of(field.text)
+        stated = message.opening.currency if message.opening else ""
+        if message.closing.currency and stated and message.closing.currency != stated:
+            raise WrongField(f"is about {message.closing.currency}, not {stated} as the opening "
+                             "balance is; export the statement again")  # fmt: skip
+
+    def begin_line(self, field: Field) -> None:
+        self.number += 1
+        check_line_count(self.number)
+        if self.message().closing is not None:
+            raise WrongField("comes after its statement's closing balance; export the statement "
+                             "again")  # fmt: skip
+        self.line = line_of(field.text)
+
+    def add_details(self, field: Field) -> None:
+        """Take what follows a line. What follows a balance is about the statement: left out."""
+        if self.line is None:
+            return
+        self.details.append(field.text if field.tag == "86" else _NUMBERED.sub("", field.text))
+        if len(self.details) > DETAILS_MAX:
+            raise refusal(self.number, f"has more than {DETAILS_MAX} details (:86:); remove some")
+
+    def end_line(self) -> None:
+        if self.line is None:
+            return
+        details = details_of("\n".join(self.details))
+        day = self.line.entry_day or self.line.value_day
+        message = self.message()
+        at = _midnight(day, self.where)
+        message.lines.append(_statement_line(self.line, details, self.number, at, message.currency))
+        self.line = None
+        self.details.clear()
+
+    def wrong(self, field: Field, what: str) -> StatementRefused:
+        """Return the refusal that names the field, and where it is."""
+        row = self.document.count("\n", 0, field.begin) + 1
+        if field.tag != "61":
+            return refusal(row, f":{field.tag}:{shown(field.text)} {what}")
+        return refusal(self.number, f":61:{shown(field.text)} in row {row} of the file {what}")
 
 
 def read(body: bytes, how: Reading) -> Statement:
@@ -106,95 +224,187 @@ def read(body: bytes, how: Reading) -> Statement:
 
     Raises StatementRefused, naming the line (the n-th `:61:`).
     """
-    account = _Account(zone(how.profile))
-    blocks = _BLOCK.split(_decoded(body), maxsplit=BLOCKS_MAX + 1)[1:]
-    if len(blocks) > BLOCKS_MAX:
-        raise StatementRefused(f"more than {BLOCKS_MAX} statements; split the file by time")
-    for block in blocks:
-        account.take(block)
-    if not account.days and not account.lines:
-        raise StatementRefused("the file holds no statement (:20:, :60F:); is it an MT940?")
-    agreed_on = agreed_currency(how.currency, account.currency)
+    where = zone(how.profile)
+    account, messages = _selected(_Reader(_decoded(body), where).read(), how)
+    messages = _in_order(messages)
+    currency = agreed_currency(how.currency, messages[0].currency)
+    first, last = messages[0].opening, messages[-1].closing
+    lines: list[StatementLine] = []
+    for message in messages:
+        lines += _booked(message, where)
+        message.lines.clear()  # a million lines need most of the memory there is
     return checked_statement(
-        [changed(line, currency=agreed_on) for line in account.lines],
+        [line if line.currency else changed(line, currency=currency) for line in lines],
         body=body,
         format=NAME,
-        currency=agreed_on,
-        window=how.window or account.period(),
-        opening=account.opening,
-        closing=account.closing,
+        currency=currency,
+        window=how.window,
+        opening=first.amount if first else None,
+        closing=last.amount if last else None,
+        account=account,
+        balance_days=(first.day, last.day) if first and last else None,
+        where=where,
+        are_days=True,
     )
 
 
 def _decoded(body: bytes) -> str:
     try:
-        words = body.decode("utf-8-sig")
+        document = body.decode("utf-8-sig")
     except UnicodeDecodeError:
-        words = body.decode("latin-1")
-    if "\x00" in words:
-        raise refusal(words.count("\n:61:", 0, words.index("\x00")), "holds a NUL character; "
+        document = body.decode("latin-1")
+    if "\x00" in document:
+        raise refusal(document.count("\n:61:", 0, document.index("\x00")), "holds a NUL character; "
                       "export the statement again")  # fmt: skip
-    return words.replace("\r\n", "\n").replace("\r", "\n")
+    return document.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _parsed(block: str, before: int) -> Any:
-    """Parse a block; the library must find as many lines as there are."""
-    number = before
-    details = 0
-    for tag, words in _FIELD.findall(block):
-        number += tag == "61"
-        details = details + 1 if tag == "86" else 0
-        if details > DETAILS_MAX:
-            raise refusal(number, f"has more than {DETAILS_MAX} details (:86:); remove some")
-        if tag != "86" and not (
-            _ENTRY.match(words) if tag == "61" else _BALANCE.match(words.rstrip())
-        ):
-            raise refusal(number, f":{tag}:{words[:60]!r} is not as SWIFT writes it (date, mark, "
-                          "amount with a comma, type); export the statement again")  # fmt: skip
-    parsed = mt940.models.Transactions(options=_OPTIONS)
+def _check_type(head: str) -> None:
+    """Refuse a message whose head names another type than a statement's."""
+    stated = _TYPE.search(head)
+    if stated is None or stated[1] in ("940", "950"):
+        return
+    if stated[1] == "942":
+        raise _interim("its head says so")
+    raise StatementRefused(
+        f"the file holds an MT{stated[1]}, which is no statement; import the account's MT940"
+    )
+
+
+def _interim(why: str) -> StatementRefused:
+    return StatementRefused(
+        f"the file holds an MT942, an interim report of entries within a day ({why}); import the "
+        "statement of the day, an MT940, instead"
+    )
+
+
+def _selected(messages: Sequence[_Message], how: Reading) -> tuple[str, Sequence[_Message]]:
+    """Return the account and its messages: the one that is given, or the only one."""
+    if not messages:
+        raise StatementRefused("the file holds no statement (:20:, :60F:); is it an MT940?")
+    named = [(account_of(message.account, message.currency), message) for message in messages]
+    accounts = sorted({account for account, _ in named})
+    given = account_number(how.account or "")
+    if given and accounts != [""]:
+        named = [pair for pair in named if _is_account(given, *pair)]
+        if not named:
+            raise StatementRefused(
+                f"the file is about {', '.join(accounts)}, not {given}; choose one (--account)"
+            )
+    currency = (how.currency or "").upper()
+    if currency in {message.currency for _, message in named}:
+        named = [pair for pair in named if pair[1].currency == currency]
+    accounts = sorted({account for account, _ in named})
+    if len(accounts) > 1:
+        raise StatementRefused(f"the file is about {', '.join(accounts)}; choose one (--account)")
+    currencies = sorted({message.currency for _, message in named})
+    if len(currencies) > 1:
+        raise StatementRefused(
+            f"the file is about {', '.join(currencies)}; choose one (--currency)"
+        )
+    return given or accounts[0], [message for _, message in named]
+
+
+def _is_account(given: str, account: str, message: _Message) -> bool:
+    """Whether an account is the one given, with or without its bank and its currency."""
+    full = account_number(message.account.partition("\n")[0])
+    return given in (account, full, account.rpartition("/")[2])
+
+
+def _in_order(messages: Sequence[_Message]) -> Sequence[_Message]:
+    """Return the messages oldest first, as their balances follow. Raises StatementRefused."""
+    oldest_first = sorted(messages, key=_opened_on)
     try:
-        parsed.parse(block)
-    except (RuntimeError, ValueError, ArithmeticError, KeyError, TypeError) as error:
-        raise refusal(
-            before + len(parsed) + 1, "cannot be read; export the statement again"
-        ) from error
-    if len(parsed) != number - before:
-        raise refusal(before + len(parsed), "is followed by a line that has no place; export the "
-                      "statement again")  # fmt: skip
-    return parsed
+        _check_follow(oldest_first)
+    except StatementRefused as error:
+        backwards = messages[::-1]
+        newest_first = sorted(backwards, key=_opened_on)
+        try:
+            _check_follow(newest_first)
+        except StatementRefused:
+            raise error from None
+        return newest_first
+    return oldest_first
 
 
-def _balance(parsed: Any, names: Sequence[str]) -> tuple[Decimal, date, str] | None:
-    for name in names:
-        balance = parsed.data.get(name)
-        if balance is not None:
-            return balance.amount.amount or Decimal(0), balance.date, balance.amount.currency
-    return None
+def _opened_on(message: _Message) -> date:
+    return message.opening.day if message.opening else date.min
 
 
-def _line(fields: Mapping[str, Any], number: int, where: ZoneInfo | None) -> StatementLine:
-    day = fields.get("entry_date") or fields["date"]
-    reference = text(number, "reference", (fields.get("customer_reference") or "").strip())
-    noted = (
-        fields.get("bank_reference"),
-        fields.get("extra_details"),
-        fields.get("transaction_details"),
-    )
-    described = " ".join(part.replace("\n", " ").strip() for part in noted if part)
+def _check_follow(messages: Sequence[_Message]) -> None:
+    closing: Balance | None = None
+    for message in messages:
+        opening = message.opening
+        if closing is not None and opening is not None and opening.amount != closing.amount:
+            raise refusal(
+                message.first_number,
+                f"the statement opens with {plain(opening.amount)}, the one before it closed with "
+                f"{plain(closing.amount)}; one is missing or repeated: export the statements again",
+            )
+        closing = message.closing
+
+
+def _booked(message: _Message, where: ZoneInfo | None) -> Iterable[StatementLine]:
+    """Return the lines, booked within the message's own days, once their sum is right."""
+    if message.opening is None or message.closing is None:
+        return message.lines
+    expected = message.closing.amount
+    added = message.opening.amount
+    for line in message.lines:
+        added = total(added, line.amount)
+    if added != expected:
+        last = message.first_number + max(len(message.lines) - 1, 0)
+        raise refusal(last, f"the closing balance is {plain(expected)}, but the lines add up to "
+                      f"{plain(added)}; export the statement again")  # fmt: skip
+    return booked_within(message.lines, _days(message.opening.day, message.closing.day, where))
+
+
+def _days(opened: date, closed: date, where: ZoneInfo | None) -> Window:
+    """Return the days of a message: the opening balance is of the evening before the first."""
+    first = opened if opened == closed else opened + _DAY
+    if closed < opened:
+        raise StatementRefused(
+            f"the closing balance is of {closed.isoformat()}, before the opening balance of "
+            f"{opened.isoformat()}; export the statement again"
+        )
+    return midnight(first, where), midnight(closed + _DAY, where)
+
+
+@lru_cache(maxsize=1024)
+def _midnight(day: date, where: ZoneInfo | None) -> datetime:
+    return midnight(day, where)
+
+
+def _statement_line(
+    line: Line, details: Details, number: int, at: datetime, currency: str
+) -> StatementLine:
+    supplement = line.supplement
+    stated = [details.end_to_end, line.customer_reference, *details.references, line.bank_reference]
+    if _ONE_WORD.fullmatch(supplement) and not is_iban(supplement):
+        stated.append(supplement)
+    names = names_of(*filter(_may_name, stated))
+    own = {details.end_to_end, line.customer_reference}
+    reference = next((name for name in names if name in own), None)
     return StatementLine(
-        id="",
+        id=text(number, "reference", line.bank_reference) or "",
         number=number,
-        kind=(fields.get("id") or "").strip(),
-        amount=fields["amount"].amount or Decimal(0),
-        currency="",
-        effective_at=midnight(day, where),
-        reference=None if reference == "NONREF" else reference,
-        description=as_note(described) or "",
+        kind=sys.intern(line.kind),
+        amount=line.amount,
+        currency=currency,
+        effective_at=at,
+        reference=text(number, "reference", reference),
+        description=as_note(" ".join((*supplement.split(), *details.description.split()))) or "",
+        counterparty=sys.intern(as_note(details.counterparty) or ""),
+        names=names,
     )
+
+
+def _may_name(reference: str) -> bool:
+    return len(reference) <= NAME_CHARS_MAX and _NO_NAME.fullmatch(reference) is None
 
 
 def _recognises(head: bytes, profile: StatementProfile) -> bool:
-    return head.startswith((b":20:", b"{1:")) or b"\n:20:" in head
+    return head.startswith(b"{1:") or _BEGIN.search(head) is not None
 
 
 FORMAT: Final = StatementFormat(NAME, _recognises, read)
