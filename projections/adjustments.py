@@ -28,7 +28,8 @@ from projections.postings import settle
 WORDS_MAX: Final = 64
 """Decisions and notes remembered of one break: the latest ones, and the decision in force."""
 
-AUTOMATIC: Final = frozenset({"tolerance", "rule"})
+TOLERANCE: Final = "tolerance"
+AUTOMATIC: Final = frozenset({TOLERANCE, "rule"})
 """Actions that a declared rule takes, and no operator."""
 
 
@@ -105,7 +106,7 @@ def view(state: Adjustment, related: Related, terms: SourceTerms) -> View:
         ),
         "difference": _amount(details.get("difference")),
         "account": details.get("account"),
-        "rule": details.get("rule"),
+        "rule": details.get("rule") or (TOLERANCE if details.get("action") == TOLERANCE else None),
         "break_items": list(details.get("break_items") or details.get("items") or ()),
         "effective_at": state.effective_at,
         "words": [
@@ -162,6 +163,7 @@ PROJECTION = StreamProjection(
         key=("source", "kind", "id"),
         mode="replace",
         indexes=("source, currency", "source, operator_position"),
+        filters=("rule",),
     ),
     state=Adjustment,
     fold=fold,

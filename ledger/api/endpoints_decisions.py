@@ -11,13 +11,14 @@ import asyncpg
 import msgspec
 from aiohttp import web
 
-from ledger.api.endpoints import QUERY, json_answer
+from ledger.api.endpoints import QUERY, answer_read, json_answer
 from ledger.api.endpoints_reconciliation import (
     DECISION_BYTES_MAX,
     NOW,
     read_body,
     read_decision,
 )
+from ledger.config.reconciliation import Rules
 from ledger.database.errors import CONNECTION_LOST
 from ledger.errors import (
     Conflicting,
@@ -36,6 +37,7 @@ from ledger.queries.schemas.decisions import (
     DecisionOutcome,
     ListedDecision,
     PostedLeg,
+    PostingRules,
 )
 from ledger.queries.schemas.reconciliation import BreakDecision
 from ledger.queries.snapshot import Snapshot, read_consistent
@@ -47,7 +49,7 @@ from ledger.reconciliation.decisions import (
     decision_event,
     plan_decision,
 )
-from ledger.reconciliation.posting_rules import account_sums
+from ledger.reconciliation.posting_rules import account_sums, read_rules
 
 DECISIONS_MAX: Final = 1_000
 """Decisions of one request."""
@@ -121,6 +123,21 @@ async def decide_breaks(request: web.Request, params: QueryParams) -> web.Respon
         position | {source: place for (source, _), place in sorted(done.items())},
     )  # fmt: skip
     return json_answer(answer, answer.position)
+
+
+async def list_rules(request: web.Request, params: QueryParams) -> web.Response:
+    """Answer the rules that post without a decision, and what each posted."""
+    declared = request.app[QUERY].settings.rules
+
+    async def read(snapshot: Snapshot, params: QueryParams) -> PostingRules:
+        rules = [
+            rule
+            for source in snapshot.sources(params)
+            for rule in await read_rules(snapshot, source, declared.get(source, Rules()))
+        ]
+        return PostingRules(rules, snapshot.position)
+
+    return await answer_read(request, params, read)
 
 
 @asynccontextmanager

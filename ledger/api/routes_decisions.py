@@ -7,7 +7,12 @@ from typing import Final
 from ledger.api import endpoints_decisions as endpoints
 from ledger.queries.params import Param, Route
 from ledger.queries.schemas import reconciliation as schemas
-from ledger.queries.schemas.decisions import DecisionAnswer, DecisionList, ListedDecision
+from ledger.queries.schemas.decisions import (
+    DecisionAnswer,
+    DecisionList,
+    ListedDecision,
+    PostingRules,
+)
 
 DRY_RUN: Final = ("true", "false")
 
@@ -36,4 +41,15 @@ DECIDE_SEVERAL: Final = Route(
     about=f"A JSON list of 1 to {endpoints.DECISIONS_MAX} decisions, each an event of its own. One "
     "that is refused stops no other. The same list again does nothing twice.",
 )
-DECISIONS: Final = (DECIDE, DECIDE_SEVERAL)
+RULES: Final = Route(
+    "/v1/reconciliation/rules",
+    "The rules that post differences without a decision, and what they posted",
+    "reconciliation",
+    PostingRules,
+    endpoints.list_rules,
+    (Param("source", "Only this source."),),
+    is_list=False,
+    about="Declared as `[[sources.<name>.reconcile.rules]]`. A posting is an event by `rule`; "
+    "`reopen` takes it back, and then the rules leave that break alone.",
+)
+DECISIONS: Final = (RULES, DECIDE, DECIDE_SEVERAL)

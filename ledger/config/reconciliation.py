@@ -22,6 +22,9 @@ POSTED_TYPES: Final = (
 )  # fmt: skip
 """Types of break whose difference a rule may post; the others need a person."""
 
+TOLERANCE: Final = "tolerance"
+"""The name under which postings within the tolerance are shown beside those of the rules."""
+
 _AMOUNT: Final = re.compile(r"\d{1,20}(\.\d{1,18})?", re.ASCII)
 _ACCOUNT: Final = re.compile(r"(expenses|income|equity):[a-z_]{1,40}|suspense", re.ASCII)
 _NAMES: Final = frozenset(
@@ -208,6 +211,8 @@ def _posting_rule(value: Any) -> PostingRule:
     for name in ("name", "account", *optional & set(value)):
         if not isinstance(value[name], str) or not value[name].strip():
             raise ValueError(f"a rule's {name} is {shown(value[name])}, not a text")
+    if value["name"].strip() == TOLERANCE:
+        raise ValueError("a rule has another name than tolerance, which is the key of that name")
     if not _ACCOUNT.fullmatch(value["account"]):
         raise ValueError(f"account {value['account']!r} is none of expenses:…, equity:…")
     below = _amount(value["below"])

@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Final
+from urllib.parse import quote
 
-from ledger.config.reconciliation import PostingRule, Rules
+from ledger.config.reconciliation import TOLERANCE, PostingRule, Rules
 from ledger.config.source import Source
 from ledger.eventlog.appender import APPEND, NOTIFY, columns
 from ledger.evidence.authenticity import mark_event
 from ledger.model import plain
+from ledger.queries.schemas.decisions import PostingRuleAnswer, RulePostings
+from ledger.queries.snapshot import DatabaseRow, Snapshot
 from ledger.reconciliation.decisions import (
     AVAILABLE,
     DecisionRequest,
@@ -38,6 +41,19 @@ SELECT 'line:' || line AS key, row_kind, description FROM statement_lines
    AND hashtextextended(line, 0) = ANY (ARRAY(
        SELECT hashtextextended(id, 0) FROM unnest($3::text[]) AS id))
 """
+
+SELECT_POSTED: Final = """
+SELECT rule, currency,
+       count(*) FILTER (WHERE action IN ('rule', 'tolerance')) AS count,
+       coalesce(sum(difference) FILTER (WHERE action IN ('rule', 'tolerance')), 0) AS amount,
+       count(*) FILTER (WHERE action NOT IN ('rule', 'tolerance')) AS reopened,
+       (array_agg(id ORDER BY decided_position DESC)
+           FILTER (WHERE action IN ('rule', 'tolerance')))[:$2] AS breaks,
+       max(account) AS account
+  FROM adjustments WHERE source = $1 AND rule IS NOT NULL
+ GROUP BY rule, currency ORDER BY rule, currency
+"""
+BREAKS_LISTED: Final = 20
 
 LineTexts = Mapping[str, tuple[str, str]]
 """Key of a line → its type and its description."""
@@ -71,7 +87,8 @@ def postings_of(result: Result, rules: Rules, texts: LineTexts) -> Iterator[dict
             yield _body(result, each, "rule", rule.account, note) | {"rule": rule.name}
         elif limit and each.type == AMOUNT and abs(each.difference) <= limit:
             note = f"within {plain(limit)}, rules {rules.sha256}"
-            yield _body(result, each, "tolerance", rules.difference_account, note)
+            body = _body(result, each, "tolerance", rules.difference_account, note)
+            yield body | {"rule": TOLERANCE}
 
 
 def _is_undecided(each: Break) -> bool:
@@ -124,3 +141,41 @@ def account_sums(
     for source, account, currency, amount in legs:
         sums.setdefault((source, account, currency), []).append(Decimal(amount))
     return [(key, plain(sum_of(some)), len(some)) for key, some in sorted(sums.items())]
+
+
+async def read_rules(snapshot: Snapshot, source: str, rules: Rules) -> list[PostingRuleAnswer]:
+    """Read the rules of a source and what each posted; those not declared any more come last."""
+    posted: dict[str, list[DatabaseRow]] = {}
+    for row in await snapshot.rows(SELECT_POSTED, source, BREAKS_LISTED):
+        posted.setdefault(row["rule"], []).append(row)
+    answers = [
+        PostingRuleAnswer(
+            source, rule.name, True, list(rule.types), plain(rule.below), rule.currency or None,
+            rule.line or None, rule.account, _postings(source, posted.pop(rule.name, ())),
+        )
+        for rule in rules.rules
+    ]  # fmt: skip
+    if rules.tolerance or TOLERANCE in posted:
+        answers.append(
+            PostingRuleAnswer(
+                source, TOLERANCE, bool(rules.tolerance), [AMOUNT], None, None, None,
+                rules.difference_account, _postings(source, posted.pop(TOLERANCE, ())),
+            )
+        )  # fmt: skip
+    return answers + [
+        PostingRuleAnswer(
+            source, name, False, [], None, None, None, rows[0]["account"], _postings(source, rows)
+        )
+        for name, rows in posted.items()
+    ]
+
+
+def _postings(source: str, rows: Sequence[DatabaseRow]) -> list[RulePostings]:
+    return [
+        RulePostings(
+            row["currency"], row["count"], plain(row["amount"]), row["reopened"],
+            list(row["breaks"] or ()),
+            f"/v1/views/adjustments?source={quote(source)}&rule={quote(row['rule'], safe='')}",
+        )
+        for row in rows
+    ]  # fmt: skip

@@ -106,6 +106,11 @@ LAYOUTS: Final[Mapping[str, tuple[TableColumn, ...]]] = {
                             "positions=events"),
     "settings": _columns("name=setting", "~value", "origin"),
     "answers": _columns(">count", "answer"),
+    "decisions": _columns(">line", "!id", "action=decision", "outcome", "currency", "~postings",
+                          ">position", "~reason"),
+    "sums": _columns("source", "account", "currency", ">amount", ">count"),
+    "rules": _columns("source", "name=rule", "declared", "types", ">below", "line", "account",
+                      "currency", ">count", ">amount", ">reopened", "!breaks"),
     "totals": _columns("currency", ">count", ">sum"),
 }  # fmt: skip
 """Name of a list → its columns; a list without a layout shows the fields of its first row."""

@@ -36,9 +36,7 @@ class DecisionAnswer(Schema, frozen=True):
 class ListedDecision(BreakDecision, frozen=True, forbid_unknown_fields=True):
     """One of several decisions: the break, and what is decided about it."""
 
-    id: Annotated[
-        str, Meta(description="The break's id; must be given.", max_length=NAME_MAX)
-    ] = ""
+    id: Annotated[str, Meta(description="The break's id; must be given.", max_length=NAME_MAX)] = ""
 
 
 class PostedLeg(Schema, frozen=True):

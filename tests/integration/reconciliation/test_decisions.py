@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
+from ledger.config.reconciliation import rules_of
 from ledger.reconciliation.runner import Reconciler
 from tests.asking import Service, payment, serving
 from tests.conftest import Database
@@ -160,7 +162,9 @@ async def test_a_note_changes_no_state_and_stays(service: Service) -> None:
     )  # fmt: skip
     (kept,) = (await service.ask("/v1/views/adjustments"))["rows"]
     assert [word["note"] for word in kept["words"]][:2] == ["their fee", "seen 6"]
-    await post_statement(service, statement([row("r1", "contract_0001", "10", NOON)]))
+    await post_statement(
+        service, statement([row("r1", "contract_0001", "10", NOON)]), replace="true"
+    )
     await reconcile(service)
     await decide(service, found["id"], "reopen")
     await reconcile(service)
@@ -239,3 +243,39 @@ async def test_what_is_no_list_of_decisions_is_refused(service: Service, body: b
     headers = {"Content-Type": "application/json"}
     async with service.client.post("/v1/breaks/decide", data=body, headers=headers) as answer:
         assert answer.status == 400
+
+
+async def test_a_rule_posts_differences_shows_what_it_did_and_respects_a_reopening(
+    service: Service,
+) -> None:
+    rules = rules_of(
+        {
+            "rules": [
+                {"name": "bank fees", "type": "MISSING_IN_LEDGER", "line": "fee", "below": "2",
+                 "account": "expenses:bank"},
+                {"name": "nothing", "type": "FEE", "below": "1", "account": "expenses:fees"},
+            ]
+        }
+    )  # fmt: skip
+    sources = dict(service.database.settings.sources)
+    sources["straitsx"] = replace(sources["straitsx"], reconcile=rules)
+    found = await with_fees(service, "1", "1.5", "3")
+    first = await reconcile(service, sources=sources)
+    assert first.posted == 2
+    (result,) = (await reconcile(service, sources=sources)).results
+    assert {b.anchor: (b.state, b.action, b.decided_by) for b in result.breaks} == {
+        "line:f0": ("RESOLVED", "rule", "rule"), "line:f1": ("RESOLVED", "rule", "rule"),
+        "line:f2": ("OPEN", None, None),
+    }  # fmt: skip
+    await decide(service, found["line:f0"]["id"], "reopen")
+    for _ in range(2):
+        assert (await reconcile(service, sources=sources)).posted == 0
+    (shown,) = (await service.ask("/v1/reconciliation/rules"))["rules"]
+    assert (shown["name"], shown["declared"]) == ("bank fees", False)
+    (sums,) = shown["posted"]
+    assert (sums["currency"], sums["count"], sums["amount"], sums["reopened"]) == (
+        "XSGD", 1, "1.5", 1,
+    )  # fmt: skip
+    assert sums["breaks"] == [found["line:f1"]["id"]]
+    listed = (await service.ask(sums["href"].partition("?")[0], rule="bank fees"))["rows"]
+    assert {row["id"] for row in listed} == {found[f"line:f{n}"]["id"] for n in (0, 1)}
