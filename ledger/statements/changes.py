@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ledger.model import Record, changed, plain
 from ledger.statements.model import StatementLine
+from ledger.statements.validation import names_of
 
 CHANGES_MAX: Final = 100
 """Changed and withdrawn lines that one answer lists; their numbers are of all."""
@@ -68,15 +69,15 @@ def renamed(
     """Give lines that the log does not have the names of lines that the file does not have.
 
     A line takes the name of one of the same time, amount and id; else of the same time and amount,
-    if none of their names contradict; else, with an id, of the same time and id. Returns the lines
-    in their order, and the events' names that are taken.
+    if none of their names contradict; else, with an id, of the same time and id. Of several the
+    first in `gone` is taken. Returns the lines in their order, and the names of the events taken.
     """
     free = {str(body["id"]): body for body in gone}
     taken: dict[int, Body] = {}
     for key_of_line, key_of_body in _KEYS:
         places: dict[Any, list[str]] = defaultdict(list)
-        for name in sorted(free):
-            key = key_of_body(free[name])
+        for name, body in free.items():
+            key = key_of_body(body)
             if key is not None:
                 places[key].append(name)
         for place, line in enumerate(lines):
@@ -124,7 +125,9 @@ _KEYS: Final[tuple[tuple[_KeyOfLine, _KeyOfBody], ...]] = (
     ),
     (
         lambda line: (line.effective_at.isoformat(), line.id),
-        lambda body: (body["effective_at"], _provider_id(body)) if _provider_id(body) else None,
+        lambda body: (
+            (body["effective_at"], _provider_id(body)) if names_of(_provider_id(body)) else None
+        ),
     ),
 )
 """What the two must share, tried in this order."""

@@ -174,7 +174,8 @@ class _Changes(NamedTuple):
     new: list[StatementLine]
     restated: list[StatementLine]
     moved: list[StatementLine]
-    """Lines of which nothing but the running balance differs, as after a row entered late."""
+    """Lines that state what they did, but for the running balance, as after a row entered late,
+    or for the day of booking, which the statement of that day knows better than a longer one."""
     gone: list[Body]
     listed: tuple[LineChange, ...]
 
@@ -300,12 +301,14 @@ async def _changes(
     gone = await _bodies(connection, log, stated.keys() - {*names})
     dated = await _stated_at_their_date(connection, log, statement, new)
     stated |= dated
-    new, taken = renamed(new, [*gone, *await _bodies(connection, log, dated.keys() - {*names})])
+    late = await _bodies(connection, log, dated.keys() - {*names})
+    new, taken = renamed(new, [*gone, *reversed(late)])
     lines = [line for line in statement.lines if line_name(line) in stated]
     lines += [line for line in new if line_name(line) in stated]
     differing = {
         line_name(line): line for line in lines
-        if not stated[line_name(line)]["idempotency_key"].endswith("/" + content_digest(line))
+        if line_name(line) in dated
+        or not stated[line_name(line)]["idempotency_key"].endswith("/" + content_digest(line))
     }  # fmt: skip
     restated: list[StatementLine] = []
     moved: list[StatementLine] = []
