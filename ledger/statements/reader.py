@@ -6,9 +6,10 @@ from typing import Final
 
 from ledger.config.statement_profile import StatementProfile
 from ledger.model import shown
-from ledger.statements import csv_columns, mt940, straitsx
+from ledger.statements import csv_columns, straitsx
 from ledger.statements.formats import archive
 from ledger.statements.formats.camt053 import format as camt053
+from ledger.statements.formats.mt940 import format as mt940
 from ledger.statements.model import (
     BYTES_MAX,
     Reading,

@@ -6,7 +6,9 @@ regular expression of its own.
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -44,6 +46,8 @@ SHAPES = {
     "no_entry_date": ("AT611904300234573201", "EUR", "0", "8", "06-01", "06-03"),
     "packed_reference": ("NL00RABO0000000001", "EUR", "0", "3", "06-02", "06-02"),
     "pages": ("DE44500105175407324931", "EUR", "10", "9", "06-02", "06-02"),
+    "pages_newest_first": ("DE44500105175407324932", "EUR", "10", "9", "06-02", "06-02"),
+    "balances_of_the_same_day": ("DE00BANK0555000111", "EUR", "10", "7", "06-01", "06-05"),
     "rabobank": ("NL44RABO0123456789", "EUR", "400.25", "875", "06-05", "06-05"),
     "references_of_18_characters": ("NL81ASNB9999999999", "EUR", "404.81", "538.26", "06-05",
                                     "06-05"),
@@ -167,6 +171,31 @@ def test_the_period_given_counts() -> None:
     assert (statement.opened_at, statement.closed_at) == window
 
 
+@pytest.mark.parametrize(
+    "name", ["balances_of_the_same_day", "booked_outside", "days", "days_newest_first"]
+)
+def test_statements_of_one_file_are_read_as_those_of_files_of_their_own(name: str) -> None:
+    statements = [f":20:{part}" for part in body_of(name).decode().split(":20:")[1:]]
+    alone = [line for part in statements for line in read(part).lines]
+    together = read(body_of(name)).lines
+    assert len(together) == len(alone)
+    assert {(line.name, line.booked_at, line.effective_at) for line in together} == {
+        (line.name, line.booked_at, line.effective_at) for line in alone
+    }
+
+
+def test_a_zip_of_statements_is_read_as_one_file_of_them() -> None:
+    parts = [f":20:{part}" for part in body_of("days").decode().split(":20:")[1:]]
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number, part in enumerate((*parts, body_of("zero_padded").decode())):
+            archive.writestr(f"{number}.sta", part)
+    zipped = read(file.getvalue(), account="GB33BUKB20201555555555")
+    whole = read(body_of("days"))
+    assert (zipped.opening, zipped.closing) == (whole.opening, whole.closing)
+    assert [line.name for line in zipped.lines] == [line.name for line in whole.lines]
+
+
 # Accounts
 
 
@@ -188,7 +217,7 @@ def test_without_a_selection_the_accounts_are_listed() -> None:
         "the file is about SGD, USD; choose one (--currency)"
     )
     assert refused(body, account="SG99") == (
-        "the file is about SG11BANK0001, SG11BANK0002, not SG99; choose one (--account)"
+        "the file is about SG11BANK0001, SG11BANK0002, not SG99; choose one of them (--account)"
     )
 
 

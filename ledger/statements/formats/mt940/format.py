@@ -12,23 +12,17 @@ import dataclasses
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from ledger.config.statement_profile import StatementProfile, account_number
+from ledger.errors import OtherAccount
 from ledger.model import as_note, changed, plain, shown, total
-from ledger.statements.model import (
-    Reading,
-    Statement,
-    StatementFormat,
-    StatementLine,
-    StatementRefused,
-    Window,
-)
-from ledger.statements.swift_details import Details, details_of
-from ledger.statements.swift_fields import (
+from ledger.statements.formats.chain import Balances, chained
+from ledger.statements.formats.mt940.details import Details, details_of
+from ledger.statements.formats.mt940.fields import (
     Balance,
     Field,
     Line,
@@ -39,7 +33,16 @@ from ledger.statements.swift_fields import (
     is_iban,
     line_of,
 )
+from ledger.statements.model import (
+    Reading,
+    Statement,
+    StatementFormat,
+    StatementLine,
+    StatementRefused,
+    Window,
+)
 from ledger.statements.validation import (
+    DAY,
     agreed_currency,
     booked_within,
     check_line_count,
@@ -58,7 +61,6 @@ DETAILS_MAX: Final = 100
 """`:86:` fields of one line."""
 NAME_CHARS_MAX: Final = 140
 """A reference that is longer is a text."""
-_DAY: Final = timedelta(days=1)
 _BEGIN: Final = re.compile(rb"^[ \t]*:(?:20|25P?|60[FM]):", re.MULTILINE)
 _TYPE: Final = re.compile(r"\{2:[IO](\d{3})")
 _ONE_WORD: Final = re.compile(r"[^\s/]\S+")
@@ -225,10 +227,9 @@ def read(body: bytes, how: Reading) -> Statement:
     Raises StatementRefused, naming the line (the n-th `:61:`).
     """
     where = zone(how.profile)
-    account, messages = _selected(_Reader(_decoded(body), where).read(), how)
-    messages = _in_order(messages)
-    currency = agreed_currency(how.currency, messages[0].currency)
-    first, last = messages[0].opening, messages[-1].closing
+    account, currency, messages = _selected(_Reader(_decoded(body), where).read(), how)
+    messages = chained(messages, _order, _amounts)
+    _check_follow(messages)
     lines: list[StatementLine] = []
     for message in messages:
         lines += _booked(message, where)
@@ -239,10 +240,10 @@ def read(body: bytes, how: Reading) -> Statement:
         format=NAME,
         currency=currency,
         window=how.window,
-        opening=first.amount if first else None,
-        closing=last.amount if last else None,
+        opening=_amounts(messages[0])[0],
+        closing=_amounts(messages[-1])[1],
         account=account,
-        balance_days=(first.day, last.day) if first and last else None,
+        balance_days=_balance_days(messages),
         where=where,
         are_days=True,
     )
@@ -278,31 +279,37 @@ def _interim(why: str) -> StatementRefused:
     )
 
 
-def _selected(messages: Sequence[_Message], how: Reading) -> tuple[str, Sequence[_Message]]:
-    """Return the account and its messages: the one that is given, or the only one."""
+def _selected(messages: Sequence[_Message], how: Reading) -> tuple[str, str, list[_Message]]:
+    """Return the account, the currency and the messages about them: as given, or the only ones."""
     if not messages:
         raise StatementRefused("the file holds no statement (:20:, :60F:); is it an MT940?")
-    named = [(account_of(message.account, message.currency), message) for message in messages]
-    accounts = sorted({account for account, _ in named})
-    given = account_number(how.account or "")
-    if given and accounts != [""]:
-        named = [pair for pair in named if _is_account(given, *pair)]
-        if not named:
-            raise StatementRefused(
-                f"the file is about {', '.join(accounts)}, not {given}; choose one (--account)"
-            )
+    pairs = [(account_of(message.account, message.currency), message) for message in messages]
+    currencies = sorted({message.currency for message in messages if message.currency})
     currency = (how.currency or "").upper()
-    if currency in {message.currency for _, message in named}:
-        named = [pair for pair in named if pair[1].currency == currency]
-    accounts = sorted({account for account, _ in named})
+    if currency and currencies and currency not in currencies:
+        raise OtherAccount(
+            f"the file is about {', '.join(currencies)}, not {currency[:40]}; choose one of them "
+            "(--currency)"
+        )
+    accounts = sorted({account for account, _ in pairs if account})
+    given = account_number(how.account or "")
+    if given and accounts:
+        pairs = [pair for pair in pairs if _is_account(given, *pair)]
+        if not pairs:
+            raise OtherAccount(
+                f"the file is about {', '.join(accounts)}, not {given[:40]}; choose one of them "
+                "(--account)"
+            )
+    pairs = [pair for pair in pairs if pair[1].currency in ("", currency or pair[1].currency)]
+    accounts = sorted({account for account, _ in pairs})
     if len(accounts) > 1:
         raise StatementRefused(f"the file is about {', '.join(accounts)}; choose one (--account)")
-    currencies = sorted({message.currency for _, message in named})
+    currencies = sorted({message.currency for _, message in pairs})
     if len(currencies) > 1:
         raise StatementRefused(
             f"the file is about {', '.join(currencies)}; choose one (--currency)"
         )
-    return given or accounts[0], [message for _, message in named]
+    return given or accounts[0], agreed_currency(how.currency, currencies[0]), [m for _, m in pairs]
 
 
 def _is_account(given: str, account: str, message: _Message) -> bool:
@@ -311,24 +318,28 @@ def _is_account(given: str, account: str, message: _Message) -> bool:
     return given in (account, full, account.rpartition("/")[2])
 
 
-def _in_order(messages: Sequence[_Message]) -> Sequence[_Message]:
-    """Return the messages oldest first, as their balances follow. Raises StatementRefused."""
-    oldest_first = sorted(messages, key=_opened_on)
-    try:
-        _check_follow(oldest_first)
-    except StatementRefused as error:
-        backwards = messages[::-1]
-        newest_first = sorted(backwards, key=_opened_on)
-        try:
-            _check_follow(newest_first)
-        except StatementRefused:
-            raise error from None
-        return newest_first
-    return oldest_first
+def _order(message: _Message) -> tuple[date, date, int]:
+    opening, closing = message.opening, message.closing
+    return (
+        opening.day if opening else date.min,
+        closing.day if closing else date.max,
+        message.first_number,
+    )
 
 
-def _opened_on(message: _Message) -> date:
-    return message.opening.day if message.opening else date.min
+def _amounts(message: _Message) -> Balances:
+    opening, closing = message.opening, message.closing
+    return opening.amount if opening else None, closing.amount if closing else None
+
+
+def _balance_days(messages: Sequence[_Message]) -> tuple[date, date] | None:
+    """Return the days of the balances at both ends, the first one of the evening before."""
+    opening, closing = messages[0].opening, messages[0].closing
+    last = messages[-1].closing
+    if opening is None or closing is None or last is None:
+        return None
+    is_one_day = opening.day == closing.day < last.day  # which the first message has whole
+    return opening.day - DAY if is_one_day else opening.day, last.day
 
 
 def _check_follow(messages: Sequence[_Message]) -> None:
@@ -361,13 +372,13 @@ def _booked(message: _Message, where: ZoneInfo | None) -> Iterable[StatementLine
 
 def _days(opened: date, closed: date, where: ZoneInfo | None) -> Window:
     """Return the days of a message: the opening balance is of the evening before the first."""
-    first = opened if opened == closed else opened + _DAY
+    first = opened if opened == closed else opened + DAY
     if closed < opened:
         raise StatementRefused(
             f"the closing balance is of {closed.isoformat()}, before the opening balance of "
             f"{opened.isoformat()}; export the statement again"
         )
-    return midnight(first, where), midnight(closed + _DAY, where)
+    return midnight(first, where), midnight(closed + DAY, where)
 
 
 @lru_cache(maxsize=1024)
