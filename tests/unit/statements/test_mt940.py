@@ -40,6 +40,7 @@ SHAPES = {
     "indented": ("XX0011223344", "USD", "10", "10.5", "06-02", "06-02"),
     "ing_code_words": ("NL20INGB0001234567", "EUR", "662.23", "663.8", "06-02", "06-02"),
     "latin_1": ("DE00BANK0123456789", "EUR", "2.5", "102.5", "06-02", "06-02"),
+    "marks_with_a_blank": ("003-123456-7", "SGD", "100", "99", "06-01", "06-01"),
     "mt950": ("0400-778899", "USD", "1000", "948", "06-02", "06-02"),
     "no_comma": ("HU42117730161111101800000000", "HUF", "-1500", "1233000", "06-01", "06-02"),
     "no_decimals": ("0098-7654321", "JPY", "1250000", "1346800", "06-01", "06-02"),
@@ -142,6 +143,20 @@ def test_a_shape_is_read_as_a_few_lines_read_it(name: str) -> None:
     assert statement.closed_at == midnight(last_day) + timedelta(days=1)
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_no_line_is_lost_in_silence(name: str) -> None:
+    rows = body_of(name).split(b"\n")
+    for place, row in enumerate(rows):
+        for changed in ((), (row, row), (row[:-1],), (b" " + row,)):
+            body = b"\n".join([*rows[:place], *changed, *rows[place + 1 :]])
+            try:
+                statement = read(body)
+            except StatementRefused:
+                continue
+            by_number = sorted(statement.lines, key=lambda line: line.number)
+            assert [line.amount for line in by_number] == [amount for _, amount in few_lines(body)]
+
+
 # Which day a line has, and where it counts
 
 
@@ -203,6 +218,7 @@ def test_accounts_of_one_file_are_selected() -> None:
     body = body_of("two_accounts")
     statement = read(body, account="sg11 bank 0001", currency="SGD")
     assert (statement.account, statement.currency) == ("SG11BANK0001", "SGD")
+    assert statement.notes == ("2 statements are of other accounts or currencies and left out",)
     assert [line.reference for line in statement.lines] == ["S1", "S4"]
     assert (statement.opening, statement.closing) == (Decimal(10), Decimal(15))
     assert read(body, account="SG11BANK0001", currency="usd").closing == Decimal(33)

@@ -2,10 +2,10 @@
 
 Three structures are read; anything else is free text:
 
-* Subfields, as German and Polish banks have them: a code of three digits, then each subfield after
-  a separator and two digits: `166?00CREDIT?20EREF+A-1?21SVWZ+Invoice 7?32NAME`. Of these `?20` to
-  `?29` and `?60` to `?63` are the purpose, `?32` and `?33` the other party. The separator may be
-  `~`, `^` or `<`.
+* Subfields, as German, Dutch and Polish banks have them: a code of three digits, then each subfield
+  after a separator and two digits: `166?00CREDIT?20EREF+A-1?21SVWZ+Invoice 7?32NAME`. Of these
+  `?20` to `?29` and `?60` to `?63` are the purpose, `?32` and `?33` the other party. The separator
+  may be `~`, `^`, `<` or `>`.
 * Code words with a plus sign, within that purpose or alone: `EREF+A-1 SVWZ+Invoice 7`.
 * Code words between slashes, as Dutch banks and SWIFT have them: `/TRTP/SEPA/NAME/X/EREF/A-1`.
 
@@ -23,7 +23,7 @@ _LINE_CHARS: Final = 65
 _TAG_CHARS: Final = len(":86:")
 _SUBFIELD_CHARS: Final = 27
 
-_SUBFIELDS: Final = re.compile(r"(?:\d{3})?\s*([?~^<])(?=(?:00|10|[236]\d))", re.ASCII)
+_SUBFIELDS: Final = re.compile(r"(?:\d{3})?\s*([?~^<>])(?=(?:00|10|[236]\d))", re.ASCII)
 _PURPOSE: Final = frozenset({*map(str, range(20, 30)), *map(str, range(60, 64))})
 _PARTY: Final = frozenset({"32", "33"})
 

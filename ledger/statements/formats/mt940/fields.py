@@ -35,6 +35,7 @@ _BALANCE: Final = re.compile(
 _EXPECTED: Final = re.compile(r"\d{6}(?:\d{4}|[ ]{4})?E[CD]", re.ASCII)
 _COLUMNS: Final = re.compile(r"[ ]{2,}")
 _IBAN: Final = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{11,30}", re.ASCII)
+_BIC: Final = re.compile(r"[A-Z]{6}[A-Z0-9]{2}(?:[A-Z0-9]{3})?", re.ASCII)
 _CENTURY: Final = 2000
 
 
@@ -142,12 +143,15 @@ def balance_of(text: str) -> Balance:
 
 
 def account_of(text: str, currency: str) -> str:
-    """Return the account that `:25:` names, without its bank and without the balance's currency."""
+    """Return the account that `:25:` names, without a BIC and without the balance's currency.
+
+    A national bank code stays with the number that it makes unique (`37050299/4711001`).
+    """
     account = account_number(text.partition("\n")[0]).strip("/")
     if currency and account.endswith(currency) and account != currency:
         account = account.removesuffix(currency).rstrip("/-")
-    last = account.rpartition("/")[2]
-    return last if is_iban(last) else account
+    bank, _, number = account.rpartition("/")
+    return number if _BIC.fullmatch(bank) or is_iban(number) else account
 
 
 def is_iban(text: str) -> bool:

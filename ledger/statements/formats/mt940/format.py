@@ -227,7 +227,8 @@ def read(body: bytes, how: Reading) -> Statement:
     Raises StatementRefused, naming the line (the n-th `:61:`).
     """
     where = zone(how.profile)
-    account, currency, messages = _selected(_Reader(_decoded(body), where).read(), how)
+    in_file = _Reader(_decoded(body), where).read()
+    account, currency, messages = _selected(in_file, how)
     messages = chained(messages, _order, _amounts)
     _check_follow(messages)
     lines: list[StatementLine] = []
@@ -246,6 +247,7 @@ def read(body: bytes, how: Reading) -> Statement:
         balance_days=_balance_days(messages),
         where=where,
         are_days=True,
+        notes=_notes(len(in_file) - len(messages)),
     )
 
 
@@ -384,6 +386,13 @@ def _days(opened: date, closed: date, where: ZoneInfo | None) -> Window:
 @lru_cache(maxsize=1024)
 def _midnight(day: date, where: ZoneInfo | None) -> datetime:
     return midnight(day, where)
+
+
+def _notes(left_out: int) -> list[str]:
+    if not left_out:
+        return []
+    some = "1 statement is" if left_out == 1 else f"{left_out} statements are"
+    return [f"{some} of other accounts or currencies and left out"]
 
 
 def _statement_line(
