@@ -48,6 +48,15 @@ REWARDS: Final = "expenses:rewards"
 SUSPENSE: Final = "suspense"
 POINTS: Final = "PTS"
 
+NAMED_BY_PROVIDER: Final = (
+    "coalesce(details ->> 'end_to_end_ref', details ->> 'transaction_hash',"
+    " details ->> 'payout_invoice_id', details ->> 'quote_id')"
+)
+"""What the provider or a bank calls a transaction; a kind has at most one of these details."""
+
+NAMED_BY_US: Final = "coalesce(details ->> 'external_reference', details ->> 'merchant_ref')"
+"""What we call a transaction besides its idempotency id; a kind has at most one of these."""
+
 TRANSACTIONS: Final = Table(
     name="transactions",
     columns={
@@ -79,6 +88,8 @@ TRANSACTIONS: Final = Table(
         "source, customer_id WHERE customer_id IS NOT NULL",
         "hashtextextended(kind || coalesce(customer_id, ''), 0), effective_at",
         "hashtextextended(idempotency_id, 0), source WHERE idempotency_id IS NOT NULL",
+        f"hashtextextended({NAMED_BY_PROVIDER}, 0) WHERE {NAMED_BY_PROVIDER} IS NOT NULL",
+        f"hashtextextended({NAMED_BY_US}, 0) WHERE {NAMED_BY_US} IS NOT NULL",
         "hashtextextended(customer_id, 0),"
         " hashtextextended(coalesce(details ->> 'virtual_account_id', '') || ' '"
         " || coalesce(details ->> 'account_no', ''), 0) WHERE customer_id IS NOT NULL"

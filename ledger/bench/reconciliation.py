@@ -65,7 +65,7 @@ def reconciled(items: list[StatementItem], moves: list[LedgerMovement]) -> Resul
         "XSGD",
         coverage=Coverage(PERIOD, Decimal(0), closing, ()),
         ledger=LedgerBalances(Decimal(0), balance),
-        groups=add_unmatched(matching, {}, {}),
+        groups=add_unmatched(matching, {}),
         decisions={},
         rules=Rules(),
     )

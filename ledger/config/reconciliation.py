@@ -6,10 +6,11 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 
+from ledger.config.calendar import Calendar, calendar_of
 from ledger.payload import plain, shown
 
 BUCKETS: Final = (("0-1d", 2), ("2-3d", 4), ("4-7d", 8))
@@ -29,7 +30,7 @@ _AMOUNT: Final = re.compile(r"\d{1,20}(\.\d{1,18})?", re.ASCII)
 _ACCOUNT: Final = re.compile(r"(expenses|income|equity):[a-z_]{1,40}|suspense", re.ASCII)
 _NAMES: Final = frozenset(
     {"settlement_hours", "match_hours", "tolerance", "difference_account", "owner", "owners",
-     "groups", "rules", "stuck_hours", "utc_offset_hours", "since"}
+     "groups", "rules", "stuck_hours", "utc_offset_hours", "time_zone", "calendar", "since"}
 )  # fmt: skip
 
 
@@ -73,9 +74,9 @@ class Rules:
     """The rules by which one source is reconciled."""
 
     settlement: timedelta = timedelta(hours=24)
-    """How long before the cut-off something may still be in transit."""
+    """How long before the cut-off something may still be in transit, in business time."""
     window: timedelta = timedelta(hours=24)
-    """How far apart a line and a transaction may be to match by their amount alone."""
+    """How far apart a line and a transaction may be to match by amount, in business time."""
     tolerance: Mapping[str, Decimal] = field(default_factory=dict)
     """Currency → the largest difference that is posted without a decision; nothing by default."""
     difference_account: str = "expenses:differences"
@@ -87,10 +88,15 @@ class Rules:
     """What is posted without a decision; the first rule that fits a break counts."""
     stuck: timedelta = timedelta(hours=72)
     """How long a transaction may be pending."""
-    utc_offset: timedelta = timedelta(0)
-    """The time zone of days in groups by day."""
+    calendar: Calendar = field(default_factory=Calendar)
+    """The business days of settlement and window, and the time zone of days."""
     since: datetime | None = None
     """The beginning of reconciliation; by default that of the earliest statement."""
+
+    def is_recent(self, at: datetime, cutoff: datetime) -> bool:
+        """Tell whether what happened at a time may still be in transit at the cut-off."""
+        business_time = self.calendar.business_time
+        return business_time(at) >= business_time(cutoff) - self.settlement
 
     def owner_of(self, break_type: str) -> str:
         """Return the owner of breaks of a type."""
@@ -99,7 +105,7 @@ class Rules:
     @property
     def zone(self) -> tzinfo:
         """The zone in which people see the times of the source."""
-        return timezone(self.utc_offset) if self.utc_offset else UTC
+        return self.calendar.zone
 
     @property
     def sha256(self) -> str:
@@ -112,7 +118,7 @@ class Rules:
             f"owners={self.owner}{sorted(self.owners.items())}",
             f"groups={[(g.line, g.kinds, g.by) for g in self.groups]}",
             f"rules={[rule.parts for rule in self.rules]}",
-            f"offset={self.utc_offset.total_seconds():.0f}",
+            f"calendar={self.calendar.text}",
             f"since={self.since.astimezone(UTC).isoformat() if self.since else None}",
         ]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()
@@ -136,7 +142,7 @@ def rules_of(declared: Mapping[str, Any]) -> Rules:
         groups=tuple(_group(group) for group in declared.get("groups", ())),
         rules=_posting_rules(declared.get("rules", [])),
         stuck=_hours(declared, "stuck_hours", 72),
-        utc_offset=_hours(declared, "utc_offset_hours", 0, least=-14),
+        calendar=calendar_of(declared),
         since=_since(declared.get("since")),
     )
 
@@ -146,12 +152,10 @@ def bucket_of(age: timedelta) -> str:
     return next((name for name, end in BUCKETS if age < timedelta(days=end)), OLDEST)
 
 
-def _hours(declared: Mapping[str, Any], name: str, default: int, least: int = 0) -> timedelta:
+def _hours(declared: Mapping[str, Any], name: str, default: int) -> timedelta:
     value = declared.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 8784:
-        raise ValueError(
-            f"{name} is {shown(value)}, not a number of whole hours from {least} to 8784"
-        )
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 8784:
+        raise ValueError(f"{name} is {shown(value)}, not a number of whole hours from 0 to 8784")
     return timedelta(hours=value)
 
 

@@ -1,12 +1,22 @@
-"""Classify lines and movements that belong together: matched, in transit or a break. Pure."""
+"""Classify lines and movements that belong together: matched, in transit or a break. Pure.
+
+Fee rows are compared with fees and the other lines with gross amounts, so that a wrong fee and a
+wrong amount do not cancel out. A line without a fee row beside it may also be net of the fee.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
 
+from ledger.config.reconciliation import Rules
+from ledger.model import Record, changed
 from ledger.payload import plain
 from ledger.reconciliation.items import (
     AMOUNT,
@@ -18,15 +28,58 @@ from ledger.reconciliation.items import (
     STATUS,
     TIMING,
     ZERO,
-    DatedAmount,
     Group,
     LedgerMovement,
     Period,
     StatementItem,
-    first_leg_within,
     ledger_amounts,
     sum_of,
 )
+
+_WORDS: Final = frozenset({"fee", "fees", "charge", "charges", "commission", "commissions"})
+_CODES: Final = frozenset({"chrg", "comm", "nchg", "fchg", "schg", "ncom", "fcom", "scom"})
+"""Codes of a row's kind: sub-families of camt.053 (CHRG, COMM; FEES is a word), SWIFT's types of
+transaction CHG and COM after N, F or S."""
+_GIVEN_BACK: Final = frozenset(
+    {"refund", "refunded", "rebate", "reversal", "reversed", "waived", "waiver"}
+)
+_WORD: Final = re.compile(r"[^\W\d_]+")
+
+
+class StatedParts(Record, frozen=True):
+    """Lines by what they state: the fees, and everything else."""
+
+    others: tuple[StatementItem, ...]
+    fees: tuple[StatementItem, ...]
+    gross: Decimal
+    """The sum of `others`."""
+    charged: Decimal
+    """The sum of `fees`: below zero where a fee was taken."""
+
+
+class DatedLeg(Record, frozen=True, order=True):
+    """What movements did to the wallet at one time: the net amount, and the fee within it."""
+
+    at: datetime
+    net: Decimal
+    fee: Decimal = ZERO
+
+    @property
+    def gross(self) -> Decimal:
+        """The amount before the fee."""
+        return self.net + self.fee if self.fee else self.net
+
+
+class BookedParts(Record, frozen=True):
+    """The sums of legs: gross - charged = net."""
+
+    gross: Decimal
+    charged: Decimal
+
+    @property
+    def net(self) -> Decimal:
+        """What is left in the wallet."""
+        return self.gross - self.charged if self.charged else self.gross
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +87,7 @@ class Classifier:
     """Classifies lines and movements of one period."""
 
     period: Period
-    settlement: timedelta
-    """For how long before the cut-off something may still be in transit."""
+    rules: Rules
 
     def classify(
         self,
@@ -44,32 +96,23 @@ class Classifier:
         lines: Sequence[StatementItem],
         movements: Sequence[LedgerMovement],
     ) -> list[Group]:
-        """Return the group of the items, or one group per duplicate line and one of the rest."""
+        """Return the group of the items; several where duplicates or a fee are breaks of their own.
+
+        The amounts of the groups add up to those of the items.
+        """
         equal = self.group_if_equal(anchor, rule, lines, movements)
+        legs = self.legs_within(_legs_of(movements))
         if equal is not None:
-            return [equal]
-        legs = self._legs(movements)
-        kept = tuple(legs[first_leg_within(legs, self.period.opened_at) :])
-        amounts = ledger_amounts(kept, self.period)
-        statement_amount = sum_of(line.amount for line in lines)
-        ledger_amount = sum_of(amount for _, amount in kept)
-        difference = self._not_yet_shown(kept, statement_amount)
-        if difference is None:
-            duplicates = _duplicates(lines, statement_amount, ledger_amount)
-            if duplicates:
-                detail = f"the statement repeats a line of {anchor}"
-                rest = tuple(line for line in lines if line not in duplicates)
-                return [
-                    Group(anchor, rule, MATCHED, rest, tuple(movements), *amounts),
-                    *(Group(line.key, rule, DUPLICATE_PROVIDER, (line,), (), ZERO, ZERO, detail)
-                      for line in duplicates),
-                ]  # fmt: skip
-            fee = sum_of(movement.fee for movement in movements)
-            difference = _difference(lines, statement_amount, ledger_amount, fee)
-        classification, detail = difference
-        return [
-            Group(anchor, rule, classification, tuple(lines), tuple(movements), *amounts, detail)
-        ]
+            hidden = self._hidden(equal, legs) if len(lines) > 1 < len(legs) else None
+            return hidden or [equal]
+        unshown = self._not_yet_shown(lines, legs)
+        if unshown is not None:
+            return [self._group(anchor, rule, unshown[0], lines, movements, legs, unshown[1])]
+        duplicates = _duplicates(lines, legs)
+        if duplicates:
+            return self._with_duplicates(anchor, rule, lines, movements, legs, duplicates)
+        stated = next(parted(lines))
+        return self._differing(anchor, rule, stated, movements, legs)
 
     def group_if_equal(
         self,
@@ -77,61 +120,217 @@ class Classifier:
         rule: str,
         lines: Sequence[StatementItem],
         movements: Sequence[LedgerMovement],
+        *,
+        in_total: bool = False,
     ) -> Group | None:
         """Return the group of the items when their amounts are equal, else None.
 
-        It is MATCHED, or STATUS when its two sides are too far apart in time.
+        It is MATCHED, or STATUS when its two sides are too far apart in time. `in_total` compares
+        nothing but the totals, as an operator does.
         """
-        statement_amount = sum_of(line.amount for line in lines)
-        legs = self._legs(movements)
-        first = first_leg_within(legs, self.period.opened_at)
-        for start in (first, 0) if first else (0,):
-            kept = legs[start:]
-            if sum_of(amount for _, amount in kept) == statement_amount:
-                amounts = ledger_amounts(kept, self.period)
-                classification, detail = MATCHED, ""
-                if amounts[0] != statement_amount:
-                    classification, detail = self._across_cutoff(lines, kept)
-                items = tuple(lines), tuple(movements)
-                return Group(anchor, rule, classification, *items, *amounts, detail)
+        legs = _legs_of(movements)
+        within = self.legs_within(legs)
+        for kept in (within, legs) if len(within) < len(legs) else (legs,):
+            if in_total:
+                is_equal = sum_of(line.amount for line in lines) == _sums(kept).net
+            else:
+                is_equal = _agrees(lines, kept)
+            if is_equal:
+                return self._matched(anchor, rule, lines, movements, kept)
         return None
 
-    def _across_cutoff(
-        self, lines: Sequence[StatementItem], legs: Sequence[DatedAmount]
-    ) -> tuple[str, str]:
-        """Classify equal amounts on both sides of the cut-off: matched until they age."""
-        cutoff = self.period.cutoff
-        times = [line.at for line in lines] or [at for at, _ in legs if at < cutoff]
-        if max(times, default=cutoff) >= cutoff - self.settlement:
-            return MATCHED, ""
-        last = max(at for at, _ in legs)
-        return STATUS, f"the amounts agree, but the books date it at {last.isoformat()}"
+    def legs_within(self, legs: Sequence[DatedLeg]) -> Sequence[DatedLeg]:
+        """Return the legs from the first one on that the statement can show; else all."""
+        opened_at = self.period.opened_at
+        first = next((place for place, leg in enumerate(legs) if leg.at >= opened_at), 0)
+        return legs[first:] if first else legs
 
-    def _legs(self, movements: Sequence[LedgerMovement]) -> tuple[DatedAmount, ...]:
-        if len(movements) == 1:
-            return movements[0].legs
-        return tuple(sorted(leg for movement in movements for leg in movement.legs))
+    def _matched(
+        self,
+        anchor: str,
+        rule: str,
+        lines: Sequence[StatementItem],
+        movements: Sequence[LedgerMovement],
+        legs: Sequence[DatedLeg],
+    ) -> Group:
+        group = self._group(anchor, rule, MATCHED, lines, movements, legs)
+        if not group.difference:
+            return group
+        # Equal amounts on both sides of the cut-off are matched until they age.
+        cutoff = self.period.cutoff
+        times = [line.at for line in lines] or [leg.at for leg in legs if leg.at < cutoff]
+        if self.rules.is_recent(max(times, default=cutoff), cutoff):
+            return group
+        last = max(leg.at for leg in legs).isoformat()
+        detail = f"the amounts agree, but the books date it at {last}"
+        return changed(group, classification=STATUS, detail=detail)
+
+    def _group(
+        self,
+        anchor: str,
+        rule: str,
+        classification: str,
+        lines: Sequence[StatementItem],
+        movements: Sequence[LedgerMovement],
+        legs: Sequence[DatedLeg],
+        detail: str = "",
+    ) -> Group:
+        amounts = ledger_amounts(((leg.at, leg.net) for leg in legs), self.period)
+        items = tuple(lines), tuple(movements)
+        return Group(anchor, rule, classification, *items, *amounts, detail)
 
     def _not_yet_shown(
-        self, legs: Sequence[DatedAmount], statement_amount: Decimal
+        self, lines: Sequence[StatementItem], legs: Sequence[DatedLeg]
     ) -> tuple[str, str] | None:
         """Classify a statement that shows only the earlier legs; None when it does not."""
-        running = ZERO
-        for count, (_, amount) in enumerate(legs[:-1], 1):
-            running += amount
-            if running != statement_amount:
+        for count in range(1, len(legs)):
+            if not _agrees(lines, legs[:count]):
                 continue
-            at = legs[count][0]
-            if at >= self.period.cutoff - self.settlement:
+            at = legs[count].at
+            if self.rules.is_recent(at, self.period.cutoff):
                 return TIMING, f"the statement does not show yet what happened at {at.isoformat()}"
             return STATUS, f"the statement does not show what happened at {at.isoformat()}"
         return None
 
+    def _hidden(self, group: Group, legs: Sequence[DatedLeg]) -> list[Group] | None:
+        """Return the breaks of a group whose faults cancel out in the sums; None without any."""
+        stated = next(parts for parts in parted(group.lines))
+        if _flows(stated.others) == _flows_of(legs):
+            swapped = _swapped(stated.others, legs)
+            if swapped is None:
+                return None
+            return [changed(group, classification=DIRECTION, detail=swapped)]
+        repeated = _repeated(group.lines)
+        rest = [line for line in group.lines if line not in repeated]
+        parts = next(parted(rest)) if repeated else stated
+        if not repeated or not _agrees(rest, legs) or _flows(parts.others) != _flows_of(legs):
+            return None
+        return self._with_duplicates(
+            group.anchor, group.rule, group.lines, group.movements, legs, repeated
+        )
+
+    def _with_duplicates(
+        self,
+        anchor: str,
+        rule: str,
+        lines: Sequence[StatementItem],
+        movements: Sequence[LedgerMovement],
+        legs: Sequence[DatedLeg],
+        duplicates: Sequence[StatementItem],
+    ) -> list[Group]:
+        rest = [line for line in lines if line not in duplicates]
+        detail = f"the statement repeats a line of {anchor}"
+        return [
+            self._matched(anchor, rule, rest, movements, legs),
+            *(
+                Group(line.key, rule, DUPLICATE_PROVIDER, (line,), (), ZERO, ZERO, detail)
+                for line in duplicates
+            ),
+        ]
+
+    def _differing(
+        self,
+        anchor: str,
+        rule: str,
+        stated: StatedParts,
+        movements: Sequence[LedgerMovement],
+        legs: Sequence[DatedLeg],
+    ) -> list[Group]:
+        """Return the breaks of items whose gross amounts or fees differ."""
+        books = _sums(legs)
+        is_fee_right = stated.charged == -books.charged
+        is_one = is_fee_right or (not stated.fees and stated.gross != -books.gross)
+        is_taken_back = not stated.charged and not stated.gross and bool(stated.fees)
+        if stated.gross != books.gross and (is_one or is_taken_back):
+            kind, detail = _named_difference(stated, books)
+            lines = (*stated.others, *stated.fees)
+            return [self._group(anchor, rule, kind, lines, movements, legs, detail)]
+        gross_legs = [DatedLeg(leg.at, leg.gross) for leg in legs]
+        fee_legs = [DatedLeg(leg.at, -leg.fee) for leg in legs if leg.fee]
+        parts = [movement.gross_part() for movement in movements]
+        if stated.gross == books.gross:
+            gross = self._matched(anchor, rule, stated.others, parts, gross_legs)
+        else:
+            kind, detail = _named_difference(stated, BookedParts(books.gross, ZERO))
+            gross = self._group(anchor, rule, kind, stated.others, parts, gross_legs, detail)
+        detail = f"the statement charges {plain(-stated.charged)}, the books {plain(books.charged)}"
+        charged = [movement.fee_part() for movement in movements]
+        fee = self._group(anchor, rule, FEE, stated.fees, charged, fee_legs, detail)
+        # The break keeps the name that it has where the amount or the fee alone is wrong.
+        if gross.classification == MATCHED:
+            fee = changed(fee, context=stated.others)
+            return [changed(gross, anchor=f"{anchor}#gross"), fee]
+        return [gross, changed(fee, anchor=f"{anchor}#fee")]
+
+
+def _legs_of(movements: Sequence[LedgerMovement]) -> Sequence[DatedLeg]:
+    """Return the legs of all movements, oldest first."""
+    legs = [
+        DatedLeg(at, amount, ZERO if place else movement.fee)
+        for movement in movements
+        for place, (at, amount) in enumerate(movement.legs)
+    ]
+    return legs if len(movements) == 1 else sorted(legs)
+
+
+def _sums(legs: Sequence[DatedLeg]) -> BookedParts:
+    if len(legs) == 1:
+        return BookedParts(legs[0].gross, legs[0].fee)
+    return BookedParts(sum_of(leg.gross for leg in legs), sum_of(leg.fee for leg in legs))
+
+
+def _agrees(lines: Sequence[StatementItem], legs: Sequence[DatedLeg]) -> bool:
+    """Tell whether lines state the gross amount and the fee of legs, or their net amount."""
+    books = _sums(legs)
+    for stated in parted(lines):
+        if stated.gross == books.gross and stated.charged == -books.charged:
+            return True
+        if not stated.fees and stated.gross == books.net:
+            return True
+    return False
+
+
+def _flows(lines: Sequence[StatementItem]) -> tuple[Decimal, Decimal]:
+    """Return what came in and what went out."""
+    return (
+        sum_of(line.amount for line in lines if line.amount > 0),
+        sum_of(line.amount for line in lines if line.amount < 0),
+    )
+
+
+def _flows_of(legs: Sequence[DatedLeg]) -> tuple[Decimal, Decimal]:
+    amounts = [leg.gross for leg in legs]
+    return sum_of(a for a in amounts if a > 0), sum_of(a for a in amounts if a < 0)
+
+
+def _swapped(lines: Sequence[StatementItem], legs: Sequence[DatedLeg]) -> str | None:
+    """Describe lines that go, each at its time, in the opposite direction; None of others."""
+    ordered = sorted(lines, key=lambda line: (line.at, line.id))
+    amounts = [line.amount for line in ordered]
+    if len(amounts) != len(legs) or any(one.at == two.at for one, two in pairwise(ordered)):
+        return None
+    if amounts == [leg.gross for leg in legs] or amounts != [-leg.gross for leg in legs]:
+        return None
+    return f"lines {', '.join(line.id for line in ordered)} go in the opposite directions"
+
 
 def _duplicates(
-    lines: Sequence[StatementItem], statement_amount: Decimal, ledger_amount: Decimal
-) -> list[StatementItem]:
+    lines: Sequence[StatementItem], legs: Sequence[DatedLeg]
+) -> Sequence[StatementItem]:
     """Return the lines that repeat another one and without which the amounts are equal."""
+    repeated = _repeated(lines)
+    if not repeated:
+        return []
+    if _agrees([line for line in lines if line not in repeated], legs):
+        return repeated
+    for one in repeated:
+        if _agrees([line for line in lines if line is not one], legs):
+            return [one]
+    return []
+
+
+def _repeated(lines: Sequence[StatementItem]) -> list[StatementItem]:
+    """Return the lines of the kind and amount of an earlier one."""
     seen: set[tuple[str, Decimal]] = set()
     repeated: list[StatementItem] = []
     for line in sorted(lines, key=lambda line: (line.at, line.id)):
@@ -139,34 +338,73 @@ def _duplicates(
         if content in seen:
             repeated.append(line)
         seen.add(content)
-    if not repeated:
-        return []
-    if statement_amount - sum_of(line.amount for line in repeated) == ledger_amount:
-        return repeated
-    single = (line for line in repeated if statement_amount - line.amount == ledger_amount)
-    return next(([line] for line in single), [])
+    return repeated
 
 
-def _difference(
-    lines: Sequence[StatementItem], statement_amount: Decimal, ledger_amount: Decimal, fee: Decimal
-) -> tuple[str, str]:
-    """Classify how the amounts differ."""
-    for line in lines:
-        if line.amount and statement_amount - 2 * line.amount == ledger_amount:
+def _named_difference(stated: StatedParts, books: BookedParts) -> tuple[str, str]:
+    """Classify how a gross amount differs; without a fee row it may be net of the fee."""
+    amounts = {books.gross} if stated.fees else {books.gross, books.net}
+    for line in stated.others:
+        if line.amount and stated.gross - 2 * line.amount in amounts:
             return DIRECTION, f"line {line.id} goes in the opposite direction"
-    charged = sum_of(line.amount for line in lines if is_fee(line))
-    if statement_amount - charged == ledger_amount + fee:
-        return FEE, f"the statement charges {plain(-charged)}, the books {plain(fee)}"
-    if fee and statement_amount == charged == -fee:
+    if not stated.others:
         return MISSING_AT_PROVIDER, "the statement has nothing but the fee"
-    gross = ledger_amount + fee
-    for line in lines:
-        is_reversal = line.amount in (-ledger_amount, -gross)
-        if is_reversal and statement_amount - line.amount in (ledger_amount, gross):
+    for line in stated.others:
+        if -line.amount in amounts and stated.gross - line.amount in amounts:
             return STATUS, f"line {line.id} reverses what the books still hold"
-    return AMOUNT, f"the statement has {plain(statement_amount)}, the books {plain(ledger_amount)}"
+    stated_text, books_text = plain(stated.gross), plain(books.gross)
+    if not stated.fees and books.charged:
+        books_text = f"{plain(books.net)}, or {books_text} before the fee"
+    return AMOUNT, f"the statement has {stated_text}, the books {books_text}"
 
 
 def is_fee(line: StatementItem) -> bool:
-    """Tell a fee's row by its kind (StraitsX docs, account statement: `Fee`)."""
-    return "fee" in line.kind.casefold()
+    """Tell a fee's row by its kind (StraitsX docs, account statement: `Fee`) or description."""
+    return is_fee_kind(line.kind) or _reads_as_fee(line)
+
+
+@lru_cache(maxsize=4096)
+def is_fee_kind(kind: str) -> bool:
+    """Tell whether a row type names a fee, in plain words or by a code."""
+    words = _words_of(kind)
+    return not words.isdisjoint(_WORDS) or not words.isdisjoint(_CODES)
+
+
+def parted(lines: Sequence[StatementItem]) -> Iterator[StatedParts]:
+    """Yield how the lines of one transaction may be parted, the likelier way first.
+
+    A line that only its description makes a fee may as well be a payment for somebody's fees.
+    """
+    by_kind = [line for line in lines if is_fee_kind(line.kind)]
+    read = [line for line in lines if not is_fee_kind(line.kind) and _reads_as_fee(line)]
+    if read and len(by_kind) + len(read) < len(lines):
+        yield _parts_of(lines, [*by_kind, *read])
+    yield _parts_of(lines, by_kind)
+
+
+def _parts_of(lines: Sequence[StatementItem], fees: Sequence[StatementItem]) -> StatedParts:
+    if not fees:
+        amount = lines[0].amount if len(lines) == 1 else sum_of(line.amount for line in lines)
+        return StatedParts(tuple(lines), (), amount, Decimal(0))
+    keys = {line.key for line in fees}
+    others = tuple(line for line in lines if line.key not in keys)
+    return StatedParts(
+        others,
+        tuple(line for line in lines if line.key in keys),
+        sum_of(line.amount for line in others),
+        sum_of(line.amount for line in fees),
+    )
+
+
+def _reads_as_fee(line: StatementItem) -> bool:
+    """Tell a fee by its description: what is taken, or a fee that is given back."""
+    if not line.description:
+        return False
+    words = _words_of(line.description)
+    if words.isdisjoint(_WORDS):
+        return False
+    return line.amount < 0 or not words.isdisjoint(_GIVEN_BACK)
+
+
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.casefold()))

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, TypeAlias
 
-from ledger.model import Record
+from ledger.model import Record, changed
 
 MATCHED: Final = "MATCHED"
 TIMING: Final = "TIMING"
@@ -42,22 +42,34 @@ class StatementItem(Record, frozen=True):
     kind: str
     amount: Decimal
     at: datetime
+    """Its time as the statement has it; midnight where that names no more than the day."""
     contract: str | None = None
+    """The provider's own id of the transaction."""
     idempotency: str | None = None
     reference: str | None = None
+    names: tuple[str, ...] = ()
+    """Every other name of it or of its transactions."""
+    counterparty: str = ""
+    description: str = ""
     booked_at: datetime | None = None
-    """When it counts in the statement's balances; None = at `at`."""
+    """When it counts in the balances of the statement; None = at `at`."""
 
     @property
     def key(self) -> str:
         """Its name, unique among the items of its currency."""
         return f"line:{self.id}"
 
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Every name but the contract, the better known first; without repeats."""
+        typed = [name for name in (self.idempotency, self.reference) if name]
+        return (*dict.fromkeys([*typed, *self.names]),) if typed or self.names else ()
+
 
 class LedgerMovement(Record, frozen=True):
     """What one transaction did to the wallet by the books: its dated amounts, oldest first.
 
-    The amounts contain `fee`, which was charged in the wallet's currency.
+    The amounts contain `fee`, which was charged in the wallet's currency, with the first of them.
     """
 
     kind: str
@@ -66,11 +78,38 @@ class LedgerMovement(Record, frozen=True):
     fee: Decimal = ZERO
     idempotency: str | None = None
     references: tuple[str, ...] = ()
+    """Every other name of the transaction: invoice, end-to-end reference, hash …"""
+    customer: str | None = None
 
     @property
     def key(self) -> str:
-        """Its name, unique among the items of its currency."""
+        """Its name, unique among the items of its currency; its parts have the same."""
         return f"{self.kind}:{self.id}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of the transaction, its id first."""
+        named = (self.idempotency,) if self.idempotency else ()
+        return self.id, *named, *self.references
+
+    @property
+    def net(self) -> Decimal:
+        """What it did to the wallet in all."""
+        return sum_of(amount for _, amount in self.legs)
+
+    @property
+    def gross(self) -> Decimal:
+        """What it did to the wallet before its fee."""
+        return self.net + self.fee if self.fee else self.net
+
+    def gross_part(self) -> LedgerMovement:
+        """Return the movement without its fee."""
+        at, amount = self.legs[0]
+        return changed(self, legs=((at, amount + self.fee), *self.legs[1:]), fee=ZERO)
+
+    def fee_part(self) -> LedgerMovement:
+        """Return its fee alone; the amount is 0 without one."""
+        return changed(self, legs=((self.legs[0][0], -self.fee),))
 
 
 class Group(Record, frozen=True):
@@ -83,8 +122,8 @@ class Group(Record, frozen=True):
     anchor: str
     """What the group is about, the same in every run: `contract:…`, `line:…`, `opening` …"""
     rule: str
-    """What connects its items: `contract`, `idempotency`, `reference`, `amount`, `group`, `hand`;
-    `none` where nothing does."""
+    """What connects its items: `contract`, `idempotency`, `reference`, `batch`, `amount`, `group`,
+    `hand`; `none` where nothing does."""
     classification: str
     """MATCHED, TIMING or a type of break."""
     lines: tuple[StatementItem, ...]
@@ -93,6 +132,8 @@ class Group(Record, frozen=True):
     ledger_amount_before: Decimal = ZERO
     """How much of `ledger_amount` is dated before the statement begins."""
     detail: str = ""
+    context: tuple[StatementItem, ...] = ()
+    """Lines of its transaction that another group matches: shown with it, not counted."""
 
     @property
     def statement_amount(self) -> Decimal:
@@ -106,8 +147,9 @@ class Group(Record, frozen=True):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The names of its items, sorted."""
-        return tuple(sorted([*(line.key for line in self.lines), *(m.key for m in self.movements)]))
+        """The names of its items and context, sorted."""
+        lines = (*self.lines, *self.context) if self.context else self.lines
+        return tuple(sorted([*(line.key for line in lines), *(m.key for m in self.movements)]))
 
     @property
     def at(self) -> datetime | None:
@@ -135,6 +177,7 @@ class ManualMatch(Record, frozen=True):
 class KnownTransaction(Record, frozen=True):
     """A transaction that a line names and that moved nothing in the line's currency."""
 
+    id: str
     kind: str
     status: str
     currency: str | None

@@ -24,6 +24,7 @@ from ledger.reconciliation.items import (
     sum_of,
 )
 from ledger.reconciliation.matching import Matching
+from ledger.reconciliation.names import NameIndex, fits
 from ledger.reconciliation.result import LatestDecision, LedgerBalances, Result, build_result
 from ledger.reconciliation.unmatched import add_unmatched
 from ledger.registry import Registry
@@ -31,6 +32,9 @@ from ledger.registry import Registry
 WALLET: Final = ("assets:wallet:available", "assets:wallet:held")
 MOMENT: Final = timedelta(microseconds=1)
 """The resolution of times: what is dated before a time is dated up to one MOMENT before it."""
+
+DATED_OUTSIDE_MAX: Final = timedelta(days=31)
+"""How far outside of the period that it is booked in a line may be dated to match by its amount."""
 
 SELECT_CURRENCIES: Final = """
 SELECT DISTINCT currency FROM statements WHERE source = $1 AND status = 'imported' ORDER BY currency
@@ -40,10 +44,23 @@ SELECT sha256, opened_at, closed_at, opening, closing, position, claimed_from
   FROM statements WHERE source = $1 AND currency = $2 AND status = 'imported'
 """
 SELECT_LINES: Final = """
-SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, reference, booked_at
+SELECT line, row_kind, amount, effective_at, contract_id, idempotency_id, reference, names,
+       coalesce(counterparty, '') AS counterparty, description, booked_at
   FROM statement_lines
  WHERE source = $1 AND currency = $2 AND status = 'stated'
    AND booked_at >= $3 AND booked_at < $4
+"""
+TRANSACTION_NAMES: Final = """array_remove(ARRAY[
+           t.details->>'end_to_end_ref', nullif(t.details->>'transaction_hash', 'pending'),
+           t.details->>'payout_invoice_id', t.details->>'external_reference',
+           t.details->>'merchant_ref', t.details->>'quote_id', t.return_of], NULL)
+       || CASE WHEN t.details ? 'idempotency_ids'
+               THEN ARRAY(SELECT jsonb_array_elements_text(t.details->'idempotency_ids'))
+               ELSE '{}' END"""
+"""What we or the provider call a transaction besides its id and idempotency id.
+
+A transfer's hash reads `pending` until the chain has taken it. What brings back a payout is named
+after that.
 """
 SELECT_MOVEMENTS: Final = f"""
 WITH moved AS (
@@ -63,41 +80,80 @@ WITH moved AS (
                  AND effective_at >= $3 AND effective_at < $4 OFFSET 0) AS e
         WHERE c.source = $1
         GROUP BY e.kind, e.transaction, e.effective_at)
-SELECT m.kind, m.id, m.effective_at, m.net, m.fee, t.idempotency_id,
-       t.details->>'end_to_end_ref' AS end_to_end, t.details->>'transaction_hash' AS hash
+SELECT m.kind, m.id, m.effective_at, m.net, m.fee, t.idempotency_id, t.customer_id,
+       {TRANSACTION_NAMES} AS names
   FROM moved AS m LEFT JOIN transactions AS t
     ON t.source = $1 AND t.kind = m.kind AND t.id = m.id
    AND hashtextextended(t.id, 0) = hashtextextended(m.id, 0)
- WHERE m.net <> 0
+ WHERE m.net <> 0 OR m.fee <> 0
  ORDER BY m.kind, m.id, m.effective_at
-"""  # noqa: S608 - made of the constant SHARD_BITS
-SELECT_NAMED: Final = """
-SELECT t.kind, t.id, t.status, t.idempotency_id, e.currency, e.effective_at,
+"""  # noqa: S608 - made of constants
+NAMED_BY_PROVIDER: Final = """coalesce(t.details->>'end_to_end_ref',
+           t.details->>'transaction_hash', t.details->>'payout_invoice_id',
+           t.details->>'quote_id')"""
+NAMED_BY_US: Final = """coalesce(t.details->>'external_reference', t.details->>'merchant_ref')"""
+"""Of each kind of transaction at most one of these has a value; both are indexed."""
+SELECT_NAMED: Final = f"""
+WITH requested AS MATERIALIZED (
+       SELECT name, hashtextextended(name, 0) AS digest FROM unnest($3::text[]) AS u(name)),
+     named AS MATERIALIZED (
+       SELECT r.name, t.kind, t.id FROM requested AS r JOIN transactions AS t
+           ON hashtextextended(t.id, 0) = r.digest AND t.id = r.name
+        WHERE t.source = $1 AND t.kind = ANY ($2::text[])
+        UNION
+       SELECT r.name, t.kind, t.id FROM requested AS r JOIN transactions AS t
+           ON hashtextextended(t.idempotency_id, 0) = r.digest AND t.idempotency_id = r.name
+        WHERE t.source = $1 AND t.kind = ANY ($2::text[])
+        UNION
+       SELECT r.name, t.kind, t.id FROM requested AS r JOIN transactions AS t
+           ON hashtextextended({NAMED_BY_PROVIDER}, 0) = r.digest
+          AND {NAMED_BY_PROVIDER} = r.name
+        WHERE t.source = $1 AND t.kind = ANY ($2::text[])
+        UNION
+       SELECT r.name, t.kind, t.id FROM requested AS r JOIN transactions AS t
+           ON hashtextextended({NAMED_BY_US}, 0) = r.digest
+          AND {NAMED_BY_US} = r.name
+        WHERE t.source = $1 AND t.kind = ANY ($2::text[])),
+     n AS MATERIALIZED (
+       SELECT kind, id, array_agg(name ORDER BY name) AS names FROM named GROUP BY kind, id)
+SELECT n.names AS known_as, t.kind, t.id, t.status, t.idempotency_id,
+       t.customer_id, e.currency, e.effective_at, {TRANSACTION_NAMES} AS names,
        coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'assets:wallet:%'), 0) AS net,
        coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'expenses:%'), 0) AS fee
-  FROM transactions AS t
+  FROM n JOIN transactions AS t ON t.source = $1 AND t.kind = n.kind AND t.id = n.id
+   AND hashtextextended(t.id, 0) = hashtextextended(n.id, 0)
   LEFT JOIN entries AS e
     ON e.source = t.source AND e.kind = t.kind AND e.transaction = t.id
    AND e.position = ANY (journal_positions(t.source, t.kind, t.id))
    AND e.account IN ('assets:wallet:available', 'assets:wallet:held', 'expenses:fees',
                      'expenses:network_fees')
- WHERE t.source = $1 AND t.kind = ANY ($2::text[]) AND t.id = ANY ($3::text[])
-   AND hashtextextended(t.id, 0) = ANY (ARRAY(
-       SELECT hashtextextended(id, 0) FROM unnest($3::text[]) AS id))
- GROUP BY t.kind, t.id, t.status, t.idempotency_id, e.currency, e.effective_at
+ GROUP BY n.names, t.kind, t.id, t.status, t.idempotency_id, t.customer_id, t.details,
+          t.return_of, e.currency, e.effective_at
  ORDER BY t.kind, t.id, e.currency, e.effective_at
-"""
+"""  # noqa: S608 - made of constants
 SELECT_ELSEWHERE: Final = """
-SELECT DISTINCT l.contract_id, l.currency
-  FROM statement_lines AS l
- WHERE l.source = $1 AND l.contract_id = ANY ($2::text[]) AND l.currency <> $3
-   AND l.status = 'stated'
-   AND NOT EXISTS (SELECT FROM entries AS e
-                    WHERE e.source = $4 AND e.kind = ANY ($5::text[])
-                      AND e.transaction = l.contract_id AND e.currency = l.currency
-                      AND e.position = ANY (journal_positions($4, NULL, l.contract_id))
+WITH free AS (
+       SELECT * FROM unnest($5::text[], $6::text[], $7::numeric[], $8::numeric[])
+              AS u(name, id, net, gross)),
+     stated AS MATERIALIZED (
+       SELECT l.currency, l.amount, named.name FROM statement_lines AS l
+        CROSS JOIN LATERAL unnest(ARRAY[l.idempotency_id, l.reference] || l.names) AS named(name)
+        WHERE l.source = $1 AND l.currency <> $2 AND l.status = 'stated'
+          AND l.booked_at >= $3 AND l.booked_at < $4 AND l.contract_id IS NULL),
+     elsewhere AS (
+       SELECT l.contract_id AS id, l.currency FROM statement_lines AS l
+        WHERE l.source = $1 AND l.currency <> $2 AND l.status = 'stated'
+          AND l.contract_id = ANY ($6::text[])
+        UNION
+       SELECT f.id, s.currency FROM stated AS s
+         JOIN free AS f ON f.name = s.name AND s.amount IN (f.net, f.gross))
+SELECT l.id, l.currency FROM elsewhere AS l
+ WHERE NOT EXISTS (SELECT FROM entries AS e
+                    WHERE e.source = $9 AND e.kind = ANY ($10::text[])
+                      AND e.transaction = l.id AND e.currency = l.currency
+                      AND e.position = ANY (journal_positions($9, NULL, l.id))
                       AND e.account LIKE 'assets:wallet:%')
- ORDER BY l.contract_id, l.currency
+ ORDER BY l.id, l.currency
 """
 SELECT_DECISIONS: Final = """
 SELECT a.id, a.anchor, a.action, a.by, a.note, a.decided_position, a.decided_at, a.items,
@@ -157,7 +213,7 @@ class SourceReconciliation:
             coverage = changed(coverage, missing=(*coverage.missing, reason))
         period = coverage.period
         decisions = await self._decisions(currency, period)
-        matching, known = await self._load(currency, period, _manual_matches(decisions.values()))
+        matching = await self._load(currency, period, _manual_matches(decisions.values()))
         matching.match()
         elsewhere = await self._elsewhere(currency, matching.movements.values())
         before = await self._balance(currency, period.opened_at)
@@ -167,7 +223,7 @@ class SourceReconciliation:
             currency,
             coverage=coverage,
             ledger=LedgerBalances(before, balance),
-            groups=add_unmatched(matching, known, elsewhere),
+            groups=add_unmatched(matching, elsewhere),
             decisions=decisions,
             rules=self.rules,
         )
@@ -180,62 +236,83 @@ class SourceReconciliation:
         )
         return sum_of(debits - credited for debits, credited in sums.values())
 
-    async def _load(
-        self, currency: str, period: Period, manual: Sequence[ManualMatch]
-    ) -> tuple[Matching, dict[str, KnownTransaction]]:
+    async def _load(self, currency: str, period: Period, manual: Sequence[ManualMatch]) -> Matching:
         """Read the items to match, and the transactions that lines name in vain."""
-        lines = [
-            StatementItem(*row)
-            for row in await self.connection.fetch(
-                SELECT_LINES, self.log, currency, period.opened_at, period.cutoff
-            )
-        ]
-        reach = max(self.rules.window, self.rules.settlement)
         rows = await self.connection.fetch(
-            SELECT_MOVEMENTS, self.source, currency, period.opened_at - reach, period.cutoff + reach
+            SELECT_LINES, self.log, currency, period.opened_at, period.cutoff
         )
+        lines = [_item_of(row) for row in rows]
+        begin, end = self._reach(period, lines)
+        rows = await self.connection.fetch(SELECT_MOVEMENTS, self.source, currency, begin, end)
         movements = movements_of(rows)
-        named = {line.contract for line in lines if line.contract}
+        requested = names_to_find(lines, movements)
         # What was matched by hand counts however far apart in time its items are.
+        loaded = {movement.id for movement in movements}
         keys = (key.partition(":") for match in manual for key in match.keys)
-        named |= {name for kind, _, name in keys if kind != "line"}
-        missing = sorted(named - {movement.id for movement in movements})
-        more, known = await self._named(currency, missing)
-        return Matching.of(period, self.rules, lines, [*movements, *more], manual), known
+        requested |= {name for kind, _, name in keys if kind != "line" and name not in loaded}
+        more, known = await self._named(currency, sorted(requested), movements)
+        return Matching.of(period, self.rules, lines, [*movements, *more],
+                           manual, known)  # fmt: skip
+
+    def _reach(self, period: Period, lines: Sequence[StatementItem]) -> tuple[datetime, datetime]:
+        """Return between which times a movement may match a line, or be in transit.
+
+        A line may be dated before the period that it is booked in, or after it.
+        """
+        first = min((line.at for line in lines), default=period.opened_at)
+        last = max((line.at for line in lines), default=period.cutoff)
+        begin = max(min(first, period.opened_at), period.opened_at - DATED_OUTSIDE_MAX)
+        end = min(max(last, period.cutoff), period.cutoff + DATED_OUTSIDE_MAX)
+        reach = max(self.rules.window, self.rules.settlement)
+        calendar = self.rules.calendar
+        return calendar.before(begin, reach), calendar.after(end, reach)
 
     async def _named(
-        self, currency: str, ids: Sequence[str]
+        self, currency: str, names: Sequence[str], loaded: Iterable[LedgerMovement]
     ) -> tuple[list[LedgerMovement], dict[str, KnownTransaction]]:
-        """Read transactions by their ids: those that moved this currency, and the others."""
-        if not ids:
+        """Read transactions by their names: those that moved this currency, and the others."""
+        if not names:
             return [], {}
-        kinds = money_kinds(self.registry)
-        rows = await self.connection.fetch(SELECT_NAMED, self.source, kinds, list(ids))
-        movements = movements_of(
-            [row for row in rows if row["currency"] == currency and row["net"]]
+        rows = await self.connection.fetch(
+            SELECT_NAMED, self.source, money_kinds(self.registry), list(names)
         )
-        moved = {movement.id for movement in movements}
+        moved = {movement.key for movement in loaded}
+        movements = [
+            movement
+            for movement in movements_of(
+                [row for row in rows if row["currency"] == currency and (row["net"] or row["fee"])]
+            )
+            if movement.key not in moved
+        ]
+        moved |= {movement.key for movement in movements}
         known: dict[str, KnownTransaction] = {}
         for row in rows:
-            if row["id"] in moved:
+            if f"{row['kind']}:{row['id']}" in moved:
                 continue
             other = row["currency"] if row["net"] else None
-            before = known.get(row["id"])
-            if before is None or (before.currency is None and other is not None):
-                known[row["id"]] = KnownTransaction(row["kind"], row["status"], other)
+            for name in row["known_as"]:
+                before = known.get(name)
+                if before is None or (before.currency is None and other is not None):
+                    known[name] = KnownTransaction(row["id"], row["kind"], row["status"], other)
         return movements, known
 
     async def _elsewhere(
         self, currency: str, movements: Iterable[LedgerMovement]
     ) -> dict[str, str]:
-        """Return contract → other currency whose statement has it, of free movements."""
-        ids = sorted({movement.id for movement in movements})
-        if not ids:
+        """Return id → other currency whose statement has it, of free movements."""
+        movements = [*movements]
+        if not movements:
             return {}
+        free = [(name, m.id, m.net, m.gross) for m in movements for name in m.names]
+        times = [at for movement in movements for at, _ in movement.legs]
+        reach = max(self.rules.window, self.rules.settlement)
+        calendar = self.rules.calendar
         rows = await self.connection.fetch(
-            SELECT_ELSEWHERE, self.log, ids, currency, self.source, money_kinds(self.registry)
-        )
-        return {row["contract_id"]: row["currency"] for row in reversed(rows)}
+            SELECT_ELSEWHERE, self.log, currency, calendar.before(min(times), reach),
+            calendar.after(max(times), reach), *map(list, zip(*free, strict=True)),
+            self.source, money_kinds(self.registry),
+        )  # fmt: skip
+        return {row["id"]: row["currency"] for row in reversed(rows)}
 
     async def _decisions(self, currency: str, period: Period) -> dict[str, LatestDecision]:
         rows = await self.connection.fetch(
@@ -255,6 +332,14 @@ def _manual_matches(decisions: Iterable[LatestDecision]) -> list[ManualMatch]:
     return [ManualMatch(d.anchor, d.keys, d.position) for d in decisions if d.action == "match"]
 
 
+def _item_of(row: Mapping[str, Any]) -> StatementItem:
+    return StatementItem(
+        row["line"], row["row_kind"], row["amount"], row["effective_at"], row["contract_id"],
+        row["idempotency_id"], row["reference"], tuple(row["names"]), row["counterparty"],
+        row["description"], row["booked_at"],
+    )  # fmt: skip
+
+
 def movements_of(rows: Sequence[Mapping[str, Any]]) -> list[LedgerMovement]:
     """Return the movements of rows that are sorted by kind, id and time."""
     movements: list[LedgerMovement] = []
@@ -264,12 +349,29 @@ def movements_of(rows: Sequence[Mapping[str, Any]]) -> list[LedgerMovement]:
         fee = sum_of(row["fee"] for row in dated)
         last = dated[-1]
         movements.append(
-            LedgerMovement(kind, name, legs, fee, last["idempotency_id"], _references(last))
-        )
+            LedgerMovement(
+                kind, name, legs, fee, last["idempotency_id"],
+                tuple(dict.fromkeys(n for n in last["names"] if n != last["idempotency_id"])),
+                last["customer_id"],
+            )
+        )  # fmt: skip
     return movements
 
 
-def _references(row: Mapping[str, Any]) -> tuple[str, ...]:
-    names = [row.get(name) for name in ("end_to_end", "hash")]
-    # Until the chain has taken it, a transfer's hash reads "pending".
-    return tuple(dict.fromkeys(name for name in names if name and name != "pending"))
+def names_to_find(lines: Iterable[StatementItem], movements: Sequence[LedgerMovement]) -> set[str]:
+    """Return the names on lines that none of the movements has.
+
+    Where a line states the amount of the one movement that it names, its other names are needless.
+    """
+    index = NameIndex(movements)
+    missing: set[str] = set()
+    for line in lines:
+        if line.contract is not None:
+            if not index.having(line.contract):
+                missing.add(line.contract)
+            continue
+        own = index.named_by(line).own
+        if len(own) == 1 and fits(line, own[0][1]):
+            continue
+        missing.update(name for name in line.all_names if not index.having(name))
+    return missing

@@ -8,31 +8,32 @@ is guessed. The order in which lines and movements are given changes nothing.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final, TypeAlias, TypeVar
 
 from ledger.config.reconciliation import GroupRule, Rules
-from ledger.reconciliation.classification import Classifier
+from ledger.reconciliation.classification import Classifier, is_fee
 from ledger.reconciliation.items import (
     AMBIGUOUS,
     AMOUNT,
-    DatedAmount,
     Group,
+    KnownTransaction,
     LedgerMovement,
     ManualMatch,
     Period,
     StatementItem,
     first_leg_within,
     ledger_amounts,
-    sum_of,
 )
+from ledger.reconciliation.names import NameIndex
 
 T = TypeVar("T")
 K = TypeVar("K")
+Items: TypeAlias = tuple[list[StatementItem], list[LedgerMovement]]
 
 
 @dataclass(slots=True)
@@ -47,11 +48,15 @@ class Matching:
     """Free movements by key, oldest first."""
     manual: Sequence[ManualMatch] = ()
     """What operators matched, oldest first."""
+    known: Mapping[str, KnownTransaction] = field(default_factory=dict)
+    """Name on a line → the transaction of that name, which moved nothing in this currency."""
     groups: list[Group] = field(default_factory=list)
     classifier: Classifier = field(init=False)
+    names: NameIndex = field(init=False)
 
     def __post_init__(self) -> None:
-        self.classifier = Classifier(self.period, self.rules.settlement)
+        self.classifier = Classifier(self.period, self.rules)
+        self.names = NameIndex(self.movements.values())
 
     @classmethod
     def of(
@@ -61,6 +66,7 @@ class Matching:
         lines: Iterable[StatementItem],
         movements: Iterable[LedgerMovement],
         manual: Iterable[ManualMatch] = (),
+        known: Mapping[str, KnownTransaction] | None = None,
     ) -> Matching:
         """Take lines, movements and manual matches in any order."""
         return cls(
@@ -69,6 +75,7 @@ class Matching:
             {line.key: line for line in sorted(lines, key=lambda line: (line.at, line.id))},
             {m.key: m for m in sorted(movements, key=lambda m: (m.legs[0][0], m.kind, m.id))},
             sorted(manual, key=lambda match: match.position),
+            known or {},
         )
 
     def match(self) -> None:
@@ -83,7 +90,7 @@ class Matching:
             for line in group.lines:
                 del self.lines[line.key]
             for movement in group.movements:
-                del self.movements[movement.key]
+                self.movements.pop(movement.key, None)  # two groups may have a part of it each
 
     def add_if_equal(
         self,
@@ -97,6 +104,22 @@ class Matching:
         if group is not None:
             self.add([group])
 
+    def known_transaction(self, line: StatementItem) -> KnownTransaction | None:
+        """Return the transaction that a line names and that moved nothing in this currency."""
+        if line.contract is not None:
+            return self.known.get(line.contract)
+        named = (self.known[name] for name in line.all_names if name in self.known)
+        return next(named, None)
+
+    def is_nameless(self, line: StatementItem) -> bool:
+        """Tell whether the books know no transaction by any name of a line.
+
+        A contract is the provider's own id: a line that names one is never about another one.
+        """
+        if line.contract is not None or self.known_transaction(line) is not None:
+            return False
+        return not self.names.named_by(line).is_known
+
 
 MatchingRule: TypeAlias = Callable[[Matching], None]
 
@@ -108,7 +131,9 @@ def match_by_hand(matching: Matching) -> None:
             continue
         lines = [matching.lines[key] for key in decision.keys if key in matching.lines]
         movements = [matching.movements[key] for key in decision.keys if key in matching.movements]
-        group = matching.classifier.group_if_equal(decision.anchor, "hand", lines, movements)
+        group = matching.classifier.group_if_equal(
+            decision.anchor, "hand", lines, movements, in_total=True
+        )
         if group is None:
             legs = (leg for movement in movements for leg in movement.legs)
             amounts = ledger_amounts(legs, matching.period)
@@ -118,50 +143,57 @@ def match_by_hand(matching: Matching) -> None:
         matching.add([group])
 
 
-def match_by_contract_id(matching: Matching) -> None:
-    """Group all lines that name a contract with the movements of that transaction."""
-    movements = group_by(matching.movements.values(), lambda movement: movement.id)
-    for contract, lines in named(matching.lines.values(), lambda line: line.contract):
-        if contract in movements:
-            anchor = f"contract:{contract}"
-            matching.add(
-                matching.classifier.classify(anchor, "contract", lines, movements[contract])
-            )
+def match_by_name(matching: Matching) -> None:
+    """Group lines with the transactions that they name: contract, idempotency id, or another name.
+
+    All lines that name a transaction belong to it, and all transactions that a line names to the
+    line. A line that names a contract names nothing else, whatever it has in common with others.
+    """
+    for lines, named in _connected(matching):
+        movements = sorted({m.key: m for _, m in named}.values(), key=lambda m: (m.kind, m.id))
+        rule, anchor = _called(lines, named)
+        matching.add(matching.classifier.classify(anchor, rule, lines, movements))
 
 
-def match_by_idempotency_id(matching: Matching) -> None:
-    """Group by the idempotency id that a line and a transaction share."""
+def match_by_shared_name(matching: Matching) -> None:
+    """Group lines with transactions that have one name in common: by sign, then by amount.
 
-    def names(movement: LedgerMovement) -> tuple[str, ...]:
-        return (movement.idempotency,) if movement.idempotency else ()
-
-    _match_by_name(matching, "idempotency", lambda line: line.idempotency, names)
-
-
-def match_by_reference(matching: Matching) -> None:
-    """Group by end-to-end reference or transaction hash; a declared group may share one."""
-    _match_by_name(matching, "reference", lambda line: line.reference, lambda m: m.references)
+    What several transactions share is an id that was used again, a virtual account's reference, the
+    id of a payout and of what the bank sent back of it; a declared group may share one as well.
+    """
+    sharing: dict[str, list[StatementItem]] = defaultdict(list)
+    for line in matching.lines.values():
+        if line.contract is None:
+            for name in matching.names.named_by(line).shared[:1]:
+                sharing[name].append(line)
+    for name, lines in sorted(sharing.items()):
+        movements = [m for m in matching.names.having(name) if m.key in matching.movements]
+        if movements:
+            _match_shared(matching, name, lines, movements)
 
 
 def match_by_amount(matching: Matching) -> None:
-    """Group a line without an id with the one transaction of its amount in its time window."""
-    lines = group_by(
-        [
-            line
-            for line in matching.lines.values()
-            if line.contract is None and line.idempotency is None
-        ],
-        lambda line: line.amount,
+    """Group a line without a known name with the one transaction of its amount in its time window.
+
+    The amount is the net one, or the one before the fee; a fee row fits no transaction.
+    """
+    nameless = [line for line in matching.lines.values() if matching.is_nameless(line)]
+    lines = [line for line in nameless if not is_fee(line)]
+    fee_rows = group_by(
+        [line for line in nameless if is_fee(line)], lambda line: (line.amount, line.at)
     )
-    movements = group_by(matching.movements.values(), net_amount)
-    for amount in sorted(lines.keys() & movements.keys()):
-        for near, candidates in _within_window(matching, lines[amount], movements[amount]):
-            if len(near) == 1 and len(candidates) == 1:
-                matching.add_if_equal(near[0].key, "amount", near, candidates)
-            else:
-                ids = "|".join(sorted(line.id for line in near))
-                anchor = f"equal:{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
-                matching.add([_ambiguous(matching, anchor, "amount", near, candidates)])
+    for near, candidates in _alike(matching, lines, matching.movements.values()):
+        if len(near) == 1 and len(candidates) == 1:
+            movement = candidates[0]
+            rows = fee_rows.get((-movement.fee, near[0].at), [])
+            is_gross = movement.fee and near[0].amount == movement.gross
+            with_fee = [*near, *(rows[:1] if is_gross else [])]
+            del rows[: len(with_fee) - 1]
+            matching.add(matching.classifier.classify(near[0].key, "amount", with_fee, candidates))
+        else:
+            ids = "|".join(sorted(line.id for line in near))
+            anchor = f"equal:{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
+            matching.add([_ambiguous(matching, anchor, "amount", near, candidates)])
 
 
 def match_by_day(matching: Matching) -> None:
@@ -173,54 +205,84 @@ def match_by_day(matching: Matching) -> None:
 
 MATCHING_RULES: Final[tuple[MatchingRule, ...]] = (
     match_by_hand,
-    match_by_contract_id,
-    match_by_idempotency_id,
-    match_by_reference,
+    match_by_name,
+    match_by_shared_name,
     match_by_amount,
     match_by_day,
 )
 """The rules in their order: the first that groups an item decides about it."""
 
+Names: TypeAlias = list[tuple[str, LedgerMovement]]
+"""Names by which lines name movements."""
 
-def _match_by_name(
+
+def _connected(matching: Matching) -> list[tuple[list[StatementItem], Names]]:
+    """Return the lines and movements that names connect, in the order of their oldest lines."""
+    components = Components()
+    named: list[tuple[StatementItem, Names]] = []
+    for line in matching.lines.values():
+        found = [(name, m) for name, m in _named_by(matching, line) if m.key in matching.movements]
+        if found:
+            named.append((line, found))
+            components.connect([movement.key for _, movement in found])
+    groups: dict[str, tuple[list[StatementItem], Names]] = {}
+    for line, found in named:
+        lines, names = groups.setdefault(components.root(found[0][1].key), ([], []))
+        lines.append(line)
+        names += found
+    return [*groups.values()]
+
+
+def _named_by(matching: Matching, line: StatementItem) -> Sequence[tuple[str, LedgerMovement]]:
+    if line.contract is None:
+        return matching.names.named_by(line).own
+    same = matching.names.having(line.contract)
+    return [(line.contract, movement) for movement in same if movement.id == line.contract]
+
+
+def _called(lines: Sequence[StatementItem], named: Names) -> tuple[str, str]:
+    """Return the rule that connects items, and the anchor of their group."""
+    if len({movement.id for _, movement in named}) > 1:
+        first = min(lines, key=lambda line: (line.at, line.id))
+        return "batch", f"batch:{first.id}"
+    ranked = []
+    for name, movement in named:
+        if name == movement.id:
+            ranked.append((0, "contract", name))
+        elif name == movement.idempotency:
+            ranked.append((1, "idempotency", name))
+        else:
+            ranked.append((2, "reference", name))
+    _, rule, name = min(ranked)
+    return rule, f"{rule}:{name}"
+
+
+def _match_shared(
     matching: Matching,
-    rule: str,
-    name_of_line: Callable[[StatementItem], str | None],
-    names_of_movement: Callable[[LedgerMovement], Sequence[str]],
-) -> None:
-    """Group by a name that lines and movements may share."""
-    movements: dict[str, list[LedgerMovement]] = defaultdict(list)
-    for movement in matching.movements.values():
-        for name in names_of_movement(movement):
-            movements[name].append(movement)
-    for name, lines in named(matching.lines.values(), name_of_line):
-        free = [each for each in movements.get(name, ()) if each.key in matching.movements]
-        if free:
-            matching.add(_same_name(matching, rule, name, lines, free))
-
-
-def _same_name(
-    matching: Matching,
-    rule: str,
     name: str,
     lines: Sequence[StatementItem],
     movements: Sequence[LedgerMovement],
-) -> list[Group]:
+) -> None:
+    is_idempotency = any(movement.idempotency == name for movement in movements)
+    rule = "idempotency" if is_idempotency else "reference"
     anchor = f"{rule}:{name}"
-    group = None
-    if len(movements) == 1:
-        group = matching.classifier.group_if_equal(anchor, rule, lines, movements)
-    elif rule == "reference":
-        group = _declared_group(matching, anchor, lines, movements)
-    if group is not None:
-        return [group]
-    # A line that names another contract is about that one, whatever else it has in common.
-    free = [line for line in lines if line.contract is None]
-    if not free:
-        return []
-    if len(movements) == 1:
-        return matching.classifier.classify(anchor, rule, free, movements)
-    return [_ambiguous(matching, anchor, rule, free, movements)]
+    declared = _declared_group(matching, anchor, lines, movements)
+    if declared is not None:
+        matching.add([declared])
+        return
+    for sign in (1, -1):
+        side = [line for line in lines if line.amount * sign > 0]
+        others = [m for m in movements if m.net * sign > 0]
+        if len(others) > 1:
+            for near, candidates in [*_alike(matching, side, others)]:
+                if len(near) == 1 and len(candidates) == 1:
+                    matching.add(matching.classifier.classify(near[0].key, rule, near, candidates))
+        side = [line for line in side if line.key in matching.lines]
+        others = [m for m in others if m.key in matching.movements]
+        if side and len(others) == 1:
+            matching.add(matching.classifier.classify(anchor, rule, side, others))
+        elif side and others:
+            matching.add([_ambiguous(matching, anchor, rule, side, others)])
 
 
 def _declared_group(
@@ -243,44 +305,76 @@ def _ambiguous(
     lines: Sequence[StatementItem],
     movements: Sequence[LedgerMovement],
 ) -> Group:
-    legs = [leg for movement in movements for leg in legs_within(movement, matching.period)]
+    opened_at = matching.period.opened_at
+    legs = [
+        leg
+        for movement in movements
+        for leg in movement.legs[first_leg_within(movement.legs, opened_at) :]
+    ]
     detail = f"{len(lines)} lines and {len(movements)} transactions fit each other"
     amounts = ledger_amounts(legs, matching.period)
     return Group(anchor, rule, AMBIGUOUS, tuple(lines), tuple(movements), *amounts, detail)
 
 
+def _alike(
+    matching: Matching, lines: Iterable[StatementItem], movements: Iterable[LedgerMovement]
+) -> list[Items]:
+    """Return the lines and movements that equal amounts within the time window connect."""
+    lines_by_amount = group_by(lines, lambda line: line.amount)
+    movements_by_amount: dict[Decimal, list[LedgerMovement]] = defaultdict(list)
+    for movement in movements:
+        for amount in {movement.net, movement.gross} if movement.fee else (movement.net,):
+            if amount in lines_by_amount:
+                movements_by_amount[amount].append(movement)
+    components = Components()
+    found: list[Items] = []
+    for amount, candidates in sorted(movements_by_amount.items()):
+        for items in _within_window(matching, lines_by_amount[amount], candidates):
+            found.append(items)
+            components.connect([movement.key for movement in items[1]])
+    groups: dict[str, Items] = {}
+    for near, candidates in found:
+        group = groups.setdefault(components.root(candidates[0].key), ([], []))
+        group[0].extend(near)
+        group[1].extend(m for m in candidates if m not in group[1])
+    return [*groups.values()]
+
+
 def _within_window(
     matching: Matching, lines: Sequence[StatementItem], movements: Sequence[LedgerMovement]
-) -> Iterator[tuple[list[StatementItem], list[LedgerMovement]]]:
-    """Yield the lines and movements that the window of time connects; both are oldest first."""
-    window = matching.rules.window
-    times = [line.at for line in lines]
-    near: tuple[list[StatementItem], list[LedgerMovement]] = ([], [])
-    end = 0  # lines before this index are in `near`, or too old for any further movement
-    for movement in movements:
-        at = movement.legs[0][0]
-        low, high = bisect_left(times, at - window), bisect_right(times, at + window)
-        if low == high:
-            continue
-        if low >= end and near[1]:
+) -> Iterator[Items]:
+    """Yield the lines and movements that the window of time connects."""
+    calendar, window = matching.rules.calendar, matching.rules.window
+    spans = [(*calendar.span_of(line.at), line.key, line) for line in lines]
+    reaches = sorted((low - window, high + window, key, line) for low, high, key, line in spans)
+    times = sorted((calendar.business_time(m.legs[0][0]), m.key, m) for m in movements)
+    near: Items = ([], [])
+    end = timedelta.min  # of the reach of the lines in `near`
+    place = 0
+    for at, _, movement in times:
+        if at > end and near[1]:
             yield near
             near = ([], [])
-        near[0].extend(lines[max(low, end) : high])
-        near[1].append(movement)
-        end = max(end, high)
+        while place < len(reaches) and reaches[place][0] <= at:
+            if reaches[place][1] >= at:
+                near[0].append(reaches[place][3])
+                end = max(end, reaches[place][1])
+            place += 1
+        if at <= end:
+            near[1].append(movement)
     if near[1]:
         yield near
 
 
 def _match_days(matching: Matching, rule: GroupRule) -> None:
-    offset = matching.rules.utc_offset
+    calendar = matching.rules.calendar
     movements = group_by(
         [each for each in matching.movements.values() if each.kind in rule.kinds],
-        lambda movement: (movement.legs[0][0] + offset).date(),
+        lambda movement: calendar.day_of(movement.legs[0][0]),
     )
     lines = group_by(
         [line for line in matching.lines.values() if line.kind == rule.line],
-        lambda line: (line.at + offset).date(),
+        lambda line: calendar.stated_day(line.at) or calendar.day_of(line.at),
     )
     for day in sorted(lines.keys() & movements.keys()):
         if len(lines[day]) == 1:
@@ -288,26 +382,25 @@ def _match_days(matching: Matching, rule: GroupRule) -> None:
             matching.add_if_equal(anchor, "group", lines[day], movements[day])
 
 
-def legs_within(movement: LedgerMovement, period: Period) -> Sequence[DatedAmount]:
-    """Return the legs of a movement from the first one on that the statement can show."""
-    return movement.legs[first_leg_within(movement.legs, period.opened_at) :]
+class Components:
+    """Connected nodes, by a root of each component (union-find)."""
 
+    def __init__(self) -> None:
+        self._parents: dict[str, str] = {}
 
-def net_amount(movement: LedgerMovement) -> Decimal:
-    """Return what a movement did to the wallet in all."""
-    return sum_of(amount for _, amount in movement.legs)
+    def root(self, node: str) -> str:
+        """Return the root of a node's component; a new node is its own."""
+        parents = self._parents
+        while (parent := parents.get(node, node)) != node:
+            parents[node] = parents.get(parent, parent)
+            node = parent
+        return node
 
-
-def named(
-    lines: Iterable[StatementItem], name: Callable[[StatementItem], str | None]
-) -> list[tuple[str, list[StatementItem]]]:
-    """Group the lines that have a name by it, sorted by name."""
-    groups: dict[str, list[StatementItem]] = defaultdict(list)
-    for line in lines:
-        key = name(line)
-        if key:
-            groups[key].append(line)
-    return sorted(groups.items())
+    def connect(self, nodes: Sequence[str]) -> None:
+        """Make one component of the nodes'; its root is the smallest of their roots."""
+        first = min(self.root(node) for node in nodes)
+        for node in nodes:
+            self._parents[self.root(node)] = first
 
 
 def group_by(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:

@@ -8,7 +8,7 @@ from the journal, not summed from the matches, so whatever the matching missed i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import Any, Final
@@ -344,8 +344,8 @@ def _figures(
         "chain": _plain(_minus(_minus(closing, opening), lines_total)),
         "lines": len(lines),
         "lines_matched": len(matched),
-        "transactions": sum(len(group.movements) for group in groups),
-        "transactions_matched": sum(len(group.movements) for group in matched_groups),
+        "transactions": _transactions(groups),
+        "transactions_matched": _transactions(matched_groups),
         "coverage_count": _share(Decimal(len(matched)), Decimal(len(lines))),
         "coverage_value": _share(
             sum_of(abs(line.amount) for line in matched), sum_of(abs(line.amount) for line in lines)
@@ -361,6 +361,11 @@ def _plain(amount: Decimal | None) -> str | None:
 
 def _minus(amount: Decimal | None, other: Decimal | None) -> Decimal | None:
     return None if amount is None or other is None else amount - other
+
+
+def _transactions(groups: Iterable[Group]) -> int:
+    """Count transactions; a fee's break beside the rest of its transaction is not another one."""
+    return len({movement.key for group in groups for movement in group.movements})
 
 
 def _by_type(breaks: Sequence[Break]) -> list[dict[str, Any]]:

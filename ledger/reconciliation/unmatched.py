@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TypeAlias
@@ -20,27 +21,28 @@ from ledger.reconciliation.items import (
     KnownTransaction,
     LedgerMovement,
     StatementItem,
+    first_leg_within,
     ledger_amounts,
 )
-from ledger.reconciliation.matching import Matching, group_by, legs_within, named, net_amount
+from ledger.reconciliation.matching import Matching, group_by
 
 Identity: TypeAlias = tuple[str, str | None, Decimal]
 """Kind, idempotency id and net amount of a movement."""
 
 
-def add_unmatched(
-    matching: Matching, known: Mapping[str, KnownTransaction], elsewhere: Mapping[str, str]
-) -> list[Group]:
+def add_unmatched(matching: Matching, elsewhere: Mapping[str, str]) -> list[Group]:
     """Classify the items that are still free; return all groups, sorted by anchor.
 
-    `known` are transactions that free lines name and that moved nothing in this currency;
-    `elsewhere` names the other currency whose statement has a free movement's contract.
+    `elsewhere` names the other currency whose statement has a free movement's transaction, by id.
     """
     matched = {_identity(m) for group in matching.groups for m in group.movements}
-    for contract, lines in named(matching.lines.values(), lambda line: line.contract):
-        _add_lines(matching, f"contract:{contract}", lines, known.get(contract))
-    for line in [*matching.lines.values()]:
-        _add_lines(matching, line.key, [line], None)
+    by_anchor: dict[str, list[StatementItem]] = defaultdict(list)
+    for line in matching.lines.values():
+        known = matching.known_transaction(line)
+        contract = line.contract if known is None else known.id
+        by_anchor[line.key if contract is None else f"contract:{contract}"].append(line)
+    for anchor, lines in sorted(by_anchor.items()):
+        _add_lines(matching, anchor, lines, matching.known_transaction(lines[0]))
     movements = group_by(matching.movements.values(), lambda movement: movement.id)
     for contract, same in sorted(movements.items()):
         _add_movements(matching, same, matched, elsewhere.get(contract))
@@ -55,7 +57,7 @@ def _add_lines(
 ) -> None:
     classification, detail = _classify_lines(known)
     last = max(line.at for line in lines)
-    is_recent = last >= matching.period.cutoff - matching.rules.settlement
+    is_recent = matching.rules.is_recent(last, matching.period.cutoff)
     if is_recent and classification in (MISSING_IN_LEDGER, STATUS):
         classification = TIMING
     matching.add([Group(anchor, "none", classification, tuple(lines), (), ZERO, ZERO, detail)])
@@ -81,7 +83,7 @@ def _add_movements(
     shown = [
         leg
         for movement in movements
-        for leg in legs_within(movement, period)
+        for leg in movement.legs[first_leg_within(movement.legs, period.opened_at) :]
         if period.opened_at <= leg[0] < period.cutoff
     ]
     if not shown:
@@ -95,14 +97,14 @@ def _add_movements(
     elif first.idempotency and _identity(first) in matched:
         classification = DUPLICATE_INTERNAL
         detail = "another transaction with its idempotency id and amount is on the statement"
-    elif min(shown)[0] >= period.cutoff - matching.rules.settlement:
+    elif matching.rules.is_recent(min(shown)[0], period.cutoff):
         classification, detail = TIMING, "not on the statement yet"
     anchor, amounts = f"contract:{first.id}", ledger_amounts(shown, period)
     matching.add([Group(anchor, "none", classification, (), tuple(movements), *amounts, detail)])
 
 
 def _identity(movement: LedgerMovement) -> Identity:
-    return movement.kind, movement.idempotency, net_amount(movement)
+    return movement.kind, movement.idempotency, movement.net
 
 
 def _with_own_anchors(groups: Sequence[Group]) -> list[Group]:

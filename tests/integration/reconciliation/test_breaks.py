@@ -36,7 +36,7 @@ async def planted(service: Service) -> dict[str, dict[str, Any]]:
     rows = [
         row("r1", None, "10", NOON),
         row("r3", "contract_0003", "-20", NOON),
-        row("r4", None, "7", "2026-01-12T12:00:00Z"),
+        row("r4", None, "7", "2026-01-14T12:00:00Z"),
         row("r5", "contract_0005", "-20", NOON),
         row("r9", "contract_9999", "-3", NOON),
     ]
@@ -70,7 +70,7 @@ async def test_a_break_shows_both_sides_and_what_may_belong_to_it(service: Servi
     (candidate,) = found["line:r4"]["candidates"]
     assert candidate == {
         "item": "payment:contract_0004", "side": "books", "effective_at": NOON, "amount": "7",
-        "counterparty": None, "description": None, "reason": "same amount, 2 days apart",
+        "counterparty": None, "description": None, "reason": "same amount, 4 days apart",
     }  # fmt: skip
     back = found["contract:contract_0004"]
     assert [each["item"] for each in back["candidates"]] == ["line:r4"]
@@ -171,20 +171,26 @@ async def test_totals_are_of_everything_that_the_filters_select(service: Service
 async def test_matches_are_listed_with_the_rule_that_made_them(service: Service) -> None:
     await planted(service)
     answer = await service.ask("/v1/matches", source="straitsx", currency="xsgd")
-    (match,) = answer["matches"]
+    gross, match = answer["matches"]
+    assert (gross["rule"], gross["anchor"], gross["amount"]) == (
+        "contract", "contract:contract_0003#gross", "-20",
+    )  # fmt: skip
     assert (match["rule"], match["anchor"], match["amount"]) == ("amount", "line:r1", "10")
     assert [each["line"] for each in match["lines"]] == ["r1"]
     assert [each["id"] for each in match["transactions"]] == ["contract_0001"]
     assert answer["totals"] == [
-        {"rule": "amount", "count": 1, "lines": 1, "transactions": 1, "value": "10",
+        {"rule": rule, "count": 1, "lines": 1, "transactions": 1, "value": value,
          "source": "straitsx", "currency": "XSGD"}
+        for rule, value in (("amount", "10"), ("contract", "20"))
     ]  # fmt: skip
-    assert (await service.ask("/v1/matches", rule="contract"))["matches"] == []
+    assert (await service.ask("/v1/matches", rule="contract"))["matches"] == [gross]
     lines = (await service.ask("/v1/statement_lines", matched_by="amount"))["statement_lines"]
     assert [each["line"] for each in lines] == ["r1"]
     assert (await service.ask("/v1/statement_lines", matched_by="hand"))["statement_lines"] == []
     (run,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
-    assert [(each["rule"], each["count"]) for each in run["figures"]["by_rule"]] == [("amount", 1)]
+    assert [(each["rule"], each["count"]) for each in run["figures"]["by_rule"]] == [
+        ("amount", 1), ("contract", 1),
+    ]  # fmt: skip
 
 
 async def test_matches_are_paged_by_wallet_and_anchor(service: Service) -> None:

@@ -49,9 +49,9 @@ def grouped(
     manual: tuple[ManualMatch, ...] = (),
     known: dict[str, KnownTransaction] | None = None, elsewhere: dict[str, str] | None = None,
 ) -> list[Group]:  # fmt: skip
-    matching = Matching.of(PERIOD, rules, lines, moves, manual)
+    matching = Matching.of(PERIOD, rules, lines, moves, manual, known)
     matching.match()
-    return add_unmatched(matching, known or {}, elsewhere or {})
+    return add_unmatched(matching, elsewhere or {})
 
 
 def classified(groups: list[Group]) -> list[tuple[str, str, str]]:
@@ -79,9 +79,8 @@ def test_spellings_of_an_amount_are_one_amount() -> None:
         (["100.000001"], "100", "0", "AMOUNT", "-0.000001"),
         (["-100"], "100", "0", "DIRECTION", "200"),
         (["-100", "fee -1"], "99", "1", "DIRECTION", "200"),
-        (["100"], "99", "1", "FEE", "-1"),
-        (["100", "fee -1"], "100", "0", "FEE", "1"),
-        (["100", "fee -2"], "99", "1", "FEE", "1"),
+        (["98"], "99", "1", "AMOUNT", "1"),
+        (["-99"], "99", "1", "DIRECTION", "198"),
         (["100", "-100"], "100", "0", "STATUS", "100"),
         (["fee -1"], "99", "1", "MISSING_AT_PROVIDER", "100"),
     ],
@@ -96,6 +95,41 @@ def test_a_difference_within_a_contract_is_named(
     ]  # fmt: skip
     found = one(rows, [move("c", net, fee=fee)])
     assert (found.classification, found.difference) == (classification, Decimal(difference))
+
+
+@pytest.mark.parametrize(
+    ("amounts", "net", "fee", "expected"),
+    [
+        (["100"], "99", "1", {"MATCHED": 0, "FEE": -1}),
+        (["100", "fee -1"], "100", "0", {"MATCHED": 0, "FEE": 1}),
+        (["100", "fee -2"], "99", "1", {"MATCHED": 0, "FEE": 1}),
+        (["150", "fee -51"], "99", "1", {"AMOUNT": -50, "FEE": 50}),
+        (["-1", "fee -100"], "-101", "1", {"AMOUNT": -99, "FEE": 99}),
+        (["-100", "fee -2"], "99", "1", {"DIRECTION": 200, "FEE": 1}),
+        (["-100"], "99", "1", {"DIRECTION": 200, "FEE": -1}),
+        (["fee -3"], "99", "1", {"MISSING_AT_PROVIDER": 100, "FEE": 2}),
+        (["99"], "99", "1", {"MATCHED": 0}),
+        (["100", "fee -1", "-100", "fee 1"], "99", "1", {"STATUS": 99}),
+    ],
+)
+def test_fees_are_compared_with_fees_and_gross_amounts_with_gross_amounts(
+    amounts: list[str], net: str, fee: str, expected: dict[str, int]
+) -> None:
+    rows = [
+        line(str(n), text.removeprefix("fee "), contract="c",
+             kind="Fee" if text.startswith("fee") else f"row {n}")
+        for n, text in enumerate(amounts)
+    ]  # fmt: skip
+    found = grouped(rows, [move("c", net, fee=fee)])
+    assert {group.classification: group.difference for group in found} == expected
+    assert {key for group in found for key in group.keys} == {
+        "payment:c", *(row.key for row in rows),
+    }  # fmt: skip
+    lines = [each.key for group in found for each in group.lines]
+    assert sorted(lines) == sorted({*lines})
+    assert sum(group.ledger_amount for group in found) == Decimal(net)
+    breaks = [g for g in found if g.classification != "MATCHED"]
+    assert all("#" not in group.anchor for group in breaks[:1])
 
 
 def test_a_repeated_line_is_a_break_and_the_first_is_matched() -> None:
@@ -120,7 +154,8 @@ def test_equal_amounts_under_other_contracts_never_match() -> None:
 
 
 def test_what_may_still_be_on_its_way_is_timing_until_it_ages() -> None:
-    late, early = PERIOD.cutoff - timedelta(hours=23), PERIOD.cutoff - timedelta(hours=25)
+    # The cut-off is a Monday's midnight: 24 hours of business time before it is Friday's.
+    late, early = PERIOD.cutoff - timedelta(hours=71), PERIOD.cutoff - timedelta(hours=73)
     found = grouped([line("1", "5", late, contract="x"), line("2", "5", early, contract="y")],
                     [move("c", "7", late), move("d", "7", early)])  # fmt: skip
     assert [(g.anchor, g.classification) for g in found] == [
@@ -198,14 +233,16 @@ def test_a_declared_day_matches_only_when_the_sums_agree() -> None:
 
 def test_a_transaction_without_movement_states_why() -> None:
     row = [line("1", "5", contract="c")]
-    known = {"c": KnownTransaction("payout", "failed", None)}
+    known = {"c": KnownTransaction("c", "payout", "failed", None)}
     assert one(row, [], known=known).classification == "STATUS"
     assert (
-        one(row, [], known={"c": KnownTransaction("payout", "conflict", None)}).classification
+        one(row, [], known={"c": KnownTransaction("c", "payout", "conflict", None)}).classification
         == "CONFLICT"
     )
     assert (
-        one(row, [], known={"c": KnownTransaction("payout", "completed", "XUSD")}).classification
+        one(
+            row, [], known={"c": KnownTransaction("c", "payout", "completed", "XUSD")}
+        ).classification
         == "CURRENCY"
     )
     assert one([], [move("c", "5")], elsewhere={"c": "USD"}).classification == "CURRENCY"
