@@ -13,6 +13,7 @@ from aiohttp import web
 from ledger.api.endpoints import QUERY, json_answer
 from ledger.api.endpoints_reconciliation import DSN, IMPORTING, NOW, ROLE, read_body, read_decision
 from ledger.api.problems import PRIVATE, problem
+from ledger.config.source import Source
 from ledger.config.statement_profile import profile_of
 from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.eventlog.identity import statements_log
@@ -21,6 +22,7 @@ from ledger.queries import statements
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.statements import ChangedLine, Imported, Withdrawal, Withdrawn
 from ledger.queries.snapshot import Snapshot, read_consistent
+from ledger.statements.formats.tables.profiles import profile_named
 from ledger.statements.import_process import ImportOptions, import_file
 from ledger.statements.importer import BUSY, ImportResult, Permission, withdraw_statement
 
@@ -29,7 +31,7 @@ async def import_statement(request: web.Request, params: QueryParams) -> web.Res
     """Import a statement's file: read it, check it, append it to the log."""
     settings = request.app[QUERY].settings
     source = _configured(request, params.text("source") or "")
-    options = _options(params)
+    options = _options(params, settings.sources[source])
     with _alone(request.app[IMPORTING], source):
         body = await read_body(request, settings.statement_bytes_max)
         result = await asyncio.to_thread(
@@ -92,13 +94,14 @@ def _configured(request: web.Request, source: str) -> str:
     return source
 
 
-def _options(params: QueryParams) -> ImportOptions:
+def _options(params: QueryParams, source: Source) -> ImportOptions:
     begin, end = params.time("from"), params.time("to")
     if (begin is None) != (end is None):
         raise InvalidRequest("from and to go together: the period that the file covers")
-    columns = params.text("columns")
+    name, columns = params.text("profile"), params.text("columns")
     try:
-        profile = profile_of(msgspec.json.decode(columns, type=dict) if columns else {})
+        given = msgspec.json.decode(columns, type=dict) if columns else {}
+        profile = profile_of(given, profile_named(source, name) if name else None)
     except (msgspec.DecodeError, ValueError) as error:
         raise InvalidRequest(f"columns is a JSON object: {error}") from error
     window = None if begin is None or end is None else (begin, end)

@@ -19,6 +19,7 @@ from ledger.cli.export import export
 from ledger.cli.options import ASK, PROVE, RUN, SENDING, TRY, Json, Sending
 from ledger.cli.queries import COMMANDS, exceptions, transactions
 from ledger.cli.reconciliation import reconcile
+from ledger.cli.statement_profiles import profile
 from ledger.cli.statements import statement
 from ledger.runtime.decimals import configure_decimal
 from ledger.runtime.secrets import redact
@@ -74,6 +75,7 @@ for _command in COMMANDS:
     app.command(_command, group=ASK)
 app.command(transactions)
 app.command(exceptions)
+statement.command(profile)
 app.command(statement)
 app.command(reconcile)
 for _action in RECONCILE_COMMANDS:

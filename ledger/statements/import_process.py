@@ -74,6 +74,8 @@ class ImportOptions(msgspec.Struct, frozen=True):
     window: tuple[datetime, datetime] | None = None
     json_format: str | None = None
     """The format that the provider declares for its JSON; `import_file` fills it in."""
+    profiles: dict[str, StatementProfile] = {}
+    """Those of the source; `import_file` fills them in."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -116,7 +118,8 @@ def import_file(
     `add_statement` and `exclusive_import`. Importing again is always safe.
     """
     declared = registry.load().providers[source.provider].statement_format
-    options = msgspec.structs.replace(options, json_format=declared)
+    profiles = dict(source.statements)
+    options = msgspec.structs.replace(options, json_format=declared, profiles=profiles)
     task = Task(
         dsn, source.name, source.provider, source.secrets, options, now, permission,
         dict(source.accounts), limits,
@@ -227,7 +230,9 @@ def _limited(task: Task, body: bytes) -> Any:
     signal.alarm(task.limits.seconds_max)
     try:
         given = task.options
-        how = Reading(given.format, given.currency, given.account, given.window, given.profile)
+        how = Reading(
+            given.format, given.currency, given.account, given.window, given.profile, given.profiles
+        )
         return read_statement(body, how, json_format=given.json_format)
     finally:
         signal.alarm(0)

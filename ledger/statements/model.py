@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -115,6 +115,8 @@ class Reading:
     """The period, where the file states none."""
     profile: StatementProfile = field(default_factory=StatementProfile)
     """How the file is written: time zone, columns, spelling."""
+    profiles: Mapping[str, StatementProfile] = field(default_factory=dict)
+    """Those of the source, by name: a table without a profile is read by the one that fits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ from typing import Final
 
 from ledger.config.statement_profile import StatementProfile
 from ledger.model import shown
-from ledger.statements import csv_columns, straitsx
+from ledger.statements import straitsx
 from ledger.statements.formats import archive
 from ledger.statements.formats.camt053 import format as camt053
 from ledger.statements.formats.mt940 import format as mt940
+from ledger.statements.formats.tables.format import CSV_FORMAT, XLSX_FORMAT
+from ledger.statements.formats.tables.xlsx_rows import is_spreadsheet
 from ledger.statements.model import (
     BYTES_MAX,
     Reading,
@@ -22,7 +24,8 @@ FORMATS: Final[tuple[StatementFormat, ...]] = (
     camt053.FORMAT,
     mt940.FORMAT,
     straitsx.FORMAT,
-    csv_columns.FORMAT,
+    XLSX_FORMAT,
+    CSV_FORMAT,
 )
 """Every format; the first that recognises a file reads it, and JSON the one declared for it."""
 
@@ -75,6 +78,8 @@ def recognised(
     head = body[:HEAD_BYTES].removeprefix(_BOM).lstrip()
     if head.startswith((b"{", b"[")) and not head.startswith(b"{1:"):  # which is SWIFT
         return named(json_format or straitsx.NAME)
+    if is_spreadsheet(body):
+        return XLSX_FORMAT
     for each in FORMATS:
         if each.recognises(head, profile):
             return each

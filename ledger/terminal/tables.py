@@ -83,6 +83,7 @@ LAYOUTS: Final[Mapping[str, tuple[TableColumn, ...]]] = {
     "statement_lines": _columns("source", "!line", "row_kind=kind", ">amount", "currency",
                                 "effective_at", "contract_id=contract", "status", "matched_by",
                                 "match"),
+    "profiles": _columns("!name", "of", "~columns"),
     "breaks": _columns("!id", "source", "currency", "type", "state", ">difference", ">gap",
                        ">age_days=days", "owner", "~detail", "items", "action=decision",
                        "decided_by=by"),

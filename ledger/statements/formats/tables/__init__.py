@@ -1,0 +1,1 @@
+"""Reading statements that are tables, CSV and XLSX, by a profile of their columns."""

@@ -1,0 +1,159 @@
+"""The rows of a sheet of an XLSX file, read by python-calamine; no formula is calculated."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook
+
+from ledger.config.statement_profile import StatementProfile
+from ledger.model import shown
+from ledger.statements.formats.tables.cells import DateCell, NumberCell, Row, Table
+from ledger.statements.formats.tables.columns import (
+    Columns,
+    check_width,
+    find_header,
+    numbered_columns,
+    refuse_header,
+)
+from ledger.statements.model import LINES_MAX, StatementRefused
+
+UNPACKED_BYTES_MAX: Final = 512 * 1024 * 1024
+"""Bytes that the parts of an XLSX may have together, unpacked."""
+PARTS_MAX: Final = 10_000
+HEAD_ROWS_MAX: Final = 100
+"""Rows among which the header is looked for."""
+DIGITS_MAX: Final = 15
+"""Digits of a number that a spreadsheet keeps exactly."""
+
+_BOOK: Final = "xl/workbook.xml"
+_ZIP: Final = b"PK\x03\x04"
+_OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+"""How an XLS begins, the format before XLSX."""
+
+
+class XlsxFile:
+    """A sheet of an XLSX file."""
+
+    def __init__(self, body: bytes, name: str | None) -> None:
+        """Open the sheet of a name, else the first. Raises StatementRefused."""
+        _check_size(body)
+        try:
+            book = CalamineWorkbook.from_object(io.BytesIO(body))
+            self._sheet = _sheet(book, name)
+        except (CalamineError, OSError, ValueError) as error:
+            raise StatementRefused(
+                f"the file is no XLSX that can be read ({str(error)[:100]}); save it again, "
+                "without a password"
+            ) from error
+        check_width(1, [""] * self._sheet.total_width)
+        if self._sheet.total_height > LINES_MAX + HEAD_ROWS_MAX:
+            raise StatementRefused(f"more than {LINES_MAX} rows; split the file by time")
+
+    def open(self, profile: StatementProfile) -> tuple[int, Columns, Table]:
+        """Return the row of the header (0 = none), the columns, and the rows below.
+
+        Raises StatementRefused when no row is a header with every column.
+        """
+        if profile.header is False:
+            return 0, numbered_columns(profile), Table(self._rows)
+        rows = self.head_rows()
+        found = find_header(rows, profile)
+        if found is None:
+            raise refuse_header(rows, profile)
+        above, columns = found
+
+        def below() -> Iterator[Row]:
+            return (row for row in self._rows() if row[0] > above)
+
+        return above, columns, Table(below)
+
+    def find(self, profile: StatementProfile) -> tuple[int, Columns] | None:
+        """Return row and columns of the header that the profile fits; None = none."""
+        return find_header(self.head_rows(), profile)
+
+    def head_rows(self) -> list[Row]:
+        """Return the first rows."""
+        return [row for row, _ in zip(self._rows(), range(HEAD_ROWS_MAX), strict=False)]
+
+    def _rows(self) -> Iterator[Row]:
+        start = self._sheet.start
+        before = [""] * (start[1] if start else 0)
+        for number, cells in enumerate(self._sheet.iter_rows(), 1):
+            yield number, before + [_text(cell) for cell in cells]
+
+
+def is_spreadsheet(body: bytes) -> bool:
+    """Return whether a file is an XLSX, which is a zip that has a workbook, or an XLS."""
+    if body.startswith(_OLE):
+        return True
+    if not body.startswith(_ZIP):
+        return False
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as parts:
+            return _BOOK in parts.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return False
+
+
+def _check_size(body: bytes) -> None:
+    """Refuse a zip that unpacks to more than what is read."""
+    if body.startswith(_OLE):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as parts:
+            infos = parts.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+        raise StatementRefused(
+            f"the file is no XLSX ({str(error)[:100]}); export the statement again"
+        ) from error
+    if len(infos) > PARTS_MAX or sum(info.file_size for info in infos) > UNPACKED_BYTES_MAX:
+        raise StatementRefused(
+            f"the file unpacks to more than {UNPACKED_BYTES_MAX >> 20} MiB or {PARTS_MAX} parts; "
+            "split it by time, or export CSV"
+        )
+
+
+def _sheet(book: CalamineWorkbook, name: str | None) -> CalamineSheet:
+    names = book.sheet_names
+    if name is not None and name not in names:
+        raise StatementRefused(
+            f"there is no sheet {shown(name)}; it is one of {', '.join(names)[:300]}"
+        )
+    if not names:
+        raise StatementRefused("the file has no sheet; export the statement again")
+    return book.get_sheet_by_name(names[0] if name is None else name)
+
+
+def _text(cell: Any) -> str:
+    """Return a cell as a text; a number with the shortest decimals that it has."""
+    match cell:
+        case str():
+            return cell
+        case bool():
+            return "TRUE" if cell else "FALSE"
+        case float() | int():
+            return NumberCell(format(Decimal(repr(cell)).normalize(), "f") if cell else "0")
+        case datetime():
+            return DateCell(cell.isoformat())
+        case date() | time():
+            return DateCell(cell.isoformat())
+        case timedelta():
+            return DateCell(str(cell).zfill(8))
+    return str(cell)
+
+
+def check_digits(number: int, name: str, cell: str) -> None:
+    """Refuse a number of a sheet with more digits than a spreadsheet keeps."""
+    if isinstance(cell, NumberCell):
+        digits = cell.lstrip("-0.").replace(".", "").rstrip("0" if "." not in cell else "")
+        if len(digits) > DIGITS_MAX:
+            raise StatementRefused(
+                f"line {number}: {name} {cell[:40]!r} has more than {DIGITS_MAX} digits, which a "
+                "spreadsheet does not keep exactly; round it, or write it as a text"
+            )
