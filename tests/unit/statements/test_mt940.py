@@ -237,9 +237,20 @@ def test_without_a_selection_the_accounts_are_listed() -> None:
     )
 
 
+def test_an_account_and_a_currency_that_do_not_belong_together_are_refused() -> None:
+    assert refused(body_of("two_accounts"), account="SG11BANK0002", currency="USD") == (
+        "the file is about SGD, not USD; choose one of them (--currency)"
+    )
+    nameless = body_of("days").replace(b"GBP", b"")
+    assert "the file names no currency" in refused(nameless)
+    assert {line.currency for line in read(nameless, currency="gbp").lines} == {"GBP"}
+
+
 def test_an_account_may_be_given_without_its_bank() -> None:
-    assert read(body_of("german_subfields"), account="0004711001").account == "0004711001"
-    assert read(body_of("account_with_currency"), account="NL91 ABNA 0417 1643 00 EUR").lines
+    statement = read(body_of("german_subfields"), account="0004711001")
+    assert statement.account == "37050299/0004711001"
+    statement = read(body_of("account_with_currency"), account="NL91 ABNA 0417 1643 00 EUR")
+    assert statement.account == "NL91ABNA0417164300"
 
 
 def test_an_account_given_names_that_of_a_file_without_one() -> None:
@@ -324,6 +335,8 @@ def test_the_details_of_a_statement_are_not_those_of_its_last_line() -> None:
 def test_texts_are_read_in_their_encoding() -> None:
     assert lines_of("crlf_and_bom")[0].description == "Zahlung für Müller und Söhne"
     assert lines_of("latin_1")[0].counterparty == "Jürgen Übung"
+    assert read(PLAIN.replace("First", "5 €").encode("cp1252")).lines[0].description == "5 €"
+    assert read(PLAIN.encode().replace(b"First", b"\x81\xfc")).lines[0].description == "\x81ü"
 
 
 def test_a_bank_reference_of_several_lines_is_that_of_each() -> None:

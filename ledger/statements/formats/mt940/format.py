@@ -227,7 +227,7 @@ def read(body: bytes, how: Reading) -> Statement:
     Raises StatementRefused, naming the line (the n-th `:61:`).
     """
     where = zone(how.profile)
-    in_file = _Reader(_decoded(body), where).read()
+    in_file = _Reader(_document(body), where).read()
     account, currency, messages = _selected(in_file, how)
     messages = chained(messages, _order, _amounts)
     _check_follow(messages)
@@ -251,15 +251,22 @@ def read(body: bytes, how: Reading) -> Statement:
     )
 
 
-def _decoded(body: bytes) -> str:
-    try:
-        document = body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        document = body.decode("latin-1")
+def _document(body: bytes) -> str:
+    """Return the file's text, its lines ending as ours. Raises StatementRefused."""
+    document = _decoded(body)
     if "\x00" in document:
         raise refusal(document.count("\n:61:", 0, document.index("\x00")), "holds a NUL character; "
                       "export the statement again")  # fmt: skip
     return document.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(body: bytes) -> str:
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return body.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return body.decode("latin-1")
 
 
 def _check_type(head: str) -> None:
@@ -286,32 +293,38 @@ def _selected(messages: Sequence[_Message], how: Reading) -> tuple[str, str, lis
     if not messages:
         raise StatementRefused("the file holds no statement (:20:, :60F:); is it an MT940?")
     pairs = [(account_of(message.account, message.currency), message) for message in messages]
-    currencies = sorted({message.currency for message in messages if message.currency})
-    currency = (how.currency or "").upper()
-    if currency and currencies and currency not in currencies:
-        raise OtherAccount(
-            f"the file is about {', '.join(currencies)}, not {currency[:40]}; choose one of them "
-            "(--currency)"
-        )
-    accounts = sorted({account for account, _ in pairs if account})
     given = account_number(how.account or "")
+    accounts = _sorted(account for account, _ in pairs)
     if given and accounts:
         pairs = [pair for pair in pairs if _is_account(given, *pair)]
         if not pairs:
-            raise OtherAccount(
-                f"the file is about {', '.join(accounts)}, not {given[:40]}; choose one of them "
-                "(--account)"
-            )
-    pairs = [pair for pair in pairs if pair[1].currency in ("", currency or pair[1].currency)]
-    accounts = sorted({account for account, _ in pairs})
+            raise OtherAccount(_about(accounts, given, "--account"))
+    currency = (how.currency or "").upper()
+    currencies = _sorted(message.currency for _, message in pairs)
+    if currency and currencies:
+        pairs = [pair for pair in pairs if pair[1].currency in ("", currency)]
+        if currency not in currencies:
+            raise OtherAccount(_about(currencies, currency, "--currency"))
+    accounts = _sorted(account for account, _ in pairs)
     if len(accounts) > 1:
         raise StatementRefused(f"the file is about {', '.join(accounts)}; choose one (--account)")
-    currencies = sorted({message.currency for _, message in pairs})
-    if len(currencies) > 1:
+    if len(currencies) > 1 and not currency:
         raise StatementRefused(
             f"the file is about {', '.join(currencies)}; choose one (--currency)"
         )
-    return given or accounts[0], agreed_currency(how.currency, currencies[0]), [m for _, m in pairs]
+    return (
+        next(iter(accounts), given),
+        agreed_currency(None, currency or next(iter(currencies), None)),
+        [message for _, message in pairs],
+    )
+
+
+def _sorted(texts: Iterable[str]) -> list[str]:
+    return sorted({text for text in texts if text})
+
+
+def _about(stated: Sequence[str], given: str, option: str) -> str:
+    return f"the file is about {', '.join(stated)}, not {given[:40]}; choose one of them ({option})"
 
 
 def _is_account(given: str, account: str, message: _Message) -> bool:
