@@ -18,6 +18,7 @@ from ledger.config.statement_profile import profile_of
 from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.eventlog.identity import statements_log
 from ledger.evidence.authenticity import require_secret
+from ledger.model import plain
 from ledger.queries import statements
 from ledger.queries.params import QueryParams
 from ledger.queries.schemas.statements import ChangedLine, Imported, Withdrawal, Withdrawn
@@ -59,6 +60,8 @@ def _imported(result: ImportResult, source: str) -> Imported:
     fields = asdict(result) | {
         "source": statements_log(source),
         "account": result.account or None,
+        "opening": None if result.opening is None else plain(result.opening),
+        "closing": None if result.closing is None else plain(result.closing),
         "changes": [ChangedLine(**msgspec.structs.asdict(each)) for each in result.changes],
         "notes": list(result.notes),
     }

@@ -204,7 +204,11 @@ class SourceReconciliation:
     async def reconcile(self, currency: str) -> Result | None:
         """Reconcile one currency as the snapshot has it; None when it has no statement."""
         files = await self.connection.fetch(SELECT_FILES, self.log, currency)
-        coverage = coverage_of([CoveredFile(*row) for row in files], self.rules.since)
+        coverage = coverage_of(
+            [CoveredFile(*row) for row in files],
+            self.rules.since,
+            self.rules.calendar.business_time,
+        )
         if coverage is None:
             return None
         parked = await self.connection.fetchval(SELECT_PARKED, [self.source, self.log])

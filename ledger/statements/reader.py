@@ -6,8 +6,7 @@ from typing import Final
 
 from ledger.config.statement_profile import StatementProfile
 from ledger.model import shown
-from ledger.statements import straitsx
-from ledger.statements.formats import archive
+from ledger.statements.formats import archive, straitsx
 from ledger.statements.formats.camt053 import format as camt053
 from ledger.statements.formats.mt940 import format as mt940
 from ledger.statements.formats.tables.format import CSV_FORMAT, XLSX_FORMAT

@@ -21,8 +21,8 @@ from aiolimiter import AsyncLimiter
 from ledger.config.pull import Pull
 from ledger.errors import MalformedBody, PullFailed
 from ledger.model import JSON, Number, plain, total
+from ledger.statements.formats.straitsx import read
 from ledger.statements.model import LINES_MAX, Reading, StatementLine
-from ledger.statements.straitsx import read
 from ledger.strict_json import parse
 
 STATEMENT_PATH: Final = "/merchant/statements/account-statement"
