@@ -250,12 +250,10 @@ class LineReader:
         if "account" in self._place:
             self._accounts.setdefault(self._account_of(cells), number)
         if not self._is_selected(cells, currency):
-            self._currencies.setdefault(currency, number)
+            self._see_currency(number, currency)
             return False
         line, fee = self._line(number, cells, words, currency)
-        if line.currency not in self._currencies:
-            self._check_currency(number, line.currency)
-            self._currencies[line.currency] = number
+        self._see_currency(number, line.currency)
         if self._currency and line.currency not in ("", self._currency):
             return False
         if fee:
@@ -270,7 +268,11 @@ class LineReader:
     def _account_of(self, cells: list[str]) -> str:
         return account_number(unwrapped(self._columns.cell(cells, "account")))
 
-    def _check_currency(self, number: int, currency: str) -> None:
+    def _see_currency(self, number: int, currency: str) -> None:
+        """Keep the first line of a currency. Raises StatementRefused when it is no code."""
+        if currency in self._currencies:
+            return
+        self._currencies[currency] = number
         try:
             _ = currency and currency_code(currency)
         except StatementRefused as error:
