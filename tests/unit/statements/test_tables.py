@@ -430,6 +430,21 @@ def test_the_hour_that_occurs_twice_follows_the_order_of_the_rows() -> None:
     assert times == {tuple(begin + timedelta(minutes=n) for n in minutes)}
 
 
+@pytest.mark.parametrize("rows", [
+    [("02:50", 1, 1), ("02:10", 2, 3)],
+    [("02:10", 2, 3), ("02:50", 1, 1)],
+    [("02:50", 1, 1), ("02:10", 2, 3), ("02:10", -1, 2), ("02:40", 5, 7)],
+])  # fmt: skip
+def test_within_the_hour_that_occurs_twice_running_balances_show_the_order(
+    rows: list[tuple[str, int, int]],
+) -> None:
+    body = "".join(f"2026-10-25T{clock},x,{amount},{left}\n" for clock, amount, left in rows)
+    settings = DAYS | {"time_zone": "Europe/Berlin", "balance": "Left"}
+    lines = read("Date,Text,Amount,Left\n" + body, settings, currency="EUR").lines
+    minutes = [(line.effective_at.hour, line.effective_at.minute) for line in lines]
+    assert minutes == [(0, 50), (1, 10), (1, 10), (1, 40)][: len(rows)]
+
+
 def test_two_equal_rows_are_two_lines_and_reported() -> None:
     body = "Date,Id,Amount\n2026-06-01,000001,1\n2026-06-01,000001,1\n"
     settings = {"effective_at": "Date", "id": "Id", "amount": "Amount", "time_zone": "UTC"}

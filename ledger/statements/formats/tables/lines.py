@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -367,10 +368,11 @@ class LineReader:
         return self._account or next(iter(named), "")
 
     def _resolve_doubled(self, where: ZoneInfo) -> None:
-        """Date the lines of the hour that the clock shows twice, by the order of the rows."""
+        """Date the lines of the hour that the clock shows twice, by the order of their balances,
+        else of the rows."""
         lines = self._content.lines
         local = [line.effective_at.astimezone(where).replace(tzinfo=None) for line in lines]
-        is_newest_first = bool(local) and local[0] > local[-1]
+        is_newest_first = _are_newest_first(lines)
         instants = instants_of(reversed(local) if is_newest_first else local, where)
         for place, instant in enumerate(reversed(instants) if is_newest_first else instants):
             if instant != lines[place].effective_at:
@@ -431,6 +433,21 @@ def with_fees(content: Content) -> list[StatementLine]:
             lines.append(changed(line, amount=amount, balance=before))
         lines.append(changed(line, amount=fee, kind=FEE))
     return lines
+
+
+def _are_newest_first(lines: Sequence[StatementLine]) -> bool:
+    """Return whether the newest row is the first one, by the running balances, else by the times.
+
+    Within the hour that a clock shows twice, times say nothing about the order.
+    """
+    oldest_first = newest_first = 0
+    for line, following in pairwise(lines):
+        if line.balance is not None and following.balance is not None:
+            oldest_first += following.balance == total(line.balance, following.amount)
+            newest_first += line.balance == total(following.balance, line.amount)
+    if oldest_first != newest_first:
+        return newest_first > oldest_first
+    return bool(lines) and lines[0].effective_at > lines[-1].effective_at
 
 
 def _number(line: StatementLine) -> int:
