@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from decimal import Decimal
 from typing import Any
@@ -82,8 +83,13 @@ def zipped(files: dict[str, str | bytes]) -> bytes:
     return file.getvalue()
 
 
-def entries(body: str | bytes, iban: str = "", currency: str = "") -> list[tuple[str, Decimal]]:
-    """Return the day and the signed amount of each booked entry, as the file writes them."""
+def entries(
+    body: str | bytes, iban: str = "", currency: str = "", once: bool = False
+) -> list[tuple[str, Decimal]]:
+    """Return the day and the signed amount of each booked entry, as the file writes them.
+
+    `once`: of statements with one Id, the first one only.
+    """
     raw = body.encode() if isinstance(body, str) else body
     if raw.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
@@ -93,11 +99,19 @@ def entries(body: str | bytes, iban: str = "", currency: str = "") -> list[tuple
                 if n.endswith(".xml") and "MACOSX" not in n
             ]
         return sorted(each for file in files for each in entries(file, iban, currency))
+    # ElementTree believes the declaration of the encoding; these files are not as they declare.
+    if raw.startswith(b"\xff\xfe") or re.match(rb"<\?xml[^>]*utf-16", raw):
+        text = raw.decode("utf-16" if raw.startswith(b"\xff\xfe") else "utf-8")
+        raw = text.partition("?>")[2].encode()
     root = ElementTree.fromstring(raw.strip())
     for node in root.iter():
         node.tag = node.tag.rpartition("}")[2]
     found = []
+    ids = set()
     for statement in root.iter("Stmt"):
+        if once and statement.findtext("Id") in ids:
+            continue
+        ids.add(statement.findtext("Id"))
         if iban and iban not in [(n.text or "").strip() for n in statement.findall("Acct//")]:
             continue
         for node in statement.findall("Ntry"):

@@ -276,7 +276,7 @@ ENTRY = ntry("50")
                   stmt(account(), bal("OPBD", "151", "2026-07-01"),
                        bal("CLBD", "151", "2026-07-31"), id_="B-2")),
          ["statement 2 (Id 'B-2') opens with 151", "statement 1 (Id 'A-1')", "closes with 150"]),
-        (document(stmt(account(), ENTRY), stmt(account(), ENTRY)),
+        (document(stmt(account(), ENTRY), stmt(account(), ENTRY, id_="B-2")),
          ["nothing shows that statement 2"]),
         (document(stmt(account(), OPBD, bal("CLBD", "151", "2026-06-30"), ENTRY),
                   stmt(account(), bal("OPBD", "151", "2026-07-01"),

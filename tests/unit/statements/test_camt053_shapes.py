@@ -38,7 +38,7 @@ class Shape:
     opening: str | None
     closing: str | None
     how: dict[str, Any] = field(default_factory=dict)
-    selects: dict[str, str] = field(default_factory=dict)
+    selects: dict[str, Any] = field(default_factory=dict)
     """What the independent reader is to select."""
 
 
@@ -78,6 +78,11 @@ MONDAY = day_statement(8, "10", "15", ntry("5", day="2026-06-08"))
 TUESDAY = day_statement(9, "15", "12", ntry("3", "DBIT", "2026-06-09"))
 FRIDAY = day_statement(12, "12", "12.5", ntry("0.5", day="2026-06-12"))
 
+ZERO = stmt(
+    account(), bal("OPBD", "10", "2026-06-05"), bal("CLBD", "10", "2026-06-05"),
+    ntry("2", day="2026-06-05"), ntry("2", "DBIT", "2026-06-05"), id_="Z",
+)  # fmt: skip
+
 MIDNIGHTS = stmt(
     period("2026-06-01T00:00:00", "2026-06-30T00:00:00"),
     account(), OPBD, CLBD, IN, ntry("20", "DBIT", "2026-06-30"),
@@ -110,6 +115,13 @@ SHAPES = {
         b"\xfe\xff" + PLAIN.replace("UTF-8", "UTF-16").encode("utf-16-be"), JUNE, "100", "130.5"
     ),
     "UTF-8 with a byte order mark": Shape("\ufeff" + PLAIN, JUNE, "100", "130.5"),
+    "UTF-16 that declares UTF-8": Shape(PLAIN.encode("utf-16"), JUNE, "100", "130.5"),
+    "UTF-8 that declares UTF-16": Shape(PLAIN.replace("UTF-8", "utf-16"), JUNE, "100", "130.5"),
+    "Windows 1252": Shape(
+        PLAIN.replace("UTF-8", "windows-1252")
+        .replace("</Ntry>", "<AddtlNtryInf>5 €</AddtlNtryInf></Ntry>").encode("cp1252"),
+        JUNE, "100", "130.5",
+    ),
     "ISO 8859-1": Shape(
         PLAIN.replace("UTF-8", "ISO-8859-1")
         .replace("</Ntry>", "<AddtlNtryInf>Gebühr</AddtlNtryInf></Ntry>").encode("latin-1"),
@@ -196,6 +208,14 @@ SHAPES = {
                       CLBD, IN, OUT)),
         ("2026-05-30", "2026-07-01"), "100", "130.5",
     ),
+    "a closing balance with and without the credit line": Shape(
+        document(stmt(account(), OPBD,
+                      bal("CLBD", "5130.50", "2026-06-30").replace(
+                          "</Tp>", "</Tp><CdtLine><Incl>true</Incl></CdtLine>"),
+                      CLBD.replace("</Tp>", "</Tp><CdtLine><Incl>false</Incl></CdtLine>"),
+                      IN, OUT)),
+        JUNE, "100", "130.5",
+    ),
     "no balances but a period": Shape(
         document(stmt(period("2026-06-01T00:00:00Z", "2026-06-30T23:59:59.999999999Z"), account(),
                       IN, OUT)),
@@ -257,6 +277,10 @@ SHAPES = {
     ),
     "days in any order with a weekend between": Shape(
         document(FRIDAY, MONDAY, TUESDAY), ("2026-06-08", "2026-06-13"), "10", "12.5"
+    ),
+    "a statement that is there twice": Shape(
+        document(ZERO, MONDAY, ZERO), ("2026-06-05", "2026-06-09"), "10", "15",
+        {}, {"once": True},
     ),
     "entries newest first": Shape(
         document(stmt(account(), OPBD, CLBD, OUT, IN)), JUNE, "100", "130.5"

@@ -12,24 +12,24 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
-from xml.etree.ElementTree import Element
 from zoneinfo import ZoneInfo
 
 from ledger.model import as_note, shown
-from ledger.statements.formats.camt053.fields import Fields, add_fields, fields_of, local_name
+from ledger.statements.formats.camt053.fields import Fields
 from ledger.statements.formats.camt053.moments import moment, written
 from ledger.statements.model import StatementLine
 from ledger.statements.validation import money, names_of, refusal, text
 
 SIGNS: Final = {"CRDT": 1, "DBIT": -1}
 BOOKED: Final = frozenset(
-    {"BOOK", "BOOKED", "POSTED", "SETTLED", "CLEARED", "COMPLETED", "EXECUTED", "FINAL", "GEBUCHT"}
-)
+    {"BOOK", "BOOKED", "POSTED", "SETTLED", "CLEARED", "COMPLETED", "CONFIRMED", "EXECUTED",
+     "PROCESSED", "FINAL", "GEBUCHT", "VERBUCHT", "GEBOEKT"}
+)  # fmt: skip
 NOT_BOOKED: Final = (
-    "PDNG", "PEND", "INFO", "FUTR", "FUTURE", "UNBOOK", "NOT", "UNCONF", "UNCLEAR", "UNPOST",
-    "HOLD", "HELD", "BLOCK", "RESERV", "AUTH", "MEMO", "EXPECT", "FORECAST", "SCHEDUL", "PROVIS",
-    "PROCESS", "PROGRESS", "WAIT", "PLANNED", "VORGEMERKT", "ATTENTE", "PENDIENTE", "REJECT",
-    "FAIL", "CANCEL", "DECLIN", "EXPIR",
+    "PDNG", "INFO", "FUTR", "PEND", "FUTURE", "UNBOOK", "NOT", "UNCONF", "UNCLEAR", "UNPOST",
+    "UNSETTLED", "HOLD", "HELD", "BLOCK", "RESERV", "AUTHORI", "MEMO", "EXPECT", "FORECAST",
+    "SCHEDUL", "PROVIS", "PROCESSING", "PROGRESS", "WAIT", "PLANNED", "VORGEMERKT", "ATTENTE",
+    "REJECT", "FAIL", "CANCEL", "DECLIN", "EXPIR",
 )  # fmt: skip
 """Words of a status by which an entry moves nothing (yet); ISO's codes are the first ones."""
 
@@ -57,25 +57,6 @@ class Entry:
     fields: Fields
     details: list[Fields] = field(default_factory=list)
     """The transactions (`TxDtls`) of which it is made."""
-
-
-def entry_of(number: int, node: Element) -> Entry:
-    """Return what an `Ntry` holds."""
-    entry = Entry(number, Fields())
-    for child in node:
-        name = local_name(child)
-        if name == "TxDtls":  # as version 001.01 has them
-            entry.details.append(fields_of(child))
-        elif name == "NtryDtls":
-            for inner in child:
-                inner_name = local_name(inner)
-                if inner_name == "TxDtls":
-                    entry.details.append(fields_of(inner))
-                else:
-                    add_fields(entry.fields, inner, f"NtryDtls/{inner_name}")
-        else:
-            add_fields(entry.fields, child, name)
-    return entry
 
 
 def is_booked(entry: Entry) -> bool:

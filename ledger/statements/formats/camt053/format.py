@@ -44,6 +44,8 @@ def read(body: bytes, how: Reading) -> Statement:
     statements = read_document(body, where)
     _check_summaries(statements)
     account, currency, chosen = _selected(statements, how)
+    notes = _notes(chosen)
+    chosen = _distinct(chosen, notes)
     chosen = _merged_pages(chained(chosen, _order, CamtStatement.amounts))
     _check_chain(chosen)
     windows = _windows(chosen)
@@ -60,7 +62,7 @@ def read(body: bytes, how: Reading) -> Statement:
         balance_days=None if stated else _balance_days(chosen),
         where=where,
         are_days=True,
-        notes=_notes(chosen),
+        notes=notes,
     )
 
 
@@ -120,6 +122,19 @@ def _order(statement: CamtStatement) -> tuple[datetime, datetime, int, int, int]
         statement.page,
         statement.number,
     )
+
+
+def _distinct(statements: Sequence[CamtStatement], notes: list[str]) -> list[CamtStatement]:
+    """Leave out statements that are copies of one before: banks deliver some twice."""
+    kept: dict[str, list[CamtStatement]] = {}
+    for statement in statements:
+        equal = kept.setdefault(statement.id, [])
+        first = next((each for each in equal if statement.is_copy_of(each)), None)
+        if first is None:
+            equal.append(statement)
+        else:
+            notes.append(f"{statement.label} is a copy of statement {first.number} and left out")
+    return [each for equal in kept.values() for each in equal]
 
 
 def _merged_pages(statements: Sequence[CamtStatement]) -> list[CamtStatement]:

@@ -15,7 +15,7 @@ from ledger.statements.formats.camt053.fields import Fields
 from ledger.statements.formats.camt053.moments import Moment, moment, period_of, written
 from ledger.statements.formats.camt053.summary import Totals
 from ledger.statements.formats.chain import Balances
-from ledger.statements.model import StatementLine, StatementRefused, Window
+from ledger.statements.model import StatementLine, StatementRefused, Window, core_of
 from ledger.statements.validation import DAY, midnight
 
 OPENING: Final = ("OPBD", "PRCD")
@@ -24,6 +24,8 @@ CLOSING: Final = "CLBD"
 INTERIM: Final = "ITBD"
 """The balance between two pages: it closes the one and opens the next."""
 BOOKED_BALANCES: Final = frozenset({*OPENING, CLOSING, INTERIM})
+TRUE: Final = ("true", "1")
+FALSE: Final = ("false", "0")
 ACCOUNT_PATHS: Final = ("Id/IBAN", "Id/Othr/Id", "Id/BBAN", "Id/PrtryAcct/Id", "Id/UPIC")
 
 
@@ -35,6 +37,8 @@ class Balance:
     amount: Decimal
     currency: str
     day: date | None
+    has_credit_line: bool = False
+    """Whether the credit line is counted in, beside the same balance without it."""
 
 
 @dataclass(slots=True)
@@ -77,7 +81,7 @@ class CamtStatement:
                 self.sequence = self.sequence or _number(fields.first(""))
             case "StmtPgntn":
                 self.page = _number(fields.first("PgNb"))
-                self.is_last_page = fields.first("LastPgInd").lower() not in ("false", "0")
+                self.is_last_page = fields.first("LastPgInd").lower() not in FALSE
             case "FrToDt":
                 self._take_period(fields)
             case "Acct":
@@ -189,6 +193,16 @@ class CamtStatement:
                 "export the statement again"
             )
 
+    def is_copy_of(self, other: CamtStatement) -> bool:
+        """Return whether it has all that another one has: its Id, page, balances and entries."""
+        return (
+            self.id != ""
+            and (self.id, self.sequence, self.page) == (other.id, other.sequence, other.page)
+            and (self.stated, self.balances) == (other.stated, other.balances)
+            and (self.booked, self.unbooked) == (other.booked, other.unbooked)
+            and [*map(_content, self.lines)] == [*map(_content, other.lines)]
+        )
+
     def merged_with(self, page: CamtStatement) -> CamtStatement:
         """Return the statement of which both are pages that repeat the balances of the whole."""
         return replace(
@@ -199,7 +213,8 @@ class CamtStatement:
         )
 
     def _of(self, code: str) -> list[Balance]:
-        return [each for each in self.balances if each.code == code]
+        equal = [each for each in self.balances if each.code == code]
+        return [each for each in equal if not each.has_credit_line] or equal
 
     def _take_period(self, fields: Fields) -> None:
         texts = [fields.first(f"{end}DtTm", f"{end}Dt") for end in ("Fr", "To")]
@@ -232,8 +247,13 @@ class CamtStatement:
                 f"{self.label}: Bal {code} Dt {shown(words)} is no date as 2026-06-30; export the "
                 "statement again"
             ) from error
-        currency = fields.first("Amt@Ccy") or self.account_currency
-        self.balances.append(Balance(code, amount, currency.upper(), day))
+        currency = (fields.first("Amt@Ccy") or self.account_currency).upper()
+        has_credit_line = fields.first("CdtLine/Incl").lower() in TRUE
+        self.balances.append(Balance(code, amount, currency, day, has_credit_line))
+
+
+def _content(line: StatementLine) -> tuple[object, ...]:
+    return core_of(line), line.description
 
 
 def _number(words: str) -> int:
