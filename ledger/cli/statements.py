@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
@@ -77,8 +77,6 @@ def import_(
     """
     import orjson
 
-    from ledger.terminal import tables
-
     params = {"source": source, "currency": currency, "account": account, "format": format_,
               "profile": profile, "from": from_, "to": to, "columns": _columns(column)}  # fmt: skip
     flags = {"dry_run": dry_run, "replace": replace, "add": add, "again": again}
@@ -93,11 +91,25 @@ def import_(
     if service.json:
         write_raw(raw)
     else:
-        out = tables.console()
-        tables.show_one({k: v for k, v in document.items() if k not in PROBLEM_KEYS}, out)
-        if "title" in document:
-            tables.line(out, document["detail"], "BREAKS")
+        _show(document)
     return PROBLEM if "title" in document else OK
+
+
+def _show(document: dict[str, Any]) -> None:
+    """Print what an import did or would do, its notes and, of a refusal, the reason."""
+    from ledger.terminal import tables
+
+    out = tables.console()
+    is_refused = "title" in document
+    hidden = {"notes", "source", *(PROBLEM_KEYS if is_refused else ())}
+    shown = {name: value for name, value in document.items() if name not in hidden}
+    for name in ("opening", "closing"):
+        shown[name] = "not stated" if shown[name] is None else shown[name]
+    tables.show_one(shown, out)
+    for note in document["notes"]:
+        tables.line(out, f"note: {note}")
+    if is_refused:
+        tables.line(out, document["detail"], "BREAKS")
 
 
 def _has_changes(body: bytes) -> bool:

@@ -16,6 +16,7 @@ import sys
 import threading
 from datetime import datetime
 from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import msgspec
@@ -76,6 +77,8 @@ class ImportOptions(msgspec.Struct, frozen=True):
     """The format that the provider declares for its JSON; `import_file` fills it in."""
     profiles: dict[str, StatementProfile] = {}
     """Those of the source; `import_file` fills them in."""
+    time_zone: str | None = None
+    """That of the source; `import_file` fills it in."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -119,7 +122,13 @@ def import_file(
     """
     declared = registry.load().providers[source.provider].statement_format
     profiles = dict(source.statements)
-    options = msgspec.structs.replace(options, json_format=declared, profiles=profiles)
+    zone = source.reconcile.zone
+    options = msgspec.structs.replace(
+        options,
+        json_format=declared,
+        profiles=profiles,
+        time_zone=zone.key if isinstance(zone, ZoneInfo) else None,
+    )
     task = Task(
         dsn, source.name, source.provider, source.secrets, options, now, permission,
         dict(source.accounts), limits,
@@ -231,8 +240,9 @@ def _limited(task: Task, body: bytes) -> Any:
     try:
         given = task.options
         how = Reading(
-            given.format, given.currency, given.account, given.window, given.profile, given.profiles
-        )
+            given.format, given.currency, given.account, given.window, given.profile,
+            given.profiles, given.time_zone,
+        )  # fmt: skip
         return read_statement(body, how, json_format=given.json_format)
     finally:
         signal.alarm(0)

@@ -117,6 +117,8 @@ class Reading:
     """How the file is written: time zone, columns, spelling."""
     profiles: Mapping[str, StatementProfile] = field(default_factory=dict)
     """Those of the source, by name: a table without a profile is read by the one that fits."""
+    time_zone: str | None = None
+    """Of the source: of days and times that name none, where the profile declares none."""
 
 
 @dataclass(frozen=True, slots=True)

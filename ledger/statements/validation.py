@@ -15,6 +15,7 @@ from ledger.errors import InvalidCallback
 from ledger.model import YEARS, as_currency, as_money, as_text, changed, plain, shown, total
 from ledger.statements.model import (
     LINES_MAX,
+    Reading,
     Statement,
     StatementLine,
     StatementRefused,
@@ -95,7 +96,7 @@ def checked_statement(
         body=body,
         account=account,
         claimed_from=None if window or balance_days is None else claimed_from,
-        notes=(*notes, *_repeated(booked), *_late(booked)),
+        notes=(*notes, *_repeated(booked), *_late(booked, (claimed_from, closed_at), where)),
     )
 
 
@@ -156,16 +157,18 @@ def booked_within(lines: Iterable[StatementLine], window: Window) -> tuple[State
     return tuple(booked)
 
 
-def _late(lines: Sequence[StatementLine]) -> list[str]:
-    """Describe how many lines are dated outside the period."""
+def _late(lines: Sequence[StatementLine], window: Window, where: ZoneInfo | None) -> list[str]:
+    """Describe how many lines are dated outside the days that the statement has whole."""
     late = [line.number for line in lines if line.booked_at != line.effective_at]
     if not late:
         return []
-    some = "1 line is" if len(late) == 1 else f"{len(late)} lines are"
-    it = "it keeps its date and counts" if len(late) == 1 else "they keep their dates and count"
+    one = len(late) == 1
+    days = [each.astimezone(where or UTC) for each in (window[0], window[1] - MOMENT)]
     return [
-        f"{some} dated outside the period (line {_numbers(late)}): {it} at the end of the period "
-        "that is nearer"
+        f"{len(late)} line{'' if one else 's'} ({_numbers(late)}) {'is' if one else 'are'} dated "
+        f"outside {days[0].date()} to {days[1].date()}, the days of the statement, and "
+        f"{'keeps its date' if one else 'keep their dates'}; in the balances "
+        f"{'it counts' if one else 'they count'} on the nearest of these days"
     ]
 
 
@@ -273,9 +276,12 @@ def period(given: Window | None, stated: Window | None) -> Window | None:
     return given
 
 
-def zone(profile: StatementProfile) -> ZoneInfo | None:
-    """Return the zone declared as `time_zone`; None without one. Raises StatementRefused."""
-    name = profile.time_zone
+def zone(how: Reading, profile: StatementProfile | None = None) -> ZoneInfo | None:
+    """Return the zone declared as `time_zone`, by the profile before the source; None without one.
+
+    `profile` is the one by which the file is read, if not that of `how`. Raises StatementRefused.
+    """
+    name = (profile or how.profile).time_zone or how.time_zone
     if not name:
         return None
     try:

@@ -76,7 +76,7 @@ def test_lines_never_widen_an_inferred_period() -> None:
     assert [line.effective_at.date().isoformat() for line in statement.lines] == [
         "2026-05-29", "2026-07-02",
     ]  # fmt: skip
-    assert any("dated outside the period" in note for note in statement.notes)
+    assert any("dated outside 2026-06-01 to 2026-06-30" in note for note in statement.notes)
 
 
 def test_the_lines_of_each_statement_of_a_file_count_within_its_own_period() -> None:

@@ -199,8 +199,8 @@ def test_a_line_outside_the_period_keeps_its_date_and_counts_within() -> None:
         line.effective_at for line in statement.lines[1:]
     ]
     assert statement.notes == (
-        "1 line is dated outside the period (line 1): it keeps its date and counts at the end of "
-        "the period that is nearer",
+        "1 line (1) is dated outside 2026-06-02 to 2026-06-30, the days of the statement, and "
+        "keeps its date; in the balances it counts on the nearest of these days",
     )
 
 

@@ -40,7 +40,7 @@ def read(body: bytes, how: Reading) -> Statement:
     The profile may declare `time_zone`, the zone of days and of times without an offset (default
     UTC). Raises StatementRefused, naming the entry or the statement, and the field.
     """
-    where = zone(how.profile)
+    where = zone(how)
     statements = read_document(body, where)
     _check_summaries(statements)
     account, currency, chosen = _selected(statements, how)

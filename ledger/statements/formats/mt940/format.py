@@ -226,7 +226,7 @@ def read(body: bytes, how: Reading) -> Statement:
 
     Raises StatementRefused, naming the line (the n-th `:61:`).
     """
-    where = zone(how.profile)
+    where = zone(how)
     in_file = _Reader(_document(body), where).read()
     account, currency, messages = _selected(in_file, how)
     messages = chained(messages, _order, _amounts)

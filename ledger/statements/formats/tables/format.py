@@ -117,7 +117,7 @@ def _statement(
         opening=opening,
         closing=closing,
         account=content.account,
-        where=zone(profile),
+        where=zone(how, profile),
         are_days=content.are_days and bool(content.lines),
         notes=[*notes, *content.notes],
     )

@@ -85,7 +85,7 @@ class LineReader:
         self._columns = columns
         self._profile = profile
         self._stated = stated
-        self._where: ZoneInfo | None = zone(profile)
+        self._where: ZoneInfo | None = zone(how, profile)
         self._currency = currency_code(how.currency) if how.currency else ""
         self._account = account_number(how.account or "")
         self._movements = MovementReader(columns, profile)
