@@ -72,6 +72,8 @@ def columns_text(profile: StatementProfile) -> str:
         names = (", " if setting in JOINED else " or ").join(profile.columns(setting))
         if names:
             parts.append(f"({names})" if setting in profile.optional else names)
+    parts += profile.required
+    parts += [f"({n})" if n in profile.optional else n for n in profile.skip_where]
     return ", ".join(dict.fromkeys(parts))
 
 
