@@ -95,11 +95,12 @@ def renamed(
 
 
 def _fits(line: StatementLine, body: Body) -> bool:
-    """Tell whether no name of the two contradicts: equal, or absent on one side."""
+    """Tell whether the names of the two do not contradict: one is common, or one side has none."""
     if line.id and _provider_id(body) not in ("", line.id):
         return False
-    pairs = ((getattr(line, name), body.get(name)) for name in _NAMES)
-    return all(not one or not other or one == other for one, other in pairs)
+    names = {*filter(None, (getattr(line, name) for name in _NAMES)), *line.names}
+    known = {*filter(None, (body.get(name) for name in _NAMES)), *(body.get("names") or ())}
+    return not names or not known or not names.isdisjoint(known)
 
 
 def _provider_id(body: Body) -> str:

@@ -151,7 +151,7 @@ def _fields(line: StatementLine) -> dict[str, Any]:
     """Return what a line states of itself, without its place; absent fields are left out."""
     fields = {
         "line": line.name,
-        "provider_id": line.id if line.id != line.name else None,
+        "provider_id": (line.id or None) if line.id != line.name else None,
         "row_kind": line.kind or None,
         "amount": plain(line.amount),
         "currency": line.currency,

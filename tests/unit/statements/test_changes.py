@@ -6,7 +6,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import orjson
+
 from ledger.statements.changes import changed_line, renamed
+from ledger.statements.events import content
 from ledger.statements.model import StatementLine
 
 NOON = datetime(2026, 6, 5, 12, tzinfo=UTC)
@@ -41,6 +44,12 @@ def test_a_reader_that_reads_more_by_now_finds_the_line() -> None:
     assert names([line(reference="E2E-1")], known("h:x")) == ["h:x"]
 
 
+def test_a_reference_that_is_one_of_several_names_by_now_finds_the_line() -> None:
+    assert names([line(reference="E2E-1", names=("REF7",))], known("h:x", reference="REF7")) == [
+        "h:x"
+    ]
+
+
 def test_names_that_contradict_are_of_two_lines() -> None:
     assert names([line(reference="E2E-1")], known("h:x", reference="E2E-2")) == ["h:new"]
     assert names([line(id="A1")], known("h:x", provider_id="A2")) == ["h:new"]
@@ -62,3 +71,8 @@ def test_a_change_shows_both_statements_of_a_line() -> None:
     assert (change.change, change.amount, change.now_amount) == ("changed", "10", "12")
     assert (change.reference, change.description, change.now_description) == ("R", "rent", "")
     assert changed_line(known("h:x")).change == "withdrawn"
+
+
+def test_what_a_line_does_not_state_is_not_in_its_content() -> None:
+    stated = orjson.loads(content(line()))
+    assert set(stated) == {"line", "amount", "currency", "effective_at"}
