@@ -18,14 +18,18 @@ from ledger.config.reconciliation import Rules
 from ledger.errors import InvalidRequest, StatementRefused
 from ledger.queries.params import QueryParams, decode_body
 from ledger.queries.reconciliation import runs
+from ledger.queries.reconciliation.breaks import breaks_to_decide
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
     BreakDecision,
     RunAnswer,
+    Runs,
 )
 from ledger.queries.schemas.statements import Withdrawal
 from ledger.queries.snapshot import Snapshot, read_consistent
-from ledger.reconciliation import report
+from ledger.reconciliation.reports import overview, wallet
+from ledger.reconciliation.reports.page import STYLE_HASH
+from ledger.reconciliation.reports.spreadsheet import breaks_csv
 
 DECISION_BYTES_MAX: Final = 1_048_576
 BODY_SECONDS_MAX: Final = 300.0
@@ -100,19 +104,53 @@ async def print_report(request: web.Request, params: QueryParams) -> web.Respons
         return await runs.wallet_run(snapshot, source, currency, rules)
 
     run, breaks = await read_consistent(request.app[QUERY].pool, params.at_least, read)
-    # `current` is about the moment of the request, not about the run.
-    document = orjson.loads(msgspec.json.encode(run))
-    rows = orjson.loads(msgspec.json.encode(breaks))
     if params.text("as") == "csv":
-        return web.Response(
-            body=report.csv_of(document, rows), content_type="text/csv", charset="utf-8",
-            headers={**PRIVATE, "Content-Disposition": "attachment"},
-        )  # fmt: skip
+        return _spreadsheet(wallet.csv_of(_json(run), _json(breaks)))
+    return _page(wallet.html_of(_json(run), _json(breaks)))
+
+
+async def print_overview(request: web.Request, params: QueryParams) -> web.Response:
+    """Answer the reconciliations of all wallets as a page, or as CSV with `?as=csv`."""
+    rules = request.app[QUERY].settings.rules
+
+    async def read(snapshot: Snapshot) -> Runs:
+        return await runs.all_runs(snapshot, params, rules)
+
+    answer = await read_consistent(request.app[QUERY].pool, params.at_least, read)
+    if params.text("as") == "csv":
+        return _spreadsheet(overview.csv_of(_json(answer)))
+    return _page(overview.html_of(_json(answer)))
+
+
+async def breaks_spreadsheet(request: web.Request, params: QueryParams) -> web.Response:
+    """Answer breaks as CSV, with empty columns for decisions."""
+    rules = request.app[QUERY].settings.rules
+
+    async def read(snapshot: Snapshot) -> list[BreakAnswer]:
+        return await breaks_to_decide(snapshot, params, rules)
+
+    breaks = await read_consistent(request.app[QUERY].pool, params.at_least, read)
+    return _spreadsheet(breaks_csv(_json(breaks)))
+
+
+def _json(answer: Any) -> Any:
+    """Return an answer as its JSON says it."""
+    return orjson.loads(msgspec.json.encode(answer))
+
+
+def _spreadsheet(body: bytes) -> web.Response:
+    return web.Response(
+        body=body, content_type="text/csv", charset="utf-8",
+        headers={**PRIVATE, "Content-Disposition": "attachment"},
+    )  # fmt: skip
+
+
+def _page(body: bytes) -> web.Response:
     policy = (
-        f"default-src 'none'; style-src '{report.STYLE_HASH}'; frame-ancestors 'none'; "
+        f"default-src 'none'; style-src '{STYLE_HASH}'; frame-ancestors 'none'; "
         "base-uri 'none'; form-action 'none'"
     )
     return web.Response(
-        body=report.html_of(document, rows), content_type="text/html", charset="utf-8",
+        body=body, content_type="text/html", charset="utf-8",
         headers={**PAGE_HEADERS, "Content-Security-Policy": policy},
     )  # fmt: skip

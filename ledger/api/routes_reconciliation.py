@@ -13,7 +13,12 @@ from ledger.queries.schemas import reconciliation as schemas
 from ledger.reconciliation.items import BREAK_TYPES, TIMING
 
 SOURCE: Final = Param("source", "Only this source.")
-CURRENCY: Final = Param("currency", "Only this currency; upper or lower case.", "currency")
+CURRENCY: Final = Param(
+    "currency",
+    "Only this currency, or these, separated by commas; upper or lower case.",
+    "currency",
+    several=True,
+)
 
 FINDINGS: Final = Route(
     "/v1/reconciliation/findings",
@@ -35,6 +40,17 @@ REPORT: Final = Route(
     str,
     endpoints.print_report,
     (Param("as", "`csv` for a spreadsheet.", "choice", ("html", "csv")),),
+    is_list=False,
+    content_types=("text/html", "text/csv"),
+    headers=(),
+)
+OVERVIEW: Final = Route(
+    "/reconciliation",
+    "All wallets' reconciliations on one page fit to print",
+    "reconciliation",
+    str,
+    endpoints.print_overview,
+    (SOURCE, CURRENCY, Param("as", "`csv` for a spreadsheet.", "choice", ("html", "csv"))),
     is_list=False,
     content_types=("text/html", "text/csv"),
     headers=(),
@@ -64,6 +80,20 @@ BREAK_FILTERS: Final = (
         "choice",
         tuple(breaks.SORTS),
     ),
+)
+SPREADSHEET: Final = Route(
+    "/reconciliation/breaks.csv",
+    "Breaks as a spreadsheet to decide in",
+    "reconciliation",
+    str,
+    endpoints.breaks_spreadsheet,
+    BREAK_FILTERS,
+    is_list=False,
+    content_types=("text/csv",),
+    headers=(),
+    about="The largest first. `decision`, `decision_account`, `decision_note` and "
+    "`decision_items` are empty: fill them in, and give the file to `ledger reconcile decide "
+    "--from`.",
 )
 RECONCILIATION: Final = (
     Route(
@@ -99,5 +129,7 @@ RECONCILIATION: Final = (
         (SOURCE, CURRENCY),
     ),
     FINDINGS,
+    OVERVIEW,
+    SPREADSHEET,
     REPORT,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -16,11 +17,20 @@ from ledger.cli.options import (
     PROVE,
     Currency,
     Flag,
+    From,
     Paging,
     ServiceOptions,
     SourceName,
+    To,
 )
-from ledger.cli.queries import api, ask_service, show_list, write_file, write_raw
+from ledger.cli.queries import (
+    PAGE_LIMIT_MAX,
+    api,
+    ask_service,
+    show_list,
+    write_file,
+    write_raw,
+)
 from ledger.errors import InvalidRequest
 
 SECONDS_MAX: Final = 600.0
@@ -53,32 +63,56 @@ def reconcile_show(
 ) -> int:  # fmt: skip
     """Show the latest reconciliation of each wallet, waiting for one of the present logs.
 
-    --html and --csv write the report of one wallet: name its --source and --currency.
+    --html and --csv write a report: of one wallet with its --source and --currency, else of all.
     """
-    from ledger.terminal import tables
-
     filters = {"source": source, "currency": currency, "limit": 1000}
     document, raw, is_now = _settled(
         service, filters, wait=not no_wait, sealed=html is not None or csv is not None
     )
-    runs, bare = document["reconciliations"], document["without_statement"]
     for path, kind in ((html, "html"), (csv, "csv")):
         if path is not None:
             _write_report(service, source, currency, path, kind)
     if service.json:
         write_raw(raw)
     elif csv is None or str(csv) != "-":
-        out = tables.console()
-        tables.show("reconciliations", document, out)
-        for run in runs:
-            for reason in run["reasons"]:
-                tables.line(out, f"{run['source']} {run['currency']}: {reason}", run["state"])
-        for wallet in bare:
-            name = f"{wallet['source']} {wallet['currency']}"
-            sentence = f"{name}: INCOMPLETE, no statement of it is imported"
-            tables.line(out, f"{sentence}; it holds {wallet['total']}", "INCOMPLETE")
+        _show_wallets(document)
+    runs, bare = document["reconciliations"], document["without_statement"]
     exits = [EXITS.get(run["state"], 3) for run in runs] + [3 for _ in bare]
     return max(exits, default=3) if is_now or no_wait else 3
+
+
+def _show_wallets(document: Mapping[str, Any]) -> None:
+    """Print every wallet, why it is incomplete, and its open breaks by type and age."""
+    from ledger.terminal import tables
+    from ledger.terminal.breaks import show_zones
+    from ledger.terminal.figures import local_time, zone_named
+
+    runs, bare = document["reconciliations"], document["without_statement"]
+    out = tables.console()
+    rows = [
+        {**run, "through": local_time(run["through"], zone_named(run["time_zone"]))} for run in runs
+    ]
+    rows += [
+        {**wallet, "state": "INCOMPLETE", "figures": {"ledger": wallet["total"]}} for wallet in bare
+    ]
+    tables.show("reconciliations", {**document, "reconciliations": rows}, out)
+    show_zones(runs, out)
+    for run in runs:
+        for reason in run["reasons"]:
+            tables.line(out, f"{run['source']} {run['currency']}: {reason}", run["state"])
+    for wallet in bare:
+        name = f"{wallet['source']} {wallet['currency']}"
+        sentence = f"{name}: INCOMPLETE, no statement of it is imported"
+        tables.line(out, f"{sentence}; it holds {wallet['total']}", "INCOMPLETE")
+    types = [
+        {**each, "wallet": f"{run['source']} {run['currency']}", "currency": run["currency"]}
+        for run in runs
+        for each in run["figures"]["by_type"]
+    ]
+    if types:
+        out.print()
+        tables.line(out, "open breaks by type and age", "bold")
+        out.print(tables.table("by_type", types, out))
 
 
 def _settled(
@@ -113,8 +147,9 @@ def _expected(
     service: ServiceOptions, filters: Mapping[str, Any], targets: Mapping[str, int]
 ) -> set[tuple[str, str]] | None:
     """Return the wallets that have a statement; None while the books lack some of them."""
-    listed, _ = ask_service(service, "/v1/statements", filters)
-    source = filters["source"]
+    source, currency = filters["source"], filters["currency"]
+    listed, _ = ask_service(service, "/v1/statements", {"source": source, "limit": 1000})
+    requested = None if currency is None else {*currency.upper().split(",")}
     for log, head in targets.items():
         is_asked = source is None or log == f"{source}.statements"
         if log.endswith(".statements") and is_asked and listed["position"].get(log, 0) < head:
@@ -123,6 +158,7 @@ def _expected(
         (statement["source"], statement["currency"])
         for statement in listed["statements"]
         if statement["status"] == "imported"
+        and (requested is None or statement["currency"] in requested)
     }
 
 
@@ -146,32 +182,164 @@ def _write_report(
 ) -> None:
     from ledger.client.service_client import path_of
 
-    if not source or not currency:
-        raise InvalidRequest(f"--{kind} is the report of one wallet: name --source and --currency")
-    address = path_of("reconciliation", source, currency.upper())
-    _, raw = ask_service(service, address, {"as": kind}, decode=False)
+    address, filters = path_of("reconciliation"), {"source": source, "currency": currency}
+    if source and currency:
+        address, filters = path_of("reconciliation", source, currency.upper()), {}
+    _, raw = ask_service(service, address, {"as": kind, **filters}, decode=False)
     if str(path) == "-":
         write_raw(raw, end=b"")
     else:
         write_file(path, raw)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakFilters:
+    """Which breaks to list, and in which order."""
+
+    type: str | None = None
+    """Only this type, like AMOUNT, or these: AMOUNT,FEE."""
+    state: Literal["OPEN", "RESOLVED"] | None = None
+    """Only in this state."""
+    owner: str | None = None
+    """Only breaks of this owner."""
+    bucket: Literal["0-1d", "2-3d", "4-7d", ">7d"] | None = None
+    """Only of this age."""
+    from_: From = None
+    to: To = None
+    amount_min: str | None = None
+    """Only where the gap, without its sign, is at least this."""
+    amount_max: str | None = None
+    """Only where the gap, without its sign, is at most this."""
+    sort: Annotated[
+        Literal["amount", "-amount", "age", "-age"], Parameter(allow_leading_hyphen=True)
+    ] = "-amount"
+    """By the gap without its sign, or by age; - the largest or oldest first."""
+
+    def params(self) -> dict[str, Any]:
+        """Return the parameters of a request."""
+        return {
+            "type": self.type, "state": self.state, "owner": self.owner, "bucket": self.bucket,
+            "from": self.from_, "to": self.to, "amount_min": self.amount_min,
+            "amount_max": self.amount_max, "sort": self.sort,
+        }  # fmt: skip
+
+
+EVERY_BREAK: Final = BreakFilters()
+
+
 @reconcile.command
 def breaks(
-    *, source: SourceName = None, currency: Currency = None,
-    type_: Annotated[
-        str | None, Parameter(name="--type", help="Only this type, like AMOUNT.")
+    only: Annotated[
+        str | None,
+        Parameter(name="id", help="Show this break whole.", allow_leading_hyphen=True),
+    ] = None, /, *,
+    source: SourceName = None, currency: Currency = None, filters: BreakFilters = EVERY_BREAK,
+    id_: Annotated[str | None, Parameter(name="--id", help="Show this break whole.")] = None,
+    csv: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="", consume_multiple=(0, 1), show_default=False,
+            help="Write a spreadsheet to decide in, to this file or to standard output (-).",
+        ),
     ] = None,
-    state: Annotated[
-        Literal["OPEN", "RESOLVED"] | None, Parameter(help="Only in this state.")
-    ] = None,
-    owner: Annotated[str | None, Parameter(help="Only breaks of this owner.")] = None,
     paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """List what differs between statements and books, and what is in transit."""
-    filters = {"source": source, "currency": currency, "type": type_, "state": state,
-               "owner": owner}  # fmt: skip
-    return show_list("breaks", filters, paging, service)
+    """List what differs between statements and books, and what is in transit.
+
+    --csv writes every break that is selected, with empty columns for decisions; fill them in and
+    give the file to `ledger reconcile decide --from`.
+    """
+    if only == "-" and csv == []:
+        only = None
+    if only is not None and only.startswith("-"):
+        raise InvalidRequest(f"there is no option {only}; `ledger reconcile breaks --help`")
+    if only or id_:
+        return show_break(only or id_ or "", service=service)
+    params = {"source": source, "currency": currency, **filters.params()}
+    if csv is not None:
+        return _write_spreadsheet(service, params, csv[0] if csv else "-")
+    document, raw = _list_of("breaks", params, paging, service)
+    if not service.json:
+        _show_breaks(document)
+        return 0
+    return write_raw(raw)
+
+
+def _write_spreadsheet(service: ServiceOptions, params: Mapping[str, Any], path: str) -> int:
+    from ledger.client.service_client import path_of
+
+    address = path_of("reconciliation", "breaks.csv")
+    _, raw = ask_service(service, address, params, decode=False)
+    if path == "-":
+        return write_raw(raw, end=b"")
+    write_file(Path(path), raw)
+    return 0
+
+
+def _list_of(
+    name: str, filters: Mapping[str, Any], paging: Paging, service: ServiceOptions
+) -> tuple[dict[str, Any], bytes]:
+    """Request a list, one page or all of them."""
+    limit = PAGE_LIMIT_MAX if paging.all and paging.limit is None else paging.limit
+    params = {**filters, "limit": limit, "cursor": paging.cursor}
+    return ask_service(service, api(name), params, whole=name if paging.all else None)
+
+
+def _show_breaks(document: Mapping[str, Any]) -> None:
+    from ledger.terminal import tables
+    from ledger.terminal.breaks import show_breaks, show_zones
+
+    out = tables.console()
+    show_breaks(document, out)
+    show_zones(document["breaks"], out)
+    if document["totals_by_type"]:
+        sums = [{**each, "type": "all"} for each in document["totals"]]
+        out.print(tables.table("break_totals", [*document["totals_by_type"], *sums], out))
+    _say_more(document)
+
+
+def _say_more(document: Mapping[str, Any]) -> None:
+    if document.get("next") and not sys.stdout.isatty():
+        print("ledger: there are more rows; --all shows them", file=sys.stderr)
+
+
+@reconcile.command(name="break")
+def show_break(
+    break_id: Annotated[str, Parameter(name="id")], /, *, service: ServiceOptions = NOW
+) -> int:
+    """Show one break: both sides, what may belong to it, every decision and note."""
+    from ledger.terminal import breaks as terminal_breaks
+    from ledger.terminal import tables
+
+    document, raw = ask_service(service, api("breaks", break_id), {})
+    if service.json:
+        return write_raw(raw)
+    terminal_breaks.show_break(document, tables.console())
+    return 0
+
+
+@reconcile.command
+def matches(
+    *, source: SourceName = None, currency: Currency = None,
+    rule: Annotated[str | None, Parameter(help="Only what this rule matched, like amount.")] = None,
+    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
+) -> int:  # fmt: skip
+    """List what is matched, with the rule that matched it, and how much each rule matched."""
+    from ledger.terminal import tables
+    from ledger.terminal.breaks import match_rows, show_zones
+
+    filters = {"source": source, "currency": currency, "rule": rule}
+    document, raw = _list_of("matches", filters, paging, service)
+    if service.json:
+        return write_raw(raw)
+    out = tables.console()
+    tables.show("matches", {**document, "matches": match_rows(document["matches"])}, out)
+    show_zones(document["matches"], out)
+    if document["totals"]:
+        out.print(tables.table("rule_totals", document["totals"], out))
+    _say_more(document)
+    return 0
 
 
 @reconcile.command

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ledger.errors import InvalidRequest
 from ledger.payload import shown
+from ledger.terminal.cells import read_cell
 
 COLUMNS: Final = ("id", "decision", "decision_account", "decision_note", "decision_items")
 NEEDED: Final = ("id", "decision")
@@ -66,7 +67,7 @@ def read_decisions(body: bytes, by: str, note: str | None) -> DecisionFile:
     read = DecisionFile()
     for line, cells in records[first:]:
         values = {
-            name: cells[place].strip() if place < len(cells) else ""
+            name: read_cell(cells[place].strip()) if place < len(cells) else ""
             for name, place in places.items()
         }
         if not values["decision"]:

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
-from operator import attrgetter
-from typing import Any, Final
+from operator import attrgetter, itemgetter
+from typing import Any, Final, TypeAlias
 
 from ledger.model import Record, plain, stamp
 from ledger.reconciliation.items import Group, LedgerMovement, StatementItem, sum_of
@@ -41,6 +41,8 @@ CLOSE_SHARE: Final = Decimal("0.01")
 """Share of an amount up to which another one is close to it."""
 NEAR: Final = timedelta(days=7)
 """How far apart two items with close amounts and nothing else in common may be."""
+SHARE_OF_BEST: Final = 0.3
+"""Share of the best candidate's points that another one needs."""
 
 EQUAL: Final = 8
 BEFORE_FEES: Final = 6
@@ -131,10 +133,16 @@ def suggest_candidates(groups: Sequence[Group], zone: tzinfo) -> dict[str, tuple
             for side, subject in _subjects(group)
             for scored in pools[side].candidates(subject, zone)
         ]
-        scored.sort(key=lambda each: each[0])
         if scored:
-            suggested[group.anchor] = tuple(each for _, each in scored[:CANDIDATES_MAX])
+            suggested[group.anchor] = _best(scored)
     return suggested
+
+
+def _best(scored: list[tuple[_Rank, Candidate]]) -> tuple[Candidate, ...]:
+    """Return the best candidates, without those that fit far worse than the best one."""
+    scored.sort(key=itemgetter(0))
+    enough = scored[0][0][0] * SHARE_OF_BEST
+    return tuple(each for rank, each in scored[:CANDIDATES_MAX] if rank[0] <= enough)
 
 
 def _subjects(group: Group) -> Iterator[tuple[str, _Subject]]:
@@ -201,6 +209,10 @@ def _words(description: str) -> list[str]:
     ]
 
 
+_Rank: TypeAlias = tuple[int, timedelta, str, str]
+"""Points below 0, distance in time, side and name: the smaller, the better."""
+
+
 @dataclass(slots=True)
 class _Pool:
     """The items of one side that are in no match, found by amount and by name."""
@@ -233,9 +245,7 @@ class _Pool:
                 for part in _parts(name):
                     self.by_part[part].append(name)
 
-    def candidates(
-        self, subject: _Subject, zone: tzinfo
-    ) -> Iterator[tuple[tuple[Any, ...], Candidate]]:
+    def candidates(self, subject: _Subject, zone: tzinfo) -> Iterator[tuple[_Rank, Candidate]]:
         """Yield the items that fit, each with its rank: the smaller, the better."""
         entries = {entry.item: entry for entry in self._by_amounts(subject)}
         shared: dict[str, tuple[int, str]] = {}

@@ -17,10 +17,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ledger.terminal.cells import is_amount
+from ledger.terminal.figures import Decimals
+
 PLAIN_WIDTH: Final = 10_000
 CELL_MAX: Final = 200
 SENTENCE_MIN: Final = 24
 """Narrowest column in which sentences are still readable over several lines."""
+MARKS: Final = ">!~#"
 
 STYLES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("ok", "completed", "verified", "approved", "enabled", "Success"), "green"),
@@ -46,29 +50,33 @@ class TableColumn:
     """Whether nothing of the value may be left out: identifiers that people copy."""
     sentence: bool = False
     """Whether the value may go over several lines."""
+    amount: bool = False
+    """Whether it is an amount: with as many decimals as the currency's longest in the table."""
 
 
 def _columns(*specs: str) -> tuple[TableColumn, ...]:
     """Read columns from `path`, `path=title`; before it ">" aligns right, "!" keeps it whole,
-    "~" lets it go over several lines.
+    "~" lets it go over several lines, "#" makes it an amount.
     """
     found = []
     for spec in specs:
-        path, _, title = spec.lstrip(">!~").partition("=")
-        marks = spec[: len(spec) - len(spec.lstrip(">!~"))]
+        path, _, title = spec.lstrip(MARKS).partition("=")
+        marks = spec[: len(spec) - len(spec.lstrip(MARKS))]
         words = title or path.rpartition(".")[2].replace("_", " ")
-        found.append(TableColumn(words, path, ">" in marks, "!" in marks, "~" in marks))
+        is_right = ">" in marks or "#" in marks
+        column = TableColumn(words, path, is_right, "!" in marks, "~" in marks, "#" in marks)
+        found.append(column)
     return tuple(found)
 
 
 LAYOUTS: Final[Mapping[str, tuple[TableColumn, ...]]] = {
-    "wallets": _columns("source", "currency", ">available", ">held", ">pending_in", ">total",
-                        "reconciliation.state=reconciliation",
-                        "reconciliation.through=through", ">reconciliation.difference=difference",
+    "wallets": _columns("source", "currency", "#available", "#held", "#pending_in", "#total",
+                        "reconciliation.state=reconciled",
+                        "reconciliation.through=through", "#reconciliation.difference=difference",
                         ">reconciliation.breaks=breaks", "reconciliation.current=current"),
-    "balances": _columns("source", "!account", "currency", ">debits", ">credits", ">balance",
+    "balances": _columns("source", "!account", "currency", "#debits", "#credits", "#balance",
                          "normal"),
-    "transactions": _columns("source", "kind", "!id", "status", ">amount", "currency", ">fees",
+    "transactions": _columns("source", "kind", "!id", "status", "#amount", "currency", "#fees",
                              "effective_at", "customer_id=customer", "flags"),
     "customers": _columns("source", "!id", "verification_status=verification", "updated_at",
                           "registration_type=type", "country", "rejection"),
@@ -78,29 +86,41 @@ LAYOUTS: Final[Mapping[str, tuple[TableColumn, ...]]] = {
                            "peer", "reason", ">body_bytes=bytes", ">count"),
     "exceptions": _columns("!id", "source", "reason", "state", "kind", "!resource_id=resource",
                            ">event.position=position", "~detail", "opened_at", "~note"),
-    "changes": _columns("change", "effective_at", ">amount", ">now_amount", "~description",
+    "changes": _columns("change", "effective_at", "#amount", "#now_amount", "~description",
                         "reference", "!line"),
     "statements": _columns("source", "currency", "account", "format", "opened_at=from",
-                           "closed_at=to", ">opening", ">closing", ">lines", ">position", "status",
+                           "closed_at=to", "#opening", "#closing", ">lines", ">position", "status",
                            "sha256"),
-    "statement_lines": _columns("source", "!line", "row_kind=kind", ">amount", "currency",
+    "statement_lines": _columns("source", "!line", "row_kind=kind", "#amount", "currency",
                                 "effective_at", "counterparty", "~description",
                                 "contract_id=contract", "status", "matched_by", "match"),
     "profiles": _columns("!name", "of", "~columns"),
-    "breaks": _columns("!id", "source", "currency", "type", "state", ">difference", ">gap",
-                       ">age_days=days", "owner", "~detail", "items", "action=decision",
-                       "decided_by=by"),
+    "breaks": _columns("!id", "wallet", "type", "state", "#gap", ">age_days=days", "owner",
+                       "~detail=explanation", "~statement", "~books", "~candidate=may belong to it",
+                       "action=decision", "decided_by=by", "~note"),
+    "break_totals": _columns("currency", "type", ">count", "#difference", "#gap"),
+    "lines": _columns("!item", "effective_at=at", "#amount", "kind", "counterparty",
+                      "!~description", "~references"),
+    "moves": _columns("!item", "effective_at=at", "#amount", "#fee", "status", "counterparty",
+                      "customer_id=customer", "~references"),
+    "candidates": _columns("!item", "side", "effective_at=at", "#amount", "counterparty",
+                           "~description", "~reason"),
+    "steps": _columns("at", "action", "by", "~note", ">position"),
+    "matches": _columns("wallet", "rule", "#amount", "~statement", "~books", "~anchor"),
+    "rule_totals": _columns("source", "currency", "rule", ">count=matches", ">lines",
+                            ">transactions", "#value"),
+    "by_type": _columns("wallet", "type", "bucket=age", "owner", ">count", "#gap"),
     "reconciliations": _columns("source", "currency", "state", "through",
-                                ">figures.closing=statement",
-                                ">figures.ledger=ledger", ">figures.in_transit=in transit",
-                                ">figures.breaks=breaks", ">figures.breaks_count=open",
-                                ">figures.residual=residual", ">figures.coverage_count=lines %",
+                                "#figures.closing=statement",
+                                "#figures.ledger=ledger", "#figures.in_transit=in transit",
+                                "#figures.breaks=breaks", ">figures.breaks_count=open",
+                                "#figures.residual=residual", ">figures.coverage_count=lines %",
                                 ">figures.coverage_value=value %"),
-    "findings": _columns("source", "reason", "kind", "!id", ">amount", "currency", "since",
+    "findings": _columns("source", "reason", "kind", "!id", "#amount", "currency", "since",
                          "~detail"),
     "sources": _columns("source", ">head", ">books_position=books", ">lag_events=lag",
                         ">lag_seconds=lag s", ">parked", ">exceptions"),
-    "entries": _columns("source", ">position", ">line", "account", "currency", ">amount",
+    "entries": _columns("source", ">position", ">line", "account", "currency", "#amount",
                         "effective_at", "recorded_at"),
     "history": _columns(">position", "status", "effective_at", "recorded_at", "!event_id=event"),
     "checks": _columns("verdict=", "name=check", "~found", "~advice=what to do next"),
@@ -112,10 +132,10 @@ LAYOUTS: Final[Mapping[str, tuple[TableColumn, ...]]] = {
     "answers": _columns(">count", "answer"),
     "decisions": _columns(">line", "!id", "action=decision", "outcome", "currency", "~postings",
                           ">position", "~reason"),
-    "sums": _columns("source", "account", "currency", ">amount", ">count"),
+    "sums": _columns("source", "account", "currency", "#amount", ">count"),
     "rules": _columns("source", "name=rule", "declared", "types", ">below", "line", "account",
-                      "currency", ">count", ">amount", ">reopened", "!breaks"),
-    "totals": _columns("currency", ">count", ">sum"),
+                      "currency", ">count", "#amount", ">reopened", "!breaks"),
+    "totals": _columns("currency", ">count", "#sum"),
 }  # fmt: skip
 """Name of a list → its columns; a list without a layout shows the fields of its first row."""
 
@@ -145,23 +165,52 @@ def table(name: str, rows: Sequence[Mapping[str, Any]], out: Console) -> Rendera
     Boxed; without the columns that are empty in every row; without the box; row by row.
     """
     columns = LAYOUTS.get(name) or tuple(_columns(*rows[0]) if rows else ())
+    cells = _cells(columns, rows, grouped=out.is_terminal)
     if not out.is_terminal:
-        return _lined_up(columns, rows, is_boxed=False)
-    filled = tuple(c for c in columns if any(_value(row, c).plain for row in rows))
-    for kept, is_boxed in ((columns, True), (filled, True), (filled, False)):
-        if _width(kept, rows, is_boxed=is_boxed) <= out.width:
-            return _lined_up(kept, rows, is_boxed=is_boxed, style="bold")
-    records = (_record([(c.title, _value(row, c)) for c in filled], out) for row in rows)
+        return _lined_up(columns, cells, is_boxed=False)
+    kept = [place for place in range(len(columns)) if any(row[place].plain for row in cells)]
+    filled = [columns[place] for place in kept]
+    filled_cells = [[row[place] for place in kept] for row in cells]
+    for some, shown, is_boxed in (
+        (columns, cells, True), (filled, filled_cells, True), (filled, filled_cells, False),
+    ):  # fmt: skip
+        if _width(some, shown, is_boxed=is_boxed) <= out.width:
+            return _lined_up(some, shown, is_boxed=is_boxed, style="bold")
+    titles = [column.title for column in filled]
+    records = (_record(list(zip(titles, row, strict=True)), out) for row in filled_cells)
     return Group(*(part for record in records for part in (record, "")))
 
 
-def _width(
-    columns: Sequence[TableColumn], rows: Sequence[Mapping[str, Any]], *, is_boxed: bool
-) -> int:
+def _cells(
+    columns: Sequence[TableColumn], rows: Sequence[Mapping[str, Any]], *, grouped: bool
+) -> list[list[Text]]:
+    """Return what each row shows in each column; thousands are grouped if `grouped`."""
+    decimals = Decimals(
+        (_currency(row), value)
+        for row in rows
+        for column in columns
+        if column.amount and is_amount(value := _found(row, column))
+    )
+    return [
+        [
+            Text(decimals.text(_currency(row), value, grouped=grouped))
+            if column.amount and is_amount(value := _found(row, column))
+            else _value(row, column)
+            for column in columns
+        ]
+        for row in rows
+    ]
+
+
+def _currency(row: Mapping[str, Any]) -> str:
+    return str(row.get("currency"))
+
+
+def _width(columns: Sequence[TableColumn], rows: Sequence[list[Text]], *, is_boxed: bool) -> int:
     """Return how many characters a table needs so that nothing in it is cut short."""
     total = 0
-    for column in columns:
-        cells = [Text(column.title), *(_value(row, column) for row in rows)]
+    for place, column in enumerate(columns):
+        cells = [Text(column.title), *(row[place] for row in rows)]
         widest = max(cell.cell_len for cell in cells)
         total += min(widest, SENTENCE_MIN) if column.sentence else widest
     return total + (3 * len(columns) + 1 if is_boxed else 2 * (len(columns) - 1))
@@ -169,7 +218,7 @@ def _width(
 
 def _lined_up(
     columns: Sequence[TableColumn],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[list[Text]],
     *,
     is_boxed: bool,
     style: str = "",
@@ -186,7 +235,7 @@ def _lined_up(
             no_wrap=not column.sentence,
         )  # fmt: skip
     for row in rows:
-        made.add_row(*(_value(row, column) for column in columns))
+        made.add_row(*row)
     return made
 
 
@@ -211,6 +260,11 @@ def show(name: str, document: Mapping[str, Any], out: Console) -> None:
         out.print(Text(f"no {name}"))
     for warning in (document.get("as_of") or {}).get("warnings", []):
         line(out, f"warning: {warning}", "yellow")
+    show_place(document, out)
+
+
+def show_place(document: Mapping[str, Any], out: Console) -> None:
+    """Print on a terminal at which position an answer is true, and how to see more of it."""
     if not out.is_terminal:
         return
     position = document.get("position")
@@ -225,7 +279,7 @@ def show_one(document: Mapping[str, Any], out: Console) -> None:
     """Print one object: its fields, then every list in it as a table of its own."""
     lists = {k: v for k, v in document.items() if isinstance(v, list) and v and _is_rows(v)}
     fields = [
-        (name.replace("_", " "), _styled(text(value)))
+        (name.replace("_", " "), styled(text(value)))
         for name, value in document.items()
         if name not in lists and value not in (None, [], {})
     ]
@@ -244,17 +298,22 @@ def _is_rows(value: list[Any]) -> bool:
     return all(isinstance(row, dict) for row in value)
 
 
-def _value(row: Mapping[str, Any], column: TableColumn) -> Text:
+def _found(row: Mapping[str, Any], column: TableColumn) -> Any:
     value: Any = row
     for name in column.path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
-    shown = text(value)
+    return value
+
+
+def _value(row: Mapping[str, Any], column: TableColumn) -> Text:
+    shown = text(_found(row, column))
     if len(shown) > CELL_MAX and not column.whole:
         shown = shown[: CELL_MAX - 1] + "…"
-    return _styled(shown)
+    return styled(shown)
 
 
-def _styled(words: str) -> Text:
+def styled(words: str) -> Text:
+    """Return words in the colour of the status that they name."""
     return Text(words, style=STYLES.get(words, ""))
 
 

@@ -38,7 +38,7 @@ def _selected(first: int) -> str:
     """Return the conditions of a list of breaks; `first` is the number of its first parameter."""
     n = range(first, first + 10)
     return f"""
-   AND (${n[0]}::text IS NULL OR currency = ${n[0]})
+   AND (${n[0]}::text[] IS NULL OR currency = ANY (${n[0]}))
    AND (${n[1]}::text[] IS NULL OR type = ANY (${n[1]}))
    AND (${n[2]}::text IS NULL OR state = ${n[2]})
    AND (${n[3]}::text IS NULL OR owner = ${n[3]})
@@ -87,12 +87,12 @@ SELECT $1::text AS source, currency, anchor, min(rule) AS rule,
        array_agg(item ORDER BY item) AS items
   FROM ledger.recon_matches
  WHERE source = $1 AND ($3::text IS NULL OR (currency, anchor) > ($3, $4::text))
-   AND ($5::text IS NULL OR currency = $5) AND ($6::text IS NULL OR rule = $6)
+   AND ($5::text[] IS NULL OR currency = ANY ($5)) AND ($6::text IS NULL OR rule = $6)
  GROUP BY currency, anchor ORDER BY currency, anchor LIMIT $2
 """
 SELECT_RULES: Final = """
 SELECT source, currency, figures->>'by_rule' AS by_rule FROM ledger.recon_runs
- WHERE source = $1 AND ($2::text IS NULL OR currency = $2) ORDER BY currency
+ WHERE source = $1 AND ($2::text[] IS NULL OR currency = ANY ($2)) ORDER BY currency
 """
 
 BREAKS_MAX: Final = 10_000
@@ -168,7 +168,7 @@ async def breaks_to_decide(
 def _filters_of(params: QueryParams) -> tuple[Any, ...]:
     """Return the arguments of the filters of a list of breaks."""
     return (
-        params.text("currency"),
+        params.texts("currency"),
         params.texts("type"),
         params.text("state"),
         params.text("owner"),
@@ -252,7 +252,7 @@ async def all_breaks(
     snapshot: Snapshot, source: str, currency: str, rules: RulesBySource
 ) -> list[BreakAnswer]:
     """Read every break of a wallet. Raises Conflicting when there are more than BREAKS_MAX."""
-    filters = (currency, *(None,) * 9)
+    filters = ([currency], *(None,) * 9)
     listed = await snapshot.rows(SELECT_BREAKS, source, BREAKS_MAX + 1, None, *filters)
     if len(listed) > BREAKS_MAX:
         raise Conflicting(
@@ -300,7 +300,7 @@ def zone_name(rules: RulesBySource, source: str) -> str:
 
 async def matches(snapshot: Snapshot, params: QueryParams, rules: RulesBySource) -> Matches:
     """Read what is matched, and by which rule."""
-    filters = params.text("currency"), params.text("rule")
+    filters = params.texts("currency"), params.text("rule")
     rows, following = await MATCHES.page(snapshot, params, *filters)
     listed: list[MatchAnswer] = []
     for (source,), group in group_rows(rows, "source").items():
@@ -332,7 +332,7 @@ async def _rule_totals(snapshot: Snapshot, params: QueryParams) -> list[RuleTota
     return [
         RuleTotal(**msgspec.structs.asdict(each), source=row["source"], currency=row["currency"])
         for source in _requested(snapshot, params)
-        for row in await snapshot.rows(SELECT_RULES, source, params.text("currency"))
+        for row in await snapshot.rows(SELECT_RULES, source, params.texts("currency"))
         for each in msgspec.json.decode(row["by_rule"] or "[]", type=list[RuleSum])
         if rule is None or each.rule == rule
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 import orjson
 
-from ledger.errors import NotFound
+from ledger.errors import Conflicting, NotFound
 from ledger.queries.params import QueryParams
 from ledger.queries.reconciliation.breaks import RulesBySource, all_breaks, zone_name
 from ledger.queries.schemas.money import Reconciliation, from_row
@@ -27,13 +28,14 @@ SELECT source, currency, state, opened_at, closed_at AS through, positions::text
        generation, files::text AS files, figures::text AS figures, reasons::text AS reasons,
        rules_sha256, sha256
   FROM ledger.recon_runs
- WHERE source = $1 AND ($3::text IS NULL OR currency > $3) AND ($4::text IS NULL OR currency = $4)
+ WHERE source = $1 AND ($3::text IS NULL OR currency > $3)
+   AND ($4::text[] IS NULL OR currency = ANY ($4))
  ORDER BY currency LIMIT $2
 """
 SELECT_UNPROVED: Final = """
 SELECT b.source, b.currency, sum(b.debits - b.credits) AS total
   FROM balances AS b
- WHERE b.source = $1 AND ($2::text IS NULL OR b.currency = $2)
+ WHERE b.source = $1 AND ($2::text[] IS NULL OR b.currency = ANY ($2))
    AND b.account IN ('assets:wallet:available', 'assets:wallet:held')
    AND NOT EXISTS (SELECT FROM ledger.recon_runs AS r
                     WHERE r.source = b.source AND r.currency = b.currency)
@@ -51,17 +53,20 @@ SELECT currency, state, closed_at, positions::text AS positions, generation,
   FROM ledger.recon_runs WHERE source = $1
 """
 
+WALLETS_MAX: Final = 10_000
+"""Wallets that one printed page holds."""
+
 RUNS: Final = Listing(SELECT_RUNS, {"currency": str})
 
 
 async def runs(snapshot: Snapshot, params: QueryParams, rules: RulesBySource) -> Runs:
     """Read the latest reconciliation of each wallet."""
-    rows, following = await RUNS.page(snapshot, params, params.text("currency"))
+    rows, following = await RUNS.page(snapshot, params, params.texts("currency"))
     listed = [await _run(snapshot, row, rules) for row in rows]
     unproved = [
         from_row(Unproved, row)
         for source in snapshot.sources(params)
-        for row in await snapshot.rows(SELECT_UNPROVED, source, params.text("currency"))
+        for row in await snapshot.rows(SELECT_UNPROVED, source, params.texts("currency"))
     ]
     return Runs(
         reconciliations=listed,
@@ -69,6 +74,16 @@ async def runs(snapshot: Snapshot, params: QueryParams, rules: RulesBySource) ->
         next=following,
         position=snapshot.position,
     )
+
+
+async def all_runs(snapshot: Snapshot, params: QueryParams, rules: RulesBySource) -> Runs:
+    """Read the latest reconciliation of every wallet. Raises Conflicting for too many."""
+    answer = await runs(snapshot, replace(params, limit=WALLETS_MAX), rules)
+    if answer.next is not None:
+        raise Conflicting(
+            f"there are more than {WALLETS_MAX} wallets, too many for one page; name a source"
+        )
+    return answer
 
 
 async def wallet_run(
@@ -79,7 +94,7 @@ async def wallet_run(
     Raises NotFound, or Conflicting when there are more than BREAKS_MAX.
     """
     snapshot.check(source)
-    rows = await snapshot.rows(SELECT_RUNS, source, 1, None, currency.upper())
+    rows = await snapshot.rows(SELECT_RUNS, source, 1, None, [currency.upper()])
     if not rows:
         raise NotFound(
             f"{currency.upper()} of {source} is not reconciled; import a statement of it first"

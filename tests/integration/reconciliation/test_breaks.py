@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -203,3 +205,53 @@ async def test_matches_are_paged_by_wallet_and_anchor(service: Service) -> None:
     assert [[each["anchor"][-1] for each in page] for page in pages] == [
         ["1", "2"], ["3", "4"], ["5"],
     ]  # fmt: skip
+
+
+async def text_of(service: Service, path: str, kind: str, **params: str) -> str:
+    async with service.client.get(path, params=params) as answer:
+        assert (answer.status, answer.content_type) == (200, kind), await answer.text()
+        return await answer.text()
+
+
+async def test_all_wallets_are_on_one_page_and_in_one_spreadsheet(service: Service) -> None:
+    await planted(service)
+    await service.post_json("straitsx", payment(20, currency="xusd", **at(NOON)))
+    await service.fold()
+    page = await text_of(service, "/reconciliation", "text/html")
+    assert '<a href="/reconciliation/straitsx/XSGD">straitsx XSGD</a>' in page
+    assert "no statement of it is imported" in page
+    one = await text_of(service, "/reconciliation", "text/html", currency="xsgd")
+    assert "no statement of it is imported" not in one
+    text = await text_of(service, "/reconciliation", "text/csv", **{"as": "csv"})
+    rows = list(csv.reader(io.StringIO(text)))
+    assert [row[:3] for row in rows[1:3]] == [
+        ["straitsx", "XSGD", "BREAKS"], ["straitsx", "XUSD", "INCOMPLETE"],
+    ]  # fmt: skip
+
+
+async def test_breaks_are_a_spreadsheet_with_empty_columns_for_decisions(
+    service: Service,
+) -> None:
+    found = await planted(service)
+    text = await text_of(service, "/reconciliation/breaks.csv", "text/csv", type="FEE,STATUS")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [(row["type"], row["wallet"]) for row in rows] == [
+        ("STATUS", "straitsx XSGD"), ("FEE", "straitsx XSGD"),
+    ]  # fmt: skip
+    fee = rows[1]
+    assert (fee["id"], fee["gap"]) == (found["contract:contract_0003"]["id"], "-1")
+    assert fee["statement"] == (
+        "2026-01-10 12:00:00+00:00 -20 Bank Transfer Out [contract_0003, r3] line:r3"
+    )
+    assert "payout:contract_0003" in fee["books"]
+    names = ("decision", "decision_account", "decision_note", "decision_items")
+    assert [fee[name] for name in names] == [""] * 4
+    status, _ = await service.refused("/reconciliation/breaks.csv", sort="size")
+    assert status == 400
+
+
+async def test_a_wallets_page_has_both_sides_of_every_break(service: Service) -> None:
+    await planted(service)
+    page = await text_of(service, "/reconciliation/straitsx/XSGD", "text/html")
+    for words in ("line:r3", "payout:contract_0003", "same amount, 4 days apart", "All wallets"):
+        assert words in page, words

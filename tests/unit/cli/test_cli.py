@@ -193,10 +193,10 @@ async def test_a_table_without_a_terminal_is_plain_aligned_text(fake: Fake) -> N
     done = await ledger("wallets", "--url", fake.url)
     lines = [line.rstrip() for line in done.out.splitlines()]
     assert lines == [
-        "source    currency  available  held  pending in      total  reconciliation  through  "
+        "source    currency  available  held  pending in      total  reconciled  through  "
         "difference  breaks  current",
-        "straitsx  XSGD      -12269.37   0.1           0  -12269.37  INCOMPLETE",
-        "straitsx  XUSD        28953.5     0           0    28953.5  INCOMPLETE",
+        "straitsx  XSGD      -12269.37  0.10        0.00  -12269.37  INCOMPLETE",
+        "straitsx  XUSD        28953.5   0.0         0.0    28953.5  INCOMPLETE",
     ]
 
 

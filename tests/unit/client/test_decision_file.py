@@ -89,3 +89,9 @@ def test_a_row_that_is_no_decision_is_refused_with_its_line() -> None:
 def test_a_file_without_the_columns_is_refused(text: str, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason):
         read(text)
+
+
+def test_cells_that_were_quoted_against_formulas_are_read_as_they_were() -> None:
+    found = read(FILE.replace("Café fee", "'=as agreed"))
+    assert found.rows[0][1]["note"] == "=as agreed"
+    assert read(FILE.replace("Café fee", "'quoted' by us")).rows[0][1]["note"] == "'quoted' by us"

@@ -43,12 +43,12 @@ class Terminal(io.StringIO):
 
 
 def shown(
-    monkeypatch: pytest.MonkeyPatch, width: int, name: str, row: Mapping[str, Any]
+    monkeypatch: pytest.MonkeyPatch, width: int, name: str, *rows: Mapping[str, Any]
 ) -> list[str]:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    tables.show(name, {name: [row]}, tables.console(stream))
+    tables.show(name, {name: list(rows)}, tables.console(stream))
     words = STYLE.sub("", stream.getvalue())
     return [line.rstrip() for line in words.splitlines() if line.strip()]
 
@@ -57,9 +57,23 @@ def shown(
 def test_a_wallet_is_shown_whole(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     lines = shown(monkeypatch, width, "wallets", WALLET)
     stated = " ".join(lines).split()
-    for word in ("straitsx", "XSGD", "-139517.57", "93750.97", "-45766.6", "INCOMPLETE"):
+    for word in ("straitsx", "XSGD", "-139,517.57", "93,750.97", "-45,766.60", "INCOMPLETE"):
         assert word in stated
     assert max(map(len, lines)) <= width
+
+
+def test_decimals_are_alike_within_a_currency_and_thousands_are_grouped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = WALLET | {"currency": "XIDR", "available": "12000", "held": "0", "total": "12000"}
+    other |= {"pending_in": None}
+    lines = shown(monkeypatch, 80, "wallets", WALLET, other)
+    assert lines[1].split()[2:6] == ["-139,517.57", "93,750.97", "30,606.27", "-45,766.60"]
+    assert lines[2].split()[2:5] == ["12,000", "0", "12,000"]
+    stream = io.StringIO()
+    tables.show("wallets", {"wallets": [WALLET, other]}, tables.console(stream))
+    plain = stream.getvalue().splitlines()
+    assert plain[1].split()[2:6] == ["-139517.57", "93750.97", "30606.27", "-45766.60"]
 
 
 def test_the_form_follows_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
