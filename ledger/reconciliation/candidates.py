@@ -17,7 +17,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final, TypeAlias
 
 from ledger.model import Record, plain, stamp
-from ledger.reconciliation.items import Group, LedgerMovement, StatementItem, sum_of
+from ledger.reconciliation.items import ZERO, Group, LedgerMovement, StatementItem, sum_of
 
 STATEMENT: Final = "statement"
 BOOKS: Final = "books"
@@ -168,27 +168,23 @@ def _subjects(group: Group) -> Iterator[tuple[str, _Subject]]:
         )
 
     if group.movements:
-        amount = group.difference if is_two_sided else _moved(group.movements)
+        amount = group.difference if is_two_sided else sum_of(each.net for each in group.movements)
         yield STATEMENT, subject(amount)
     if group.lines:
         yield BOOKS, subject(-group.difference if is_two_sided else group.statement_amount)
 
 
-def _moved(movements: Iterable[LedgerMovement]) -> Decimal:
-    return sum_of(amount for movement in movements for _, amount in movement.legs)
-
-
 def _of_line(line: StatementItem) -> _Entry:
-    names = _names((line.contract, line.idempotency, line.reference))
-    return _Entry(line.key, STATEMENT, line.at, line.amount, Decimal(0), names, "", "")
+    names = _names((line.contract, *line.all_names))
+    return _Entry(
+        line.key, STATEMENT, line.at, line.amount, ZERO, names, line.counterparty, line.description
+    )
 
 
 def _of_movement(movement: LedgerMovement) -> _Entry:
-    names = _names((movement.id, movement.idempotency, *movement.references))
-    return _Entry(
-        movement.key, BOOKS, movement.legs[0][0], _moved([movement]), movement.fee, names,
-        "", "",
-    )  # fmt: skip
+    names = _names(movement.names)
+    at = movement.legs[0][0]
+    return _Entry(movement.key, BOOKS, at, movement.net, movement.fee, names, "", "")
 
 
 def _names(names: Iterable[str | None]) -> tuple[str, ...]:

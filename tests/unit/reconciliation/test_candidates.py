@@ -6,6 +6,7 @@ import random
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from ledger.reconciliation.candidates import BOOKS, STATEMENT, Candidate, suggest_candidates
 from ledger.reconciliation.items import (
@@ -20,7 +21,7 @@ from ledger.reconciliation.items import (
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
 
 
-def line(name: str, amount: str, days: float = 0, **more: str) -> StatementItem:
+def line(name: str, amount: str, days: float = 0, **more: Any) -> StatementItem:
     return StatementItem(name, "", Decimal(amount), NOON + timedelta(days=days), **more)
 
 
@@ -89,6 +90,27 @@ def test_swapped_characters_and_names_cut_short_are_seen() -> None:
     long = "3f0c2d4e-9a55-4a61-8a44-6d2b6a0f3c11"
     other = suggested(line("a", "7", reference=long), movement(long.replace("9a55", "9x55"), "100"))
     assert other["line:a"][0][1].startswith("a name differs by one character")
+
+
+def test_a_name_in_the_description_is_seen_in_whatever_way_it_is_written() -> None:
+    found = suggested(
+        line("a", "90", description="Payment for inv-2026/0042, thanks"),
+        movement("INV20260042", "100"),
+    )
+    assert found["line:a"] == [
+        ("payment:INV20260042", "a name is in the description, differs by 10, same day")
+    ]
+    assert found["contract:INV20260042"] == [
+        ("line:a", "a name is in the description, differs by 10, same day")
+    ]
+
+
+def test_every_name_of_a_line_counts_and_its_counterparty_is_shown() -> None:
+    other = line("a", "90", names=("X", "INV-1O01"), counterparty="陈大文", description="rent")
+    groups = [missing(other), missing(movement("INV-1001", "100"))]
+    (found,) = suggest_candidates(groups, UTC)["contract:INV-1001"]
+    assert (found.counterparty, found.description) == ("陈大文", "rent")
+    assert found.reason == "a name differs by one character, differs by 10, same day"
 
 
 def test_a_line_before_its_fee_and_one_in_the_opposite_direction_are_seen() -> None:
