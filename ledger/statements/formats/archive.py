@@ -90,6 +90,8 @@ def read_archive(
             check_line_count(lines)
     if not members:
         raise next(iter(others), StatementRefused("the zip holds no statement; export it again"))
+    if others:
+        notes.append(f"{len(others)} of the zip's files are about other accounts and left out")
     _check_alike(members)
     ordered = chained(_distinct(members, notes), _Member.key, _Member.balances)
     _check_chain(ordered)
@@ -123,7 +125,8 @@ def _is_skipped(member: zipfile.ZipInfo) -> bool:
     """Return whether a member is a folder, or what an operating system adds to a zip."""
     *folders, name = member.filename.split("/")
     is_added = name.startswith(".") or name.lower() in _ADDED_NAMES
-    return member.is_dir() or is_added or any(each in _ADDED_FOLDERS for each in folders)
+    is_folder = member.filename.endswith("/")
+    return is_folder or is_added or any(each in _ADDED_FOLDERS for each in folders)
 
 
 def _check_limits(members: Sequence[zipfile.ZipInfo], bytes_max: int) -> None:

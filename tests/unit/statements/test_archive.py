@@ -73,7 +73,9 @@ def test_files_of_another_account_are_left_out_when_one_is_named() -> None:
     other = day(8, "70", "71", ntry("1", day="2026-06-08"), iban=OTHER_IBAN)
     body = zipped({"a.xml": MONDAY, "b.xml": other, "c.xml": TUESDAY})
     assert f"about {OTHER_IBAN}, {IBAN}; choose one (--account)" in refused(body)
-    assert read(body, account=IBAN).closing == 12
+    statement = read(body, account=IBAN)
+    assert statement.closing == 12
+    assert statement.notes == ("1 of the zip's files are about other accounts and left out",)
     assert read(body, account=OTHER_IBAN).closing == 71
     assert "'a.xml': the file is about" in refused(body, account="SG0")
 
@@ -127,6 +129,19 @@ def test_a_refusal_within_a_member_names_it_and_its_line() -> None:
 SWIFT = f":20:X\n:25:{IBAN}\n:28C:1\n:60F:C260608SGD15,\n:62F:C260609SGD15,\n-"
 
 
+def nameless() -> bytes:
+    """Return a zip whose only member has an empty name in its directory."""
+    body = bytearray(zipped({"a": MONDAY}))
+    place = body.index(b"PK\x01\x02")
+    body[place + 28] = 0
+    del body[place + 46]
+    end = body.index(b"PK\x05\x06")
+    body[end + 12 : end + 16] = (int.from_bytes(body[end + 12 : end + 16], "little") - 1).to_bytes(
+        4, "little"
+    )
+    return bytes(body)
+
+
 def encrypted() -> bytes:
     body = bytearray(zipped({"a.xml": MONDAY}))
     for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -161,6 +176,7 @@ def compressed_by_lzma() -> bytes:
     [
         (encrypted(), "member 'a.xml' is encrypted"),
         (bomb(), "more than 1000000 bytes when unpacked"),
+        (nameless(), "the zip is damaged"),
         (damaged(), "the zip is damaged"),
         (b"PK\x03\x04 and nothing more", "the zip is damaged"),
         (zipped({"in.zip": zipped({"a.xml": MONDAY})}), "member 'in.zip' is a zip itself"),

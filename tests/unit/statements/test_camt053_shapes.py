@@ -239,6 +239,16 @@ SHAPES = {
                       ntry("5", day="2026-06-08"))),
         ("2026-06-08", "2026-06-09"), None, None, {"time_zone": "Asia/Singapore"},
     ),
+    "two midnights, written in UTC": Shape(
+        document(MIDNIGHTS.replace("2026-06-01T00:00:00", "2026-05-31T16:00:00Z")
+                 .replace("2026-06-30T00:00:00", "2026-06-29T16:00:00Z")),
+        JUNE, "100", "130.5", {"time_zone": "Asia/Singapore"},
+    ),
+    "until the last second, written in UTC": Shape(
+        document(MIDNIGHTS.replace("2026-06-01T00:00:00", "2026-05-31T16:00:00Z")
+                 .replace("2026-06-30T00:00:00", "2026-06-30T15:59:59Z")),
+        JUNE, "100", "130.5", {"time_zone": "Asia/Singapore"},
+    ),
     "until 24:00:00": Shape(
         document(MIDNIGHTS.replace("2026-06-30T00:00:00", "2026-06-30T24:00:00")),
         JUNE, "100", "130.5",

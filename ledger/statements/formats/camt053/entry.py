@@ -63,12 +63,10 @@ def is_booked(entry: Entry) -> bool:
     """Return whether an entry is booked. Raises StatementRefused for a status that is neither."""
     status = entry.fields.first("Sts/Cd", "Sts/Prtry", "Sts")
     word = status.upper()
-    if not word or word in BOOKED:
+    if not word or word in BOOKED or word.startswith("BOOK"):
         return True
     if any(each in word for each in NOT_BOOKED):
         return False
-    if "BOOK" in word:
-        return True
     raise refusal(
         entry.number,
         f"Sts {shown(status)} is neither booked (BOOK) nor pending (PDNG); correct it",

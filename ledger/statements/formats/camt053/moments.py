@@ -47,18 +47,22 @@ def moment(text: str, where: ZoneInfo | None) -> Moment:
     is_end = _END_OF_DAY.search(text) is not None
     value = datetime.fromisoformat(_END_OF_DAY.sub("T00:00:00", text))
     local = value if value.tzinfo else value.replace(tzinfo=where or UTC)
+    if where is not None and not _is_edge(local) and _is_edge(local.astimezone(where)):
+        local = local.astimezone(where)  # a day's edge, written in UTC
     following = (local.replace(hour=0, minute=0, second=0, microsecond=0) + DAY).astimezone(UTC)
-    if is_end:
-        return Moment(following, local.date(), False, following, is_last_minute=True)
-    clock = local.time()
     return Moment(
-        local.astimezone(UTC),
+        following if is_end else local.astimezone(UTC),
         local.date(),
         False,
         following,
-        is_midnight=clock == time(),
-        is_last_minute=clock >= _LAST_MINUTE,
+        is_midnight=local.time() == time() and not is_end,
+        is_last_minute=local.time() >= _LAST_MINUTE or is_end,
     )
+
+
+def _is_edge(local: datetime) -> bool:
+    """Return whether it is the first moment or in the last minute of its day."""
+    return local.time() == time() or local.time() >= _LAST_MINUTE
 
 
 def period_of(begin: Moment, end: Moment, last_day: date | None) -> tuple[datetime, datetime]:
