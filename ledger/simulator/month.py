@@ -14,10 +14,10 @@ from decimal import Decimal
 from random import Random
 from typing import Final
 
-from ledger.model import plain
-from ledger.simulator.deal import deal, singapore
+from ledger.simulator.deal import deal
 from ledger.simulator.faults import FAULTS
 from ledger.simulator.simulate import SCRIPTS
+from ledger.simulator.statement_files import Writer, straitsx_json
 from ledger.simulator.story import OPENED_AT, PERIOD, Planted, SimulatedRow, Story, StoryMaker
 
 CURRENCIES: Final = ("SGD", "USD", "USDC", "XSGD", "XUSD")
@@ -27,7 +27,6 @@ COPIES_MAX: Final = 5
 _PEOPLE_MAX: Final = 200
 _TAIL: Final = timedelta(hours=3)
 """No story but a fault begins this late: its callbacks must end within the month."""
-_LEAST: Final = Decimal("0.000001")
 
 _MIX: Final = (
     ("payment", 34), ("payout", 20), ("user_deposit", 8), ("user_withdrawal", 6),
@@ -45,7 +44,7 @@ class Month:
     transactions: int
     faults: bool
     statements: Mapping[str, bytes]
-    """Currency, upper case → its account statement, as `statements.straitsx` reads it."""
+    """Currency, upper case → its account statement, as the writer given writes it."""
     planted: tuple[Planted, ...]
     opened_at: datetime = OPENED_AT
     closed_at: datetime = OPENED_AT + PERIOD
@@ -59,11 +58,12 @@ class Month:
                 yield script.event or "", script.body(d, status, minutes)
 
 
-def month(seed: int, transactions: int, faults: bool) -> Month:
+def month(seed: int, transactions: int, faults: bool, write: Writer = straitsx_json) -> Month:
     """Make up a month of about `transactions` transactions; the same seed gives the same bytes.
 
-    Without `faults` every wallet's movements are exactly its statement's lines. Raises ValueError
-    for fewer than TRANSACTIONS_MIN transactions.
+    `write` makes the statements' files, those of StraitsX unless another is given. Without
+    `faults` every wallet's movements are exactly its statement's lines. Raises ValueError for
+    fewer than TRANSACTIONS_MIN transactions.
     """
     if transactions < TRANSACTIONS_MIN:
         raise ValueError(f"a month has at least {TRANSACTIONS_MIN} transactions")
@@ -73,7 +73,10 @@ def month(seed: int, transactions: int, faults: bool) -> Month:
         planted += story.planted
         for row in story.rows:
             rows[row.currency].append(row)
-    statements = {currency: _statement(currency, lines) for currency, lines in rows.items()}
+    statements = {
+        currency: write(currency, sorted(lines, key=lambda row: row.at))
+        for currency, lines in rows.items()
+    }
     return Month(seed, transactions, faults, statements, tuple(planted))
 
 
@@ -181,30 +184,3 @@ def _unnamed(maker: StoryMaker) -> Story:
         return story.unnamed(keep_reference=True)
     odd = maker.odd(maker.deal())
     return maker.story("payment", odd, (("completed", 1),)).unnamed(keep_reference=False)
-
-
-def _statement(currency: str, rows: list[SimulatedRow]) -> bytes:
-    """Write a currency's rows, oldest first, with the balance after each; it opens at nothing."""
-    rows.sort(key=lambda row: row.at)
-    units, parts = 0, []
-    for row in rows:
-        units += int(row.amount / _LEAST)
-        parts.append(_written(row, units))
-    lines = ",\n".join(parts)
-    return (
-        f'{{"currency":"{currency.lower()}","from":"{OPENED_AT.isoformat()}",'
-        f'"to":"{(OPENED_AT + PERIOD).isoformat()}","meta":{{"openingBalance":0,'
-        f'"closingBalance":{plain(units * _LEAST)}}},"data":[\n{lines}\n]}}\n'
-    ).encode()
-
-
-def _written(row: SimulatedRow, units: int) -> str:
-    side = "Debit" if row.amount < 0 else "Credit"
-    named = f'"contractId":"{row.contract_id}",' if row.contract_id else ""
-    named += f'"idempotencyId":"{row.idempotency_id}",' if row.idempotency_id else ""
-    named += f'"transactionReference":"{row.reference}",' if row.reference else ""
-    return (
-        f'{{"id":"{row.id}","type":"{row.kind}",{named}"creditDebitIndicator":"{side}",'
-        f'"amount":{plain(row.amount.copy_abs())},"ledgerBalance":{plain(units * _LEAST)},'
-        f'"createdAt":"{singapore(row.at)}"}}'
-    )
