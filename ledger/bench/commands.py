@@ -48,6 +48,7 @@ from ledger.bench.run import (
     workplace,
 )
 from ledger.bench.stage import CONNECTIONS, PATH, Stage
+from ledger.bench.statements.imports import measure_import
 from ledger.errors import MeasurementFailed
 
 TURNS: Final = 5
@@ -101,6 +102,12 @@ def query(*, events: int, customers: int, processes: int, requests: int, json: b
     found = measured(lambda: measure_query(events, customers, processes, requests))
     _print(found, json=json)
     return OK if found["verified"]["ok"] else PROBLEM
+
+
+def import_statements(*, lines: int, formats: Sequence[str], json: bool) -> int:
+    """Measure importing statements of so many lines. Returns 0. Raises MeasurementFailed."""
+    _print(measured(lambda: measure_import(lines, formats)), json=json)
+    return OK
 
 
 def _print(found: Mapping[str, Any], *, json: bool) -> None:

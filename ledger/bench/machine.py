@@ -93,9 +93,8 @@ class Process:
     def children(self) -> list[Process]:
         """Return its running children."""
         found = []
-        for entry in PROC.glob("[0-9]*/stat"):
-            pid = int(entry.parent.name)
-            fields = _stat(pid)
+        for pid in (int(name) for name in os.listdir(PROC) if name.isdigit()):
+            fields = _stat(pid)  # not by glob, which fails when a process ends meanwhile
             if fields and int(fields[1]) == self.pid:
                 found.append(Process(pid, fields[19]))
         return found

@@ -162,6 +162,28 @@ def _query(found: Mapping[str, Any]) -> list[Row]:
     ]  # fmt: skip
 
 
+def _import(found: Mapping[str, Any]) -> list[Row]:
+    rows: list[Row] = [("file", number(found["lines"]), "lines in each format")]
+    for name, figures in found["formats"].items():
+        rows += [
+            (f"{name}: import", number(figures["lines_per_second"]),
+             f"lines/s  ({figures['import']['seconds']} s, {figures['append_seconds']} s of them "
+             "appending)"),
+            ("imported again", f"{figures['again_ratio']:.2f}",
+             f"of that time  ({figures['import_again']['seconds']} s)"),
+            ("tried, before and afterwards", _pair_of(figures, "seconds", "try", "try_again"), "s"),
+            ("memory, first and again", _pair_of(figures, "peak_mib", "import", "import_again"),
+             f"MiB of {figures['file_mib']} MiB; address space "
+             f"{_pair_of(figures, 'address_space_mib', 'import', 'import_again')} MiB"),
+            ("other work on this machine", number(figures["others_cores"]), "cores"),
+        ]  # fmt: skip
+    return rows
+
+
+def _pair_of(figures: Mapping[str, Any], name: str, first: str, second: str) -> str:
+    return f"{number(figures[first][name])} / {number(figures[second][name])}"
+
+
 def _disk(disk: Mapping[str, Any]) -> list[Row]:
     return [
         ("log on disk", number(disk["log_bytes_per_event"]),
@@ -198,5 +220,6 @@ _ROWS: Final[Mapping[str, Callable[[Mapping[str, Any]], list[Row]]]] = {
     "fold": _fold,
     "rebuild": _rebuild,
     "query": _query,
+    "import": _import,
 }
 """Which measurement is shown how."""

@@ -148,7 +148,7 @@ def doctor(*, json: Json = False) -> int:
 
 bench = App(
     name="bench",
-    help="Measure this machine: receiving, folding, rebuilding, answering, reconciling.",
+    help="Measure this machine: receiving, folding, rebuilding, answering, reconciling, importing.",
     group=TRY,
 )
 app.command(bench)
@@ -197,9 +197,34 @@ def bench_reconcile(*, lines: int = 100_000, json: Json = False) -> int:
     json
         Print the figures as JSON.
     """
-    from ledger.bench.reconciliation import run as measure
+    from ledger.bench.statements.reconciliation import run as measure
 
     return measure(lines, json=json)
+
+
+@bench.command(name="import")
+def bench_import(
+    *, lines: int = 100_000,
+    format_: Annotated[
+        tuple[Literal["straitsx-json", "camt.053", "mt940", "csv"], ...],
+        Parameter(name="--format", negative=""),
+    ] = ("straitsx-json", "camt.053", "mt940", "csv"),
+    json: Json = False,
+) -> int:  # fmt: skip
+    """Measure importing statements, once and again: seconds and memory, for each format.
+
+    Parameters
+    ----------
+    lines
+        How many lines each file has.
+    format_
+        Only this format; several times for several.
+    json
+        Print the figures as JSON.
+    """
+    from ledger.bench.commands import import_statements as measure
+
+    return measure(lines=lines, formats=format_, json=json)
 
 
 @bench.command(name="rebuild")

@@ -124,6 +124,28 @@ def test_asking_about_a_short_log_gives_every_figure(tmp_path: Path) -> None:
     assert "while rebuilding" in shown(found)
 
 
+def test_importing_short_statements_gives_every_figure(tmp_path: Path) -> None:
+    formats = ("straitsx-json", "camt.053", "mt940", "csv")
+    found = run("import", "--lines", "600", folder=tmp_path)
+    assert found["verified"] == {"ok": True, "lines": 600, "imports": 8}
+    assert tuple(found["formats"]) == formats
+    for figures in found["formats"].values():
+        for step in ("try", "import", "try_again", "import_again"):
+            assert figures[step]["seconds"] > 0
+            assert figures[step]["address_space_mib"] > figures[step]["peak_mib"] > 0
+    assert "mt940: import" in shown(found)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_million_lines_of_each_format_are_imported_in_bounded_memory(tmp_path: Path) -> None:
+    found = run("import", "--lines", "1000000", folder=tmp_path, seconds=3_500)
+    assert found["verified"]["ok"] is True
+    for name, figures in found["formats"].items():
+        for step in ("try", "import", "try_again", "import_again"):
+            assert figures[step]["peak_mib"] < 2_500, (name, step)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(4 * 3600)
 def test_ten_million_events_are_rebuilt_in_bounded_memory_as_fast_as_one_million(

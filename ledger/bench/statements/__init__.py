@@ -1,0 +1,1 @@
+"""The measurements of statements: importing them, and matching their lines with transactions."""
