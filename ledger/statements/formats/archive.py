@@ -158,7 +158,7 @@ def _check_limits(members: Sequence[zipfile.ZipInfo], bytes_max: int) -> None:
 
 
 def _distinct(members: Sequence[_Member], notes: list[str]) -> list[_Member]:
-    """Leave out members that say the same as one before: a bank's second export of a day."""
+    """Leave out members that state the same as one before: a bank's second export of a day."""
     known: dict[tuple[object, ...], _Member] = {}
     for member in members:
         statement = member.statement
@@ -177,11 +177,11 @@ def _distinct(members: Sequence[_Member], notes: list[str]) -> list[_Member]:
 
 def _check_alike(members: Sequence[_Member]) -> None:
     """Refuse members of several accounts, currencies or formats."""
-    found = [each.statement for each in members]
+    statements = [member.statement for member in members]
     for values, choice in (
-        ({each.format for each in found}, "zip the files of each format apart"),
-        ({each.account or "no account" for each in found}, "choose one (--account)"),
-        ({each.currency for each in found}, "choose one (--currency)"),
+        ({each.format for each in statements}, "zip the files of each format apart"),
+        ({each.account or "no account" for each in statements}, "choose one (--account)"),
+        ({each.currency for each in statements}, "choose one (--currency)"),
     ):
         if len(values) > 1:
             raise StatementRefused(f"the zip is about {', '.join(sorted(values))}; {choice}")
@@ -222,15 +222,15 @@ def _joined(
         account=first.account,
         are_ids_unique=all(line.name == line.id for line in lines),
     )
-    said = [
+    all_notes = [
         *notes,
         *(f"member {member.name}: {note}" for member in members for note in member.statement.notes),
     ]
     if how.window is not None:
-        return changed(joined, notes=tuple(said[:NOTES_MAX]))
+        return changed(joined, notes=tuple(all_notes[:NOTES_MAX]))
     return changed(
         joined,
         opened_at=first.opened_at,
         claimed_from=first.claimed_from,
-        notes=tuple(said[:NOTES_MAX]),
+        notes=tuple(all_notes[:NOTES_MAX]),
     )

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import orjson
 import pytest
 
 from ledger.statements.importer import ImportResult, add_statement, exclusive_import
 from ledger.statements.model import Reading
 from ledger.statements.reader import read_statement
-from tests.camt053 import account, bal, document, entries, ntry, period, stmt, zipped
+from tests.asking import problem, serving
+from tests.camt053 import (
+    IBAN,
+    OTHER_IBAN,
+    account,
+    bal,
+    document,
+    entries,
+    ntry,
+    period,
+    stmt,
+    zipped,
+)
 from tests.conftest import Database
 
 REF = "<AcctSvcrRef>000001</AcctSvcrRef>"
@@ -95,3 +108,18 @@ async def test_a_day_after_all_of_them_changes_nothing(database: Database, name:
     assert (done.status, done.new) == ("accepted", 7)
     for day in PATTERNS[name]:
         await unchanged(database, document(day), len(entries(document(day))))
+
+
+async def test_a_zip_is_imported_over_http_and_another_account_refused(database: Database) -> None:
+    friday, monday, _ = PATTERNS["periods"]
+    body = zipped({"mon.xml": document(monday), "fri.xml": document(friday)})
+    async with serving(database) as service:
+        asked = {"source": "straitsx", "dry_run": "true"}
+        async with service.client.post("/v1/statements", params=asked, data=body) as answer:
+            shown = orjson.loads(await answer.read())
+            assert (answer.status, shown["new"], shown["account"]) == (200, 5, IBAN)
+        asked["account"] = OTHER_IBAN
+        async with service.client.post("/v1/statements", params=asked, data=body) as answer:
+            status, refusal = await problem(answer)
+        assert status == 422
+        assert f"'mon.xml': the file is about {IBAN}, not {OTHER_IBAN}" in refusal["detail"]

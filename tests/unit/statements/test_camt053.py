@@ -1,4 +1,4 @@
-"""What a camt.053 says is read: periods, accounts, references, parties; the rest is refused."""
+"""What a camt.053 states is read: periods, accounts, references, parties; the rest is refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from ledger.errors import OtherAccount
+from ledger.statements.validation import NAMES_MAX
 from tests.camt053 import (
     IBAN,
     ISO,
@@ -92,7 +93,7 @@ def test_the_lines_of_each_statement_of_a_file_count_within_its_own_period() -> 
     assert days == {Decimal(5): (9, 8), Decimal(3): (8, 9)}
 
 
-def test_a_previous_closing_balance_tells_the_first_day() -> None:
+def test_a_previous_closing_balance_shows_the_first_day() -> None:
     body = june(ntry("50", day="2026-06-01")).replace("OPBD", "PRCD")
     statement = read(body)
     assert statement.opened_at == datetime(2026, 6, 1, tzinfo=UTC)
@@ -124,7 +125,7 @@ def test_the_account_is_the_iban_or_another_number() -> None:
     assert read(without, account="my one").account == "MYONE"
 
 
-def test_several_accounts_want_one_named() -> None:
+def test_one_of_several_accounts_is_chosen() -> None:
     body = document(
         stmt(account(), OPBD, CLBD, ntry("50")), stmt(account(OTHER_IBAN), OPBD, CLBD, ntry("50"))
     )
@@ -175,7 +176,7 @@ def test_the_references_of_a_single_transaction_are_the_lines() -> None:
     assert (line.reference, line.idempotency_id, line.names) == ("E-1", "I-1", ("E-1", "I-1"))
 
 
-@pytest.mark.parametrize("name", ["Nm", "Pty/Nm"])
+@pytest.mark.parametrize("name", ["Nm", "Pty/Nm", "Agt/FinInstnId/Nm"])
 @pytest.mark.parametrize(
     ("mark", "reversal", "party"),
     [("CRDT", "", "Ada"), ("DBIT", "", "Bo"), ("CRDT", "true", "Bo"), ("DBIT", "1", "Ada")],
@@ -243,6 +244,13 @@ def test_entries_that_are_not_booked_are_left_out_and_noted() -> None:
     statement = read(june(ntry("50"), ntry("7", Sts="<Sts><Prtry>PENDING</Prtry></Sts>")))
     assert [line.amount for line in statement.lines] == [50]
     assert statement.notes == ("1 entry is not booked (pending or for information) and left out",)
+
+
+def test_references_of_a_batch_beyond_the_limit_are_noted() -> None:
+    many = [refs(EndToEndId=f"E-{n}", InstrId=f"I-{n}") for n in range(NAMES_MAX)]
+    statement = read(june(ntry("50", "CRDT", "2026-06-10", details(*many))))
+    assert statement.lines[0].names == tuple(f"E-{n}" for n in range(NAMES_MAX))
+    assert any("line 1 has 1000 references or more" in note for note in statement.notes)
 
 
 # Refusals.

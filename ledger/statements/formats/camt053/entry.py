@@ -42,7 +42,10 @@ REFERENCES: Final = (
 )  # fmt: skip
 """What names a transaction; a mandate (`MndtId`) or a cheque book does not."""
 BATCH_REFERENCES: Final = ("NtryDtls/Btch/PmtInfId", "NtryDtls/Btch/MsgId")
-REMITTANCE: Final = ("RmtInf/Ustrd", "AddtlTxInf", "RmtInf/Strd/AddtlRmtInf")
+REMITTANCE: Final = (
+    "RmtInf/Ustrd", "AddtlTxInf", "RmtInf/Strd/AddtlRmtInf", "RtrInf/Rsn/Cd", "RtrInf/AddtlInf",
+)  # fmt: skip
+NAME_PATHS: Final = ("Nm", "Pty/Nm", "Agt/FinInstnId/Nm")
 DAYS: Final = ("BookgDt", "ValDt")
 RELATED_DAYS: Final = ("RltdDts/TxDtTm", "RltdDts/IntrBkSttlmDt", "RltdDts/AccptncDtTm")
 BATCH_TEXTS_MAX: Final = 50
@@ -153,7 +156,7 @@ def _code(fields: Fields) -> str:
     parts = (f"{domain}/Cd", f"{domain}/Fmly/Cd", f"{domain}/Fmly/SubFmlyCd")
     codes = [fields.first(part) for part in parts]
     own = fields.first("BkTxCd/Prtry/Cd", "BkTxCd/Prtry")
-    if own and (not codes[0] or codes[1] == "NTAV"):  # "not available": the own code says more
+    if own and (not codes[0] or codes[1] == "NTAV"):  # "not available": its own code is better
         return own
     return "-".join(filter(None, codes)) or own
 
@@ -188,7 +191,5 @@ def _counterparty(entry: Entry) -> str:
 
 
 def _party(transaction: Fields, role: str) -> str:
-    paths = [
-        f"RltdPties/{prefix}{role}/{name}" for prefix in ("", "Ultmt") for name in ("Nm", "Pty/Nm")
-    ]
+    paths = [f"RltdPties/{kind}{role}/{name}" for kind in ("", "Ultmt") for name in NAME_PATHS]
     return as_note(transaction.first(*paths)) or ""

@@ -27,7 +27,15 @@ from ledger.statements.model import (
     StatementRefused,
     Window,
 )
-from ledger.statements.validation import DAY, booked_within, checked_statement, period, zone
+from ledger.statements.validation import (
+    DAY,
+    NAMES_MAX,
+    NOTES_MAX,
+    booked_within,
+    checked_statement,
+    period,
+    zone,
+)
 
 NAME: Final = "camt.053"
 _BEGINNINGS: Final = (b"<", b"\xff\xfe<\x00", b"\xfe\xff\x00<", b"\x00<")
@@ -228,11 +236,23 @@ def _booked_lines(
 
 
 def _notes(statements: Sequence[CamtStatement]) -> list[str]:
+    """Describe what is left out of the lines."""
+    notes = []
     left_out = sum(statement.unbooked.count for statement in statements)
-    if not left_out:
-        return []
-    some = "1 entry is" if left_out == 1 else f"{left_out} entries are"
-    return [f"{some} not booked (pending or for information) and left out"]
+    if left_out:
+        some = "1 entry is" if left_out == 1 else f"{left_out} entries are"
+        notes.append(f"{some} not booked (pending or for information) and left out")
+    full = [
+        line.number
+        for statement in statements
+        for line in statement.lines
+        if len(line.names) == NAMES_MAX
+    ]
+    notes += [
+        f"line {number} has {NAMES_MAX} references or more; the first {NAMES_MAX} count"
+        for number in full[:NOTES_MAX]
+    ]
+    return notes
 
 
 def _recognises(head: bytes, profile: StatementProfile) -> bool:

@@ -100,8 +100,9 @@ class CamtStatement:
 
     def currencies(self) -> set[str]:
         """Return the currencies of its balances and entries, of the account without any."""
-        found = {line.currency for line in self.lines} | {each.currency for each in self.balances}
-        return {each for each in found if each} or {self.account_currency}
+        currencies = {line.currency for line in self.lines}
+        currencies |= {balance.currency for balance in self.balances}
+        return currencies - {""} or {self.account_currency}
 
     def of_currency(self, currency: str) -> CamtStatement:
         """Return the statement with the balances and entries of one of its currencies."""
