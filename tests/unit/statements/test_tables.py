@@ -481,6 +481,20 @@ def test_balances_that_count_skipped_rows_are_not_kept() -> None:
     assert statement.notes[-1].startswith("the running balance counts the skipped rows")
 
 
+def test_a_header_may_be_far_below() -> None:
+    body = "about this file\n" * 150 + "Date,Text,Amount\n2026-06-01,a,1\n"
+    (line,) = read(body, DAYS | {"header_row": "151"}, currency="EUR").lines
+    assert (line.number, line.amount) == (152, 1)
+
+
+def test_rows_without_a_header_are_skipped_by_a_column_that_some_lack() -> None:
+    body = "2026-06-01,1,x,no\n2026-06-02,2\n2026-06-03,3,x,yes\n"
+    settings = {"header": "false", "effective_at": "#1", "amount": "#2", "time_zone": "UTC",
+                "skip_where.#4": "no"}  # fmt: skip
+    lines = read(body, settings, currency="EUR").lines
+    assert [line.amount for line in lines] == [2, 3]
+
+
 def test_placeholders_are_no_names() -> None:
     body = "Date,Amount,A,B\n2026-06-01,1,NONREF, inv-7 \n2026-06-02,2,inv-8,inv-8\n"
     settings = {"effective_at": "Date", "amount": "Amount", "names": "A,B", "time_zone": "UTC"}

@@ -170,6 +170,8 @@ def number(text: str) -> bytes:
 def test_a_number_is_read_exactly_or_refused() -> None:
     assert [str(line.amount) for line in read(number("0.1")).lines] == ["0.1"]
     assert [str(line.amount) for line in read(number("1.5E-5")).lines] == ["0.000015"]
+    as_excel_writes_it = read(number("1.1000000000000001"))
+    assert [str(line.amount) for line in as_excel_writes_it.lines] == ["1.1"]
     message = refused(number("0.30000000000000004"))
     assert "line 2: Amount '0.30000000000000004' has more than 15 digits" in message
     assert "more than 15 digits" in refused(number("1234567890123456"))

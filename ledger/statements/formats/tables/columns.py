@@ -12,6 +12,11 @@ from ledger.model import shown
 from ledger.statements.formats.tables.cells import COLUMNS_MAX, Row, is_blank, unwrapped
 from ledger.statements.model import StatementRefused
 
+HEAD_ROWS_MAX: Final = 10_000
+"""Rows among which a header may be that `header_row` names."""
+
+_SEARCHED_ROWS: Final = 100
+"""Rows among which a header is looked for."""
 _SKIP: Final = "skip_where."
 _CURRENCY: Final = "{currency}"
 _BY_NUMBER: Final = re.compile(r"#(\d{1,3})", re.ASCII)
@@ -104,12 +109,16 @@ def columns_in(names: Sequence[str], profile: StatementProfile) -> Columns:
         elif name not in profile.optional:
             missing.append((_SKIP + name, find.fault([name])))
     missing += [("required", find.fault([n])) for n in profile.required if find(n) is None]
-    width = (
-        len(header)
-        if profile.header is not False
-        else 1 + max((place for all_places in places.values() for place in all_places), default=0)
-    )
+    width = len(header)
+    if profile.header is False:
+        used = [place for joined in places.values() for place in joined]
+        width = 1 + max(used + [place for _, place, _ in skipped], default=0)
     return Columns(places, tuple(skipped), header, width, find.currency, tuple(missing))
+
+
+def head_rows_max(profile: StatementProfile) -> int:
+    """Return how many of the first rows are searched for the header."""
+    return min(max(_SEARCHED_ROWS, profile.header_row or 0), HEAD_ROWS_MAX)
 
 
 def numbered_columns(profile: StatementProfile) -> Columns:

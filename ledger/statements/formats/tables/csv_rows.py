@@ -16,6 +16,7 @@ from ledger.statements.formats.tables.columns import (
     Columns,
     check_width,
     find_header,
+    head_rows_max,
     numbered_columns,
     refuse_header,
 )
@@ -24,9 +25,6 @@ from ledger.statements.validation import refusal
 
 DELIMITERS: Final = (",", ";", "\t", "|")
 ENCODINGS: Final = frozenset({"utf-8", "utf-16", "latin-1", "cp1252"})
-HEAD_LINES_MAX: Final = 100
-"""Lines among which the header is looked for."""
-
 _SEP: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _LINES_OF_ONE_ROW_MAX: Final = 8
 """Lines that a header's row may have, where its names have line ends."""
@@ -40,7 +38,8 @@ class CsvFile:
         self._text = _decoded(body, profile.encoding, "replace" if is_head else "strict")
         self._ends_with_line = self._text.endswith(("\n", "\r"))
         stream = io.StringIO(self._text, newline="")
-        self._head = [line for _, line in zip(range(HEAD_LINES_MAX), stream, strict=False)]
+        lines = head_rows_max(profile)
+        self._head = [line for _, line in zip(range(lines), stream, strict=False)]
         marked = _SEP.fullmatch(self._head[0].strip()) if self._head else None
         self._first = 1 if marked else 0
         """Lines before the first that may be a row."""
@@ -57,7 +56,7 @@ class CsvFile:
             return 0, columns, self._table(self._widest(columns.width), self._first)
         found = self.find(profile)
         if found is None:
-            rows = max((self.head_rows(each) for each in self._delimiters), key=_widest_row)
+            rows = max((self._rows_by(each) for each in self._delimiters), key=_widest_row)
             raise refuse_header(rows, profile)
         delimiter, number, columns = found
         end = number - 1 + self._lines_of_row(number, delimiter)
@@ -66,14 +65,17 @@ class CsvFile:
     def find(self, profile: StatementProfile) -> tuple[str, int, Columns] | None:
         """Return delimiter, line and columns of the header that the profile fits; None = none."""
         for delimiter in self._delimiters:
-            found = find_header(self.head_rows(delimiter), profile)
+            found = find_header(self._rows_by(delimiter), profile)
             if found:
                 return delimiter, *found
         return None
 
-    def head_rows(self, delimiter: str = "") -> list[Row]:
+    def head_rows(self, profile: StatementProfile) -> list[Row]:
+        """Return the first rows, among which the header is."""
+        return self._rows_by(self._widest(2))[: head_rows_max(profile)]
+
+    def _rows_by(self, delimiter: str) -> list[Row]:
         """Return the first rows, each read on its own, so that a stray quote hides no other."""
-        delimiter = delimiter or self._widest(2)
         rows = []
         for place in range(self._first, len(self._head)):
             lines = self._head[place : place + _LINES_OF_ONE_ROW_MAX]
@@ -84,7 +86,7 @@ class CsvFile:
 
     def _widest(self, width: int) -> str:
         """Return the first delimiter with which a first row has so many cells, else the widest."""
-        widths = {each: _widest_row(self.head_rows(each)) for each in self._delimiters}
+        widths = {each: _widest_row(self._rows_by(each)) for each in self._delimiters}
         for delimiter, found in widths.items():
             if found >= width:
                 return delimiter

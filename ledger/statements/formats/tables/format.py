@@ -42,7 +42,7 @@ def read_csv(body: bytes, how: Reading) -> Statement:
         def fits(candidate: StatementProfile) -> bool:
             return CsvFile(body[:_FIT_BYTES], candidate, is_head=True).find(candidate) is not None
 
-        profile, notes = _fitting(fits, how, head.head_rows())
+        profile, notes = _fitting(fits, how, head.head_rows(profile))
     check_profile(profile)
     file = CsvFile(body, profile)
     return _statement(CSV, file, body, profile, how, notes)
@@ -51,15 +51,20 @@ def read_csv(body: bytes, how: Reading) -> Statement:
 def read_xlsx(body: bytes, how: Reading) -> Statement:
     """Read a sheet of an XLSX by its profile, or the one that fits. Raises StatementRefused."""
     profile, notes = how.profile, list[str]()
+    file = XlsxFile(body, profile.sheet)
     if not profile.effective_at:
+        first = file
+
+        def opened(sheet: str | None) -> XlsxFile:
+            return first if sheet in (None, how.profile.sheet) else XlsxFile(body, sheet)
 
         def fits(candidate: StatementProfile) -> bool:
-            sheet = candidate.sheet or profile.sheet
-            return XlsxFile(body, sheet).find(candidate) is not None
+            return opened(candidate.sheet).find(candidate) is not None
 
-        profile, notes = _fitting(fits, how, XlsxFile(body, profile.sheet).head_rows())
+        profile, notes = _fitting(fits, how, file.head_rows(profile))
+        file = opened(profile.sheet)
     check_profile(profile)
-    return _statement(XLSX, XlsxFile(body, profile.sheet), body, profile, how, notes)
+    return _statement(XLSX, file, body, profile, how, notes)
 
 
 def _fitting(
@@ -92,7 +97,7 @@ def _statement(
     notes: list[str],
 ) -> Statement:
     above, columns, table = file.open(profile)
-    rows_above = [row for row in file.head_rows() if row[0] < above and not is_blank(row[1])]
+    rows_above = [row for row in file.head_rows(profile) if row[0] < above and not is_blank(row[1])]
     if rows_above:
         first, last = rows_above[0][0], rows_above[-1][0]
         lines_above = f"line {first}" if first == last else f"lines {first} to {last}"

@@ -328,9 +328,10 @@ class LineReader:
 
     def _other_names(self, number: int, cells: list[str]) -> tuple[str, ...]:
         places = self._columns.places.get("names", ())
+        name = self._names.get("names", "")
         for place in places:
-            check_digits(number, self._names["names"], cells[place])
-        return names_of(*(unwrapped(cells[place]) for place in places))
+            check_digits(number, name, cells[place])
+        return names_of(*(text(number, name, unwrapped(cells[place])) for place in places))
 
     # What the file states as a whole
 

@@ -15,9 +15,11 @@ from ledger.config.statement_profile import StatementProfile
 from ledger.model import shown
 from ledger.statements.formats.tables.cells import DateCell, NumberCell, Row, Table
 from ledger.statements.formats.tables.columns import (
+    HEAD_ROWS_MAX,
     Columns,
     check_width,
     find_header,
+    head_rows_max,
     numbered_columns,
     refuse_header,
 )
@@ -26,8 +28,6 @@ from ledger.statements.model import LINES_MAX, StatementRefused
 UNPACKED_BYTES_MAX: Final = 512 * 1024 * 1024
 """Bytes that the parts of an XLSX may have together, unpacked."""
 PARTS_MAX: Final = 10_000
-HEAD_ROWS_MAX: Final = 100
-"""Rows among which the header is looked for."""
 DIGITS_MAX: Final = 15
 """Digits of a number that a spreadsheet keeps exactly."""
 
@@ -62,7 +62,7 @@ class XlsxFile:
         """
         if profile.header is False:
             return 0, numbered_columns(profile), Table(self._rows)
-        rows = self.head_rows()
+        rows = self.head_rows(profile)
         found = find_header(rows, profile)
         if found is None:
             raise refuse_header(rows, profile)
@@ -75,11 +75,11 @@ class XlsxFile:
 
     def find(self, profile: StatementProfile) -> tuple[int, Columns] | None:
         """Return row and columns of the header that the profile fits; None = none."""
-        return find_header(self.head_rows(), profile)
+        return find_header(self.head_rows(profile), profile)
 
-    def head_rows(self) -> list[Row]:
-        """Return the first rows."""
-        return [row for row, _ in zip(self._rows(), range(HEAD_ROWS_MAX), strict=False)]
+    def head_rows(self, profile: StatementProfile) -> list[Row]:
+        """Return the first rows, among which the header is."""
+        return [row for _, row in zip(range(head_rows_max(profile)), self._rows(), strict=False)]
 
     def _rows(self) -> Iterator[Row]:
         start = self._sheet.start
