@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import openpyxl
@@ -175,6 +176,13 @@ def test_a_number_is_read_exactly_or_refused() -> None:
     message = refused(number("0.30000000000000004"))
     assert "line 2: Amount '0.30000000000000004' has more than 15 digits" in message
     assert "more than 15 digits" in refused(number("1234567890123456"))
+
+
+def test_the_format_before_xlsx_is_read_too() -> None:
+    body = Path(__file__).with_name("sheets").joinpath("excel-97.xls").read_bytes()
+    (line,) = read(body).lines
+    assert (line.number, line.amount) == (3, Decimal("-12.35"))
+    assert line.effective_at == datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def test_what_is_no_spreadsheet_is_refused() -> None:
