@@ -14,7 +14,7 @@ import pytest
 
 from ledger.config.statement_profile import profile_of
 from ledger.model import total
-from ledger.statements.model import Reading, Statement, StatementLine
+from ledger.statements.model import Reading, Statement, StatementLine, StatementRefused
 from ledger.statements.reader import read_statement
 
 Found = list[tuple[str, Decimal]]
@@ -493,6 +493,22 @@ def test_rows_without_a_header_are_skipped_by_a_column_that_some_lack() -> None:
                 "skip_where.#4": "no"}  # fmt: skip
     lines = read(body, settings, currency="EUR").lines
     assert [line.amount for line in lines] == [2, 3]
+
+
+def test_a_balance_without_an_amount_is_compared_and_is_no_line() -> None:
+    body = (
+        "Date,Text,Out,In,Left\n2026-06-01,Balance B/F,,,100.00\n2026-06-02,a,10,,90.00\n"
+        "2026-06-03,b,,5,95.00\n2026-06-30,Balance C/F,,,95.00\n"
+    )
+    settings = {"effective_at": "Date", "debit": "Out", "credit": "In", "balance": "Left",
+                "description": "Text", "time_zone": "UTC"}  # fmt: skip
+    for text in (body, "\n".join([body.splitlines()[0], *body.splitlines()[:0:-1]]) + "\n"):
+        statement = read(text, settings, currency="SGD")
+        assert [line.description for line in statement.lines] == ["a", "b"]
+        assert (statement.opening, statement.closing) == (100, 95)
+        assert "is no line" in statement.notes[-1]
+    with pytest.raises(StatementRefused, match=r"^line \d: the running balance is"):
+        read(body.replace("100.00", "101.00"), settings, currency="SGD")
 
 
 def test_placeholders_are_no_names() -> None:

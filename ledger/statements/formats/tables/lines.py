@@ -96,6 +96,8 @@ class LineReader:
         self._skipped: Counter[tuple[str, str]] = Counter()
         self._hidden: list[StatementLine] = []
         """Skipped rows that state a balance."""
+        self._balances: list[StatementLine] = []
+        """Rows that state a balance and no amount."""
         self._currencies: dict[str, int] = {}
         """Currency → the line of the first row of it; "" = of the first that names none."""
         self._accounts: dict[str, int] = {}
@@ -114,6 +116,9 @@ class LineReader:
         if self._doubled and not self._own_offsets and self._where is not None:
             self._resolve_doubled(self._where)
         self._note_skipped()
+        self._note_balances()
+        if self._hidden or self._balances:
+            self._check_all_balances()
         if self._profile.fee_id_prefix:
             self._join_fees(self._profile.fee_id_prefix)
         return content
@@ -135,8 +140,7 @@ class LineReader:
             if words and self._is_time(cells, words):
                 if footer:
                     raise self._no_time(*footer[0])
-                check_line_count(len(self._content.lines) + len(self._content.fees) + 1)
-                is_begun, follows_line = True, self._add(number, cells, words)
+                is_begun, follows_line = True, self._take(number, cells, words)
             elif self._has_amount(cells) or (
                 is_begun and (words or footer or not self._continues(cells))
             ):
@@ -230,6 +234,38 @@ class LineReader:
         self._content.notes.append(f"{place} at the end: no date, so not read ({words[:40]!r})")
 
     # What a row states
+
+    def _take(self, number: int, cells: list[str], words: str) -> bool:
+        """Take a row that has a time; return whether it is a line."""
+        if self._has_balance_only(cells):
+            self._add_balance(number, cells, words)
+            return False
+        check_line_count(len(self._content.lines) + len(self._content.fees) + 1)
+        return self._add(number, cells, words)
+
+    def _has_balance_only(self, cells: list[str]) -> bool:
+        return bool(self._columns.cell(cells, "balance")) and not any(
+            self._columns.cell(cells, setting) for setting in _MONEY[:-1]
+        )
+
+    def _add_balance(self, number: int, cells: list[str], words: str) -> None:
+        """Keep the balance of a row without an amount, as `Balance brought forward`."""
+        currency = self._currency_of(cells)
+        if not self._is_selected(cells, currency):
+            return
+        name = self._names["effective_at"]
+        time = self._times.read(number, name, words, self._columns.cell(cells, "zone"))
+        self._balances.append(
+            StatementLine(
+                id="",
+                number=number,
+                kind="",
+                amount=Decimal(0),
+                currency=currency,
+                effective_at=self._times.instant(number, name, time),
+                balance=self._movements.balance(number, cells),
+            )
+        )
 
     def _all_times(self, table: Table) -> Iterator[tuple[int, str]]:
         for number, cells in table.rows():
@@ -388,17 +424,23 @@ class LineReader:
         )
         rows = "1 row is" if count == 1 else f"{count} rows are"
         self._content.notes.append(f"{rows} skipped: {what}")
-        if self._hidden:
-            self._check_hidden()
 
-    def _check_hidden(self) -> None:
-        """Leave the balances out where they count the skipped rows."""
+    def _note_balances(self) -> None:
+        if self._balances:
+            numbers = ", ".join(str(line.number) for line in self._balances[:LISTED_MAX])
+            self._content.notes.append(
+                f"a balance without an amount is compared and is no line (line {numbers})"
+            )
+
+    def _check_all_balances(self) -> None:
+        """Compare the balances of rows that are no lines, which may count the skipped rows."""
         lines = self._content.lines
+        stated = [*lines, *self._balances]
         try:
-            in_order(lines, None, None)
+            in_order(sorted(stated, key=_number), None, None)
         except StatementRefused as error:
             try:
-                in_order(sorted([*lines, *self._hidden], key=_number), None, None)
+                in_order(sorted([*stated, *self._hidden], key=_number), None, None)
             except StatementRefused:
                 raise error from None
             self._content.lines = [changed(line, balance=None) for line in lines]
