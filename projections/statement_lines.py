@@ -117,6 +117,7 @@ PROJECTION = StreamProjection(
         mode="replace",
         indexes=(
             "source, currency, booked_at",
+            "source, currency, (position >> 16), booked_at",
             "source, contract_id WHERE contract_id IS NOT NULL",
             "hashtextextended(line, 0), source",
         ),

@@ -27,6 +27,7 @@ from ledger.queries.schemas.reconciliation import (
 )
 from ledger.queries.schemas.statements import Withdrawal
 from ledger.queries.snapshot import Snapshot, read_consistent
+from ledger.reconciliation.closing.answers import read_roll_forwards
 from ledger.reconciliation.reports import overview, wallet
 from ledger.reconciliation.reports.page import STYLE_HASH
 from ledger.reconciliation.reports.spreadsheet import breaks_csv
@@ -100,13 +101,14 @@ async def print_report(request: web.Request, params: QueryParams) -> web.Respons
     source, currency = params.need("source"), params.need("currency")
     rules = request.app[QUERY].settings.rules
 
-    async def read(snapshot: Snapshot) -> tuple[RunAnswer, list[BreakAnswer]]:
-        return await runs.wallet_run(snapshot, source, currency, rules)
+    async def read(snapshot: Snapshot) -> tuple[RunAnswer, list[BreakAnswer], list[Any]]:
+        run, breaks = await runs.wallet_run(snapshot, source, currency, rules)
+        return run, breaks, await read_roll_forwards(snapshot, run.source, run.currency, None)
 
-    run, breaks = await read_consistent(request.app[QUERY].pool, params.at_least, read)
+    run, breaks, months = await read_consistent(request.app[QUERY].pool, params.at_least, read)
     if params.text("as") == "csv":
-        return _spreadsheet(wallet.csv_of(_json(run), _json(breaks)))
-    return _page(wallet.html_of(_json(run), _json(breaks)))
+        return _spreadsheet(wallet.csv_of(_json(run), _json(breaks), _json(months)))
+    return _page(wallet.html_of(_json(run), _json(breaks), _json(months)))
 
 
 async def print_overview(request: web.Request, params: QueryParams) -> web.Response:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from cyclopts import Parameter
 
 from ledger.cli.options import NOW, Flag, ServiceOptions, SourceName
 from ledger.cli.queries import api, ask_service, write_raw
+from ledger.cli.reconciliation import wait_for_result
 from ledger.errors import InvalidRequest
 from ledger.terminal.exit_status import OK, PROBLEM, UNFINISHED
 
 ROWS_PER_REQUEST: Final = 500
 
 Row = dict[str, Any]
+OneCurrency: TypeAlias = Annotated[str | None, Parameter(help="Only this currency.")]
+OneMonth: TypeAlias = Annotated[str | None, Parameter(help="Only this month, like 2026-06.")]
 
 
 def decide(
@@ -202,5 +205,138 @@ def rules(*, source: SourceName = None, service: ServiceOptions = NOW) -> int:
     return OK
 
 
-COMMANDS: Final = (decide, rules)
-"""The commands of `ledger reconcile` that act."""
+def close(
+    period: str, /, *,
+    by: str, note: str = "", source: SourceName = None, currency: OneCurrency = None,
+    accept: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    dry_run: Flag = False, service: ServiceOptions = NOW,
+) -> int:  # fmt: skip
+    """Close a month of every wallet that has a statement; it is an event of the log.
+
+    Each must be reconciled through the end of the month; what stands in the way is listed, and
+    then nothing is closed. Exit status: 1 when something stands in the way.
+
+    Parameters
+    ----------
+    period
+        The month: 2026-06.
+    by
+        Who closes.
+    note
+        What else is to be kept with it.
+    accept
+        An open break that is carried forward, several times.
+    dry_run
+        Only show what would be closed, and what stands in the way.
+    """
+    from ledger.terminal import tables
+
+    order = {"period": period, "by": by, "note": note, "source": source, "currency": currency,
+             "accept": list(accept)}  # fmt: skip
+    body = {name: value for name, value in order.items() if value is not None}
+    address = api("reconciliation", "closes")
+    wait_for_result(service, source)
+    preview, raw = ask_service(service, f"{address}?dry_run=true", {}, body=body)
+    if not dry_run and not preview["obstacles"]:
+        preview, raw = ask_service(service, address, {}, body=body)
+    if service.json:
+        write_raw(raw)
+    else:
+        out = tables.console()
+        if preview["obstacles"]:
+            tables.show("obstacles", preview, out)
+            print("ledger: nothing is closed; see what stands in the way", file=sys.stderr)
+        else:
+            tables.show("closes", preview, out)
+        for each in preview["skipped"]:
+            tables.line(out, f"{each['source']} {each['currency']}: {each['detail']}", "ok")
+    return PROBLEM if preview["obstacles"] else OK
+
+
+def reopen(
+    period: str, /, *,
+    by: str, note: str, source: SourceName = None, currency: OneCurrency = None,
+    service: ServiceOptions = NOW,
+) -> int:  # fmt: skip
+    """Reopen a closed month, the latest one of its wallets.
+
+    Parameters
+    ----------
+    period
+        The month: 2026-06.
+    by
+        Who reopens.
+    note
+        Why.
+    """
+    from ledger.terminal import tables
+
+    order = {"by": by, "note": note, "source": source, "currency": currency}
+    body = {name: value for name, value in order.items() if value is not None}
+    address = api("reconciliation", "closes", period, "reopen")
+    document, raw = ask_service(service, address, {}, body=body)
+    if service.json:
+        return write_raw(raw)
+    tables.show("reopened", document, tables.console())
+    return OK
+
+
+def closes(
+    *, source: SourceName = None, currency: OneCurrency = None, period: OneMonth = None,
+    service: ServiceOptions = NOW,
+) -> int:  # fmt: skip
+    """List closed months, and what was recorded for each after it was closed.
+
+    Exit status: 1 when a closed month has changed.
+    """
+    from ledger.terminal import tables
+
+    filters = {"source": source, "currency": currency, "period": period}
+    document, raw = ask_service(service, api("reconciliation", "closes"), filters)
+    changed = [each for each in document["closes"] if (each["changes"] or {}).get("changed")]
+    if service.json:
+        write_raw(raw)
+    else:
+        out = tables.console()
+        tables.show("closes", document, out)
+        for each in changed:
+            rows = [*each["changes"]["entries"], *each["changes"]["lines"]]
+            out.print()
+            tables.line(out, f"{each['source']} {each['currency']} {each['period']} has changed "
+                        f"since it was closed, the ledger's balance by "
+                        f"{each['changes']['ledger']}:", "warn")  # fmt: skip
+            tables.show("later", {"later": [_change_row(row) for row in rows]}, out)
+    return PROBLEM if changed else OK
+
+
+def _change_row(row: Mapping[str, Any]) -> Row:
+    dated = row.get("effective_at") or row.get("booked_at")
+    name = row.get("transaction") or row.get("line")
+    return {**row, "kind": row.get("kind") or "line", "id": name, "dated": dated}
+
+
+def roll_forward(
+    period: Annotated[str | None, Parameter(help="Only this month, with its breaks.")] = None, /, *,
+    source: SourceName = None, currency: OneCurrency = None, service: ServiceOptions = NOW,
+) -> int:  # fmt: skip
+    """Show how the breaks of each wallet go from month to month: carried, opened, closed."""
+    from ledger.terminal import tables
+
+    filters = {"source": source, "currency": currency, "period": period}
+    document, raw = ask_service(service, api("reconciliation", "roll-forward"), filters)
+    if service.json:
+        return write_raw(raw)
+    out = tables.console()
+    tables.show("roll_forward", document, out)
+    items = [
+        {"source": each["source"], "currency": each["currency"], **item}
+        for each in document["roll_forward"]
+        for item in each["items"]
+    ]
+    if items:
+        tables.show("rolled", {"rolled": items}, out)
+    return OK
+
+
+COMMANDS: Final = (decide, rules, close, closes, reopen, roll_forward)
+"""The commands of `ledger reconcile` that act, and those that show what they did."""

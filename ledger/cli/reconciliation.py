@@ -100,6 +100,8 @@ def _show_wallets(document: Mapping[str, Any]) -> None:
     for run in runs:
         for reason in run["reasons"]:
             tables.line(out, f"{run['source']} {run['currency']}: {reason}", run["state"])
+        for month in run["changed_months"]:
+            tables.line(out, f"{run['source']}: {month['detail']}", "warn")
     for wallet in bare:
         name = f"{wallet['source']} {wallet['currency']}"
         sentence = f"{name}: INCOMPLETE, no statement of it is imported"
@@ -113,6 +115,11 @@ def _show_wallets(document: Mapping[str, Any]) -> None:
         out.print()
         tables.line(out, "open breaks by type and age", "bold")
         out.print(tables.table("by_type", types, out))
+
+
+def wait_for_result(service: ServiceOptions, source: str | None) -> None:
+    """Wait, for a limited time, until the results have read the logs as they are now."""
+    _settled(service, {"source": source, "limit": 1000}, wait=True, sealed=False)
 
 
 def _settled(

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 from ledger import registry
+from ledger.books.balance_index import SHARD_BITS
 from ledger.books.findings import NAME
 from ledger.config.reconciliation import Rules
 from ledger.errors import NotCaughtUp
@@ -135,6 +136,68 @@ SELECT reason, kind, id, currency, amount, since, position, detail, name FROM fi
        {_NOT_SEEN.format(since="f.since", name="f.name")}
  ORDER BY f.since DESC, f.name DESC LIMIT $3
 """  # noqa: S608 - made of the constants above
+# What is dated before the end of a closed month and recorded after its close. $2 and $9 select
+# nothing: a close is as of now.
+SELECT_CLOSED: Final = f"""
+SELECT f.*, n.name
+  FROM (SELECT 'closed_month_changed' AS reason, c.kind, c.id, c.currency, c.period,
+               c.by AS closed_by, coalesce(e.amount, 0) AS amount, e.count, l.count AS lines,
+               e.position,
+               coalesce(e.since, (
+                   SELECT v.recorded_at FROM ledger.events AS v
+                    WHERE v.source = $1 || '.statements' AND v.position = l.position)) AS since
+          FROM closes AS c
+         CROSS JOIN LATERAL (
+               SELECT count(*) AS count, sum(z.amount) AS amount, min(z.position) AS position,
+                      min(z.since) AS since
+                 FROM (SELECT x.position, sum(x.amount) AS amount, min(x.recorded_at) AS since
+                         FROM checkpoints AS k
+                        CROSS JOIN generate_series(c.books_position >> {SHARD_BITS},
+                                                   k.position >> {SHARD_BITS}) AS shards(shard)
+                        CROSS JOIN unnest(
+                              '{{assets:wallet:available,assets:wallet:held}}'::text[])
+                              AS requested(account)
+                        CROSS JOIN LATERAL (
+                              SELECT * FROM entries
+                               WHERE source = $1 AND currency = c.currency
+                                 AND account = requested.account
+                                 AND (position >> {SHARD_BITS} << 32) + hashtext(account)
+                                     = (shard << 32) + hashtext(requested.account)
+                                 AND effective_at < c.end_at AND position > c.books_position
+                              OFFSET 0) AS x
+                        WHERE k.source = $1
+                        GROUP BY x.position, x.kind, x.transaction
+                       HAVING sum(x.amount) <> 0) AS z) AS e
+         CROSS JOIN LATERAL (
+               SELECT count(*) AS count, min(y.position) AS position
+                 FROM checkpoints AS k
+                CROSS JOIN generate_series(c.statements_position >> {SHARD_BITS},
+                                           k.position >> {SHARD_BITS}) AS shards(shard)
+                CROSS JOIN LATERAL (
+                      SELECT position FROM statement_lines
+                       WHERE source = $1 || '.statements' AND currency = c.currency
+                         AND (position >> {SHARD_BITS}) = shard AND booked_at < c.end_at
+                         AND position > c.statements_position OFFSET 0) AS y
+                WHERE k.source = $1 || '.statements') AS l
+         WHERE c.source = $1 AND c.status = 'closed' AND (e.count > 0 OR l.count > 0)
+           AND $2::timestamptz IS NOT NULL AND $9::text[] IS NOT NULL
+           AND ($6::text IS NULL OR $6 = 'closed_month_changed')) AS f
+ CROSS JOIN LATERAL (SELECT {
+    NAME.format(
+        source="$1",
+        reason="f.reason",
+        kind="f.kind",
+        id="f.id",
+        currency="f.currency",
+        amount="concat_ws('/', trim_scale(f.amount), f.count, f.lines)",
+    )
+}
+                         AS name) AS n
+ WHERE true {_NOT_SEEN.format(since="f.since", name="n.name")}
+ ORDER BY f.since DESC, n.name DESC LIMIT $3
+"""  # noqa: S608 - made of the constants above
+HAS_CLOSES: Final = "SELECT to_regclass('closes') IS NOT NULL AS is_there"
+"""Books of an earlier version have none."""
 SELECT_NOW: Final = "SELECT now() AS now"
 
 FindingKey: TypeAlias = tuple[int, str]
@@ -154,11 +217,12 @@ class FindingsReader:
         """Return whether it may have findings of this reason and kind."""
         if reason is not None and reason not in self.reasons:
             return False
-        return kind is None or (kind in self.kinds if self.kinds else kind not in PEOPLE)
+        return kind is None or (kind in self.kinds if self.kinds else kind not in NOT_MONEY)
 
 
-PEOPLE: Final = frozenset({"customer", "limits"})
+NOT_MONEY: Final = frozenset({"customer", "limits", "close"})
 READERS: Final = (
+    FindingsReader(("closed_month_changed",), frozenset({"close"}), SELECT_CLOSED),
     FindingsReader(("limit_drift",), frozenset({"limits"}), SELECT_KEPT),
     FindingsReader(
         ("payout_partly_returned", "payout_returned"),
@@ -238,6 +302,10 @@ async def read_findings(
 async def _read(
     snapshot: Snapshot, source: str, reader: FindingsReader, request: FindingsRequest, rules: Rules
 ) -> list[FindingAnswer]:
+    if reader.statement is SELECT_CLOSED:
+        known = await snapshot.row(HAS_CLOSES)
+        if known is None or not known["is_there"]:
+            return []
     is_kept = reader.statement is SELECT_KEPT
     until = request.as_of - (rules.stuck if reader.statement is SELECT_STUCK else NO_TIME)
     start = request.start
@@ -262,6 +330,8 @@ def _finding(source: str, row: DatabaseRow, as_of: datetime) -> FindingAnswer:
             detail = _age(row, as_of)
         case "limit_drift" | "unverified_money":
             detail = row["detail"]
+        case "closed_month_changed":
+            detail = _changed(row)
         case _:
             detail = _returned(row)
     return FindingAnswer(
@@ -290,6 +360,14 @@ def _time(order: int) -> datetime:
         return EPOCH + timedelta(microseconds=order + BEFORE_THE_LOG)
     except OverflowError:
         return NEVER
+
+
+def _changed(row: DatabaseRow) -> str:
+    return (
+        f"{row['period']} of {row['currency']}, closed by {row['closed_by']}: its ledger balance "
+        f"changed by {plain(row['amount'])} ({row['count']} entries), and {row['lines']} statement "
+        "lines are new, changed or withdrawn; /v1/reconciliation/closes lists them"
+    )
 
 
 def _age(row: DatabaseRow, as_of: datetime) -> str:

@@ -21,6 +21,7 @@ from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.eventlog.new_event import NewEvent, operator_event
 from ledger.model import plain, shown
 from ledger.queries.snapshot import DatabaseRow, Snapshot
+from ledger.reconciliation.closing.close_log import open_from, read_closes
 from ledger.reconciliation.decision_log import (
     BEFORE_COMMIT,
     Standing,
@@ -47,7 +48,7 @@ SELECT source, currency, id, type, state, anchor, rule, items, difference, gap, 
   FROM ledger.recon_breaks WHERE source = $1 AND id = ANY ($2::text[])
 """
 SELECT_RUN_POSITIONS: Final = """
-SELECT currency, (positions->>source)::bigint AS position
+SELECT currency, (positions->>source)::bigint AS position, closed_at
   FROM ledger.recon_runs WHERE source = $1
 """
 SELECT_MATCHED: Final = """
@@ -144,6 +145,8 @@ class DecisionPlanner:
     """(source, currency) → the position of the source at which the stored breaks are true."""
     standings: dict[str, dict[str, Standing]]
     """Source → break → what the log says about it."""
+    posted_from: Mapping[tuple[str, str], datetime]
+    """(source, currency) → the end of the latest closed month, before which nothing is posted."""
 
     @classmethod
     async def over(
@@ -157,15 +160,22 @@ class DecisionPlanner:
         rows: dict[str, DatabaseRow] = {}
         standings: dict[str, dict[str, Standing]] = {}
         reconciled: dict[tuple[str, str], int] = {}
+        posted_from: dict[tuple[str, str], datetime] = {}
         for source in snapshot.places:
             listed = await snapshot.rows(SELECT_BREAKS, source, ids)
             rows |= {row["id"]: row for row in listed}
             items = {item for row in listed for item in row["items"]}
             items |= {item for _, request in requests for item in request.items}
             standings[source] = await read_standings(snapshot, source, ids, items)
-            for run in await snapshot.rows(SELECT_RUN_POSITIONS, source):
-                reconciled[source, run["currency"]] = run["position"] or 0
-        return cls(snapshot, rules, rows, reconciled, standings)
+            runs = await snapshot.rows(SELECT_RUN_POSITIONS, source)
+            closes = await read_closes(snapshot, source) if runs else []
+            for run in runs:
+                wallet = source, run["currency"]
+                reconciled[wallet] = run["position"] or 0
+                begin = open_from(closes, run["currency"], run["closed_at"])
+                if begin is not None:
+                    posted_from[wallet] = begin
+        return cls(snapshot, rules, rows, reconciled, standings, posted_from)
 
     async def plan(
         self, break_id: str, request: DecisionRequest, *, once: bool = False
@@ -223,6 +233,7 @@ class DecisionPlanner:
                 self._check_free(row, items)
                 legs = await _legs(self.snapshot, row, request, rules)
         body = body_of(row, request, items, legs)
+        body |= dated_from(row, self.posted_from.get((row["source"], row["currency"])))
         if request.action == "match":
             body["break_items"] = sorted(row["items"])
         if request.action == "reopen" and decided is not None:
@@ -341,6 +352,13 @@ def body_of(
         "note": request.note,
         "effective_at": at.astimezone(UTC).isoformat(),
     }
+
+
+def dated_from(row: Mapping[str, Any], begin: datetime | None) -> dict[str, Any]:
+    """Return the time of a posting about a closed month: the first that is not closed."""
+    if begin is None or row["anchor"] == "opening" or row["at"] >= begin:
+        return {}
+    return {"effective_at": begin.astimezone(UTC).isoformat()}
 
 
 def decision_event(source: str, body: Mapping[str, Any], now: datetime) -> NewEvent:

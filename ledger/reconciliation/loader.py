@@ -14,6 +14,7 @@ from ledger.books import balance_index
 from ledger.books.balance_index import SHARD_BITS
 from ledger.config.reconciliation import Rules
 from ledger.model import changed
+from ledger.reconciliation.closing.month_ends import MonthBounds, MonthEndBuilder, months_within
 from ledger.reconciliation.coverage import CoveredFile, coverage_of
 from ledger.reconciliation.items import (
     KnownTransaction,
@@ -157,7 +158,7 @@ SELECT l.id, l.currency FROM elsewhere AS l
 """
 SELECT_DECISIONS: Final = """
 SELECT a.id, a.anchor, a.action, a.by, a.note, a.decided_position, a.decided_at, a.items,
-       coalesce(p.posted, 0) AS posted, coalesce(p.before, 0) AS before
+       coalesce(p.posted, 0) AS posted, coalesce(p.before, 0) AS before, a.effective_at
   FROM adjustments AS a
  CROSS JOIN LATERAL (
        SELECT sum(e.amount) AS posted,
@@ -212,6 +213,7 @@ class SourceReconciliation:
         if coverage is None:
             return None
         parked = await self.connection.fetchval(SELECT_PARKED, [self.source, self.log])
+        reason = None
         if parked:
             reason = f"{parked} parked events are not in these figures; see /v1/exceptions"
             coverage = changed(coverage, missing=(*coverage.missing, reason))
@@ -222,15 +224,23 @@ class SourceReconciliation:
         elsewhere = await self._elsewhere(currency, matching.movements.values())
         before = await self._balance(currency, period.opened_at)
         balance = await self._balance(currency, period.cutoff)
-        return build_result(
+        groups = add_unmatched(matching, elsewhere)
+        result = build_result(
             self.source,
             currency,
             coverage=coverage,
             ledger=LedgerBalances(before, balance),
-            groups=add_unmatched(matching, elsewhere),
+            groups=groups,
             decisions=decisions,
             rules=self.rules,
         )
+        months = MonthEndBuilder(result, groups, decisions, self.rules, reason)
+        return changed(result, months=months.build(await self._month_balances(currency, period)))
+
+    async def _month_balances(self, currency: str, period: Period) -> dict[MonthBounds, Decimal]:
+        """Return the wallet's balances by the journal at the ends of the months of a period."""
+        months = months_within(period, self.rules.zone)
+        return {month: await self._balance(currency, month.end) for month in months}
 
     async def _balance(self, currency: str, before: datetime) -> Decimal:
         """Return the wallet's balance by the journal, of what is dated before a time."""
@@ -326,7 +336,7 @@ class SourceReconciliation:
             row["id"]: LatestDecision(
                 row["id"], row["anchor"], row["action"], row["by"] or "", row["note"] or "",
                 row["decided_position"], row["decided_at"], row["posted"], row["before"],
-                tuple(row["items"]),
+                tuple(row["items"]), row["effective_at"],
             )
             for row in rows
         }  # fmt: skip

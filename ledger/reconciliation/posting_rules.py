@@ -25,6 +25,7 @@ from ledger.reconciliation.decisions import (
     AVAILABLE,
     DecisionRequest,
     body_of,
+    dated_from,
     decision_event,
     request_digest,
 )
@@ -54,6 +55,9 @@ SELECT rule, currency,
  GROUP BY rule, currency ORDER BY rule, currency
 """
 BREAKS_LISTED: Final = 20
+SELECT_CLOSED_UNTIL: Final = """
+SELECT max(end_at) FROM closes WHERE source = $1 AND currency = $2 AND status = 'closed'
+"""
 
 LineTexts = Mapping[str, tuple[str, str]]
 """Key of a line → its type and its description."""
@@ -65,7 +69,9 @@ async def post_by_rules(connection: Any, result: Result, rules: Rules, terms: So
     `terms` are the source's settings, whose secret marks the events.
     """
     texts = await _line_texts(connection, result, rules)
-    bodies = list(postings_of(result, rules, texts))
+    ended = await connection.fetchval(SELECT_CLOSED_UNTIL, result.source, result.currency)
+    begin = ended if ended is not None and ended < result.coverage.period.cutoff else None
+    bodies = list(postings_of(result, rules, texts, begin))
     for body in bodies:
         new_event = decision_event(result.source, body, datetime.now(UTC))
         new_event = mark_event(terms, result.source, new_event)
@@ -75,8 +81,13 @@ async def post_by_rules(connection: Any, result: Result, rules: Rules, terms: So
     return len(bodies)
 
 
-def postings_of(result: Result, rules: Rules, texts: LineTexts) -> Iterator[dict[str, Any]]:
-    """Yield the body of the event for each open break that the first fitting rule posts."""
+def postings_of(
+    result: Result, rules: Rules, texts: LineTexts, begin: datetime | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the body of the event for each open break that the first fitting rule posts.
+
+    Nothing is dated before `begin`, the end of the latest closed month.
+    """
     limit = rules.tolerance.get(result.currency)
     for each in result.breaks:
         if not _is_undecided(each):
@@ -84,10 +95,11 @@ def postings_of(result: Result, rules: Rules, texts: LineTexts) -> Iterator[dict
         rule = next((r for r in rules.rules if _fits(r, each, result.currency, texts)), None)
         if rule is not None:
             note = f"{rule.name}: {each.type} below {plain(rule.below)}, rules {rules.sha256}"
-            yield _body(result, each, "rule", rule.account, note) | {"rule": rule.name}
+            body = _body(result, each, "rule", rule.account, note, begin)
+            yield body | {"rule": rule.name}
         elif limit and each.type == AMOUNT and abs(each.difference) <= limit:
             note = f"within {plain(limit)}, rules {rules.sha256}"
-            body = _body(result, each, "tolerance", rules.difference_account, note)
+            body = _body(result, each, "tolerance", rules.difference_account, note, begin)
             yield body | {"rule": TOLERANCE}
 
 
@@ -111,12 +123,14 @@ def _has_line(pattern: str, items: Sequence[str], texts: LineTexts) -> bool:
     )
 
 
-def _body(result: Result, each: Break, action: str, account: str, note: str) -> dict[str, Any]:
+def _body(
+    result: Result, each: Break, action: str, account: str, note: str, begin: datetime | None
+) -> dict[str, Any]:
     row = {name: getattr(each, name) for name in Break.__struct_fields__}
     row |= {"currency": result.currency}
     request = DecisionRequest(action, BY, note, account=account)
     legs = [(AVAILABLE, -each.difference), (account, each.difference)]
-    body = body_of(row, request, each.items, legs)
+    body = body_of(row, request, each.items, legs) | dated_from(row, begin)
     return body | {"request": request_digest(each.id, request)}
 
 

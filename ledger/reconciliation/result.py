@@ -62,6 +62,8 @@ class LatestDecision(Record, frozen=True):
     """How much of `posted` is dated before the statement begins."""
     keys: tuple[str, ...] = ()
     """The items that were matched by hand."""
+    effective_at: datetime | None = None
+    """When what it posted is dated."""
 
 
 class Break(Record, frozen=True):
@@ -106,6 +108,39 @@ class Match(Record, frozen=True):
     amount: Decimal
 
 
+class MonthItem(Record, frozen=True):
+    """A break or something in transit, as it is at the end of a month."""
+
+    id: str
+    type: str
+    at: datetime
+    gap: Decimal
+    """Books - statement; of a resolved break, its difference before the decision."""
+    items: tuple[str, ...]
+    action: str | None = None
+    """The decision that resolved it; None while it is open."""
+
+
+class MonthEnd(Record, frozen=True):
+    """A wallet at the end of a month, as it is known by now."""
+
+    period: str
+    """Like `2026-06`."""
+    begin: datetime
+    end: datetime
+    """Exclusive."""
+    state: str
+    figures: Mapping[str, Any]
+    """Balances and counts, amounts as exact texts."""
+    open: tuple[MonthItem, ...]
+    """What is open or in transit, sorted by id."""
+    resolved: tuple[MonthItem, ...]
+    """Breaks dated in the month that decisions resolved, sorted by id."""
+    reasons: tuple[str, ...]
+    """Why it is incomplete."""
+    sha256: str
+
+
 class Result(Record, frozen=True):
     """One reconciliation of one currency of one source."""
 
@@ -120,6 +155,8 @@ class Result(Record, frozen=True):
     figures: Mapping[str, Any]
     reasons: tuple[str, ...]
     sha256: str
+    months: tuple[MonthEnd, ...] = ()
+    """The ends of the months that the statements reach, in order."""
 
 
 def break_id_of(source: str, currency: str, anchor: str) -> str:

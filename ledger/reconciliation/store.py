@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any, Final, TypeAlias
 
 import msgspec
 import orjson
 
 from ledger.books.generations import SELECT_LIVE
-from ledger.reconciliation.result import Result, candidate_documents
+from ledger.model import plain
+from ledger.reconciliation.result import MonthItem, Result, candidate_documents
 
 Records: TypeAlias = dict[tuple[str, ...], tuple[Any, ...]]
 """Key, within a wallet → the other columns, in their order."""
@@ -47,6 +49,8 @@ SELECT currency FROM ledger.recon_runs WHERE source = $1
 SELECT currency FROM ledger.recon_matches WHERE source = $1
  UNION
 SELECT currency FROM ledger.recon_breaks WHERE source = $1
+ UNION
+SELECT currency FROM ledger.recon_months WHERE source = $1
  ORDER BY currency
 """
 DELETE_RUN: Final = "DELETE FROM ledger.recon_runs WHERE source = $1 AND currency = $2"
@@ -60,13 +64,26 @@ SELECT id, type, state, anchor, rule, items, difference, gap, at, age_days, buck
        action, decided_by, decided_at, note, candidates::text AS candidates
   FROM ledger.recon_breaks WHERE source = $1 AND currency = $2
 """
+SELECT_MONTHS: Final = """
+SELECT period, begin_at, end_at, state, figures::text AS figures, open::text AS open,
+       resolved::text AS resolved, reasons::text AS reasons, sha256
+  FROM ledger.recon_months WHERE source = $1 AND currency = $2
+"""
+DELETE_MONTHS: Final = """
+DELETE FROM ledger.recon_months
+ WHERE source = $1 AND currency = $2 AND period = ANY ($3::text[])
+"""
+DELETE_ALL_MONTHS: Final = "DELETE FROM ledger.recon_months WHERE source = $1 AND currency = $2"
 DELETE_ALL_BREAKS: Final = "DELETE FROM ledger.recon_breaks WHERE source = $1 AND currency = $2"
 # A break's id contains its currency: a row with another one was not written by this program.
 DELETE_BREAKS: Final = """
 DELETE FROM ledger.recon_breaks
  WHERE source = $1 AND $2::text IS NOT NULL AND id = ANY ($3::text[])
 """
-OBJECTS: Final = frozenset({"positions", "files", "figures", "reasons", "candidates"})
+DELETE_ALL: Final = (DELETE_RUN, DELETE_ALL_MATCHES, DELETE_ALL_BREAKS, DELETE_ALL_MONTHS)
+OBJECTS: Final = frozenset(
+    {"positions", "files", "figures", "reasons", "candidates", "open", "resolved"}
+)
 """Columns that hold JSON."""
 
 
@@ -101,6 +118,13 @@ BREAKS: Final = StoredTable(
      "candidates"),
     SELECT_BREAKS,
     DELETE_BREAKS,
+)  # fmt: skip
+MONTHS: Final = StoredTable(
+    "recon_months",
+    ("period",),
+    ("begin_at", "end_at", "state", "figures", "open", "resolved", "reasons", "sha256"),
+    SELECT_MONTHS,
+    DELETE_MONTHS,
 )  # fmt: skip
 
 
@@ -145,6 +169,26 @@ def breaks_of(result: Result) -> Records:
     return records
 
 
+def months_of(result: Result) -> Records:
+    """Return the rows of the ends of months."""
+    return {
+        (month.period,): (
+            month.begin, month.end, month.state, dict(month.figures),
+            [item_document(each) for each in month.open],
+            [item_document(each) for each in month.resolved], list(month.reasons), month.sha256,
+        )
+        for month in result.months
+    }  # fmt: skip
+
+
+def item_document(item: MonthItem) -> dict[str, Any]:
+    """Return an item of a month as JSON has it."""
+    return {
+        "id": item.id, "type": item.type, "at": item.at.astimezone(UTC).isoformat(),
+        "gap": plain(item.gap), "items": list(item.items), "action": item.action,
+    }  # fmt: skip
+
+
 async def replace_result(
     connection: Any, result: Result, positions: Mapping[str, int], generation: int
 ) -> bool:
@@ -157,6 +201,7 @@ async def replace_result(
             return False
         await _write_differences(connection, MATCHES, wallet, matches_of(result))
         await _write_differences(connection, BREAKS, wallet, breaks_of(result))
+        await _write_differences(connection, MONTHS, wallet, months_of(result))
         (row,) = run_of(result, positions, generation).values()
         await connection.execute(UPSERT_RUN, *wallet, *_encoded(RUNS, row))
     return True
@@ -180,7 +225,7 @@ async def delete_missing(
             known = await read_stored(connection, RUNS, *wallet)
             if known and await _is_later(connection, known[()], positions, generation):
                 continue
-            for statement in (DELETE_RUN, DELETE_ALL_MATCHES, DELETE_ALL_BREAKS):
+            for statement in DELETE_ALL:
                 await connection.execute(statement, *wallet)
 
 

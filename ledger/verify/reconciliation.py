@@ -17,11 +17,13 @@ from ledger.reconciliation.runner import ADVICE, Run, reason_of, reconcile_snaps
 from ledger.reconciliation.store import (
     BREAKS,
     MATCHES,
+    MONTHS,
     RUNS,
     Records,
     StoredTable,
     breaks_of,
     matches_of,
+    months_of,
     read_stored,
     run_of,
     stored_currencies,
@@ -35,11 +37,14 @@ SELECT source FROM ledger.recon_runs
 SELECT source FROM ledger.recon_matches
  UNION
 SELECT source FROM ledger.recon_breaks
+ UNION
+SELECT source FROM ledger.recon_months
  ORDER BY source
 """
 
-WalletRows = tuple[Records, Records, Records]
-"""The rows of a wallet's run, its matches and its breaks."""
+TABLES: Final = (RUNS, MATCHES, BREAKS, MONTHS)
+WalletRows = tuple[Records, Records, Records, Records]
+"""The rows of a wallet's run, its matches, its breaks and its months."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +91,15 @@ async def _compare(connection: Any, source: str, run: Run, rules: Rules) -> RunC
     stored = await stored_currencies(connection, source)
     for currency in sorted({*results, *stored} - {*run.failed}):
         result = results.get(currency)
-        (stored_run, matches, breaks) = [
-            await read_stored(connection, table, source, currency)
-            for table in (RUNS, MATCHES, BREAKS)
+        (stored_run, matches, breaks, months) = [
+            await read_stored(connection, table, source, currency) for table in TABLES
         ]
         reason = _why_behind(run, stored_run, rules, has_result=result is not None)
         if reason:
             behind.append(f"{currency}: {reason}")
         else:
             wallet = {"source": source, "currency": currency}
-            rows = stored_run, matches, breaks
+            rows = stored_run, matches, breaks, months
             differences += _wallet_differences(wallet, rows, _rows_of(result, run))
     count = sum(len(result.breaks) for result in run.results)
     return RunComparison(len(results), count, tuple(differences), tuple(behind))
@@ -103,8 +107,9 @@ async def _compare(connection: Any, source: str, run: Run, rules: Rules) -> RunC
 
 def _rows_of(result: Result | None, run: Run) -> WalletRows:
     if result is None:
-        return {}, {}, {}
-    return run_of(result, run.positions, run.generation), matches_of(result), breaks_of(result)
+        return {}, {}, {}, {}
+    stored_run = run_of(result, run.positions, run.generation)
+    return stored_run, matches_of(result), breaks_of(result), months_of(result)
 
 
 def _why_behind(run: Run, stored: Records, rules: Rules, *, has_result: bool) -> str:
@@ -130,7 +135,7 @@ def _why_behind(run: Run, stored: Records, rules: Rules, *, has_result: bool) ->
 def _wallet_differences(
     wallet: Mapping[str, Any], stored: WalletRows, computed: WalletRows
 ) -> Iterator[Difference]:
-    for table, old, new in zip((RUNS, MATCHES, BREAKS), stored, computed, strict=True):
+    for table, old, new in zip(TABLES, stored, computed, strict=True):
         for key in sorted({*old, *new}):
             difference = _row_difference(table, wallet, key, old, new)
             if difference is not None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,3 +119,56 @@ async def test_a_declared_rule_posts_after_an_import_and_shows_it(service: Servi
         await caller.report("straitsx", orjson.dumps(payment(1, fees="0.0", updated_at=NOON)))
     status, text, _ = ledger(service, "reconcile", "rules", json=False)
     assert "small fees" in text
+
+
+def test_a_month_is_closed_from_the_command_line_and_its_changes_are_reported(
+    service: Service,
+) -> None:
+    command = ("reconcile", "close", "2026-01", "--by", "ann")
+    status, shown, _ = ledger(service, *command)
+    assert status == 1
+    names = [each["break_id"] for each in shown["obstacles"]]
+    assert {each["reason"] for each in shown["obstacles"]} == {"open_break"}
+    accept = [part for name in names for part in ("--accept", name)]
+    status, shown, _ = ledger(service, *command, *accept, "--dry-run")
+    assert (status, shown["closes"][0]["position"]) == (0, None)
+    status, text, reported = ledger(service, *command, *accept, json=False)
+    assert (status, "2026-01" in text, "closed" in text) == (0, True, True), reported
+    status, text, _ = ledger(service, *command, json=False)
+    assert (status, "is closed already, by ann" in text) == (1, True)
+    assert ledger(service, "reconcile", "closes")[0] == 0
+    status, rolled, _ = ledger(service, "reconcile", "roll-forward", "2026-01")
+    (month,) = rolled["roll_forward"]
+    assert (status, month["closed"], month["carried_out"]["count"]) == (0, True, len(names))
+    assert ledger(service, "reconcile", "roll-forward", json=False)[0] == 0
+
+
+async def test_what_is_recorded_for_a_closed_month_ends_the_list_of_closes_with_1(
+    service: Service,
+) -> None:
+    async with calling(service.url) as caller:
+        body = orjson.dumps(payment(77, fees="0.0", updated_at=NOON))
+        position = (await caller.report("straitsx", body))["position"]
+        await caller.ask("/v1/balances", at_least=f"straitsx:{position}")
+    status, shown, _ = ledger(service, "reconcile", "closes")
+    (close,) = shown["closes"]
+    assert (status, close["changes"]["ledger"]) == (1, "10")
+    status, text, _ = ledger(service, "reconcile", "closes", json=False)
+    assert (status, "has changed since it was closed" in text) == (1, True)
+    assert "contract_0077" in text
+    status, _, _ = ledger(
+        service, "reconcile", "reopen", "2026-01", "--by", "ann", "--note", "a late callback"
+    )
+    assert status == 0
+
+
+def test_closes_and_months_are_verified_like_everything_else(service: Service) -> None:
+    ledger(service, "reconcile")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ledger", "verify", "--json"],
+        env=environ | {"LEDGER_DATA_DIR": str(service.data_dir), **service.environ},
+        capture_output=True, check=False, timeout=120,
+    )  # fmt: skip
+    checks = orjson.loads(done.stdout)["checks"]
+    assert {each["verdict"] for each in checks} == {"ok"}, checks

@@ -9,12 +9,15 @@ from typing import Final
 import msgspec
 import orjson
 
+from ledger.config.reconciliation import Rules
 from ledger.errors import Conflicting, NotFound
+from ledger.queries.findings import FindingsRequest, now, read_findings
 from ledger.queries.params import QueryParams
 from ledger.queries.reconciliation.breaks import RulesBySource, all_breaks, zone_name
 from ledger.queries.schemas.money import Reconciliation, from_row
 from ledger.queries.schemas.reconciliation import (
     BreakAnswer,
+    ChangedMonth,
     RunAnswer,
     Runs,
     Sealed,
@@ -55,6 +58,9 @@ SELECT currency, state, closed_at, positions::text AS positions, generation,
 
 WALLETS_MAX: Final = 10_000
 """Wallets that one printed page holds."""
+CLOSED_MONTH_CHANGED: Final = "closed_month_changed"
+CHANGED_MAX: Final = 1_000
+"""Changed months of a source that are read."""
 
 RUNS: Final = Listing(SELECT_RUNS, {"currency": str})
 
@@ -124,7 +130,19 @@ async def _run(snapshot: Snapshot, row: DatabaseRow, rules: RulesBySource) -> Ru
         seals=seals,
         current=current,
         time_zone=zone_name(rules, row["source"]),
+        changed_months=await _changed_months(snapshot, row["source"], row["currency"]),
     )  # fmt: skip
+
+
+async def _changed_months(snapshot: Snapshot, source: str, currency: str) -> list[ChangedMonth]:
+    """Read which closed months of a wallet changed since they were closed, in order."""
+    request = FindingsRequest(await now(snapshot), CHANGED_MAX, reason=CLOSED_MONTH_CHANGED)
+    changed = [
+        ChangedMonth(each.id.rpartition(":")[2], each.amount or "0", each.detail, each.exception)
+        for each in await read_findings(snapshot, source, request, Rules())
+        if each.currency == currency
+    ]
+    return sorted(changed, key=lambda month: month.period)
 
 
 async def claims(snapshot: Snapshot, source: str) -> dict[str, Reconciliation]:

@@ -274,6 +274,15 @@ class Sheet(Schema, frozen=True):
     by_rule: Annotated[list[RuleSum], Meta(description="How much was matched by what.")] = []
 
 
+class ChangedMonth(Schema, frozen=True):
+    """A closed month for which something was recorded after it was closed."""
+
+    period: str
+    amount: Annotated[Amount, Meta(description="By how much the ledger's balance at its end grew.")]
+    detail: str
+    exception: Annotated[str, Meta(description="Its id among `/v1/exceptions`.")]
+
+
 class RunAnswer(Schema, frozen=True):
     """The reconciliation of one wallet, with everything that it is based on."""
 
@@ -291,6 +300,10 @@ class RunAnswer(Schema, frozen=True):
     sha256: Annotated[str, Meta(description="Digest of all results of the run.")]
     current: Annotated[bool, Meta(description="Whether the books are still at `positions`.")]
     time_zone: TimeZone
+    changed_months: Annotated[
+        list[ChangedMonth],
+        Meta(description="Closed months that changed since; `/v1/reconciliation/closes` has how."),
+    ]
 
 
 class Unproved(Schema, frozen=True):
@@ -319,8 +332,8 @@ class FindingAnswer(Schema, frozen=True):
     reason: Annotated[
         str,
         Meta(
-            description="`stuck_pending`, `payout_returned`, `payout_partly_returned`, "
-            "`limit_drift` or `unverified_money`."
+            description="`closed_month_changed`, `stuck_pending`, `payout_returned`, "
+            "`payout_partly_returned`, `limit_drift` or `unverified_money`."
         ),
     ]
     kind: str

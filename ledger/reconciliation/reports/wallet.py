@@ -11,6 +11,12 @@ from html import escape
 from typing import Any, Final
 
 from ledger.reconciliation.reports import page
+from ledger.reconciliation.reports.months import (
+    HEADINGS,
+    month_amounts,
+    month_rows,
+    month_section,
+)
 from ledger.reconciliation.reports.page import Markup, html, link, plain_text, state_mark, table
 from ledger.reconciliation.reports.spreadsheet import amounts_of
 from ledger.terminal.cells import write_cell
@@ -75,13 +81,13 @@ TYPES: Final[Mapping[str, str]] = {
 """What each type of break means."""
 
 
-def csv_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
-    """Return the figures, one per row, then the breaks under a header of their own."""
+def csv_of(run: JSON, breaks: Sequence[JSON], months: Sequence[JSON] = ()) -> bytes:
+    """Return the figures, one per row, then breaks and months under headers of their own."""
     out = io.StringIO(newline="")
     rows = csv.writer(out, lineterminator="\r\n")
     rows.writerow(("field", "value"))
     zone, currency = zone_named(run["time_zone"]), run["currency"]
-    decimals = Decimals(_amounts(run, breaks))
+    decimals = Decimals([*_amounts(run, breaks), *month_amounts(months)])
     amounts = {name for name, _ in SHEET} | {"difference", "chain"}
     for name, value in _facts(run, lambda moment: dated(moment, zone)):
         rows.writerow((write_cell(name), write_cell(value)))
@@ -100,14 +106,17 @@ def csv_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
             name: decimals.text(currency, each[name], grouped=False) for name in BREAK_AMOUNTS
         }
         rows.writerow([write_cell(plain_text(texts.get(name))) for name in BREAK_FIELDS])
+    if months:
+        rows.writerows(((), HEADINGS))
+        rows.writerows(month_rows(months, lambda value: decimals.text(currency, value)))
     return out.getvalue().encode()
 
 
-def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
-    """Return the page: result, balance sheet, what is matched, breaks, and the evidence."""
+def html_of(run: JSON, breaks: Sequence[JSON], months: Sequence[JSON] = ()) -> bytes:
+    """Return the page: result, balance sheet, what is matched, breaks, months, evidence."""
     figures, currency = run["figures"], run["currency"]
     zone = zone_named(run["time_zone"])
-    decimals = Decimals(_amounts(run, breaks))
+    decimals = Decimals([*_amounts(run, breaks), *month_amounts(months)])
 
     def amount(value: str | None) -> str:
         return page.NOT_STATED if value is None else decimals.text(currency, value)
@@ -118,6 +127,7 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
         f"<h1>{escape(title)}</h1>",
         f"<p>{state_mark(run['state'])} {STATES.get(run['state'], '')}</p>",
         *(f"<p>{escape(reason)}</p>" for reason in run["reasons"]),
+        *(f"<p>{escape(month['detail'])}</p>" for month in run.get("changed_months", ())),
         f'<p class=soft>Times are in {escape(run["time_zone"])}; the period ends before the time '
         "above.</p>",
         "<h2>Balance</h2>",
@@ -144,6 +154,7 @@ def html_of(run: JSON, breaks: Sequence[JSON]) -> bytes:
         *(_section(each, amount, zone) for each in by_weight(breaks)),
         *([] if breaks else ["<p>none</p>"]),
         _type_table(breaks),
+        *month_section(months, amount),
         "<h2>Evidence</h2>",
         table(("", ""), list(_facts(run, lambda moment: local_time(moment, zone))), whole={0}),
     ]  # fmt: skip

@@ -38,6 +38,9 @@ COLUMNS = {
     "counterparty names file number versions",
     "adjustments": "source kind id action currency anchor break_type items by note decided_at "
     "decided_position operator_position difference account rule break_items effective_at words",
+    "closes": "source kind id status currency period begin_at end_at reconciled "
+    "statement_balance ledger_balance in_transit breaks accepted open lines books_position "
+    "statements_position sha256 rules_sha256 previous by note decided_at decided_position words",
     "history": "source kind id position event_id status idempotency_id effective_at received_at "
     "recorded_at",
     "entries": "source position line kind transaction account currency amount effective_at "
@@ -97,6 +100,14 @@ FACTS: dict[str, list[Fact]] = {
             "anchor": "line:1", "items": ["line:1"], "by": "ann", "note": "small",
             "legs": [["assets:wallet:available", "1"], ["suspense", "-1"]]}),
         word("adjustment", "note", 2, currency="XSGD", details={"by": "bob", "note": "seen"})],
+    "close": [
+        word("close", "closed", 1, currency="XSGD", details={
+            "period": "2026-06", "begin": at(0).isoformat(), "end": at(9).isoformat(),
+            "state": "RECONCILED", "statement_balance": "5", "ledger_balance": "5",
+            "in_transit": "0", "breaks": "0", "open": [], "accepted": ["b"], "lines": 1,
+            "position": 3, "statements_position": 4, "sha256": "f" * 64, "rules_sha256": "e",
+            "previous": None, "by": "ann", "note": ""}),
+        word("close", "reopened", 2, currency="XSGD", details={"by": "bob", "note": "late"})],
     "rfi": [word("rfi", "sent", 1, details={"expires_at": at(9).isoformat()}),
             word("rfi", "unknown:odd", 2)],
 }  # fmt: skip

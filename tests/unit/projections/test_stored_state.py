@@ -31,6 +31,7 @@ STORED = {
     "bank_account": TIMED,
     "chain_deposit": MONEY,
     "chain_withdrawal": MONEY,
+    "close": ["status currency position details words", "action by note at position"],
     "conversion": [
         "events unknown dropped",
         "status sent_at callback_id position revenue currency points member idempotency_id flags "
