@@ -86,6 +86,9 @@ class Candidate(Record, frozen=True):
         }
 
 
+_Key: TypeAlias = tuple[str, Decimal]
+
+
 class _Entry(Record, frozen=True):
     """A line or a transaction that is in no match."""
 
@@ -98,6 +101,11 @@ class _Entry(Record, frozen=True):
     names: tuple[str, ...]
     counterparty: str
     description: str
+
+    @property
+    def key(self) -> _Key:
+        """Its name and amount: a transaction and its fee may be two entries of one name."""
+        return self.item, self.amount
 
 
 class _Subject(Record, frozen=True):
@@ -142,7 +150,11 @@ def _best(scored: list[tuple[_Rank, Candidate]]) -> tuple[Candidate, ...]:
     """Return the best candidates, without those that fit far worse than the best one."""
     scored.sort(key=itemgetter(0))
     enough = scored[0][0][0] * SHARE_OF_BEST
-    return tuple(each for rank, each in scored[:CANDIDATES_MAX] if rank[0] <= enough)
+    best: dict[str, Candidate] = {}
+    for rank, each in scored:
+        if rank[0] <= enough and len(best) < CANDIDATES_MAX:
+            best.setdefault(each.item, each)
+    return tuple(best.values())
 
 
 def _subjects(group: Group) -> Iterator[tuple[str, _Subject]]:
@@ -243,21 +255,19 @@ class _Pool:
 
     def candidates(self, subject: _Subject, zone: tzinfo) -> Iterator[tuple[_Rank, Candidate]]:
         """Yield the items that fit, each with its rank: the smaller, the better."""
-        entries = {entry.item: entry for entry in self._by_amounts(subject)}
-        shared: dict[str, tuple[int, str]] = {}
+        entries = {entry.key: entry for entry in self._by_amounts(subject)}
+        shared: dict[_Key, tuple[int, str]] = {}
         if not subject.is_two_sided:
             for points, reason, entry in self._by_names(subject):
-                entries[entry.item] = entry
-                shared[entry.item] = max((points, reason), shared.get(entry.item, NOTHING))
-        for item, entry in entries.items():
-            if item in subject.items:
+                entries[entry.key] = entry
+                shared[entry.key] = max((points, reason), shared.get(entry.key, NOTHING))
+        for key, entry in entries.items():
+            if entry.item in subject.items:
                 continue
-            points, reason = _compare(subject, entry, shared.get(item, NOTHING), zone)
+            points, reason = _compare(subject, entry, shared.get(key, NOTHING), zone)
             if points:
-                yield (
-                    (-points, abs(entry.at - subject.at), entry.side, item),
-                    _candidate(entry, reason),
-                )
+                rank = -points, abs(entry.at - subject.at), entry.side, entry.item
+                yield rank, _candidate(entry, reason)
 
     def _by_amounts(self, subject: _Subject) -> Iterator[_Entry]:
         """Yield the items whose amounts fit, or are close."""

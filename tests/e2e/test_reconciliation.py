@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import subprocess
 import sys
@@ -81,6 +83,7 @@ async def test_a_file_becomes_a_claim_a_report_and_after_a_decision_a_reconciled
         _, breaks, _ = ledger(service, "reconcile", "breaks", "--type", "MISSING_IN_LEDGER")
         (found,) = breaks["breaks"]
         assert (found["items"], found["owner"]) == (["line:r4"], "finance")
+        looked_at(service, found["id"], tmp_path)
         status, _, reported = ledger(service, "reconcile", "decide", found["id"], "write_off",
                                  "--by", "ann", "--note", "interest of the bank",
                                  "--account", "income:interest")  # fmt: skip
@@ -108,7 +111,39 @@ async def test_a_file_becomes_a_claim_a_report_and_after_a_decision_a_reconciled
             json=False,
         )  # fmt: skip
         assert status == 0
-        assert "residual,0" in rows_of
+        assert "residual,0.000000" in rows_of
+
+
+def looked_at(service: Service, break_id: str, folder: Path) -> None:
+    """Look at breaks and matches in every way that the command line has."""
+    for command in (["break", break_id], ["breaks", break_id], ["breaks", "--id", break_id]):
+        _, whole, _ = ledger(service, "reconcile", *command)
+        assert [line["line"] for line in whole["lines"]] == ["r4"]
+    status, text, _ = ledger(service, "reconcile", "break", break_id, json=False)
+    assert status == 0
+    assert "the books have no such transaction" in text
+    assert "line:r4" in text
+    _, text, reported = ledger(service, "reconcile", "breaks", "--sort", "-age", json=False)
+    assert "line:r4" in text
+    assert "MISSING_IN_LEDGER" in text
+    assert reported == ""
+    sheet = folder / "breaks.csv"
+    _, text, _ = ledger(service, "reconcile", "breaks", "--csv", "--state", "OPEN", json=False)
+    for written in (["--csv", "-"], ["--csv", str(sheet)], [f"--csv={sheet}"]):
+        status, out, _ = ledger(
+            service, "reconcile", "breaks", *written, "--state", "OPEN", json=False
+        )
+        assert status == 0
+        assert (out or sheet.read_text()).splitlines() == text.splitlines()
+    (first, *_) = csv.DictReader(io.StringIO(sheet.read_text()))
+    assert (first["id"], first["decision"], first["wallet"]) == (break_id, "", "straitsx XSGD")
+    _, matched, _ = ledger(service, "reconcile", "matches", "--rule", "contract")
+    assert [each["anchor"] for each in matched["matches"]] == ["contract:contract_0001"]
+    _, text, _ = ledger(service, "reconcile", "matches", json=False)
+    assert "payment:contract_0001" in text
+    page = folder / "all.html"
+    ledger(service, "reconcile", "--html", str(page))
+    assert b"Reconciliation of all wallets" in page.read_bytes()
 
 
 def test_a_file_that_does_not_add_up_is_refused_by_its_line(

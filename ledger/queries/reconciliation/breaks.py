@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace as replace_fields
 
 from ledger.config.reconciliation import Rules
 from ledger.errors import Conflicting, InvalidRequest, NotFound
@@ -26,6 +27,7 @@ from ledger.queries.schemas.reconciliation import (
     CandidateAnswer,
     MatchAnswer,
     Matches,
+    ReconciledTransaction,
     RuleSum,
     RuleTotal,
 )
@@ -273,17 +275,54 @@ async def _whole_breaks(
         steps = await read_steps(snapshot, source, [row["id"] for row in group])
         for row in group:
             names = _items_of(row)
+            lines = items.lines_of(row["currency"], names)
+            moves = items.transactions_of(row["currency"], names)
             listed[source, row["id"]] = from_row(
                 BreakAnswer,
                 row,
-                lines=items.lines_of(row["currency"], names),
-                transactions=items.transactions_of(row["currency"], names),
-                candidates=msgspec.json.decode(row["candidates"], type=list[CandidateAnswer]),
+                lines=lines,
+                transactions=_parts(moves, row["difference"] + _sum(line.amount for line in lines)),
+                candidates=_candidates(row["candidates"]),
                 history=steps.get(row["id"], []),
                 time_zone=zone_name(rules, source),
                 href=f"/v1/breaks/{quote(row['id'], safe='')}",
             )
     return [listed[row["source"], row["id"]] for row in rows]
+
+
+def _candidates(stored: str) -> list[CandidateAnswer]:
+    """Read stored candidates; none where the row was edited: `ledger verify` names it."""
+    try:
+        return msgspec.json.decode(stored, type=list[CandidateAnswer])
+    except msgspec.DecodeError:
+        return []
+
+
+def _parts(
+    moves: Sequence[ReconciledTransaction], amount: Decimal
+) -> Sequence[ReconciledTransaction]:
+    """Return transactions with the part of their amounts that a break is about.
+
+    It is the one that adds up to `amount`: the whole, what is left without the fee, or the fee
+    alone, where the amount and the fee of a transaction are two breaks; else the whole.
+    """
+    charged = _sum(move.fee for move in moves)
+    whole = _sum(move.amount for move in moves)
+    if not charged or whole == amount:
+        return moves
+    if whole + charged == amount:
+        return [
+            replace_fields(move, amount=plain(_sum((move.amount, move.fee))), fee=None)
+            for move in moves
+        ]
+    if charged == -amount:
+        return [replace_fields(move, amount=plain(-_sum((move.fee,)))) for move in moves]
+    return moves
+
+
+def _sum(amounts: Iterable[str | None]) -> Decimal:
+    """Add exact decimal texts up; null counts nothing."""
+    return sum((Decimal(amount) for amount in amounts if amount is not None), Decimal(0))
 
 
 def _items_of(row: DatabaseRow) -> list[str]:
@@ -312,7 +351,7 @@ async def matches(snapshot: Snapshot, params: QueryParams, rules: RulesBySource)
                 from_row(
                     MatchAnswer,
                     row,
-                    amount=plain(sum((Decimal(line.amount) for line in lines), Decimal(0))),
+                    amount=plain(_sum(line.amount for line in lines)),
                     lines=lines,
                     transactions=items.transactions_of(row["currency"], row["items"]),
                     time_zone=zone_name(rules, source),

@@ -50,7 +50,8 @@ class ReconciledTransaction(Schema, frozen=True):
         Amount | None,
         Meta(
             description="What it did to this wallet, its fee included: above 0 came in, below 0 "
-            "went out. Null when it has no entry here."
+            "went out. Where its amount and its fee are two breaks: that part. Null when it has no "
+            "entry here."
         ),
     ]
     fee: Annotated[Amount | None, Meta(description="Contained in the amount.")]

@@ -91,6 +91,28 @@ async def test_a_transaction_that_a_line_names_in_vain_is_shown_with_what_it_mov
     assert found["contract:contract_9999"]["transactions"] == []
 
 
+async def test_a_break_of_a_fee_and_one_of_the_amount_show_each_its_part(
+    service: Service,
+) -> None:
+    await service.post_json("straitsx", payout(3, status="completed", **at(NOON)))
+    rows = [
+        row("r1", "contract_0003", "-70", NOON), row("r2", "contract_0003", "-51", NOON, "Fee"),
+    ]  # fmt: skip
+    await post_statement(service, statement(rows))
+    await reconcile(service)
+    listed = (await service.ask("/v1/breaks"))["breaks"]
+    parts = {
+        each["type"]: ([line["amount"] for line in each["lines"]],
+                       [(move["amount"], move["fee"]) for move in each["transactions"]])
+        for each in listed
+    }  # fmt: skip
+    assert parts == {"AMOUNT": (["-70"], [("-20", None)]), "FEE": (["-51"], [("-1", "1")])}
+    for each in listed:
+        shown = sum(Decimal(move["amount"]) for move in each["transactions"])
+        stated = sum(Decimal(line["amount"]) for line in each["lines"])
+        assert shown - stated == Decimal(each["difference"])
+
+
 async def test_one_break_is_answered_whole(service: Service) -> None:
     found = await planted(service)
     listed = found["contract:contract_0003"]

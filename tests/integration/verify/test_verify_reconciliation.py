@@ -72,6 +72,8 @@ async def test_what_was_reconciled_is_found_again(service: Service) -> None:
          "recon_breaks", "gap is 0, the log says -3"),
         ("UPDATE ledger.recon_breaks SET currency = 'XUSD' WHERE type = 'MISSING_IN_LEDGER'",
          "recon_breaks", "only a fold of the log has it"),
+        ("UPDATE ledger.recon_breaks SET candidates = '[7]' WHERE type = 'MISSING_IN_LEDGER'",
+         "recon_breaks", "candidates is [7], the log says []"),
         ("DELETE FROM ledger.recon_breaks", "recon_breaks", "only a fold of the log has it"),
         ("INSERT INTO ledger.recon_matches VALUES ('straitsx', 'XSGD', 'line:x1', 'x', 'hand')",
          "recon_matches", "the log has no cause"),
