@@ -12,9 +12,9 @@ STYLE: Final = """
 body{font:14px/1.45 system-ui,sans-serif;color:#1b1f24;max-width:72rem;
 margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.05rem;margin:1.8rem 0 .4rem}
-h3{font-size:1rem;margin:0;display:flex;gap:.6rem;align-items:baseline}
+h3{font-size:1.1em;margin:0;display:flex;gap:.6rem;align-items:baseline}
 h3 .n{margin-left:auto;font-variant-numeric:tabular-nums}
-h4{font-size:.85rem;margin:0;color:#57606a;font-weight:600}
+h4{font-size:.92em;margin:0;color:#57606a;font-weight:600}
 p{margin:.3rem 0;max-width:60rem}a{color:#0b57b0;text-decoration:none}
 a:hover{text-decoration:underline}
 table{border-collapse:collapse;width:100%}
@@ -26,17 +26,20 @@ td{overflow-wrap:break-word}td.t{white-space:nowrap}td.w{overflow-wrap:anywhere}
 tr.sum td{font-weight:600;border-top:2px solid #1b1f24}
 table.narrow{width:auto;min-width:26rem}
 code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}
-.state{display:inline-block;padding:.1rem .6rem;border:1px solid;border-radius:1rem;
-font-weight:600;font-size:.9rem;white-space:nowrap}
+.state{display:inline-block;padding:.1em .6em;border:1px solid;border-radius:1rem;
+font-weight:600;font-size:.85em;white-space:nowrap}
 .RECONCILED,.RECONCILED_WITH_TIMING,.RESOLVED{color:#14632f}.BREAKS,.OPEN{color:#a4161a}
 .INCOMPLETE,.TIMING{color:#8a5a00}.soft{color:#57606a}
 section{border:1px solid #d8dde3;border-radius:.4rem;padding:.6rem .8rem;margin:.7rem 0}
-section td{border:0;padding:.1rem .6rem .1rem 0}section td.t{width:1%}
+section td{border:0;padding:.1rem .6rem .1rem 0}section td.t,section td.n{width:1%}
+.sides td{overflow-wrap:anywhere}.sides td.t,.sides td.n{overflow-wrap:normal}
 section ul{margin:.1rem 0 .3rem;padding-left:1.2rem}section li{overflow-wrap:anywhere}
 .sides{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);gap:1.2rem;margin:.4rem 0}
 .more{margin:.2rem 0}
-@media (max-width:50rem){.sides{grid-template-columns:minmax(0,1fr)}}
-@media print{body{margin:0;font-size:11px;max-width:none}tr,section{break-inside:avoid}
+@media screen and (max-width:50rem){.sides{grid-template-columns:minmax(0,1fr)}}
+@media print{body{margin:0;font-size:10px;line-height:1.3;max-width:none}
+tr,section{break-inside:avoid}section{padding:.3rem .5rem;margin:.4rem 0}
+.sides{margin:.1rem 0;gap:.8rem}section p,section ul{margin:.1rem 0}code{font-size:9px}
 h2,h3{break-after:avoid}a{color:inherit}@page{margin:15mm}}
 """
 STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()

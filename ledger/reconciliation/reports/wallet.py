@@ -22,6 +22,9 @@ from ledger.reconciliation.reports.spreadsheet import amounts_of
 from ledger.terminal.cells import write_cell
 from ledger.terminal.figures import Decimals, dated, local_time, zone_named
 
+CANDIDATE_WORDS_MAX: Final = 100
+"""Characters of a candidate's counterparty and description; its own break has them whole."""
+
 JSON = Mapping[str, Any]
 Amount = Callable[[str | None], str]
 """Writes an amount of the wallet's currency."""
@@ -260,12 +263,15 @@ def _described(
     """Return what is known of an item: who, what, by which names."""
     who = f"<b>{escape(counterparty)}</b>" if counterparty else ""
     names = f"<span class=soft>{escape(', '.join(references))}</span>" if references else ""
-    parts = (who, escape(words or ""), escape(kind), names, html(item))
+    kind = " · ".join(part for part in (escape(kind), names) if part)
+    parts = (who, escape(words or ""), kind, html(item))
     return Markup("<br>".join(part for part in parts if part))
 
 
 def _candidate(one: JSON, amount: Amount, zone: tzinfo) -> Markup:
     who = ", ".join(filter(None, (one["counterparty"], one["description"])))
+    if len(who) > CANDIDATE_WORDS_MAX:
+        who = f"{who[: CANDIDATE_WORDS_MAX - 1]}…"
     words = f"{local_time(one['effective_at'], zone)} {who}".strip()
     return Markup(
         f"<b>{escape(one['reason'])}</b>: {escape(amount(one['amount']))}, {escape(words)} "
