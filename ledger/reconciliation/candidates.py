@@ -25,6 +25,8 @@ BOOKS: Final = "books"
 CANDIDATES_MAX: Final = 3
 BREAKS_MAX: Final = 20_000
 """How many breaks get candidates, the largest first."""
+ENTRIES_MAX: Final = 50_000
+"""How many items of one side may be candidates, the largest of them."""
 NAMES_MAX: Final = 50_000
 """Names of one side among which similar ones are searched; with more, only equal ones."""
 NEIGHBOURS: Final = 4
@@ -239,6 +241,9 @@ class _Pool:
 
     def build(self) -> None:
         """Index the items, in an order that does not depend on that of their groups."""
+        if len(self.entries) > ENTRIES_MAX:
+            self.entries.sort(key=lambda entry: (-abs(entry.amount), entry.at, entry.item))
+            del self.entries[ENTRIES_MAX:]
         self.entries.sort(key=attrgetter("amount", "at", "item"))
         for entry in self.entries:
             for name in entry.names:
