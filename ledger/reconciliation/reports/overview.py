@@ -86,7 +86,7 @@ def html_of(answer: JSON) -> bytes:
         *(
             f"<p>{escape(run['source'])} {escape(run['currency'])}: {escape(reason)}</p>"
             for run in runs
-            for reason in run["reasons"]
+            for reason in (*run["reasons"], *_changed_months(run))
         ),
         *(
             f"<p>{escape(wallet['source'])} {escape(wallet['currency'])}: {NO_STATEMENT}</p>"
@@ -108,6 +108,11 @@ def html_of(answer: JSON) -> bytes:
         "</p>",
     ]  # fmt: skip
     return page.document("Reconciliation of all wallets", parts)
+
+
+def _changed_months(run: JSON) -> list[str]:
+    """Return what changed in months that are closed, in words."""
+    return [month["detail"] for month in run.get("changed_months", ())]
 
 
 def _amounts(answer: JSON) -> Iterator[tuple[str, str | None]]:

@@ -111,7 +111,9 @@ def csv_of(run: JSON, breaks: Sequence[JSON], months: Sequence[JSON] = ()) -> by
         rows.writerow([write_cell(plain_text(texts.get(name))) for name in BREAK_FIELDS])
     if months:
         rows.writerows(((), HEADINGS))
-        rows.writerows(month_rows(months, lambda value: decimals.text(currency, value)))
+        rows.writerows(
+            month_rows(months, lambda value: decimals.text(currency, value, grouped=False))
+        )
     return out.getvalue().encode()
 
 
