@@ -45,6 +45,8 @@ REFUSED = (
             ("line 3", "'1.234' in line 2", "'1.234,56' in line 3", "Declare decimal")),
     Refused("the same, the other way round", days("1.234.567", "1.234"),
             ("line 3", "'1.234' in line 3", "'1.234.567' in line 2")),
+    Refused("an amount as long as a page", days("(" + " " * 5000 + "x" * 5000),
+            ("line 2", "no plain amount")),
     Refused("wrong groups", days("1,23,45.6"), ("line 2", "Amount '1,23,45.6'", "not grouped")),
     Refused("two directions", days("-5.00 CR"), ("line 2", "'-5.00 CR'", "two directions")),
     Refused("CR beside nothing", days("120.00", "500.00 CR"),

@@ -19,6 +19,8 @@ from ledger.statements.validation import money, refusal
 
 _PLAIN: Final = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _DOUBTFUL: Final = re.compile(r"-?[1-9]\d{0,2}\.\d{3}", re.ASCII)
+_CHARACTERS_MAX: Final = 80
+"""Of an amount with its signs: 38 digits, what is between them, and a currency."""
 _ALIKE: Final = str.maketrans(
     {"\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-", "\ufe63": "-", "\uff0d": "-",
      "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " ", "\u2019": "'", "\u02bc": "'"}
@@ -87,7 +89,9 @@ class AmountReader:
                 self._doubt = number, text
                 self._check_point(number, name, cell)
             return Amount(self._money(number, name, text, text), text[0] == "-", "")
-        text = text.translate(_ALIKE).strip()
+        text = " ".join(text.translate(_ALIKE).split())
+        if len(text) > _CHARACTERS_MAX:
+            self._refuse(number, name, cell, _FORMS)
         if text in ("", "-", "--"):
             return None if text != "--" else self._refuse(number, name, cell, _FORMS)
         return self._written(number, name, cell, text)

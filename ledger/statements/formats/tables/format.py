@@ -30,6 +30,8 @@ _ACCOUNT: Final = re.compile(
     r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]{2,4}){3,8}(?![A-Z0-9])|\d[\d-]{4,}\d", re.ASCII
 )
 """An IBAN, or a number of at least six digits."""
+_LABELLED_MAX: Final = 200
+"""Characters in which an account or a currency is looked for."""
 _CODE: Final = re.compile(r"(?<!\S)[A-Z]{3,5}(?!\S)")
 
 
@@ -137,7 +139,7 @@ def _after(rows: Sequence[Row], labels: Sequence[str], pattern: re.Pattern[str])
             if label is None:
                 continue
             for behind in (text[len(label) :], *texts[place + 1 :]):
-                match = pattern.search(behind)
+                match = pattern.search(behind[:_LABELLED_MAX])
                 if match:
                     return match[0]
     return ""
