@@ -154,7 +154,7 @@ def _expected(
     service: ServiceOptions, filters: Mapping[str, Any], targets: Mapping[str, int]
 ) -> set[tuple[str, str]] | None:
     """Return the wallets that have a statement; None while the books lack some of them."""
-    source, currency = filters["source"], filters["currency"]
+    source, currency = filters["source"], filters.get("currency")
     listed, _ = ask_service(service, "/v1/statements", {"source": source, "limit": 1000})
     requested = None if currency is None else {*currency.upper().split(",")}
     for log, head in targets.items():
