@@ -88,8 +88,8 @@ TRANSACTIONS: Final = Table(
         "source, customer_id WHERE customer_id IS NOT NULL",
         "hashtextextended(kind || coalesce(customer_id, ''), 0), effective_at",
         "hashtextextended(idempotency_id, 0), source WHERE idempotency_id IS NOT NULL",
-        f"hashtextextended({NAMED_BY_PROVIDER}, 0) WHERE {NAMED_BY_PROVIDER} IS NOT NULL",
-        f"hashtextextended({NAMED_BY_US}, 0) WHERE {NAMED_BY_US} IS NOT NULL",
+        f"hashtextextended({NAMED_BY_PROVIDER}, 0), source WHERE {NAMED_BY_PROVIDER} IS NOT NULL",
+        f"hashtextextended({NAMED_BY_US}, 0), source WHERE {NAMED_BY_US} IS NOT NULL",
         "hashtextextended(customer_id, 0),"
         " hashtextextended(coalesce(details ->> 'virtual_account_id', '') || ' '"
         " || coalesce(details ->> 'account_no', ''), 0) WHERE customer_id IS NOT NULL"

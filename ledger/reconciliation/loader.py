@@ -94,42 +94,53 @@ NAMED_BY_PROVIDER: Final = """coalesce(t.details->>'end_to_end_ref',
            t.details->>'quote_id')"""
 NAMED_BY_US: Final = """coalesce(t.details->>'external_reference', t.details->>'merchant_ref')"""
 """Of each kind of transaction at most one of these has a value; both are indexed."""
+# OFFSET 0 and || '': one name, or one transaction, after the other, each by the index of its digest,
+# whatever the planner assumes.
 SELECT_NAMED: Final = f"""
 WITH requested AS MATERIALIZED (
        SELECT name, hashtextextended(name, 0) AS digest FROM unnest($3::text[]) AS u(name)),
      named AS MATERIALIZED (
-       SELECT r.name, t.kind, t.id FROM requested AS r JOIN transactions AS t
-           ON hashtextextended(t.id, 0) = r.digest AND t.id = r.name
-        WHERE t.source = $1 AND t.kind = ANY ($2::text[])
-        UNION
-       SELECT r.name, t.kind, t.id FROM requested AS r JOIN transactions AS t
-           ON hashtextextended(t.idempotency_id, 0) = r.digest AND t.idempotency_id = r.name
-        WHERE t.source = $1 AND t.kind = ANY ($2::text[])
-        UNION
-       SELECT r.name, t.kind, t.id FROM requested AS r JOIN transactions AS t
-           ON hashtextextended({NAMED_BY_PROVIDER}, 0) = r.digest
-          AND {NAMED_BY_PROVIDER} = r.name
-        WHERE t.source = $1 AND t.kind = ANY ($2::text[])
-        UNION
-       SELECT r.name, t.kind, t.id FROM requested AS r JOIN transactions AS t
-           ON hashtextextended({NAMED_BY_US}, 0) = r.digest
-          AND {NAMED_BY_US} = r.name
-        WHERE t.source = $1 AND t.kind = ANY ($2::text[])),
-     n AS MATERIALIZED (
-       SELECT kind, id, array_agg(name ORDER BY name) AS names FROM named GROUP BY kind, id)
-SELECT n.names AS known_as, t.kind, t.id, t.status, t.idempotency_id,
-       t.customer_id, e.currency, e.effective_at, {TRANSACTION_NAMES} AS names,
-       coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'assets:wallet:%'), 0) AS net,
-       coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'expenses:%'), 0) AS fee
-  FROM n JOIN transactions AS t ON t.source = $1 AND t.kind = n.kind AND t.id = n.id
-   AND hashtextextended(t.id, 0) = hashtextextended(n.id, 0)
-  LEFT JOIN entries AS e
-    ON e.source = t.source AND e.kind = t.kind AND e.transaction = t.id
-   AND e.position = ANY (journal_positions(t.source, t.kind, t.id))
-   AND e.account IN ('assets:wallet:available', 'assets:wallet:held', 'expenses:fees',
-                     'expenses:network_fees')
- GROUP BY n.names, t.kind, t.id, t.status, t.idempotency_id, t.customer_id, t.details,
-          t.return_of, e.currency, e.effective_at
+       SELECT t.kind, t.id, array_agg(DISTINCT r.name) AS names FROM requested AS r
+        CROSS JOIN LATERAL (
+              (SELECT t.kind, t.id FROM transactions AS t
+                WHERE t.source || '' = $1 AND hashtextextended(t.id, 0) = r.digest AND t.id = r.name
+               OFFSET 0)
+              UNION ALL
+              (SELECT t.kind, t.id FROM transactions AS t
+                WHERE t.source || '' = $1 AND hashtextextended(t.idempotency_id, 0) = r.digest
+                  AND t.idempotency_id = r.name
+               OFFSET 0)
+              UNION ALL
+              (SELECT t.kind, t.id FROM transactions AS t
+                WHERE t.source || '' = $1 AND hashtextextended({NAMED_BY_PROVIDER}, 0) = r.digest
+                  AND {NAMED_BY_PROVIDER} = r.name
+               OFFSET 0)
+              UNION ALL
+              (SELECT t.kind, t.id FROM transactions AS t
+                WHERE t.source || '' = $1 AND hashtextextended({NAMED_BY_US}, 0) = r.digest
+                  AND {NAMED_BY_US} = r.name
+               OFFSET 0)) AS t
+        WHERE t.kind = ANY ($2::text[])
+        GROUP BY t.kind, t.id)
+SELECT n.names AS known_as, t.kind, t.id, t.status, t.idempotency_id, t.customer_id, t.names,
+       e.currency, e.effective_at, coalesce(e.net, 0) AS net, coalesce(e.fee, 0) AS fee
+  FROM named AS n
+ CROSS JOIN LATERAL (
+       SELECT t.source, t.kind, t.id, t.status, t.idempotency_id, t.customer_id,
+              {TRANSACTION_NAMES} AS names
+         FROM transactions AS t
+        WHERE t.source || '' = $1 AND t.kind = n.kind AND t.id = n.id
+          AND hashtextextended(t.id, 0) = hashtextextended(n.id, 0) OFFSET 0) AS t
+  LEFT JOIN LATERAL (
+       SELECT e.currency, e.effective_at,
+              coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'assets:wallet:%'), 0) AS net,
+              coalesce(sum(e.amount) FILTER (WHERE e.account LIKE 'expenses:%'), 0) AS fee
+         FROM entries AS e
+        WHERE e.source = t.source AND e.kind = t.kind AND e.transaction = t.id
+          AND e.position = ANY (journal_positions(t.source, t.kind, t.id))
+          AND e.account IN ('assets:wallet:available', 'assets:wallet:held', 'expenses:fees',
+                            'expenses:network_fees')
+        GROUP BY e.currency, e.effective_at OFFSET 0) AS e ON true
  ORDER BY t.kind, t.id, e.currency, e.effective_at
 """  # noqa: S608 - made of constants
 SELECT_ELSEWHERE: Final = """

@@ -30,6 +30,7 @@ ALONE = """
 import asyncio, re, sys, time
 from pathlib import Path
 from ledger.database import connection as database
+from ledger.runtime.decimals import configure_decimal
 from ledger.reconciliation.runner import Reconciler
 from ledger.config.settings import load
 
@@ -37,6 +38,7 @@ async def main():
     async with database.connected(sys.argv[1], seconds_max=600) as connection:
         await Reconciler(sys.argv[1], load({})).reconcile(connection, "straitsx")
 
+configure_decimal()
 begun = time.perf_counter()
 asyncio.run(main())
 # Not ru_maxrss: that is the parent's at first.
