@@ -94,7 +94,7 @@ NAMED_BY_PROVIDER: Final = """coalesce(t.details->>'end_to_end_ref',
            t.details->>'quote_id')"""
 NAMED_BY_US: Final = """coalesce(t.details->>'external_reference', t.details->>'merchant_ref')"""
 """Of each kind of transaction at most one of these has a value; both are indexed."""
-# OFFSET 0 and || '': one name, or one transaction, after the other, each by the index of its digest,
+# OFFSET 0 and || '': one name, or one transaction, after the other by the index of its digest,
 # whatever the planner assumes.
 SELECT_NAMED: Final = f"""
 WITH requested AS MATERIALIZED (
@@ -270,14 +270,15 @@ class SourceReconciliation:
         begin, end = self._reach(period, lines)
         rows = await self.connection.fetch(SELECT_MOVEMENTS, self.source, currency, begin, end)
         movements = movements_of(rows)
-        requested = names_to_find(lines, movements)
+        names = NameIndex(movements)
+        requested = names_to_find(lines, names)
         # What was matched by hand counts however far apart in time its items are.
         loaded = {movement.id for movement in movements}
         keys = (key.partition(":") for match in manual for key in match.keys)
         requested |= {name for kind, _, name in keys if kind != "line" and name not in loaded}
         more, known = await self._named(currency, sorted(requested), movements)
-        return Matching.of(period, self.rules, lines, [*movements, *more],
-                           manual, known)  # fmt: skip
+        names.add(more)
+        return Matching.of(period, self.rules, lines, [*movements, *more], manual, known, names)
 
     def _reach(self, period: Period, lines: Sequence[StatementItem]) -> tuple[datetime, datetime]:
         """Return between which times a movement may match a line, or be in transit.
@@ -383,20 +384,20 @@ def movements_of(rows: Sequence[Mapping[str, Any]]) -> list[LedgerMovement]:
     return movements
 
 
-def names_to_find(lines: Iterable[StatementItem], movements: Sequence[LedgerMovement]) -> set[str]:
-    """Return the names on lines that none of the movements has.
+def names_to_find(lines: Iterable[StatementItem], index: NameIndex) -> set[str]:
+    """Return the names on lines that none of the movements of an index has.
 
     Where a line states the amount of the one movement that it names, its other names are needless.
     """
-    index = NameIndex(movements)
     missing: set[str] = set()
     for line in lines:
         if line.contract is not None:
             if not index.having(line.contract):
                 missing.add(line.contract)
             continue
-        own = index.named_by(line).own
-        if len(own) == 1 and fits(line, own[0][1]):
+        having = {name: index.having(name) for name in line.all_names}
+        named = {movement.key: movement for found in having.values() for movement in found}
+        if len(named) == 1 and fits(line, *named.values()):
             continue
-        missing.update(name for name in line.all_names if not index.having(name))
+        missing.update(name for name, found in having.items() if not found)
     return missing

@@ -50,13 +50,13 @@ class Matching:
     """What operators matched, oldest first."""
     known: Mapping[str, KnownTransaction] = field(default_factory=dict)
     """Name on a line → the transaction of that name, which moved nothing in this currency."""
+    names: NameIndex = field(default_factory=lambda: NameIndex(()))
+    """The movements, free or not, by name."""
     groups: list[Group] = field(default_factory=list)
     classifier: Classifier = field(init=False)
-    names: NameIndex = field(init=False)
 
     def __post_init__(self) -> None:
         self.classifier = Classifier(self.period, self.rules)
-        self.names = NameIndex(self.movements.values())
 
     @classmethod
     def of(
@@ -67,8 +67,10 @@ class Matching:
         movements: Iterable[LedgerMovement],
         manual: Iterable[ManualMatch] = (),
         known: Mapping[str, KnownTransaction] | None = None,
+        names: NameIndex | None = None,
     ) -> Matching:
-        """Take lines, movements and manual matches in any order."""
+        """Take lines, movements and manual matches in any order; `names` is of the movements."""
+        movements = [*movements]
         return cls(
             period,
             rules,
@@ -76,6 +78,7 @@ class Matching:
             {m.key: m for m in sorted(movements, key=lambda m: (m.legs[0][0], m.kind, m.id))},
             sorted(manual, key=lambda match: match.position),
             known or {},
+            names or NameIndex(movements),
         )
 
     def match(self) -> None:
@@ -167,9 +170,10 @@ def match_by_shared_name(matching: Matching) -> None:
             for name in matching.names.named_by(line).shared[:1]:
                 sharing[name].append(line)
     for name, lines in sorted(sharing.items()):
-        movements = [m for m in matching.names.having(name) if m.key in matching.movements]
-        if movements:
-            _match_shared(matching, name, lines, movements)
+        free = [m for m in matching.names.having(name) if m.key in matching.movements]
+        if free:
+            free.sort(key=lambda m: (m.legs[0][0], m.kind, m.id))
+            _match_shared(matching, name, lines, free)
 
 
 def match_by_amount(matching: Matching) -> None:

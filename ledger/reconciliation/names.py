@@ -8,6 +8,7 @@ means a transaction only where the amounts agree as well.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final, TypeVar
@@ -17,6 +18,8 @@ from ledger.reconciliation.classification import is_fee
 from ledger.reconciliation.items import LedgerMovement, StatementItem
 
 T = TypeVar("T")
+
+_NO_LETTERS: Final = re.compile(r"[\W_]+")
 
 SHARED_MAX: Final = 20
 """Transactions that may have one name; a name of more of them names none."""
@@ -48,17 +51,22 @@ NAMELESS: Final = Named()
 
 def folded(name: str) -> str:
     """Return the letters and digits of a name, in one case."""
-    return "".join(filter(str.isalnum, name)).casefold()
+    return _NO_LETTERS.sub("", name).casefold()
 
 
 class NameIndex:
     """The movements of a wallet by every name that they have."""
 
     def __init__(self, movements: Iterable[LedgerMovement]) -> None:
-        self._movements = list(movements)
-        self._exact = _index((name, m) for m in self._movements for name in m.names)
+        self._exact: dict[str, tuple[LedgerMovement, ...]] = {}
         self._folded: dict[str, tuple[str, ...]] | None = None
         self._sorted: list[str] = []
+        self.add(movements)
+
+    def add(self, movements: Iterable[LedgerMovement]) -> None:
+        """Add movements."""
+        _collect(self._exact, ((name, m) for m in movements for name in m.names))
+        self._folded = None
 
     def having(self, name: str) -> tuple[LedgerMovement, ...]:
         """Return the movements of a name; none when more than SHARED_MAX have it."""
@@ -101,7 +109,8 @@ class NameIndex:
         They are those of the same letters and digits, else those that begin with them.
         """
         if self._folded is None:
-            self._folded = _index((folded(known), known) for known in self._exact)
+            self._folded = {}
+            _collect(self._folded, ((folded(known), known) for known in self._exact))
             self._sorted = sorted(self._folded)
         letters = folded(name)
         if letters in self._folded:
@@ -120,12 +129,10 @@ def fits(line: StatementItem, movement: LedgerMovement) -> bool:
     return bool(movement.fee) and line.amount == -movement.fee and is_fee(line)
 
 
-def _index(pairs: Iterable[tuple[str, T]]) -> dict[str, tuple[T, ...]]:
-    found: dict[str, tuple[T, ...]] = {}
+def _collect(found: dict[str, tuple[T, ...]], pairs: Iterable[tuple[str, T]]) -> None:
     for name, each in pairs:
         known = found.get(name)
         if known is None:
             found[name] = (each,)
         elif each not in known and len(known) <= SHARED_MAX:
             found[name] = (*known, each)
-    return found
