@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import tomllib
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -117,7 +118,7 @@ EXPORTS = (
            with_fees(PAYPAL, '"Date"', "Date", "Gross", "Fee", 1,
                      keep=lambda row: row["Currency"] == "USD" and "Hold" not in row["Type"]
                      and row["Status"] == "Completed"),
-           "%d/%m/%Y", "USD", "", ("0.00", "0.00"), {"currency": "USD"}),
+           "%d/%m/%Y", "USD", "", ("0.00", "9.70"), {"currency": "USD"}),
     Export("revolut", REVOLUT,
            with_fees(REVOLUT, "Type", "Completed Date", "Amount", "Fee", -1,
                      keep=lambda row: (row["State"], row["Product"]) == ("COMPLETED", "Current")),
@@ -173,6 +174,40 @@ def test_a_profile_can_be_pasted_into_the_settings(name: str) -> None:
     assert name in {export.profile for export in EXPORTS}
 
 
+GUARDED = [export for export in EXPORTS if export.text not in (DBS_2025, OCBC)]
+"""Exports in which a balance, or a cell behind the amounts, shows that a row is cut."""
+
+
+@pytest.mark.parametrize("export", GUARDED, ids=lambda export: export.profile)
+def test_an_export_that_is_cut_states_whole_rows_or_is_refused(export: Export) -> None:
+    whole = Counter((line.number, line.kind, line.amount) for line in read(export).lines)
+    profile = shipped_profiles()[export.profile]
+    count = 0
+    for end in range(0, len(export.text), 3):
+        try:
+            lines = read(replace(export, text=export.text[:end]), profile).lines
+        except StatementRefused:
+            continue
+        count += 1
+        assert not Counter((line.number, line.kind, line.amount) for line in lines) - whole
+    assert count
+
+
+@pytest.mark.parametrize(
+    "export", [each for each in EXPORTS if each.balances[1]], ids=lambda export: export.profile
+)
+def test_an_export_with_balances_that_lacks_a_row_is_refused(export: Export) -> None:
+    whole = read(export)
+    numbers = sorted({line.number for line in whole.lines})
+    rows = export.text.split("\n")
+    for number in numbers[1:-1]:
+        text = "\n".join(rows[: number - 1] + rows[number:])
+        if '"' in rows[number - 1] and rows[number - 1].count('"') % 2:
+            continue  # the row goes on in the next line
+        with pytest.raises(StatementRefused, match="the running balance is"):
+            read(replace(export, text=text))
+
+
 def test_names_and_counterparties_of_exports() -> None:
     dbs, wise = read(EXPORTS[0]), read(EXPORTS[5])
     assert dbs.lines[1].names == ("Salary", "ORCHID TRADING", "PTE LTD,JUNE")
@@ -192,7 +227,7 @@ def test_names_and_counterparties_of_exports() -> None:
 
 def test_dates_of_paypal_that_fit_both_orders_are_refused() -> None:
     text = PAYPAL
-    for n in (13, 14, 15, 16):
+    for n in (13, 14, 15, 16, 17):
         text = text.replace(f'"{n}/06/2026"', f'"{n - 10:02}/06/2026"')
     how = Reading(currency="USD")
     with pytest.raises(StatementRefused, match=r"'03/06/2026 10:00:00' can be read as") as caught:

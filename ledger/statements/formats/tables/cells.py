@@ -31,8 +31,8 @@ class Table:
 
     rows: Callable[[], Iterator[Row]]
     """The rows, blank ones too. Raises StatementRefused, naming the line."""
-    last_cut: Callable[[int], bool] = lambda _: False
-    """Whether the row at a line is the file's last, and no line end follows it."""
+    ends_with_line: bool = True
+    """Whether a line end follows the last row."""
 
 
 def is_blank(cells: Sequence[str]) -> bool:

@@ -6,7 +6,6 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Final
 
 from ledger.config.statement_profile import StatementProfile
@@ -104,14 +103,7 @@ class CsvFile:
                 stream.readline()
             yield from _rows(stream, delimiter, above)
 
-        def is_cut(number: int) -> bool:
-            return not self._ends_with_line and number >= self._lines
-
-        return Table(rows, is_cut)
-
-    @cached_property
-    def _lines(self) -> int:
-        return len(re.findall(r"\r\n|\n|\r", self._text)) + (not self._ends_with_line)
+        return Table(rows, self._ends_with_line)
 
 
 def _rows(stream: io.StringIO, delimiter: str, above: int) -> Iterator[Row]:

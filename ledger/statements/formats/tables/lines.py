@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from ledger.config.statement_profile import StatementProfile, account_number
 from ledger.errors import OtherAccount
 from ledger.model import as_note, changed, total
-from ledger.statements.formats.tables.cells import DateCell, Table, is_blank, unwrapped
+from ledger.statements.formats.tables.cells import DateCell, Row, Table, is_blank, unwrapped
 from ledger.statements.formats.tables.columns import Columns
 from ledger.statements.formats.tables.movements import MovementReader
 from ledger.statements.formats.tables.times import TimeReader
@@ -36,23 +36,8 @@ FEE: Final = "Fee"
 LISTED_MAX: Final = 20
 
 _MONEY: Final = ("amount", "debit", "credit", "fee", "net", "balance")
-_NEEDED: Final = ("effective_at", "amount", "indicator", "debit", "credit", "fee", "net", "balance",
-                  "currency", "account")  # fmt: skip
-"""Settings whose cells the file's last row has, or the file may be cut."""
-_MONTHS: Final = (
-    "jan",
-    "feb",
-    "mar",
-    "apr",
-    "may",
-    "jun",
-    "jul",
-    "aug",
-    "sep",
-    "oct",
-    "nov",
-    "dec",
-)
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov",
+                  "dec")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -129,10 +114,10 @@ class LineReader:
         """Read every row; those without a time at the end are a footer, elsewhere wrong."""
         footer: list[tuple[int, list[str]]] = []
         is_begun = follows_line = False
-        for number, cells in table.rows():
+        for number, cells, is_last in _with_last(table.rows()):
             if is_blank(cells):
                 continue
-            cells = self._fitted(number, cells, table)
+            cells = self._fitted(number, cells, is_last and not table.ends_with_line)
             if self._is_skipped(number, cells):
                 is_begun, follows_line = True, False
                 continue
@@ -151,7 +136,7 @@ class LineReader:
             raise self._no_time(*footer[0])
         self._note_footer(footer)
 
-    def _fitted(self, number: int, cells: list[str], table: Table) -> list[str]:
+    def _fitted(self, number: int, cells: list[str], may_be_cut: bool) -> list[str]:
         """Return a row with as many cells as the table has columns."""
         width = self._columns.width
         if len(cells) == width:
@@ -165,10 +150,9 @@ class LineReader:
             raise refusal(number, f"has {len(cells)} cells, the header {width}: "
                           f"{cells[width].strip()[:40]!r} belongs to no column; put texts with the "
                           "delimiter in quotes, or declare spill")  # fmt: skip
-        lacking = [s for s in _NEEDED if self._place.get(s, -1) >= len(cells)]
-        if table.last_cut(number) and (lacking or not self._columns.header):
-            raise refusal(number, f"has {len(cells)} cells, the header {width}, and is the last "
-                          "without a line end: the file may be cut; export it again")  # fmt: skip
+        if may_be_cut:
+            raise refusal(number, f"has {len(cells)} cells, the header {width}, and no line end: "
+                          "the file may be cut; export it again, or end its last line")  # fmt: skip
         return cells + [""] * (width - len(cells))
 
     def _is_skipped(self, number: int, cells: list[str]) -> bool:
@@ -491,6 +475,17 @@ def _are_newest_first(lines: Sequence[StatementLine]) -> bool:
     if oldest_first != newest_first:
         return newest_first > oldest_first
     return bool(lines) and lines[0].effective_at > lines[-1].effective_at
+
+
+def _with_last(rows: Iterator[Row]) -> Iterator[tuple[int, list[str], bool]]:
+    """Return the rows, each with whether it is the last."""
+    before = next(rows, None)
+    for row in rows:
+        if before is not None:
+            yield *before, False
+        before = row
+    if before is not None:
+        yield *before, True
 
 
 def _number(line: StatementLine) -> int:
