@@ -187,19 +187,25 @@ def fold(*, events: int = 100_000, json: Json = False) -> int:
 
 
 @bench.command(name="reconcile")
-def bench_reconcile(*, lines: int = 100_000, json: Json = False) -> int:
+def bench_reconcile(
+    *, lines: int = 100_000,
+    as_banks: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:  # fmt: skip
     """Measure matching statement lines with as many transactions: seconds and memory.
 
     Parameters
     ----------
     lines
         How many transactions there are; every fifth has a fee's line beside its own.
+    as_banks
+        Lines dated by days, with ids only among their names, as in camt.053 and MT940.
     json
         Print the figures as JSON.
     """
     from ledger.bench.statements.reconciliation import run as measure
 
-    return measure(lines, json=json)
+    return measure(lines, as_banks=as_banks, json=json)
 
 
 @bench.command(name="import")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -54,14 +54,21 @@ def import_event(log: str, statement: Statement, now: datetime, again: int | Non
         "closing": None if statement.closing is None else plain(statement.closing),
         **_where_stated(statement),
         "lines": len(statement.lines),
-        "lines_sha256": hashlib.sha256(
-            b"\n".join(content(line) for line in statement.lines)
-        ).hexdigest(),
+        "lines_sha256": _lines_digest(statement.lines),
     }
     tail = name
     if again is not None:
         body["again"], tail = again, f"{name}/{again}"
     return event(log, "statement", name, "imported", statement.closed_at, tail, body, now)
+
+
+def _lines_digest(lines: Iterable[StatementLine]) -> str:
+    """Return the SHA-256 of the lines' contents, one a line, without holding them all."""
+    digest = hashlib.sha256()
+    for number, line in enumerate(lines):
+        digest.update(b"\n" if number else b"")
+        digest.update(content(line))
+    return digest.hexdigest()
 
 
 def _where_stated(statement: Statement) -> dict[str, str]:

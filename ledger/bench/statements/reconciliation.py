@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from ledger.config.reconciliation import Rules
+from ledger.model import changed
 from ledger.reconciliation.coverage import Coverage
 from ledger.reconciliation.items import DatedAmount, LedgerMovement, Period, StatementItem, sum_of
 from ledger.reconciliation.matching import Matching
@@ -24,13 +25,16 @@ PERIOD: Final = Period(datetime(2026, 6, 1, tzinfo=UTC), datetime(2026, 7, 1, tz
 SEED: Final = 1
 
 
-def run(lines: int, *, json: bool) -> int:
+def run(lines: int, *, as_banks: bool, json: bool) -> int:
     """Match as many lines with as many transactions; print the figures.
 
-    Returns 0, or 1 when the result is not the one that was made up.
+    With `as_banks` each line is dated by its day and has its ids among its names. Returns 0, or 1
+    when the result is not the one that was made up.
     """
     begun = time.perf_counter()
     items, moves = made_up(lines, Random(SEED))  # noqa: S311 - made-up money
+    if as_banks:
+        items = [as_of_bank(item) for item in items]
     made = time.perf_counter()
     result = reconciled(items, moves)
     done = time.perf_counter()
@@ -39,6 +43,7 @@ def run(lines: int, *, json: bool) -> int:
         "bench": "reconcile",
         "lines": len(items),
         "transactions": len(moves),
+        "as_banks": as_banks,
         "made_seconds": round(made - begun, 2),
         "seconds": round(done - made, 2),
         "lines_per_second": round(len(items) / (done - made)),
@@ -96,6 +101,24 @@ def made_up(count: int, rng: Random) -> tuple[list[StatementItem], list[LedgerMo
         if fee:
             items.append(StatementItem(f"f{n}", "Fee", -fee, later, contract))
     return items, moves
+
+
+def as_of_bank(item: StatementItem) -> StatementItem:
+    """Return a line as a bank states it: a day without a time, and names that are not typed."""
+    number = item.id[1:]
+    own = [name for name in (item.contract, item.idempotency, item.reference) if name]
+    return changed(
+        item,
+        kind="PMNT-RCDT-CHRG" if item.kind == "Fee" else "PMNT-RCDT-ESCT",
+        at=item.at.replace(hour=0, minute=0, second=0, microsecond=0),
+        contract=None,
+        idempotency=None,
+        reference=None,
+        names=(*own, f"MSG-{number}") if own else (),
+        counterparty=f"PAYER {number} PTE LTD",
+        description="Transfer as agreed",
+        booked_at=item.at.replace(hour=0, minute=0, second=0, microsecond=0),
+    )
 
 
 def _names(n: int) -> tuple[str | None, str | None, str | None]:

@@ -124,6 +124,16 @@ def test_asking_about_a_short_log_gives_every_figure(tmp_path: Path) -> None:
     assert "while rebuilding" in shown(found)
 
 
+@pytest.mark.parametrize("lines_of_banks", [False, True])
+def test_matching_lines_gives_every_figure(tmp_path: Path, lines_of_banks: bool) -> None:
+    more = ("--as-banks",) if lines_of_banks else ()
+    found = run("reconcile", "--lines", "2000", *more, folder=tmp_path)
+    assert (found["ok"], found["state"], found["transactions"]) == (True, "RECONCILED", 2_000)
+    assert found["as_banks"] is lines_of_banks
+    assert found["lines"] == 2_400
+    assert found["lines_per_second"] > 0
+
+
 def test_importing_short_statements_gives_every_figure(tmp_path: Path) -> None:
     formats = ("straitsx-json", "camt.053", "mt940", "csv")
     found = run("import", "--lines", "600", folder=tmp_path)
