@@ -45,7 +45,7 @@ from tests.evidence import append, append_bodies, as_superuser, stories, with_ke
 from tests.statements import JANUARY, append_statement, row, statement
 
 SIZES = (7, 40, 60)
-RECONCILED = ("statements", "statement_lines", "statement_parts", "adjustments")
+RECONCILED = ("statements", "statement_lines", "statement_parts", "adjustments", "closes")
 NOON = "2026-01-10T12:00:00Z"
 
 

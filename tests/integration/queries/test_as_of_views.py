@@ -135,6 +135,23 @@ async def write_off(service: Service, action: str = "write_off") -> None:
     await statements.decide(service, breaks[0]["id"], action)
 
 
+async def close_month(service: Service) -> None:
+    """Close January with whatever is open in it."""
+    await statements.reconcile(service)
+    breaks = (await service.ask("/v1/breaks", state="OPEN"))["breaks"]
+    accept = [each["id"] for each in breaks if each["type"] != "TIMING"]
+    body = {"period": "2026-01", "by": "ann", "accept": accept}
+    async with service.client.post("/v1/reconciliation/closes", json=body) as answer:
+        assert answer.status == 200, await answer.text()
+
+
+async def reopen_month(service: Service) -> None:
+    """Reopen January."""
+    path, body = "/v1/reconciliation/closes/2026-01/reopen", {"by": "bob", "note": "late"}
+    async with service.client.post(path, json=body) as answer:
+        assert answer.status == 200, await answer.text()
+
+
 async def test_statements_and_decisions_on_breaks_are_what_they_were(service: Service) -> None:
     first = statements.row("s1", "contract_0001", "9.5", "2026-01-01T00:00:01Z")
     second = statements.row("s2", "contract_0002", "7", "2026-01-02T00:00:00Z")
@@ -143,7 +160,10 @@ async def test_statements_and_decisions_on_breaks_are_what_they_were(service: Se
     def imported(*rows: dict[str, Any]) -> Step:
         return lambda each: statements.post_statement(each, statements.statement(list(rows)))
 
-    names = ("statements", "statement_lines", "adjustments", "entries", "balances", "exceptions")
+    names = (
+        "statements", "statement_lines", "adjustments", "closes", "entries", "balances",
+        "exceptions",
+    )  # fmt: skip
     positions = EveryPosition(
         service, lists=[f"/v1/views/{name}" for name in names], with_transactions=False
     )
@@ -155,12 +175,15 @@ async def test_statements_and_decisions_on_breaks_are_what_they_were(service: Se
             write_off,
             imported(first, second, more),
             partial(write_off, action="reopen"),
+            close_month,
             callback("paymentStatusUpdated", payment(2)),
+            reopen_month,
+            close_month,
         ]
     )
-    assert len(positions.recorded) == 8
+    assert len(positions.recorded) == 11
     rows = positions.recorded[-1][1]
-    assert [len(rows[f"/v1/views/{name}"]["rows"]) for name in names[:3]] == [3, 3, 1]
+    assert [len(rows[f"/v1/views/{name}"]["rows"]) for name in names[:4]] == [3, 3, 1, 1]
     await positions.check()
     await positions.check_filters(Random(1), 60)
 
