@@ -172,3 +172,18 @@ def test_closes_and_months_are_verified_like_everything_else(service: Service) -
     )  # fmt: skip
     checks = orjson.loads(done.stdout)["checks"]
     assert {each["verdict"] for each in checks} == {"ok"}, checks
+
+
+def test_the_doctor_knows_whose_statements_a_log_holds(service: Service) -> None:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("LEDGER_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ledger", "doctor", "--json"],
+        env=environ | {"LEDGER_DATA_DIR": str(service.data_dir), **service.environ},
+        capture_output=True, check=False, timeout=120,
+    )  # fmt: skip
+    checks = orjson.loads(done.stdout)["checks"]
+    (sources,) = [each for each in checks if each["name"] == "sources"]
+    assert (sources["verdict"], sources["found"]) == ("ok", "straitsx: each has its log")
+    assert "straitsx.statements" not in "".join(
+        each["found"] for each in checks if each["verdict"] != "ok"
+    )
