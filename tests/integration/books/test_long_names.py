@@ -46,8 +46,9 @@ SELECT i.indexrelid::regclass::text AS name, i.indrelid::regclass::text AS table
  GROUP BY 1, 2 ORDER BY 2, 1
 """
 SHORT = frozenset(
-    {"source", "kind", "currency", "action", "reason", "state", "name", "version", "id", "digest"}
-)
+    {"source", "kind", "currency", "action", "reason", "state", "name", "version", "id", "digest",
+     "rule"}
+)  # fmt: skip
 """Columns of a few characters, or of one identifier, by which most keys end."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -277,3 +278,23 @@ async def test_a_wallets_page_has_both_sides_of_every_break(service: Service) ->
     page = await text_of(service, "/reconciliation/straitsx/XSGD", "text/html")
     for words in ("line:r3", "payout:contract_0003", "same amount, 4 days apart", "All wallets"):
         assert words in page, words
+
+
+async def test_a_balance_that_no_statement_states_is_null_and_never_zero(service: Service) -> None:
+    await service.post_json("straitsx", payment(1, fees="0.0", **at(NOON)))
+    columns = {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"}
+    file = b"Date,Amount\n2026-01-10,10\n"
+    await post_statement(service, file, format="csv", columns=json.dumps(columns))
+    await reconcile(service)
+    (wallet,) = (await service.ask("/v1/wallets"))["wallets"]
+    claim = wallet["reconciliation"]
+    assert (claim["statement_balance"], claim["difference"]) == (None, None)
+    (run,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
+    figures = run["figures"]
+    assert [figures[name] for name in ("opening", "closing", "difference", "residual")] == [
+        None
+    ] * 4
+    assert figures["ledger"] == "10"
+    assert "not stated" in await text_of(service, "/reconciliation", "text/html")
+    page = await text_of(service, "/reconciliation/straitsx/XSGD", "text/html")
+    assert page.count("<td class=n>not stated</td>") == 3
