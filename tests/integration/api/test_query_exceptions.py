@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from ledger.books.findings import REFRESH_OPEN
 from ledger.books.generations import use_generation
+from ledger.eventlog.appender import APPEND, columns
+from ledger.eventlog.identity import event_id
+from ledger.eventlog.new_event import NewEvent
+from tests import statements
 from tests.asking import Json, Service, payout, problem, serving
 from tests.conftest import Database
 
@@ -231,3 +236,26 @@ async def test_a_part_that_answers_alone_without_the_secret_appends_nothing(
         database, make_books=False, role="query", sources={"straitsx": known}
     ) as alone:
         assert (await resolve(alone, found["id"], action="acknowledge"))[0] == 200
+
+
+async def test_an_exception_of_a_log_of_statements_is_decided_like_any_other(
+    service: Service,
+) -> None:
+    await statements.post_statement(service, statements.statement([]))
+    key = "straitsx.statements/unreadable///x"
+    odd = NewEvent(
+        event_id=event_id(key, b"{"), idempotency_key=key, kind="unreadable", resource_id="",
+        status="", origin="statement", reason="invalid_json", detail="cut", body=b"{",
+        received_at=datetime.now(UTC),
+    )  # fmt: skip
+    async with service.database.service() as connection:
+        await connection.fetchrow(APPEND, "straitsx.statements", *columns([odd]))
+    await service.fold()
+    (found,) = (await service.ask("/v1/exceptions", source="straitsx.statements"))["exceptions"]
+    status, answer = await resolve(
+        service, found["id"], action="acknowledge", note="seen", by="ana"
+    )
+    assert (status, answer["status"]) == (200, "accepted"), answer
+    await service.fold()
+    (found,) = (await service.ask("/v1/exceptions", source="straitsx.statements"))["exceptions"]
+    assert (found["state"], found["note"]) == ("resolved", "ana: seen")
