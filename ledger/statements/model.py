@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, TypeAlias
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -95,10 +96,12 @@ class Statement(Record, frozen=True):
     account: str = ""
     """IBAN or another number, without blanks, in upper case; "" when nothing names one."""
     claimed_from: datetime | None = None
-    """From when on it has every line, of an inferred period: the day after that of the opening
-    balance where the closing one is of a later day. None of a stated period: `opened_at`."""
+    """From when on it has every line, of a period inferred from balances of two days: the day after
+    that of the opening balance. None of any other period: `opened_at`."""
     notes: tuple[str, ...] = ()
     """What the reader found worth saying, one sentence each, as a repeated id."""
+    where: ZoneInfo | None = None
+    """The zone of its days; None = UTC."""
 
 
 @dataclass(frozen=True, slots=True)

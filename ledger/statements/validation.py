@@ -83,6 +83,9 @@ def checked_statement(
         raise StatementRefused(
             f"the period ends at {closed_at.isoformat()}, before it begins; correct it"
         )
+    is_first_day_unsure = (
+        window is None and balance_days is not None and balance_days[0] != balance_days[1]
+    )
     booked = named(booked_within(ordered, (claimed_from, closed_at)), are_ids_unique=are_ids_unique)
     return Statement(
         format=format,
@@ -95,7 +98,8 @@ def checked_statement(
         lines=booked,
         body=body,
         account=account,
-        claimed_from=None if window or balance_days is None else claimed_from,
+        claimed_from=claimed_from if is_first_day_unsure else None,
+        where=where,
         notes=(*notes, *_repeated(booked), *_late(booked, (claimed_from, closed_at), where)),
     )
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from ledger.errors import OtherAccount
 from ledger.model import changed, plain, shown
-from ledger.statements.formats.chain import Balances, chained
+from ledger.statements.formats.chain import Balances, chained, is_gap, time_between
 from ledger.statements.model import Reading, Statement, StatementRefused, core_of
 from ledger.statements.validation import NOTES_MAX, check_line_count, checked_statement, period
 
@@ -188,22 +188,49 @@ def _check_alike(members: Sequence[_Member]) -> None:
 
 
 def _check_chain(members: Sequence[_Member]) -> None:
-    """Refuse members unless each opens with what the one before closed with, or begins later."""
+    """Refuse members unless each opens with what the one before closed with and none is missing."""
     for earlier, later in pairwise(members):
         closing, opening = earlier.statement.closing, later.statement.opening
         if closing is None or opening is None:
-            if later.begins_at < earlier.statement.closed_at:
-                raise StatementRefused(
-                    f"member {later.name} begins at {later.begins_at.isoformat()}, before member "
-                    f"{earlier.name} ends at {earlier.statement.closed_at.isoformat()}, and no "
-                    "balances show that one follows the other; import each by itself"
-                )
+            _check_meeting(earlier, later)
         elif closing != opening:
             raise StatementRefused(
                 f"member {later.name} opens with {plain(opening)}, but {earlier.name}, the one "
                 f"before, closes with {plain(closing)}; a file between them is missing: add it, "
                 "or import each by itself"
             )
+        else:
+            _check_gap(earlier, later)
+
+
+def _check_meeting(earlier: _Member, later: _Member) -> None:
+    """Refuse two members without balances unless the one begins where the other ends."""
+    ended_at, begins_at = earlier.statement.closed_at, later.begins_at
+    if begins_at < ended_at:
+        raise StatementRefused(
+            f"member {later.name} begins at {begins_at.isoformat()}, before member {earlier.name} "
+            f"ends at {ended_at.isoformat()}, and no balances show that one follows the other; "
+            "import each by itself"
+        )
+    if begins_at > ended_at:
+        missing = time_between(ended_at, begins_at, later.statement.where)
+        raise StatementRefused(
+            f"no member is about {missing}, between {earlier.name} and {later.name}, and no "
+            "balances show that nothing was booked then; import each by itself"
+        )
+
+
+def _check_gap(earlier: _Member, later: _Member) -> None:
+    """Refuse two members between which a business day lies."""
+    ended_at, begins_at = earlier.statement.closed_at, later.begins_at
+    may_begin_earlier = later.statement.claimed_from is not None
+    where = later.statement.where
+    if is_gap(ended_at, begins_at, where, may_begin_earlier=may_begin_earlier):
+        raise StatementRefused(
+            f"no member is about {time_between(ended_at, begins_at, where)}, between "
+            f"{earlier.name} and {later.name}; add the file of that time, or import the files one "
+            "by one: reconciling then names what is missing"
+        )
 
 
 def _joined(
@@ -220,6 +247,7 @@ def _joined(
         opening=first.opening,
         closing=last.closing,
         account=first.account,
+        where=first.where,
         are_ids_unique=all(line.name == line.id for line in lines),
     )
     all_notes = [

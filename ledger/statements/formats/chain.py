@@ -1,11 +1,17 @@
-"""Put statements of one account into the order in which they follow each other."""
+"""Put statements of one account into order, and find the time between them that none is about."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from itertools import groupby, pairwise
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+from ledger.config.calendar import Calendar
+
+LONGEST_DAY: Final = timedelta(hours=25)
+"""By a clock that is put back."""
 
 T = TypeVar("T")
 Balances = tuple[Decimal | None, Decimal | None]
@@ -29,6 +35,33 @@ def chained(
 def follows(earlier: Balances, later: Balances) -> bool:
     """Return whether a statement opens with what the one before closed with, if both are known."""
     return None in (earlier[1], later[0]) or earlier[1] == later[0]
+
+
+def is_gap(
+    ended_at: datetime,
+    begins_at: datetime,
+    where: tzinfo | None,
+    *,
+    may_begin_earlier: bool = False,
+) -> bool:
+    """Return whether a statement is missing between two with equal balances.
+
+    None is where only Saturdays and Sundays lie between them. `may_begin_earlier`: the later one's
+    period is inferred, and may have the day of its opening balance as well.
+    """
+    calendar = Calendar(where or UTC)
+    if calendar.business_time(begins_at) <= calendar.business_time(ended_at):
+        return False
+    return not (may_begin_earlier and begins_at - ended_at <= LONGEST_DAY)
+
+
+def time_between(ended_at: datetime, begins_at: datetime, where: tzinfo | None) -> str:
+    """Name the days between two statements, or the times where these are no whole days."""
+    begin, end = (each.astimezone(where or UTC) for each in (ended_at, begins_at))
+    if begin.time() != time() or end.time() != time():
+        return f"{begin.isoformat()} to {end.isoformat()}"
+    last_day = end.date() - timedelta(days=1)
+    return f"{begin.date()}" if begin.date() == last_day else f"{begin.date()} to {last_day}"
 
 
 def _followed(

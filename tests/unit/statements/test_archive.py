@@ -96,16 +96,16 @@ def test_copies_are_left_out_and_noted() -> None:
 
 
 def test_a_zip_of_csv_files_is_read_by_the_profile() -> None:
-    profile = profile_of({"effective_at": "t", "amount": "a"})
+    profile = profile_of({"effective_at": "t", "amount": "a", "time_zone": "UTC"})
     months: dict[str, str | bytes] = {
-        "2.csv": "t,a\n2026-07-02T00:00:00Z,2\n",
-        "1.csv": "t,a\n2026-06-02T00:00:00Z,1\n",
+        "2.csv": "t,a\n2026-07-01,2\n2026-07-02,3\n",
+        "1.csv": "t,a\n2026-06-02,1\n2026-06-30,4\n",
     }
     how = Reading(currency="SGD", profile=profile)
     statement = read_statement(zipped(months), how)
-    assert [line.amount for line in statement.lines] == [1, 2]
+    assert [line.amount for line in statement.lines] == [1, 4, 2, 3]
     assert (statement.opening, statement.closing) == (None, None)
-    both = "t,a\n2026-06-02T00:00:00Z,1\n2026-07-02T00:00:00Z,2\n"
+    both = "t,a\n2026-06-03,1\n2026-07-02,2\n"
     overlapping = zipped({"1.csv": months["1.csv"], "2.csv": both})
     with pytest.raises(StatementRefused, match=r"member '2\.csv' begins at .* no balances show"):
         read_statement(overlapping, how)

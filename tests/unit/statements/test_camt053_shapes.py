@@ -76,7 +76,7 @@ def day_statement(day: int, opening: str, closing: str, *parts: str, iban: str =
 
 MONDAY = day_statement(8, "10", "15", ntry("5", day="2026-06-08"))
 TUESDAY = day_statement(9, "15", "12", ntry("3", "DBIT", "2026-06-09"))
-FRIDAY = day_statement(12, "12", "12.5", ntry("0.5", day="2026-06-12"))
+FRIDAY = day_statement(5, "9.5", "10", ntry("0.5", day="2026-06-05"))
 
 ZERO = stmt(
     account(), bal("OPBD", "10", "2026-06-05"), bal("CLBD", "10", "2026-06-05"),
@@ -286,7 +286,7 @@ SHAPES = {
         ("2026-06-10", "2026-06-11"), "100", "149",
     ),
     "days in any order with a weekend between": Shape(
-        document(FRIDAY, MONDAY, TUESDAY), ("2026-06-08", "2026-06-13"), "10", "12.5"
+        document(TUESDAY, FRIDAY, MONDAY), ("2026-06-05", "2026-06-10"), "9.5", "12"
     ),
     "a statement that is there twice": Shape(
         document(ZERO, MONDAY, ZERO), ("2026-06-05", "2026-06-09"), "10", "15",
@@ -340,7 +340,7 @@ SHAPES = {
         zipped({"c.xml": document(FRIDAY), "a.xml": document(TUESDAY), "b.xml": document(MONDAY),
                 "__MACOSX/._a.xml": b"\x00", "__MACOSX/b.xml": b"\x00", ".DS_Store": b"x",
                 "folder/": b""}),
-        ("2026-06-08", "2026-06-13"), "10", "12.5",
+        ("2026-06-05", "2026-06-10"), "9.5", "12",
     ),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from ledger.model import plain
 from ledger.statements.formats.camt053.document import read_document
 from ledger.statements.formats.camt053.statement import CamtStatement
 from ledger.statements.formats.camt053.summary import Totals, check_summary
-from ledger.statements.formats.chain import chained
+from ledger.statements.formats.chain import LONGEST_DAY, chained, is_gap, time_between
 from ledger.statements.model import (
     Reading,
     Statement,
@@ -164,15 +164,15 @@ def _merged_pages(statements: Sequence[CamtStatement]) -> list[CamtStatement]:
 
 
 def _check_chain(statements: Sequence[CamtStatement]) -> None:
-    """Refuse several statements unless each adds up and opens with what the one before closed."""
+    """Refuse several statements unless each adds up and follows the one before, none missing."""
     for earlier, later in pairwise(statements):
         earlier.check_sum()
         closing, opening = earlier.amounts()[1], later.amounts()[0]
         if closing is None or opening is None:
-            if not later.page and not _is_later(earlier, later):
+            if not _is_next_page(earlier, later) and not _is_met(earlier, later):
                 raise StatementRefused(
                     f"nothing shows that {later.label} follows {earlier.label}: one has no booked "
-                    "balance, and their periods are not one after the other; import each as a "
+                    "balance, and the one does not begin where the other ends; import each as a "
                     "file of its own"
                 )
         elif closing != opening:
@@ -181,28 +181,66 @@ def _check_chain(statements: Sequence[CamtStatement]) -> None:
                 f"closes with {plain(closing)}; one between them is missing: import the file that "
                 "has it, or each statement as a file of its own"
             )
+        else:
+            _check_gap(earlier, later)
     if len(statements) > 1:
         statements[-1].check_sum()
 
 
-def _is_later(earlier: CamtStatement, later: CamtStatement) -> bool:
+def _is_next_page(earlier: CamtStatement, later: CamtStatement) -> bool:
+    return 0 < earlier.page < later.page
+
+
+def _is_met(earlier: CamtStatement, later: CamtStatement) -> bool:
+    """Return whether a statement begins where the one before ends."""
+    ended_at = earlier.ends_at()
+    return ended_at is not None and ended_at == later.begins_at()
+
+
+def _check_gap(earlier: CamtStatement, later: CamtStatement) -> None:
+    """Refuse two statements between which a business day lies, or may lie."""
     ended_at, begins_at = earlier.ends_at(), later.begins_at()
-    return ended_at is not None and begins_at is not None and ended_at <= begins_at
+    if ended_at is None or begins_at is None:
+        if _is_next_page(earlier, later):
+            return
+        raise StatementRefused(
+            f"nothing shows that {later.label} follows {earlier.label}: a balance has no date, and "
+            "no period (FrToDt) is stated; import each as a file of its own"
+        )
+    where = later.where
+    if is_gap(ended_at, begins_at, where, may_begin_earlier=later.may_begin_earlier()):
+        raise StatementRefused(
+            f"no statement of the file is about {time_between(ended_at, begins_at, where)}, "
+            f"between {earlier.label} and {later.label}; import the file that has that time, and "
+            "each statement as a file of its own: reconciling then names what is missing"
+        )
 
 
 def _windows(statements: Sequence[CamtStatement]) -> list[Window | None]:
-    """Return each statement's period: as stated, else from the end of the one before."""
+    """Return each statement's period: as stated, else by its balances, after the one before."""
     windows: list[Window | None] = []
     for statement in statements:
         earlier = windows[-1] if windows else None
         begins_at, ends_at = statement.begins_at(), statement.ends_at()
         if statement.window() is None and earlier is not None and ends_at is not None:
-            begins_at = earlier[1] if earlier[1] < ends_at else earlier[0]  # pages share a day
+            begins_at = _begin_after(earlier, statement, begins_at, ends_at)
         if begins_at is None or ends_at is None or begins_at >= ends_at:
             windows.append(None)
         else:
             windows.append((begins_at, ends_at))
     return windows
+
+
+def _begin_after(
+    earlier: Window, statement: CamtStatement, begins_at: datetime | None, ends_at: datetime
+) -> datetime:
+    """Return where an inferred period begins: no earlier than the one before ends."""
+    if earlier[1] >= ends_at:
+        return earlier[0]  # pages share a day
+    if begins_at is None or begins_at <= earlier[1]:
+        return earlier[1]
+    is_met = statement.may_begin_earlier() and begins_at - earlier[1] <= LONGEST_DAY
+    return earlier[1] if is_met else begins_at
 
 
 def _stated(statements: Sequence[CamtStatement], windows: Sequence[Window | None]) -> Window | None:

@@ -173,6 +173,10 @@ class CamtStatement:
             return window[0] if window else None
         return midnight(day if day == self.closing_day() else day + DAY, self.where)
 
+    def may_begin_earlier(self) -> bool:
+        """Return whether the period, which is inferred, may have the opening balance's day too."""
+        return self.window() is None and self.opening_day() != self.closing_day()
+
     def ends_at(self) -> datetime | None:
         """Return when the period ends: as stated, else with the closing balance's day."""
         window, day = self.window(), self.closing_day()

@@ -12,15 +12,16 @@ import dataclasses
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from ledger.config.statement_profile import StatementProfile, account_number
 from ledger.errors import OtherAccount
 from ledger.model import as_note, changed, plain, shown, total
-from ledger.statements.formats.chain import Balances, chained
+from ledger.statements.formats.chain import Balances, chained, is_gap, time_between
 from ledger.statements.formats.mt940.details import Details, details_of
 from ledger.statements.formats.mt940.fields import (
     Balance,
@@ -230,7 +231,7 @@ def read(body: bytes, how: Reading) -> Statement:
     in_file = _Reader(_document(body), where).read()
     account, currency, messages = _selected(in_file, how)
     messages = chained(messages, _order, _amounts)
-    _check_follow(messages)
+    _check_follow(messages, where)
     lines: list[StatementLine] = []
     for message in messages:
         lines += _booked(message, where)
@@ -357,17 +358,43 @@ def _balance_days(messages: Sequence[_Message]) -> tuple[date, date] | None:
     return opening.day - DAY if is_one_day else opening.day, last.day
 
 
-def _check_follow(messages: Sequence[_Message]) -> None:
-    closing: Balance | None = None
-    for message in messages:
-        opening = message.opening
-        if closing is not None and opening is not None and opening.amount != closing.amount:
+def _check_follow(messages: Sequence[_Message], where: ZoneInfo | None) -> None:
+    """Refuse messages unless each opens with what the one before closed with and none is missing.
+
+    Those without balances may only begin where the one before ends.
+    """
+    for earlier, later in pairwise(messages):
+        if earlier.closing is None or later.opening is None:
+            _check_meeting(earlier, later, where)
+            continue
+        if later.opening.amount != earlier.closing.amount:
             raise refusal(
-                message.first_number,
-                f"the statement opens with {plain(opening.amount)}, the one before it closed with "
-                f"{plain(closing.amount)}; one is missing or repeated: export the statements again",
+                later.first_number,
+                f"the statement opens with {plain(later.opening.amount)}, the one before it closed "
+                f"with {plain(earlier.closing.amount)}; one is missing or repeated: export the "
+                "statements again",
             )
-        closing = message.closing
+        ended_at, begins_at = _days(earlier, where)[1], _days(later, where)[0]
+        is_one_day = later.closing is not None and later.closing.day == later.opening.day
+        if is_gap(ended_at, begins_at, where, may_begin_earlier=not is_one_day):
+            raise refusal(
+                later.first_number,
+                f"no statement of the file is about {time_between(ended_at, begins_at, where)}, "
+                "before this one; add that statement, or import each as a file of its own: "
+                "reconciling then names what is missing",
+            )
+
+
+def _check_meeting(earlier: _Message, later: _Message, where: ZoneInfo | None) -> None:
+    """Refuse two messages, one without balances, unless the one begins where the other ends."""
+    ended_at, begins_at = _days(earlier, where)[1], _days(later, where)[0]
+    if ended_at != begins_at:
+        raise refusal(
+            later.first_number,
+            f"the statement begins at {begins_at.isoformat()}, the one before it ends at "
+            f"{ended_at.isoformat()}, and no balances show that one follows the other; import each "
+            "as a file of its own",
+        )
 
 
 def _booked(message: _Message, where: ZoneInfo | None) -> Iterable[StatementLine]:
@@ -382,11 +409,18 @@ def _booked(message: _Message, where: ZoneInfo | None) -> Iterable[StatementLine
         last = message.first_number + max(len(message.lines) - 1, 0)
         raise refusal(last, f"the closing balance is {plain(expected)}, but the lines add up to "
                       f"{plain(added)}; export the statement again")  # fmt: skip
-    return booked_within(message.lines, _days(message.opening.day, message.closing.day, where))
+    return booked_within(message.lines, _days(message, where))
 
 
-def _days(opened: date, closed: date, where: ZoneInfo | None) -> Window:
-    """Return the days of a message: the opening balance is of the evening before the first."""
+def _days(message: _Message, where: ZoneInfo | None) -> Window:
+    """Return the days of a message: the opening balance is of the evening before the first.
+
+    Without balances they are the days of its lines. Raises StatementRefused.
+    """
+    if message.opening is None or message.closing is None:
+        times = [line.effective_at for line in message.lines]
+        return min(times), midnight(max(times).astimezone(where or UTC).date() + DAY, where)
+    opened, closed = message.opening.day, message.closing.day
     first = opened if opened == closed else opened + DAY
     if closed < opened:
         raise StatementRefused(
