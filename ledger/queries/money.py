@@ -22,18 +22,26 @@ from ledger.queries.schemas.money import (
 )
 from ledger.queries.snapshot import DatabaseRow, Listing, Snapshot, group_rows
 
+# Every currency that the wallet's accounts ever had, or that a statement is of.
 SELECT_WALLETS: Final = """
-SELECT source, currency,
-       coalesce(sum(debits - credits) FILTER (WHERE account = 'assets:wallet:available'), 0)
+SELECT $1::text AS source, w.currency,
+       coalesce(sum(b.debits - b.credits) FILTER (WHERE b.account = 'assets:wallet:available'), 0)
            AS available,
-       coalesce(sum(debits - credits) FILTER (WHERE account = 'assets:wallet:held'), 0) AS held,
-       coalesce(sum(debits - credits) FILTER (WHERE account = 'memo:incoming'), 0) AS pending_in
-  FROM balances
- WHERE source = $1 AND ($3::text IS NULL OR currency > $3)
-   AND account IN ('assets:wallet:available', 'assets:wallet:held', 'memo:incoming')
-   AND ($4::text[] IS NULL OR currency = ANY ($4))
- GROUP BY source, currency HAVING bool_or(debits <> 0 OR credits <> 0)
- ORDER BY currency LIMIT $2
+       coalesce(sum(b.debits - b.credits) FILTER (WHERE b.account = 'assets:wallet:held'), 0)
+           AS held,
+       coalesce(sum(b.debits - b.credits) FILTER (WHERE b.account = 'memo:incoming'), 0)
+           AS pending_in
+  FROM (SELECT currency FROM balances
+         WHERE source = $1 AND (debits <> 0 OR credits <> 0)
+           AND account IN ('assets:wallet:available', 'assets:wallet:held', 'memo:incoming')
+         UNION
+        SELECT currency FROM statements
+         WHERE source = $1 || '.statements' AND status = 'imported') AS w
+  LEFT JOIN balances AS b
+    ON b.source = $1 AND b.currency = w.currency
+   AND b.account IN ('assets:wallet:available', 'assets:wallet:held', 'memo:incoming')
+ WHERE ($3::text IS NULL OR w.currency > $3) AND ($4::text[] IS NULL OR w.currency = ANY ($4))
+ GROUP BY w.currency ORDER BY w.currency LIMIT $2
 """
 SELECT_BALANCES: Final = """
 SELECT source, account, currency, debits, credits FROM balances

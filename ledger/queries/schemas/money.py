@@ -140,7 +140,7 @@ class Wallet(Schema, frozen=True):
 
 
 class Wallets(Schema, frozen=True):
-    """Wallets by source and currency."""
+    """Wallets by source and currency: those with postings, and those with a statement."""
 
     wallets: list[Wallet]
     next: Cursor

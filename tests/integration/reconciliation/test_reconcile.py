@@ -689,6 +689,46 @@ async def test_a_wallet_without_a_statement_is_listed_beside_the_runs(service: S
     assert (await service.ask("/v1/reconciliation", currency="xsgd"))["without_statement"] == []
 
 
+async def test_a_wallet_with_a_statement_and_nothing_in_the_ledger_is_listed(
+    service: Service,
+) -> None:
+    rows = [row("r1", "contract_0001", "10", NOON)]
+    await post_statement(service, statement(rows, opening="100"))
+    await reconcile(service)
+    shown = await wallet(service)
+    assert [shown[name] for name in ("available", "held", "pending_in", "total")] == ["0"] * 4
+    claim = shown["reconciliation"]
+    assert (claim["state"], claim["statement_balance"], claim["difference"]) == (
+        "BREAKS", "110", "-110",
+    )  # fmt: skip
+    (run,) = (await service.ask("/v1/reconciliation"))["reconciliations"]
+    assert (run["currency"], run["figures"]["ledger"]) == ("XSGD", "0")
+    async with service.client.get("/reconciliation") as answer:
+        assert "straitsx XSGD" in await answer.text()
+    for currency in ("xusd", "XUSD,SGD"):
+        assert (await service.ask("/v1/wallets", currency=currency))["wallets"] == []
+
+
+async def test_pages_of_wallets_hold_those_with_a_statement_only(service: Service) -> None:
+    await service.post_json("straitsx", payment(8, currency="xusd", **at(NOON)))
+    await post_statement(service, statement([row("r1", "contract_0001", "10", NOON)]))
+    await reconcile(service)
+    first = await service.ask("/v1/wallets", limit=1)
+    second = await service.ask("/v1/wallets", limit=1, cursor=first["next"])
+    listed = [each["currency"] for page in (first, second) for each in page["wallets"]]
+    assert (listed, second["next"]) == (["XSGD", "XUSD"], None)
+
+
+async def test_a_withdrawn_statement_lists_no_wallet(service: Service) -> None:
+    done = await post_statement(service, statement([row("r1", "contract_0001", "10", NOON)]))
+    path = f"/v1/statements/straitsx/{done['sha256']}/withdraw"
+    async with service.client.post(path, json={"by": "ann", "note": "of a test"}) as answer:
+        assert answer.status == 200, await answer.text()
+    await reconcile(service)
+    assert (await service.ask("/v1/wallets"))["wallets"] == []
+    assert (await service.ask("/v1/reconciliation"))["reconciliations"] == []
+
+
 async def test_years_may_be_cut_off_where_a_statement_begins(service: Service) -> None:
     found = await planted(service)
     for each in found.values():
