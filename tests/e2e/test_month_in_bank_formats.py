@@ -66,7 +66,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "csv": Form(bank_csv, {"profile": "bank", **CSV_PERIOD}),
 }
 WEAKER: Final[Mapping[str, Mapping[str, str]]] = {}
-"""Form → type that was planted → the weaker one that is found, as the file lacks a name."""
+"""Form → type that was planted → the weaker one that is found, as the file lacks a name: none."""
 
 SMALL, LARGE = 200, 2_000
 FORMATS: Final = ("json", "camt", "mt940", "csv")
