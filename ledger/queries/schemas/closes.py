@@ -6,24 +6,22 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ledger.payload import NAME_MAX
-from ledger.queries.schemas.log import ReportedText
+from ledger.queries.schemas.log import ReportedText, StatedName
 from ledger.queries.schemas.money import Amount, Moment, Positions, Schema
 
 Period = Annotated[str, Meta(description="A month: `2026-06`.", max_length=7)]
-Name = Annotated[str, Meta(max_length=NAME_MAX)]
 
 
 class CloseOrder(Schema, frozen=True, forbid_unknown_fields=True):
     """A month to close, of every wallet with a statement or of the selected ones."""
 
-    period: Period
+    period: Annotated[StatedName, Meta(description="A month: `2026-06`.")]
     by: Annotated[ReportedText, Meta(description="Who closes.")]
     note: ReportedText = ""
-    source: Annotated[Name | None, Meta(description="Only this source.")] = None
-    currency: Annotated[Name | None, Meta(description="Only this currency.")] = None
+    source: Annotated[StatedName | None, Meta(description="Only this source.")] = None
+    currency: Annotated[StatedName | None, Meta(description="Only this currency.")] = None
     accept: Annotated[
-        list[Name],
+        list[StatedName],
         Meta(description="Open breaks that are carried forward, by id.", max_length=10_000),
     ] = []
 
@@ -33,8 +31,8 @@ class ReopenOrder(Schema, frozen=True, forbid_unknown_fields=True):
 
     by: ReportedText
     note: ReportedText
-    source: Name | None = None
-    currency: Name | None = None
+    source: StatedName | None = None
+    currency: StatedName | None = None
 
 
 class CloseItem(Schema, frozen=True):

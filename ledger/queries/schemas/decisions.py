@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ledger.payload import NAME_MAX
+from ledger.queries.schemas.log import StatedName
 from ledger.queries.schemas.money import Amount, Positions, Schema
 from ledger.queries.schemas.reconciliation import BreakDecision
 
@@ -36,7 +36,7 @@ class DecisionAnswer(Schema, frozen=True):
 class ListedDecision(BreakDecision, frozen=True, forbid_unknown_fields=True):
     """One of several decisions: the break, and what is decided about it."""
 
-    id: Annotated[str, Meta(description="The break's id; must be given.", max_length=NAME_MAX)] = ""
+    id: Annotated[StatedName, Meta(description="The break's id; must be given.")] = ""
 
 
 class PostedLeg(Schema, frozen=True):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import Meta
 
-from ledger.payload import TEXT_MAX
+from ledger.payload import NAME_MAX, TEXT_MAX
 from ledger.queries.schemas.money import Cursor, Moment, Positions, Schema
 
 _NO_NUL: Final = r"^[^\x00]*$"
@@ -19,6 +19,9 @@ PATTERNS: Final[Mapping[str, str]] = {
 """What the patterns of texts in decisions mean, in the words of a message."""
 
 ReportedText: TypeAlias = Annotated[str, Meta(max_length=400, pattern=_NO_NUL)]
+
+StatedName: TypeAlias = Annotated[str, Meta(max_length=NAME_MAX, pattern=_NO_NUL)]
+"""The name of something in a request's body."""
 
 NamedText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=TEXT_MAX, pattern=_NOT_BLANK)]
 
@@ -157,7 +160,7 @@ class Attribution(Schema, frozen=True, forbid_unknown_fields=True):
     note: Annotated[ReportedText, Meta(description="Why; at least one character that is no blank.")]
     by: Annotated[ReportedText | None, Meta(description="Who decides.")] = None
     kind: Annotated[
-        str | None, Meta(description="Which one, where several kinds share the id, as `?kind=`.")
+        StatedName | None, Meta(description="Which one, where several kinds share the id, as `?kind=`.")
     ] = None
 
 

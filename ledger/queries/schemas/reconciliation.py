@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from ledger.payload import NAME_MAX
-from ledger.queries.schemas.log import ReportedText
+from ledger.queries.schemas.log import ReportedText, StatedName
 from ledger.queries.schemas.money import Amount, Cursor, Moment, Positions, Schema
 
 State = Annotated[
@@ -372,7 +371,7 @@ class BreakDecision(Schema, frozen=True, forbid_unknown_fields=True):
     by: Annotated[ReportedText, Meta(description="Who decides.")]
     note: Annotated[ReportedText, Meta(description="Why.")]
     items: Annotated[
-        list[Annotated[str, Meta(max_length=NAME_MAX)]],
+        list[StatedName],
         Meta(description="For match; the break's own when not given.", max_length=1000),
     ] = []
     account: Annotated[ReportedText | None, Meta(description="Where a write-off goes.")] = None

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import quote
 
+import msgspec
 import orjson
 import pytest
 from yarl import URL
@@ -123,6 +124,33 @@ async def answers(service: Service, route: Route, bodies: tuple[bytes, ...]) -> 
             for body in bodies:
                 tasks.create_task(one(address, body))
     return bad
+
+
+def texts_of(kind: msgspec.inspect.Type) -> Iterator[msgspec.inspect.StrType]:
+    """Yield every text that a type has, however deep."""
+    match kind:
+        case msgspec.inspect.StrType():
+            yield kind
+        case msgspec.inspect.Metadata(type=inner):
+            yield from texts_of(inner)
+        case msgspec.inspect.ListType(item_type=inner):
+            yield from texts_of(inner)
+        case msgspec.inspect.UnionType(types=several):
+            for each in several:
+                yield from texts_of(each)
+        case msgspec.inspect.StructType(fields=fields):
+            for field in fields:
+                yield from texts_of(field.type)
+
+
+def test_every_text_of_a_body_has_a_longest_length_and_no_nul() -> None:
+    taken = [route for route in all_routes() if route.takes not in (None, bytes)]
+    assert taken
+    for route in taken:
+        for text in texts_of(msgspec.inspect.type_info(route.takes)):
+            assert (text.max_length or 0) > 0, route.path
+            assert text.pattern is not None, route.path
+            assert re.search(text.pattern, "a\x00b") is None, route.path
 
 
 @pytest.mark.timeout(600)
