@@ -160,7 +160,8 @@ class Attribution(Schema, frozen=True, forbid_unknown_fields=True):
     note: Annotated[ReportedText, Meta(description="Why; at least one character that is no blank.")]
     by: Annotated[ReportedText | None, Meta(description="Who decides.")] = None
     kind: Annotated[
-        StatedName | None, Meta(description="Which one, where several kinds share the id, as `?kind=`.")
+        StatedName | None,
+        Meta(description="Which one, where several kinds share the id, as `?kind=`."),
     ] = None
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from ledger.books.balance_index import SHARD_BITS
 from ledger.config.reconciliation import Rules
 from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.eventlog.identity import statements_log
@@ -38,13 +39,29 @@ KIND: Final = "close"
 PERIOD: Final = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])", re.ASCII)
 
 SELECT_RUNS: Final = """
-SELECT currency, opened_at, closed_at, generation, positions::text AS positions, rules_sha256
+SELECT currency, opened_at, closed_at, generation, positions::text AS positions, rules_sha256,
+       figures->>'opening' AS opening
   FROM ledger.recon_runs WHERE source = $1 ORDER BY currency
 """
 SELECT_MONTH: Final = """
 SELECT state, figures::text AS figures, open::text AS open, reasons::text AS reasons, sha256
   FROM ledger.recon_months WHERE source = $1 AND currency = $2 AND period = $3
 """
+SELECT_HAS_EARLIER: Final = f"""
+SELECT EXISTS (
+       SELECT FROM checkpoints AS c
+        CROSS JOIN generate_series(0, c.position >> {SHARD_BITS}) AS shards(shard)
+        CROSS JOIN unnest('{{assets:wallet:available,assets:wallet:held}}'::text[])
+                   AS requested(account)
+        CROSS JOIN LATERAL (
+              SELECT FROM entries
+               WHERE source = $1 AND currency = $2 AND kind <> 'adjustment'
+                 AND account = requested.account
+                 AND (position >> {SHARD_BITS} << 32) + hashtext(account)
+                     = (shard << 32) + hashtext(requested.account)
+                 AND effective_at < $3 LIMIT 1) AS e
+        WHERE c.source = $1) AS has_earlier
+"""  # noqa: S608 - made of the constant SHARD_BITS
 SELECT_DECIDED: Final = """
 SELECT coalesce(max(operator_position), 0) AS position FROM adjustments WHERE source = $1
 """
@@ -94,6 +111,8 @@ class Wallet:
     month: DatabaseRow | None
     closes: Sequence[Close]
     """Of the wallet, by month."""
+    covered_from: datetime
+    """From when on nothing happened in the wallet that no statement covers."""
 
     @property
     def currency(self) -> str:
@@ -159,8 +178,19 @@ async def _wallets(
         _check_is_read(snapshot, source, run, 0 if decided is None else decided["position"])
         month = await snapshot.row(SELECT_MONTH, source, run["currency"], request.period)
         own = [close for close in closes if close.currency == run["currency"]]
-        found.append(Wallet(source, run, bounds, month, own))
+        begin = run["opened_at"]
+        if begin > bounds.begin and not await _has_earlier(snapshot, source, run):
+            begin = bounds.begin
+        found.append(Wallet(source, run, bounds, month, own, begin))
     return found
+
+
+async def _has_earlier(snapshot: Snapshot, source: str, run: DatabaseRow) -> bool:
+    """Tell whether a wallet had anything before its first statement, by statement or books."""
+    if run["opening"] != "0":
+        return True
+    row = await snapshot.row(SELECT_HAS_EARLIER, source, run["currency"], run["opened_at"])
+    return row is None or bool(row["has_earlier"])
 
 
 def _check_is_read(snapshot: Snapshot, source: str, run: DatabaseRow, decided: int) -> None:
@@ -205,6 +235,12 @@ def _obstacles(wallet: Wallet, request: CloseRequest) -> Iterator[Obstacle]:
             f"not reach the end of the month, {_time(wallet.bounds.end)}; import those that do",
         )  # fmt: skip
         return
+    if wallet.covered_from > wallet.bounds.begin:
+        yield wallet.obstacle(
+            "not_covered",
+            f"the statements begin at {_time(run['opened_at'])}, after the beginning of the month, "
+            f"{_time(wallet.bounds.begin)}; import an earlier one, or close the next month first",
+        )
     if month["state"] == INCOMPLETE:
         for reason in orjson.loads(month["reasons"]):
             yield wallet.obstacle("incomplete", reason)

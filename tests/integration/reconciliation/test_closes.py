@@ -151,6 +151,31 @@ async def test_a_month_that_the_statements_do_not_reach_is_not_closed(service: S
     assert (await close(service))["closes"][0]["state"] == "RECONCILED"
 
 
+async def test_a_month_of_which_no_statement_covers_the_beginning_is_not_closed(
+    service: Service,
+) -> None:
+    await paid(service, 1, "2026-01-03T12:00:00Z")
+    await paid(service, 2, MID)
+    half = ("2026-01-10T00:00:00Z", JANUARY[1])
+    body = statement([row("r1", "contract_0002", "10", MID)], opening="10")
+    await post_statement(service, body, half)
+    await post_statement(service, statement([], opening="20"), FEBRUARY)
+    await reconcile(service)
+    status, shown = await refused(service, period="2026-01")
+    (obstacle,) = shown["obstacles"]
+    assert (status, obstacle["reason"]) == (409, "not_covered")
+    assert "begin at 2026-01-10T00:00Z, after the beginning of the month" in obstacle["detail"]
+    assert (await close(service, "2026-02"))["closes"][0]["state"] == "RECONCILED"
+
+
+async def test_the_month_in_which_a_wallet_begins_is_closed(service: Service) -> None:
+    await paid(service, 1, MID)
+    half = ("2026-01-10T00:00:00Z", JANUARY[1])
+    await post_statement(service, statement([row("r1", "contract_0001", "10", MID)]), half)
+    await reconcile(service)
+    assert (await close(service))["closes"][0]["state"] == "RECONCILED"
+
+
 async def test_later_changes_are_reported_against_the_close(service: Service) -> None:
     await two_months(service)
     await close(service)
