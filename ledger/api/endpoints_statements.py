@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, date, datetime, tzinfo
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -18,14 +20,19 @@ from ledger.config.statement_profile import profile_of
 from ledger.errors import Conflicting, InvalidRequest, NotFound
 from ledger.eventlog.identity import statements_log
 from ledger.evidence.authenticity import require_secret
-from ledger.model import plain
+from ledger.model import plain, shown
 from ledger.queries import statements
-from ledger.queries.params import QueryParams
+from ledger.queries.params import QueryParams, read_time
 from ledger.queries.schemas.statements import ChangedLine, Imported, Withdrawal, Withdrawn
 from ledger.queries.snapshot import Snapshot, read_consistent
 from ledger.statements.formats.tables.profiles import profile_named
 from ledger.statements.import_process import ImportOptions, import_file
 from ledger.statements.importer import BUSY, ImportResult, Permission, withdraw_statement
+
+ADD: Final = (
+    ", with add=true (--add) if it states only some of the lines of its period, or with the period "
+    "for which it has every line (from and to; --from, --to)"
+)
 
 
 async def import_statement(request: web.Request, params: QueryParams) -> web.Response:
@@ -43,8 +50,8 @@ async def import_statement(request: web.Request, params: QueryParams) -> web.Res
         return problem(
             Conflicting(
                 f"the file changes {result.changed} and withdraws {result.withdrawn} lines of "
-                "earlier files; import it with replace=true (--replace) if it replaces them, with "
-                "add=true (--add) if it states only some of the lines of its period"
+                "earlier files; import it with replace=true (--replace) if it replaces them"
+                + (ADD if result.withdrawn else "")
             ),
             {
                 name: value
@@ -62,17 +69,45 @@ def _imported(result: ImportResult, source: str) -> Imported:
         "account": result.account or None,
         "opening": None if result.opening is None else plain(result.opening),
         "closing": None if result.closing is None else plain(result.closing),
-        "changes": [ChangedLine(**msgspec.structs.asdict(each)) for each in result.changes],
+        "changes": [
+            ChangedLine(
+                each.change,
+                each.line,
+                each.effective_at,
+                each.amount,
+                each.description,
+                each.reference,
+                each.file,
+                each.now_amount,
+                each.now_effective_at,
+                each.now_description,
+                each.booked_at,
+                each.now_booked_at,
+                list(each.fields),
+            )
+            for each in result.changes
+        ],
         "notes": list(result.notes),
     }
     return Imported(**fields)
 
 
+def _moment(text: str | None, name: str, zone: tzinfo) -> datetime | None:
+    """Read a time with a zone, or a day of the source's zone, which means its beginning."""
+    if text is None:
+        return None
+    try:
+        if len(text) == len("2026-06-01"):
+            day = date.fromisoformat(text)
+            return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(f"{name} is {shown(text)}, no day as 2026-06-01") from error
+    return read_time(name, text)
+
+
 def _permission(params: QueryParams) -> Permission:
     names = ("again", "replace", "add", "dry_run")
     given = {name: params.text(name) in ("true", "yes") for name in names}
-    if given["replace"] and given["add"]:
-        raise InvalidRequest("replace and add exclude each other: a file that adds withdraws none")
     return Permission(**given)
 
 
@@ -98,7 +133,8 @@ def _configured(request: web.Request, source: str) -> str:
 
 
 def _options(params: QueryParams, source: Source) -> ImportOptions:
-    begin, end = params.time("from"), params.time("to")
+    zone = source.reconcile.zone
+    begin, end = (_moment(params.text(name), name, zone) for name in ("from", "to"))
     if (begin is None) != (end is None):
         raise InvalidRequest("from and to go together: the period that the file covers")
     name, columns = params.text("profile"), params.text("columns")
@@ -124,7 +160,9 @@ async def withdraw(request: web.Request, params: QueryParams) -> web.Response:
         settings.sources[source],
     )  # fmt: skip
     done = await asyncio.to_thread(asyncio.run, work)
-    answer = Withdrawn(statements_log(source), done.position, done.files, done.lines)
+    answer = Withdrawn(
+        statements_log(source), done.position, done.files, done.lines, list(done.again)
+    )
     return json_answer(answer, {statements_log(source): done.position})
 
 

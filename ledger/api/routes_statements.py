@@ -26,8 +26,11 @@ IMPORT: Final = Route(
         Param("source", "The source whose statement it is; must be given."),
         Param("currency", "Where the file names none.", "currency"),
         Param("format", "Recognized from the bytes when not given.", "choice", FORMAT_NAMES),
-        Param("from", "Begin of the period of the file, where the file states none.", "time"),
-        Param("to", "End of that period, exclusive.", "time"),
+        Param(
+            "from",
+            "Begin of the period of the file, where it states none: a time with a zone, or a day.",
+        ),
+        Param("to", "End of that period, exclusive: the day after the last, or a time."),
         Param("profile", "How the file is written: one of the source's or a shipped one."),
         Param("columns", "Settings of the profile for this file: a JSON object."),
         Param("account", "Which of several accounts, or the account that the file does not name."),

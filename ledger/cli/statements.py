@@ -13,11 +13,9 @@ from ledger.cli.options import (
     NOW,
     Currency,
     Flag,
-    From,
     Paging,
     ServiceOptions,
     SourceName,
-    To,
 )
 from ledger.cli.queries import api, ask_service, show_list, write_file, write_raw
 from ledger.errors import InvalidRequest, ServiceRefused
@@ -36,7 +34,7 @@ def import_(
     source: str, currency: str | None = None, account: str | None = None,
     format_: Annotated[str | None, Parameter(name="--format")] = None,
     profile: str | None = None,
-    from_: From = None, to: To = None,
+    from_: Annotated[str | None, Parameter(name="--from")] = None, to: str | None = None,
     column: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     dry_run: Flag = False, replace: Flag = False, add: Flag = False, again: Flag = False,
     service: ServiceOptions = NOW,
@@ -61,9 +59,10 @@ def import_(
     profile
         How the file is written: one of `ledger statement profile`.
     from_
-        Begin of the period that the file covers, where it states none.
+        Begin of the period that the file covers, where it states none: a day of the source's time
+        zone, as 2026-06-01, or a time with a zone.
     to
-        End of that period, exclusive.
+        End of that period, exclusive: 2026-07-01 for all of June.
     column
         For CSV, several times: amount=Amount, effective_at=Date, time_zone=Asia/Singapore …
     dry_run

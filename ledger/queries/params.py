@@ -247,8 +247,8 @@ def _as_of(given: Mapping[str, str]) -> AsOfParams | None:
     effective, recorded = given.get("effective_at"), given.get("recorded_at")
     places = read_positions("position", given.get("position"))
     return AsOfParams(
-        None if effective is None else _time("effective_at", effective),
-        None if recorded is None else _time("recorded_at", recorded),
+        None if effective is None else read_time("effective_at", effective),
+        None if recorded is None else read_time("recorded_at", recorded),
         places if isinstance(places, int) else None,
         {} if isinstance(places, int) else places,
     )
@@ -318,7 +318,7 @@ def _value(param: Param, text: str) -> str | int | datetime:
         case "integer":
             return _integer(param.name, text)
         case "time":
-            return _time(param.name, text)
+            return read_time(param.name, text)
         case "kept_time":
             return _kept_time(param.name, text)
         case "kind" if text not in kinds_of(param.table):
@@ -375,7 +375,7 @@ def _amount(name: str, text: str) -> str:
 
 def _kept_time(name: str, text: str) -> datetime:
     """Read a time at which something that is kept can have happened."""
-    moment = _time(name, text)
+    moment = read_time(name, text)
     if moment.year not in YEARS:
         raise InvalidRequest(
             f"{name} must lie in {YEARS[0]} to {YEARS[-1]}, as all that is kept; it is "
@@ -384,7 +384,8 @@ def _kept_time(name: str, text: str) -> datetime:
     return moment
 
 
-def _time(name: str, text: str) -> datetime:
+def read_time(name: str, text: str) -> datetime:
+    """Return a time with a zone in UTC. Raises InvalidRequest, naming the parameter."""
     # A "+" that was not percent-encoded arrives as a blank.
     text = _LOST_PLUS.sub(r"+\1", text) if "T" in text else text
     try:

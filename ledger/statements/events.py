@@ -25,6 +25,7 @@ PART_BYTES: Final = 128 * 1024
 
 Event = dict[str, Any]
 
+BOOKED: Final = "booked_at"
 _CONTENT: Final = frozenset(
     {"line", "provider_id", "row_kind", "amount", "currency", "effective_at", "contract_id",
      "idempotency_id", "reference", "balance", "description", "counterparty", "names"}
@@ -110,7 +111,7 @@ def stated_line(
     if statement.account:
         body["account"] = statement.account
     if booked_at != line.effective_at:
-        body["booked_at"] = booked_at.isoformat()
+        body[BOOKED] = booked_at.isoformat()
     tail = f"{position}/{content_digest(line)}"
     return event(log, "statement_line", name, "stated", booked_at, tail, body, now,
                  line.idempotency_id)  # fmt: skip
@@ -179,11 +180,15 @@ def content(line: StatementLine) -> bytes:
     return orjson.dumps(_fields(line), option=orjson.OPT_SORT_KEYS)
 
 
-def is_same_but_balance(line: StatementLine, known: Mapping[str, Any]) -> bool:
-    """Tell whether a line states what its latest event has, apart from the running balance."""
+def differing_fields(line: StatementLine, known: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a line states otherwise than its latest event, apart from the running balance."""
     fields = _fields(line)
     names = fields.keys() | {name for name in known if name in _CONTENT}
-    return all(fields.get(name) == known.get(name) for name in names - {"balance"})
+    differing = {name for name in names - {"balance"} if fields.get(name) != known.get(name)}
+    booked_at = (line.booked_at or line.effective_at).isoformat()
+    if booked_at != (known.get(BOOKED) or known["effective_at"]) and line.booked_at is not None:
+        differing.add(BOOKED)
+    return tuple(sorted(differing))
 
 
 def content_digest(line: StatementLine) -> str:

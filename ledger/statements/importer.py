@@ -7,13 +7,13 @@ shows which lines a file changes. Callbacks never wait for it; they are in anoth
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import chain, islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import asyncpg
 import orjson
@@ -27,20 +27,19 @@ from ledger.eventlog.sources import ADD_SOURCE, REGISTER_HEAD
 from ledger.evidence.authenticity import headers_with_mark
 from ledger.model import Record, changed
 from ledger.registry import STATEMENT
-from ledger.statements.changes import CHANGES_MAX, Body, LineChange, changed_line, renamed
+from ledger.statements.changes import Body, LineChange
+from ledger.statements.comparison import SELECT_IN_FORCE, compare, continued
 from ledger.statements.events import (
     Event,
-    content_digest,
     header_name,
     import_event,
-    is_same_but_balance,
     line_name,
     part_events,
     stated_line,
     withdrawal_event,
     withdrawn_line,
 )
-from ledger.statements.model import Statement, StatementLine, stem_of
+from ledger.statements.model import Statement
 
 BATCH: Final = 1_000
 IMPORT_SECONDS_MAX: Final = 600.0
@@ -79,39 +78,6 @@ SELECT DISTINCT ON (resource_id) resource_id, position, status, body FROM ledger
  WHERE source = $1 AND origin = 'statement' AND kind = 'statement'
    AND convert_from(body, 'UTF8')::jsonb->>'sha256' = $2
  ORDER BY resource_id, position DESC
-"""
-# Only what the file can change: its own lines, and those of its period that it may not have.
-SELECT_LINES: Final = """
-SELECT latest.resource_id, latest.status, latest.idempotency_key, latest.provider_at
-  FROM (SELECT id, bool_or(own) AS own
-          FROM (SELECT unnest($3::text[]) AS id, true AS own
-                 UNION ALL
-                SELECT resource_id, false FROM ledger.events
-                 WHERE source = $1 AND origin = 'statement' AND kind = 'statement_line'
-                   AND provider_at >= $4 AND provider_at < $5
-                   AND starts_with(resource_id, $2)) AS named
-         GROUP BY id) AS named_line
- CROSS JOIN LATERAL (
-       SELECT e.resource_id, e.status, e.idempotency_key, e.provider_at FROM ledger.events AS e
-        WHERE e.source = $1 AND e.origin = 'statement' AND e.kind || '' = 'statement_line'
-          AND e.resource_id = named_line.id
-          AND hashtextextended(e.resource_id, 0) = hashtextextended(named_line.id, 0)
-        ORDER BY e.position + 0 DESC LIMIT 1) AS latest
- WHERE named_line.own
-    OR (latest.status = 'stated' AND latest.provider_at >= $4 AND latest.provider_at < $5)
-"""
-SELECT_BODIES: Final = """
-SELECT latest.body FROM unnest($2::text[]) AS named_line(id)
- CROSS JOIN LATERAL (
-       SELECT e.body FROM ledger.events AS e
-        WHERE e.source = $1 AND e.origin = 'statement' AND e.kind || '' = 'statement_line'
-          AND e.resource_id = named_line.id
-          AND hashtextextended(e.resource_id, 0) = hashtextextended(named_line.id, 0)
-        ORDER BY e.position + 0 DESC LIMIT 1) AS latest
- ORDER BY named_line.id
-"""
-SELECT_AT: Final = """
-SELECT position, body FROM ledger.events WHERE source = $1 AND position = ANY ($2::bigint[])
 """
 SELECT_STATED_BY: Final = """
 SELECT body
@@ -168,30 +134,6 @@ class Permission(Record, frozen=True):
 ALLOWED: Final = Permission()
 
 
-class _Changes(NamedTuple):
-    """What a statement changes in its log."""
-
-    new: list[StatementLine]
-    restated: list[StatementLine]
-    moved: list[StatementLine]
-    """Lines that state what they did, but for the running balance, as after a row entered late,
-    or for the day of booking, which the statement of that day knows better than a longer one."""
-    gone: list[Body]
-    listed: tuple[LineChange, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WithdrawResult:
-    """The result of withdrawing a file."""
-
-    source: str
-    position: int
-    files: int
-    """Imports of the file that were in force: one per currency and period."""
-    lines: int
-    """Lines that no statement has any more."""
-
-
 async def add_statement(
     connection: Any, source: str, statement: Statement, now: datetime,
     permission: Permission = ALLOWED, terms: Source | None = None,
@@ -209,28 +151,29 @@ async def add_statement(
             "correct it (--to)"
         )
     log = statements_log(source)
-    statement = in_wallet(statement, terms)
+    statement = await continued(connection, log, in_wallet(statement, terms))
+    if len({line_name(line) for line in statement.lines}) != len(statement.lines):
+        raise StatementRefused("two lines of the file have one name; report it, with the file")
     before = None
     if permission.again:
         before = await connection.fetchrow(SELECT_HEADER, log, header_name(statement))
     header = import_event(log, statement, now, before["position"] if before else None)
-    result = ImportResult(
-        "duplicate", source, 0, statement.currency, statement.account, statement.format,
-        statement.sha256, statement.opened_at, statement.closed_at, statement.opening,
-        statement.closing, len(statement.lines), unchanged=len(statement.lines),
-        notes=statement.notes,
-    )  # fmt: skip
+    result = _result_of(source, statement)
     known_at = await connection.fetchval(SELECT_SAME, log, header["id"])
     if known_at is not None:
         await _refuse_withdrawn(connection, log, header["name"])
         return replace(result, position=int(known_at))
     await _check_account(connection, log, statement, terms)
-    changes = await _changes(connection, log, statement, may_withdraw=not permission.add)
+    changes = await compare(connection, log, statement, may_withdraw=not permission.add)
     new, restated, gone = len(changes.new), len(changes.restated), len(changes.gone)
+    unchanged = len(statement.lines) - new - restated
     result = replace(
-        result, status="preview", new=new, changed=restated, withdrawn=gone,
-        unchanged=len(statement.lines) - new - restated, changes=changes.listed,
+        result, status="preview", new=new, changed=restated, withdrawn=gone, unchanged=unchanged,
+        changes=changes.listed,
     )  # fmt: skip
+    if permission.add and unchanged:
+        note = f"{unchanged} lines are in earlier files already; they count once"
+        result = replace(result, notes=(*result.notes, note))
     if permission.dry_run:
         return result
     if (restated or gone) and not permission.replace:
@@ -239,12 +182,22 @@ async def add_statement(
         first = await _append(connection, log, [header], terms) or 0
         events = chain(
             (stated_line(log, line, statement, first, now)
-             for line in chain(changes.new, changes.restated, changes.moved)),
+             for line in chain(changes.new, changes.restated, changes.rebalanced)),
             (withdrawn_line(log, body, statement.sha256, first, now) for body in changes.gone),
             part_events(log, statement.sha256, statement.body, now),
         )  # fmt: skip
         position = await _append_all(connection, log, events, first, terms)
     return replace(result, status="accepted", position=position)
+
+
+def _result_of(source: str, statement: Statement) -> ImportResult:
+    """Return the result of an import that changes nothing."""
+    return ImportResult(
+        "duplicate", source, 0, statement.currency, statement.account, statement.format,
+        statement.sha256, statement.opened_at, statement.closed_at, statement.opening,
+        statement.closing, len(statement.lines), unchanged=len(statement.lines),
+        notes=statement.notes,
+    )  # fmt: skip
 
 
 def in_wallet(statement: Statement, terms: Source | None) -> Statement:
@@ -287,105 +240,27 @@ async def _check_account(
         )
 
 
-async def _changes(
-    connection: Any, log: str, statement: Statement, *, may_withdraw: bool
-) -> _Changes:
-    """Compare a statement with what the log has of its lines and of its period."""
-    names = [line_name(line) for line in statement.lines]
-    begin = statement.claimed_from or statement.opened_at
-    rows = await connection.fetch(
-        SELECT_LINES, log, f"{statement.currency}:", names, begin, statement.closed_at
-    )
-    stated = {row["resource_id"]: row for row in rows if row["status"] == "stated"}
-    new = [line for line in statement.lines if line_name(line) not in stated]
-    gone = await _bodies(connection, log, stated.keys() - {*names})
-    dated = await _stated_at_their_date(connection, log, statement, new)
-    stated |= dated
-    late = await _bodies(connection, log, dated.keys() - {*names})
-    new, taken = renamed(new, [*gone, *reversed(late)])
-    lines = [line for line in statement.lines if line_name(line) in stated]
-    lines += [line for line in new if line_name(line) in stated]
-    differing = {
-        line_name(line): line for line in lines
-        if line_name(line) in dated
-        or not stated[line_name(line)]["idempotency_key"].endswith("/" + content_digest(line))
-    }  # fmt: skip
-    restated: list[StatementLine] = []
-    moved: list[StatementLine] = []
-    listed: list[LineChange] = []
-    for some in _batches(sorted(differing)):
-        for body in await _bodies(connection, log, some):
-            line = differing[body["id"]]
-            if is_same_but_balance(line, body):
-                moved.append(line)
-                continue
-            restated.append(line)
-            if len(listed) < CHANGES_MAX:
-                listed.append(changed_line(body, line))
-    gone = [body for body in gone if body["id"] not in taken] if may_withdraw else []
-    listed += [changed_line(body) for body in gone[: CHANGES_MAX - len(listed)]]
-    new = [line for line in new if line_name(line) not in stated]
-    return _Changes(new, restated, moved, gone, tuple(listed))
+@dataclass(frozen=True, slots=True)
+class WithdrawResult:
+    """The result of withdrawing a file."""
 
-
-async def _stated_at_their_date(
-    connection: Any, log: str, statement: Statement, new: Sequence[StatementLine]
-) -> dict[str, Any]:
-    """Return lines that the log has at the date of a late line, by files that reach in the period.
-
-    A longer statement books a line at its date that the statement of a later day books on that day.
-    """
-    stems = {
-        line_name(changed(line, name=f"{stem_of(changed(line, booked_at=None))}{ordinal}"))
-        for line in new if line.booked_at != line.effective_at
-        for ordinal in ("", "-2", "-3")
-    }  # fmt: skip
-    if not stems:
-        return {}
-    begin = statement.claimed_from or statement.opened_at
-    rows = await connection.fetch(
-        SELECT_LINES, log, f"{statement.currency}:", sorted(stems), begin, begin
-    )
-    bodies = await _bodies(
-        connection, log, (row["resource_id"] for row in rows if row["status"] == "stated")
-    )
-    files = {
-        row["position"]: orjson.loads(row["body"])
-        for row in await connection.fetch(SELECT_AT, log, sorted({b["import"] for b in bodies}))
-    }
-    reaching = {body["id"] for body in bodies if _meets(statement, files.get(body["import"], {}))}
-    return {row["resource_id"]: row for row in rows if row["resource_id"] in reaching}
-
-
-def _meets(statement: Statement, header: Body) -> bool:
-    """Tell whether the period of an earlier file has a part in common with a statement's."""
-    if "opened_at" not in header:
-        return False
-    begin = datetime.fromisoformat(header.get("claimed_from") or header["opened_at"])
-    own = statement.claimed_from or statement.opened_at
-    return begin < statement.closed_at and own < datetime.fromisoformat(header["closed_at"])
-
-
-def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (names[start : start + BATCH] for start in range(0, len(names), BATCH))
-
-
-async def _bodies(connection: Any, log: str, names: Iterable[str]) -> list[Body]:
-    """Return what the log has of lines, by their events' names in order."""
-    ordered = sorted(names)
-    if not ordered:
-        return []
-    return [
-        orjson.loads(row["body"]) for row in await connection.fetch(SELECT_BODIES, log, ordered)
-    ]
+    source: str
+    position: int
+    files: int
+    """Imports of the file that were in force: one per currency and period."""
+    lines: int
+    """Lines that it stated last."""
+    again: tuple[str, ...] = ()
+    """SHA-256 of the files in force whose periods meet its own: they may have these lines, too."""
 
 
 async def withdraw_statement(
     dsn: str, source: str, sha256: str, reason: Mapping[str, str], now: datetime,
     terms: Source | None = None,
 ) -> WithdrawResult:  # fmt: skip
-    """Withdraw a file with the lines that no later one states; `reason` is who and why.
+    """Withdraw a file with the lines that it stated last; `reason` is who and why.
 
+    Other files may have the same lines: importing them again (`again`) states those once more.
     Raises NotFound when no import of the file is in force.
     """
     log = statements_log(source)
@@ -408,7 +283,25 @@ async def withdraw_statement(
             for row in await connection.fetch(SELECT_STATED_BY, log, sha256)
         ]
         position = await _append_all(connection, log, iter(gone), position, terms)
-    return WithdrawResult(source, position, len(files), len(gone))
+        again = await _meeting(connection, log, sha256, [orjson.loads(r["body"]) for r in headers])
+    return WithdrawResult(source, position, len(files), len(gone), again if gone else ())
+
+
+async def _meeting(
+    connection: Any, log: str, sha256: str, headers: Sequence[Body]
+) -> tuple[str, ...]:
+    """Return the files in force, of the same wallets, whose periods meet those of some headers."""
+    found: dict[str, None] = {}
+    for own in headers:
+        for row in await connection.fetch(SELECT_IN_FORCE, log, f"{own['currency']}:"):
+            other = orjson.loads(row["body"])
+            if (
+                other["sha256"] != sha256
+                and other["opened_at"] < own["closed_at"]
+                and own["opened_at"] < other["closed_at"]
+            ):
+                found[str(other["sha256"])] = None
+    return tuple(found)
 
 
 @asynccontextmanager

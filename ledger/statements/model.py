@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -98,6 +99,8 @@ class Statement(Record, frozen=True):
     claimed_from: datetime | None = None
     """From when on it has every line, of a period inferred from balances of two days: the day after
     that of the opening balance. None of any other period: `opened_at`."""
+    is_inferred: bool = False
+    """Whether the period is neither stated nor given, but that of the rows of a table."""
     notes: tuple[str, ...] = ()
     """What the reader found worth saying, one sentence each, as a repeated id."""
     where: ZoneInfo | None = None
@@ -156,9 +159,13 @@ def named(
     for place, line in enumerate(result):
         if count[line.name] > 1:
             places[line.name].append(place)
+    taken = set(count)
     for stem, equal in places.items():
-        for number, place in enumerate(sorted(equal, key=lambda p: _texts(result[p]))[1:], 2):
-            result[place] = changed(result[place], name=f"{stem}-{number}")
+        free = (f"{stem}-{number}" for number in itertools.count(2))
+        for place in sorted(equal, key=lambda p: _texts(result[p]))[1:]:
+            name = next(name for name in free if name not in taken)
+            taken.add(name)
+            result[place] = changed(result[place], name=name)
     return tuple(result)
 
 

@@ -100,6 +100,7 @@ def checked_statement(
         account=account,
         claimed_from=claimed_from if is_first_day_unsure else None,
         where=where,
+        is_inferred=window is None and balance_days is None,
         notes=(*notes, *_repeated(booked), *_late(booked, (claimed_from, closed_at), where)),
     )
 

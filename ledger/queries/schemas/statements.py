@@ -81,7 +81,9 @@ class StatementLines(Schema, frozen=True):
 class ChangedLine(Schema, frozen=True):
     """A line of an earlier file that an import changes or withdraws."""
 
-    change: Annotated[str, Meta(description="`changed` or `withdrawn`.")]
+    change: Annotated[
+        str, Meta(description="`changed`, `moved` to another day of booking, or `withdrawn`.")
+    ]
     line: str
     effective_at: Moment
     amount: Annotated[Amount, Meta(description="As the earlier file states it.")]
@@ -91,6 +93,9 @@ class ChangedLine(Schema, frozen=True):
     now_amount: Amount | None
     now_effective_at: Moment | None
     now_description: str | None
+    booked_at: Moment | None
+    now_booked_at: Moment | None
+    fields: Annotated[list[str], Meta(description="What is stated differently.")]
 
 
 class Imported(Schema, frozen=True):
@@ -139,4 +144,11 @@ class Withdrawn(Schema, frozen=True):
     source: str
     position: Annotated[int, Meta(description="In the log of the source's statements.")]
     files: Annotated[int, Meta(description="Imports of the file: one per currency and period.")]
-    lines: Annotated[int, Meta(description="Lines that no statement has any more.")]
+    lines: Annotated[int, Meta(description="Lines that it stated last.")]
+    again: Annotated[
+        list[str],
+        Meta(
+            description="SHA-256 of other files of the time: import them with again=true if they "
+            "have these lines, too."
+        ),
+    ]

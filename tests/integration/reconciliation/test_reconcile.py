@@ -18,8 +18,8 @@ import pytest
 from ledger.config.reconciliation import rules_of
 from ledger.model import plain
 from ledger.reconciliation.runner import Reconciler
+from ledger.statements.comparison import SELECT_LINES
 from ledger.statements.events import PART_BYTES
-from ledger.statements.importer import SELECT_LINES
 from tests.asking import Service, payment, payout, serving
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero

@@ -76,3 +76,14 @@ def test_a_change_shows_both_statements_of_a_line() -> None:
 def test_what_a_line_does_not_state_is_not_in_its_content() -> None:
     stated = orjson.loads(content(line()))
     assert set(stated) == {"line", "amount", "currency", "effective_at"}
+
+
+def test_thousands_of_one_day_and_amount_are_paired_by_their_names() -> None:
+    count = 4_000
+    lines = [line(reference=f"E2E-{n}") for n in range(count)]
+    others = [known(f"h:{n}", reference=f"other-{n}") for n in range(count)]
+    same = [known(f"h:{n}", reference=f"E2E-{n}") for n in range(count)]
+    result, taken = renamed(lines, others)
+    assert (taken, {each.name for each in result}) == (set(), {"h:new"})
+    result, _ = renamed(lines, reversed(same))
+    assert [each.name for each in result] == [f"h:{n}" for n in range(count)]
