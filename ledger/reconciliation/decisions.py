@@ -48,7 +48,7 @@ SELECT source, currency, id, type, state, anchor, rule, items, difference, gap, 
   FROM ledger.recon_breaks WHERE source = $1 AND id = ANY ($2::text[])
 """
 SELECT_RUN_POSITIONS: Final = """
-SELECT currency, (positions->>source)::bigint AS position, closed_at
+SELECT currency, (positions->>source)::bigint AS position
   FROM ledger.recon_runs WHERE source = $1
 """
 SELECT_MATCHED: Final = """
@@ -172,7 +172,7 @@ class DecisionPlanner:
             for run in runs:
                 wallet = source, run["currency"]
                 reconciled[wallet] = run["position"] or 0
-                begin = open_from(closes, run["currency"], run["closed_at"])
+                begin = open_from(closes, run["currency"])
                 if begin is not None:
                     posted_from[wallet] = begin
         return cls(snapshot, rules, rows, reconciled, standings, posted_from)

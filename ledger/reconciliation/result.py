@@ -42,6 +42,8 @@ OPEN: Final = "OPEN"
 RESOLVED: Final = "RESOLVED"
 RESOLVING: Final = frozenset({"match", "write_off", "post_fee", "void", "tolerance", "rule"})
 """Actions that resolve a break, when the amounts agree after them."""
+POSTING: Final = RESOLVING - {"match"}
+"""Actions that post to the wallet."""
 
 _CENT: Final = Decimal("0.01")
 
@@ -273,10 +275,17 @@ class _BreakBuilder(Record, frozen=True):
             is_resolved = False
         elif kind == MATCHED:
             kind, detail = AMOUNT, "matched by hand"
+        elif gap and decision is not None and self._is_posted_later(decision):
+            detail = f"{detail}; decided, and posted when statements reach the open month"
         return self._break(
             break_id, kind, RESOLVED if is_resolved else OPEN, group.anchor, group.rule,
             group.keys, group.difference, gap, group.at or self.period.opened_at, detail, decision,
         )  # fmt: skip
+
+    def _is_posted_later(self, decision: LatestDecision) -> bool:
+        """Tell whether what a decision posted is dated after the statements end."""
+        at = decision.effective_at
+        return decision.action in POSTING and at is not None and at >= self.period.cutoff
 
     def of_opening(
         self, break_id: str, difference: Decimal, decision: LatestDecision | None

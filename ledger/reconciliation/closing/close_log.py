@@ -92,16 +92,13 @@ async def read_closes(snapshot: Snapshot, source: str) -> list[Close]:
     return sorted(closes.values(), key=lambda close: (close.currency, close.period))
 
 
-def open_from(closes: Sequence[Close], currency: str, cutoff: datetime) -> datetime | None:
-    """Return the end of the latest closed month of a wallet.
+def open_from(closes: Sequence[Close], currency: str) -> datetime | None:
+    """Return the end of the latest closed month of a wallet; None when no month is closed.
 
-    Postings about closed months are dated there, so that these stay as they were closed. None when
-    no month is closed, or when the statements reach no further (`cutoff`): such a posting would
-    not be in the result.
+    Postings about closed months are dated there, so that these stay as they were closed.
     """
     ends = [c.end for c in closes if c.currency == currency and c.status == CLOSED]
-    end = max(ends, default=None)
-    return end if end is not None and end < cutoff else None
+    return max(ends, default=None)
 
 
 def _items(rows: Any) -> tuple[ClosedItem, ...]:

@@ -289,6 +289,27 @@ async def test_a_decision_on_a_break_of_a_closed_month_is_posted_after_it(
     ]  # fmt: skip
 
 
+async def test_a_closed_month_stays_as_it_is_until_statements_reach_the_next(
+    service: Service,
+) -> None:
+    await post_statement(service, statement([row("x1", None, "3", MID)]))
+    await reconcile(service)
+    (name,) = [each["id"] for each in (await service.ask("/v1/breaks"))["breaks"]]
+    await close(service, accept=[name])
+    await decide(service, name, "write_off")
+    (result,) = (await reconcile(service)).results
+    ((state, gap, detail),) = [(b.state, b.gap, b.detail) for b in result.breaks]
+    assert (state, gap) == ("OPEN", -3)
+    assert "posted when statements reach the open month" in detail
+    (kept,) = await closes(service)
+    assert kept["changes"]["changed"] is False
+    february = "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z"
+    await post_statement(service, statement([], opening="3"), february)
+    (result,) = (await reconcile(service)).results
+    assert [(b.state, b.gap) for b in result.breaks] == [("RESOLVED", 0)]
+    assert (result.state, (await closes(service))[0]["changes"]["changed"]) == ("RECONCILED", False)
+
+
 async def test_months_are_those_of_the_declared_time_zone(service: Service) -> None:
     rules = rules_of({"time_zone": "Asia/Singapore"})
     sources = dict(service.database.settings.sources)
