@@ -83,6 +83,8 @@ def import_(
     try:
         raw = _post_file(service, {k: v for k, v in params.items() if v is not None}, file)
     except ServiceRefused as error:
+        if error.status == 404:  # no such source: the command is wrong, and nothing was found
+            raise InvalidRequest(str(error)) from error
         if error.status != 409 or not _has_changes(error.body):
             raise
         raw = error.body

@@ -40,6 +40,7 @@ from ledger.statements.events import (
     withdrawn_line,
 )
 from ledger.statements.model import Statement
+from ledger.statements.validation import refusal
 
 BATCH: Final = 1_000
 IMPORT_SECONDS_MAX: Final = 600.0
@@ -146,10 +147,7 @@ async def add_statement(
     is unknown; importing again is safe.
     """
     if statement.closed_at > now + AHEAD_MAX:
-        raise StatementRefused(
-            f"the period ends at {statement.closed_at.isoformat()}, which is in the future; "
-            "correct it (--to)"
-        )
+        raise _in_the_future(statement)
     log = statements_log(source)
     statement = await continued(connection, log, in_wallet(statement, terms))
     if len({line_name(line) for line in statement.lines}) != len(statement.lines):
@@ -188,6 +186,18 @@ async def add_statement(
         )  # fmt: skip
         position = await _append_all(connection, log, events, first, terms)
     return replace(result, status="accepted", position=position)
+
+
+def _in_the_future(statement: Statement) -> StatementRefused:
+    """Return the refusal of a period that has not ended: a typing error, of a row or of a date."""
+    if statement.is_inferred:
+        latest = max(statement.lines, key=lambda line: line.effective_at)
+        return refusal(latest.number, f"is dated {latest.effective_at.isoformat()}, which is in the "
+                       "future; correct its date")  # fmt: skip
+    return StatementRefused(
+        f"the period ends at {statement.closed_at.isoformat()}, which is in the future; correct "
+        "what is given (--to), or export the statement up to now"
+    )
 
 
 def _result_of(source: str, statement: Statement) -> ImportResult:

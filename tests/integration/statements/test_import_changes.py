@@ -289,3 +289,11 @@ async def test_a_period_is_given_in_days_of_the_sources_zone(service: Service) -
     )  # fmt: skip
     status, refusal = await post(service, DEPOSITS, **how, **{"from": "2026-06-31", "to": "x"})
     assert (status, "no day as 2026-06-01" in refusal["detail"]) == (400, True)
+
+
+async def test_a_row_dated_in_the_future_is_named(service: Service) -> None:
+    how = {"columns": CSV, "currency": "EUR"}
+    status, refusal = await post(service, DEPOSITS.replace("2026-06-20", "2126-06-20"), **how)
+    assert (status, refusal["detail"]) == (
+        422, "line 3: is dated 2126-06-20T00:00:00+00:00, which is in the future; correct its date",
+    )  # fmt: skip
