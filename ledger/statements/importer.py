@@ -192,8 +192,8 @@ def _in_the_future(statement: Statement) -> StatementRefused:
     """Return the refusal of a period that has not ended: a typing error, of a row or of a date."""
     if statement.is_inferred:
         latest = max(statement.lines, key=lambda line: line.effective_at)
-        return refusal(latest.number, f"is dated {latest.effective_at.isoformat()}, which is in the "
-                       "future; correct its date")  # fmt: skip
+        at = latest.effective_at.isoformat()
+        return refusal(latest.number, f"is dated {at}, which is in the future; correct its date")
     return StatementRefused(
         f"the period ends at {statement.closed_at.isoformat()}, which is in the future; correct "
         "what is given (--to), or export the statement up to now"
