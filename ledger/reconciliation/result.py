@@ -222,11 +222,9 @@ def _breaks(
     posted = sum_of(d.before for d in decisions.values() if d.break_id != opening_id)
     carried = ledger.before - sum_of(group.ledger_amount_before for group in groups) - posted
     own = decisions.get(opening_id)
-    difference = ZERO
-    if opening is not None:
-        difference = carried - (own.before if own else ZERO) - opening
-    if difference or own is not None:
-        breaks.append(builder.of_opening(opening_id, difference, own))
+    carried -= own.before if own else ZERO
+    if own is not None or (opening is not None and carried != opening):
+        breaks.append(builder.of_opening(opening_id, carried, opening, own))
     breaks += [
         builder.of_orphan(decision)
         for break_id, decision in decisions.items()
@@ -288,12 +286,23 @@ class _BreakBuilder(Record, frozen=True):
         return decision.action in POSTING and at is not None and at >= self.period.cutoff
 
     def of_opening(
-        self, break_id: str, difference: Decimal, decision: LatestDecision | None
+        self,
+        break_id: str,
+        carried: Decimal,
+        opening: Decimal | None,
+        decision: LatestDecision | None,
     ) -> Break:
-        """Return the break of an opening balance that is not the books' balance."""
+        """Return the break of an opening balance that is not the books' balance `carried`."""
+        difference = ZERO if opening is None else carried - opening
         gap = difference + (decision.posted if decision else ZERO)
         is_resolved = decision is not None and decision.action in RESOLVING and not gap
-        detail = "the books begin with another balance than the first statement"
+        detail = "no statement states an opening balance any more; reopen the decision"
+        if opening is not None:
+            detail = (
+                f"the books begin with {plain(carried)}, the first statement with {plain(opening)};"
+                " import the statements before it, begin at a later one (`since`), or write the"
+                " difference off"
+            )
         return self._break(
             break_id, OPENING, RESOLVED if is_resolved else OPEN, "opening", "none", (),
             difference, gap, self.period.opened_at, detail, decision,

@@ -12,7 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ledger.terminal import tables
-from ledger.terminal.figures import Decimals, local_time, zone_named
+from ledger.terminal.figures import (
+    Decimals,
+    break_time,
+    line_time,
+    local_time,
+    zone_named,
+)
 
 JSON = Mapping[str, Any]
 
@@ -106,7 +112,7 @@ def show_break(each: JSON, out: Console) -> None:
         "wallet": f"{each['source']} {each['currency']}",
         "gap": f"{amount(each['gap'])} (books - statement)",
         "difference": f"{amount(each['difference'])} before any decision",
-        "dated": f"{local_time(each['at'], zone)} {each['time_zone']}",
+        "dated": f"{break_time(each, zone)} {each['time_zone']}",
         "age": f"{each['age_days']} days, {each['bucket']}",
         "owner": each["owner"],
         "explanation": each["detail"],
@@ -189,8 +195,14 @@ def _move(move: JSON, each: JSON, zone: tzinfo) -> dict[str, Any]:
 
 
 def _dated(item: JSON, each: JSON, zone: tzinfo) -> dict[str, Any]:
-    at = local_time(item["effective_at"], zone)
+    at = _time(item, zone)
     return {**item, "effective_at": at, "currency": each["currency"]}
+
+
+def _time(item: JSON, zone: tzinfo) -> str:
+    """Return the time of a line, a transaction or a candidate: of a line perhaps the day alone."""
+    is_line = "line" in item or item.get("side") == "statement"
+    return (line_time if is_line else local_time)(item["effective_at"], zone)
 
 
 def _amounts(rows: Iterable[JSON]) -> Iterable[tuple[str, str | None]]:
@@ -217,7 +229,7 @@ def _sides(each: JSON, decimals: Decimals) -> dict[str, str]:
 def _words(item: JSON, amount: str, zone: tzinfo, name: str) -> str:
     """Return an item in words: when, how much, who or what, its name."""
     who = item["counterparty"] or item.get("description") or item.get("status")
-    words = (local_time(item["effective_at"], zone)[:10], amount, who, name)
+    words = (_time(item, zone)[:10], amount, who, name)
     return " ".join(word for word in words if word)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _OFFSET: Final = re.compile(r"UTC([+-])(\d\d):(\d\d)", re.ASCII)
@@ -63,3 +63,41 @@ def dated(moment: str | None, zone: tzinfo) -> str:
     if moment is None:
         return ""
     return datetime.fromisoformat(moment).astimezone(zone).isoformat(" ", "seconds")
+
+
+def line_time(moment: str | None, zone: tzinfo) -> str:
+    """Write the time of a statement line as local_time does, or the day if it states no more."""
+    return _day(moment, zone) or local_time(moment, zone)
+
+
+def line_dated(moment: str | None, zone: tzinfo) -> str:
+    """Write the time of a statement line as dated does, or the day if it states no more."""
+    return _day(moment, zone) or dated(moment, zone)
+
+
+def break_time(each: Mapping[str, Any], zone: tzinfo) -> str:
+    """Write the time of a break; of one that is dated by its line, as line_time does."""
+    write = line_time if _is_of_line(each) else local_time
+    return write(each["at"], zone)
+
+
+def break_dated(each: Mapping[str, Any], zone: tzinfo) -> str:
+    """Write the time of a break; of one that is dated by its line, as line_dated does."""
+    write = line_dated if _is_of_line(each) else dated
+    return write(each["at"], zone)
+
+
+def _is_of_line(each: Mapping[str, Any]) -> bool:
+    return any(line["effective_at"] == each["at"] for line in each["lines"])
+
+
+def _day(moment: str | None, zone: tzinfo) -> str:
+    """Return the day that a line states, "" where it states a time.
+
+    Midnight of the zone, or of UTC, is a day: so it is read by the matching.
+    """
+    for where in (zone, UTC) if moment is not None else ():
+        local = datetime.fromisoformat(str(moment)).astimezone(where)
+        if local.time() == time(0):
+            return f"{local:%Y-%m-%d}"
+    return ""

@@ -135,7 +135,7 @@ def looked_at(service: Service, break_id: str, folder: Path) -> None:
         )
         assert status == 0
         assert (out or sheet.read_text()).splitlines() == text.splitlines()
-    (first, *_) = csv.DictReader(io.StringIO(sheet.read_text()))
+    (first, *_) = csv.DictReader(io.StringIO(sheet.read_text("utf-8-sig")))
     assert (first["id"], first["decision"], first["wallet"]) == (break_id, "", "straitsx XSGD")
     _, matched, _ = ledger(service, "reconcile", "matches", "--rule", "contract")
     assert [each["anchor"] for each in matched["matches"]] == ["contract:contract_0001"]

@@ -17,6 +17,7 @@ from ledger.queries.schemas.reconciliation import (
     ReconciledTransaction,
 )
 from ledger.queries.snapshot import DatabaseRow, Snapshot
+from ledger.statements.validation import names_of
 
 SELECT_LINES: Final = """
 SELECT l.currency, l.line, l.effective_at, l.amount, l.row_kind AS kind, l.description,
@@ -73,6 +74,8 @@ REFERENCES: Final = (
     "merchant_ref", "invoice_id",
 )  # fmt: skip
 """Details of a transaction that name it elsewhere."""
+NO_HASH_YET: Final = "pending"
+"""What a transfer names as its hash until the chain has taken it."""
 COUNTERPARTIES: Final = ("counterparty", "counterparty_name", "recipient_name", "sender_name")
 """Details of a transaction that name the other party, where the facts have one."""
 
@@ -144,14 +147,16 @@ def _line(source: str, row: DatabaseRow) -> ReconciledLine:
         kind=row["kind"],
         counterparty=row["counterparty"] or None,
         description=row["description"] or None,
-        references=_distinct(names),
+        references=_references(names),
         href=f"/v1/statement_lines?{urlencode({'source': source, 'line': row['line']})}",
     )
 
 
 def _transaction(source: str, row: DatabaseRow) -> ReconciledTransaction:
     details = _details(row)
-    names = (row.get("idempotency_id"), *(details.get(name) for name in REFERENCES))
+    names = [row.get("idempotency_id"), *(details.get(name) for name in REFERENCES)]
+    if details.get("transaction_hash") == NO_HASH_YET:
+        names.remove(NO_HASH_YET)
     path = f"/v1/transactions/{quote(source, safe='')}/{quote(row['id'], safe='')}"
     if row["kind"] == ADJUSTMENT:
         path = f"/v1/breaks/{quote(row['id'], safe='')}"
@@ -164,8 +169,8 @@ def _transaction(source: str, row: DatabaseRow) -> ReconciledTransaction:
         fee=None if fee is None else plain(fee),
         status=row["status"],
         customer_id=row.get("customer_id"),
-        counterparty=next(iter(_distinct(details.get(name) for name in COUNTERPARTIES)), None),
-        references=_distinct(names),
+        counterparty=next(iter(_references(details.get(name) for name in COUNTERPARTIES)), None),
+        references=_references(names),
         href=path if row["kind"] == ADJUSTMENT else f"{path}?kind={quote(row['kind'], safe='')}",
     )
 
@@ -176,6 +181,6 @@ def _details(row: DatabaseRow) -> Mapping[str, Any]:
     return decoded if isinstance(decoded, dict) else {}
 
 
-def _distinct(names: Iterable[Any]) -> list[str]:
-    """Return the names that are texts, without repetitions."""
-    return list(dict.fromkeys(name for name in names if isinstance(name, str) and name))
+def _references(names: Iterable[Any]) -> list[str]:
+    """Return the names that are texts and name something, each once."""
+    return list(names_of(*(name for name in names if isinstance(name, str))))

@@ -9,7 +9,7 @@ from datetime import tzinfo
 from typing import Any, Final
 
 from ledger.terminal.cells import write_cell
-from ledger.terminal.figures import Decimals, dated, zone_named
+from ledger.terminal.figures import Decimals, break_dated, dated, line_dated, zone_named
 
 JSON = Mapping[str, Any]
 
@@ -23,7 +23,10 @@ COLUMNS: Final = (
 
 
 def breaks_csv(breaks: Sequence[JSON]) -> bytes:
-    """Return breaks as CSV, one per row, with empty columns for decisions."""
+    """Return breaks as CSV, one per row, with empty columns for decisions.
+
+    It begins with a byte order mark, without which Excel does not read it as UTF-8.
+    """
     decimals = Decimals(amounts_of(breaks))
     out = io.StringIO(newline="")
     rows = csv.writer(out, lineterminator="\r\n")
@@ -31,7 +34,7 @@ def breaks_csv(breaks: Sequence[JSON]) -> bytes:
     for each in breaks:
         row = _row(each, decimals)
         rows.writerow([write_cell(str(row.get(name, ""))) for name in COLUMNS])
-    return out.getvalue().encode()
+    return out.getvalue().encode("utf-8-sig")
 
 
 def amounts_of(breaks: Iterable[JSON]) -> Iterator[tuple[str, str | None]]:
@@ -55,14 +58,14 @@ def _row(each: JSON, decimals: Decimals) -> dict[str, Any]:
         "wallet": f"{each['source']} {currency}",
         "state": each["state"],
         "age_days": each["age_days"],
-        "at": dated(each["at"], zone),
+        "at": break_dated(each, zone),
         "owner": each["owner"],
         "gap": amount(each["gap"]),
         "difference": amount(each["difference"]),
         "explanation": each["detail"],
         "statement": "\n".join(
             _words(
-                dated(line["effective_at"], zone), amount(line["amount"]), line["kind"],
+                line_dated(line["effective_at"], zone), amount(line["amount"]), line["kind"],
                 line["counterparty"], line["description"], _names(line["references"]),
                 f"line:{line['line']}",
             )
@@ -88,7 +91,8 @@ def _row(each: JSON, decimals: Decimals) -> dict[str, Any]:
 
 
 def _candidate(one: JSON, amount: str, zone: tzinfo) -> str:
-    at = dated(one["effective_at"], zone)
+    write = line_dated if one["side"] == "statement" else dated
+    at = write(one["effective_at"], zone)
     words = _words(at, amount, one["counterparty"], one["description"])
     return f"{one['item']} ({one['reason']}): {words}"
 

@@ -20,7 +20,15 @@ from ledger.reconciliation.reports.months import (
 from ledger.reconciliation.reports.page import Markup, html, link, plain_text, state_mark, table
 from ledger.reconciliation.reports.spreadsheet import amounts_of
 from ledger.terminal.cells import write_cell
-from ledger.terminal.figures import Decimals, dated, local_time, zone_named
+from ledger.terminal.figures import (
+    Decimals,
+    break_dated,
+    break_time,
+    dated,
+    line_time,
+    local_time,
+    zone_named,
+)
 
 CANDIDATE_WORDS_MAX: Final = 100
 """Characters of a candidate's counterparty and description; its own break has them whole."""
@@ -34,7 +42,6 @@ BREAK_FIELDS: Final = (
     "items", "action", "decided_by", "decided_at", "note",
 )  # fmt: skip
 BREAK_AMOUNTS: Final = ("difference", "gap")
-BREAK_TIMES: Final = ("at", "decided_at")
 SIDE_ROWS_MAX: Final = 20
 """Lines or transactions of one break that the page lists; it counts the others."""
 SHEET: Final = (
@@ -104,7 +111,8 @@ def csv_of(run: JSON, breaks: Sequence[JSON], months: Sequence[JSON] = ()) -> by
     rows.writerow(())
     rows.writerow(BREAK_FIELDS)
     for each in by_weight(breaks):
-        texts = {**each, **{name: dated(each[name], zone) for name in BREAK_TIMES}}
+        texts = {**each, "at": break_dated(each, zone)}
+        texts["decided_at"] = dated(each["decided_at"], zone)
         texts |= {
             name: decimals.text(currency, each[name], grouped=False) for name in BREAK_AMOUNTS
         }
@@ -203,7 +211,7 @@ def _section(each: JSON, amount: Amount, zone: tzinfo) -> str:
     days = "1 day old" if each["age_days"] == 1 else days
     facts = (
         Markup(f"<code>{html(each['id'])}</code>"), days, f"owner {each['owner']}",
-        f"difference {amount(each['difference'])}", f"dated {local_time(each['at'], zone)}",
+        f"difference {amount(each['difference'])}", f"dated {break_time(each, zone)}",
     )  # fmt: skip
     parts = [
         f"<h3>{escape(each['type'])} {state_mark(each['state'])}"
@@ -223,7 +231,7 @@ def _section(each: JSON, amount: Amount, zone: tzinfo) -> str:
 def _lines_table(lines: Sequence[JSON], amount: Amount, zone: tzinfo) -> str:
     rows = [
         (
-            local_time(line["effective_at"], zone),
+            line_time(line["effective_at"], zone),
             _described(
                 line["kind"], line["counterparty"], line["description"], line["references"],
                 link(line["href"], f"line:{line['line']}"),
@@ -274,7 +282,8 @@ def _candidate(one: JSON, amount: Amount, zone: tzinfo) -> Markup:
     who = ", ".join(filter(None, (one["counterparty"], one["description"])))
     if len(who) > CANDIDATE_WORDS_MAX:
         who = f"{who[: CANDIDATE_WORDS_MAX - 1]}…"
-    words = f"{local_time(one['effective_at'], zone)} {who}".strip()
+    write = line_time if one["side"] == "statement" else local_time
+    words = f"{write(one['effective_at'], zone)} {who}".strip()
     return Markup(
         f"<b>{escape(one['reason'])}</b>: {escape(amount(one['amount']))}, {escape(words)} "
         f"<code>{escape(one['item'])}</code>"
@@ -282,7 +291,8 @@ def _candidate(one: JSON, amount: Amount, zone: tzinfo) -> Markup:
 
 
 def _step(step: JSON, zone: tzinfo) -> Markup:
-    who = f"{local_time(step['at'], zone)} {step['action']} by {step['by'] or 'nobody named'}"
+    by = f" by {step['by']}" if step["by"] else ""
+    who = f"{local_time(step['at'], zone)} {step['action']}{by}"
     return Markup(f"{escape(who)}: {escape(step['note'] or '')}")
 
 

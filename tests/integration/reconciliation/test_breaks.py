@@ -257,7 +257,7 @@ async def test_breaks_are_a_spreadsheet_with_empty_columns_for_decisions(
 ) -> None:
     found = await planted(service)
     text = await text_of(service, "/reconciliation/breaks.csv", "text/csv", type="FEE,STATUS")
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")))
     assert [(row["type"], row["wallet"]) for row in rows] == [
         ("STATUS", "straitsx XSGD"), ("FEE", "straitsx XSGD"),
     ]  # fmt: skip
@@ -271,6 +271,22 @@ async def test_breaks_are_a_spreadsheet_with_empty_columns_for_decisions(
     assert [fee[name] for name in names] == [""] * 4
     status, _ = await service.refused("/reconciliation/breaks.csv", sort="size")
     assert status == 400
+
+
+async def test_what_names_nothing_is_no_reference(service: Service) -> None:
+    columns = {"effective_at": "Date", "amount": "Amount", "id": "Id", "reference": "Ref",
+               "time_zone": "UTC"}  # fmt: skip
+    file = b"Date,Amount,Id,Ref\n2026-01-10,10,NONREF,INV-7\n"
+    await post_statement(service, file, format="csv", columns=json.dumps(columns))
+    await service.post_json("straitsx", payment(1, merchant_ref="NOTPROVIDED", **at(LATE)))
+    await reconcile(service)
+    found = (await service.ask("/v1/breaks"))["breaks"]
+    references = {
+        item.get("line", item.get("id")): item["references"]
+        for each in found
+        for item in (*each["lines"], *each["transactions"])
+    }
+    assert sorted(references.values()) == [["INV-7"], ["idem-0001"]]
 
 
 async def test_a_wallets_page_has_both_sides_of_every_break(service: Service) -> None:

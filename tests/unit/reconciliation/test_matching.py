@@ -365,6 +365,10 @@ def test_a_decision_that_does_not_fit_any_more_ends_nothing() -> None:
 def test_an_opening_balance_that_the_books_do_not_have_is_a_break() -> None:
     found = result([], [], opening="10")
     assert [(each.type, each.difference) for each in found.breaks] == [("OPENING", -10)]
+    assert found.breaks[0].detail == (
+        "the books begin with 0, the first statement with 10; import the statements before it, "
+        "begin at a later one (`since`), or write the difference off"
+    )
     assert found.figures["residual"] == "0"
     paid = result([], [], decision("opening", "10", before="10"), opening="10")
     assert (paid.state, paid.figures["residual"]) == ("RECONCILED", "0")

@@ -61,7 +61,7 @@ WHOLE: dict[str, Any] = broken("0123456789abcdef", "-20.5") | {
 
 
 def rows_of(body: bytes) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(body.decode(), newline="")))
+    return list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")))
 
 
 def test_amounts_of_a_page_are_grouped_and_end_alike() -> None:
@@ -115,6 +115,22 @@ def test_times_are_in_the_declared_zone_which_is_named() -> None:
     rows = rows_of(csv_of(RUN, [WHOLE]))
     assert ["from", "2026-06-01 08:00:00+08:00"] in rows
     assert ["time zone", "Asia/Singapore"] in rows
+
+
+def test_a_line_of_a_day_has_no_time_anywhere() -> None:
+    at = "2026-06-25T16:00:00Z"
+    line = WHOLE["lines"][0] | {"effective_at": at, "booked_at": at}
+    candidate = WHOLE["candidates"][0] | {"side": "statement", "effective_at": at}
+    each = WHOLE | {"at": at, "lines": [line], "transactions": [], "candidates": [candidate]}
+    texts = (breaks_csv([each]), csv_of(RUN, [each]), html_of(RUN, [each]))
+    for text in (body.decode() for body in texts):
+        assert "2026-06-26" in text
+        assert "2026-06-26 00:00" not in text
+
+
+def test_excel_reads_the_spreadsheet_of_breaks_as_utf_8_by_its_mark() -> None:
+    assert breaks_csv([WHOLE]).startswith(b"\xef\xbb\xbfid,")
+    assert not csv_of(RUN, BREAKS).startswith(b"\xef\xbb\xbf")
 
 
 def test_a_row_of_the_spreadsheet_has_all_that_a_decision_needs() -> None:

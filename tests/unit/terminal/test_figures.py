@@ -7,7 +7,16 @@ from datetime import UTC
 import pytest
 
 from ledger.terminal.cells import read_cell, write_cell
-from ledger.terminal.figures import Decimals, dated, local_time, zone_named
+from ledger.terminal.figures import (
+    Decimals,
+    break_dated,
+    break_time,
+    dated,
+    line_dated,
+    line_time,
+    local_time,
+    zone_named,
+)
 
 
 def test_decimals_are_as_many_as_the_longest_of_a_currency_has() -> None:
@@ -26,6 +35,25 @@ def test_times_are_those_of_the_zone_by_its_name() -> None:
     assert dated(moment, zone_named("UTC+08:00")) == "2026-03-29 08:30:00+08:00"
     assert zone_named("Europe/Atlantis") is zone_named("UTC") is UTC
     assert local_time(None, UTC) == dated(None, UTC) == ""
+
+
+def test_a_line_at_midnight_of_the_zone_or_of_utc_shows_its_day() -> None:
+    zone = zone_named("Asia/Singapore")
+    for moment in ("2026-06-25T16:00:00Z", "2026-06-26T00:00:00Z"):
+        assert line_time(moment, zone) == line_dated(moment, zone) == "2026-06-26"
+    assert line_time("2026-06-26T00:00:00Z", zone_named("America/New_York")) == "2026-06-26"
+    assert line_time("2026-06-25T16:01:00Z", zone) == "2026-06-26 00:01"
+    assert line_dated("2026-06-25T16:00:01Z", zone) == "2026-06-26 00:00:01+08:00"
+    assert line_time(None, zone) == line_dated(None, zone) == ""
+
+
+def test_a_break_is_dated_by_the_day_where_its_line_is() -> None:
+    zone, midnight = zone_named("Asia/Singapore"), "2026-06-25T16:00:00Z"
+    of_line = {"at": midnight, "lines": [{"effective_at": midnight}]}
+    assert break_time(of_line, zone) == break_dated(of_line, zone) == "2026-06-26"
+    of_books = {"at": midnight, "lines": []}
+    assert break_time(of_books, zone) == "2026-06-26 00:00"
+    assert break_dated(of_books, zone) == "2026-06-26 00:00:00+08:00"
 
 
 @pytest.mark.parametrize(
