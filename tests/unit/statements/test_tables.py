@@ -211,6 +211,58 @@ SHAPES = (
         {"currency": "SGD"},
     ),
     Shape(
+        "whole amounts of Indonesia, one of which shows the sign",
+        "Date;Amount\n2026-06-01;25.000\n2026-06-02;-500\n2026-06-03;-1.234.567\n"
+        "2026-06-04;1.000\n",
+        {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"},
+        lambda text: [(r[0], Decimal(r[1].replace(".", ""))) for r in table(text, ";")],
+        {"currency": "IDR"},
+    ),
+    Shape(
+        "whole amounts of Japan, one of which shows the sign",
+        'Date,Amount\n2026-06-01,"25,000"\n2026-06-02,-500\n2026-06-03,"-1,234,567"\n',
+        {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"},
+        lambda text: [(r[0], plain(r[1])) for r in table(text)],
+        {"currency": "JPY"},
+    ),
+    Shape(
+        "an amount without decimals among those of Germany",
+        'Date;Amount\n2026-06-01;"1.234"\n2026-06-02;"12,50"\n2026-06-03;"1.234,56-"\n',
+        {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"},
+        lambda text: [
+            (r[0], german(r[1].rstrip("-")) * (-1 if r[1][-1] == "-" else 1))
+            for r in table(text, ";")
+        ],
+    ),
+    Shape(
+        "three decimals among two",
+        'Date,Amount\n2026-06-01,1.234\n2026-06-02,"1,500"\n2026-06-03,12.5\n',
+        {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"},
+        lambda text: [(r[0], plain(r[1])) for r in table(text)],
+        {"currency": "KWD"},
+    ),
+    Shape(
+        "three decimals, which the balance shows",
+        "Date,Amount,Left\n2026-06-01,1.234,1.234\n2026-06-02,-1.000,0.234\n",
+        {"effective_at": "Date", "amount": "Amount", "balance": "Left", "time_zone": "UTC"},
+        lambda text: [(r[0], plain(r[1])) for r in table(text)],
+        {"currency": "KWD"},
+    ),
+    Shape(
+        "three decimals, declared",
+        "Date,Amount\n2026-06-01,1.234\n2026-06-02,-2.500\n",
+        {"effective_at": "Date", "amount": "Amount", "decimal": ".", "time_zone": "UTC"},
+        lambda text: [(r[0], plain(r[1])) for r in table(text)],
+        {"currency": "BHD"},
+    ),
+    Shape(
+        "amounts of a stablecoin",
+        "Date,Amount\n2026-06-01,0.123456\n2026-06-02,-1.500000\n2026-06-03,12.345\n",
+        {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"},
+        lambda text: [(r[0], plain(r[1])) for r in table(text)],
+        {"currency": "XUSD"},
+    ),
+    Shape(
         "very small amounts",
         "Date,Amount\n2026-06-01,1E-6\n2026-06-02,-2.5e-05\n2026-06-03,0.000000000000000001\n",
         {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"},
@@ -521,3 +573,13 @@ def test_placeholders_are_no_names() -> None:
 def test_a_day_is_the_day_of_its_zone() -> None:
     found = found_in(shape("amounts of Germany, minus behind"), "Europe/Berlin")
     assert found[0][0] == date(2026, 6, 1).isoformat()
+
+
+def test_a_doubt_of_rows_that_are_not_read_refuses_nothing() -> None:
+    body = (
+        "Date,Amount,Ccy,State\n2026-06-01,5,EUR,ok\n2026-06-02,1.234,USD,ok\n"
+        "2026-06-03,2.345,EUR,no\n"
+    )
+    settings = {"effective_at": "Date", "amount": "Amount", "currency": "Ccy",
+                "skip_where.State": "no", "time_zone": "UTC"}  # fmt: skip
+    assert [line.amount for line in read(body, settings, currency="EUR").lines] == [5]

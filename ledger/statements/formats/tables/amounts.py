@@ -1,13 +1,14 @@
 """Amounts as banks write them: exactly what the text says, or a refusal when it may say two things.
 
-`1.234,56-`, `(23.50)`, `500.00 CR`, `$1,234.56`, `1'234.50` and `1E-6` are read. A sign between
-digits that no setting declares counts only where the text leaves no doubt: both a point and a comma
-are there, or a sign separates several groups of three. `1,234` alone is refused.
+`1.234,56-`, `(23.50)`, `500.00 CR`, `$1,234.56`, `1'234.50` and `1E-6` are read. What a point or a
+comma between digits means is declared, or shown by an amount of the file that can mean one thing:
+`1.234,56`, `1.234.567`, `12.50`, `0.123`. Where none shows it, `1.234` and `1,234` are refused.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, NamedTuple, NoReturn
 
@@ -19,6 +20,8 @@ from ledger.statements.validation import money, refusal
 
 _PLAIN: Final = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _DOUBTFUL: Final = re.compile(r"-?[1-9]\d{0,2}\.\d{3}", re.ASCII)
+"""A point that may be the decimal sign, or between thousands."""
+_SHOWN_MAX: Final = 40
 _CHARACTERS_MAX: Final = 80
 """Of an amount with its signs: 38 digits, what is between them, and a currency."""
 _ALIKE: Final = str.maketrans(
@@ -71,10 +74,22 @@ class AmountReader:
             )
         self._decimal = decimal
         self._thousands = thousands.translate(_ALIKE)
-        self._doubt: tuple[int, str] | None = None
-        """Line and text of the first amount as 1.234, whose point is read as the decimal sign."""
-        self._grouped: tuple[int, str] | None = None
-        """Line and text of the first amount whose point can only be between thousands."""
+        self._shown: tuple[int, str] | None = None
+        """Line and text of the amount that shows the decimal sign, where none is declared."""
+
+    def learn(self, cells: Iterable[tuple[int, str]]) -> None:
+        """Find out the decimal sign, unless it is declared, from cells of amounts: (line, text).
+
+        The first that can mean one thing decides; no cell behind it is taken.
+        """
+        if self._decimal is not None:
+            return
+        for number, cell in cells:
+            if ("." in cell or "," in cell) and not isinstance(cell, NumberCell):
+                self._decimal = _decimal_sign(cell)
+                if self._decimal is not None:
+                    self._shown = number, cell.strip()[:_SHOWN_MAX]
+                    return
 
     def read(self, number: int, name: str, cell: str) -> Amount | None:
         """Return the amount of a cell of the column `name`; None when blank or a dash.
@@ -85,9 +100,8 @@ class AmountReader:
         if not text:
             return None
         if (_PLAIN.fullmatch(text) and self._decimal != ",") or isinstance(cell, NumberCell):
-            if self._doubt is None and self._is_doubtful(cell, text):
-                self._doubt = number, text
-                self._check_point(number, name, cell)
+            if self._decimal is None and _DOUBTFUL.fullmatch(text) and type(cell) is not NumberCell:
+                self._refuse_doubt(number, name, cell, ".")
             return Amount(self._money(number, name, text, text), text[0] == "-", "")
         text = " ".join(text.translate(_ALIKE).split())
         if len(text) > _CHARACTERS_MAX:
@@ -104,9 +118,6 @@ class AmountReader:
         symbols = [s for s in (match["symbol1"], match["symbol2"]) if s]
         if len(symbols) > 1:
             self._refuse(number, name, cell, "has two currencies; remove one")
-        if self._doubt is None and self._is_doubtful(cell, match["number"].strip()):
-            self._doubt = number, text
-            self._check_point(number, name, cell)
         digits = self._digits(number, name, cell, match["number"].strip())
         if match["exponent"]:
             digits = format(Decimal(digits + match["exponent"]), "f")
@@ -137,8 +148,8 @@ class AmountReader:
         whole, point, fraction = text.partition(decimal) if decimal else (text, "", "")
         if group and group in whole:
             if not _is_grouped(whole, group, bool(point)):
-                self._refuse(number, name, cell, f"is not grouped in thousands by {group!r}; "
-                             "correct the profile or the row")  # fmt: skip
+                self._refuse(number, name, cell, f"is not grouped in thousands by {group!r}"
+                             f"{self._sign_known()}; correct the profile or the row")  # fmt: skip
             whole = whole.replace(group, "")
         plain = f"{whole or '0'}.{fraction}" if point else whole
         if not _PLAIN.fullmatch(plain):
@@ -147,56 +158,48 @@ class AmountReader:
 
     def _signs_of(self, number: int, name: str, cell: str, text: str) -> tuple[str, str]:
         """Return the sign between thousands and the decimal sign of one text; "" = it has none."""
-        found = list(dict.fromkeys(_SEPARATORS.findall(text)))
-        others = [sign for sign in found if sign not in ".,"]
-        group = others[0] if others else ""
-        marks = [sign for sign in found if sign in ".,"]
+        group, marks = _marks_of(text)
         decimal = ""
         if len(marks) == 2 and not group:
             group, decimal = marks
         elif len(marks) == 1:
-            mark, is_single = marks[0], text.count(marks[0]) == 1
-            known = self._meaning(mark)
-            if known == "decimal" or (not known and is_single and (mark == "." or group)):
+            mark = marks[0]
+            meaning = self._meaning(mark)
+            if meaning == "decimal" or (not meaning and _is_decimal(text, mark, group)):
                 decimal = mark
-            elif known == "thousands" or (not known and not is_single):
+            elif meaning == "thousands" or (not meaning and text.count(mark) > 1):
                 group = group or mark
             else:
-                self._refuse(number, name, cell, f"may have thousands or decimals after {mark!r}"
-                             f'; declare thousands = "{mark}" or decimal = "{mark}"')  # fmt: skip
+                self._refuse_doubt(number, name, cell, mark)
         self._check_declared(number, name, cell, group, decimal)
-        if group == "." and self._grouped is None and not self._thousands:
-            self._grouped = number, cell.strip()
-            self._check_point(number, name, cell)
         return group, decimal
 
     def _meaning(self, mark: str) -> str:
-        """Return what the settings say of a point or a comma; "" = nothing."""
-        if self._decimal == mark:
-            return "decimal"
-        return "thousands" if self._thousands == mark else ""
+        """Return what a point or a comma is in this file; "" = nothing shows it."""
+        if self._decimal is None:
+            return ""
+        return "decimal" if self._decimal == mark else "thousands"
 
     def _check_declared(self, number: int, name: str, cell: str, group: str, decimal: str) -> None:
         if decimal and self._decimal and decimal != self._decimal:
-            sign = "comma" if self._decimal == "," else "point"
-            self._refuse(number, name, cell, f"has {decimal!r} before its decimals, but the "
-                         f"decimal sign is a {sign}; correct decimal")  # fmt: skip
+            self._refuse(number, name, cell, f"has {decimal!r} before its decimals"
+                         f"{self._sign_known()}; correct decimal")  # fmt: skip
         if group and self._thousands and group != self._thousands:
             self._refuse(number, name, cell, f"has {group!r} between its digits, but thousands is "
                          f"{self._thousands!r}; correct thousands")  # fmt: skip
 
-    def _is_doubtful(self, cell: str, text: str) -> bool:
-        """Return whether a point may be between thousands, but is read as the decimal sign."""
-        is_declared = self._decimal is not None or isinstance(cell, NumberCell)
-        return not is_declared and _DOUBTFUL.fullmatch(text) is not None
+    def _sign_known(self) -> str:
+        """Say for a refusal what the decimal sign is, and which amount shows it."""
+        if self._decimal is None:
+            return ""
+        sign = "comma" if self._decimal == "," else "point"
+        reason = f", as {self._shown[1]!r} in line {self._shown[0]} shows" if self._shown else ""
+        return f", but the decimal sign is a {sign}{reason}"
 
-    def _check_point(self, number: int, name: str, cell: str) -> None:
-        """Refuse a file in which 1.234 may be a thousand, as another amount of it shows."""
-        if self._doubt is not None and self._grouped is not None:
-            doubt, grouped = self._doubt, self._grouped
-            self._refuse(number, name, cell, f"leaves a doubt: is {doubt[1][:40]!r} in line "
-                         f"{doubt[0]} a thousand, as the point of {grouped[1][:40]!r} in line "
-                         f"{grouped[0]} shows? Declare decimal and thousands")  # fmt: skip
+    def _refuse_doubt(self, number: int, name: str, cell: str, mark: str) -> NoReturn:
+        self._refuse(number, name, cell, f"may have thousands or decimals after {mark!r}, and no "
+                     f'amount of the file shows which; declare thousands = "{mark}" or '
+                     f'decimal = "{mark}"')  # fmt: skip
 
     def _money(self, number: int, name: str, cell: str, digits: str) -> Decimal:
         try:
@@ -209,12 +212,48 @@ class AmountReader:
         return value
 
     def _refuse(self, number: int, name: str, cell: str, what: str) -> NoReturn:
-        raise refusal(number, f"{name} {cell.strip()[:40]!r} {what}")
+        what = f"{name} {cell.strip()[:_SHOWN_MAX]!r} {what}"
+        raise refusal(number, what) if number else StatementRefused(what)
 
 
 _FORMS: Final = (
     "is no plain amount, as 1234.56, 1.234,56- or (12.50); correct the row or the profile's column"
 )
+
+
+def _decimal_sign(cell: str) -> str | None:
+    """Return the decimal sign that an amount shows; None when it shows none, or is no amount."""
+    match = _WRITTEN.fullmatch(" ".join(cell.translate(_ALIKE).split())[:_CHARACTERS_MAX])
+    if match is None:
+        return None
+    text = match["number"].strip()
+    group, marks = _marks_of(text)
+    if len(marks) == 2 and not group:
+        first, last = marks
+        whole = text.partition(last)[0]
+        return last if text.count(last) == 1 and _is_grouped(whole, first, True) else None
+    if len(marks) != 1:
+        return None
+    mark = marks[0]
+    if _is_decimal(text, mark, group):
+        return mark
+    if not group and text.count(mark) > 1 and _is_grouped(text, mark, False):
+        return "," if mark == "." else "."
+    return None
+
+
+def _marks_of(text: str) -> tuple[str, list[str]]:
+    """Return the blank or apostrophe between digits ("" = none), and point and comma in order."""
+    found = list(dict.fromkeys(_SEPARATORS.findall(text)))
+    others = [sign for sign in found if sign not in ".,"]
+    return (others[0] if others else ""), [sign for sign in found if sign in ".,"]
+
+
+def _is_decimal(text: str, mark: str, group: str) -> bool:
+    """Return whether the only point or comma of an amount can be nothing but the decimal sign."""
+    if text.count(mark) > 1:
+        return False
+    return bool(group) or (mark == "." and not _DOUBTFUL.fullmatch(text))
 
 
 def _is_grouped(whole: str, group: str, has_decimals: bool) -> bool:

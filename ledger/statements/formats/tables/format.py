@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import Final
 
 from ledger.config.statement_profile import StatementProfile, account_number
 from ledger.model import changed
-from ledger.statements.formats.tables.amounts import AmountReader
 from ledger.statements.formats.tables.cells import Row, is_blank
 from ledger.statements.formats.tables.columns import check_profile, listed
 from ledger.statements.formats.tables.csv_rows import DELIMITERS, CsvFile
@@ -109,9 +107,6 @@ def _statement(
         currency=columns.currency or _after(rows_above, profile.currency_after, _CODE),
     )
     content = LineReader(columns, profile, how, stated).read(table)
-    opening, closing = (
-        _balance(profile, setting, getattr(profile, setting)) for setting in ("opening", "closing")
-    )
     return checked_statement(
         [
             line if line.currency else changed(line, currency=content.currency)
@@ -121,8 +116,8 @@ def _statement(
         format=name,
         currency=content.currency,
         window=how.window,
-        opening=opening,
-        closing=closing,
+        opening=content.opening,
+        closing=content.closing,
         account=content.account,
         where=zone(how, profile),
         are_days=content.are_days and bool(content.lines),
@@ -147,11 +142,6 @@ def _after(rows: Sequence[Row], labels: Sequence[str], pattern: re.Pattern[str])
 
 def _begins(text: str, label: str) -> bool:
     return text.casefold().startswith(label.casefold())
-
-
-def _balance(profile: StatementProfile, setting: str, text: str | None) -> Decimal | None:
-    amount = AmountReader(profile).read(0, setting, text or "")
-    return None if amount is None else amount.value
 
 
 def _recognises_csv(head: bytes, profile: StatementProfile) -> bool:

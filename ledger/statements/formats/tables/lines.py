@@ -16,7 +16,7 @@ from ledger.errors import OtherAccount
 from ledger.model import as_note, changed, total
 from ledger.statements.formats.tables.cells import DateCell, Row, Table, is_blank, unwrapped
 from ledger.statements.formats.tables.columns import Columns
-from ledger.statements.formats.tables.movements import MovementReader
+from ledger.statements.formats.tables.movements import MONEY, MovementReader
 from ledger.statements.formats.tables.times import TimeReader
 from ledger.statements.formats.tables.xlsx_rows import check_digits
 from ledger.statements.local_time import instants_of
@@ -35,7 +35,6 @@ FEE: Final = "Fee"
 """The kind of a line that is made of a fee's column."""
 LISTED_MAX: Final = 20
 
-_MONEY: Final = ("amount", "debit", "credit", "fee", "net", "balance")
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov",
                   "dec")  # fmt: skip
 
@@ -50,6 +49,8 @@ class Content:
     """Number of a line → its fee, < 0 when we pay."""
     currency: str = ""
     account: str = ""
+    opening: Decimal | None = None
+    closing: Decimal | None = None
     are_days: bool = True
     notes: list[str] = field(default_factory=list)
 
@@ -93,9 +94,12 @@ class LineReader:
         """Return what the rows state. Raises StatementRefused, naming line, column and text."""
         if self._times.needs_choice:
             self._times.choose(self._all_times(table))
+        self._movements.learn(table.rows())
         self._read_rows(table)
         self._movements.check_marks()
         content = self._content
+        content.opening = self._movements.stated("opening", self._profile.opening)
+        content.closing = self._movements.stated("closing", self._profile.closing)
         content.currency = self._one_currency()
         content.account = self._one_account()
         if self._doubled and not self._own_offsets and self._where is not None:
@@ -176,7 +180,7 @@ class LineReader:
         self._hidden.append(changed(line, amount=total(line.amount, fee)))
 
     def _has_amount(self, cells: list[str]) -> bool:
-        return any(self._columns.cell(cells, setting) for setting in _MONEY)
+        return any(self._columns.cell(cells, setting) for setting in MONEY)
 
     def _continues(self, cells: list[str]) -> bool:
         """Return whether a row without date and amount has text of the description."""
@@ -229,7 +233,7 @@ class LineReader:
 
     def _has_balance_only(self, cells: list[str]) -> bool:
         return bool(self._columns.cell(cells, "balance")) and not any(
-            self._columns.cell(cells, setting) for setting in _MONEY[:-1]
+            self._columns.cell(cells, setting) for setting in MONEY[:-1]
         )
 
     def _add_balance(self, number: int, cells: list[str], words: str) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
 from ledger.config.statement_profile import StatementProfile
 from ledger.model import plain, total
 from ledger.statements.formats.tables.amounts import Amount, AmountReader
-from ledger.statements.formats.tables.cells import unwrapped
+from ledger.statements.formats.tables.cells import Row, unwrapped
 from ledger.statements.formats.tables.columns import Columns
 from ledger.statements.formats.tables.xlsx_rows import check_digits
 from ledger.statements.model import StatementRefused
 from ledger.statements.validation import refusal
+
+MONEY: Final = ("amount", "debit", "credit", "fee", "net", "balance")
+"""The settings whose columns hold amounts; the balance is the last."""
 
 _SIGNS: Final = {
     "credit": 1, "c": 1, "cr": 1, "crdt": 1, "in": 1, "+": 1,
@@ -34,6 +38,21 @@ class MovementReader:
         self._unmarked: tuple[int, str] | None = None
         self._is_debit_shown = False
         """Whether an amount has a minus, brackets or DR."""
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """Find out from all rows which sign is before the decimals of their amounts."""
+        places = [self._places[setting] for setting in MONEY if setting in self._places]
+        self._amounts.learn(
+            (number, _unwrapped(cells[place]))
+            for number, cells in rows
+            for place in places
+            if place < len(cells)
+        )
+
+    def stated(self, setting: str, text: str | None) -> Decimal | None:
+        """Return the amount of a setting, written as those of the file; None when blank."""
+        amount = self._amounts.read(0, setting, text or "")
+        return None if amount is None else amount.value
 
     def read(self, number: int, cells: list[str]) -> tuple[Decimal, str, Decimal]:
         """Return the amount of a row without its fee, the currency's code beside it, and the fee.
