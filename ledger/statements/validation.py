@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -325,16 +326,29 @@ def in_order(
 
 
 def _orders(lines: Sequence[StatementLine]) -> Iterator[Sequence[StatementLine]]:
+    """Return the orders that may be the bank's, the likely one first.
+
+    Balances can fit by chance where a row is missing, so an order whose dates go back more often
+    than forth is none.
+    """
     if not lines:
         return
+    steps = _steps_forth(lines)
     likely, other = lines, lines[::-1]
-    if lines[0].effective_at > lines[-1].effective_at:
+    if steps < 0 or (not steps and lines[0].effective_at > lines[-1].effective_at):
         likely, other = other, likely
     if any(line.balance is not None for line in lines):
         yield likely
-        yield other
+        if not steps:
+            yield other
     yield sorted(likely, key=_time)
     yield sorted(other, key=_time)
+
+
+def _steps_forth(lines: Sequence[StatementLine]) -> int:
+    """Return how many more lines are dated after the one before them than before it."""
+    times = [line.effective_at for line in lines]
+    return sum((after > before) - (after < before) for before, after in pairwise(times))
 
 
 def _time(line: StatementLine) -> datetime:

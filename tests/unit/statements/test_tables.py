@@ -583,3 +583,40 @@ def test_a_doubt_of_rows_that_are_not_read_refuses_nothing() -> None:
     settings = {"effective_at": "Date", "amount": "Amount", "currency": "Ccy",
                 "skip_where.State": "no", "time_zone": "UTC"}  # fmt: skip
     assert [line.amount for line in read(body, settings, currency="EUR").lines] == [5]
+
+
+BALANCES = {"effective_at": "Date", "amount": "Amount", "balance": "Left", "time_zone": "UTC"}
+
+
+def balances(*rows: str) -> str:
+    return "\n".join(["Date,Amount,Left", *rows]) + "\n"
+
+
+@pytest.mark.parametrize("rows", [
+    ("2026-06-01,10,10", "2026-06-03,5,0"),
+    ("2026-06-03,10,10", "2026-06-01,5,15"),
+    ("2026-06-01,10,20", "2026-06-02,-10,10", "2026-06-03,10,20", "2026-06-04,5,10"),
+    ("2026-06-01,-10,10", "2026-06-01,10,20", "2026-06-03,5,10"),
+    ("2026-06-05,10,20", "2026-06-01,-10,10", "2026-06-03,10,20", "2026-06-04,5,10"),
+], ids=["two rows", "newest first", "more rows", "equal days", "a late row first"])  # fmt: skip
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_missing_row_is_seen_though_the_balances_fit_backwards(
+    rows: tuple[str, ...], is_turned: bool
+) -> None:
+    """In each file a row is missing; the rows read against their dates would add up."""
+    with pytest.raises(StatementRefused, match=r"^line \d: the running balance is"):
+        read(balances(*(rows[::-1] if is_turned else rows)), BALANCES, currency="EUR")
+
+
+@pytest.mark.parametrize("rows", [
+    ("2026-06-01,10,10", "2026-06-01,5,15"),
+    ("2026-06-01,10,10", "2026-06-03,5,15", "2026-06-02,1,16"),
+    ("2026-06-01,10,10", "2026-06-02,5,15", "2026-06-01,1,16", "2026-06-03,1,17"),
+    ("2026-06-05,10,10", "2026-06-01,5,15", "2026-06-02,1,16", "2026-06-02,1,17"),
+], ids=["equal days", "a late row", "a row dated back", "a late row first"])  # fmt: skip
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_rows_are_in_the_order_of_their_balances_oldest_or_newest_first(
+    rows: tuple[str, ...], is_turned: bool
+) -> None:
+    statement = read(balances(*(rows[::-1] if is_turned else rows)), BALANCES, currency="EUR")
+    assert [str(line.balance) for line in statement.lines] == [row.split(",")[2] for row in rows]
