@@ -118,6 +118,7 @@ PROJECTION = StreamProjection(
         indexes=(
             "source, currency, booked_at",
             "source, currency, (position >> 16), booked_at",
+            "source, currency, position WHERE versions > 1",
             "source, contract_id WHERE contract_id IS NOT NULL",
             "hashtextextended(line, 0), source",
         ),

@@ -18,6 +18,7 @@ from ledger.books.findings import NAME
 from ledger.config.reconciliation import Rules
 from ledger.errors import NotCaughtUp
 from ledger.payload import plain
+from ledger.queries.closed_months import changed_lines_sql, stated_now_sql
 from ledger.queries.params import QueryParams, after, write_cursor
 from ledger.queries.schemas.reconciliation import FindingAnswer, Findings
 from ledger.queries.snapshot import DatabaseRow, Snapshot
@@ -143,9 +144,11 @@ SELECT f.*, n.name
   FROM (SELECT 'closed_month_changed' AS reason, c.kind, c.id, c.currency, c.period,
                c.by AS closed_by, coalesce(e.amount, 0) AS amount, e.count, l.count AS lines,
                e.position,
+               s.grown,
                coalesce(e.since, (
                    SELECT v.recorded_at FROM ledger.events AS v
-                    WHERE v.source = $1 || '.statements' AND v.position = l.position)) AS since
+                    WHERE v.source = $1 || '.statements' AND v.position = l.position),
+                   c.decided_at) AS since
           FROM closes AS c
          CROSS JOIN LATERAL (
                SELECT count(*) AS count, sum(z.amount) AS amount, min(z.position) AS position,
@@ -170,16 +173,24 @@ SELECT f.*, n.name
                        HAVING sum(x.amount) <> 0) AS z) AS e
          CROSS JOIN LATERAL (
                SELECT count(*) AS count, min(y.position) AS position
-                 FROM checkpoints AS k
-                CROSS JOIN generate_series(c.statements_position >> {SHARD_BITS},
-                                           k.position >> {SHARD_BITS}) AS shards(shard)
-                CROSS JOIN LATERAL (
-                      SELECT position FROM statement_lines
-                       WHERE source = $1 || '.statements' AND currency = c.currency
-                         AND (position >> {SHARD_BITS}) = shard AND booked_at < c.end_at
-                         AND position > c.statements_position OFFSET 0) AS y
-                WHERE k.source = $1 || '.statements') AS l
-         WHERE c.source = $1 AND c.status = 'closed' AND (e.count > 0 OR l.count > 0)
+                 FROM ({
+    changed_lines_sql(
+        log="($1 || '.statements')",
+        currency="c.currency",
+        end="c.end_at",
+        position="c.statements_position",
+    )
+}) AS y) AS l
+         CROSS JOIN LATERAL (
+               SELECT CASE WHEN NOT z.is_covered OR (z.is_kept AND z.statement IS NULL)
+                           THEN 'unknown'
+                           WHEN z.statement <> c.statement_balance
+                           THEN trim_scale(z.statement - c.statement_balance)::text END AS grown
+                 FROM ({
+    stated_now_sql(source="$1", currency="c.currency", end="c.end_at", period="c.period")
+}) AS z) AS s
+         WHERE c.source = $1 AND c.status = 'closed'
+           AND (e.count > 0 OR l.count > 0 OR s.grown IS NOT NULL)
            AND $2::timestamptz IS NOT NULL AND $9::text[] IS NOT NULL
            AND ($6::text IS NULL OR $6 = 'closed_month_changed')) AS f
  CROSS JOIN LATERAL (SELECT {
@@ -189,7 +200,7 @@ SELECT f.*, n.name
         kind="f.kind",
         id="f.id",
         currency="f.currency",
-        amount="concat_ws('/', trim_scale(f.amount), f.count, f.lines)",
+        amount="concat_ws('/', trim_scale(f.amount), f.count, f.lines, f.grown)",
     )
 }
                          AS name) AS n
@@ -363,10 +374,15 @@ def _time(order: int) -> datetime:
 
 
 def _changed(row: DatabaseRow) -> str:
+    stated = ""
+    if row["grown"] == "unknown":
+        stated = "no statement states its balance any more, "
+    elif row["grown"] is not None:
+        stated = f"its statement balance by {row['grown']}, "
     return (
         f"{row['period']} of {row['currency']}, closed by {row['closed_by']}: its ledger balance "
-        f"changed by {plain(row['amount'])} ({row['count']} entries), and {row['lines']} statement "
-        "lines are new, changed or withdrawn; /v1/reconciliation/closes lists them"
+        f"changed by {plain(row['amount'])} ({row['count']} entries), {stated}and {row['lines']} "
+        "statement lines are new, changed, moved or withdrawn; /v1/reconciliation/closes lists them"
     )
 
 

@@ -75,21 +75,36 @@ class ChangedEntry(Schema, frozen=True):
 
 
 class ChangedLine(Schema, frozen=True):
-    """A statement line of a closed month that is new, changed or withdrawn since."""
+    """A statement line that is otherwise in a closed month than when it was closed."""
 
     source: str
     position: int
     line: str
-    change: Annotated[str, Meta(description="`new`, `changed` or `withdrawn`.")]
+    change: Annotated[
+        str,
+        Meta(
+            description="`new`, `changed`, `withdrawn`, or `moved` in or out of the time before "
+            "the end of the month."
+        ),
+    ]
     amount: Amount
     booked_at: Moment
+    booked_before: Annotated[
+        Moment | None, Meta(description="When it was booked by the statements at the close.")
+    ]
     href: str
 
 
 class CloseChanges(Schema, frozen=True):
     """What is recorded after the close and dated before its end; up to 100 of each."""
 
-    changed: bool
+    changed: Annotated[
+        bool,
+        Meta(
+            description="Whether entries, lines or the statement's balance are not as they were, "
+            "or no statement reaches the end of the month any more."
+        ),
+    ]
     ledger: Annotated[Amount, Meta(description="By how much the ledger's balance at the end grew.")]
     statement: Annotated[
         Amount | None,

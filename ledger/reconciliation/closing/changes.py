@@ -12,6 +12,7 @@ from urllib.parse import quote
 from ledger.books.balance_index import SHARD_BITS
 from ledger.eventlog.identity import statements_log
 from ledger.model import plain
+from ledger.queries.closed_months import changed_lines_sql, stated_now_sql
 from ledger.queries.schemas.closes import ChangedEntry, ChangedLine, CloseChanges
 from ledger.queries.snapshot import Snapshot
 from ledger.reconciliation.closing.close_log import Close
@@ -40,25 +41,18 @@ SELECT *, count(*) OVER () AS count, sum(amount) OVER () AS total
   FROM late ORDER BY position, kind, transaction LIMIT $5
 """  # noqa: S608 - made of the constant SHARD_BITS
 SELECT_LINES: Final = f"""
-SELECT l.position, l.line, l.status, l.amount, l.booked_at, l.versions, l.file,
-       count(*) OVER () AS count
-  FROM checkpoints AS c
- CROSS JOIN generate_series($3::bigint >> {SHARD_BITS}, c.position >> {SHARD_BITS}) AS shards(shard)
- CROSS JOIN LATERAL (
-       SELECT * FROM statement_lines
-        WHERE source = $1 AND currency = $2 AND (position >> {SHARD_BITS}) = shard
-          AND booked_at < $4 AND position > $3 OFFSET 0) AS l
- WHERE c.source = $1
- ORDER BY l.position, l.line LIMIT $5
-"""  # noqa: S608 - made of the constant SHARD_BITS
-SELECT_BALANCES: Final = """
-SELECT (figures->>'statement')::numeric AS statement FROM ledger.recon_months
- WHERE source = $1 AND currency = $2 AND period = $3
-"""
+SELECT *, count(*) OVER () AS count FROM ({
+    changed_lines_sql(log="$1", currency="$2", end="$4::timestamptz", position="$3::bigint")
+}) AS l
+ ORDER BY position, line LIMIT $5
+"""  # noqa: S608 - made of a constant
+SELECT_STATED: Final = stated_now_sql(
+    source="$1", currency="$2", end="$4::timestamptz", period="$3"
+)
 
 
 async def read_changes(snapshot: Snapshot, source: str, close: Close) -> CloseChanges:
-    """Read what was recorded after a close and is dated before its end.
+    """Read what was recorded after a close and changes what is dated before its end.
 
     The ledger's balance changed by the sum of the entries; the statement's is compared with that of
     the latest reconciliation, which may be older than the lines.
@@ -70,10 +64,13 @@ async def read_changes(snapshot: Snapshot, source: str, close: Close) -> CloseCh
     lines = await snapshot.rows(
         SELECT_LINES, log, close.currency, close.statements_position, close.end, LISTED_MAX
     )
-    now = await snapshot.row(SELECT_BALANCES, source, close.currency, close.period)
+    now = await snapshot.row(SELECT_STATED, source, close.currency, close.period, close.end)
     statement = None if now is None else now["statement"]
+    is_other = now is None or not now["is_covered"] or (
+        now["is_kept"] and statement != close.statement_balance
+    )  # fmt: skip
     return CloseChanges(
-        changed=bool(entries or lines),
+        changed=bool(entries or lines) or is_other,
         ledger=plain(entries[0]["total"]) if entries else "0",
         statement=None if statement is None else plain(statement - close.statement_balance),
         entries_count=entries[0]["count"] if entries else 0,
@@ -81,8 +78,8 @@ async def read_changes(snapshot: Snapshot, source: str, close: Close) -> CloseCh
         entries=[_entry(source, row) for row in entries],
         lines=[
             ChangedLine(
-                log, row["position"], row["line"], _change(row), plain(row["amount"]),
-                row["booked_at"],
+                log, row["position"], row["line"], row["change"], plain(row["amount"]),
+                row["booked_at"], row["booked_before"],
                 f"/v1/statement_lines?source={quote(source)}&line={quote(row['line'], safe='')}",
             )
             for row in lines
@@ -99,9 +96,3 @@ def _entry(source: str, row: Any) -> ChangedEntry:
         source, row["position"], kind, row["transaction"], plain(row["amount"]),
         row["effective_at"], row["recorded_at"], address,
     )  # fmt: skip
-
-
-def _change(row: Any) -> str:
-    if row["status"] != "stated":
-        return "withdrawn"
-    return "new" if row["versions"] == 1 else "changed"

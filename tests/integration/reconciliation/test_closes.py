@@ -13,6 +13,7 @@ from ledger.config.reconciliation import rules_of
 from tests.asking import Service, payment, problem, serving
 from tests.conftest import Database
 from tests.dumps import differences, dump, fold_from_zero
+from tests.integration.statements.test_import_changes import camt, entry, post
 from tests.statements import decide, post_statement, reconcile, row, statement
 
 JANUARY = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
@@ -60,6 +61,12 @@ async def close(
     async with service.client.post(path, json=body, params=params) as answer:
         assert answer.status == 200, await answer.text()
         return dict(orjson.loads(await answer.read()))
+
+
+async def close_accepting(service: Service, period: str = "2026-01") -> None:
+    """Close a month whose only obstacles are open breaks, which are accepted."""
+    preview = await close(service, period, dry=True)
+    await close(service, period, accept=[each["break_id"] for each in preview["obstacles"]])
 
 
 async def refused(service: Service, path: str = "", **body: Any) -> tuple[int, Json]:
@@ -201,7 +208,10 @@ async def test_later_changes_are_reported_against_the_close(service: Service) ->
     assert (found["kind"], found["resource_id"], found["state"]) == (
         "close", "XSGD:2026-01", "open",
     )  # fmt: skip
-    assert "changed by 7 (1 entries), and 1 statement lines" in found["detail"]
+    assert (
+        "changed by 7 (1 entries), its statement balance by 2, and 1 statement lines"
+        in found["detail"]
+    )
     assert found["event"]["position"] == 4
     findings = await service.ask("/v1/reconciliation/findings", reason="closed_month_changed")
     assert [(f["amount"], f["id"]) for f in findings["findings"]] == [("7", "XSGD:2026-01")]
@@ -229,6 +239,68 @@ async def test_later_changes_are_reported_against_the_close(service: Service) ->
         ]
     }
     assert states == {"open"}
+
+
+async def test_a_line_that_leaves_a_closed_month_is_reported(service: Service) -> None:
+    late, more = entry("-1.50", "2026-01-31", "L"), entry("10", "2026-01-20", "R")
+    later = entry("20", "2026-02-08", "S")
+    whole = camt(more, late, later, opening="0", closing="28.50", days=("2026-01-01", "2026-02-15"))
+    assert (await post(service, whole))[0] == 200
+    await reconcile(service)
+    await close_accepting(service)
+    day = camt(late, opening="10", closing="8.50", days=("2026-02-01", "2026-02-02"))
+    assert (await post(service, day, replace="true"))[0] == 200
+    await reconcile(service)
+    (kept,) = await closes(service)
+    changes = kept["changes"]
+    assert (changes["changed"], changes["statement"], changes["lines_count"]) == (True, "1.5", 1)
+    (line,) = changes["lines"]
+    assert (line["change"], line["amount"], line["booked_before"], line["booked_at"]) == (
+        "moved", "-1.5", "2026-01-31T00:00:00Z", "2026-02-02T00:00:00Z",
+    )  # fmt: skip
+    (found,) = (await service.ask("/v1/exceptions", reason="closed_month_changed"))["exceptions"]
+    assert "its statement balance by 1.5, and 1 statement lines" in found["detail"]
+
+
+async def test_a_line_that_enters_a_closed_month_is_reported(service: Service) -> None:
+    await post_statement(service, statement([]), JANUARY)
+    await post_statement(service, statement([row("x", None, "3", NEXT)]), FEBRUARY)
+    await reconcile(service)
+    await close(service)
+    await post_statement(service, statement([row("x", None, "3", MID)]), JANUARY, replace="true")
+    await reconcile(service)
+    (kept,) = await closes(service)
+    (line,) = kept["changes"]["lines"]
+    assert (line["change"], line["booked_before"], line["booked_at"]) == ("moved", NEXT, MID)
+    assert kept["changes"]["statement"] == "3"
+
+
+async def test_another_opening_balance_changes_a_closed_month(service: Service) -> None:
+    await two_months(service)
+    await close(service)
+    body = statement([row("r1", "contract_0001", "10", MID)], opening="5")
+    await post_statement(service, body, replace="true")
+    await reconcile(service)
+    (kept,) = await closes(service)
+    changes = kept["changes"]
+    assert (changes["changed"], changes["statement"]) == (True, "5")
+    (found,) = (await service.ask("/v1/exceptions", reason="closed_month_changed"))["exceptions"]
+    assert "its statement balance by 5, and " in found["detail"]
+
+
+async def test_a_closed_month_whose_statement_is_withdrawn_has_changed(service: Service) -> None:
+    file = await post_statement(service, statement([]), JANUARY)
+    await reconcile(service)
+    await close(service)
+    path = f"/v1/statements/straitsx/{file['sha256']}/withdraw"
+    body = {"by": "ann", "note": "wrong"}
+    async with service.client.post(path, json=body) as answer:
+        assert answer.status == 200, await answer.text()
+    await reconcile(service)
+    (kept,) = await closes(service)
+    assert (kept["changes"]["changed"], kept["changes"]["lines"]) == (True, [])
+    (found,) = (await service.ask("/v1/exceptions", reason="closed_month_changed"))["exceptions"]
+    assert "no statement states its balance any more" in found["detail"]
 
 
 async def test_a_close_is_reopened_latest_first_and_closed_again(service: Service) -> None:
