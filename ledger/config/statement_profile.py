@@ -24,7 +24,7 @@ _SKIP_WHERE: Final = "skip_where"
 _LISTS: Final = ("names", "counterparty", "description", "required", "optional", "account_after",
                  "currency_after")  # fmt: skip
 """What is a list, which a text separates by commas."""
-_AMOUNTS: Final = ({"amount", "indicator"}, {"debit", "credit"})
+_AMOUNTS: Final = ({"amount", "indicator", "amount_sign"}, {"debit", "credit"})
 """The two ways to state an amount; who names one of them does without the other."""
 
 
@@ -97,6 +97,8 @@ class StatementProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     debit_word: str | None = None
     debit_negative: bool | None = None
     """Whether the column of debits writes them with a minus."""
+    amount_sign: Literal["in", "out"] | None = None
+    """`out`: a positive amount goes out, as in a list of payouts or of a card's charges."""
     fee_sign: Literal["cost", "signed"] | None = None
     """`cost`: a positive fee is paid by us, which is the default; `signed`: a negative one is."""
     fee_included: bool | None = None

@@ -44,7 +44,9 @@ def test_own_profiles_are_listed_before_those_that_ship(
     )
     assert [line.split()[0] for line in lines[2:]] == [
         "dbs", "dbs-ideal", "ocbc", "uob", "wise", "paypal", "revolut", "revolut-business",
+        "stripe-balance",
         "stripe-payouts",
+        "stripe-payouts-report",
     ]  # fmt: skip
     assert "Withdrawals ({currency})" in printed(capsys)
 

@@ -114,6 +114,8 @@ REFUSED = (
             ("line 3", "running balance is 3"), BASE | {"balance": "Left"}),
     Refused("two ways to state an amount", days("1"), ("amount", "debit and credit"),
             BASE | {"debit": "A", "credit": "B"}),
+    Refused("a sign of an amount beside an indicator", days("1"), ("amount_sign", "indicator"),
+            BASE | {"amount_sign": "out", "indicator": "DC"}),
     Refused("no time", days("1"), ("fits none", "Date, Amount"), {"amount": "Amount"}),
     Refused("numbers with a header", days("1"), ("'Date'", "#3"), BASE | {"header": "false"}),
     Refused("signs that contradict each other", days("1"), ("decimal sign",),

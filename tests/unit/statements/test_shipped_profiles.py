@@ -47,6 +47,8 @@ REVOLUT = file("revolut")
 REVOLUT_BUSINESS = file("revolut-business")
 STRIPE = file("stripe-payout-reconciliation")
 STRIPE_BALANCE = file("stripe-balance")
+STRIPE_PAYOUTS = file("stripe-payouts")
+STRIPE_PAYOUTS_REPORT = file("stripe-payouts-report")
 
 
 def rows(text: str, header: str) -> list[dict[str, str]]:
@@ -127,12 +129,21 @@ EXPORTS = (
            with_fees(REVOLUT_BUSINESS, "Date", "Date completed (UTC)", "Amount", "Fee", -1,
                      keep=lambda row: row["State"] == "COMPLETED"),
            "%Y-%m-%d", "EUR", "EURMAIN", ("0.00", "399.80")),
-    Export("stripe-payouts", STRIPE,
+    Export("stripe-balance", STRIPE,
            with_fees(STRIPE, "automatic", "created_utc", "gross", "fee", -1),
            "%Y-%m-%d %H:%M:%S", "USD"),
-    Export("stripe-payouts", STRIPE_BALANCE,
+    Export("stripe-balance", STRIPE_BALANCE,
            with_fees(STRIPE_BALANCE, "id", "Created (UTC)", "Amount", "Fee", -1),
            "%Y-%m-%d %H:%M", "SGD"),
+    Export("stripe-payouts", STRIPE_PAYOUTS,
+           [(row["Arrival Date (UTC)"], str(-number(row["Amount"])))
+            for row in rows(STRIPE_PAYOUTS, "id") if row["Status"] in ("paid", "in_transit")],
+           "%Y-%m-%d %H:%M", "USD"),
+    Export("stripe-payouts-report", STRIPE_PAYOUTS_REPORT,
+           [(row["effective_at_utc"], what)
+            for row in rows(STRIPE_PAYOUTS_REPORT, '"payout_id"')
+            for what in (str(-number(row["gross"])), row["fee"]) if Decimal(what)],
+           "%Y-%m-%d %H:%M:%S", "SGD"),
 )  # fmt: skip
 
 
@@ -256,6 +267,8 @@ def test_settings_for_one_file_win_over_the_profile() -> None:
     assert (changed.amount, changed.debit, changed.credit) == ("Net", None, None)
     assert changed.skip_where == {"Status": ("Held",)}
     assert changed.time_zone == "Asia/Singapore"
+    payouts = profile_named(Source("bank", "straitsx"), "stripe-payouts")
+    assert profile_of({"debit": "Out", "credit": "In"}, payouts).amount_sign is None
 
 
 def test_an_unknown_profile_names_those_there_are() -> None:
@@ -263,3 +276,42 @@ def test_an_unknown_profile_names_those_there_are() -> None:
     assert profile_named(source, "mine") == StatementProfile()
     with pytest.raises(InvalidRequest, match=r"'x' is no profile of bank; it is one of mine, dbs"):
         profile_named(source, "x")
+
+
+def test_a_payout_goes_out_by_whichever_file_of_stripe_names_it() -> None:
+    payouts, report, batch = (
+        read_statement(text.encode(), Reading())
+        for text in (STRIPE_PAYOUTS, STRIPE_PAYOUTS_REPORT, STRIPE)
+    )
+    assert [(line.id, str(line.amount)) for line in payouts.lines] == [
+        ("po_11", "-40.00"), ("po_12", "-310.55"), ("po_14", "-1980.40")
+    ]  # fmt: skip
+    assert payouts.lines[1].names == ("txn_12", "091000019512")
+    assert "1 row is skipped: 1 with Status 'failed'" in payouts.notes
+    assert [(line.id, line.kind, str(line.amount)) for line in report.lines] == [
+        ("po_11", "payout", "-40.00"), ("po_11", "Fee", "-0.40"), ("po_12", "payout", "-310.55"),
+        ("po_13", "payout", "-75.00"), ("po_13", "payout_reversal", "75.00"),
+    ]  # fmt: skip
+    assert [str(line.amount) for line in batch.lines if line.kind == "payout"] == ["-76.80"]
+
+
+def test_a_list_of_payouts_whose_amounts_are_negative_is_refused() -> None:
+    text = STRIPE_PAYOUTS.replace('"1,980.40"', "-1980.40").replace(",310.55,", ",-310.55,")
+    with pytest.raises(StatementRefused, match=r"line 2: Amount '-1980.40' and all others are n"):
+        read_statement(text.replace(",40.00,", ",-40.00,").encode(), Reading())
+
+
+def test_paypal_is_read_in_the_spelling_of_any_language() -> None:
+    header = "Date,Time,TimeZone,Type,Status,Currency,Gross,Fee,Net,Transaction ID\n"
+    rows = (
+        '17.06.2026,10:00:00,CEST,Zahlung,Abgeschlossen,EUR,"1.100,00","-32,20","1.067,80",1AB\n'
+        '18.06.2026,10:00:00,CEST,Zahlung,Abgeschlossen,EUR,"-12,50","0,00","-12,50",2AB\n'
+    )
+    lines = read_statement((header + rows).encode(), Reading()).lines
+    assert [str(line.amount) for line in lines] == ["1100.00", "-32.20", "-12.50"]
+
+
+def test_a_file_that_another_profile_fits_names_it() -> None:
+    profile = profile_named(Source("bank", "straitsx"), "stripe-payouts")
+    with pytest.raises(StatementRefused, match=r"the header has the columns of stripe-balance"):
+        read_statement(STRIPE.encode(), Reading(profile=profile))

@@ -277,6 +277,16 @@ SHAPES = (
         {"currency": "INR"},
     ),
     Shape(
+        "a card's statement, whose charges have no sign",
+        "Date,Amount\n2026-06-01,120.00\n2026-06-02,500.00 CR\n2026-06-03,-7.50\n",
+        {"effective_at": "Date", "amount": "Amount", "amount_sign": "out", "time_zone": "UTC"},
+        lambda text: [
+            (r[0], plain(r[1].rstrip(" CR")) * (1 if r[1].endswith("CR") else -1))
+            for r in table(text)
+        ],
+        {"currency": "SGD"},
+    ),
+    Shape(
         "an indicator beside signed and unsigned amounts",
         "Date|Amount|DC\n2026-06-01|-5.00|Debit\n2026-06-02|6.00|CR\n2026-06-03|7.00|D\n",
         {"effective_at": "Date", "amount": "Amount", "indicator": "DC", "time_zone": "UTC"},

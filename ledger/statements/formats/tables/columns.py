@@ -74,6 +74,10 @@ def check_profile(profile: StatementProfile) -> None:
         raise StatementRefused("indicator belongs to amount; leave it out beside debit and credit")
     if profile.header_row is not None and profile.header_row < 1:
         raise StatementRefused("header_row is the line of the header, counted from 1")
+    if profile.amount_sign and (profile.indicator or not profile.amount):
+        raise StatementRefused(
+            "amount_sign belongs to amount alone; leave it out beside indicator, debit and credit"
+        )
     if profile.header is False and profile.header_row is not None:
         raise StatementRefused("header = false and header_row contradict each other; remove one")
     if profile.header is False:

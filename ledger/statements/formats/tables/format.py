@@ -12,7 +12,11 @@ from ledger.statements.formats.tables.cells import Row, is_blank
 from ledger.statements.formats.tables.columns import check_profile, listed
 from ledger.statements.formats.tables.csv_rows import DELIMITERS, CsvFile
 from ledger.statements.formats.tables.lines import LineReader, Stated, with_fees
-from ledger.statements.formats.tables.profiles import fitting_profile
+from ledger.statements.formats.tables.profiles import (
+    fitting_profile,
+    profiles_that,
+    shipped_profiles,
+)
 from ledger.statements.formats.tables.xlsx_rows import XlsxFile
 from ledger.statements.model import Reading, Statement, StatementFormat, StatementRefused
 from ledger.statements.validation import checked_statement, zone
@@ -36,35 +40,34 @@ _CODE: Final = re.compile(r"(?<!\S)[A-Z]{3,5}(?!\S)")
 def read_csv(body: bytes, how: Reading) -> Statement:
     """Read a CSV by its profile, or the one that fits. Raises StatementRefused."""
     profile, notes = how.profile, list[str]()
+
+    def fits(candidate: StatementProfile) -> bool:
+        return CsvFile(body[:_FIT_BYTES], candidate, is_head=True).find(candidate) is not None
+
     if not profile.effective_at:
         head = CsvFile(body[:_FIT_BYTES], profile, is_head=True)
-
-        def fits(candidate: StatementProfile) -> bool:
-            return CsvFile(body[:_FIT_BYTES], candidate, is_head=True).find(candidate) is not None
-
         profile, notes = _fitting(fits, how, head.head_rows(profile))
     check_profile(profile)
     file = CsvFile(body, profile)
-    return _statement(CSV, file, body, profile, how, notes)
+    return _statement(CSV, file, fits, body, profile, how, notes)
 
 
 def read_xlsx(body: bytes, how: Reading) -> Statement:
     """Read a sheet of an XLSX by its profile, or the one that fits. Raises StatementRefused."""
     profile, notes = how.profile, list[str]()
-    file = XlsxFile(body, profile.sheet)
+    file = first = XlsxFile(body, profile.sheet)
+
+    def opened(sheet: str | None) -> XlsxFile:
+        return first if sheet in (None, how.profile.sheet) else XlsxFile(body, sheet)
+
+    def fits(candidate: StatementProfile) -> bool:
+        return opened(candidate.sheet).find(candidate) is not None
+
     if not profile.effective_at:
-        first = file
-
-        def opened(sheet: str | None) -> XlsxFile:
-            return first if sheet in (None, how.profile.sheet) else XlsxFile(body, sheet)
-
-        def fits(candidate: StatementProfile) -> bool:
-            return opened(candidate.sheet).find(candidate) is not None
-
         profile, notes = _fitting(fits, how, file.head_rows(profile))
         file = opened(profile.sheet)
     check_profile(profile)
-    return _statement(XLSX, file, body, profile, how, notes)
+    return _statement(XLSX, file, fits, body, profile, how, notes)
 
 
 def _fitting(
@@ -91,12 +94,18 @@ def _fitting(
 def _statement(
     name: str,
     file: CsvFile | XlsxFile,
+    fits: Callable[[StatementProfile], bool],
     body: bytes,
     profile: StatementProfile,
     how: Reading,
     notes: list[str],
 ) -> Statement:
-    above, columns, table = file.open(profile)
+    try:
+        above, columns, table = file.open(profile)
+    except StatementRefused as error:
+        others = ", ".join(profiles_that(fits, {**shipped_profiles(), **how.profiles}))
+        hint = f"; the header has the columns of {others} (--profile)" if others else ""
+        raise StatementRefused(f"{error}{hint}") from error
     rows_above = [row for row in file.head_rows(profile) if row[0] < above and not is_blank(row[1])]
     if rows_above:
         first, last = rows_above[0][0], rows_above[-1][0]

@@ -38,6 +38,10 @@ class MovementReader:
         self._unmarked: tuple[int, str] | None = None
         self._is_debit_shown = False
         """Whether an amount has a minus, brackets or DR."""
+        self._is_out = profile.amount_sign == "out"
+        self._negative: tuple[int, str] | None = None
+        """Line and text of the first negative amount, while none is positive."""
+        self._is_positive_seen = False
 
     def learn(self, rows: Iterable[Row]) -> None:
         """Find out from all rows which sign is before the decimals of their amounts."""
@@ -92,8 +96,13 @@ class MovementReader:
             raise self._no_amount(number, cells, self._names["amount"])
         if "indicator" not in self._places:
             self._see_mark(number, cells, amount)
-            return amount.value, amount.code
+            return self._directed(amount), amount.code
         return self._indicated(number, cells, amount), amount.code
+
+    def _directed(self, amount: Amount) -> Decimal:
+        """Return an amount > 0 into our wallet: CR and DR say so, else `amount_sign` does."""
+        is_turned = self._is_out and not amount.word and amount.value
+        return amount.value.copy_negate() if is_turned else amount.value
 
     def _indicated(self, number: int, cells: list[str], amount: Amount) -> Decimal:
         sign = self._indicator(number, cells)
@@ -163,12 +172,18 @@ class MovementReader:
 
     def _check_net(self, number: int, cells: list[str], amount: Decimal, fee: Decimal) -> None:
         net = self._value(number, cells, "net")
+        if net and self._is_out:
+            net = net.copy_negate()
         if net is not None and net != total(amount, fee):
             raise refusal(number, f"{self._shown(cells, 'net')} "
                           f"is not {plain(amount)} and the fee {plain(fee)} together, which are "
                           f"{plain(total(amount, fee))}; correct fee_sign or the row")  # fmt: skip
 
     def _see_mark(self, number: int, cells: list[str], amount: Amount) -> None:
+        if amount.value > 0:
+            self._is_positive_seen = True
+        elif amount.value and self._negative is None:
+            self._negative = number, self._columns.cell(cells, "amount")
         if amount.word == "CR":
             self._marked = self._marked or number
         elif amount.value < 0:
@@ -177,12 +192,24 @@ class MovementReader:
             self._unmarked = number, self._columns.cell(cells, "amount")
 
     def check_marks(self) -> None:
-        """Refuse amounts without CR beside others with it, where no debit has a sign of its own."""
-        if self._marked and self._unmarked is not None and not self._is_debit_shown:
+        """Refuse amounts whose direction the file as a whole leaves open.
+
+        These are amounts without CR beside others with it, where no debit has a sign of its own,
+        and nothing but negative amounts where a positive one goes out.
+        """
+        if self._is_out:
+            if self._negative is not None and not self._is_positive_seen:
+                number, words = self._negative
+                raise refusal(number, f"{self._columns.name('amount')} {words[:40]!r} and all "
+                              'others are negative, but a positive amount goes out (amount_sign = '
+                              '"out"); where a minus means out, declare amount_sign = "in"'
+                              )  # fmt: skip
+        elif self._marked and self._unmarked is not None and not self._is_debit_shown:
             number, words = self._unmarked
             raise refusal(number, f"{self._columns.name('amount')} {words[:40]!r} states no "
                           f"direction, but the amount of line {self._marked} has CR; write DR or a "
-                          "minus where money goes out")  # fmt: skip
+                          'minus where money goes out, or declare amount_sign = "out"'
+                          )  # fmt: skip
 
 
 def _unwrapped(cell: str) -> str:

@@ -51,7 +51,7 @@ def fitting_profile(
     has, when none or several fit.
     """
     for profiles in (own, shipped_profiles()):
-        fitting = {name: each for name, each in profiles.items() if _is_table(each) and fits(each)}
+        fitting = profiles_that(fits, profiles)
         if len(fitting) > 1:
             raise StatementRefused(
                 f"{header}, which fits the profiles {', '.join(fitting)}; choose one (--profile)"
@@ -63,6 +63,13 @@ def fitting_profile(
         f"{header}, which fits none of the profiles {known}; name the columns (--column "
         "effective_at=Date --column amount=Amount …), or declare a profile of the source"
     )
+
+
+def profiles_that(
+    fits: Callable[[StatementProfile], bool], profiles: Mapping[str, StatementProfile]
+) -> dict[str, StatementProfile]:
+    """Return the profiles whose columns a file has."""
+    return {name: each for name, each in profiles.items() if _is_table(each) and fits(each)}
 
 
 def columns_text(profile: StatementProfile) -> str:
