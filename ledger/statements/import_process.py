@@ -59,7 +59,8 @@ class ImportLimits(NamedTuple):
     """Address space. A million lines of MT940 need 1.4 GiB."""
     cpu_seconds_max: int = 120
     """A million entries of camt.053, the slowest format, take 60 s."""
-    seconds_max: int = 240
+    seconds_max: int = 600
+    """By the clock: for what waits instead of working; a busy machine takes its time."""
 
 
 DEFAULT: Final = ImportLimits()
