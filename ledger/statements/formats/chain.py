@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from itertools import groupby, pairwise
@@ -71,15 +72,30 @@ def _followed(
     links = [(None, closing), *map(balances, group)]
     if all(follows(earlier, later) for earlier, later in pairwise(links)):
         return group
-    result: list[T] = []
-    remaining = list(group)
-    while remaining:
-        openings = [balances(each)[0] for each in remaining]
-        if closing is None:  # begin with the one that follows none of them
-            closings = [balances(each)[1] for each in remaining]
-            place = next((n for n, each in enumerate(openings) if each not in closings), 0)
-        else:
-            place = openings.index(closing) if closing in openings else 0
-        result.append(remaining.pop(place))
-        closing = balances(result[-1])[1]
-    return result
+    return [group[place] for place in _places(list(map(balances, group)), closing)]
+
+
+def _places(links: Sequence[Balances], closing: Decimal | None) -> Iterator[int]:
+    """Yield the places of statements of one time, each after the one with whose balance it opens.
+
+    One that follows none comes when no other does; the first of these is the one before all.
+    """
+    by_opening: dict[Decimal | None, deque[int]] = defaultdict(deque)
+    for place, (opening, _) in enumerate(links):
+        by_opening[opening].append(place)
+    waiting = deque(range(len(links)))
+    if closing is None:  # begin with one that follows none of them
+        closings = {each for _, each in links}
+        first = next((n for n, (opening, _) in enumerate(links) if opening not in closings), 0)
+        waiting.appendleft(first)
+    taken: set[int] = set()
+    while len(taken) < len(links):
+        following = None if closing is None else by_opening.get(closing)
+        while following and following[0] in taken:
+            following.popleft()
+        while waiting[0] in taken:
+            waiting.popleft()
+        place = following[0] if following else waiting[0]
+        taken.add(place)
+        yield place
+        closing = links[place][1]

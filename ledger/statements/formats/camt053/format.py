@@ -6,6 +6,7 @@ account and currency follow each other and are read as one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -106,20 +107,24 @@ def _sorted(texts: Iterable[str]) -> list[str]:
 
 def _check_summaries(statements: Sequence[CamtStatement]) -> None:
     """Refuse totals that neither the entries of a page nor those of all its pages have."""
+    of_pages: dict[object, tuple[Totals, Totals]] = {}
+    for statement in statements:
+        if statement.page:
+            booked, unbooked = of_pages.get(_whole(statement), (Totals(), Totals()))
+            of_pages[_whole(statement)] = (booked + statement.booked, unbooked + statement.unbooked)
     for statement in statements:
         if statement.summary is None:
             continue
         totals = [statement.booked, statement.booked + statement.unbooked]
         if statement.page:
-            pages = [each for each in statements if _is_page_of(each, statement)]
-            booked = sum((each.booked for each in pages), start=Totals())
-            unbooked = sum((each.unbooked for each in pages), start=Totals())
+            booked, unbooked = of_pages[_whole(statement)]
             totals += [booked, booked + unbooked]
         check_summary(statement.label, statement.summary, totals)
 
 
-def _is_page_of(one: CamtStatement, other: CamtStatement) -> bool:
-    return bool(one.page) and one.account == other.account and one.stated == other.stated
+def _whole(page: CamtStatement) -> object:
+    """Return what the pages of one statement have in common."""
+    return page.account, page.stated
 
 
 def _order(statement: CamtStatement) -> tuple[datetime, datetime, int, int, int]:
@@ -134,15 +139,19 @@ def _order(statement: CamtStatement) -> tuple[datetime, datetime, int, int, int]
 
 def _distinct(statements: Sequence[CamtStatement], notes: list[str]) -> list[CamtStatement]:
     """Leave out statements that are copies of one before: banks deliver some twice."""
-    kept: dict[str, list[CamtStatement]] = {}
+    alike = Counter(each.outline() for each in statements)
+    known: dict[object, CamtStatement] = {}
+    kept: list[CamtStatement] = []
     for statement in statements:
-        equal = kept.setdefault(statement.id, [])
-        first = next((each for each in equal if statement.is_copy_of(each)), None)
-        if first is None:
-            equal.append(statement)
+        if not statement.id or alike[statement.outline()] == 1:
+            kept.append(statement)
+            continue
+        first = known.setdefault((statement.outline(), statement.content()), statement)
+        if first is statement:
+            kept.append(statement)
         else:
             notes.append(f"{statement.label} is a copy of statement {first.number} and left out")
-    return [each for equal in kept.values() for each in equal]
+    return kept
 
 
 def _merged_pages(statements: Sequence[CamtStatement]) -> list[CamtStatement]:

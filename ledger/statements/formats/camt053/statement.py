@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -198,15 +199,16 @@ class CamtStatement:
                 "export the statement again"
             )
 
-    def is_copy_of(self, other: CamtStatement) -> bool:
-        """Return whether it has all that another one has: its Id, page, balances and entries."""
-        return (
-            self.id != ""
-            and (self.id, self.sequence, self.page) == (other.id, other.sequence, other.page)
-            and (self.stated, self.balances) == (other.stated, other.balances)
-            and (self.booked, self.unbooked) == (other.booked, other.unbooked)
-            and [*map(_content, self.lines)] == [*map(_content, other.lines)]
-        )
+    def outline(self) -> object:
+        """Return what a copy has in common besides the content: its Id, page and balances."""
+        return self.id, self.sequence, self.page, self.stated, tuple(self.balances)
+
+    def content(self) -> bytes:
+        """Return a digest of the entries, which are the same in a copy."""
+        digest = hashlib.sha256(repr((self.booked, self.unbooked)).encode())
+        for line in self.lines:
+            digest.update(repr((core_of(line), line.description)).encode())
+        return digest.digest()
 
     def merged_with(self, page: CamtStatement) -> CamtStatement:
         """Return the statement of which both are pages that repeat the balances of the whole."""
@@ -255,10 +257,6 @@ class CamtStatement:
         currency = (fields.first("Amt@Ccy") or self.account_currency).upper()
         has_credit_line = fields.first("CdtLine/Incl").lower() in TRUE
         self.balances.append(Balance(code, amount, currency, day, has_credit_line))
-
-
-def _content(line: StatementLine) -> tuple[object, ...]:
-    return core_of(line), line.description
 
 
 def _number(words: str) -> int:

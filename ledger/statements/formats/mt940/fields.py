@@ -29,7 +29,7 @@ _LINE: Final = re.compile(
     re.ASCII | re.DOTALL,
 )
 _BALANCE: Final = re.compile(
-    r"([CD])[ ]?(\d{6})[ ]?([A-Z]{3})?[ ]?" + _AMOUNT + r"[ \t]*-?[ \t]*(?:\n.*)?",
+    r"([CD])[ ]?(\d{6})[ ]?([A-Z]{3})?[ ]?" + _AMOUNT + r"[ \t]*(?:-[ \t]*)?(?:\n.*)?",
     re.ASCII | re.DOTALL,
 )
 _EXPECTED: Final = re.compile(r"\d{6}(?:\d{4}|[ ]{4})?E[CD]", re.ASCII)

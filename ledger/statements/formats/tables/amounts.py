@@ -33,12 +33,13 @@ _SYMBOL: Final = (
     r"(?!(?:CR|DR)\b)[A-Z]{3,5}|[A-Za-z]{0,3}\.?[$€£¥₹₩₱₫฿₽₺₪]|RM|Rp\.?|kr\.?|zł|Kč|Fr\.?"
 )
 _WRITTEN: Final = re.compile(
-    rf"(?P<open>\()? *(?P<sign1>[+-])? *(?P<symbol1>{_SYMBOL})? *(?P<sign2>[+-])? *"
-    r"(?P<number>\d[\d.,' ]*|[.,]\d+)(?P<exponent>[eE]-\d{1,2})? *"
-    rf"(?P<sign3>[+-])? *(?P<symbol2>{_SYMBOL})? *(?P<sign4>[+-])? *"
-    r"(?P<word>(?i:CR|DR))?\.? *(?P<close>\))?",
+    rf"(?P<open>\()? ?(?P<sign1>[+-])? ?(?P<symbol1>{_SYMBOL})? ?(?P<sign2>[+-])? ?"
+    r"(?P<number>\d[\d.,' ]*|[.,]\d+)(?P<exponent>[eE]-\d{1,2})? ?"
+    rf"(?P<sign3>[+-])? ?(?P<symbol2>{_SYMBOL})? ?(?P<sign4>[+-])? ?"
+    r"(?P<word>(?i:CR|DR))?\.? ?(?P<close>\))?",
     re.ASCII,
 )
+"""An amount in which no two blanks follow each other."""
 _CODE: Final = re.compile(r"[A-Z]{3,5}", re.ASCII)
 _SEPARATORS: Final = re.compile(r"[^\d]", re.ASCII)
 

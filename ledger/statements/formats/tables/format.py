@@ -29,7 +29,7 @@ _FIT_BYTES: Final = 64 * 1024
 _BINARY: Final = (b"%PDF", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"<")
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 _ACCOUNT: Final = re.compile(
-    r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]{2,4}){3,8}(?![A-Z0-9])|\d[\d-]{4,}\d", re.ASCII
+    r"[A-Z]{2}\d{2}(?: ?[A-Z0-9]){6,32}(?![A-Z0-9])|(?<!\d)\d[\d-]{4,38}\d(?!\d)", re.ASCII
 )
 """An IBAN, or a number of at least six digits."""
 _LABELLED_MAX: Final = 200
