@@ -41,6 +41,9 @@ TRANSIENT: Final = (
 )
 """Failures that may end without any change of ours: a start waits for it."""
 
+UNKNOWN_NAMES: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
+"""What books get asked that an earlier version of the program made, until they are rebuilt."""
+
 DATA_CLASSES: Final = ("22", "23", "54")
 """SQLSTATE classes that a row's own values cause: data, integrity, program limits."""
 

@@ -19,7 +19,7 @@ from ledger.export.journals import DIALECTS, Dialect, day_after, groups
 from ledger.export.lists import ExportedList, Query, TableExport, make_encoder
 from ledger.export.tables import Row
 from ledger.queries.params import LIMIT_MAX, QueryParams
-from ledger.queries.snapshot import SWAPPED, BooksBehind, Snapshot, open_snapshot
+from ledger.queries.snapshot import OLDER_BOOKS, SWAPPED, BooksBehind, Snapshot, open_snapshot
 from ledger.runtime.files import HashedFile, replacing
 
 SECONDS_MAX: Final = 600.0
@@ -112,6 +112,8 @@ async def _snapshot(dsn: str) -> AsyncIterator[Snapshot]:
         raise NotCaughtUp(
             f"the books have not reached {error} yet; export again in a moment"
         ) from error
+    except asyncpg.UndefinedColumnError as error:
+        raise NotCaughtUp(OLDER_BOOKS) from error
     except SWAPPED as error:
         raise DatabaseUnavailable("the books were replaced meanwhile; export again") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:

@@ -13,7 +13,7 @@ import asyncpg
 from msgspec import UNSET, UnsetType
 
 from ledger.books.balance_index import FOREVER
-from ledger.database.errors import CONNECTION_LOST
+from ledger.database.errors import CONNECTION_LOST, UNKNOWN_NAMES
 from ledger.errors import DatabaseUnavailable, InvalidRequest, NotCaughtUp, NotFound
 from ledger.queries.params import (
     QueryParams,
@@ -55,6 +55,11 @@ SWAPPED: Final = (
     asyncpg.OutdatedSchemaCacheError,
 )
 """What a request gets when its generation is dropped after its snapshot was taken."""
+
+OLDER_BOOKS: Final = (
+    "the books are being rebuilt for this version of the program, and those of the version before, "
+    "which answer until then, lack what is requested; repeat it later (/v1/status)"
+)
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 DatabaseRow: TypeAlias = Mapping[str, Any]
@@ -252,8 +257,8 @@ async def read_consistent(
     """Run `read` in one snapshot whose books are at `at_least` or beyond.
 
     Waits up to `seconds_max` for them, and as long as `read` raises BooksBehind; then raises
-    NotCaughtUp. Raises NotFound for an unknown source, DatabaseUnavailable when the database does
-    not answer.
+    NotCaughtUp, also where books of an earlier version lack what is read. Raises NotFound for an
+    unknown source, DatabaseUnavailable when the database does not answer.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds_max
@@ -273,10 +278,14 @@ async def read_consistent(
         except SWAPPED as error:
             swaps += 1
             if swaps > SWAPS_MAX:
+                if isinstance(error, UNKNOWN_NAMES):
+                    raise NotCaughtUp(OLDER_BOOKS) from error
                 raise DatabaseUnavailable(
                     "the books are being replaced; repeat the request"
                 ) from error
             continue
+        except UNKNOWN_NAMES as error:
+            raise NotCaughtUp(OLDER_BOOKS) from error
         except (*CONNECTION_LOST, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable("the database did not answer; repeat the request") from error
         if clock() + pause > deadline:

@@ -21,7 +21,13 @@ from ledger.config.reconciliation import Rules
 from ledger.config.settings import Settings
 from ledger.database import conditions
 from ledger.database import connection as database
-from ledger.database.errors import CONNECTION_LOST, EXPECTED, describe, is_data_error
+from ledger.database.errors import (
+    CONNECTION_LOST,
+    EXPECTED,
+    UNKNOWN_NAMES,
+    describe,
+    is_data_error,
+)
 from ledger.errors import DatabaseUnavailable
 from ledger.eventlog.identity import source_of, statements_log
 from ledger.payload import check_decimal_context
@@ -98,6 +104,8 @@ class Reconciler:
     """Sources whose latest run posted differences: one run that reads them does not wait."""
     _failed: set[str] = field(default_factory=set)
     """Sources with a wallet that could not be reconciled."""
+    _waiting: set[int] = field(default_factory=set)
+    """Generations of an earlier version, which lack what a reconciliation reads."""
 
     async def run(self) -> None:
         """Reconcile until cancelled, through every loss of the database."""
@@ -120,15 +128,22 @@ class Reconciler:
     async def round(self, connection: Any) -> None:
         """Reconcile each source whose books have moved since the last time.
 
-        A source that fails stops no other; it has a condition until it is reconciled.
+        A source that fails stops no other; it has a condition until it is reconciled. Books of an
+        earlier version are not reconciled: those of this version are being built.
         """
         live = await connection.fetchrow(SELECT_LIVE)
-        if live is None:
+        if live is None or live["generation"] in self._waiting:
             return
         for row in await connection.fetch(SELECT_LOGS, STATEMENT):
             source = source_of(row["source"])
             try:
                 await self._reconcile_if_moved(connection, live["generation"], source)
+            except UNKNOWN_NAMES as error:
+                if await connection.fetchrow(SELECT_LIVE) != live:
+                    return  # the generation was dropped meanwhile
+                LOGGER.info("reconcile_waits", generation=live["generation"], error=describe(error))
+                self._waiting.add(live["generation"])
+                return
             except Exception as error:
                 stop_if_cancelled()
                 if connection.is_closed():
