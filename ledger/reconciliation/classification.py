@@ -7,6 +7,7 @@ wrong amount do not cancel out. A line without a fee row beside it may also be n
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from ledger.reconciliation.items import (
     FEE,
     MATCHED,
     MISSING_AT_PROVIDER,
+    MISSING_IN_LEDGER,
     STATUS,
     TIMING,
     ZERO,
@@ -43,6 +45,8 @@ transaction CHG and COM after N, F or S."""
 _GIVEN_BACK: Final = frozenset(
     {"refund", "refunded", "rebate", "reversal", "reversed", "waived", "waiver"}
 )
+AMOUNTS_SHOWN: Final = 5
+"""Amounts that the detail of a break lists."""
 _WORD: Final = re.compile(r"[^\W\d_]+")
 
 
@@ -103,8 +107,7 @@ class Classifier:
         equal = self.group_if_equal(anchor, rule, lines, movements)
         legs = self.legs_within(_legs_of(movements))
         if equal is not None:
-            hidden = self._hidden(equal, legs) if len(lines) > 1 < len(legs) else None
-            return hidden or [equal]
+            return self._by_flows(equal, legs if _agrees(lines, legs) else _legs_of(movements))
         unshown = self._not_yet_shown(lines, legs)
         if unshown is not None:
             return [self._group(anchor, rule, unshown[0], lines, movements, legs, unshown[1])]
@@ -183,31 +186,64 @@ class Classifier:
         self, lines: Sequence[StatementItem], legs: Sequence[DatedLeg]
     ) -> tuple[str, str] | None:
         """Classify a statement that shows only the earlier legs; None when it does not."""
-        for count in range(1, len(legs)):
-            if not _agrees(lines, legs[:count]):
+        partings = [*parted(lines)]
+        gross = charged = ZERO
+        for leg, later in pairwise(legs):
+            gross, charged = gross + leg.gross, charged + leg.fee
+            if not any(_is_stated(stated, BookedParts(gross, charged)) for stated in partings):
                 continue
-            at = legs[count].at
+            at = later.at
             if self.rules.is_recent(at, self.period.cutoff):
                 return TIMING, f"the statement does not show yet what happened at {at.isoformat()}"
             return STATUS, f"the statement does not show what happened at {at.isoformat()}"
         return None
 
-    def _hidden(self, group: Group, legs: Sequence[DatedLeg]) -> list[Group] | None:
-        """Return the breaks of a group whose faults cancel out in the sums; None without any."""
-        stated = next(parts for parts in parted(group.lines))
-        if _flows(stated.others) == _flows_of(legs):
-            swapped = _swapped(stated.others, legs)
-            if swapped is None:
-                return None
-            return [changed(group, classification=DIRECTION, detail=swapped)]
+    def _by_flows(self, group: Group, legs: Sequence[DatedLeg]) -> list[Group]:
+        """Return a group of equal sums, or the breaks that cancel out within them."""
+        if len(group.lines) == 1:
+            return [group]
+        books = _sums(legs)
+        partings = [stated for stated in parted(group.lines) if _is_stated(stated, books)]
+        for stated in partings:
+            if _has_flows(stated, legs):
+                swapped = _swapped(stated.others, legs)
+                if swapped is None:
+                    return [group]
+                return [changed(group, classification=DIRECTION, detail=swapped)]
         repeated = _repeated(group.lines)
-        rest = [line for line in group.lines if line not in repeated]
-        parts = next(parted(rest)) if repeated else stated
-        if not repeated or not _agrees(rest, legs) or _flows(parts.others) != _flows_of(legs):
-            return None
-        return self._with_duplicates(
-            group.anchor, group.rule, group.lines, group.movements, legs, repeated
-        )
+        rest = _without(group.lines, repeated)
+        if repeated and _agrees(rest, legs) and _has_flows(next(parted(rest)), legs):
+            return self._with_duplicates(
+                group.anchor, group.rule, group.lines, group.movements, legs, repeated
+            )
+        surplus = _surplus(partings[0], legs)
+        if surplus:
+            return self._with_surplus(group, legs, surplus)
+        detail = _flows_detail(partings[0], legs)
+        return [changed(group, classification=AMOUNT, detail=detail)]
+
+    def _with_surplus(
+        self, group: Group, legs: Sequence[DatedLeg], surplus: Sequence[StatementItem]
+    ) -> list[Group]:
+        """Return what is matched, and each line of which the books have nothing."""
+        rest = _without(group.lines, surplus)
+        sizes = {(line.kind, line.amount) for line in rest}
+        repeats = {line.amount for line in surplus if (line.kind, line.amount) in sizes}
+        return [
+            self._matched(group.anchor, group.rule, rest, group.movements, legs),
+            *(self._surplus_line(group, line, repeats) for line in surplus),
+        ]
+
+    def _surplus_line(self, group: Group, line: StatementItem, repeats: set[Decimal]) -> Group:
+        if line.amount in repeats or -line.amount in repeats:
+            kind, detail = DUPLICATE_PROVIDER, f"the statement repeats a line of {group.anchor}"
+            if line.amount not in repeats:
+                detail = f"the statement takes back a repeated line of {group.anchor}"
+        else:
+            is_recent = self.rules.is_recent(line.at, self.period.cutoff)
+            kind = TIMING if is_recent else MISSING_IN_LEDGER
+            detail = f"the books have no such movement of {group.anchor}; another line cancels it"
+        return Group(line.key, group.rule, kind, (line,), (), ZERO, ZERO, detail)
 
     def _with_duplicates(
         self,
@@ -218,7 +254,7 @@ class Classifier:
         legs: Sequence[DatedLeg],
         duplicates: Sequence[StatementItem],
     ) -> list[Group]:
-        rest = [line for line in lines if line not in duplicates]
+        rest = _without(lines, duplicates)
         detail = f"the statement repeats a line of {anchor}"
         return [
             self._matched(anchor, rule, rest, movements, legs),
@@ -249,18 +285,20 @@ class Classifier:
         fee_legs = [DatedLeg(leg.at, -leg.fee) for leg in legs if leg.fee]
         parts = [movement.gross_part() for movement in movements]
         if stated.gross == books.gross:
-            gross = self._matched(anchor, rule, stated.others, parts, gross_legs)
+            whole = self._matched(anchor, rule, stated.others, parts, gross_legs)
+            gross, *surplus = self._by_flows(whole, gross_legs)
         else:
             kind, detail = _named_difference(stated, BookedParts(books.gross, ZERO))
             gross = self._group(anchor, rule, kind, stated.others, parts, gross_legs, detail)
+            surplus = []
         detail = f"the statement charges {plain(-stated.charged)}, the books {plain(books.charged)}"
         charged = [movement.fee_part() for movement in movements]
         fee = self._group(anchor, rule, FEE, stated.fees, charged, fee_legs, detail)
         # The break keeps the name that it has where the amount or the fee alone is wrong.
         if gross.classification == MATCHED:
             fee = changed(fee, context=stated.others)
-            return [changed(gross, anchor=f"{anchor}#gross"), fee]
-        return [gross, changed(fee, anchor=f"{anchor}#fee")]
+            return [changed(gross, anchor=f"{anchor}#gross"), *surplus, fee]
+        return [gross, *surplus, changed(fee, anchor=f"{anchor}#fee")]
 
 
 def _legs_of(movements: Sequence[LedgerMovement]) -> Sequence[DatedLeg]:
@@ -282,25 +320,74 @@ def _sums(legs: Sequence[DatedLeg]) -> BookedParts:
 def _agrees(lines: Sequence[StatementItem], legs: Sequence[DatedLeg]) -> bool:
     """Tell whether lines state the gross amount and the fee of legs, or their net amount."""
     books = _sums(legs)
-    for stated in parted(lines):
-        if stated.gross == books.gross and stated.charged == -books.charged:
-            return True
-        if not stated.fees and stated.gross == books.net:
-            return True
-    return False
+    return any(_is_stated(stated, books) for stated in parted(lines))
 
 
-def _flows(lines: Sequence[StatementItem]) -> tuple[Decimal, Decimal]:
+def _is_stated(stated: StatedParts, books: BookedParts) -> bool:
+    if stated.gross == books.gross and stated.charged == -books.charged:
+        return True
+    return not stated.fees and stated.gross == books.net
+
+
+def _has_flows(stated: StatedParts, legs: Sequence[DatedLeg]) -> bool:
+    """Tell whether what came in and what went out agrees, not only the sum of both.
+
+    A sum of several legs may be one line. As many lines as legs are those legs' amounts, each.
+    """
+    lines = [line.amount for line in stated.others]
+    if len(lines) == 1:
+        return True
+    booked = [[leg.gross for leg in legs if leg.gross]]
+    if not stated.fees and any(leg.fee for leg in legs):
+        booked += [[leg.net for leg in legs], [*booked[0], *(-leg.fee for leg in legs if leg.fee)]]
+    return any(_are_same_flows(lines, amounts) for amounts in booked)
+
+
+def _are_same_flows(stated: Sequence[Decimal], booked: Sequence[Decimal]) -> bool:
+    if len(stated) == len(booked):
+        return sorted(stated) == sorted(booked)
+    return _flows(stated) == _flows(booked)
+
+
+def _flows(amounts: Sequence[Decimal]) -> tuple[Decimal, Decimal]:
     """Return what came in and what went out."""
-    return (
-        sum_of(line.amount for line in lines if line.amount > 0),
-        sum_of(line.amount for line in lines if line.amount < 0),
-    )
+    return sum_of(a for a in amounts if a > 0), sum_of(-a for a in amounts if a < 0)
 
 
-def _flows_of(legs: Sequence[DatedLeg]) -> tuple[Decimal, Decimal]:
-    amounts = [leg.gross for leg in legs]
-    return sum_of(a for a in amounts if a > 0), sum_of(a for a in amounts if a < 0)
+def _flows_detail(stated: StatedParts, legs: Sequence[DatedLeg]) -> str:
+    """Describe flows that differ, or the amounts where they do not."""
+    lines, booked = [line.amount for line in stated.others], [leg.gross for leg in legs]
+    texts = [_flow_text(lines), _flow_text(booked)]
+    if texts[0] == texts[1]:
+        texts = [_amounts_text(lines), _amounts_text(booked)]
+    return f"the statement has {texts[0]}, the books {texts[1]}; the sums agree"
+
+
+def _flow_text(amounts: Sequence[Decimal]) -> str:
+    came_in, went_out = _flows(amounts)
+    return f"{plain(came_in)} in and {plain(went_out)} out"
+
+
+def _amounts_text(amounts: Sequence[Decimal]) -> str:
+    shown = [plain(amount) for amount in amounts[:AMOUNTS_SHOWN]]
+    more = ["…"] if len(amounts) > AMOUNTS_SHOWN else []
+    return ", ".join([*shown, *more])
+
+
+def _surplus(stated: StatedParts, legs: Sequence[DatedLeg]) -> list[StatementItem]:
+    """Return the lines that are left when each leg has a line of its amount; none otherwise.
+
+    The first line of an amount is the leg's. The lines left cancel out, as the sums are equal.
+    """
+    is_gross = stated.gross == sum_of(leg.gross for leg in legs)
+    left = Counter(leg.gross if is_gross else leg.net for leg in legs)
+    surplus = []
+    for line in sorted(stated.others, key=lambda line: (line.at, line.id)):
+        if left[line.amount]:
+            left[line.amount] -= 1
+        else:
+            surplus.append(line)
+    return [] if left.total() else surplus
 
 
 def _swapped(lines: Sequence[StatementItem], legs: Sequence[DatedLeg]) -> str | None:
@@ -321,12 +408,30 @@ def _duplicates(
     repeated = _repeated(lines)
     if not repeated:
         return []
-    if _agrees([line for line in lines if line not in repeated], legs):
+    if _agrees(_without(lines, repeated), legs):
         return repeated
-    for one in repeated:
-        if _agrees([line for line in lines if line is not one], legs):
-            return [one]
+    books = _sums(legs)
+    for stated in parted(lines):
+        fees = {line.key for line in stated.fees}
+        for one in repeated:
+            if _is_stated(_less(stated, one, is_fee=one.key in fees), books):
+                return [one]
     return []
+
+
+def _less(stated: StatedParts, line: StatementItem, *, is_fee: bool) -> StatedParts:
+    """Return the sums without a line; of the lines only whether there are fees stays right."""
+    if is_fee:
+        fees, charged = stated.fees[1:], stated.charged - line.amount
+        return changed(stated, fees=fees, charged=charged)
+    return changed(stated, gross=stated.gross - line.amount)
+
+
+def _without(
+    lines: Sequence[StatementItem], others: Sequence[StatementItem]
+) -> list[StatementItem]:
+    keys = {line.key for line in others}
+    return [line for line in lines if line.key not in keys]
 
 
 def _repeated(lines: Sequence[StatementItem]) -> list[StatementItem]:

@@ -336,12 +336,12 @@ def _alike(
         for items in _within_window(matching, lines_by_amount[amount], candidates):
             found.append(items)
             components.connect([movement.key for movement in items[1]])
-    groups: dict[str, Items] = {}
+    groups: dict[str, tuple[list[StatementItem], dict[str, LedgerMovement]]] = {}
     for near, candidates in found:
-        group = groups.setdefault(components.root(candidates[0].key), ([], []))
+        group = groups.setdefault(components.root(candidates[0].key), ([], {}))
         group[0].extend(near)
-        group[1].extend(m for m in candidates if m not in group[1])
-    return [*groups.values()]
+        group[1].update((movement.key, movement) for movement in candidates)
+    return [(near, [*movements.values()]) for near, movements in groups.values()]
 
 
 def _within_window(

@@ -182,10 +182,38 @@ def payment_and_refund_the_other_way_round(deals: list[Deal], rng: Random) -> li
     return []
 
 
+def payment_and_refund_both_too_high(deals: list[Deal], rng: Random) -> list[StatementItem]:
+    """A payment that is too high, and its refund that is too high by as much."""
+    (deal,) = [d for d in deals if d.is_refunded and not d.planted][:1]
+    deal.rows = [row if row.kind == "Fee" else changed(row, amount=row.amount * 2)
+                 for row in deal.rows]  # fmt: skip
+    deal.plant(*(row for row in deal.rows if row.kind != "Fee"))
+    return []
+
+
+def lines_that_cancel_out(deals: list[Deal], rng: Random) -> list[StatementItem]:
+    """Two lines of a transaction that the books do not have."""
+    (deal,) = plain_deals(deals, rng, 1)
+    rows = [changed(deal.rows[0], id=f"{deal.number}{n}", amount=Decimal(amount))
+            for n, amount in (("x", 50), ("y", -50))]  # fmt: skip
+    deal.planted |= {row.key for row in rows}
+    return rows
+
+
+def repeated_line_and_its_return(deals: list[Deal], rng: Random) -> list[StatementItem]:
+    """A line twice, and once taken back."""
+    (deal,) = plain_deals(deals, rng, 1)
+    row = deal.rows[0]
+    rows = [changed(row, id=f"{row.id}2"), changed(row, id=f"{row.id}3", amount=-row.amount)]
+    deal.planted |= {each.key for each in rows}
+    return rows
+
+
 FAULTS: tuple[Fault, ...] = (
     fee_and_gross, fee_and_gross_swapped, fees_of_two, amounts_of_two, contracts_swapped,
     lost_payout_and_account_fee, lost_payment_and_strange_contract, lost_payment_and_repeated_line,
     directions_of_two, payment_and_refund_repeated, payment_and_refund_the_other_way_round,
+    payment_and_refund_both_too_high, lines_that_cancel_out, repeated_line_and_its_return,
 )  # fmt: skip
 
 
@@ -243,3 +271,54 @@ def test_faults_that_cancel_out_are_breaks_and_nothing_else_is(seed: int) -> Non
     whole = {key for g in groups if g.classification == MATCHED for key in g.keys}
     wrong_lines = {line.key for line in lines if line.key in planted}
     assert not wrong_lines & whole
+
+
+@pytest.mark.parametrize(
+    ("stated", "legs", "expected"),
+    [
+        (["-100", "100"], ["-90", "90"], ["AMOUNT"]),
+        (["-100", "30"], ["-90", "20"], ["AMOUNT"]),
+        (["-100", "100", "fee -1"], ["-90", "90", "fee 1"], ["AMOUNT"]),
+        (["-100", "100", "fee -2"], ["-90", "90", "fee 1"], ["AMOUNT", "FEE"]),
+        (["60", "40"], ["50", "50"], ["AMOUNT"]),
+        (["110", "-10"], ["100"], ["AMOUNT"]),
+        (["100", "50", "-50"], ["100"], ["MATCHED", "MISSING_IN_LEDGER", "MISSING_IN_LEDGER"]),
+        (["100", "100", "-100"], ["100"], ["DUPLICATE_PROVIDER", "DUPLICATE_PROVIDER", "MATCHED"]),
+        (["60", "40"], ["100"], ["MATCHED"]),
+        (["100", "-30"], ["100", "-10", "-20"], ["MATCHED"]),
+        (["100", "-100"], ["100", "-100", "fee 1"], ["FEE", "MATCHED"]),
+        (["99", "-100"], ["100", "-100", "fee 1"], ["MATCHED"]),
+        (["100", "tax -1", "-100"], ["100", "-100", "fee 1"], ["MATCHED"]),
+        (["-30"], ["-50", "20"], ["MATCHED"]),
+    ],
+)
+def test_what_comes_in_and_what_goes_out_are_compared_apart(
+    stated: list[str], legs: list[str], expected: list[str]
+) -> None:
+    begun = PERIOD.opened_at + timedelta(days=5)
+    rows = [
+        StatementItem(str(n), {"fee": "Fee"}.get(kind, kind), Decimal(amount),
+                      begun + n * timedelta(hours=2), "c")
+        for n, (kind, _, amount) in enumerate(text.rpartition(" ") for text in stated)
+    ]  # fmt: skip
+    fee = sum_of(Decimal(leg.removeprefix("fee ")) for leg in legs if leg.startswith("fee"))
+    amounts = [Decimal(leg) for leg in legs if not leg.startswith("fee")]
+    amounts[0] -= fee
+    dated = tuple((begun + n * timedelta(hours=2), each) for n, each in enumerate(amounts))
+    movement = LedgerMovement("payment", "c", dated, fee)
+    groups = grouped(rows, [movement])
+    assert sorted(group.classification for group in groups) == expected
+    check_invariants(groups, rows, [movement])
+
+
+def test_amounts_of_a_batch_that_cancel_out_are_a_break() -> None:
+    at = PERIOD.opened_at + timedelta(days=5)
+    rows = [StatementItem("1", "in", Decimal(100), at, names=("AAAAAA",)),
+            StatementItem("2", "out", Decimal(-100), at, names=("AAAAAA", "RRRRRR"))]  # fmt: skip
+    paid = LedgerMovement("payment", "a", ((at, Decimal(90)),), references=("AAAAAA",))
+    returned = LedgerMovement("payout", "r", ((at, Decimal(-90)),), references=("RRRRRR",))
+    (found,) = grouped(rows, [paid, returned])
+    assert (found.classification, found.difference) == ("AMOUNT", 0)
+    assert found.detail == (
+        "the statement has 100 in and 100 out, the books 90 in and 90 out; the sums agree"
+    )
