@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -14,9 +15,8 @@ import orjson
 from ledger.errors import StatementRefused
 from ledger.model import changed, plain
 from ledger.statements.changes import CHANGES_MAX, Body, LineChange, changed_line, renamed
-from ledger.statements.events import content_digest, line_name
-from ledger.statements.model import Statement, StatementLine, named, stem_of
-from ledger.statements.validation import booked_within
+from ledger.statements.events import BOOKED, content_digest, line_name
+from ledger.statements.model import Statement, StatementLine, stem_of
 
 BATCH: Final = 1_000
 """Lines that are read at a time."""
@@ -86,8 +86,10 @@ async def compare(
     """Compare a statement with what the log has of its lines and of its period.
 
     Without `may_withdraw` no line is gone, and a line of which only the core is that of a known one
-    is another line.
+    is another line; all are, of a statement that is `joined`.
     """
+    if statement.stated_balances is not None:
+        return Changes(await _all_apart(connection, log, statement), [], [], [], ())
     names = [line_name(line) for line in statement.lines]
     begin = statement.claimed_from or statement.opened_at
     rows = await connection.fetch(
@@ -131,6 +133,16 @@ async def compare(
     return Changes(new, restated, rebalanced, gone, tuple(listed))
 
 
+async def _all_apart(connection: Any, log: str, statement: Statement) -> list[StatementLine]:
+    """Return the lines of a statement, none of which the log has, each with a name of its own."""
+    names = [line_name(line) for line in statement.lines]
+    rows = await connection.fetch(SELECT_LINES, log, f"{statement.currency}:", names, EPOCH, EPOCH)
+    known = {row["resource_id"] for row in rows}
+    new = [line for line in statement.lines if line_name(line) not in known]
+    apart = [line for line in statement.lines if line_name(line) in known]
+    return [*new, *await _named_apart(connection, log, statement, apart)]
+
+
 async def _named_apart(
     connection: Any, log: str, statement: Statement, lines: Sequence[StatementLine]
 ) -> list[StatementLine]:
@@ -140,8 +152,8 @@ async def _named_apart(
     for line in lines:
         stem = stem_of(line)
         for number in range(2, ORDINAL_MAX):
-            named = changed(line, name=f"{stem}-{number}")
-            name = line_name(named)
+            other = changed(line, name=f"{stem}-{number}")
+            name = line_name(other)
             if name not in taken and not await connection.fetch(
                 SELECT_LINES, log, f"{statement.currency}:", [name], EPOCH, EPOCH
             ):
@@ -152,7 +164,7 @@ async def _named_apart(
                 "file that has the whole period"
             )
         taken.add(name)
-        result.append(named)
+        result.append(other)
     return result
 
 
@@ -208,33 +220,67 @@ async def _bodies(connection: Any, log: str, names: Iterable[str]) -> list[Body]
     ]
 
 
-async def continued(connection: Any, log: str, statement: Statement) -> Statement:
-    """Return a table that continues an earlier statement as one of the time after that.
+async def joined(connection: Any, log: str, statement: Statement) -> Statement | None:
+    """Return a statement as a part of its period that joins an earlier one; None when it is none.
 
-    The period of a table without a stated one begins on the day of its first row. Where the balance
-    before that row is the one with which an earlier file of that day closes, and no row is in it,
-    the table goes on from there: its rows of that day were entered late.
+    A bank may write several statements of one day, and an export may begin on the last day of the
+    one before: the balance before its lines is then the closing balance of the earlier one, or
+    theirs the opening balance of a later one. It has no other line of its period than its own, and
+    its balances become those of the whole period, by the lines that the log has there.
     """
-    if not statement.is_inferred or statement.opening is None:
-        return statement
+    begin = statement.claimed_from or statement.opened_at
     rows = await connection.fetch(SELECT_IN_FORCE, log, f"{statement.currency}:")
-    ends = sorted(
-        datetime.fromisoformat(header["closed_at"])
-        for header in (orjson.loads(row["body"]) for row in rows)
-        if header.get("closing") == plain(statement.opening)
+    headers = [header for row in rows if _meets(statement, header := orjson.loads(row["body"]))]
+    follows = any(
+        statement.opening is not None
+        and _stated(header, "closing") == plain(statement.opening)
+        and begin < datetime.fromisoformat(header["closed_at"]) <= statement.closed_at
+        for header in headers
     )
-    end = next((at for at in ends if statement.opened_at < at < statement.closed_at), None)
-    if end is None:
-        return statement
-    early = [line_name(line) for line in statement.lines if line.effective_at < end]
-    known = await connection.fetch(SELECT_LINES, log, f"{statement.currency}:", early, EPOCH, EPOCH)
-    if any(row["status"] == "stated" for row in known):
-        return statement
-    lines = booked_within(statement.lines, (end, statement.closed_at))
-    if all(line.name.startswith("h:") for line in lines):
-        lines = named(lines)
-    note = (
-        f"the file continues the statement that ends at {end.isoformat()} with "
-        f"{plain(statement.opening)}; its rows before that count after it"
+    precedes = any(
+        statement.closing is not None
+        and _stated(header, "opening") == plain(statement.closing)
+        and datetime.fromisoformat(header["closed_at"]) >= statement.closed_at
+        for header in headers
     )
-    return changed(statement, opened_at=end, lines=lines, notes=(*statement.notes, note))
+    if follows == precedes:
+        return None
+    amount, is_known = await _amount_there(connection, log, statement, begin)
+    if not amount and is_known:
+        return None  # as likely the same lines once more
+    opening, closing = statement.opening, statement.closing
+    if follows and opening is not None:
+        opening -= amount
+    if precedes and closing is not None:
+        closing += amount
+    side = "follows the one before it" if follows else "comes before another"
+    note = f"by its balances the statement {side} within the period; earlier lines of it stay"
+    return changed(
+        statement, opening=opening, closing=closing,
+        stated_balances=(statement.opening, statement.closing), notes=(*statement.notes, note),
+    )  # fmt: skip
+
+
+def _stated(header: Body, name: str) -> str | None:
+    """Return a balance as the file of a header states it."""
+    value = header.get(f"stated_{name}", header.get(name))
+    return None if value is None else str(value)
+
+
+async def _amount_there(
+    connection: Any, log: str, statement: Statement, begin: datetime
+) -> tuple[Decimal, bool]:
+    """Return the sum of the lines that the log has in a period, and whether any has a name of the
+    statement's lines."""
+    names = {line_name(line) for line in statement.lines}
+    rows = await connection.fetch(
+        SELECT_LINES, log, f"{statement.currency}:", sorted(names), begin, statement.closed_at
+    )
+    stated = sorted(row["resource_id"] for row in rows if row["status"] == "stated")
+    amount = Decimal(0)
+    for some in _batches(stated):
+        for body in await _bodies(connection, log, some):
+            at = datetime.fromisoformat(body.get(BOOKED) or body["effective_at"])
+            if begin <= at < statement.closed_at:
+                amount += Decimal(body["amount"])
+    return amount, not names.isdisjoint(stated)

@@ -80,6 +80,9 @@ def _where_stated(statement: Statement) -> dict[str, str]:
         "stated_currency": statement.stated_currency,
         "claimed_from": claimed_from.isoformat() if claimed_from else "",
     }
+    if statement.stated_balances is not None:
+        for name, value in zip(("opening", "closing"), statement.stated_balances, strict=True):
+            fields[f"stated_{name}"] = "" if value is None else plain(value)
     return {name: value for name, value in fields.items() if value}
 
 

@@ -28,7 +28,7 @@ from ledger.evidence.authenticity import headers_with_mark
 from ledger.model import Record, changed
 from ledger.registry import STATEMENT
 from ledger.statements.changes import Body, LineChange
-from ledger.statements.comparison import SELECT_IN_FORCE, compare, continued
+from ledger.statements.comparison import SELECT_IN_FORCE, compare, joined
 from ledger.statements.events import (
     Event,
     header_name,
@@ -149,7 +149,7 @@ async def add_statement(
     if statement.closed_at > now + AHEAD_MAX:
         raise _in_the_future(statement)
     log = statements_log(source)
-    statement = await continued(connection, log, in_wallet(statement, terms))
+    statement = in_wallet(statement, terms)
     if len({line_name(line) for line in statement.lines}) != len(statement.lines):
         raise StatementRefused("two lines of the file have one name; report it, with the file")
     before = None
@@ -157,11 +157,14 @@ async def add_statement(
         before = await connection.fetchrow(SELECT_HEADER, log, header_name(statement))
     header = import_event(log, statement, now, before["position"] if before else None)
     result = _result_of(source, statement)
-    known_at = await connection.fetchval(SELECT_SAME, log, header["id"])
+    known_at = await _imported_at(connection, log, header, permission)
     if known_at is not None:
-        await _refuse_withdrawn(connection, log, header["name"])
-        return replace(result, position=int(known_at))
+        return replace(result, position=known_at)
     await _check_account(connection, log, statement, terms)
+    part = None if permission.again else await joined(connection, log, statement)
+    if part is not None:
+        statement, result = part, replace(result, notes=part.notes)
+        header = import_event(log, statement, now, None)
     changes = await compare(connection, log, statement, may_withdraw=not permission.add)
     new, restated, gone = len(changes.new), len(changes.restated), len(changes.gone)
     unchanged = len(statement.lines) - new - restated
@@ -190,8 +193,8 @@ async def add_statement(
 
 def _in_the_future(statement: Statement) -> StatementRefused:
     """Return the refusal of a period that has not ended: a typing error, of a row or of a date."""
-    if statement.is_inferred:
-        latest = max(statement.lines, key=lambda line: line.effective_at)
+    latest = max(statement.lines, key=lambda line: line.effective_at, default=None)
+    if statement.is_inferred and latest is not None:
         at = latest.effective_at.isoformat()
         return refusal(latest.number, f"is dated {at}, which is in the future; correct its date")
     return StatementRefused(
@@ -341,13 +344,23 @@ async def _changing(connection: Any, log: str) -> AsyncIterator[None]:
         await connection.execute(NOTIFY)
 
 
-async def _refuse_withdrawn(connection: Any, log: str, name: str) -> None:
-    latest = await connection.fetchrow(SELECT_HEADER, log, name)
+async def _imported_at(
+    connection: Any, log: str, header: Event, permission: Permission
+) -> int | None:
+    """Return where the file was imported for the same period; None when it was not.
+
+    Raises Conflicting when it is withdrawn by now.
+    """
+    known_at = await connection.fetchval(SELECT_SAME, log, header["id"])
+    latest = await connection.fetchrow(SELECT_HEADER, log, header["name"])
+    if known_at is None and (permission.again or latest is None):
+        return None
     if latest is not None and latest["status"] == "withdrawn":
         raise Conflicting(
             f"this file was imported and withdrawn at {log}:{latest['position']}; to state it "
             "again, import it with again (--again)"
         )
+    return int(latest["position"] if known_at is None else known_at)
 
 
 async def _append_all(

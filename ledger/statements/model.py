@@ -101,6 +101,9 @@ class Statement(Record, frozen=True):
     that of the opening balance. None of any other period: `opened_at`."""
     is_inferred: bool = False
     """Whether the period is neither stated nor given, but that of the rows of a table."""
+    stated_balances: tuple[Decimal | None, Decimal | None] | None = None
+    """Opening and closing balance as the file states them, of one that is a part of its period:
+    `opening` and `closing` are then those of the whole period."""
     notes: tuple[str, ...] = ()
     """What the reader found worth saying, one sentence each, as a repeated id."""
     where: ZoneInfo | None = None

@@ -237,20 +237,66 @@ async def test_lines_that_a_file_adds_are_no_others_lines(service: Service) -> N
     assert sorted((await lines(service)).values()) == [-10, -10, -10, -1]
 
 
-async def test_a_table_that_continues_a_statement_on_its_last_day_begins_there(
-    service: Service,
+RUNNING = {"columns": '{"effective_at":"Date","amount":"Amount","balance":"Left",'
+                      '"time_zone":"UTC"}', "currency": "EUR"}  # fmt: skip
+EARLY = "Date,Amount,Left\n2026-06-10,100,100\n2026-06-26,30,130\n"
+LATE = "Date,Amount,Left\n2026-06-26,50,180\n2026-07-02,7.25,187.25\n"
+
+
+@pytest.mark.parametrize("order", [(EARLY, LATE), (LATE, EARLY)])
+async def test_a_table_that_begins_on_the_last_day_of_the_one_before_joins_it(
+    service: Service, order: tuple[str, str]
 ) -> None:
-    columns = '{"effective_at":"Date","amount":"Amount","balance":"Left","time_zone":"UTC"}'
-    how = {"columns": columns, "currency": "EUR"}
-    first = "Date,Amount,Left\n2026-06-10,100,100\n2026-06-26,30,130\n"
-    second = "Date,Amount,Left\n2026-06-26,50,180\n2026-07-02,7.25,187.25\n"
-    await post(service, first, **how)
-    status, done = await post(service, second, **how)
-    assert (status, done["new"], done["withdrawn"]) == (200, 2, 0)
-    assert done["opened_at"] == "2026-06-27T00:00:00Z"
+    for body in order:
+        status, done = await post(service, body, **RUNNING)
+        assert (status, done["new"], done["changed"], done["withdrawn"]) == (200, 2, 0, 0)
+    assert "by its balances the statement" in " ".join(done["notes"])
     (result,) = (await reconcile(service)).results
-    assert (result.figures["closing"], result.reasons) == ("187.25", ())
-    assert (await post(service, second, **how))[1]["status"] == "duplicate"
+    assert (result.figures["closing"], result.figures["chain"], result.reasons) == (
+        "187.25", "0", (),
+    )  # fmt: skip
+    for body in order:
+        assert (await post(service, body, **RUNNING))[1]["status"] == "duplicate"
+    once_more = "Date,Amount,Left\n2026-06-26,30,130\n2026-06-26,50,180\n"
+    status, done = await post(service, once_more, **RUNNING)
+    assert (status, done["new"], done["unchanged"]) == (200, 0, 2)
+
+
+def day_of(opening: str, closing: str, number: int, *amounts: str) -> str:
+    """Return one of several MT940 statements of 10 June."""
+    lines = "".join(f":61:2606100610D{a},NCHGNONREF//000001\n:86:fee\n" for a in amounts)
+    return (
+        f":20:S\n:25:1234\n:28C:{number}/1\n:60F:C260610EUR{opening},\n{lines}"
+        f":62F:C260610EUR{closing},\n"
+    )
+
+
+@pytest.mark.parametrize("places", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+async def test_equal_lines_of_statements_of_one_day_all_count(
+    service: Service, places: tuple[int, ...]
+) -> None:
+    files = day_of("100", "95", 1, "5"), day_of("95", "90", 2, "5"), day_of("90", "83", 3, "5", "2")
+    for place in places:
+        status, done = await post(service, files[place])
+        assert (status, done["unchanged"], done["withdrawn"]) == (200, 0, 0)
+    assert sorted((await lines(service)).values()) == [-5, -5, -5, -2]
+    (result,) = (await reconcile(service)).results
+    shown = ("opening", "closing", "chain")
+    assert [result.figures[name] for name in shown] == ["100", "83", "0"]
+    assert result.reasons == ()
+
+
+async def test_partial_files_that_state_balances_join(service: Service) -> None:
+    how = {"currency": "EUR", "from": "2026-06-01", "to": "2026-07-01"}
+
+    def balances(opening: str, closing: str) -> str:
+        return CSV[:-1] + f',"opening":"{opening}","closing":"{closing}"}}'
+
+    await post(service, DEPOSITS, columns=balances("0", "130"), **how)
+    status, done = await post(service, WITHDRAWALS, columns=balances("130", "85"), **how)
+    assert (status, done["new"], done["withdrawn"]) == (200, 2, 0)
+    (result,) = (await reconcile(service)).results
+    assert (result.figures["opening"], result.figures["closing"], result.reasons) == ("0", "85", ())
 
 
 async def test_ids_that_look_like_ordinals_are_three_lines(service: Service) -> None:
