@@ -235,6 +235,18 @@ SHAPES = (
         ],
     ),
     Shape(
+        "amounts in every spelling that can mean one thing",
+        'Date;Amount\n2026-06-01;1.234,56-\n2026-06-02;(23.50)\n2026-06-03;500.00 CR\n'
+        "2026-06-04;$1,234.56\n2026-06-05;\u22125.00\n2026-06-06;1E-6\n2026-06-07;1.234.567\n",
+        {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"},
+        lambda text: list(zip(
+            [r[0] for r in table(text, ";")],
+            map(Decimal, ("-1234.56", "-23.50", "500", "1234.56", "-5", "0.000001", "1234567")),
+            strict=True,
+        )),
+        {"currency": "USD"},
+    ),
+    Shape(
         "three decimals among two",
         'Date,Amount\n2026-06-01,1.234\n2026-06-02,"1,500"\n2026-06-03,12.5\n',
         {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"},

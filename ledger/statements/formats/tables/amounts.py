@@ -1,8 +1,9 @@
 """Amounts as banks write them: exactly what the text says, or a refusal when it may say two things.
 
 `1.234,56-`, `(23.50)`, `500.00 CR`, `$1,234.56`, `1'234.50` and `1E-6` are read. What a point or a
-comma between digits means is declared, or shown by an amount of the file that can mean one thing:
-`1.234,56`, `1.234.567`, `12.50`, `0.123`. Where none shows it, `1.234` and `1,234` are refused.
+comma between digits means is declared, else the text itself shows it (`1.234,56`, `1.234.567`,
+`12.50`, `0.123`), else another amount of the file does. Where none shows it, or two show different
+things, `1.234` and `1,234` are refused.
 """
 
 from __future__ import annotations
@@ -75,8 +76,11 @@ class AmountReader:
             )
         self._decimal = decimal
         self._thousands = thousands.translate(_ALIKE)
-        self._shown: tuple[int, str] | None = None
-        """Line and text of the amount that shows the decimal sign, where none is declared."""
+        self._shown: dict[str, tuple[int, str]] = {}
+        """Where none is declared: decimal sign → line and text of the first amount that shows it;
+        the first of them is that of the file."""
+        self._doubt: tuple[int, str] | None = None
+        """Line and text of the first amount that is read by the sign that others show."""
 
     def learn(self, cells: Iterable[tuple[int, str]]) -> None:
         """Find out the decimal sign, unless it is declared, from cells of amounts: (line, text).
@@ -87,9 +91,10 @@ class AmountReader:
             return
         for number, cell in cells:
             if ("." in cell or "," in cell) and not isinstance(cell, NumberCell):
-                self._decimal = _decimal_sign(cell)
-                if self._decimal is not None:
-                    self._shown = number, cell.strip()[:_SHOWN_MAX]
+                match = _WRITTEN.fullmatch(_clean(cell)[:_CHARACTERS_MAX])
+                sign = _decimal_sign(match["number"].strip()) if match else ""
+                if sign:
+                    self._shown[sign] = number, cell.strip()[:_SHOWN_MAX]
                     return
 
     def read(self, number: int, name: str, cell: str) -> Amount | None:
@@ -100,16 +105,20 @@ class AmountReader:
         text = cell.strip()
         if not text:
             return None
-        if (_PLAIN.fullmatch(text) and self._decimal != ",") or isinstance(cell, NumberCell):
-            if self._decimal is None and _DOUBTFUL.fullmatch(text) and type(cell) is not NumberCell:
-                self._refuse_doubt(number, name, cell, ".")
+        if isinstance(cell, NumberCell) or (_PLAIN.fullmatch(text) and self._is_sure(text)):
             return Amount(self._money(number, name, text, text), text[0] == "-", "")
-        text = " ".join(text.translate(_ALIKE).split())
+        text = _clean(text)
         if len(text) > _CHARACTERS_MAX:
             self._refuse(number, name, cell, _FORMS)
         if text in ("", "-", "--"):
             return None if text != "--" else self._refuse(number, name, cell, _FORMS)
         return self._written(number, name, cell, text)
+
+    def _is_sure(self, text: str) -> bool:
+        """Return whether the point of a plain decimal is the decimal sign, and no news."""
+        if self._decimal is not None or "." not in text:
+            return self._decimal != ","
+        return len(self._shown) == 1 and "." in self._shown and not _DOUBTFUL.fullmatch(text)
 
     def _written(self, number: int, name: str, cell: str, text: str) -> Amount:
         match = _WRITTEN.fullmatch(text)
@@ -164,22 +173,40 @@ class AmountReader:
         if len(marks) == 2 and not group:
             group, decimal = marks
         elif len(marks) == 1:
-            mark = marks[0]
-            meaning = self._meaning(mark)
-            if meaning == "decimal" or (not meaning and _is_decimal(text, mark, group)):
-                decimal = mark
-            elif meaning == "thousands" or (not meaning and text.count(mark) > 1):
-                group = group or mark
+            sign = self._decimal or _decimal_sign(text) or self._sign_of_others(number, name, cell)
+            if sign == marks[0]:
+                decimal = sign
             else:
-                self._refuse_doubt(number, name, cell, mark)
+                group = group or marks[0]
+        if marks and self._decimal is None:
+            self._see_sign(number, name, cell, text)
         self._check_declared(number, name, cell, group, decimal)
         return group, decimal
 
-    def _meaning(self, mark: str) -> str:
-        """Return what a point or a comma is in this file; "" = nothing shows it."""
-        if self._decimal is None:
-            return ""
-        return "decimal" if self._decimal == mark else "thousands"
+    def _sign_of_others(self, number: int, name: str, cell: str) -> str:
+        """Return the decimal sign that other amounts show. Raises StatementRefused when none do."""
+        sign = next(iter(self._shown), "")
+        if not sign:
+            mark = "." if "." in cell else ","
+            self._refuse(number, name, cell, f"may have thousands or decimals after {mark!r}, and "
+                         f'no amount of the file shows which; declare thousands = "{mark}" or '
+                         f'decimal = "{mark}"')  # fmt: skip
+        self._doubt = self._doubt or (number, cell.strip()[:_SHOWN_MAX])
+        return sign
+
+    def _see_sign(self, number: int, name: str, cell: str, text: str) -> None:
+        """Keep the decimal sign that a text shows.
+
+        Raises StatementRefused when amounts show both, and one is read by what others show.
+        """
+        sign = _decimal_sign(text)
+        if sign:
+            self._shown.setdefault(sign, (number, cell.strip()[:_SHOWN_MAX]))
+        if self._doubt is not None and len(self._shown) == 2:
+            line, doubt = self._doubt
+            shown = " and ".join(f"{words!r} in line {at}" for at, words in self._shown.values())
+            self._refuse(number, name, cell, f"leaves a doubt about {doubt!r} in line {line}: "
+                         f"{shown} differ in their decimal signs; declare decimal")  # fmt: skip
 
     def _check_declared(self, number: int, name: str, cell: str, group: str, decimal: str) -> None:
         if decimal and self._decimal and decimal != self._decimal:
@@ -191,16 +218,14 @@ class AmountReader:
 
     def _sign_known(self) -> str:
         """Say for a refusal what the decimal sign is, and which amount shows it."""
-        if self._decimal is None:
+        sign = self._decimal or next(iter(self._shown), "")
+        if not sign:
             return ""
-        sign = "comma" if self._decimal == "," else "point"
-        reason = f", as {self._shown[1]!r} in line {self._shown[0]} shows" if self._shown else ""
-        return f", but the decimal sign is a {sign}{reason}"
-
-    def _refuse_doubt(self, number: int, name: str, cell: str, mark: str) -> NoReturn:
-        self._refuse(number, name, cell, f"may have thousands or decimals after {mark!r}, and no "
-                     f'amount of the file shows which; declare thousands = "{mark}" or '
-                     f'decimal = "{mark}"')  # fmt: skip
+        reason = ""
+        if self._decimal is None:
+            line, words = self._shown[sign]
+            reason = f", as {words!r} in line {line} shows"
+        return f", but the decimal sign is a {'comma' if sign == ',' else 'point'}{reason}"
 
     def _money(self, number: int, name: str, cell: str, digits: str) -> Decimal:
         try:
@@ -222,25 +247,22 @@ _FORMS: Final = (
 )
 
 
-def _decimal_sign(cell: str) -> str | None:
-    """Return the decimal sign that an amount shows; None when it shows none, or is no amount."""
-    match = _WRITTEN.fullmatch(" ".join(cell.translate(_ALIKE).split())[:_CHARACTERS_MAX])
-    if match is None:
-        return None
-    text = match["number"].strip()
+def _clean(text: str) -> str:
+    """Return a text with the signs and blanks of ASCII."""
+    return " ".join(text.translate(_ALIKE).split())
+
+
+def _decimal_sign(text: str) -> str:
+    """Return the decimal sign that the digits of an amount show by themselves; "" = none."""
     group, marks = _marks_of(text)
     if len(marks) == 2 and not group:
-        first, last = marks
-        whole = text.partition(last)[0]
-        return last if text.count(last) == 1 and _is_grouped(whole, first, True) else None
+        return marks[1]
     if len(marks) != 1:
-        return None
-    mark = marks[0]
-    if _is_decimal(text, mark, group):
-        return mark
-    if not group and text.count(mark) > 1 and _is_grouped(text, mark, False):
-        return "," if mark == "." else "."
-    return None
+        return ""
+    (mark,) = marks
+    if text.count(mark) > 1:
+        return "" if group else "," if mark == "." else "."
+    return mark if group or (mark == "." and not _DOUBTFUL.fullmatch(text)) else ""
 
 
 def _marks_of(text: str) -> tuple[str, list[str]]:
@@ -248,13 +270,6 @@ def _marks_of(text: str) -> tuple[str, list[str]]:
     found = list(dict.fromkeys(_SEPARATORS.findall(text)))
     others = [sign for sign in found if sign not in ".,"]
     return (others[0] if others else ""), [sign for sign in found if sign in ".,"]
-
-
-def _is_decimal(text: str, mark: str, group: str) -> bool:
-    """Return whether the only point or comma of an amount can be nothing but the decimal sign."""
-    if text.count(mark) > 1:
-        return False
-    return bool(group) or (mark == "." and not _DOUBTFUL.fullmatch(text))
 
 
 def _is_grouped(whole: str, group: str, has_decimals: bool) -> bool:
