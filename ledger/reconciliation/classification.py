@@ -34,6 +34,7 @@ from ledger.reconciliation.items import (
     LedgerMovement,
     Period,
     StatementItem,
+    gross_anchor,
     ledger_amounts,
     sum_of,
 )
@@ -297,7 +298,7 @@ class Classifier:
         # The break keeps the name that it has where the amount or the fee alone is wrong.
         if gross.classification == MATCHED:
             fee = changed(fee, context=stated.others)
-            return [changed(gross, anchor=f"{anchor}#gross"), *surplus, fee]
+            return [changed(gross, anchor=gross_anchor(anchor)), *surplus, fee]
         return [gross, *surplus, changed(fee, anchor=f"{anchor}#fee")]
 
 

@@ -28,7 +28,14 @@ from ledger.reconciliation.decision_log import (
     read_standings,
     with_event,
 )
-from ledger.reconciliation.items import AMOUNT, FEE, MISSING_IN_LEDGER, TIMING, ZERO
+from ledger.reconciliation.items import (
+    AMOUNT,
+    FEE,
+    MISSING_IN_LEDGER,
+    TIMING,
+    ZERO,
+    gross_anchor,
+)
 from ledger.reconciliation.result import OPEN, RESOLVED
 
 KIND: Final = "adjustment"
@@ -55,6 +62,11 @@ SELECT_MATCHED: Final = """
 SELECT item, anchor FROM ledger.recon_matches
  WHERE source = $1 AND currency = $2 AND item = ANY ($3::text[]) AND anchor <> ALL ($4::text[])
  ORDER BY item LIMIT 1
+"""
+SELECT_CONTEXT: Final = """
+SELECT coalesce(array_agg(item ORDER BY item), '{}') AS items FROM ledger.recon_matches
+ WHERE source = $1 AND currency = $2 AND item = ANY ($3::text[]) AND anchor = $4
+   AND starts_with(item, 'line:')
 """
 SELECT_STATEMENT_AMOUNT: Final = """
 SELECT coalesce(array_agg('line:' || line), '{}') AS keys, coalesce(sum(amount), 0) AS amount
@@ -225,9 +237,10 @@ class DecisionPlanner:
                 _check_reopen(row, decided)
             case "match":
                 _check_open(row, decided)
-                items = sorted({*request.items}) or items
+                items = await _with_context(self.snapshot, row, request.items or items)
                 self._check_free(row, items)
-                await _check_match(self.snapshot, row, items, self._reopened(row))
+                ended = [*self._reopened(row), gross_anchor(row["anchor"])]
+                await _check_match(self.snapshot, row, items, ended)
             case _:
                 _check_open(row, decided)
                 self._check_free(row, items)
@@ -376,16 +389,30 @@ def decision_event(source: str, body: Mapping[str, Any], now: datetime) -> NewEv
     )
 
 
+async def _with_context(snapshot: Snapshot, row: DatabaseRow, items: Sequence[str]) -> list[str]:
+    """Return what a match by hand is about, sorted.
+
+    Where only the fee of a transaction is a break, the lines that match the rest of it are shown
+    with the break. The transaction is one item, so they belong to the match as well.
+    """
+    if not {*items} & {*row["items"]}:
+        return sorted({*items})
+    found = await snapshot.row(
+        SELECT_CONTEXT, row["source"], row["currency"], row["items"], gross_anchor(row["anchor"])
+    )
+    return sorted({*items} | {*(found["items"] if found is not None else ())})
+
+
 async def _check_match(
-    snapshot: Snapshot, row: DatabaseRow, items: Sequence[str], reopened: Sequence[str]
+    snapshot: Snapshot, row: DatabaseRow, items: Sequence[str], ended: Sequence[str]
 ) -> None:
-    """Check that items are free, known and of equal amounts; `reopened` anchors match no more."""
+    """Check that items are free, known and of equal amounts; matches of `ended` anchors end."""
     source, currency = row["source"], row["currency"]
     if not items:
         raise InvalidRequest("items must name what belongs together, like line:<id>, payment:<id>")
     if not {*items} & {*row["items"]}:
         raise InvalidRequest(f"at least one item must be of the break: {', '.join(row['items'])}")
-    matched = await snapshot.row(SELECT_MATCHED, source, currency, items, list(reopened))
+    matched = await snapshot.row(SELECT_MATCHED, source, currency, items, list(ended))
     if matched is not None:
         raise Conflicting(
             f"{matched['item']} is already matched, by {matched['anchor']}; an item has one match"

@@ -184,6 +184,11 @@ class KnownTransaction(Record, frozen=True):
     """The currency of the wallet that it moved; None when it moved none."""
 
 
+def gross_anchor(anchor: str) -> str:
+    """Return the anchor of the match of a transaction whose fee alone is the break `anchor`."""
+    return f"{anchor}#gross"
+
+
 def sum_of(amounts: Iterable[Decimal]) -> Decimal:
     """Return the sum of amounts, exact in every process that `check_decimal_context` accepts."""
     return sum(amounts, ZERO)

@@ -111,13 +111,17 @@ def _is_undecided(each: Break) -> bool:
 def _fits(rule: PostingRule, each: Break, currency: str, texts: LineTexts) -> bool:
     is_small = abs(each.difference) < rule.below
     is_named = each.type in rule.types and rule.currency in ("", currency)
-    return is_small and is_named and (not rule.line or _has_line(rule.line, each.items, texts))
+    return is_small and is_named and (not rule.line or _has_line(rule.line, each, texts))
 
 
-def _has_line(pattern: str, items: Sequence[str], texts: LineTexts) -> bool:
-    """Tell whether a break has lines and all of them fit the pattern, by type or description."""
+def _has_line(pattern: str, each: Break, texts: LineTexts) -> bool:
+    """Tell whether a break has lines and all of them fit the pattern, by type or description.
+
+    Lines that are shown with it, and that another group matches, do not count.
+    """
     folded = pattern.casefold()
-    lines = [texts.get(item, ("", "")) for item in items if item.startswith(LINE)]
+    own = [item for item in each.items if item not in each.context]
+    lines = [texts.get(item, ("", "")) for item in own if item.startswith(LINE)]
     return bool(lines) and all(
         any(fnmatchcase(text.strip().casefold(), folded) for text in both) for both in lines
     )

@@ -92,6 +92,8 @@ class Break(Record, frozen=True):
     note: str | None = None
     candidates: tuple[Candidate, ...] = ()
     """What may be its other side, the best first."""
+    context: tuple[str, ...] = ()
+    """Those of its items that another group matches."""
 
 
 class LedgerBalances(Record, frozen=True):
@@ -275,10 +277,11 @@ class _BreakBuilder(Record, frozen=True):
             kind, detail = AMOUNT, "matched by hand"
         elif gap and decision is not None and self._is_posted_later(decision):
             detail = f"{detail}; decided, and posted when statements reach the open month"
-        return self._break(
+        made = self._break(
             break_id, kind, RESOLVED if is_resolved else OPEN, group.anchor, group.rule,
             group.keys, group.difference, gap, group.at or self.period.opened_at, detail, decision,
         )  # fmt: skip
+        return changed(made, context=tuple(line.key for line in group.context))
 
     def _is_posted_later(self, decision: LatestDecision) -> bool:
         """Tell whether what a decision posted is dated after the statements end."""

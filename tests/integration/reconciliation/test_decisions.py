@@ -146,6 +146,51 @@ async def test_the_answer_waits_for_the_result_that_has_the_decision(database: D
         assert (done["reconciled"], done["state"], done["message"]) == (True, "RESOLVED", None)
 
 
+async def with_a_wrong_fee(service: Service, *more: dict[str, Any]) -> dict[str, Any]:
+    """Reconcile a payment whose fee is 1 in the books and 2 in the statement; return the break."""
+    await service.post_json("straitsx", payment(1, fees="1.0", updated_at=NOON))
+    rows = [row("r1", "contract_0001", "10", NOON), row("f1", "contract_0001", "-2", NOON, "Fee")]
+    await post_statement(service, statement([*rows, *more]))
+    await reconcile(service)
+    return (await breaks(service))["contract:contract_0001"]
+
+
+async def test_a_fee_of_which_the_rest_is_matched_is_matched_by_hand(service: Service) -> None:
+    found = await with_a_wrong_fee(service, row("f2", None, "1", NOON, "Fee refund"))
+    assert (found["type"], found["items"]) == (
+        "FEE", ["line:f1", "line:r1", "payment:contract_0001"],
+    )  # fmt: skip
+    status, detail = await refused_decision(service, found["id"], action="match")
+    assert status == 409
+    assert "the amounts of the items differ by 1 XSGD" in detail
+    items = ["line:f1", "line:f2", "payment:contract_0001"]
+    await decide(service, found["id"], "match", items=items)
+    await reconcile(service)
+    (now,) = (await breaks(service)).values()
+    assert (now["state"], now["items"], now["difference"]) == (
+        "RESOLVED", ["line:f1", "line:f2", "line:r1", "payment:contract_0001"], "0",
+    )  # fmt: skip
+    await decide(service, found["id"], "reopen")
+    await reconcile(service)
+    assert (await breaks(service))["contract:contract_0001"]["items"] == found["items"]
+
+
+async def test_a_rule_about_lines_posts_a_fee_of_which_the_rest_is_matched(
+    database: Database,
+) -> None:
+    rule = {"name": "fees", "type": "FEE", "below": "5", "line": "fee*", "account": "expenses:fees"}
+    async with serving(database) as service:
+        sources = dict(database.settings.sources)
+        sources["straitsx"] = replace(sources["straitsx"], reconcile=rules_of({"rules": [rule]}))
+        await with_a_wrong_fee(service)
+        run = await reconcile(service, sources=sources)
+        assert run.posted == 1
+        await reconcile(service, sources=sources)
+        assert [(b["type"], b["state"]) for b in (await breaks(service)).values()] == [
+            ("FEE", "RESOLVED")
+        ]
+
+
 async def test_a_note_changes_no_state_and_stays(service: Service) -> None:
     found = (await with_fees(service, "1.5"))["line:f0"]
     await decide(service, found["id"], "note", note="asked the bank")

@@ -75,6 +75,11 @@ def test_a_pattern_is_about_the_type_or_the_description_of_every_line() -> None:
         **texts,
     )
     assert [b["difference"] for b in bodies] == ["20", "21"]
+    fees = {**MONTHLY, "type": "FEE"}
+    fee = difference("FEE", "0.5", "line:a", "line:c", "payment:1")
+    assert posted(rules(fees), fee, **texts) == []
+    (body,) = posted(rules(fees), changed(fee, context=("line:c",)), **texts)
+    assert body["difference"] == "0.5"
     usd = {**MONTHLY, "currency": "USD"}
     assert posted(rules(usd), difference("MISSING_IN_LEDGER", "20", "line:a"), **texts) == []
 
