@@ -141,12 +141,13 @@ def import_file(
             [sys.executable, "-m", "ledger.statements.import_process", str(reading)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             pass_fds=(reading,),
             env=os.environ | ONE_ARENA,
         ) as process:
             os.close(reading)
             try:
-                answer, _ = process.communicate(
+                answer, logged = process.communicate(
                     msgspec.json.encode(task) + b"\n" + body,
                     limits.seconds_max + TURN_SECONDS_MAX + IMPORT_SECONDS_MAX + END_SECONDS_MAX,
                 )
@@ -157,15 +158,22 @@ def import_file(
         raise DatabaseUnavailable("the import took too long; import the file again") from error
     finally:
         os.close(writing)
-    return _result(process.returncode, answer, limits)
+    return _result(source.name, process.returncode, answer, logged, limits)
 
 
-def _result(code: int, answer: bytes, limits: ImportLimits) -> ImportResult:
-    """Return the result, or raise the error that the process answered or that its end means."""
+def _result(
+    source: str, code: int, answer: bytes, logged: bytes, limits: ImportLimits
+) -> ImportResult:
+    """Return the result, or raise the error that the process answered or that its end means.
+
+    What the process logged goes to our log, but not what a library wrote when it brought it down.
+    """
     try:
         done = msgspec.json.decode(answer, type=Done)
     except msgspec.DecodeError as error:
+        LOGGER.warning("import_process_ended", source=source, code=code)
         raise StatementRefused(_why_ended(code, limits)) from error
+    sys.stderr.write(logged.decode("utf-8", "replace"))
     if done.imported is not None:
         return done.imported
     kind = getattr(errors, done.error, LedgerError)
@@ -179,9 +187,18 @@ def _why_ended(code: int, limits: ImportLimits) -> str:
             what = f"takes more than {limits.cpu_seconds_max} s of processor time"
         case signal.SIGALRM:
             what = f"takes more than {limits.seconds_max} s"
+        case signal.SIGABRT | signal.SIGKILL:  # how libraries and the system end what is too large
+            what = f"takes more than {limits.memory_bytes_max >> 20} MiB of memory"
         case _:
-            what = f"ended the process that read it (status {code})"
+            what = f"ended the process that read it ({_name_of_end(code)})"
     return f"reading the file {what}; split it by time, or export the statement again"
+
+
+def _name_of_end(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"status {code}"
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -143,6 +144,32 @@ async def test_imports_of_several_processes_follow_each_other(database: Database
             await imported(database, FILE, ImportOptions(currency="XSGD"), ImportLimits())
     done = await imported(database, FILE, ImportOptions(currency="XSGD"), ImportLimits())
     assert done.status == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (signal.SIGABRT, "takes more than 2048 MiB of memory; split it"),
+        (signal.SIGKILL, "takes more than 2048 MiB of memory; split it"),
+        (signal.SIGSEGV, r"ended the process that read it \(SIGSEGV\); split it"),
+    ],
+)
+async def test_a_reader_that_is_brought_down_is_reported_in_one_sentence(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    message: str,
+) -> None:
+    """What the library writes about its end is not ours."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ncat > {tmp_path}/file\necho backtrace >&2\nkill -{number} $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(StatementRefused, match=message):
+        await imported(database, FILE, ImportOptions(currency="XSGD"), ImportLimits())
+    assert "backtrace" not in capfd.readouterr().err
 
 
 def test_what_reads_a_file_ends_with_the_process_that_asked() -> None:

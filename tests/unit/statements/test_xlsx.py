@@ -213,3 +213,40 @@ def test_a_spreadsheet_is_told_from_other_zips() -> None:
     assert not is_spreadsheet(file.getvalue())
     assert not is_spreadsheet(b"PK\x03\x04junk")
     assert not is_spreadsheet(b"Date,Amount\n")
+
+
+def with_cell(place: str, cell: str = '<c r="{}"><v>1</v></c>') -> bytes:
+    """Return a workbook of one line, and of one more cell at a place."""
+    whole = zipfile.ZipFile(io.BytesIO(workbook(ROWS[:2])))
+    file = io.BytesIO()
+    row = "".join(filter(str.isdigit, place))
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as changed:
+        for name in whole.namelist():
+            content = whole.read(name).decode()
+            more = f'<row r="{row}">{cell.format(place)}</row></sheetData>'
+            changed.writestr(name, content.replace("</sheetData>", more))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("place", "cell"),
+    [
+        ("XFD1048576", '<c r="{}"><v>1</v></c>'),
+        ("IV1000000", '<c r="{}"><v>1</v></c>'),
+        ("XFD1048576", "<c t='n' r='{}' ><f>1</f><v>1</v></c>"),
+        ("XFD1048576", '<c r="{}" t="inlineStr">\n<is><t>x</t></is></c>'),
+        ("XFD1048576", " " * (1024 * 1024 - 300) + '<c r="{}"><v>1</v></c>'),
+    ],
+)
+def test_a_cell_far_outside_is_refused_before_the_ones_between_take_memory(
+    place: str, cell: str
+) -> None:
+    message = refused(with_cell(place, cell))
+    assert "'xl/worksheets/sheet1.xml' has" in message
+    assert f"{place.lstrip('XFDIV')} rows" in message
+    assert "remove what is far outside" in message
+
+
+def test_a_cell_far_outside_that_holds_nothing_does_not_count() -> None:
+    assert len(read(with_cell("XFD1048576", '<c r="{}" s="1"/>')).lines) == 1
+    assert len(read(with_cell("XFD1048576", '<c r="{}" s="1"></c>')).lines) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -31,7 +33,19 @@ PARTS_MAX: Final = 10_000
 DIGITS_MAX: Final = 15
 """Digits of a number that a spreadsheet keeps exactly."""
 
+CELLS_MAX: Final = 30_000_000
+"""Cells between the first and the last one of a sheet, blank ones too: the library keeps them all
+in memory, 24 bytes each."""
+
 _BOOK: Final = "xl/workbook.xml"
+_CELL: Final = re.compile(
+    rb"""<(?:\w{1,20}:)?c\s[^<>]{0,200}?\br=["']([A-Z]{1,3})(\d{1,7})["'][^<>]{0,200}>\s*<(?!/)"""
+)
+"""A cell that holds something, as a sheet's XML has it: column and row."""
+_PIECE_BYTES: Final = 1024 * 1024
+_CELL_BYTES: Final = 1024
+"""Bytes in which a cell begins."""
+_DAMAGED: Final = (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, RuntimeError)
 _ZIP: Final = b"PK\x03\x04"
 _OLE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 """How an XLS begins, the format before XLSX."""
@@ -97,7 +111,7 @@ def is_spreadsheet(body: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as parts:
             return _BOOK in parts.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+    except _DAMAGED:
         return False
 
 
@@ -108,15 +122,50 @@ def _check_size(body: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as parts:
             infos = parts.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+            is_small = len(infos) <= PARTS_MAX and (
+                sum(info.file_size for info in infos) <= UNPACKED_BYTES_MAX
+            )
+            if is_small:
+                for info in infos:
+                    _check_cells(parts, info)
+    except (*_DAMAGED, EOFError, zlib.error) as error:
         raise StatementRefused(
             f"the file is no XLSX ({str(error)[:100]}); export the statement again"
         ) from error
-    if len(infos) > PARTS_MAX or sum(info.file_size for info in infos) > UNPACKED_BYTES_MAX:
+    if not is_small:
         raise StatementRefused(
             f"the file unpacks to more than {UNPACKED_BYTES_MAX >> 20} MiB or {PARTS_MAX} parts; "
             "split it by time, or export CSV"
         )
+
+
+def _check_cells(parts: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Refuse a sheet with a cell so far out that the blank ones before it do not fit in memory."""
+    if not info.filename.endswith(".xml"):
+        return
+    width = height = 0
+    with parts.open(info) as part:
+        before = b""
+        while piece := part.read(_PIECE_BYTES):
+            found = _CELL.findall(before + piece)
+            if found:
+                width = max(width, *map(_column_number, {column for column, _ in found}))
+                height = max(height, *map(int, {row for _, row in found}))
+            if width * height > CELLS_MAX:
+                raise StatementRefused(
+                    f"{shown(info.filename)} has {width} columns and {height} rows up to its last "
+                    f"cells, more than {CELLS_MAX} cells together; remove what is far outside of "
+                    "the table, or export CSV"
+                )
+            before = piece[-_CELL_BYTES:]
+
+
+def _column_number(letters: bytes) -> int:
+    """Return the 1-based number of a column: A = 1, Z = 26, AA = 27."""
+    number = 0
+    for letter in letters:
+        number = 26 * number + letter - ord("A") + 1
+    return number
 
 
 def _sheet(book: CalamineWorkbook, name: str | None) -> CalamineSheet:
