@@ -338,7 +338,7 @@ def _taken_back(decided: Standing) -> dict[str, Any]:
 
 
 def request_digest(break_id: str, request: DecisionRequest) -> str:
-    """Return the digest of what is requested of a break, whoever requests it."""
+    """Return the digest of what is requested of a break; it does not depend on who requests it."""
     parts = [break_id, request.action, sorted({*request.items}), request.account, request.note]
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
 
