@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -126,17 +127,27 @@ async def reopen_month(request: web.Request, params: QueryParams) -> web.Respons
     return json_answer(ReopenResult(wished.period, reopened, position), position)
 
 
+Each = TypeVar("Each")
+
+
+async def _of_sources(
+    snapshot: Snapshot,
+    params: QueryParams,
+    read: Callable[[Snapshot, str, str | None, str | None], Awaitable[list[Each]]],
+) -> list[Each]:
+    """Return what `read` gives of each requested source, for its currency and period."""
+    return [
+        each
+        for source in snapshot.sources(params)
+        for each in await read(snapshot, source, params.text("currency"), params.text("period"))
+    ]
+
+
 async def list_closes(request: web.Request, params: QueryParams) -> web.Response:
     """Answer the closed months, with what changed each since."""
 
     async def read(snapshot: Snapshot, params: QueryParams) -> Closes:
-        closes = [
-            close
-            for source in snapshot.sources(params)
-            for close in await read_close_answers(
-                snapshot, source, params.text("currency"), params.text("period")
-            )
-        ]
+        closes = await _of_sources(snapshot, params, read_close_answers)
         return Closes(closes, snapshot.position)
 
     return await answer_read(request, params, read)
@@ -146,13 +157,7 @@ async def list_roll_forwards(request: web.Request, params: QueryParams) -> web.R
     """Answer how the breaks of each wallet go from month to month."""
 
     async def read(snapshot: Snapshot, params: QueryParams) -> RollForwards:
-        rolls = [
-            roll
-            for source in snapshot.sources(params)
-            for roll in await read_roll_forwards(
-                snapshot, source, params.text("currency"), params.text("period")
-            )
-        ]
+        rolls = await _of_sources(snapshot, params, read_roll_forwards)
         return RollForwards(rolls, snapshot.position)
 
     return await answer_read(request, params, read)

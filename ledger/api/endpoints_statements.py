@@ -23,6 +23,7 @@ from ledger.evidence.authenticity import require_secret
 from ledger.model import plain, shown
 from ledger.queries import statements
 from ledger.queries.params import QueryParams, read_time
+from ledger.queries.reconciliation.breaks import RulesBySource, zone_name
 from ledger.queries.schemas.statements import ChangedLine, Imported, Withdrawal, Withdrawn
 from ledger.queries.snapshot import Snapshot, read_consistent
 from ledger.statements.formats.tables.profiles import profile_named
@@ -46,6 +47,7 @@ async def import_statement(request: web.Request, params: QueryParams) -> web.Res
             import_file, request.app[DSN], settings.sources[source], body, options,
             request.app[NOW](), permission=_permission(params),
         )  # fmt: skip
+    imported = _imported(result, source, settings.rules)
     if result.status == "refused":
         return problem(
             Conflicting(
@@ -53,17 +55,13 @@ async def import_statement(request: web.Request, params: QueryParams) -> web.Res
                 "earlier files; import it with replace=true (--replace) if it replaces them"
                 + (ADD if result.withdrawn else "")
             ),
-            {
-                name: value
-                for name, value in msgspec.to_builtins(_imported(result, source)).items()
-                if name != "status"
-            },
+            {n: value for n, value in msgspec.to_builtins(imported).items() if n != "status"},
         )
     position = {statements_log(source): result.position} if result.position else {}
-    return json_answer(_imported(result, source), position)
+    return json_answer(imported, position)
 
 
-def _imported(result: ImportResult, source: str) -> Imported:
+def _imported(result: ImportResult, source: str, rules: RulesBySource) -> Imported:
     fields = asdict(result) | {
         "source": statements_log(source),
         "account": result.account or None,
@@ -88,6 +86,7 @@ def _imported(result: ImportResult, source: str) -> Imported:
             for each in result.changes
         ],
         "notes": list(result.notes),
+        "time_zone": zone_name(rules, source),
     }
     return Imported(**fields)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ledger.api import endpoints_statements as endpoints
-from ledger.api.endpoints import SnapshotRead
+from ledger.api.endpoints_reconciliation import ReadByRules
 from ledger.queries import statements
 from ledger.queries.params import Param, Route
 from ledger.queries.schemas import statements as schemas
@@ -79,7 +79,7 @@ STATEMENTS: Final = (
         "Imported statements, the newest first",
         "reconciliation",
         schemas.Statements,
-        SnapshotRead(statements.statements),
+        ReadByRules(statements.statements),
         (SOURCE, CURRENCY),
     ),
     Route(
@@ -87,7 +87,7 @@ STATEMENTS: Final = (
         "Statement lines and what each is matched with",
         "reconciliation",
         schemas.StatementLines,
-        SnapshotRead(statements.statement_lines),
+        ReadByRules(statements.statement_lines),
         (
             SOURCE,
             CURRENCY,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from cyclopts import App, Parameter
 
@@ -29,6 +29,9 @@ from ledger.cli.options import (
     To,
 )  # fmt: skip
 from ledger.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PAGE_LIMIT_MAX: Final = 1000
 
@@ -375,9 +378,9 @@ def api(*segments: str) -> str:
 
 def show_list(
     name: str, filters: Mapping[str, Any], paging: Paging, service: ServiceOptions,
-    path: str | None = None,
+    path: str | None = None, show: Callable[[dict[str, Any], Console], None] | None = None,
 ) -> int:  # fmt: skip
-    """Request the list `name`, at `/v1/<name>` or `path`, and print it."""
+    """Request the list `name`, at `/v1/<name>` or `path`, and print it, by `show` if given."""
     from ledger.terminal import tables
 
     limit = PAGE_LIMIT_MAX if paging.all and paging.limit is None else paging.limit
@@ -388,9 +391,12 @@ def show_list(
     if service.json:
         return write_raw(raw)
     out = tables.console()
-    tables.show(name, document, out)
-    if document.get("totals"):
-        tables.show("totals", {"totals": document["totals"]}, out)
+    if show is not None:
+        show(document, out)
+    else:
+        tables.show(name, document, out)
+        if document.get("totals"):
+            tables.show("totals", {"totals": document["totals"]}, out)
     if document.get("next") and not sys.stdout.isatty():
         print("ledger: there are more rows; --all shows them", file=sys.stderr)
     return 0

@@ -24,7 +24,6 @@ from ledger.cli.options import (
     To,
 )
 from ledger.cli.queries import (
-    PAGE_LIMIT_MAX,
     api,
     ask_service,
     show_list,
@@ -84,19 +83,23 @@ def reconcile_show(
 def _show_wallets(document: Mapping[str, Any]) -> None:
     """Print every wallet, why it is incomplete, and its open breaks by type and age."""
     from ledger.terminal import tables
-    from ledger.terminal.breaks import show_zones
-    from ledger.terminal.figures import local_time, zone_named
+    from ledger.terminal.figures import local_time, zone_named, zone_suffix
 
     runs, bare = document["reconciliations"], document["without_statement"]
     out = tables.console()
     rows = [
-        {**run, "through": local_time(run["through"], zone_named(run["time_zone"]))} for run in runs
+        {
+            **run,
+            "through": local_time(run["through"], zone_named(run["time_zone"]))
+            + zone_suffix(runs, run),
+        }
+        for run in runs
     ]
     rows += [
         {**wallet, "state": "INCOMPLETE", "figures": {"ledger": wallet["total"]}} for wallet in bare
     ]
     tables.show("reconciliations", {**document, "reconciliations": rows}, out)
-    show_zones(runs, out)
+    tables.show_zones(runs, out)
     for run in runs:
         for reason in run["reasons"]:
             tables.line(out, f"{run['source']} {run['currency']}: {reason}", run["state"])
@@ -266,11 +269,9 @@ def breaks(
     params = {"source": source, "currency": currency, **filters.params()}
     if csv is not None:
         return _write_spreadsheet(service, params, csv[0] if csv else "-")
-    document, raw = _list_of("breaks", params, paging, service)
-    if not service.json:
-        _show_breaks(document)
-        return 0
-    return write_raw(raw)
+    from ledger.terminal.breaks import show_breaks
+
+    return show_list("breaks", params, paging, service, show=show_breaks)
 
 
 def _write_spreadsheet(service: ServiceOptions, params: Mapping[str, Any], path: str) -> int:
@@ -282,33 +283,6 @@ def _write_spreadsheet(service: ServiceOptions, params: Mapping[str, Any], path:
         return write_raw(raw, end=b"")
     write_file(Path(path), raw)
     return 0
-
-
-def _list_of(
-    name: str, filters: Mapping[str, Any], paging: Paging, service: ServiceOptions
-) -> tuple[dict[str, Any], bytes]:
-    """Request a list, one page or all of them."""
-    limit = PAGE_LIMIT_MAX if paging.all and paging.limit is None else paging.limit
-    params = {**filters, "limit": limit, "cursor": paging.cursor}
-    return ask_service(service, api(name), params, whole=name if paging.all else None)
-
-
-def _show_breaks(document: Mapping[str, Any]) -> None:
-    from ledger.terminal import tables
-    from ledger.terminal.breaks import show_breaks, show_zones
-
-    out = tables.console()
-    show_breaks(document, out)
-    show_zones(document["breaks"], out)
-    if document["totals_by_type"]:
-        sums = [{**each, "type": "all"} for each in document["totals"]]
-        out.print(tables.table("break_totals", [*document["totals_by_type"], *sums], out))
-    _say_more(document)
-
-
-def _say_more(document: Mapping[str, Any]) -> None:
-    if document.get("next") and not sys.stdout.isatty():
-        print("ledger: there are more rows; --all shows them", file=sys.stderr)
 
 
 @reconcile.command(name="break")
@@ -333,20 +307,10 @@ def matches(
     paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List what is matched, with the rule that matched it, and how much each rule matched."""
-    from ledger.terminal import tables
-    from ledger.terminal.breaks import match_rows, show_zones
+    from ledger.terminal.breaks import show_matches
 
     filters = {"source": source, "currency": currency, "rule": rule}
-    document, raw = _list_of("matches", filters, paging, service)
-    if service.json:
-        return write_raw(raw)
-    out = tables.console()
-    tables.show("matches", {**document, "matches": match_rows(document["matches"])}, out)
-    show_zones(document["matches"], out)
-    if document["totals"]:
-        out.print(tables.table("rule_totals", document["totals"], out))
-    _say_more(document)
-    return 0
+    return show_list("matches", filters, paging, service, show=show_matches)
 
 
 @reconcile.command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 from cyclopts import App, Parameter
 
@@ -22,8 +22,11 @@ from ledger.errors import InvalidRequest, ServiceRefused
 from ledger.terminal.exit_status import OK, PROBLEM
 
 SECONDS_MAX: Final = 600.0
-PROBLEM_KEYS: Final = ("type", "title", "detail", "status")
-"""Members of a refusal that are about the refusal, not about the import."""
+
+Sha256: TypeAlias = Annotated[
+    str, Parameter(help="The file's SHA-256, as `ledger statement` lists it.")
+]
+StatementSource: TypeAlias = Annotated[str, Parameter(help="The source whose statement it is.")]
 
 statement = App(name="statement", help="Import a provider's statements, or list them.", group=ASK)
 
@@ -76,6 +79,9 @@ def import_(
     """
     import orjson
 
+    from ledger.terminal import tables
+    from ledger.terminal.statements import show_import
+
     params = {"source": source, "currency": currency, "account": account, "format": format_,
               "profile": profile, "from": from_, "to": to, "columns": _columns(column)}  # fmt: skip
     flags = {"dry_run": dry_run, "replace": replace, "add": add, "again": again}
@@ -92,25 +98,8 @@ def import_(
     if service.json:
         write_raw(raw)
     else:
-        _show(document)
+        show_import(document, tables.console())
     return PROBLEM if "title" in document else OK
-
-
-def _show(document: dict[str, Any]) -> None:
-    """Print what an import did or would do, its notes and, of a refusal, the reason."""
-    from ledger.terminal import tables
-
-    out = tables.console()
-    is_refused = "title" in document
-    hidden = {"notes", "source", *(PROBLEM_KEYS if is_refused else ())}
-    shown = {name: value for name, value in document.items() if name not in hidden}
-    for name in ("opening", "closing"):
-        shown[name] = "not stated" if shown[name] is None else shown[name]
-    tables.show_one(shown, out)
-    for note in document["notes"]:
-        tables.line(out, f"note: {note}")
-    if is_refused:
-        tables.line(out, document["detail"], "BREAKS")
 
 
 def _has_changes(body: bytes) -> bool:
@@ -151,21 +140,12 @@ def _post_file(service: ServiceOptions, params: dict[str, str], file: Path) -> b
 
 @statement.command
 def withdraw(
-    sha256: str, /, *, source: str, by: str, note: str, service: ServiceOptions = NOW
-) -> int:
-    """Withdraw a mistaken statement; it stays in the log and no longer counts.
-
-    Parameters
-    ----------
-    sha256
-        The file's SHA-256, as `ledger statement` lists it.
-    source
-        The source whose statement it is.
-    by
-        Who withdraws it.
-    note
-        Why.
-    """
+    sha256: Sha256, /, *, source: StatementSource,
+    by: Annotated[str, Parameter(help="Who withdraws it.")],
+    note: Annotated[str, Parameter(help="Why.")],
+    service: ServiceOptions = NOW,
+) -> int:  # fmt: skip
+    """Withdraw a mistaken statement; it stays in the log and no longer counts."""
     from ledger.terminal import tables
 
     path = api("statements", source, sha256, "withdraw")
@@ -178,19 +158,11 @@ def withdraw(
 
 @statement.command(name="file")
 def file_(
-    sha256: str, /, *, source: str,
+    sha256: Sha256, /, *, source: StatementSource,
     out: Annotated[Path | None, Parameter(help="The file to write; else standard output.")] = None,
     service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
-    """Write a statement's file, byte for byte as it was imported.
-
-    Parameters
-    ----------
-    sha256
-        The file's SHA-256, as `ledger statement` lists it.
-    source
-        The source whose statement it is.
-    """
+    """Write a statement's file, byte for byte as it was imported."""
     import hashlib
 
     path = api("statements", source, sha256, "file")
@@ -209,7 +181,10 @@ def statements_list(
     service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List the imported statements, the newest first."""
-    return show_list("statements", {"source": source, "currency": currency}, paging, service)
+    from ledger.terminal.statements import show_statements
+
+    filters = {"source": source, "currency": currency}
+    return show_list("statements", filters, paging, service, show=show_statements)
 
 
 @statement.command
@@ -225,6 +200,8 @@ def lines(
     paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List statement lines, each with its match."""
+    from ledger.terminal.statements import show_lines
+
     filters = {"source": source, "currency": currency, "contract_id": contract_id,
                "matched": matched, "matched_by": matched_by}  # fmt: skip
-    return show_list("statement_lines", filters, paging, service)
+    return show_list("statement_lines", filters, paging, service, show=show_lines)

@@ -6,6 +6,7 @@ from typing import Final
 
 from ledger.errors import NotFound
 from ledger.queries.params import QueryParams
+from ledger.queries.reconciliation.breaks import RulesBySource, zone_name
 from ledger.queries.schemas.money import from_row
 from ledger.queries.schemas.statements import (
     StatementFile,
@@ -54,10 +55,12 @@ STATEMENTS: Final = Listing(SELECT_STATEMENTS, {"position": int})
 LINES: Final = Listing(SELECT_STATEMENT_LINES, {"first_position": int})
 
 
-async def statements(snapshot: Snapshot, params: QueryParams) -> Statements:
+async def statements(snapshot: Snapshot, params: QueryParams, rules: RulesBySource) -> Statements:
     """Read the imported statements."""
     rows, following = await STATEMENTS.page(snapshot, params, params.text("currency"))
-    files = [from_row(StatementFile, row) for row in rows]
+    files = [
+        from_row(StatementFile, row, time_zone=zone_name(rules, row["source"])) for row in rows
+    ]
     return Statements(statements=files, next=following, position=snapshot.position)
 
 
@@ -69,7 +72,9 @@ async def file_part(snapshot: Snapshot, source: str, sha256: str, number: int) -
     return row["parts"], piece_of(row["body"])
 
 
-async def statement_lines(snapshot: Snapshot, params: QueryParams) -> StatementLines:
+async def statement_lines(
+    snapshot: Snapshot, params: QueryParams, rules: RulesBySource
+) -> StatementLines:
     """Read statement lines, each with its match."""
     rows, following = await LINES.page(
         snapshot,
@@ -81,5 +86,7 @@ async def statement_lines(snapshot: Snapshot, params: QueryParams) -> StatementL
         params.text("account"),
         params.text("matched_by"),
     )
-    lines = [from_row(StatementLine, row) for row in rows]
+    lines = [
+        from_row(StatementLine, row, time_zone=zone_name(rules, row["source"])) for row in rows
+    ]
     return StatementLines(statement_lines=lines, next=following, position=snapshot.position)

@@ -46,14 +46,26 @@ def break_rows(breaks: Sequence[JSON]) -> list[dict[str, Any]]:
 
 
 def show_breaks(document: JSON, out: Console) -> None:
-    """Print a list of breaks: on a terminal a few lines each, else one row each."""
+    """Print a list of breaks, on a terminal a few lines each, else one row each; and totals."""
     rows = break_rows(document["breaks"])
     if not out.is_terminal or not rows:
         tables.show("breaks", {**document, "breaks": rows}, out)
-        return
-    for row in rows:
-        out.print(_block(row))
-    tables.show_place(document, out)
+    else:
+        for row in rows:
+            out.print(_block(row))
+        tables.show_place(document, out)
+    tables.show_zones(document["breaks"], out)
+    if document["totals_by_type"]:
+        sums = [{**each, "type": "all"} for each in document["totals"]]
+        out.print(tables.table("break_totals", [*document["totals_by_type"], *sums], out))
+
+
+def show_matches(document: JSON, out: Console) -> None:
+    """Print a list of matches, and what each rule matched."""
+    tables.show("matches", {**document, "matches": match_rows(document["matches"])}, out)
+    tables.show_zones(document["matches"], out)
+    if document["totals"]:
+        out.print(tables.table("rule_totals", document["totals"], out))
 
 
 def _block(row: JSON) -> RenderableType:
@@ -87,13 +99,6 @@ def match_rows(matches: Sequence[JSON]) -> list[dict[str, Any]]:
         {**each, "wallet": f"{each['source']} {each['currency']}", **_sides(each, decimals)}
         for each in matches
     ]
-
-
-def show_zones(rows: Iterable[JSON], out: Console) -> None:
-    """Print in which zones the times of rows are, unless there are none."""
-    zones = sorted({row["time_zone"] for row in rows})
-    if zones:
-        tables.line(out, f"times are in {', '.join(zones)}", "dim")
 
 
 def show_break(each: JSON, out: Console) -> None:

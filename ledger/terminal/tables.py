@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
@@ -86,8 +86,8 @@ LAYOUTS: Final[Mapping[str, tuple[TableColumn, ...]]] = {
                            "peer", "reason", ">body_bytes=bytes", ">count"),
     "exceptions": _columns("!id", "source", "reason", "state", "kind", "!resource_id=resource",
                            ">event.position=position", "~detail", "opened_at", "~note"),
-    "changes": _columns("change", "effective_at", "#amount", "#now_amount", "fields",
-                        "~description", "reference", "!line"),
+    "changes": _columns("change", "date", "booked", "#amount", "#now_amount=amount now",
+                        "fields=differs in", "~description", "reference", "!line"),
     "statements": _columns("source", "currency", "account", "format", "opened_at=from",
                            "closed_at=to", "#opening", "#closing", ">lines", ">position", "status",
                            "sha256"),
@@ -272,7 +272,7 @@ def show(name: str, document: Mapping[str, Any], out: Console) -> None:
     if rows:
         out.print(table(name, rows, out))
     else:
-        out.print(Text(f"no {name}"))
+        out.print(Text(f"no {name.replace('_', ' ')}"))
     for warning in (document.get("as_of") or {}).get("warnings", []):
         line(out, f"warning: {warning}", "yellow")
     show_place(document, out)
@@ -288,6 +288,13 @@ def show_place(document: Mapping[str, Any], out: Console) -> None:
     true_at += f", dated up to {text(dated)}" if dated else ""
     more = "more: --all, or --cursor " + str(document["next"]) if document.get("next") else ""
     out.print(Text("   ".join(part for part in (true_at, more) if part), style="dim"))
+
+
+def show_zones(rows: Iterable[Mapping[str, Any]], out: Console) -> None:
+    """Print in which zones the times of rows are, unless there are none."""
+    zones = sorted({row["time_zone"] for row in rows})
+    if zones:
+        line(out, f"times are in {', '.join(zones)}", "dim")
 
 
 def show_one(document: Mapping[str, Any], out: Console) -> None:

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from ledger.queries.schemas.log import ReportedText
 from ledger.queries.schemas.money import Amount, Cursor, Moment, Positions, Schema
+from ledger.queries.schemas.reconciliation import TimeZone
 
 
 class StatementFile(Schema, frozen=True):
@@ -27,6 +28,7 @@ class StatementFile(Schema, frozen=True):
     status: Annotated[str, Meta(description="`imported`, or `withdrawn`, which no longer counts.")]
     by: Annotated[str | None, Meta(description="Who withdrew it.")]
     note: Annotated[str | None, Meta(description="Why it was withdrawn.")]
+    time_zone: TimeZone
 
 
 class Statements(Schema, frozen=True):
@@ -68,6 +70,7 @@ class StatementLine(Schema, frozen=True):
     position: int
     matched_by: Annotated[str | None, Meta(description="The rule; null: in no live match.")]
     match: Annotated[str | None, Meta(description="What the match is about.")]
+    time_zone: TimeZone
 
 
 class StatementLines(Schema, frozen=True):
@@ -129,6 +132,7 @@ class Imported(Schema, frozen=True):
         list[ChangedLine], Meta(description="The first changed and withdrawn lines.")
     ]
     notes: Annotated[list[str], Meta(description="What is worth knowing about the file.")]
+    time_zone: TimeZone
 
 
 class Withdrawal(Schema, frozen=True, forbid_unknown_fields=True):

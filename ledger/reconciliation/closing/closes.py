@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from ledger.reconciliation.closing.close_log import (
 from ledger.reconciliation.closing.month_ends import MonthBounds, month_of
 from ledger.reconciliation.items import TIMING
 from ledger.reconciliation.result import INCOMPLETE
+from ledger.terminal.figures import local_time
 
 KIND: Final = "close"
 PERIOD: Final = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])", re.ASCII)
@@ -113,11 +114,17 @@ class Wallet:
     """Of the wallet, by month."""
     covered_from: datetime
     """From when on nothing happened in the wallet that no statement covers."""
+    zone: tzinfo
+    """Of the source, for people to read."""
 
     @property
     def currency(self) -> str:
         """The wallet's currency."""
         return str(self.run["currency"])
+
+    def time(self, moment: datetime) -> str:
+        """Return a time in words, in the zone of the source."""
+        return f"{local_time(moment.isoformat(), self.zone)} {self.zone}"
 
     def obstacle(self, reason: str, detail: str, break_id: str | None = None) -> Obstacle:
         """Return an obstacle of this wallet."""
@@ -147,7 +154,7 @@ async def plan_close(
     sources = [snapshot.check(request.source)] if request.source else list(snapshot.places)
     for source in sources:
         zone = rules.get(source, Rules()).zone
-        for wallet in await _wallets(snapshot, source, request, month_of(year, month, zone)):
+        for wallet in await _wallets(snapshot, source, request, month_of(year, month, zone), zone):
             wallets += 1
             accepted |= _plan_wallet(plan, wallet, request)
     if not wallets:
@@ -162,7 +169,7 @@ async def plan_close(
 
 
 async def _wallets(
-    snapshot: Snapshot, source: str, request: CloseRequest, bounds: MonthBounds
+    snapshot: Snapshot, source: str, request: CloseRequest, bounds: MonthBounds, zone: tzinfo
 ) -> list[Wallet]:
     runs = [
         run
@@ -181,7 +188,7 @@ async def _wallets(
         begin = run["opened_at"]
         if begin > bounds.begin and not await _has_earlier(snapshot, source, run):
             begin = bounds.begin
-        found.append(Wallet(source, run, bounds, month, own, begin))
+        found.append(Wallet(source, run, bounds, month, own, begin, zone))
     return found
 
 
@@ -228,27 +235,30 @@ def _obstacles(wallet: Wallet, request: CloseRequest) -> Iterator[Obstacle]:
     if out_of_order:
         yield wallet.obstacle("not_in_order", out_of_order)
     month, run = wallet.month, wallet.run
+    begin, end = wallet.time(run["opened_at"]), wallet.time(run["closed_at"])
     if month is None:
         yield wallet.obstacle(
             "not_covered",
-            f"the statements are of {_time(run['opened_at'])} to {_time(run['closed_at'])} and do "
-            f"not reach the end of the month, {_time(wallet.bounds.end)}; import those that do",
-        )  # fmt: skip
+            f"the statements are of {begin} to {end} and do not reach the end of the month, "
+            f"{wallet.time(wallet.bounds.end)}; import those that do",
+        )
         return
     if wallet.covered_from > wallet.bounds.begin:
         yield wallet.obstacle(
             "not_covered",
-            f"the statements begin at {_time(run['opened_at'])}, after the beginning of the month, "
-            f"{_time(wallet.bounds.begin)}; import an earlier one, or close the next month first",
+            f"the statements begin at {begin}, after the beginning of the month, "
+            f"{wallet.time(wallet.bounds.begin)}; import an earlier one, or close the next month "
+            "first",
         )
     if month["state"] == INCOMPLETE:
         for reason in orjson.loads(month["reasons"]):
             yield wallet.obstacle("incomplete", reason)
     for item in orjson.loads(month["open"]):
+        day = local_time(item["at"], wallet.zone)[:10]
         if item["type"] != TIMING and item["id"] not in request.accept:
             yield wallet.obstacle(
                 "open_break",
-                f"{item['type']} {item['id']} of {item['at'][:10]} is open, gap {item['gap']}; "
+                f"{item['type']} {item['id']} of {day} is open, gap {item['gap']}; "
                 f"decide on it, or accept it (--accept {item['id']})",
                 item["id"],
             )
@@ -264,10 +274,6 @@ def _out_of_order(closes: Sequence[Close], period: str) -> str | None:
     if period == following:
         return None
     return f"{max(closed)} is the latest closed month, so {following} is the next one to close"
-
-
-def _time(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%MZ")
 
 
 def _close_body(

@@ -103,6 +103,7 @@ def html_of(answer: JSON) -> bytes:
                 for run, each in _types(answer)
             ],
             numbers={4, 5},
+            whole={0, 2},
         ),
         f"<p>{link('/reconciliation/breaks.csv?state=OPEN', 'All open breaks as a spreadsheet')}"
         "</p>",

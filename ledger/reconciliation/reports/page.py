@@ -24,7 +24,7 @@ th:last-child,td:last-child{padding-right:0}
 th{font-weight:600}td.n,th.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 td{overflow-wrap:break-word}td.t{white-space:nowrap}td.w{overflow-wrap:anywhere}
 tr.sum td{font-weight:600;border-top:2px solid #1b1f24}
-table.narrow{width:auto;min-width:26rem}
+table.narrow{width:auto;min-width:min(26rem,100%)}
 code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}
 .state{display:inline-block;padding:.1em .6em;border:1px solid;border-radius:1rem;
 font-weight:600;font-size:.85em;white-space:nowrap}
@@ -36,7 +36,8 @@ section td{border:0;padding:.1rem .6rem .1rem 0}section td.t,section td.n{width:
 section ul{margin:.1rem 0 .3rem;padding-left:1.2rem}section li{overflow-wrap:anywhere}
 .sides{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);gap:1.2rem;margin:.4rem 0}
 .more{margin:.2rem 0}
-@media screen and (max-width:50rem){.sides{grid-template-columns:minmax(0,1fr)}}
+@media screen and (max-width:50rem){.sides{grid-template-columns:minmax(0,1fr)}
+body>table{display:block;overflow-x:auto}}
 @media print{body{margin:0;font-size:10px;line-height:1.3;max-width:none}
 tr,section{break-inside:avoid}section{padding:.3rem .5rem;margin:.4rem 0}
 .sides{margin:.1rem 0;gap:.8rem}section p,section ul{margin:.1rem 0}code{font-size:9px}

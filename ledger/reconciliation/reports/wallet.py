@@ -159,9 +159,10 @@ def html_of(run: JSON, breaks: Sequence[JSON], months: Sequence[JSON] = ()) -> b
             ("type", "age", "owner", "count", "gap"),
             [
                 (each["type"], each["bucket"], each["owner"], each["count"], amount(each["gap"]))
-                for each in figures["by_type"]
+                for each in sorted(figures["by_type"], key=lambda each: -abs(Decimal(each["gap"])))
             ],
             numbers={3, 4},
+            whole={1},
         ),
         f"<h2>All breaks, in transit and resolved ones included ({len(breaks)})</h2>",
         *(_section(each, amount, zone) for each in by_weight(breaks)),

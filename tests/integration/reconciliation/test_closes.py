@@ -148,7 +148,7 @@ async def test_a_month_that_the_statements_do_not_reach_is_not_closed(service: S
     status, shown = await refused(service, period="2026-01")
     (obstacle,) = shown["obstacles"]
     assert (status, obstacle["reason"]) == (409, "not_covered")
-    assert "do not reach the end of the month, 2026-02-01T00:00Z" in obstacle["detail"]
+    assert "do not reach the end of the month, 2026-02-01 00:00 UTC" in obstacle["detail"]
     # An import that the reconciliation has not read yet does not count, and is not overlooked.
     rest = (half[1], JANUARY[1])
     await post_statement(service, statement([], opening="10"), rest)
