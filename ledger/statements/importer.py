@@ -49,6 +49,10 @@ AHEAD_MAX: Final = timedelta(days=1)
 TURN_SECONDS_MAX: Final = 5
 """How long a change of a log of statements waits for another one."""
 
+BEFORE: Final = (
+    "the file was imported before, at position {}; import it with again (--again) if another file "
+    "has changed its lines since"
+)
 DECLARE: Final = 'declare which wallet it proves, [sources.{}.accounts] "{}" = "…"'
 
 BUSY: Final = "another import of {} is running; wait until it has ended and import the file again"
@@ -159,7 +163,7 @@ async def add_statement(
     result = _result_of(source, statement)
     known_at = await _imported_at(connection, log, header, permission)
     if known_at is not None:
-        return replace(result, position=known_at)
+        return replace(result, position=known_at, notes=(*result.notes, BEFORE.format(known_at)))
     await _check_account(connection, log, statement, terms)
     part = None if permission.again else await joined(connection, log, statement)
     if part is not None:
