@@ -171,7 +171,7 @@ async def test_a_month_of_which_no_statement_covers_the_beginning_is_not_closed(
     status, shown = await refused(service, period="2026-01")
     (obstacle,) = shown["obstacles"]
     assert (status, obstacle["reason"]) == (409, "not_covered")
-    assert "begin at 2026-01-10T00:00Z, after the beginning of the month" in obstacle["detail"]
+    assert "begin at 2026-01-10 00:00 UTC, after the beginning of the month" in obstacle["detail"]
     assert (await close(service, "2026-02"))["closes"][0]["state"] == "RECONCILED"
 
 
