@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import re
 import zipfile
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
@@ -17,6 +19,8 @@ from ledger.config.statement_profile import profile_of
 from ledger.statements.formats.tables.xlsx_rows import is_spreadsheet
 from ledger.statements.model import Reading, Statement, StatementRefused
 from ledger.statements.reader import read_statement
+from tests.unit.statements.test_shipped_profiles import EXPORTS, Export
+from tests.unit.statements.test_tables import SHAPES, Shape, found_in
 
 SETTINGS = {"effective_at": "Date", "amount": "Amount", "description": "Text", "time_zone": "UTC"}
 Rows = Sequence[Sequence[Any]]
@@ -250,3 +254,53 @@ def test_a_cell_far_outside_is_refused_before_the_ones_between_take_memory(
 def test_a_cell_far_outside_that_holds_nothing_does_not_count() -> None:
     assert len(read(with_cell("XFD1048576", '<c r="{}" s="1"/>')).lines) == 1
     assert len(read(with_cell("XFD1048576", '<c r="{}" s="1"></c>')).lines) == 1
+
+
+PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,2})?")
+THREE_DIGITS = re.compile(r"(?<!\d)\d{1,3}[.,]\d{3}(?!\d)")
+IN_SHEETS = [shape for shape in SHAPES if "spill" not in shape.settings and '="' not in shape.text]
+"""Commas outside of quotes and texts written as formulas are ways of CSV alone."""
+WITH_NUMBERS = [shape for shape in IN_SHEETS if not THREE_DIGITS.search(shape.text)]
+"""A number of a sheet shows nothing about the signs in the texts beside it."""
+
+
+def sheet_of(text: str, *, numbers: bool = False) -> bytes:
+    """Return a workbook with the cells of a CSV, plain decimals as numbers if so wished."""
+    lines = text.removeprefix("\ufeff").removeprefix("sep=;\r\n").splitlines(keepends=True)
+    delimiter = max(",;\t|", key=lambda each: sum(line.count(each) for line in lines))
+    cells = [
+        [float(cell) if numbers and PLAIN_NUMBER.fullmatch(cell) else cell for cell in row]
+        for row in csv.reader(lines, delimiter=delimiter)
+    ]
+    return workbook(cells)
+
+
+@pytest.mark.parametrize("shape", IN_SHEETS, ids=lambda shape: shape.name)
+def test_a_sheet_of_texts_in_any_shape_has_the_lines_of_the_csv(shape: Shape) -> None:
+    check_sheet(sheet_of(shape.text), shape)
+
+
+@pytest.mark.parametrize("shape", WITH_NUMBERS, ids=lambda shape: shape.name)
+def test_a_sheet_of_numbers_in_any_shape_has_the_lines_of_the_csv(shape: Shape) -> None:
+    check_sheet(sheet_of(shape.text, numbers=True), shape)
+
+
+def check_sheet(body: bytes, shape: Shape) -> None:
+    statement = read_statement(body, Reading(**shape.how, profile=profile_of(shape.settings)))
+    assert statement.format == "xlsx"
+    found = found_in(statement, shape.settings.get("time_zone", "UTC"))
+    assert sorted(found) == sorted(shape.reader(shape.text))
+
+
+UNSPILT = [export for export in EXPORTS if "PTE LTD,JUNE" not in export.text]
+
+
+@pytest.mark.parametrize("export", UNSPILT, ids=lambda export: export.profile)
+def test_an_export_as_a_sheet_has_the_lines_of_the_csv(export: Export) -> None:
+    expected = read_statement(export.text.encode(), Reading(**export.how))
+    statement = read_statement(sheet_of(export.text), Reading(**export.how))
+    assert [
+        (x.id, x.kind, x.amount, x.effective_at, x.names, x.description) for x in statement.lines
+    ] == [(x.id, x.kind, x.amount, x.effective_at, x.names, x.description) for x in expected.lines]
+    assert (statement.account, statement.currency) == (expected.account, expected.currency)
+    assert (statement.opening, statement.closing) == (expected.opening, expected.closing)
