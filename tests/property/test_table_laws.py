@@ -57,7 +57,7 @@ DECLARED = {
     "french": {"decimal": ",", "thousands": "\u202f"},
 }
 DOUBTFUL = re.compile(r"[1-9]\d{0,2}[.,]\d{3}")
-SURE = re.compile(r"\.(\d{1,2}|\d{4,})$")
+SURE = re.compile(r"[.,](\d{1,2}|\d{4,})$")
 DAMAGE = (
     b"", b",", b";", b"\n", b'"', b"-", b".", b"(", b"\xff", b"\x00", b"CR", b"\t", b"sep=;\n",
     b"9" * 30, b"1E-5", b"9999-12-31", b"31 Dec 9999", "\u2212".encode(),
@@ -104,7 +104,7 @@ def test_a_file_without_declarations_is_read_as_it_was_meant_or_refused(
     texts = [(n, GROUPED[grouping](value)) for n, value in enumerate(meant, 1)]
     reader = AmountReader(StatementProfile())
     reader.learn(texts)
-    is_sure = grouping in ("plain", "english") and any(SURE.search(text) for _, text in texts)
+    is_sure = any(SURE.search(text) for _, text in texts)
     try:
         found = [reader.read(n, "Amount", text) for n, text in texts]
     except StatementRefused:

@@ -308,6 +308,36 @@ SHAPES = (
         ],
     ),
     Shape(
+        "an indicator in other languages",
+        "Datum;Betrag;S/H\n2026-06-01;5,00;S\n2026-06-02;1.005,00;H\n2026-06-03;7,5;Soll\n"
+        "2026-06-04;8,25;Haben\n2026-06-05;9,00;Af\n2026-06-06;10,00;Bij\n",
+        {"effective_at": "Datum", "amount": "Betrag", "indicator": "S/H", "time_zone": "UTC"},
+        lambda text: [
+            (r[0], german(r[1]) * (1 if r[2] in ("H", "Haben", "Bij") else -1))
+            for r in table(text, ";")
+        ],
+    ),
+    Shape(
+        "a comma before two digits",
+        'Date,Amount\n2026-06-01,"12,50"\n2026-06-02,"-7,5"\n2026-06-03,"1,234"\n',
+        {"effective_at": "Date", "amount": "Amount", "time_zone": "UTC"},
+        lambda text: [(r[0], german(r[1])) for r in table(text)],
+    ),
+    Shape(
+        "the header again on every page",
+        "Date,Text,Amount\n2026-06-01,a,1\n\nDate,Text,Amount\n2026-06-02,b,2\n"
+        "Date,Text,Amount\n2026-06-03,c,3\n",
+        DAYS,
+        lambda text: [(r[0], plain(r[2])) for r in table(text) if r[0] != "Date"],
+    ),
+    Shape(
+        "balances without a date before and after the lines",
+        "Date,Text,Amount,Left\nBalance B/F,,,10\n2026-06-01,a,5,15\n2026-06-02,b,5,20\n"
+        "Balance C/F,,,20\n",
+        DAYS | {"balance": "Left"},
+        lambda text: [(r[0], plain(r[2])) for r in table(text, leave=1) if r[2]],
+    ),
+    Shape(
         "words of its own for in and out",
         "Date,Amount,Richtung\n2026-06-01,5,Eingang\n2026-06-02,6,AUSGANG\n",
         {"effective_at": "Date", "amount": "Amount", "indicator": "Richtung", "time_zone": "UTC",
@@ -642,3 +672,19 @@ def test_rows_are_in_the_order_of_their_balances_oldest_or_newest_first(
 ) -> None:
     statement = read(balances(*(rows[::-1] if is_turned else rows)), BALANCES, currency="EUR")
     assert [str(line.balance) for line in statement.lines] == [row.split(",")[2] for row in rows]
+
+
+def test_a_balance_without_a_date_before_the_lines_is_compared() -> None:
+    statement = shape("balances without a date before and after the lines")
+    assert (statement.opening, statement.closing) == (10, 20)
+    assert statement.notes == (
+        "line 5 at the end: no date, so not read ('Balance C/F 20')",
+        "a balance without an amount is compared and is no line (line 2)",
+    )
+    text = "Date,Text,Amount,Left\nClosing,,,20\n2026-06-02,b,5,20\n2026-06-01,a,5,15\n"
+    newest_first = read(text, DAYS | {"balance": "Left"}, currency="EUR")
+    assert (newest_first.opening, newest_first.closing) == (10, 20)
+
+
+def test_a_header_that_is_repeated_is_reported() -> None:
+    assert shape("the header again on every page").notes == ("the header is repeated (lines 4, 6)",)

@@ -2,7 +2,7 @@
 
 `1.234,56-`, `(23.50)`, `500.00 CR`, `$1,234.56`, `1'234.50` and `1E-6` are read. What a point or a
 comma between digits means is declared, else the text itself shows it (`1.234,56`, `1.234.567`,
-`12.50`, `0.123`), else another amount of the file does. Where none shows it, or two show different
+`12,50`, `0.123`), else another amount of the file does. Where none shows it, or two show different
 things, `1.234` and `1,234` are refused.
 """
 
@@ -20,8 +20,8 @@ from ledger.statements.model import StatementRefused
 from ledger.statements.validation import money, refusal
 
 _PLAIN: Final = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
-_DOUBTFUL: Final = re.compile(r"-?[1-9]\d{0,2}\.\d{3}", re.ASCII)
-"""A point that may be the decimal sign, or between thousands."""
+_DOUBTFUL: Final = re.compile(r"-?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
+"""A point or a comma that may be the decimal sign, or between thousands."""
 _SHOWN_MAX: Final = 40
 _CHARACTERS_MAX: Final = 80
 """Of an amount with its signs: 38 digits, what is between them, and a currency."""
@@ -262,7 +262,7 @@ def _decimal_sign(text: str) -> str:
     (mark,) = marks
     if text.count(mark) > 1:
         return "" if group else "," if mark == "." else "."
-    return mark if group or (mark == "." and not _DOUBTFUL.fullmatch(text)) else ""
+    return mark if group or not _DOUBTFUL.fullmatch(text) else ""
 
 
 def _marks_of(text: str) -> tuple[str, list[str]]:

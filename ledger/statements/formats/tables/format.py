@@ -9,7 +9,7 @@ from typing import Final
 from ledger.config.statement_profile import StatementProfile, account_number
 from ledger.model import changed
 from ledger.statements.formats.tables.cells import Row, is_blank
-from ledger.statements.formats.tables.columns import check_profile, listed
+from ledger.statements.formats.tables.columns import check_profile, find_header, listed
 from ledger.statements.formats.tables.csv_rows import DELIMITERS, CsvFile
 from ledger.statements.formats.tables.lines import LineReader, Stated, with_fees
 from ledger.statements.formats.tables.profiles import (
@@ -40,45 +40,42 @@ _CODE: Final = re.compile(r"(?<!\S)[A-Z]{3,5}(?!\S)")
 def read_csv(body: bytes, how: Reading) -> Statement:
     """Read a CSV by its profile, or the one that fits. Raises StatementRefused."""
     profile, notes = how.profile, list[str]()
-
-    def fits(candidate: StatementProfile) -> bool:
-        return CsvFile(body[:_FIT_BYTES], candidate, is_head=True).find(candidate) is not None
-
     if not profile.effective_at:
         head = CsvFile(body[:_FIT_BYTES], profile, is_head=True)
+
+        def fits(candidate: StatementProfile) -> bool:
+            return CsvFile(body[:_FIT_BYTES], candidate, is_head=True).find(candidate) is not None
+
         profile, notes = _fitting(fits, how, head.head_rows(profile))
     check_profile(profile)
     file = CsvFile(body, profile)
-    return _statement(CSV, file, fits, body, profile, how, notes)
+    return _statement(CSV, file, body, profile, how, notes)
 
 
 def read_xlsx(body: bytes, how: Reading) -> Statement:
     """Read a sheet of an XLSX by its profile, or the one that fits. Raises StatementRefused."""
     profile, notes = how.profile, list[str]()
-    file = first = XlsxFile(body, profile.sheet)
-
-    def opened(sheet: str | None) -> XlsxFile:
-        return first if sheet in (None, how.profile.sheet) else XlsxFile(body, sheet)
-
-    def fits(candidate: StatementProfile) -> bool:
-        return opened(candidate.sheet).find(candidate) is not None
-
+    file = XlsxFile(body, profile.sheet)
     if not profile.effective_at:
+        first = file
+
+        def opened(sheet: str | None) -> XlsxFile:
+            return first if sheet in (None, how.profile.sheet) else XlsxFile(body, sheet)
+
+        def fits(candidate: StatementProfile) -> bool:
+            return opened(candidate.sheet).find(candidate) is not None
+
         profile, notes = _fitting(fits, how, file.head_rows(profile))
         file = opened(profile.sheet)
     check_profile(profile)
-    return _statement(XLSX, file, fits, body, profile, how, notes)
+    return _statement(XLSX, file, body, profile, how, notes)
 
 
 def _fitting(
     fits: Callable[[StatementProfile], bool], how: Reading, rows: Sequence[Row]
 ) -> tuple[StatementProfile, list[str]]:
     """Return the profile that fits, under the settings given, and the sentence about it."""
-    number, cells = max(
-        ((number, cells) for number, cells in rows if not is_blank(cells)),
-        key=lambda row: sum(1 for cell in row[1] if cell.strip()),
-        default=(1, []),
-    )
+    number, cells = _widest(rows)
     if len(cells) < 2:
         texts = " ".join(" ".join(cells).split())
         raise StatementRefused(
@@ -91,10 +88,29 @@ def _fitting(
     return profile, [f"read by the profile {name} {kind}, whose columns the header has"]
 
 
+def _widest(rows: Sequence[Row]) -> Row:
+    """Return the first of the rows with the most texts, which is the header or like it."""
+    return max(
+        ((number, cells) for number, cells in rows if not is_blank(cells)),
+        key=lambda row: sum(1 for cell in row[1] if cell.strip()),
+        default=(1, []),
+    )
+
+
+def _other_profiles(rows: Sequence[Row], how: Reading) -> str:
+    """Name the profiles that fit a file which the chosen one does not fit; "" = none."""
+    header = _widest(rows)
+
+    def fits(candidate: StatementProfile) -> bool:
+        return find_header([header], candidate) is not None
+
+    others = ", ".join(profiles_that(fits, {**shipped_profiles(), **how.profiles}))
+    return f"; the header has the columns of {others} (--profile)" if others else ""
+
+
 def _statement(
     name: str,
     file: CsvFile | XlsxFile,
-    fits: Callable[[StatementProfile], bool],
     body: bytes,
     profile: StatementProfile,
     how: Reading,
@@ -103,9 +119,8 @@ def _statement(
     try:
         above, columns, table = file.open(profile)
     except StatementRefused as error:
-        others = ", ".join(profiles_that(fits, {**shipped_profiles(), **how.profiles}))
-        hint = f"; the header has the columns of {others} (--profile)" if others else ""
-        raise StatementRefused(f"{error}{hint}") from error
+        others = _other_profiles(file.head_rows(profile), how)
+        raise StatementRefused(f"{error}{others}") from error
     rows_above = [row for row in file.head_rows(profile) if row[0] < above and not is_blank(row[1])]
     if rows_above:
         first, last = rows_above[0][0], rows_above[-1][0]

@@ -82,6 +82,10 @@ class LineReader:
         self._skipped: Counter[tuple[str, str]] = Counter()
         self._hidden: list[StatementLine] = []
         """Skipped rows that state a balance."""
+        self._repeated: list[int] = []
+        """Rows that repeat the header."""
+        self._undated: list[tuple[int, list[str]]] = []
+        """Rows before the first line that state a balance and no date."""
         self._balances: list[StatementLine] = []
         """Rows that state a balance and no amount."""
         self._currencies: dict[str, int] = {}
@@ -130,14 +134,19 @@ class LineReader:
                 if footer:
                     raise self._no_time(*footer[0])
                 is_begun, follows_line = True, self._take(number, cells, words)
+            elif self._repeats_header(cells):
+                self._repeated.append(number)
+                follows_line = False
+            elif not (is_begun or footer) and self._has_balance_only(cells):
+                self._undated.append((number, cells))
             elif self._has_amount(cells) or (
                 is_begun and (words or footer or not self._continues(cells))
             ):
                 footer.append((number, cells))
             elif follows_line:
                 self._continue_line(cells)
-        if footer and not is_begun:
-            raise self._no_time(*footer[0])
+        if not is_begun and (self._undated or footer):
+            raise self._no_time(*(self._undated or footer)[0])
         self._note_footer(footer)
 
     def _fitted(self, number: int, cells: list[str], may_be_cut: bool) -> list[str]:
@@ -178,6 +187,10 @@ class LineReader:
         except StatementRefused:
             return
         self._hidden.append(changed(line, amount=total(line.amount, fee)))
+
+    def _repeats_header(self, cells: list[str]) -> bool:
+        header = self._columns.header
+        return bool(header) and tuple(" ".join(cell.split()) for cell in cells) == header
 
     def _has_amount(self, cells: list[str]) -> bool:
         return any(self._columns.cell(cells, setting) for setting in MONEY)
@@ -225,6 +238,9 @@ class LineReader:
 
     def _take(self, number: int, cells: list[str], words: str) -> bool:
         """Take a row that has a time; return whether it is a line."""
+        for before in self._undated:
+            self._add_balance(*before, words)
+        self._undated.clear()
         if self._has_balance_only(cells):
             self._add_balance(number, cells, words)
             return False
@@ -414,6 +430,12 @@ class LineReader:
         self._content.notes.append(f"{rows} skipped: {what}")
 
     def _note_balances(self) -> None:
+        if self._repeated:
+            numbers = ", ".join(map(str, self._repeated[:LISTED_MAX]))
+            one = len(self._repeated) == 1
+            self._content.notes.append(
+                f"the header is repeated (line{'' if one else 's'} {numbers})"
+            )
         if self._balances:
             numbers = ", ".join(str(line.number) for line in self._balances[:LISTED_MAX])
             self._content.notes.append(

@@ -20,7 +20,9 @@ MONEY: Final = ("amount", "debit", "credit", "fee", "net", "balance")
 
 _SIGNS: Final = {
     "credit": 1, "c": 1, "cr": 1, "crdt": 1, "in": 1, "+": 1,
+    "h": 1, "haben": 1, "bij": 1, "deposit": 1, "money in": 1, "paid in": 1,
     "debit": -1, "d": -1, "dr": -1, "dbit": -1, "out": -1, "-": -1,
+    "s": -1, "soll": -1, "af": -1, "withdrawal": -1, "money out": -1, "paid out": -1,
 }  # fmt: skip
 
 
