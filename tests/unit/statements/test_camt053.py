@@ -26,6 +26,13 @@ from tests.camt053 import (
 OPBD, CLBD = bal("OPBD", "100", "2026-05-31"), bal("CLBD", "150", "2026-06-30")
 
 
+def day_after() -> str:
+    """Return the statement of the day after June."""
+    day = "2026-07-01"
+    balances = bal("OPBD", "10", day) + bal("CLBD", "11", day)
+    return stmt(account(), balances, ntry("1", day=day), id_="A-2")
+
+
 def june(*parts: str) -> str:
     return document(stmt(account(), OPBD, CLBD, *parts))
 
@@ -244,6 +251,25 @@ def test_entries_that_are_not_booked_are_left_out_and_noted() -> None:
     statement = read(june(ntry("50"), ntry("7", Sts="<Sts><Prtry>PENDING</Prtry></Sts>")))
     assert [line.amount for line in statement.lines] == [50]
     assert statement.notes == ("1 entry is not booked (pending or for information) and left out",)
+
+
+@pytest.mark.parametrize("more", ["", day_after()])
+def test_entries_left_out_are_named_when_the_balances_do_not_add_up(more: str) -> None:
+    memo, authorised = ("<Sts><Prtry>MEMO POST</Prtry></Sts>", "<Sts><Cd>AUTHORISED</Cd></Sts>")
+    balances = bal("OPBD", "0", "2026-05-31") + bal("CLBD", "10", "2026-06-30")
+    entries = ntry("6", Sts=memo), ntry("1"), ntry("3", Sts=authorised)
+    message = refused(document(stmt(account(), balances, *entries, id_="J"), more))
+    assert "line 2: the closing balance is 10, but the opening balance 0" in message
+    assert "add up to 1" in message
+    assert "left out as not booked: entries 1 (Sts 'MEMO POST'), 3 (Sts 'AUTHORISED')" in message
+    assert "if their status means booked, write it as BOOK" in message
+
+
+def test_many_entries_left_out_are_counted() -> None:
+    balances = bal("OPBD", "0", "2026-05-31") + bal("CLBD", "10", "2026-06-30")
+    entries = [ntry("1", Sts="<Sts>PDNG</Sts>") for _ in range(12)]
+    message = refused(document(stmt(account(), balances, *entries)))
+    assert "10 (Sts 'PDNG') and 2 more; " in message
 
 
 def test_references_of_a_batch_beyond_the_limit_are_noted() -> None:

@@ -13,7 +13,13 @@ from xml.parsers import expat
 from zoneinfo import ZoneInfo
 
 from ledger.model import shown
-from ledger.statements.formats.camt053.entry import Entry, amount_of, is_booked, line_of
+from ledger.statements.formats.camt053.entry import (
+    Entry,
+    amount_of,
+    is_booked,
+    line_of,
+    status_of,
+)
 from ledger.statements.formats.camt053.fields import Fields
 from ledger.statements.formats.camt053.statement import CamtStatement
 from ledger.statements.model import StatementRefused
@@ -194,4 +200,4 @@ class _Document:
             statement.booked.add(amount, mark)
             statement.add(line_of(entry, amount, statement.account_currency, self.where))
         else:
-            statement.unbooked.add(amount, mark)
+            statement.leave_out(entry.number, status_of(entry), amount, mark)

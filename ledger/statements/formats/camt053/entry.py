@@ -62,9 +62,14 @@ class Entry:
     """The transactions (`TxDtls`) of which it is made."""
 
 
+def status_of(entry: Entry) -> str:
+    """Return the word of an entry's status; "" without one."""
+    return entry.fields.first("Sts/Cd", "Sts/Prtry", "Sts")
+
+
 def is_booked(entry: Entry) -> bool:
     """Return whether an entry is booked. Raises StatementRefused for a status that is neither."""
-    status = entry.fields.first("Sts/Cd", "Sts/Prtry", "Sts")
+    status = status_of(entry)
     word = status.upper()
     if not word or word in BOOKED or word.startswith("BOOK"):
         return True

@@ -27,6 +27,8 @@ INTERIM: Final = "ITBD"
 BOOKED_BALANCES: Final = frozenset({*OPENING, CLOSING, INTERIM})
 TRUE: Final = ("true", "1")
 FALSE: Final = ("false", "0")
+LISTED_MAX: Final = 10
+"""Entries left out that a message names."""
 ACCOUNT_PATHS: Final = ("Id/IBAN", "Id/Othr/Id", "Id/BBAN", "Id/PrtryAcct/Id", "Id/UPIC")
 
 
@@ -67,6 +69,8 @@ class CamtStatement:
     """The latest time of its lines."""
     booked: Totals = field(default_factory=Totals)
     unbooked: Totals = field(default_factory=Totals)
+    left_out: list[str] = field(default_factory=list)
+    """The first entries that are not booked, with their status, as messages name them."""
 
     @property
     def label(self) -> str:
@@ -98,6 +102,12 @@ class CamtStatement:
         self.lines.append(line)
         if self.last_at is None or line.effective_at > self.last_at:
             self.last_at = line.effective_at
+
+    def leave_out(self, number: int, status: str, amount: Decimal, mark: str) -> None:
+        """Count an entry that is not booked."""
+        self.unbooked.add(amount, mark)
+        if len(self.left_out) < LISTED_MAX:
+            self.left_out.append(f"{number} (Sts {shown(status)})")
 
     def currencies(self) -> set[str]:
         """Return the currencies of its balances and entries, of the account without any."""
@@ -196,8 +206,19 @@ class CamtStatement:
             raise StatementRefused(
                 f"line {last}: the closing balance is {plain(closing)}, but the opening balance "
                 f"{plain(opening)} and the entries of {self.label} add up to {plain(computed)}; "
-                "export the statement again"
+                f"{self._what_to_do()}"
             )
+
+    def _what_to_do(self) -> str:
+        """Return the advice on balances that do not add up."""
+        if not self.left_out:
+            return "export the statement again"
+        rest = self.unbooked.count - len(self.left_out)
+        more = f" and {rest} more" if rest > 0 else ""
+        return (
+            f"left out as not booked: entries {', '.join(self.left_out)}{more}; if their status "
+            "means booked, write it as BOOK, else export the statement again"
+        )
 
     def outline(self) -> object:
         """Return what a copy has in common besides the content: its Id, page and balances."""
@@ -217,6 +238,7 @@ class CamtStatement:
             lines=[*self.lines, *page.lines],
             booked=self.booked + page.booked,
             unbooked=self.unbooked + page.unbooked,
+            left_out=[*self.left_out, *page.left_out][:LISTED_MAX],
         )
 
     def _of(self, code: str) -> list[Balance]:
