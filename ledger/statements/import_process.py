@@ -259,7 +259,7 @@ def _limited(task: Task, body: bytes) -> Any:
         given = task.options
         how = Reading(
             given.format, given.currency, given.account, given.window, given.profile,
-            given.profiles, given.time_zone,
+            given.profiles, given.time_zone, task.accounts,
         )  # fmt: skip
         return read_statement(body, how, json_format=given.json_format)
     finally:

@@ -128,6 +128,8 @@ class Reading:
     """Those of the source, by name: a table without a profile is read by the one that fits."""
     time_zone: str | None = None
     """Of the source: of days and times that name none, where the profile declares none."""
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    """Of the source: account → wallet, which is the currency of a file that names none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ledger.config.statement_profile import StatementProfile
+from ledger.config.statement_profile import StatementProfile, account_number
 from ledger.errors import InvalidCallback
 from ledger.model import YEARS, as_currency, as_money, as_text, changed, plain, shown, total
 from ledger.statements.model import (
@@ -41,6 +41,10 @@ PLACEHOLDERS: Final = frozenset(
 )  # fmt: skip
 """What banks write where there is no reference; blanks and case do not count."""
 
+NO_CURRENCY: Final = (
+    "the file names no currency; give it (--currency), or the account, if that is declared "
+    "(--account)"
+)
 NOTES_MAX: Final = 20
 NUMBERS_MAX: Final = 10
 NAMES_MAX: Final = 1_000
@@ -241,18 +245,23 @@ def text(number: int, name: str, value: object) -> str | None:
         raise refusal(number, f"{error}; the provider's export is damaged") from error
 
 
-def agreed_currency(currency: str | None, stated: str | None) -> str:
-    """Return the currency that the file states or the caller gives, in upper case.
+def declared_currency(how: Reading, account: str) -> str:
+    """Return the wallet that is declared for an account, or for the one given; "" without one."""
+    return how.accounts.get(account or account_number(how.account or ""), "")
 
-    Raises StatementRefused when they differ or neither names one.
+
+def agreed_currency(currency: str | None, stated: str | None, declared: str = "") -> str:
+    """Return the currency that the file states or the caller gives, else the one declared.
+
+    It is in upper case. Raises StatementRefused when they differ or none is named.
     """
     if currency and stated and currency.upper() != stated.upper():
         raise StatementRefused(
             f"the file is about {stated.upper()}, not {currency.upper()}; import it as such"
         )
-    code = stated or currency
+    code = stated or currency or declared
     if not code:
-        raise StatementRefused("the file names no currency; give it (--currency)")
+        raise StatementRefused(NO_CURRENCY)
     return currency_code(code)
 
 

@@ -28,6 +28,7 @@ from ledger.statements.validation import (
     agreed_currency,
     check_line_count,
     checked_statement,
+    declared_currency,
     money,
     period,
     refusal,
@@ -89,7 +90,7 @@ def read(body: bytes, how: Reading) -> Statement:
             f"line {pages.rows + 1}: not strict JSON: {error}; export the statement again"
         ) from error
     stated = text(0, "currency", pages.fields.get("currency")) or pages.currency
-    agreed_on = agreed_currency(how.currency, stated)
+    agreed_on = agreed_currency(how.currency, stated, declared_currency(how, ""))
     return checked_statement(
         [_in(line, agreed_on) for line in pages.lines],
         body=body,

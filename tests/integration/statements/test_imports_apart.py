@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
@@ -170,6 +171,17 @@ async def test_a_reader_that_is_brought_down_is_reported_in_one_sentence(
     with pytest.raises(StatementRefused, match=message):
         await imported(database, FILE, ImportOptions(currency="XSGD"), ImportLimits())
     assert "backtrace" not in capfd.readouterr().err
+
+
+async def test_a_file_without_a_currency_is_of_the_wallet_of_its_account(
+    database: Database,
+) -> None:
+    declared = Source("straitsx", "straitsx", accounts={"SG0001": "XSGD"})
+    body = b"Account No.:,SG0001\nDate,Amount,Ref\n2026-01-10T12:00:00Z,5,c1\n"
+    profile = msgspec.structs.replace(CSV.profile, account_after=("Account No.:",))
+    options = ImportOptions("csv", profile=profile, account="SG0001")
+    done = await asyncio.to_thread(import_file, database.service_dsn, declared, body, options, NOW)
+    assert (done.status, done.currency, done.account, done.new) == ("accepted", "XSGD", "SG0001", 1)
 
 
 def test_what_reads_a_file_ends_with_the_process_that_asked() -> None:

@@ -48,6 +48,7 @@ from ledger.statements.validation import (
     booked_within,
     check_line_count,
     checked_statement,
+    declared_currency,
     midnight,
     names_of,
     refusal,
@@ -313,9 +314,11 @@ def _selected(messages: Sequence[_Message], how: Reading) -> tuple[str, str, lis
         raise StatementRefused(
             f"the file is about {', '.join(currencies)}; choose one (--currency)"
         )
+    account = next(iter(accounts), given)
+    stated = currency or next(iter(currencies), None)
     return (
-        next(iter(accounts), given),
-        agreed_currency(None, currency or next(iter(currencies), None)),
+        account,
+        agreed_currency(None, stated, declared_currency(how, account)),
         [message for _, message in pairs],
     )
 

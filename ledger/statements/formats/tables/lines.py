@@ -22,8 +22,10 @@ from ledger.statements.formats.tables.xlsx_rows import check_digits
 from ledger.statements.local_time import instants_of
 from ledger.statements.model import Reading, StatementLine, StatementRefused
 from ledger.statements.validation import (
+    NO_CURRENCY,
     check_line_count,
     currency_code,
+    declared_currency,
     in_order,
     names_of,
     refusal,
@@ -71,6 +73,7 @@ class LineReader:
         self._columns = columns
         self._profile = profile
         self._stated = stated
+        self._how = how
         self._where: ZoneInfo | None = zone(how, profile)
         self._currency = currency_code(how.currency) if how.currency else ""
         self._account = account_number(how.account or "")
@@ -391,7 +394,9 @@ class LineReader:
                           f"{_list(named)}; correct the row")  # fmt: skip
         currency = self._currency or next(iter(named), "")
         if not currency:
-            raise StatementRefused("the file names no currency; give it (--currency)")
+            currency = declared_currency(self._how, self._one_account())
+        if not currency:
+            raise StatementRefused(NO_CURRENCY)
         return currency_code(currency)
 
     def _one_account(self) -> str:
