@@ -39,10 +39,20 @@ from ledger.reconciliation.items import (
     sum_of,
 )
 
-_WORDS: Final = frozenset({"fee", "fees", "charge", "charges", "commission", "commissions"})
+_WORDS: Final = frozenset(
+    {"fee", "fees", "charge", "charges", "commission", "commissions", "frais", "spesen"}
+)
+_STEMS: Final = ("gebühr", "gebuehr", "entgelt")
+"""Of words of German that others are put before: Kontoführungsgebühr, Buchungsentgelte."""
 _CODES: Final = frozenset({"chrg", "comm", "nchg", "fchg", "schg", "ncom", "fcom", "scom"})
 """Codes of a row's kind: sub-families of camt.053 (CHRG, COMM; FEES is a word), SWIFT's types of
 transaction CHG and COM after N, F or S."""
+_OF_ACCOUNT: Final = frozenset(
+    {"maintenance", "interest", "tax", "stamp", "levy", "zinsen", "steuer", "kosten",
+     "intérêts", "agios", "intr", "taxe", "taxs", "nint", "fint", "sint"}
+)  # fmt: skip
+"""What a bank books of its own accord, besides fees: interest and taxes, in words or by the codes
+of camt.053 and SWIFT."""
 _GIVEN_BACK: Final = frozenset(
     {"refund", "refunded", "rebate", "reversal", "reversed", "waived", "waiver"}
 )
@@ -469,11 +479,23 @@ def is_fee(line: StatementItem) -> bool:
     return is_fee_kind(line.kind) or _reads_as_fee(line)
 
 
+def is_of_bank(line: StatementItem) -> bool:
+    """Tell whether a row is the bank's own: a fee, interest or tax, which nobody else ordered."""
+    words = _words_of(line.kind) | _words_of(line.description)
+    return is_fee(line) or not words.isdisjoint(_OF_ACCOUNT)
+
+
 @lru_cache(maxsize=4096)
 def is_fee_kind(kind: str) -> bool:
     """Tell whether a row type names a fee, in plain words or by a code."""
     words = _words_of(kind)
-    return not words.isdisjoint(_WORDS) or not words.isdisjoint(_CODES)
+    return _has_fee(words) or not words.isdisjoint(_CODES)
+
+
+def _has_fee(words: frozenset[str]) -> bool:
+    if not words.isdisjoint(_WORDS):
+        return True
+    return any(stem in word for word in words for stem in _STEMS)
 
 
 def parted(lines: Sequence[StatementItem]) -> Iterator[StatedParts]:
@@ -507,7 +529,7 @@ def _reads_as_fee(line: StatementItem) -> bool:
     if not line.description:
         return False
     words = _words_of(line.description)
-    if words.isdisjoint(_WORDS):
+    if not _has_fee(words):
         return False
     return line.amount < 0 or not words.isdisjoint(_GIVEN_BACK)
 

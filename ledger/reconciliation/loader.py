@@ -270,7 +270,7 @@ class SourceReconciliation:
         begin, end = self._reach(period, lines)
         rows = await self.connection.fetch(SELECT_MOVEMENTS, self.source, currency, begin, end)
         movements = movements_of(rows)
-        names = NameIndex(movements)
+        names = NameIndex(movements, self.rules)
         requested = names_to_find(lines, names)
         # What was matched by hand counts however far apart in time its items are.
         loaded = {movement.id for movement in movements}

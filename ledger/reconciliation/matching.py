@@ -11,12 +11,12 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Final, TypeAlias, TypeVar
 
 from ledger.config.reconciliation import GroupRule, Rules
-from ledger.reconciliation.classification import Classifier, is_fee
+from ledger.reconciliation.classification import Classifier, is_fee, is_of_bank
 from ledger.reconciliation.items import (
     AMBIGUOUS,
     AMOUNT,
@@ -29,7 +29,7 @@ from ledger.reconciliation.items import (
     first_leg_within,
     ledger_amounts,
 )
-from ledger.reconciliation.names import NameIndex
+from ledger.reconciliation.names import NameIndex, contradicts
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -78,7 +78,7 @@ class Matching:
             {m.key: m for m in sorted(movements, key=lambda m: (m.legs[0][0], m.kind, m.id))},
             sorted(manual, key=lambda match: match.position),
             known or {},
-            names or NameIndex(movements),
+            names or NameIndex(movements, rules),
         )
 
     def match(self) -> None:
@@ -179,25 +179,27 @@ def match_by_shared_name(matching: Matching) -> None:
 def match_by_amount(matching: Matching) -> None:
     """Group a line without a known name with the one transaction of its amount in its time window.
 
-    The amount is the net one, or the one before the fee; a fee row fits no transaction.
+    Of several it is the one of the line's day, where that day has no other line or transaction of
+    the amount. Names that are two numbers of one series are not the same thing. The amount is the
+    net one, or the one before the fee; a fee row, interest and taxes fit no transaction.
     """
     nameless = [line for line in matching.lines.values() if matching.is_nameless(line)]
-    lines = [line for line in nameless if not is_fee(line)]
+    lines = [line for line in nameless if not is_of_bank(line)]
     fee_rows = group_by(
         [line for line in nameless if is_fee(line)], lambda line: (line.amount, line.at)
     )
     for near, candidates in _alike(matching, lines, matching.movements.values()):
-        if len(near) == 1 and len(candidates) == 1:
-            movement = candidates[0]
-            rows = fee_rows.get((-movement.fee, near[0].at), [])
-            is_gross = movement.fee and near[0].amount == movement.gross
-            with_fee = [*near, *(rows[:1] if is_gross else [])]
+        pairs = _pairs(matching, near, candidates)
+        for line, movement in pairs:
+            rows = fee_rows.get((-movement.fee, line.at), [])
+            is_gross = movement.fee and line.amount == movement.gross
+            with_fee = [line, *(rows[:1] if is_gross else [])]
             del rows[: len(with_fee) - 1]
-            matching.add(matching.classifier.classify(near[0].key, "amount", with_fee, candidates))
-        else:
-            ids = "|".join(sorted(line.id for line in near))
+            matching.add(matching.classifier.classify(line.key, "amount", with_fee, [movement]))
+        for some, others in _left(matching, near, candidates, pairs):
+            ids = "|".join(sorted(line.id for line in some))
             anchor = f"equal:{hashlib.sha256(ids.encode()).hexdigest()[:16]}"
-            matching.add([_ambiguous(matching, anchor, "amount", near, candidates)])
+            matching.add([_ambiguous(matching, anchor, "amount", some, others)])
 
 
 def match_by_day(matching: Matching) -> None:
@@ -279,8 +281,8 @@ def _match_shared(
         others = [m for m in movements if m.net * sign > 0]
         if len(others) > 1:
             for near, candidates in [*_alike(matching, side, others)]:
-                if len(near) == 1 and len(candidates) == 1:
-                    matching.add(matching.classifier.classify(near[0].key, rule, near, candidates))
+                for line, movement in _pairs(matching, near, candidates):
+                    matching.add(matching.classifier.classify(line.key, rule, [line], [movement]))
         side = [line for line in side if line.key in matching.lines]
         others = [m for m in others if m.key in matching.movements]
         if side and len(others) == 1:
@@ -342,6 +344,47 @@ def _alike(
         group[0].extend(near)
         group[1].update((movement.key, movement) for movement in candidates)
     return [(near, [*movements.values()]) for near, movements in groups.values()]
+
+
+def _pairs(
+    matching: Matching, lines: Sequence[StatementItem], movements: Sequence[LedgerMovement]
+) -> list[tuple[StatementItem, LedgerMovement]]:
+    """Return the pairs of lines and movements of equal amounts that leave no choice.
+
+    They are the only two, or the only two of their day.
+    """
+    if len(lines) == len(movements) == 1:
+        return [] if contradicts(lines[0], movements[0]) else [(lines[0], movements[0])]
+    calendar = matching.rules.calendar
+    lines_of = group_by(
+        lines, lambda line: (calendar.stated_day(line.at) or calendar.day_of(line.at), line.amount)
+    )
+    movements_of: dict[tuple[date, Decimal], list[LedgerMovement]] = defaultdict(list)
+    for movement in movements:
+        for amount in {movement.net, movement.gross}:
+            movements_of[calendar.day_of(movement.legs[0][0]), amount].append(movement)
+    pairs = []
+    for (day, amount), same in sorted(lines_of.items()):
+        found = movements_of[day, amount]
+        if len(same) == len(found) == 1 and not contradicts(same[0], found[0]):
+            others = {found[0].net, found[0].gross} - {amount}
+            if not any((day, other) in lines_of for other in others):
+                pairs.append((same[0], found[0]))
+    return pairs
+
+
+def _left(
+    matching: Matching,
+    lines: Sequence[StatementItem],
+    movements: Sequence[LedgerMovement],
+    pairs: Sequence[tuple[StatementItem, LedgerMovement]],
+) -> list[Items]:
+    """Return what still fits each other when the pairs are taken out."""
+    some = [line for line in lines if line.key in matching.lines]
+    others = [movement for movement in movements if movement.key in matching.movements]
+    if len(lines) == len(movements) == 1:
+        return []
+    return _alike(matching, some, others) if pairs else [(some, others)]
 
 
 def _within_window(

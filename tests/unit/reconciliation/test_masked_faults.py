@@ -209,11 +209,32 @@ def repeated_line_and_its_return(deals: list[Deal], rng: Random) -> list[Stateme
     return rows
 
 
+def lost_transaction_and_another_number(deals: list[Deal], rng: Random) -> list[StatementItem]:
+    """A transaction that the bank lost, and a line of its amount with another number."""
+    (deal,) = plain_deals(deals, rng, 1)
+    deal.rows = []
+    number = rng.choice((f"invoice-{deal.number}9", f"INVOICE {9000 + deal.number}", "idem-1-23"))
+    row = changed(deal.row("x", deal.amount), names=(number,))
+    deal.plant(row)
+    return [row]
+
+
+def lost_transaction_and_interest(deals: list[Deal], rng: Random) -> list[StatementItem]:
+    """A transaction that the bank lost, and interest or taxes of its amount."""
+    (deal,) = plain_deals(deals, rng, 1)
+    deal.rows = []
+    words = rng.choice(("Interest", "Withholding tax", "Account maintenance", "Zinsen"))
+    row = changed(deal.row("x", deal.movement.net), description=words)
+    deal.plant(row)
+    return [row]
+
+
 FAULTS: tuple[Fault, ...] = (
     fee_and_gross, fee_and_gross_swapped, fees_of_two, amounts_of_two, contracts_swapped,
     lost_payout_and_account_fee, lost_payment_and_strange_contract, lost_payment_and_repeated_line,
     directions_of_two, payment_and_refund_repeated, payment_and_refund_the_other_way_round,
     payment_and_refund_both_too_high, lines_that_cancel_out, repeated_line_and_its_return,
+    lost_transaction_and_another_number, lost_transaction_and_interest,
 )  # fmt: skip
 
 
@@ -253,7 +274,7 @@ def test_faults_that_cancel_out_are_breaks_and_nothing_else_is(seed: int) -> Non
         [row for deal in deals for row in deal.rows], [deal.movement for deal in deals]
     )} == {MATCHED}  # fmt: skip
     more: list[StatementItem] = []
-    for fault in rng.sample(FAULTS, 6):
+    for fault in rng.sample(FAULTS, 8):
         more += fault(deals, rng)
     lines = [row for deal in deals for row in deal.rows] + more
     movements = [deal.movement for deal in deals]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections import Counter
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from ledger.config.reconciliation import rules_of
-from ledger.reconciliation.items import Group, KnownTransaction, Period, StatementItem
+from ledger.reconciliation.items import (
+    Group,
+    KnownTransaction,
+    LedgerMovement,
+    Period,
+    StatementItem,
+)
 from ledger.reconciliation.matching import Matching
 from ledger.reconciliation.names import SHARED_MAX
 from tests.unit.reconciliation.test_matching import NOON, classified, grouped, line, move, one
@@ -186,6 +194,14 @@ def item(description: str, amount: str = "-20", kind: str = "", **more: Any) -> 
         (item("Account Fee"), False),
         (item("MONTHLY SERVICE CHARGE"), False),
         (item("COMMISSION ON REMITTANCE"), False),
+        (item("Account maintenance June"), False),
+        (item("KONTOFÜHRUNGSGEBÜHR 06/2026"), False),
+        (item("Entgelt Buchungen"), False),
+        (item("FRAIS DE TENUE DE COMPTE"), False),
+        (item("Stamp duty"), False),
+        (item("", kind="NINT"), False),
+        (item("", kind="ACMT-MDOP-INTR"), False),
+        (item("WITHHOLDING TAX ON INTEREST"), False),
         (item("COFFEE BEANS PTE LTD"), True),
         (item("supplier 12"), True),
     ],
@@ -211,3 +227,94 @@ def test_a_nameless_line_may_be_the_amount_before_the_fee() -> None:
     assert (with_row.classification, len(with_row.lines)) == ("MATCHED", 2)
     assert kinds(grouped([line("1", "100")], moves)) == ["FEE", "MATCHED"]
     assert kinds(grouped([line("1", "100"), line("2", "99")], moves)) == ["AMBIGUOUS"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "booked", "days"),
+    [
+        ("PAYOUT-2026-0601-1", "PAYOUT-2026-0601-10", 10),
+        ("PAYOUT-2026-0601-1", "PAYOUT-2026-0601-10", 0),
+        ("INV-2026-11-2", "INV-2026-1-12", 10),
+        ("INV-2026-11-2", "INV-2026-1-12", 0),
+        ("INV-2026-112", "INV-2026-1-12", 10),
+        ("PAYOUT-2026-06-1", "PAYOUT-2026-06-10", 10),
+        ("E2E-123456", "E2E-999999", 0),
+        ("E2E 123456", "e2e-99", 0),
+    ],
+)
+@pytest.mark.parametrize("amount", ["7", "8"])
+def test_two_numbers_of_a_series_are_not_the_same_thing(
+    stated: str, booked: str, days: int, amount: str
+) -> None:
+    moves = [move("c", amount, NOON + days * DAY, references=(booked,))]
+    found = grouped([line("1", "7", reference=stated)], moves)
+    assert kinds(found) == ["MISSING_AT_PROVIDER", "MISSING_IN_LEDGER"]
+
+
+@pytest.mark.parametrize(
+    ("stated", "booked"),
+    [
+        ("PAYOUT-2026-0601", "PAYOUT-2026-0601-12"),
+        ("inv 2026112", "INV-2026-1-12"),
+        ("INV2026-1-12", "INV-2026-1-12"),
+    ],
+)
+def test_a_number_of_a_series_that_banks_spell_otherwise_needs_amount_and_time(
+    stated: str, booked: str
+) -> None:
+    rows = [line("1", "7", names=(stated,)), line("2", "7")]
+    moves = [move("c", "7", references=(booked,)), move("d", "7")]
+    assert kinds(grouped(rows, moves)) == ["MATCHED", "MATCHED"]
+
+
+def test_a_short_reference_needs_the_amount_or_the_time() -> None:
+    rows = [line("1", "-55", reference="1234")]
+    late = [move("c", "-900", NOON + 12 * DAY, references=("1234",))]
+    assert kinds(grouped(rows, late)) == ["MISSING_AT_PROVIDER", "MISSING_IN_LEDGER"]
+    same_day = [move("c", "-900", references=("1234",))]
+    assert kinds(grouped(rows, same_day)) == ["AMOUNT"]
+    refunded = LedgerMovement(
+        "payment",
+        "c",
+        ((NOON, Decimal(100)), (NOON + 12 * DAY, Decimal(-30))),
+        references=("1234",),
+    )
+    parts = [
+        line("1", "100", reference="1234"),
+        line("2", "-30", NOON + 12 * DAY, reference="1234"),
+    ]
+    assert kinds(grouped(parts, [refunded])) == ["MATCHED"]
+
+
+def days_of(numbers: str, hour: int = 0) -> list[datetime]:
+    return [NOON.replace(day=int(number), hour=hour) for number in numbers.split()]
+
+
+@pytest.mark.parametrize(
+    ("stated", "booked", "expected"),
+    [
+        ("11 12 13", "11 12 13", {"MATCHED": 3}),
+        ("11 12 13", "11 13", {"MATCHED": 2, "MISSING_IN_LEDGER": 1}),
+        ("11 13", "11 12 13", {"MATCHED": 2, "MISSING_AT_PROVIDER": 1}),
+        ("11 12 12 13", "11 12 12 13", {"MATCHED": 2, "AMBIGUOUS": 1}),
+        ("11 12 12 13", "11 12 13", {"MATCHED": 2, "AMBIGUOUS": 1}),
+        ("11 12 14", "11 13 14", {"MATCHED": 2, "AMBIGUOUS": 1}),
+        ("11 11", "11 11", {"AMBIGUOUS": 1}),
+    ],
+)
+@pytest.mark.parametrize("names", [{}, {"reference": "QR"}])
+def test_equal_amounts_of_every_day_match_by_their_day(
+    stated: str, booked: str, expected: dict[str, int], names: dict[str, Any]
+) -> None:
+    rows = [line(str(n), "10", at, **names) for n, at in enumerate(days_of(stated))]
+    references = (names["reference"],) if names else ()
+    moves = [move(str(n), "10", at, references=references)
+             for n, at in enumerate(days_of(booked, 9))]  # fmt: skip
+    found = grouped(rows, moves)
+    if not names:
+        assert Counter(kinds(found)) == expected
+    for group in found if not names else ():
+        days = {each.at.day for each in group.lines} | {m.legs[0][0].day for m in group.movements}
+        assert group.classification != "MATCHED" or len(days) == 1
+    if expected == {"MATCHED": 3}:
+        assert kinds(found) == ["MATCHED"] * 3
