@@ -83,17 +83,12 @@ def reconcile_show(
 def _show_wallets(document: Mapping[str, Any]) -> None:
     """Print every wallet, why it is incomplete, and its open breaks by type and age."""
     from ledger.terminal import tables
-    from ledger.terminal.figures import local_time, zone_named, zone_suffix
+    from ledger.terminal.figures import local_time, zone_named
 
     runs, bare = document["reconciliations"], document["without_statement"]
     out = tables.console()
     rows = [
-        {
-            **run,
-            "through": local_time(run["through"], zone_named(run["time_zone"]))
-            + zone_suffix(runs, run),
-        }
-        for run in runs
+        {**run, "through": local_time(run["through"], zone_named(run["time_zone"]))} for run in runs
     ]
     rows += [
         {**wallet, "state": "INCOMPLETE", "figures": {"ledger": wallet["total"]}} for wallet in bare

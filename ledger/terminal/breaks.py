@@ -57,7 +57,22 @@ def show_breaks(document: JSON, out: Console) -> None:
     tables.show_zones(document["breaks"], out)
     if document["totals_by_type"]:
         sums = [{**each, "type": "all"} for each in document["totals"]]
-        out.print(tables.table("break_totals", [*document["totals_by_type"], *sums], out))
+        decimals = Decimals(_amounts(document["breaks"]))
+        totals = [_total(each, decimals) for each in (*document["totals_by_type"], *sums)]
+        out.print(tables.table("break_totals", totals, out))
+
+
+def _total(each: JSON, decimals: Decimals) -> dict[str, Any]:
+    """Return a total with as many decimals as the breaks above it have."""
+    amounts = {
+        name: decimals.text(each["currency"], each[name], grouped=False)
+        for name in ("difference", "gap")
+    }
+    return {**each, **amounts}
+
+
+def _days(count: int) -> str:
+    return "1 day" if count == 1 else f"{count} days"
 
 
 def show_matches(document: JSON, out: Console) -> None:
@@ -70,7 +85,6 @@ def show_matches(document: JSON, out: Console) -> None:
 
 def _block(row: JSON) -> RenderableType:
     """Return one break of a list: what it is in the first line, then what is known of it."""
-    days = "1 day" if row["age_days"] == 1 else f"{row['age_days']} days"
     head = Table.grid(padding=(0, 2, 0, 0))
     head.add_column(no_wrap=True, min_width=16)
     head.add_column(no_wrap=True, min_width=19)
@@ -79,7 +93,7 @@ def _block(row: JSON) -> RenderableType:
     head.add_column(no_wrap=True)
     head.add_row(
         Text(row["id"]), Text(row["type"], style="bold"), Text(row["shown_gap"], style="bold"),
-        tables.styled(row["state"]), Text(days),
+        tables.styled(row["state"]), Text(_days(row["age_days"])),
     )  # fmt: skip
     about = Text(f"{row['wallet']}, {row['owner']}: {row['detail']}", style="dim")
     rest = Table.grid(padding=(0, 2, 0, 0))
@@ -118,7 +132,7 @@ def show_break(each: JSON, out: Console) -> None:
         "gap": f"{amount(each['gap'])} (books - statement)",
         "difference": f"{amount(each['difference'])} before any decision",
         "dated": f"{break_time(each, zone)} {each['time_zone']}",
-        "age": f"{each['age_days']} days, {each['bucket']}",
+        "age": f"{_days(each['age_days'])}, {each['bucket']}",
         "owner": each["owner"],
         "explanation": each["detail"],
     }

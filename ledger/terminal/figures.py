@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any, Final
@@ -63,11 +63,6 @@ def dated(moment: str | None, zone: tzinfo) -> str:
     if moment is None:
         return ""
     return datetime.fromisoformat(moment).astimezone(zone).isoformat(" ", "seconds")
-
-
-def zone_suffix(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> str:
-    """Return the zone of a row as it follows its times; "" where all rows have the same."""
-    return f" {row['time_zone']}" if len({each["time_zone"] for each in rows}) > 1 else ""
 
 
 def line_time(moment: str | None, zone: tzinfo) -> str:

@@ -14,7 +14,6 @@ from ledger.terminal.figures import (
     line_time,
     local_time,
     zone_named,
-    zone_suffix,
 )
 
 JSON = Mapping[str, Any]
@@ -28,7 +27,7 @@ NOT_STATED: Final = "not stated"
 def show_statements(document: JSON, out: Console) -> None:
     """Print a list of imported statements."""
     files = document["statements"]
-    rows = [_in_zone(each, zone_suffix(files, each)) for each in files]
+    rows = [_in_zone(each) for each in files]
     tables.show("statements", {**document, "statements": rows}, out)
     tables.show_zones(files, out)
 
@@ -37,11 +36,7 @@ def show_lines(document: JSON, out: Console) -> None:
     """Print a list of statement lines."""
     lines = document["statement_lines"]
     rows = [
-        {
-            **line,
-            "effective_at": line_time(line["effective_at"], zone_named(line["time_zone"]))
-            + zone_suffix(lines, line),
-        }
+        {**line, "effective_at": line_time(line["effective_at"], zone_named(line["time_zone"]))}
         for line in lines
     ]
     tables.show("statement_lines", {**document, "statement_lines": rows}, out)
@@ -55,7 +50,7 @@ def show_import(document: JSON, out: Console) -> None:
     hidden |= set() if document["position"] else {"position"}
     shown = {
         TITLES.get(name, name): value
-        for name, value in _in_zone(document, "").items()
+        for name, value in _in_zone(document).items()
         if name not in hidden
     }
     decimals = Decimals(_amounts(document))
@@ -71,11 +66,10 @@ def show_import(document: JSON, out: Console) -> None:
         tables.line(out, document["detail"], "BREAKS")
 
 
-def _in_zone(statement: JSON, suffix: str) -> dict[str, Any]:
-    """Return a statement with the period in its zone, whose name is the suffix if it is given."""
+def _in_zone(statement: JSON) -> dict[str, Any]:
+    """Return a statement with the period in its zone."""
     zone = zone_named(statement["time_zone"])
-    names = ("opened_at", "closed_at")
-    period = {n: local_time(statement[n], zone) + suffix for n in names if statement[n]}
+    period = {name: local_time(statement[name], zone) for name in ("opened_at", "closed_at")}
     return {**statement, **period}
 
 

@@ -291,10 +291,13 @@ def show_place(document: Mapping[str, Any], out: Console) -> None:
 
 
 def show_zones(rows: Iterable[Mapping[str, Any]], out: Console) -> None:
-    """Print in which zones the times of rows are, unless there are none."""
-    zones = sorted({row["time_zone"] for row in rows})
+    """Print in which zone the times of rows are; of several, each with its sources."""
+    sources: dict[str, set[str]] = {}
+    for row in rows:
+        sources.setdefault(row["time_zone"], set()).add(row["source"])
+    zones = [f"{zone} ({', '.join(sorted(names))})" for zone, names in sorted(sources.items())]
     if zones:
-        line(out, f"times are in {', '.join(zones)}", "dim")
+        line(out, f"times are in {'; '.join(zones if len(zones) > 1 else sources)}", "dim")
 
 
 def show_one(document: Mapping[str, Any], out: Console) -> None:

@@ -49,11 +49,12 @@ def test_statements_have_periods_of_their_zone_and_equal_decimals() -> None:
     assert shown(show_statements, {"statements": []}) == "no statements"
 
 
-def test_times_of_several_zones_name_their_own() -> None:
+def test_several_zones_are_named_with_their_sources() -> None:
     other = FILE | {"source": "wise", "time_zone": "Europe/London"}
-    text = shown(show_statements, {"statements": [FILE, other]})
-    assert "2026-06-01 00:00 Asia/Singapore" in text
-    assert "2026-05-31 17:00 Europe/London" in text
+    text = shown(show_statements, {"statements": [FILE, other, FILE]})
+    assert "2026-06-01 00:00" in text
+    assert "2026-05-31 17:00" in text
+    assert text.endswith("times are in Asia/Singapore (dbs); Europe/London (wise)")
 
 
 def test_lines_have_days_or_times_of_their_zone() -> None:
