@@ -1,7 +1,8 @@
 -- migrate:up
 
 -- What the latest reconciliation of each wallet is at the end of each month that its statements
--- reach: balances, what is open (`open`), which breaks of the month decisions resolved (`resolved`).
+-- reach: balances, what of the open items changed since the month before (`open`: `changed` items
+-- and `ended` ids), which breaks of the month decisions resolved (`resolved`).
 -- Derived, like the runs. What was so when a month was closed is an event of the source's log.
 CREATE TABLE ledger.recon_months (
     source     text NOT NULL,

@@ -19,7 +19,6 @@ from ledger.queries.schemas.closes import (
     CloseObstacle,
     CloseOrder,
     CloseResult,
-    Closes,
     ReopenOrder,
     ReopenResult,
     RollForwards,
@@ -27,7 +26,6 @@ from ledger.queries.schemas.closes import (
 from ledger.queries.snapshot import Snapshot, read_consistent
 from ledger.reconciliation.closing.answers import (
     planned_answer,
-    read_close_answers,
     read_roll_forwards,
 )
 from ledger.reconciliation.closing.closes import (
@@ -141,16 +139,6 @@ async def _of_sources(
         for source in snapshot.sources(params)
         for each in await read(snapshot, source, params.text("currency"), params.text("period"))
     ]
-
-
-async def list_closes(request: web.Request, params: QueryParams) -> web.Response:
-    """Answer the closed months, with what changed each since."""
-
-    async def read(snapshot: Snapshot, params: QueryParams) -> Closes:
-        closes = await _of_sources(snapshot, params, read_close_answers)
-        return Closes(closes, snapshot.position)
-
-    return await answer_read(request, params, read)
 
 
 async def list_roll_forwards(request: web.Request, params: QueryParams) -> web.Response:

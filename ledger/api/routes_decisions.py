@@ -6,6 +6,7 @@ from typing import Final
 
 from ledger.api import endpoints_closes
 from ledger.api import endpoints_decisions as endpoints
+from ledger.api.endpoints import SnapshotRead
 from ledger.queries.params import Param, Route
 from ledger.queries.schemas import closes
 from ledger.queries.schemas import reconciliation as schemas
@@ -15,6 +16,7 @@ from ledger.queries.schemas.decisions import (
     ListedDecision,
     PostingRules,
 )
+from ledger.reconciliation.closing.answers import read_close_page
 
 DRY_RUN: Final = ("true", "false")
 
@@ -86,9 +88,8 @@ CLOSES: Final = Route(
     "Closed months, with what changed each since",
     "reconciliation",
     closes.Closes,
-    endpoints_closes.list_closes,
+    SnapshotRead(read_close_page),
     (SOURCE, CURRENCY, PERIOD),
-    is_list=False,
 )
 ROLL_FORWARD: Final = Route(
     "/v1/reconciliation/roll-forward",

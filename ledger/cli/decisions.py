@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from cyclopts import Parameter
 
-from ledger.cli.options import NOW, Flag, ServiceOptions, SourceName
-from ledger.cli.queries import api, ask_service, write_raw
+from ledger.cli.options import FIRST_PAGE, NOW, Flag, Paging, ServiceOptions, SourceName
+from ledger.cli.queries import PAGE_LIMIT_MAX, api, ask_service, write_raw
 from ledger.cli.reconciliation import wait_for_result
 from ledger.errors import InvalidRequest
 from ledger.terminal.exit_status import OK, PROBLEM, UNFINISHED
@@ -283,7 +283,7 @@ def reopen(
 
 def closes(
     *, source: SourceName = None, currency: OneCurrency = None, period: OneMonth = None,
-    service: ServiceOptions = NOW,
+    paging: Paging = FIRST_PAGE, service: ServiceOptions = NOW,
 ) -> int:  # fmt: skip
     """List closed months, and what was recorded for each after it was closed.
 
@@ -292,7 +292,11 @@ def closes(
     from ledger.terminal import tables
 
     filters = {"source": source, "currency": currency, "period": period}
-    document, raw = ask_service(service, api("reconciliation", "closes"), filters)
+    limit = PAGE_LIMIT_MAX if paging.all and paging.limit is None else paging.limit
+    params = {**filters, "limit": limit, "cursor": paging.cursor}
+    document, raw = ask_service(
+        service, api("reconciliation", "closes"), params, whole="closes" if paging.all else None
+    )
     changed = [each for each in document["closes"] if (each["changes"] or {}).get("changed")]
     if service.json:
         write_raw(raw)

@@ -170,7 +170,15 @@ def continuity_breaks(
     stated_balances: Sequence[StatedBalance], opening: Decimal, lines: Sequence[StatementItem]
 ) -> list[str]:
     """Describe the first stated balances that do not follow from the lines before them."""
-    breaks: list[str] = []
+    dated = dated_continuity_breaks(stated_balances, opening, lines)
+    return [sentence for _, sentence in dated][:CONTINUITY_BREAKS_MAX]
+
+
+def dated_continuity_breaks(
+    stated_balances: Sequence[StatedBalance], opening: Decimal, lines: Sequence[StatementItem]
+) -> list[tuple[datetime, str]]:
+    """Describe every stated balance that does not follow from the lines before it, in order."""
+    breaks: list[tuple[datetime, str]] = []
     ordered = sorted((line.booked_at or line.at, line.amount) for line in lines)
     index, running = 0, opening
     for stated in stated_balances:
@@ -178,10 +186,11 @@ def continuity_breaks(
             running += ordered[index][1]
             index += 1
         if running != stated.balance:
-            breaks.append(
+            sentence = (
                 f"statement {stated.sha256[:12]} {stated.how} at {stated.at.isoformat()} with "
                 f"{plain(stated.balance)}, but the opening balance and the lines before it add up "
                 f"to {plain(running)}: a line is missing, late or duplicate; import the whole "
                 "period again"
             )
-    return breaks[:CONTINUITY_BREAKS_MAX]
+            breaks.append((stated.at, sentence))
+    return breaks

@@ -136,8 +136,10 @@ class MonthEnd(Record, frozen=True):
     state: str
     figures: Mapping[str, Any]
     """Balances and counts, amounts as exact texts."""
-    open: tuple[MonthItem, ...]
-    """What is open or in transit, sorted by id."""
+    changed: tuple[MonthItem, ...]
+    """What is open or in transit and was not, or otherwise, a month before; sorted by id."""
+    ended: tuple[str, ...]
+    """What was open or in transit a month before and is not, sorted."""
     resolved: tuple[MonthItem, ...]
     """Breaks dated in the month that decisions resolved, sorted by id."""
     reasons: tuple[str, ...]

@@ -174,7 +174,8 @@ def months_of(result: Result) -> Records:
     return {
         (month.period,): (
             month.begin, month.end, month.state, dict(month.figures),
-            [item_document(each) for each in month.open],
+            {"changed": [item_document(each) for each in month.changed],
+             "ended": list(month.ended)},
             [item_document(each) for each in month.resolved], list(month.reasons), month.sha256,
         )
         for month in result.months

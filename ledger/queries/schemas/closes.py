@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ledger.queries.schemas.log import ReportedText, StatedName
-from ledger.queries.schemas.money import Amount, Moment, Positions, Schema
+from ledger.queries.schemas.money import Amount, Cursor, Moment, Positions, Schema
 
 Period = Annotated[str, Meta(description="A month: `2026-06`.", max_length=7)]
 
@@ -198,6 +198,7 @@ class Closes(Schema, frozen=True):
     """Closed months by source, currency and month."""
 
     closes: list[CloseAnswer]
+    next: Cursor
     position: Positions
 
 

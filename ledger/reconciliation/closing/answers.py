@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -11,10 +11,12 @@ import orjson
 
 from ledger.eventlog.identity import statements_log
 from ledger.model import plain
+from ledger.queries.params import QueryParams, after, write_cursor
 from ledger.queries.schemas.closes import (
     CloseAnswer,
     CloseChanges,
     CloseItem,
+    Closes,
     RolledAmount,
     RolledBreak,
     RollForwardAnswer,
@@ -42,18 +44,38 @@ SELECT currency, period, state, open::text AS open, resolved::text AS resolved
 """
 
 
-async def read_close_answers(
-    snapshot: Snapshot, source: str, currency: str | None, period: str | None
+async def read_close_page(snapshot: Snapshot, params: QueryParams) -> Closes:
+    """Read a page of the closed months, by source, currency and month."""
+    currency, period = params.text("currency"), params.text("period")
+    selected = []
+    for source in snapshot.sources(params):
+        start = after(params, source, [str, str])
+        for close in await read_closes(snapshot, source):
+            is_later = start[0] is None or (close.currency, close.period) > tuple(start)
+            is_requested = currency in (None, close.currency) and period in (None, close.period)
+            if is_later and is_requested:
+                selected.append((source, close))
+    page, following = selected[: params.limit], None
+    if len(selected) > len(page):
+        source, last = page[-1]
+        following = write_cursor([source, last.currency, last.period])
+    answers = []
+    for source in dict.fromkeys(source for source, _ in page):
+        closes = [close for name, close in page if name == source]
+        answers += await _close_answers(snapshot, source, closes)
+    return Closes(answers, following, snapshot.position)
+
+
+async def _close_answers(
+    snapshot: Snapshot, source: str, closes: Sequence[Close]
 ) -> list[CloseAnswer]:
-    """Read the closed months of a source, each with its later changes and its roll-forward."""
+    """Return the closed months of a source, each with its later changes and its roll-forward."""
     rolled = {
         (each.currency, each.period): each
-        for each in await read_roll_forwards(snapshot, source, currency, None)
+        for each in await read_roll_forwards(snapshot, source, None, None)
     }
     answers = []
-    for close in await read_closes(snapshot, source):
-        if currency not in (None, close.currency) or period not in (None, close.period):
-            continue
+    for close in closes:
         changes = await read_changes(snapshot, source, close) if close.status == CLOSED else None
         roll = rolled.get((close.currency, close.period))
         answers.append(close_answer(source, close, changes, roll))
@@ -104,33 +126,33 @@ async def read_roll_forwards(
     """Read the roll-forward of each month of a source; with a period also its items."""
     months: dict[str, list[RolledMonth]] = {}
     for row in await snapshot.rows(SELECT_MONTHS, source, currency):
+        changes = orjson.loads(row["open"])
         month = RolledMonth(
-            row["period"], row["state"], _items(row["open"]), _items(row["resolved"])
-        )
+            row["period"], row["state"], _items(changes["changed"]), tuple(changes["ended"]),
+            _items(orjson.loads(row["resolved"])),
+        )  # fmt: skip
         months.setdefault(row["currency"], []).append(month)
     closes = await read_closes(snapshot, source)
     return [
-        _roll_answer(source, name, each, has_items=period is not None)
+        _roll_answer(source, name, each)
         for name, some in months.items()
-        for each in roll_forward(some, [close for close in closes if close.currency == name])
+        for each in roll_forward(
+            some, [close for close in closes if close.currency == name], period
+        )
         if period in (None, each.period)
     ]
 
 
-def _items(text: str) -> tuple[RolledItem, ...]:
-    return tuple(
-        RolledItem(item["id"], item["type"], Decimal(item["gap"])) for item in orjson.loads(text)
-    )
+def _items(items: Iterable[Mapping[str, Any]]) -> tuple[RolledItem, ...]:
+    return tuple(RolledItem(item["id"], item["type"], Decimal(item["gap"])) for item in items)
 
 
-def _roll_answer(
-    source: str, currency: str, roll: RollForward, *, has_items: bool
-) -> RollForwardAnswer:
+def _roll_answer(source: str, currency: str, roll: RollForward) -> RollForwardAnswer:
     sums = {name: RolledAmount(roll.count(name), plain(roll.amount(name))) for name in MOVEMENTS}
     items = [
         RolledBreak(item.id, item.type, name, plain(item.amount))
-        for name in MOVEMENTS if has_items
-        for item in roll.items[name]
+        for name in MOVEMENTS
+        for item in roll.items.get(name, ())
     ]  # fmt: skip
     return RollForwardAnswer(
         source, currency, roll.period, roll.state, roll.is_closed, sums[CARRIED_IN], sums[OPENED],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
@@ -45,7 +45,10 @@ SELECT currency, opened_at, closed_at, generation, positions::text AS positions,
   FROM ledger.recon_runs WHERE source = $1 ORDER BY currency
 """
 SELECT_MONTH: Final = """
-SELECT state, figures::text AS figures, open::text AS open, reasons::text AS reasons, sha256
+SELECT state, figures::text AS figures, reasons::text AS reasons, sha256,
+       ARRAY(SELECT m.open::text FROM ledger.recon_months AS m
+              WHERE m.source = $1 AND m.currency = $2 AND m.period <= $3
+              ORDER BY m.period) AS changes
   FROM ledger.recon_months WHERE source = $1 AND currency = $2 AND period = $3
 """
 SELECT_HAS_EARLIER: Final = f"""
@@ -110,6 +113,8 @@ class Wallet:
     run: DatabaseRow
     bounds: MonthBounds
     month: DatabaseRow | None
+    open: Sequence[Mapping[str, Any]]
+    """What is open or in transit at the end of the month."""
     closes: Sequence[Close]
     """Of the wallet, by month."""
     covered_from: datetime
@@ -188,8 +193,20 @@ async def _wallets(
         begin = run["opened_at"]
         if begin > bounds.begin and not await _has_earlier(snapshot, source, run):
             begin = bounds.begin
-        found.append(Wallet(source, run, bounds, month, own, begin, zone))
+        opened = open_at_end([] if month is None else month["changes"])
+        found.append(Wallet(source, run, bounds, month, opened, own, begin, zone))
     return found
+
+
+def open_at_end(changes: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what is open after the changes of months, as they are stored; sorted by id."""
+    opened: dict[str, dict[str, Any]] = {}
+    for text in changes:
+        made = orjson.loads(text)
+        opened |= {item["id"]: item for item in made["changed"]}
+        for name in made["ended"]:
+            del opened[name]
+    return [opened[name] for name in sorted(opened)]
 
 
 async def _has_earlier(snapshot: Snapshot, source: str, run: DatabaseRow) -> bool:
@@ -222,8 +239,7 @@ def _plan_wallet(plan: ClosePlan, wallet: Wallet, request: CloseRequest) -> set[
     obstacles = list(_obstacles(wallet, request))
     plan.obstacles += obstacles
     month = wallet.month
-    opened = [] if month is None else orjson.loads(month["open"])
-    accepted = {item["id"] for item in opened if item["type"] != TIMING} & {*request.accept}
+    accepted = {item["id"] for item in wallet.open if item["type"] != TIMING} & {*request.accept}
     if month is not None and not obstacles:
         plan.bodies.append((wallet.source, _close_body(wallet, month, request, sorted(accepted))))
     return accepted
@@ -253,7 +269,7 @@ def _obstacles(wallet: Wallet, request: CloseRequest) -> Iterator[Obstacle]:
     if month["state"] == INCOMPLETE:
         for reason in orjson.loads(month["reasons"]):
             yield wallet.obstacle("incomplete", reason)
-    for item in orjson.loads(month["open"]):
+    for item in wallet.open:
         day = local_time(item["at"], wallet.zone)[:10]
         if item["type"] != TIMING and item["id"] not in request.accept:
             yield wallet.obstacle(
@@ -296,10 +312,7 @@ def _close_body(
         "ledger_balance": figures["ledger"],
         "in_transit": figures["in_transit"],
         "breaks": figures["breaks"],
-        "open": [
-            [item["id"], item["type"], item["at"], item["gap"]]
-            for item in orjson.loads(month["open"])
-        ],
+        "open": [[item["id"], item["type"], item["at"], item["gap"]] for item in wallet.open],
         "accepted": list(accepted),
         "lines": figures["lines"],
         "position": positions.get(wallet.source, 0),

@@ -6,9 +6,9 @@ What a closed month ended with is what its close states, so that the next month 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeAlias
 
 from ledger.model import Record
 from ledger.reconciliation.closing.close_log import CLOSED, Close
@@ -22,6 +22,10 @@ CARRIED_OUT: Final = "carried_out"
 MOVEMENTS: Final = (CARRIED_IN, OPENED, CLOSED_BY_DECISION, CLOSED_BY_MATCH, CARRIED_OUT)
 
 
+Total: TypeAlias = tuple[int, Decimal]
+"""How many items, and the sum of their gaps."""
+
+
 class RolledItem(Record, frozen=True):
     """A break or something in transit, with its gap (books - statement)."""
 
@@ -31,11 +35,14 @@ class RolledItem(Record, frozen=True):
 
 
 class RolledMonth(Record, frozen=True):
-    """What was open at the end of a month, and which breaks of it decisions resolved."""
+    """How a month changes what is open, and which breaks of it decisions resolved."""
 
     period: str
     state: str
-    open: tuple[RolledItem, ...]
+    changed: tuple[RolledItem, ...]
+    """What is open at its end and was not, or otherwise, at the end of the month before."""
+    ended: tuple[str, ...] = ()
+    """Ids of what was open at the end of the month before and is not any more."""
     resolved: tuple[RolledItem, ...] = ()
 
 
@@ -45,61 +52,109 @@ class RollForward(Record, frozen=True):
     period: str
     state: str
     is_closed: bool
-    items: Mapping[str, Sequence[RolledItem]]
-    """Movement → its items, sorted by id."""
+    sums: Mapping[str, Total]
+    """Movement → how many items it has, and the sum of their gaps."""
     changed: Decimal
     """By how much the gaps of carried items differ between begin and end."""
+    items: Mapping[str, Sequence[RolledItem]] = {}
+    """Movement → its items, sorted by id, where they are requested."""
 
     def count(self, movement: str) -> int:
         """Return how many items a movement has."""
-        return len(self.items[movement])
+        return self.sums[movement][0]
 
     def amount(self, movement: str) -> Decimal:
         """Return the sum of a movement's gaps."""
-        return sum_of(item.amount for item in self.items[movement])
+        return self.sums[movement][1]
 
 
-def roll_forward(months: Sequence[RolledMonth], closes: Iterable[Close]) -> list[RollForward]:
-    """Return the roll-forward of each month, in order; the first one begins with nothing."""
+def roll_forward(
+    months: Sequence[RolledMonth], closes: Iterable[Close], listed: str | None = None
+) -> list[RollForward]:
+    """Return the roll-forward of each month, in order; the first one begins with nothing.
+
+    `listed` is the period whose items are listed. Months cost what changes in them; one that is
+    closed, and the one after it, cost what is open.
+    """
     closed = {close.period: close for close in closes if close.status == CLOSED}
     resolved = {item.id for month in months for item in month.resolved}
-    before: dict[str, RolledItem] = {}
+    current: dict[str, RolledItem] = {}  # by the reconciliation, whatever a close states
+    carried, total = current, (0, ZERO)
     rolled = []
     for month in months:
-        after = _by_id(_out(month, closed.get(month.period)))
-        rolled.append(_roll(month, before, after, resolved, is_closed=month.period in closed))
-        before = after
+        close, is_listed = closed.get(month.period), month.period == listed
+        names = {*month.ended, *(item.id for item in (*month.changed, *month.resolved))}
+        is_whole = is_listed or close is not None or carried is not current
+        before = {name: carried[name] for name in (carried if is_whole else names & carried.keys())}
+        for name in month.ended:
+            del current[name]
+        current |= _by_id(month.changed)
+        after = current if close is None else _closed_items(close)
+        if is_whole:
+            names |= {*before, *after}
+        movements = _Movements(resolved)
+        own = _by_id(month.resolved)
+        for name in sorted(names):
+            movements.add(before.get(name), after.get(name), own.get(name))
+        sums = movements.sums(total)
+        total = sums[CARRIED_OUT]
+        items = (
+            movements.items
+            | {
+                CARRIED_IN: [before[name] for name in sorted(before)],
+                CARRIED_OUT: [after[name] for name in sorted(after)],
+            }
+            if is_listed
+            else {}
+        )
+        rolled.append(
+            RollForward(
+                month.period, month.state, close is not None, sums, movements.changed, items
+            )
+        )  # fmt: skip
+        carried = after
     return rolled
 
 
-def _out(month: RolledMonth, close: Close | None) -> Sequence[RolledItem]:
-    if close is None:
-        return month.open
-    return [RolledItem(item.id, item.type, item.gap) for item in close.open]
+class _Movements:
+    """What comes, changes and ends in one month."""
+
+    def __init__(self, resolved: Container[str]) -> None:
+        """Begin with nothing; `resolved` are the ids of what decisions resolved."""
+        self._resolved = resolved
+        self.changed = ZERO
+        self.items: dict[str, list[RolledItem]] = {
+            OPENED: [], CLOSED_BY_DECISION: [], CLOSED_BY_MATCH: [],
+        }  # fmt: skip
+
+    def add(
+        self, before: RolledItem | None, after: RolledItem | None, resolved: RolledItem | None
+    ) -> None:
+        """Add what an item is at the begin and the end, and as a break resolved in the month."""
+        if before is not None and after is not None:
+            self.changed += after.amount - before.amount
+        opened = (after or resolved) if before is None else None
+        if opened is not None:
+            self.items[OPENED].append(opened)
+        ended = before or opened
+        if after is None and ended is not None:
+            is_decided = ended.id in self._resolved
+            self.items[CLOSED_BY_DECISION if is_decided else CLOSED_BY_MATCH].append(ended)
+
+    def sums(self, carried_in: Total) -> dict[str, Total]:
+        """Return count and sum of each movement."""
+        sums = {
+            name: (len(some), sum_of(item.amount for item in some))
+            for name, some in self.items.items()
+        }
+        ended = (sums[CLOSED_BY_DECISION], sums[CLOSED_BY_MATCH])
+        count = carried_in[0] + sums[OPENED][0] - sum(each[0] for each in ended)
+        amount = carried_in[1] + sums[OPENED][1] + self.changed - sum_of(e[1] for e in ended)
+        return sums | {CARRIED_IN: carried_in, CARRIED_OUT: (count, amount)}
 
 
-def _roll(
-    month: RolledMonth, before: Mapping[str, RolledItem], after: Mapping[str, RolledItem],
-    resolved: set[str], *, is_closed: bool,
-) -> RollForward:  # fmt: skip
-    seen = _by_id([*month.resolved, *after.values()])
-    opened = {name: item for name, item in seen.items() if name not in before}
-    ended = {name: item for name, item in {**before, **opened}.items() if name not in after}
-    kept = [(before[name], item) for name, item in after.items() if name in before]
-    items = {
-        CARRIED_IN: before,
-        OPENED: opened,
-        CLOSED_BY_DECISION: {n: item for n, item in ended.items() if n in resolved},
-        CLOSED_BY_MATCH: {n: item for n, item in ended.items() if n not in resolved},
-        CARRIED_OUT: after,
-    }
-    return RollForward(
-        month.period,
-        month.state,
-        is_closed,
-        {name: [some[key] for key in sorted(some)] for name, some in items.items()},
-        sum((new.amount - old.amount for old, new in kept), ZERO),
-    )
+def _closed_items(close: Close) -> dict[str, RolledItem]:
+    return {item.id: RolledItem(item.id, item.type, item.gap) for item in close.open}
 
 
 def _by_id(items: Iterable[RolledItem]) -> dict[str, RolledItem]:

@@ -397,6 +397,19 @@ async def test_months_are_those_of_the_declared_time_zone(service: Service) -> N
     ]  # fmt: skip
 
 
+async def test_closed_months_are_listed_page_by_page(service: Service) -> None:
+    await two_months(service)
+    await close(service)
+    await close(service, "2026-02")
+    await service.fold()
+    path = "/v1/reconciliation/closes"
+    first = await service.ask(path, limit="1")
+    assert [each["period"] for each in first["closes"]] == ["2026-01"]
+    second = await service.ask(path, limit="1", cursor=first["next"])
+    assert ([each["period"] for each in second["closes"]], second["next"]) == (["2026-02"], None)
+    assert second["closes"] == (await service.ask(path, period="2026-02"))["closes"]
+
+
 async def test_closes_survive_a_rebuild(service: Service) -> None:
     await two_months(service)
     await close(service)

@@ -32,6 +32,7 @@ from ledger.reconciliation.result import (
     LatestDecision,
     LedgerBalances,
     MonthEnd,
+    MonthItem,
     break_id_of,
     build_result,
 )
@@ -80,6 +81,18 @@ def months(groups: Sequence[Group], *decisions: LatestDecision) -> list[MonthEnd
     return list(builder.build(ends))
 
 
+def open_items(ends: Sequence[MonthEnd]) -> list[list[MonthItem]]:
+    """Return what is open at each end, sorted by id, by the changes from end to end."""
+    opened: dict[str, MonthItem] = {}
+    listed = []
+    for month in ends:
+        opened |= {item.id: item for item in month.changed}
+        for name in month.ended:
+            del opened[name]
+        listed.append([opened[name] for name in sorted(opened)])
+    return listed
+
+
 def test_months_are_calendar_months_of_the_zone() -> None:
     june = month_of(2026, 6, SINGAPORE)
     assert (june.period, june.begin, june.end) == (
@@ -120,7 +133,7 @@ def test_what_a_match_joins_across_the_end_of_a_month_was_in_transit_then() -> N
     assert (january.state, january.figures["statement"], january.figures["ledger"]) == (
         "RECONCILED_WITH_TIMING", "6", "17",
     )  # fmt: skip
-    assert sorted((item.type, str(item.gap)) for item in january.open) == [
+    assert sorted((item.type, str(item.gap)) for item in january.changed) == [
         (TIMING, "4"), (TIMING, "7"),
     ]  # fmt: skip
     assert january.figures["residual"] == "0"
@@ -140,7 +153,7 @@ def test_a_break_is_open_from_its_month_until_a_decision_is_dated() -> None:
         effective_at=at(2, 1, 0),
     )  # fmt: skip
     january, february, march = months([missing], written_off)
-    assert [(item.id, item.gap) for item in january.open] == [(name, 5)]
+    assert [(item.id, item.gap) for item in january.changed] == [(name, 5)]
     assert (february.state, march.state) == ("RECONCILED", "RECONCILED")
     assert [item.id for item in january.resolved] == [name]
     assert february.resolved == ()
@@ -148,9 +161,31 @@ def test_a_break_is_open_from_its_month_until_a_decision_is_dated() -> None:
 
 def test_a_part_of_a_break_counts_in_the_month_in_which_it_is() -> None:
     twice = group("t", [(at(1, 10), "5"), (at(3, 3), "5")], [(at(1, 10), "5")], AMOUNT)
-    assert [(m.state, [i.gap for i in m.open]) for m in months([twice])] == [
-        ("RECONCILED", []), ("RECONCILED", []), ("BREAKS", [-5]),
-    ]  # fmt: skip
+    ends = months([twice])
+    assert [month.state for month in ends] == ["RECONCILED", "RECONCILED", "BREAKS"]
+    assert [[item.gap for item in some] for some in open_items(ends)] == [[], [], [-5]]
+
+
+def test_what_was_posted_for_a_match_of_one_month_is_open() -> None:
+    matched = group("m", [(at(1, 10), "5")], [(at(1, 10), "5")])
+    name = break_id_of("s", "XSGD", matched.anchor)
+    posted = LatestDecision(
+        name, matched.anchor, "write_off", "ann", "", 9, at(3, 5), Decimal(-5),
+        effective_at=at(1, 10),
+    )  # fmt: skip
+    ends = months([matched], posted)
+    assert [[(i.type, i.gap) for i in some] for some in open_items(ends)] == [[(AMOUNT, -5)]] * 3
+
+
+def test_what_stays_open_is_stated_once_however_many_months_follow() -> None:
+    groups = [group(f"b{n}", [], [(at(1, 10), "5")], MISSING_AT_PROVIDER) for n in range(50)]
+    groups += [group("t", [(at(3, 2), "7")], [(at(1, 5), "7")])]
+    ends = months(groups)
+    assert [(len(m.changed), len(m.ended)) for m in ends] == [(51, 0), (0, 0), (0, 1)]
+    assert [m.figures["breaks_count"] for m in ends] == [50] * 3
+    assert [m.figures["in_transit_count"] for m in ends] == [1, 1, 0]
+    assert [len(some) for some in open_items(ends)] == [51, 51, 50]
+    assert ends[0].sha256 != ends[1].sha256
 
 
 def test_every_balance_is_explained_whatever_the_groups() -> None:
