@@ -59,6 +59,7 @@ CUT_SHORT: Final = (5, "a name is the beginning of the other")
 ONE_CHARACTER: Final = (5, "a name differs by one character")
 SWAPPED: Final = (5, "a name has two characters swapped")
 ONE_DIGIT: Final = (4, "a name differs by one character")
+SWAPPED_DIGITS: Final = (4, "a name has two characters swapped")
 """What two names have in common: points and reason."""
 
 
@@ -356,7 +357,7 @@ def _one_apart(name: str, other: str) -> tuple[int, str] | None:
     if one[1:] == two or one == two[1:]:
         return ONE_CHARACTER
     if one[:2] == two[1::-1] and one[2:] == two[2:]:
-        return SWAPPED
+        return SWAPPED_DIGITS if one[:2].isdigit() else SWAPPED
     return None
 
 
@@ -374,8 +375,8 @@ def _compare(
             points, name = points + 3, f"{name}, same counterparty" if name else "same counterparty"
     if not points and (not fit or (fit == CLOSE and abs(entry.at - subject.at) > NEAR)):
         return NOTHING
-    # Numbers that are given one after the other differ by one digit without meaning anything.
-    if shared == ONE_DIGIT and not fit:
+    # Numbers of one series differ by one digit, or have two swapped, without meaning anything.
+    if shared in (ONE_DIGIT, SWAPPED_DIGITS) and not fit:
         return NOTHING
     reasons = (name, amount, _apart(subject.at, entry.at, zone))
     return points + fit, ", ".join(filter(None, reasons))

@@ -78,6 +78,13 @@ def test_numbers_of_a_series_are_no_wrong_characters() -> None:
     )
 
 
+def test_swapped_digits_mean_nothing_where_the_amounts_differ() -> None:
+    one, other = "INV-2026-00411", "INV-2026-00141"
+    assert suggested(line("a", "37.15", reference=one), movement(other, "117548.45")) == {}
+    found = suggested(line("a", "100", reference=one), movement(other, "100"))
+    assert found["line:a"][0][1] == "a name has two characters swapped, same amount, same day"
+
+
 def test_swapped_characters_and_names_cut_short_are_seen() -> None:
     swapped = suggested(line("a", "90", reference="INV-AB12"), movement("INV-BA12", "100"))
     assert swapped["line:a"] == [
