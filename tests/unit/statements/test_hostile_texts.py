@@ -23,9 +23,9 @@ from ledger.statements.model import Reading
 from ledger.statements.reader import read_statement
 from tests.camt053 import account, bal, document, ntry, stmt
 
-CHARACTERS = 5_000
-SECONDS_OF_NO_INTEREST = 0.01
-"""What a pattern that is linear takes a hundredth of."""
+CHARACTERS = 10_000
+SECONDS_OF_NO_INTEREST = 0.1
+"""Far more than a linear pattern takes, and less than a quadratic one."""
 SECONDS_OF_A_SMALL_FILE = 0.5
 """A file that takes the square of its size takes more."""
 GROWTH_MAX = 8
