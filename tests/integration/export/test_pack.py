@@ -38,11 +38,18 @@ from ledger.terminal.progress import Progress
 from ledger.verify.outcome import CheckResult, overall
 from ledger.verify.pack import PackCheck, PackOptions
 from tests import samples
-from tests.asking import first_generation, fold_source
+from tests.asking import first_generation, fold_source, serving
 from tests.conftest import Database, with_database
 from tests.dumps import load_terms
 from tests.evidence import append, append_bodies, as_superuser, stories, with_key
-from tests.statements import JANUARY, append_statement, row, statement
+from tests.statements import (
+    JANUARY,
+    append_statement,
+    post_statement,
+    reconcile,
+    row,
+    statement,
+)
 
 SIZES = (7, 40, 60)
 RECONCILED = ("statements", "statement_lines", "statement_parts", "adjustments", "closes")
@@ -199,6 +206,45 @@ async def test_a_pack_holds_the_log_of_statements_and_folds_it(ledger: Ledger) -
     found = members(path)
     (line,) = found["books/straitsx.statements/statement_lines/000001.jsonl"].splitlines()
     assert orjson.loads(line)["contract_id"] == "nobody"
+
+
+async def test_a_closed_month_in_a_pack_is_proved(ledger: Ledger) -> None:
+    async with serving(ledger.database) as service:
+        await post_statement(service, statement([row("r1", None, "10", NOON)]), currency="EUR")
+        await reconcile(service)
+        (opened,) = (await service.ask("/v1/breaks", currency="EUR"))["breaks"]
+        body = {"period": "2026-01", "by": "ann", "currency": "EUR", "accept": [opened["id"]]}
+        async with service.client.post("/v1/reconciliation/closes", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+        await service.fold()
+    await ledger.seal()
+    async with ledger.database.service() as connection:
+        sealer = SourceSealer("straitsx.statements", ledger.database.settings)
+        assert await sealer.step(connection) == 3
+    path = await ledger.pack()
+    assert verdict(path) == "ok"
+    table = "books/straitsx/closes/000001.jsonl"
+    (line,) = members(path)[table].splitlines()
+    close = orjson.loads(line)
+    assert (close["id"], close["status"], close["statement_balance"], close["accepted"]) == (
+        "EUR:2026-01", "closed", "10", [opened["id"]],
+    )  # fmt: skip
+    for changes in (
+        {"statement_balance": "11"}, {"status": "reopened"}, {"accepted": []}, {"open": []},
+        {"sha256": "00" * 32}, {"books_position": 1}, {"by": "bob"},
+    ):  # fmt: skip
+        found = failure(repack(path, edit(table, 1, **changes)))
+        assert (found.name, table in found.message) == ("books", True), changes
+
+    def without(found: dict[str, bytes]) -> None:
+        del found[table]
+
+    assert "is missing; the events make it" in failure(repack(path, without)).message
+    size = len(members(path)[EVENTS].splitlines())
+    event = orjson.loads(members(path)[EVENTS].splitlines()[-1])
+    assert (event["kind"], event["position"]) == ("close", size)
+    found = failure(repack(path, edit(EVENTS, size, body="e30=")))
+    assert (found.name, found.position) == ("identity", size)
 
 
 def stated(columns: Mapping[str, str], row: Any) -> dict[str, Any]:
