@@ -11,7 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final, TypeAlias, TypeVar
 
@@ -28,6 +28,7 @@ from ledger.reconciliation.items import (
     StatementItem,
     first_leg_within,
     ledger_amounts,
+    sum_of,
 )
 from ledger.reconciliation.names import NameIndex, contradicts
 
@@ -152,10 +153,13 @@ def match_by_name(matching: Matching) -> None:
     All lines that name a transaction belong to it, and all transactions that a line names to the
     line. A line that names a contract names nothing else, whatever it has in common with others.
     """
-    for lines, named in _connected(matching):
+    connected = _connected(matching)
+    fees = _fee_rows_beside(matching, connected)
+    for place, (lines, named) in enumerate(connected):
         movements = sorted({m.key: m for _, m in named}.values(), key=lambda m: (m.kind, m.id))
         rule, anchor = _called(lines, named)
-        matching.add(matching.classifier.classify(anchor, rule, lines, movements))
+        with_fee = [*lines, *fees.get(place, ())]
+        matching.add(matching.classifier.classify(anchor, rule, with_fee, movements))
 
 
 def match_by_shared_name(matching: Matching) -> None:
@@ -237,6 +241,38 @@ def _connected(matching: Matching) -> list[tuple[list[StatementItem], Names]]:
         lines.append(line)
         names += found
     return [*groups.values()]
+
+
+def _fee_rows_beside(
+    matching: Matching, connected: Sequence[tuple[list[StatementItem], Names]]
+) -> dict[int, list[StatementItem]]:
+    """Return the fee row without a known name that belongs to what names connect, by its place.
+
+    It has the time of the lines, and it is the fee of one of the transactions, or at a time of day
+    the only such row beside the only such lines. So a line is not taken for net of its fee.
+    """
+    rows = group_by(
+        [line for line in matching.lines.values() if is_fee(line) and matching.is_nameless(line)],
+        lambda line: line.at,
+    )
+    places: dict[datetime, list[int]] = defaultdict(list)
+    for place, (lines, named) in enumerate(connected) if rows else ():
+        if lines[0].at in rows and not any(map(is_fee, lines)) and any(m.fee for _, m in named):
+            places[lines[0].at].append(place)
+    found: dict[int, list[StatementItem]] = {}
+    for at, beside in places.items():
+        by_amount = group_by(rows[at], lambda line: line.amount)
+        for place in beside:
+            lines, named = connected[place]
+            movements = {m.key: m for _, m in named}.values()
+            fee, gross = sum_of(m.fee for m in movements), sum_of(m.gross for m in movements)
+            same = by_amount.get(-fee)
+            if same and sum_of(line.amount for line in lines) == gross:
+                found[place] = [same.pop(0)]
+        is_only = len(rows[at]) == len(beside) == 1 and not found.get(beside[0])
+        if is_only and matching.rules.calendar.stated_day(at) is None:
+            found[beside[0]] = rows[at]
+    return found
 
 
 def _named_by(matching: Matching, line: StatementItem) -> Sequence[tuple[str, LedgerMovement]]:

@@ -318,3 +318,30 @@ def test_equal_amounts_of_every_day_match_by_their_day(
         assert group.classification != "MATCHED" or len(days) == 1
     if expected == {"MATCHED": 3}:
         assert kinds(found) == ["MATCHED"] * 3
+
+
+@pytest.mark.parametrize(
+    ("amount", "fee", "at", "expected"),
+    [
+        ("100", "-1", NOON, ["AMOUNT", "FEE"]),
+        ("150", "-50", NOON, ["MATCHED"]),
+        ("150", "-50", NOON.replace(hour=0), ["MATCHED"]),
+        ("150", "-51", NOON, ["FEE", "MATCHED"]),
+        ("100", "-20", NOON.replace(hour=0), ["MATCHED", "MISSING_IN_LEDGER"]),
+        ("100", "-20", NOON + timedelta(hours=1), ["MATCHED", "MISSING_IN_LEDGER"]),
+    ],
+)
+def test_a_nameless_fee_row_belongs_to_the_line_of_its_time(
+    amount: str, fee: str, at: datetime, expected: list[str]
+) -> None:
+    begun = NOON if at.hour else at
+    rows = [line("1", amount, begun, reference="INV-00001"), line("2", fee, at, kind="Fee")]
+    moves = [move("c", "100", fee="50", references=("INV-00001",))]
+    assert kinds(grouped(rows, moves)) == expected
+
+
+def test_nameless_fee_rows_of_one_day_belong_to_the_lines_of_their_fee() -> None:
+    rows = [line(f"{n}", f"{n}00", reference=f"INV-0000{n}") for n in (1, 2)]
+    rows += [line(f"fee {n}", f"-{n}", kind="Fee") for n in (1, 2, 7)]
+    moves = [move(f"c{n}", f"{n * 99}", fee=f"{n}", references=(f"INV-0000{n}",)) for n in (1, 2)]
+    assert kinds(grouped(rows, moves)) == ["MATCHED", "MATCHED", "MISSING_IN_LEDGER"]
