@@ -316,8 +316,7 @@ def closes(
 def _change_row(row: Mapping[str, Any]) -> Row:
     dated = row.get("effective_at") or row.get("booked_at")
     name = row.get("transaction") or row.get("line")
-    kind = row.get("kind") or f"line {row['change']}"
-    return {**row, "kind": kind, "id": name, "dated": dated}
+    return {**row, "kind": row.get("kind") or "line", "id": name, "dated": dated}
 
 
 def roll_forward(
