@@ -225,7 +225,9 @@ def _check_is_read(snapshot: Snapshot, source: str, run: DatabaseRow, decided: i
     head = 0 if place is None else place.head
     is_read = positions.get(log, 0) >= head and positions.get(source, 0) >= decided
     if not is_read or run["generation"] != snapshot.generation:
-        raise BooksBehind(f"{log}:{head} in the reconciliation of {run['currency']}")
+        is_decision = positions.get(log, 0) >= head and positions.get(source, 0) < decided
+        lacking = f"{source}:{decided}" if is_decision else f"{log}:{head}"
+        raise BooksBehind(f"{lacking} in the reconciliation of {run['currency']}")
 
 
 def _plan_wallet(plan: ClosePlan, wallet: Wallet, request: CloseRequest) -> set[str]:

@@ -336,7 +336,11 @@ async def test_a_decision_on_a_break_of_a_closed_month_is_posted_after_it(
     await two_months(service, row("x1", None, "3", MID))
     (name,) = [each["id"] for each in (await service.ask("/v1/breaks"))["breaks"]]
     await close(service, accept=[name])
-    await decide(service, name, "write_off")
+    done = await decide(service, name, "write_off")
+    await service.fold()
+    status, shown = await refused(service, period="2026-02")
+    assert status == 503
+    assert f"straitsx:{done['position']} in the reconciliation of XSGD" in shown["detail"]
     (result,) = (await reconcile(service)).results
     assert [(b.state, b.gap) for b in result.breaks] == [("RESOLVED", 0)]
     (kept,) = await closes(service)
@@ -368,7 +372,11 @@ async def test_a_closed_month_stays_as_it_is_until_statements_reach_the_next(
     await reconcile(service)
     (name,) = [each["id"] for each in (await service.ask("/v1/breaks"))["breaks"]]
     await close(service, accept=[name])
-    await decide(service, name, "write_off")
+    done = await decide(service, name, "write_off")
+    await service.fold()
+    status, shown = await refused(service, period="2026-02")
+    assert status == 503
+    assert f"straitsx:{done['position']} in the reconciliation of XSGD" in shown["detail"]
     (result,) = (await reconcile(service)).results
     ((state, gap, detail),) = [(b.state, b.gap, b.detail) for b in result.breaks]
     assert (state, gap) == ("OPEN", -3)
