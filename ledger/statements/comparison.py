@@ -6,7 +6,7 @@ The log shows for each line its latest event. Everything is read; nothing is cha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,8 @@ ORDINAL_MAX: Final = 100
 """Lines of one core in different files."""
 TEXTS: Final = frozenset({"row_kind", "description", "counterparty", "names"})
 """Fields that are not in the core of a line."""
+DAY_MAX: Final = timedelta(hours=25)
+"""The longest day there is, by a clock that is put back."""
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Only what the file can change: its own lines, and those of its period that it may not have.
@@ -228,32 +230,32 @@ async def joined(connection: Any, log: str, statement: Statement) -> Statement |
     theirs the opening balance of a later one. It has no other line of its period than its own, and
     its balances become those of the whole period, by the lines that the log has there.
     """
-    begin = statement.claimed_from or statement.opened_at
+    begin, end = statement.claimed_from or statement.opened_at, statement.closed_at
     rows = await connection.fetch(SELECT_IN_FORCE, log, f"{statement.currency}:")
-    headers = [header for row in rows if _meets(statement, header := orjson.loads(row["body"]))]
-    follows = any(
-        statement.opening is not None
-        and _stated(header, "closing") == plain(statement.opening)
-        and begin < datetime.fromisoformat(header["closed_at"]) <= statement.closed_at
-        for header in headers
-    )
-    precedes = any(
-        statement.closing is not None
-        and _stated(header, "opening") == plain(statement.closing)
-        and datetime.fromisoformat(header["closed_at"]) >= statement.closed_at
-        for header in headers
-    )
-    if follows == precedes:
+    files = [file for row in rows if _meets(statement, file := orjson.loads(row["body"]))]
+    if any(_is_of_the_same_time(statement, file) for file in files):
         return None
+    before = [file for file in files if _is_stated(file, "closing", statement.opening)]
+    before = [file for file in before if begin < _time(file, "closed_at") <= end]
+    after = [file for file in files if _is_stated(file, "opening", statement.closing)]
+    after = [
+        file
+        for file in after
+        if begin <= _time(file, "opened_at") and end <= _time(file, "closed_at")
+    ]
+    if bool(before) == bool(after):
+        return None
+    in_common = [_time(file, "closed_at") - begin for file in before]
+    in_common += [end - _time(file, "opened_at") for file in after]
     amount, is_known = await _amount_there(connection, log, statement, begin)
-    if not amount and is_known:
+    if is_known and (not amount or min(in_common) > DAY_MAX):
         return None  # as likely the same lines once more
     opening, closing = statement.opening, statement.closing
-    if follows and opening is not None:
+    if before and opening is not None:
         opening -= amount
-    if precedes and closing is not None:
+    if after and closing is not None:
         closing += amount
-    side = "follows the one before it" if follows else "comes before another"
+    side = "follows the one before it" if before else "comes before another"
     note = f"by its balances the statement {side} within the period; earlier lines of it stay"
     return changed(
         statement, opening=opening, closing=closing,
@@ -261,10 +263,25 @@ async def joined(connection: Any, log: str, statement: Statement) -> Statement |
     )  # fmt: skip
 
 
-def _stated(header: Body, name: str) -> str | None:
-    """Return a balance as the file of a header states it."""
-    value = header.get(f"stated_{name}", header.get(name))
-    return None if value is None else str(value)
+def _is_of_the_same_time(statement: Statement, file: Body) -> bool:
+    """Tell whether an earlier file begins or ends when the statement does, with its balance."""
+    begins = statement.opened_at, statement.claimed_from
+    return (
+        _time(file, "opened_at") in begins and _is_stated(file, "opening", statement.opening)
+    ) or (
+        _time(file, "closed_at") == statement.closed_at
+        and _is_stated(file, "closing", statement.closing)
+    )
+
+
+def _is_stated(file: Body, name: str, balance: Decimal | None) -> bool:
+    """Tell whether an earlier file states a balance, as it has it itself."""
+    stated = file.get(f"stated_{name}", file.get(name))
+    return balance is not None and stated == plain(balance)
+
+
+def _time(file: Body, name: str) -> datetime:
+    return datetime.fromisoformat(file[name])
 
 
 async def _amount_there(

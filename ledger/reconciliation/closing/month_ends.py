@@ -109,7 +109,7 @@ class MonthEndBuilder:
         made = []
         for place, month in enumerate(months):
             changed_items, ended = opened.apply(changes[place])
-            statement = lines.balance(self.result.figures["opening"], month.end)
+            statement = self._statement_balance(lines, month.end)
             figures = _figures(month, statement, balances[month], opened, lines)
             reasons = tuple(self._reasons(month, statement, figures, continuity))
             state = _state(opened, reasons)
@@ -176,6 +176,19 @@ class MonthEndBuilder:
                 resolved[place].append(item)
         return resolved
 
+    def _statement_balance(self, lines: _Lines, end: datetime) -> Decimal | None:
+        """Return the statements' balance at a time; None where none follows from those stated.
+
+        Without an opening balance it follows from the first one that is stated by then.
+        """
+        opening = self.result.figures["opening"]
+        if opening is not None:
+            return Decimal(opening) + lines.sum_before(end)
+        stated = next(iter(self.result.coverage.stated_balances), None)
+        if stated is None or stated.at > end:
+            return None
+        return stated.balance + lines.sum_before(end) - lines.sum_before(stated.at)
+
     def _continuity(self) -> list[tuple[datetime, str]]:
         """Return the stated balances that do not follow, where the result names any reason."""
         opening = self.result.figures["opening"]
@@ -231,11 +244,9 @@ class _Lines(NamedTuple):
     """Sums of the first 0, 1, 2 … amounts."""
     amounts: list[Decimal]
 
-    def balance(self, opening: str | None, end: datetime) -> Decimal | None:
-        """Return the statement's balance at a time; None without an opening balance."""
-        if opening is None:
-            return None
-        return Decimal(opening) + self.sums[bisect_left(self.times, end)]
+    def sum_before(self, end: datetime) -> Decimal:
+        """Return the sum of the amounts before a time."""
+        return self.sums[bisect_left(self.times, end)]
 
 
 def _lines_of(groups: Sequence[Group]) -> _Lines:

@@ -390,6 +390,25 @@ async def test_a_closed_month_stays_as_it_is_until_statements_reach_the_next(
     assert (result.state, (await closes(service))[0]["changes"]["changed"]) == ("RECONCILED", False)
 
 
+async def test_a_month_with_a_balance_closes_after_one_without(service: Service) -> None:
+    columns = orjson.dumps({"effective_at": "d", "amount": "a", "time_zone": "UTC"}).decode()
+    body = b"d,a\n2025-12-10,4\n2025-12-31,3\n"
+    december = "2025-12-01T00:00:00Z", "2026-01-01T00:00:00Z"
+    await post_statement(service, body, december, columns=columns)
+    await paid(service, 1, MID)
+    await post_statement(service, statement([row("r1", "contract_0001", "10", MID)], opening="9"))
+    (result,) = (await reconcile(service)).results
+    assert result.figures["opening"] is None
+    november = "2025-11-10T00:00:00Z", "2025-12-01T00:00:00Z"
+    await post_statement(service, b"d,a\n2025-11-12,2\n", november, columns=columns)
+    (result,) = (await reconcile(service)).results
+    accept = [each.id for each in result.breaks if each.state == "OPEN"]
+    status, refusal = await refused(service, period="2025-11", accept=accept)
+    assert (status, "no statement states a balance" in str(refusal["obstacles"])) == (409, True)
+    done = await close(service, "2026-01", accept=accept)
+    assert done["closes"][0]["statement_balance"] == "19"
+
+
 async def test_months_are_those_of_the_declared_time_zone(service: Service) -> None:
     rules = rules_of({"time_zone": "Asia/Singapore"})
     sources = dict(service.database.settings.sources)
