@@ -248,7 +248,8 @@ async def joined(connection: Any, log: str, statement: Statement) -> Statement |
     in_common = [_time(file, "closed_at") - begin for file in before]
     in_common += [end - _time(file, "opened_at") for file in after]
     amount, is_known = await _amount_there(connection, log, statement, begin)
-    if is_known and (not amount or min(in_common) > DAY_MAX):
+    has_ids = any(not line.name.startswith("h:") for line in statement.lines)
+    if is_known and (has_ids or not amount or min(in_common) > DAY_MAX):
         return None  # as likely the same lines once more
     opening, closing = statement.opening, statement.closing
     if before and opening is not None:

@@ -202,8 +202,8 @@ class _Finder:
         places = self._places(name)
         if not places and (ordinal := _BY_ORDINAL.fullmatch(name)):
             places = self._places(ordinal[1].strip())
-            wanted = int(ordinal[2])
-            return places[wanted - 1] if 0 < wanted <= len(places) else None
+            place = int(ordinal[2])
+            return places[place - 1] if 0 < place <= len(places) else None
         return places[0] if len(places) == 1 else None
 
     def fault(self, names: Sequence[str]) -> str:
