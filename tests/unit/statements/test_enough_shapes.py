@@ -25,7 +25,7 @@ from tests.unit.statements.test_refused_tables import (
 from tests.unit.statements.test_shipped_profiles import (
     test_an_export_is_read_by_the_profile_that_ships as read_export,
 )
-from tests.unit.statements.test_tables import (
+from tests.unit.statements.test_table_shapes import (
     test_a_table_has_the_lines_that_a_plain_reader_finds as read_table,
 )
 

@@ -210,7 +210,7 @@ def test_no_file_takes_the_square_of_its_size(name: str) -> None:
     once, often = write(size).encode(), write(4 * size).encode()
     read(once, how)
     taken = seconds(lambda: read(once, how), 3)
-    assert seconds(lambda: read(often, how)) < max(GROWTH_MAX * taken, SECONDS_OF_A_SMALL_FILE)
+    assert seconds(lambda: read(often, how), 3) < max(GROWTH_MAX * taken, SECONDS_OF_A_SMALL_FILE)
 
 
 def test_statements_of_one_time_are_put_in_order_without_trying_each() -> None:

@@ -20,7 +20,7 @@ from ledger.statements.formats.tables.xlsx_rows import is_spreadsheet
 from ledger.statements.model import Reading, Statement, StatementRefused
 from ledger.statements.reader import read_statement
 from tests.unit.statements.test_shipped_profiles import EXPORTS, Export
-from tests.unit.statements.test_tables import SHAPES, Shape, found_in
+from tests.unit.statements.test_table_shapes import SHAPES, Shape, found_in
 
 SETTINGS = {"effective_at": "Date", "amount": "Amount", "description": "Text", "time_zone": "UTC"}
 Rows = Sequence[Sequence[Any]]
