@@ -89,6 +89,8 @@ def renamed(
     the events taken.
     """
     free = {str(body["id"]): body for body in gone}
+    if not free:
+        return list(lines), set()
     taken: dict[int, Body] = {}
     for keys_of_line, keys_of_body in _KEYS:
         places: dict[Any, deque[str]] = defaultdict(deque)
@@ -98,7 +100,8 @@ def renamed(
         for place, line in enumerate(lines):
             if place in taken:
                 continue
-            found = (_first(line, places[key], free) for key in keys_of_line(line))
+            known = (places[key] for key in keys_of_line(line) if key in places)
+            found = (_first(line, names, free) for names in known)
             match = next(filter(None, found), None)
             if match is not None:
                 taken[place] = free.pop(match)
